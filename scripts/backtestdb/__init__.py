@@ -1,0 +1,1 @@
+"""What every script of this project shares: see docs/DATABASE.md for the map of the rooms."""
