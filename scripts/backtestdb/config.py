@@ -1,0 +1,162 @@
+"""Settings: read here and nowhere else, from the environment and from `.env`; the environment wins."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from backtestdb.errors import SettingsError
+
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+LOOPBACK_HOSTS = {"127.0.0.1", "localhost", "::1"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting, checked. `origins` tells where each came from: environment, the file, default."""
+
+    database_path: Path
+    backup_dir: Path
+    generated_scripts_dir: Path
+    max_backups: int
+    max_irreplaceable_backups: int
+    backup_time: time
+    irreplaceable_every_minutes: int
+    heartbeat_url: str = field(repr=False)
+    api_key: str = field(repr=False)
+    base_url: str
+    requests_per_minute: int
+    concurrency: int
+    timeout_seconds: float
+    watchlist_tickers: tuple[str, ...]
+    port: int
+    origins: Mapping[str, str]
+
+
+def parse_absolute_path(text: str) -> Path:
+    """`~` is expanded. A relative path would name another file from every folder, so it is refused."""
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        raise ValueError("is a relative path; write it absolute, beginning with / or ~")
+    return path
+
+
+def parse_integer(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.strip().lstrip("-").isdigit() or int(text) < minimum:
+            raise ValueError(f"must be a whole number, {minimum} or more")
+        return int(text)
+
+    return parse
+
+
+def parse_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 3600:
+        raise ValueError("must be a number of seconds above 0 and up to 3600")
+    return seconds
+
+
+def parse_local_time(text: str) -> time:
+    try:
+        hours, minutes = text.split(":")
+        return time(int(hours), int(minutes))
+    except ValueError as error:
+        raise ValueError("must be a time of day such as 02:00") from error
+
+
+def parse_tickers(text: str) -> tuple[str, ...]:
+    """Comma-separated tickers in their own spelling (tickers are case-sensitive), each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def parse_url(text: str) -> str:
+    """The key travels in a header: plain http is refused outside this machine."""
+    url = urlsplit(text)
+    if url.scheme == "https" or (url.scheme == "http" and url.hostname in LOOPBACK_HOSTS):
+        return text.rstrip("/")
+    raise ValueError("must begin with https:// (http:// only on 127.0.0.1)")
+
+
+def parse_text(text: str) -> str:
+    return text.strip()
+
+
+PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "DATABASE_PATH": (str(PROJECT_DIR / "backtesting.db"), parse_absolute_path),
+    "BACKUP_DIR": ("~/Backups/ai-backtest", parse_absolute_path),
+    "GENERATED_SCRIPTS_DIR": (str(PROJECT_DIR / "claude-generated-scripts"), parse_absolute_path),
+    "MAX_BACKUPS": ("30", parse_integer(1)),
+    "MAX_IRREPLACEABLE_BACKUPS": ("336", parse_integer(1)),
+    "BACKUP_TIME": ("02:00", parse_local_time),
+    "IRREPLACEABLE_EVERY_MINUTES": ("60", parse_integer(0)),
+    "HEARTBEAT_URL": ("", parse_text),
+    "POLYGON_API_KEY": ("", parse_text),
+    "MASSIVE_API_KEY": ("", parse_text),
+    "POLYGON_BASE_URL": ("https://api.massive.com", parse_url),
+    "POLYGON_REQUESTS_PER_MINUTE": ("5", parse_integer(0)),
+    "POLYGON_CONCURRENCY": ("0", parse_integer(0)),
+    "POLYGON_TIMEOUT_SECONDS": ("30", parse_seconds),
+    "WATCHLIST_TICKERS": ("", parse_tickers),
+    "PORT": ("3000", parse_integer(1)),
+}
+SECRETS = {"POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"}
+
+
+def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | None = None) -> Settings:
+    """Given the environment and the `.env` file, return the settings.
+
+    An empty value means the default. Raise SettingsError with name, value, origin and rule; the value
+    of a secret is never part of it.
+    """
+    env_file = env_file or Path(environment.get("BACKTEST_ENV_FILE", PROJECT_DIR / ".env"))
+    from_file = dotenv_values(env_file, interpolate=False) if env_file.is_file() else {}
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name, (default, parse) in PARSERS.items():
+        text, origin = environment.get(name) or "", "the environment"
+        if not text:
+            text, origin = from_file.get(name) or "", str(env_file)
+        if not text:
+            text, origin = default, "default"
+        try:
+            values[name] = parse(text)
+        except ValueError as error:
+            shown = "" if name in SECRETS else f"={text}"
+            raise SettingsError(
+                f"{name}{shown} (from {origin}) {error}", next_step=f"change {name}"
+            ) from None
+        origins[name] = origin
+    return make_settings(values, origins)
+
+
+def make_settings(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
+    """`values`: one parsed value for each name in PARSERS."""
+    per_minute = values["POLYGON_REQUESTS_PER_MINUTE"]
+    slow_plan = 0 < per_minute <= 100
+    return Settings(
+        database_path=values["DATABASE_PATH"],
+        backup_dir=values["BACKUP_DIR"],
+        generated_scripts_dir=values["GENERATED_SCRIPTS_DIR"],
+        max_backups=values["MAX_BACKUPS"],
+        max_irreplaceable_backups=values["MAX_IRREPLACEABLE_BACKUPS"],
+        backup_time=values["BACKUP_TIME"],
+        irreplaceable_every_minutes=values["IRREPLACEABLE_EVERY_MINUTES"],
+        heartbeat_url=values["HEARTBEAT_URL"],
+        api_key=values["POLYGON_API_KEY"] or values["MASSIVE_API_KEY"],
+        base_url=values["POLYGON_BASE_URL"],
+        requests_per_minute=per_minute,
+        concurrency=values["POLYGON_CONCURRENCY"] or (1 if slow_plan else 8),
+        timeout_seconds=values["POLYGON_TIMEOUT_SECONDS"],
+        watchlist_tickers=values["WATCHLIST_TICKERS"],
+        port=values["PORT"],
+        origins=origins,
+    )

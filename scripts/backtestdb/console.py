@@ -1,0 +1,178 @@
+"""What a command says: results on standard output, progress and messages on standard error.
+
+Here stands the one boundary where errors become sentences and exit codes.
+"""
+
+import errno
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+from backtestdb.database import BUSY_CODES, DAMAGE_CODES, primary_code
+from backtestdb.errors import ProjectError
+
+DONE, FAILED, WRONG_USAGE, DONE_WITH_HOLES = 0, 1, 2, 3
+LOG_LINE_EVERY_SECONDS = 10.0
+
+
+def run(main: Callable[[Sequence[str] | None], int]) -> None:
+    """Run a command's `main` and end the process with its exit code."""
+    sys.exit(guard(main, None))
+
+
+def guard(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None) -> int:
+    """Given a command, return its exit code; an error that the user can act on is printed, not raised."""
+    try:
+        return main(arguments)
+    except ProjectError as error:
+        print_error(str(error), error.next_step)
+        return error.exit_code
+    except sqlite3.Error as error:
+        print_error(*explain_sqlite_error(error))
+    except BrokenPipeError:
+        sys.stderr.close()
+    except OSError as error:
+        print_error(*explain_os_error(error))
+    except KeyboardInterrupt:
+        print_error("interrupted", "start the same command again: it continues")
+        return 130
+    return FAILED
+
+
+def print_error(what: str, next_step: str = "") -> None:
+    print(f"error: {what}", file=sys.stderr)
+    if next_step:
+        print(f"       next: {next_step}", file=sys.stderr)
+
+
+def explain_sqlite_error(error: sqlite3.Error) -> tuple[str, str]:
+    code = primary_code(error)
+    if code == sqlite3.SQLITE_FULL:
+        return f"the disk is full ({error})", "free space on it, then start the same command again"
+    if code in BUSY_CODES:
+        return f"another program holds the database ({error})", "stop that program, or try again later"
+    if code in DAMAGE_CODES:
+        return f"the database is damaged ({error})", "make restore-from-backup"
+    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
+        return f"the database or its folder cannot be written ({error})", "check owner and permissions"
+    return f"SQLite: {error}", ""
+
+
+def explain_os_error(error: OSError) -> tuple[str, str]:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"the disk is full{where}", "free space on it, then start the same command again"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return f"{error.strerror}{where}", "check owner, permissions and mount options"
+    return f"{error.strerror or error}{where}", ""
+
+
+def say(message: str) -> None:
+    """A message for whoever watches: plain on a terminal, with the local time in a log."""
+    if not sys.stderr.isatty():
+        message = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {message}"
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function that takes the number of units just done. On a terminal a bar with rate and
+    remaining time, in a log a line every ten seconds and one at the end."""
+    if sys.stderr.isatty():
+        with progress_bar(label, total) as advance:
+            yield advance
+        return
+    done, started = 0, time.monotonic()
+    next_line = started + LOG_LINE_EVERY_SECONDS
+
+    def advance_log(units: int = 1) -> None:
+        nonlocal done, next_line
+        done += units
+        if time.monotonic() >= next_line:
+            next_line = time.monotonic() + LOG_LINE_EVERY_SECONDS
+            rate = done / (time.monotonic() - started)
+            say(f"{label}: {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
+
+    yield advance_log
+    if total:
+        say(f"{label}: {done} of {total} in {time.monotonic() - started:.1f} s")
+
+
+@contextmanager
+def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console  # noqa: PLC0415  only a terminal pays for rich
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.speed:.1f}/s" if total else ""),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(label, total=total)
+
+        def advance_bar(units: int = 1) -> None:
+            bars.update(task, advance=units)
+
+        yield advance_bar
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on standard output; numbers to the right. In a pipe it is as wide as its rows are."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        numbers = any(isinstance(row[index], int | float) for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(format_cell(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def format_cell(cell: object) -> str:
+    if cell is None:
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return f"{cell:,.1f}" if isinstance(cell, float) else str(cell)
+
+
+def format_bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def format_duration(seconds: float) -> str:
+    """The first two units that matter: 42 s, 13 min, 4 h 11 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def confirm(question: str, *, assume_yes: bool) -> bool:
+    """Ask on a terminal. Without one there is nobody to ask: whoever started the command meant it."""
+    if assume_yes or not sys.stdin.isatty():
+        return True
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}

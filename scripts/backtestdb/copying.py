@@ -1,0 +1,63 @@
+"""A copy of a database that other programs are writing to: exactly one committed state of it."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from backtestdb.database import BUSY_CODES, connect
+from backtestdb.errors import BusyError
+from backtestdb.files import remove_database
+
+PAGES_PER_STEP = 2048
+StepsSeen = Callable[[int, int], None]
+
+
+def copy_pinned(
+    source: sqlite3.Connection,
+    target: Path,
+    *,
+    deadline_seconds: float = 3600.0,
+    on_step: StepsSeen = lambda _done, _total: None,
+) -> None:
+    """Copy what `source` sees now into the new file `target`.
+
+    Without a transaction of its own, `source` gets one: a commit by another process makes the backup API
+    begin again, and with a commit every 5 ms it never ends. A read transaction that has really read pins
+    the state. `on_step` receives pages done and pages in all. Raise BusyError after `deadline_seconds`.
+    The target is left in journal_mode=DELETE, so that it opens on read-only media; it is not flushed.
+    """
+    remove_database(target)
+    pinned_here = not source.in_transaction
+    if pinned_here:
+        source.execute("BEGIN")
+    try:
+        source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        with closing(connect(target, create=True)) as copy:
+            copy.execute("PRAGMA synchronous = OFF")
+            step = make_step_watch(f"copying to {target}", deadline_seconds, on_step)
+            source.backup(copy, pages=PAGES_PER_STEP, progress=step, sleep=0.01)
+            copy.execute("PRAGMA journal_mode = DELETE")
+    finally:
+        if pinned_here:
+            source.execute("ROLLBACK")
+
+
+def make_step_watch(
+    purpose: str, deadline_seconds: float, on_step: StepsSeen
+) -> Callable[[int, int, int], None]:
+    """Return a progress function for `Connection.backup`, which by itself waits for a lock without end."""
+    deadline = time.monotonic() + deadline_seconds
+
+    def step(code: int, remaining: int, total: int) -> None:
+        if code not in BUSY_CODES:
+            on_step(total - remaining, total)
+        if remaining and time.monotonic() > deadline:
+            reason = "another program holds the database" if code in BUSY_CODES else "it took too long"
+            raise BusyError(
+                f"{purpose} was given up after {deadline_seconds:.0f} s: {reason}",
+                next_step="stop the program that uses the database, then start the same command again",
+            )
+
+    return step

@@ -1,0 +1,114 @@
+"""The schema: one table a file, the class of a table is the folder its file stands in, and nothing else.
+
+Tables that a database has and no folder knows belong to the platform's future: irreplaceable, until
+somebody files them elsewhere.
+"""
+
+import re
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+from backtestdb.config import PROJECT_DIR
+from backtestdb.database import column_names, table_names, transaction
+
+SQL_DIR = PROJECT_DIR / "sql"
+CLASSES = ("irreplaceable", "partially_recoverable", "recoverable", "bookkeeping")
+KEPT_CLASSES = {"irreplaceable", "partially_recoverable"}
+ADD_COLUMN = re.compile(r"ALTER TABLE (\w+) ADD COLUMN (\w+)")
+
+
+def schema_files(classes: Iterable[str] = CLASSES) -> list[Path]:
+    return [path for name in classes for path in sorted((SQL_DIR / "schema" / name).glob("*.sql"))]
+
+
+def load_table_classes() -> dict[str, str]:
+    """Every table that the project knows, with the name of its folder."""
+    return {path.stem: path.parent.name for path in schema_files()}
+
+
+def class_of(table: str) -> str:
+    return load_table_classes().get(table, "irreplaceable")
+
+
+def tables_to_keep(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
+    """The tables of this database that no download brings back: see KEPT_CLASSES, and every unknown one."""
+    classes = load_table_classes()
+    return [t for t in table_names(connection, schema) if classes.get(t, "irreplaceable") in KEPT_CLASSES]
+
+
+def split_statements(sql: str) -> list[str]:
+    """The statements of a file, comments and blank lines between them left out."""
+    statements, pending = [], ""
+    for line in sql.splitlines(keepends=True):
+        if not pending and (not line.strip() or line.startswith("--")):
+            continue
+        pending += line
+        if sqlite3.complete_statement(pending):
+            statements.append(pending.strip())
+            pending = ""
+    return statements
+
+
+def ensure_schema(connection: sqlite3.Connection, classes: Iterable[str] = CLASSES) -> None:
+    """Create what is missing of the given classes, in one transaction. A database without any table gets
+    the number of the newest migration: it is born with all of them."""
+    is_new = not table_names(connection)
+    files = schema_files(classes)
+    if agents_table_was_renamed(connection):
+        files = [path for path in files if path.stem != "trading_agents"]
+    with transaction(connection):
+        for path in files:
+            for statement in split_statements(path.read_text()):
+                connection.execute(statement)
+        if is_new:
+            connection.execute(f"PRAGMA user_version = {latest_version()}")
+
+
+def migration_files() -> list[Path]:
+    return sorted((SQL_DIR / "migrations").glob("*.sql"))
+
+
+def latest_version() -> int:
+    return len(migration_files())
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def agents_table_was_renamed(connection: sqlite3.Connection) -> bool:
+    """A newer platform renamed `trading_agents`: tables that refer to an agent are there, it is not."""
+    tables = set(table_names(connection))
+    return "trading_agents" not in tables and bool(
+        tables & {"live_signals", "agent_knowledge", "agent_activity_log"}
+    )
+
+
+def migrate(connection: sqlite3.Connection) -> list[str]:
+    """Apply every migration that this database lacks; return a sentence for each change, none when nothing
+    was to do. Each migration is one transaction that also counts itself in `PRAGMA user_version`.
+
+    A column that is already there is left alone, so a table that was carried over from an older file can be
+    migrated whatever the number says. Added columns stand at the end of their table: programs address
+    columns by name.
+    """
+    changes = []
+    for number, path in enumerate(migration_files(), start=1):
+        with transaction(connection):
+            for statement in split_statements(path.read_text()):
+                changes += apply_statement(connection, statement)
+            if schema_version(connection) < number:
+                connection.execute(f"PRAGMA user_version = {number}")
+    return changes
+
+
+def apply_statement(connection: sqlite3.Connection, statement: str) -> list[str]:
+    addition = ADD_COLUMN.match(statement)
+    if addition:
+        table, column = addition.groups()
+        columns = column_names(connection, table)
+        if not columns or column in columns:
+            return []
+    connection.execute(statement)
+    return [f"{table}: added column {column}"] if addition else [statement.splitlines()[0]]
