@@ -35,6 +35,7 @@ class Settings:
     timeout_seconds: float
     watchlist_tickers: tuple[str, ...]
     port: int
+    state_dir: Path
     origins: Mapping[str, str]
 
 
@@ -135,10 +136,11 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
                 f"{name}{shown} (from {origin}) {error}", next_step=f"change {name}"
             ) from None
         origins[name] = origin
-    return make_settings(values, origins)
+    state_home = environment.get("XDG_STATE_HOME") or "~/.local/state"
+    return make_settings(values, origins, Path(state_home).expanduser() / "ai-backtest")
 
 
-def make_settings(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
+def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_dir: Path) -> Settings:
     """`values`: one parsed value for each name in PARSERS."""
     per_minute = values["POLYGON_REQUESTS_PER_MINUTE"]
     slow_plan = 0 < per_minute <= 100
@@ -158,5 +160,6 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str]) -> Sett
         timeout_seconds=values["POLYGON_TIMEOUT_SECONDS"],
         watchlist_tickers=values["WATCHLIST_TICKERS"],
         port=values["PORT"],
+        state_dir=state_dir,
         origins=origins,
     )

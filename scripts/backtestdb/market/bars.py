@@ -1,0 +1,156 @@
+"""Bars as they arrive: checked one rule after another, then stored as columns. Knows no HTTP."""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from exchange_calendars import ExchangeCalendar
+
+from backtestdb.market.sessions import make_midnights_ms, make_new_york_times, sunday_based_weekday
+
+PRICES = ["open", "high", "low", "close"]
+LETTERS = {"t": "timestamp", "o": "open", "h": "high", "l": "low", "c": "close", "v": "volume"}
+BAR_COLUMNS = ["ticker", "timestamp", *PRICES, "volume", "timeframe", "time_of_day", "day_of_week"]
+# The dearest share ever traded in New York (Berkshire Hathaway A) stays below a million dollars; junk rows of
+# 9e11 have been seen.
+HIGHEST_PRICE = 1e7
+ROWS_PER_STATEMENT = 200
+
+
+@dataclass(frozen=True)
+class CheckedBars:
+    """`good`: BAR_COLUMNS and session_date (ISO text), in order of ticker and time. `aside`: ticker,
+    timeframe, timestamp, session_date, reason, bar (JSON as it came)."""
+
+    good: pd.DataFrame
+    aside: pd.DataFrame
+
+
+def check_bars(
+    rows: Sequence[Mapping[str, Any]],
+    timeframe: str,
+    calendar: ExchangeCalendar,
+    start: date,
+    end: date,
+    ticker: str | None = None,
+) -> CheckedBars:
+    """Sort the vendor's rows into those that can be true and those that cannot.
+
+    `ticker` is None for grouped rows, which carry theirs in `T`. Day bars get the session's midnight in New
+    York as their time, whichever endpoint they came from. `start` and `end` are the asked sessions; a bar
+    outside of them is as wrong as one in the future.
+    """
+    frame = make_frame(rows, ticker)
+    local = make_new_york_times(frame["timestamp"].to_numpy())
+    days = local.normalize()
+    if timeframe == "1day":
+        frame["timestamp"] = make_midnights_ms(days)
+    frame["timeframe"] = timeframe
+    frame["session_date"] = days.strftime("%Y-%m-%d")
+    frame["time_of_day"] = local.strftime("%H:%M:%S") if timeframe == "5min" else None
+    frame["day_of_week"] = sunday_based_weekday(days)
+    frame["reason"] = find_reasons(frame, local, timeframe, calendar, start, end)
+    frame = frame.sort_values(["ticker", "timestamp"], kind="stable")
+    is_good = frame["reason"] == ""
+    repeated = is_good & frame[is_good].duplicated(["ticker", "timestamp"]).reindex(
+        frame.index, fill_value=False
+    )
+    frame.loc[repeated, "reason"] = "a second bar of the same time"
+    is_good &= ~repeated
+    good = frame.loc[is_good, [*BAR_COLUMNS, "session_date"]].astype({"volume": "int64"})
+    return CheckedBars(good.reset_index(drop=True), make_aside(frame[~is_good], rows))
+
+
+def make_frame(rows: Sequence[Mapping[str, Any]], ticker: str | None) -> pd.DataFrame:
+    """Columns of the vendor's letters under their names; what is missing or no number becomes NaN, a missing
+    time becomes 1970 and is set aside as no session."""
+    columns: dict[str, Any] = {}
+    for letter, name in LETTERS.items():
+        values = [row.get(letter) for row in rows]
+        columns[name] = pd.to_numeric(pd.Series(values, dtype="object"), errors="coerce").astype("float64")
+    frame = pd.DataFrame(columns)
+    in_range = frame["timestamp"].between(0, 4e12)  # up to the year 2096
+    frame["timestamp"] = frame["timestamp"].where(in_range, 0.0).astype("int64")
+    frame["volume"] = frame["volume"].round()  # the vendor counts fractions of shares
+    frame["ticker"] = [str(row.get("T")) for row in rows] if ticker is None else ticker
+    return frame
+
+
+def find_reasons(
+    frame: pd.DataFrame,
+    local: pd.DatetimeIndex,
+    timeframe: str,
+    calendar: ExchangeCalendar,
+    start: date,
+    end: date,
+) -> np.ndarray:
+    """For each bar the first rule that it breaks; empty text when it breaks none."""
+    days = local.normalize()
+    minutes = local.hour * 60 + local.minute
+    numbers = frame[[*PRICES, "volume"]].to_numpy()
+    prices = frame[PRICES].to_numpy()
+    body_high, body_low = frame[["open", "close"]].max(axis=1), frame[["open", "close"]].min(axis=1)
+    rules = {
+        "not a finite number": ~np.isfinite(numbers).all(axis=1),
+        "price not above 0": (prices <= 0).any(axis=1),
+        f"price above {HIGHEST_PRICE:.0f}": (prices > HIGHEST_PRICE).any(axis=1),
+        "volume below 0": frame["volume"] < 0,
+        "high below open or close": frame["high"] < body_high,
+        "low above open or close": frame["low"] > body_low,
+        "no session on this day": ~days.isin(calendar.sessions),
+        "after the last asked session": days > pd.Timestamp(end),
+        "before the first asked session": days < pd.Timestamp(start),
+    }
+    if timeframe == "5min":
+        rules["outside of 04:00-20:00 or not on five minutes"] = (
+            (minutes < 240) | (minutes >= 1200) | (minutes % 5 != 0) | (local.second != 0)
+        )
+    return np.select([np.asarray(broken) for broken in rules.values()], list(rules), default="")
+
+
+def make_aside(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    aside = frame[["ticker", "timeframe", "timestamp", "session_date", "reason"]].copy()
+    aside["bar"] = [json.dumps(rows[position], sort_keys=True) for position in frame.index]
+    return aside
+
+
+def save_bars(connection: sqlite3.Connection, good: pd.DataFrame) -> None:
+    """Store bars; one that is there already takes the new values. The caller's transaction."""
+    updates = ", ".join(
+        f"{name} = excluded.{name}" for name in BAR_COLUMNS if name not in {"ticker", "timeframe"}
+    )
+    save_rows(
+        connection,
+        f"INSERT INTO ohlcv_data ({', '.join(BAR_COLUMNS)})",
+        f"ON CONFLICT (ticker, timestamp, timeframe) DO UPDATE SET {updates}",
+        [good[name].tolist() for name in BAR_COLUMNS],
+    )
+
+
+def save_aside(connection: sqlite3.Connection, aside: pd.DataFrame, set_aside_at_utc: str) -> None:
+    """Record what was set aside, each bar once for each reason. The caller's transaction."""
+    columns = [aside[name].tolist() for name in aside.columns]
+    save_rows(
+        connection,
+        f"INSERT INTO _bars_set_aside ({', '.join(aside.columns)}, set_aside_at_utc)",
+        "ON CONFLICT DO NOTHING",
+        [*columns, [set_aside_at_utc] * len(aside)],
+    )
+
+
+def save_rows(
+    connection: sqlite3.Connection, insert: str, conflict: str, columns: Sequence[list[Any]]
+) -> None:
+    """Insert equally long columns as rows, `ROWS_PER_STATEMENT` a statement: one and a half times as fast as
+    a statement a row (0.36-0.42 against 0.24 million rows a second into ohlcv_data)."""
+    rows = list(zip(*columns, strict=True))
+    one = f"({', '.join('?' * len(columns))})"
+    for first in range(0, len(rows), ROWS_PER_STATEMENT):
+        part = rows[first : first + ROWS_PER_STATEMENT]
+        statement = f"{insert} VALUES {', '.join([one] * len(part))} {conflict}"
+        connection.execute(statement, [value for row in part for value in row])

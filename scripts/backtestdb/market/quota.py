@@ -1,0 +1,93 @@
+"""One quota for every process of this machine user: a sliding window kept in a file under lock.
+
+The vendor counts arrivals in 60 seconds. The window here is a second longer, because a request may travel
+faster than the one it follows. Of the quota that leaves 60/61, 98.4 %.
+"""
+
+import fcntl
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+WINDOW_SECONDS = 61.0
+LINE_BYTES = 24
+
+
+class StoppedError(Exception):
+    """The run is ending; whoever waits for the quota is told to give up."""
+
+
+def quota_path(state_dir: Path, base_url: str, api_key: str) -> Path:
+    """One file for a key at a host. A digest names it, so that the key is not on the disk."""
+    digest = hashlib.sha256(f"{base_url} {api_key}".encode()).hexdigest()
+    return state_dir / f"quota-{digest[:16]}"
+
+
+class Quota:
+    """The file holds the time of each granted request, one line each, in seconds of the system's monotonic
+    clock: it is the same in all processes, and setting the clock does not move it. After a restart of the
+    machine it begins again, so that times which lie in the future are from before and do not count.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        requests_per_minute: int,
+        *,
+        stopping: threading.Event | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`requests_per_minute` 0 means no limit."""
+        self.path = path
+        self.requests_per_minute = requests_per_minute
+        self.stopping = stopping or threading.Event()
+        self.clock = clock
+
+    def take(self) -> None:
+        """Return when one more request may be sent. Raise StoppedError when the run ends meanwhile."""
+        while not self.stopping.is_set():
+            wait_seconds = self.reserve() if self.requests_per_minute else 0.0
+            if not wait_seconds:
+                return
+            self.stopping.wait(wait_seconds)
+        raise StoppedError
+
+    def reserve(self) -> float:
+        """Write one request into the window, or return the seconds until the window has room."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the system lets go of it when a process is killed
+            now = self.clock()
+            granted = parse_window(os.read(descriptor, 1 << 20), now)
+            if len(granted) >= self.requests_per_minute:
+                return granted[-self.requests_per_minute] + WINDOW_SECONDS - now
+            window = b"".join(b"%0*.6f\n" % (LINE_BYTES - 1, moment) for moment in [*granted, now])
+            os.pwrite(descriptor, window, 0)
+            os.ftruncate(descriptor, len(window))
+            return 0.0
+        finally:
+            os.close(descriptor)
+
+    def used(self) -> int:
+        """Requests in the window now, by all processes."""
+        try:
+            return len(parse_window(self.path.read_bytes(), self.clock()))
+        except FileNotFoundError:
+            return 0
+
+
+def parse_window(content: bytes, now: float) -> list[float]:
+    """The times that still count, oldest first. A line that a killed process tore counts as a request now."""
+    granted = []
+    for line in content.splitlines():
+        try:
+            moment = float(line)
+        except ValueError:
+            moment = now
+        if now - WINDOW_SECONDS < moment <= now:
+            granted.append(moment)
+    return sorted(granted)

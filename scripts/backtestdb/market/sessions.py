@@ -1,0 +1,73 @@
+"""Sessions of the New York exchange: which days have one, when it closes, and its midnight in UTC."""
+
+from datetime import date, datetime
+from functools import cache
+from zoneinfo import ZoneInfo
+
+import exchange_calendars
+import numpy as np
+import pandas as pd
+from exchange_calendars import ExchangeCalendar
+
+NEW_YORK = ZoneInfo("America/New_York")
+FIRST_DAY = "1990-01-01"
+MINUTES_PER_SESSION = 960  # 04:00 to 20:00 New York, the hours for which the vendor has bars
+
+
+@cache
+def load_calendar() -> ExchangeCalendar:
+    """The XNYS calendar from 1990 to a year from now."""
+    return exchange_calendars.get_calendar("XNYS", start=FIRST_DAY)
+
+
+def sessions_between(calendar: ExchangeCalendar, start: date, end: date) -> list[date]:
+    """The sessions from `start` to `end`, both included, in order."""
+    index = calendar.sessions
+    first, last = index.searchsorted(pd.Timestamp(start)), index.searchsorted(pd.Timestamp(end), "right")
+    return [stamp.date() for stamp in index[first:last]]
+
+
+def last_completed_session(calendar: ExchangeCalendar, now_utc: datetime) -> date:
+    """The newest session whose close is past at `now_utc` (16:00 New York, 13:00 on half days)."""
+    closes = calendar.schedule["close"]
+    position = closes.searchsorted(pd.Timestamp(now_utc), "right") - 1
+    return pd.Timestamp(closes.index[position]).date()
+
+
+def sessions_back(calendar: ExchangeCalendar, session_date: date, count: int) -> date:
+    """The session `count` sessions before the first one that is not before `session_date`."""
+    position = calendar.sessions.searchsorted(pd.Timestamp(session_date)) - count
+    return pd.Timestamp(calendar.sessions[max(position, 0)]).date()
+
+
+def years_before(end: date, years: int) -> date:
+    """The day after the same calendar day `years` earlier: a year that ends with `end`."""
+    return (pd.Timestamp(end) - pd.DateOffset(years=years) + pd.Timedelta(days=1)).date()
+
+
+def make_midnights_ms(session_dates: pd.DatetimeIndex) -> np.ndarray:
+    """Midnight in New York of each naive date, as milliseconds UTC."""
+    return session_dates.tz_localize(NEW_YORK).as_unit("ms").asi8
+
+
+def make_new_york_times(timestamps_ms: np.ndarray) -> pd.DatetimeIndex:
+    """Milliseconds UTC as naive New York times: the zone is converted first, the date taken afterwards."""
+    return (
+        pd.DatetimeIndex(timestamps_ms.astype("datetime64[ms]"), tz="UTC")
+        .tz_convert(NEW_YORK)
+        .tz_localize(None)
+    )
+
+
+def midnight_ms(session_date: date) -> int:
+    return int(make_midnights_ms(pd.DatetimeIndex([session_date]))[0])
+
+
+def end_of_day_ms(session_date: date) -> int:
+    """The last millisecond of the day in New York."""
+    return midnight_ms(date.fromordinal(session_date.toordinal() + 1)) - 1
+
+
+def sunday_based_weekday(days: pd.DatetimeIndex) -> np.ndarray:
+    """0 = Sunday, as the platform counts."""
+    return ((days.dayofweek + 1) % 7).to_numpy()
