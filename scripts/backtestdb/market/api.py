@@ -66,7 +66,6 @@ class Answer:
     """All pages of an answer. `rows` as the vendor sent them; none is a legal answer."""
 
     rows: list[dict[str, Any]]
-    requests: int
     is_delayed: bool = False
 
 
@@ -98,6 +97,7 @@ class MarketData:
         self.stopping = stopping or threading.Event()
         path = quota_path(settings.state_dir, settings.base_url, settings.api_key)
         self.quota = Quota(path, settings.requests_per_minute, stopping=self.stopping)
+        self.counting, self.requests_sent = threading.Lock(), 0
         self.session = requests.Session()
         self.session.mount("https://", HTTPAdapter(pool_maxsize=settings.concurrency))
         self.session.mount("http://", HTTPAdapter(pool_maxsize=settings.concurrency))
@@ -137,12 +137,11 @@ class MarketData:
     def fetch_pages(self, path: str, query: Mapping[str, Any]) -> Answer:
         """Follow `next_url` to the end; `results` is absent where there are none."""
         rows: list[dict[str, Any]] = []
-        count, is_delayed = 0, False
+        is_delayed = False
         for body in self.iterate_pages(self.base_url + path, query):
             rows += body.get("results") or []
             is_delayed = is_delayed or body["status"] == "DELAYED"
-            count += 1
-        return Answer(rows, count, is_delayed)
+        return Answer(rows, is_delayed)
 
     def iterate_pages(self, url: str, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         while url:
@@ -162,6 +161,8 @@ class MarketData:
         cause = ""
         for attempt in range(ATTEMPTS):
             self.quota.take()
+            with self.counting:
+                self.requests_sent += 1
             try:
                 return self.attempt_json(url, query)
             except PassingFaultError as fault:

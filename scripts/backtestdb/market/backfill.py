@@ -1,11 +1,11 @@
-"""Fetch what a job lacks, store each answer in one transaction with the record of it, report what is there."""
+"""Fetch what a job lacks, store each answer in one transaction with its record, report what is there."""
 
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 from exchange_calendars import ExchangeCalendar
 
@@ -21,6 +21,18 @@ from backtestdb.market.metric_rows import TICKERS_AT_ONCE, save_metrics, tickers
 from backtestdb.market.metrics import WARM_UP_SESSIONS
 from backtestdb.market.plan import RangeRequest, plan_ranges
 from backtestdb.market.sessions import sessions_back, sessions_between
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where bars come from: the vendor, the calendar, how many requests at once, what ends every wait, and
+    the clock that dates the records."""
+
+    client: MarketData
+    calendar: ExchangeCalendar
+    concurrency: int
+    stopping: threading.Event
+    clock: Callable[[], datetime]
 
 
 @dataclass(frozen=True)
@@ -56,9 +68,7 @@ def make_job(
     so that SMA 200 and RSI exist from the first asked session on."""
     sessions = sessions_between(calendar, start, end)
     if not sessions:
-        raise UsageError(
-            f"no New York session between {start} and {end}", next_step="check --start and --end"
-        )
+        raise UsageError(f"no session between {start} and {end}", next_step="check --start and --end")
     warm_up = WARM_UP_SESSIONS if timeframe == "1day" else 0
     first = sessions_back(calendar, start, warm_up)
     return Job(timeframe, list(tickers), sessions, sessions_between(calendar, first, end))
@@ -70,34 +80,27 @@ def plan_job(connection: sqlite3.Connection, job: Job) -> list[RangeRequest]:
     return plan_ranges(job.tickers, job.timeframe, job.fetched_sessions, asked)
 
 
-def backfill(
-    connection: sqlite3.Connection,
-    client: MarketData,
-    calendar: ExchangeCalendar,
-    job: Job,
-    *,
-    label: str,
-    concurrency: int,
-    stopping: threading.Event,
-) -> Report:
+def backfill(connection: sqlite3.Connection, source: Source, job: Job, label: str) -> Report:
     """Run a job to its end. A request that brings nothing is named in the report and does not stop the rest;
     KeyRefusedError, ForeignHostError and a vendor that is down are raised."""
-    started = time.monotonic()
+    started, sent_before = time.monotonic(), source.client.requests_sent
     planned = plan_job(connection, job)
     report = Report(Coverage(0, 0, 0, 0, 0, {}, []))
 
     def fetch(request: RangeRequest) -> Answer:
-        return client.fetch_bars(request.ticker, request.timeframe, request.start, request.end)
+        try:
+            return source.client.fetch_bars(request.ticker, request.timeframe, request.start, request.end)
+        except NotListedError:
+            return Answer([])
 
     with progress(label, len(planned)) as advance:
-        for request, result in fetch_all(planned, fetch, concurrency, stopping):
-            if isinstance(result, NotListedError):
-                result = Answer([], 1)
+        for request, result in fetch_all(planned, fetch, source.concurrency, source.stopping):
             if isinstance(result, MarketDataError):
                 report.failures[request.ticker] = str(result)
             else:
-                save_answer(connection, calendar, job, request, result, report)
+                save_answer(connection, source, job, request, result, report)
             advance(1)
+    report.requests = source.client.requests_sent - sent_before
     if job.timeframe == "1day":
         save_missing_metrics(connection, job)
     report.coverage = load_coverage(connection, job.tickers, job.timeframe, job.sessions)
@@ -107,24 +110,23 @@ def backfill(
 
 def save_answer(
     connection: sqlite3.Connection,
-    calendar: ExchangeCalendar,
+    source: Source,
     job: Job,
     request: RangeRequest,
     answer: Answer,
     report: Report,
 ) -> None:
-    """One ticker's answer: good bars, bars set aside, metrics and the record of the request, all or nothing."""
+    """One ticker's answer, all or nothing: good bars, bars set aside, metrics, the record of the request."""
     bars = check_bars(
-        answer.rows, request.timeframe, calendar, request.start, request.end, ticker=request.ticker
+        answer.rows, request.timeframe, source.calendar, request.start, request.end, ticker=request.ticker
     )
-    now_utc = datetime.now(UTC).isoformat(timespec="seconds")
+    now_utc = source.clock().isoformat(timespec="seconds")
     with transaction(connection):
         save_bars(connection, bars.good)
         save_aside(connection, bars.aside, now_utc)
         save_asked(connection, request, bars.good["session_date"].tolist(), now_utc)
         if request.timeframe == "1day":
             save_metrics(connection, [request.ticker], job.sessions[0], job.sessions[-1])
-    report.requests += answer.requests
     report.bars += len(bars.good)
     for reason, count in bars.aside["reason"].value_counts().items():
         report.set_aside[f"{request.ticker}: {reason}"] = int(count)

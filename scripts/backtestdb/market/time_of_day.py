@@ -18,7 +18,7 @@ KINDS = ["right", "empty", "HH:MM", "UTC", "fixed -4", "fixed -5", "wrong weekda
 
 
 def count_kinds(connection: sqlite3.Connection) -> dict[str, int]:
-    """Rows of each kind, as `sql/checks/time_of_day_kinds.sql` tells them apart; kinds without rows left out."""
+    """Rows of each kind that `sql/checks/time_of_day_kinds.sql` tells apart; kinds without rows left out."""
     ensure_right_times(connection)
     found = dict(connection.execute((SQL_DIR / "checks" / "time_of_day_kinds.sql").read_text()).fetchall())
     return {kind: found[kind] for kind in KINDS if kind in found}
