@@ -7,6 +7,7 @@ somebody files them elsewhere.
 import re
 import sqlite3
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 from backtestdb.config import PROJECT_DIR
@@ -73,42 +74,47 @@ def latest_version() -> int:
     return len(migration_files())
 
 
-def schema_version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+def schema_version(connection: sqlite3.Connection, schema: str = "main") -> int:
+    return int(connection.execute(f"PRAGMA {schema}.user_version").fetchone()[0])
 
 
-def agents_table_was_renamed(connection: sqlite3.Connection) -> bool:
+def agents_table_was_renamed(connection: sqlite3.Connection, schema: str = "main") -> bool:
     """A newer platform renamed `trading_agents`: tables that refer to an agent are there, it is not."""
-    tables = set(table_names(connection))
+    tables = set(table_names(connection, schema))
     return "trading_agents" not in tables and bool(
         tables & {"live_signals", "agent_knowledge", "agent_activity_log"}
     )
 
 
-def migrate(connection: sqlite3.Connection) -> list[str]:
+def migrate(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
     """Apply every migration that this database lacks; return a sentence for each change, none when nothing
-    was to do. Each migration is one transaction that also counts itself in `PRAGMA user_version`.
+    was to do. All of it is one transaction (the caller's, if there is one), which also counts the migrations
+    in `PRAGMA user_version`.
 
     A column that is already there is left alone, so a table that was carried over from an older file can be
     migrated whatever the number says. Added columns stand at the end of their table: programs address
     columns by name.
     """
-    changes = []
-    for number, path in enumerate(migration_files(), start=1):
-        with transaction(connection):
-            for statement in split_statements(path.read_text()):
-                changes += apply_statement(connection, statement)
-            if schema_version(connection) < number:
-                connection.execute(f"PRAGMA user_version = {number}")
+    with nullcontext() if connection.in_transaction else transaction(connection):
+        changes = [
+            change
+            for path in migration_files()
+            for statement in split_statements(path.read_text())
+            for change in add_column(connection, statement, schema)
+        ]
+        if schema_version(connection, schema) < latest_version():
+            connection.execute(f"PRAGMA {schema}.user_version = {latest_version()}")
     return changes
 
 
-def apply_statement(connection: sqlite3.Connection, statement: str) -> list[str]:
+def add_column(connection: sqlite3.Connection, statement: str, schema: str) -> list[str]:
+    """Migrations only ever add columns: old programs keep working, and nothing of the user's is rewritten."""
     addition = ADD_COLUMN.match(statement)
-    if addition:
-        table, column = addition.groups()
-        columns = column_names(connection, table)
-        if not columns or column in columns:
-            return []
-    connection.execute(statement)
-    return [f"{table}: added column {column}"] if addition else [statement.splitlines()[0]]
+    if not addition:
+        raise ValueError(f"a migration may only add columns: {statement}")
+    table, column = addition.groups()
+    columns = column_names(connection, table, schema)
+    if not columns or column in columns:
+        return []
+    connection.execute(statement.replace(f"TABLE {table}", f"TABLE {schema}.{table}", 1))
+    return [f"{table}: added column {column}"]

@@ -54,6 +54,7 @@ class Report:
     bars: int = 0
     set_aside: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    covered_from: date | None = None
     seconds: float = 0.0
 
     @property
@@ -103,6 +104,7 @@ def backfill(connection: sqlite3.Connection, source: Source, job: Job, label: st
     report.requests = source.client.requests_sent - sent_before
     if job.timeframe == "1day":
         save_missing_metrics(connection, job)
+    report.covered_from = find_plan_wall(connection, job)
     report.coverage = load_coverage(connection, job.tickers, job.timeframe, job.sessions)
     report.seconds = time.monotonic() - started
     return report
@@ -130,6 +132,17 @@ def save_answer(
     report.bars += len(bars.good)
     for reason, count in bars.aside["reason"].value_counts().items():
         report.set_aside[f"{request.ticker}: {reason}"] = int(count)
+
+
+def find_plan_wall(connection: sqlite3.Connection, job: Job) -> date | None:
+    """The first session of any ticker when it is later than asked: plans cut silently what lies before."""
+    rows = connection.execute(
+        "SELECT ticker, min(first_date) FROM _ranges_asked WHERE timeframe = ? GROUP BY ticker",
+        (job.timeframe,),
+    ).fetchall()
+    members = set(job.tickers)
+    first = min((date.fromisoformat(day) for ticker, day in rows if day and ticker in members), default=None)
+    return first if first and first > job.fetched_sessions[0] else None
 
 
 def save_missing_metrics(connection: sqlite3.Connection, job: Job) -> None:

@@ -1,0 +1,21 @@
+#!/usr/bin/env python3
+"""Fetch the daily bars that a universe lacks, and compute their 27 metrics."""
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from backtestdb.config import load_settings
+from backtestdb.console import run
+from backtestdb.market.commands import add_range_arguments, parse_positive, run_backfill
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_range_arguments(parser)
+    parser.add_argument("--years", type=parse_positive, default=1, help="years up to --end (1)")
+    return run_backfill(load_settings(), "1day", parser.parse_args(arguments), datetime.now(UTC))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,194 @@
+"""What the pipeline's scripts share: arguments, the connection to the vendor, the printed plan and report."""
+
+import argparse
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from backtestdb.config import Settings
+from backtestdb.console import (
+    DONE,
+    DONE_WITH_HOLES,
+    format_bytes,
+    format_duration,
+    print_table,
+    say,
+)
+from backtestdb.database import connect
+from backtestdb.errors import UsageError
+from backtestdb.market.api import MarketData
+from backtestdb.market.backfill import Job, Report, Source, backfill, make_job, plan_job
+from backtestdb.market.plan import Plan, duration_seconds, make_plan
+from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
+from backtestdb.market.universes import require_tickers
+from backtestdb.schema import ensure_schema
+
+LABELS = {"1day": "daily bars", "5min": "5-minute bars"}
+NAMED_AT_MOST = 20
+
+
+def parse_date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2026-11-20") from None
+
+
+def parse_positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def add_range_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--universe", required=True, help="whose bars: tech_sector, us-stocks, russell2000 …")
+    parser.add_argument("--start", type=parse_date, help="first session, YYYY-MM-DD")
+    parser.add_argument("--end", type=parse_date, help="last session; default: the last completed one")
+    parser.add_argument("--plan", action="store_true", help="print what it would cost and send no request")
+    parser.add_argument("--json", action="store_true", help="with --plan: for programs")
+
+
+def make_source(settings: Settings) -> Source:
+    """Raise SettingsError without a key."""
+    stopping = threading.Event()
+    return Source(
+        MarketData(settings, stopping),
+        load_calendar(),
+        settings.concurrency,
+        stopping,
+        lambda: datetime.now(UTC),
+    )
+
+
+def choose_range(arguments: argparse.Namespace, now_utc: datetime) -> tuple[date, date]:
+    """First and last asked day from --years, --days, --start and --end. Raise UsageError for a start that
+    lies behind the end."""
+    end = arguments.end or last_completed_session(load_calendar(), now_utc)
+    if arguments.start:
+        start = arguments.start
+    elif getattr(arguments, "days", None):
+        start = end - timedelta(days=arguments.days - 1)
+    else:
+        start = years_before(end, arguments.years)
+    if start > end:
+        raise UsageError(f"--start {start} lies behind --end {end}")
+    return start, end
+
+
+def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespace, now_utc: datetime) -> int:
+    """The whole of 02_backfill_daily.py and 03_backfill_intraday.py behind their arguments."""
+    start, end = choose_range(arguments, now_utc)
+    source = None if arguments.plan else make_source(settings)
+    connection = connect(settings.database_path)
+    try:
+        if not arguments.plan:
+            ensure_schema(connection, ["recoverable", "bookkeeping"])
+        tickers = require_tickers(connection, arguments.universe)
+        job = make_job(load_calendar(), timeframe, tickers, start, end)
+        planned = make_plan(plan_job(connection, job), job.fetched_sessions)
+        if source is None:
+            return print_plan(settings, {LABELS[timeframe]: planned}, as_json=arguments.json)
+        say(describe_job(job, arguments.universe, planned.requests, settings))
+        report = backfill(connection, source, job, f"{arguments.universe}: {LABELS[timeframe]}")
+    finally:
+        connection.close()
+    return print_reports([(LABELS[timeframe], report)])
+
+
+def describe_job(job: Job, universe: str, requests: int, settings: Settings) -> str:
+    seconds = duration_seconds(requests, settings.requests_per_minute)
+    return (
+        f"{LABELS[job.timeframe]} of {universe}: {len(job.tickers)} tickers × {len(job.sessions)} sessions "
+        f"({job.sessions[0]} to {job.sessions[-1]}), {requests} requests, at the quota {format_duration(seconds)}"
+    )
+
+
+def print_plan(settings: Settings, plans: Mapping[str, Plan], *, as_json: bool) -> int:
+    """`plans`: a Plan for each step. `rows` is an upper bound: no bar where nothing traded."""
+    rows = [
+        {
+            "step": step,
+            "requests": plan.requests,
+            "rows_at_most": plan.rows,
+            "bytes_at_most": plan.bytes,
+        }
+        for step, plan in plans.items()
+    ]
+    total = sum(plan.requests for plan in plans.values())
+    seconds = duration_seconds(total, settings.requests_per_minute)
+    if as_json:
+        print(json.dumps({"steps": rows, "requests": total, "seconds_at_quota": seconds}))
+        return DONE
+    print_table(
+        "Plan (no request was sent)",
+        ["step", "requests", "rows at most", "disk at most"],
+        [[step, plan.requests, plan.rows, format_bytes(plan.bytes)] for step, plan in plans.items()],
+    )
+    quota = f"{settings.requests_per_minute} a minute" if settings.requests_per_minute else "no quota"
+    print(f"{total} requests at {quota}: {format_duration(seconds)}")
+    return DONE
+
+
+def print_reports(reports: Sequence[tuple[str, Report]]) -> int:
+    """The table at the end, and by name what is not there; return the exit code."""
+    print_table(
+        "Result (sessions of tickers)",
+        ["step", "requests", "bars", "asked", "stored", "known empty", "set aside", "failed", "time"],
+        [
+            [
+                step,
+                report.requests,
+                report.bars,
+                report.coverage.expected,
+                report.coverage.stored,
+                report.coverage.known_empty,
+                report.coverage.set_aside,
+                report.coverage.failed,
+                format_duration(report.seconds),
+            ]
+            for step, report in reports
+        ],
+    )
+    for step, report in reports:
+        for note in make_notes(step, report):
+            print(note)
+    return DONE_WITH_HOLES if any(report.has_holes for _, report in reports) else DONE
+
+
+def make_notes(step: str, report: Report) -> list[str]:
+    """A line for each thing that the user should know by name."""
+    notes = []
+    if report.coverage.silent:
+        notes.append(f"{step}: the vendor has nothing of {name_some(report.coverage.silent)}")
+    if report.set_aside:
+        named = [f"{what} ({count})" for what, count in report.set_aside.items()]
+        notes.append(f"{step}: bars set aside: {name_some(named)}")
+    if report.covered_from:
+        notes.append(
+            f"{step}: the vendor's bars begin on {report.covered_from}: the key's plan reaches no further"
+        )
+    for ticker, holes in list(report.coverage.failed_of.items())[:NAMED_AT_MOST]:
+        notes.append(
+            f"{step}: FAILED {ticker}, {holes} sessions: {report.failures.get(ticker, 'not asked yet')}"
+        )
+    if len(report.coverage.failed_of) > NAMED_AT_MOST:
+        notes.append(f"{step}: FAILED too: {', '.join(list(report.coverage.failed_of)[NAMED_AT_MOST:])}")
+    return notes
+
+
+def name_some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
+    return ", ".join(names[:NAMED_AT_MOST]) + more
+
+
+def read_ticker_list(text: str) -> list[str]:
+    return [ticker.strip() for ticker in text.split(",") if ticker.strip()]
+
+
+def existing_file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"no file {path}")
+    return path
