@@ -1,0 +1,1 @@
+"""How market data comes in: the client, the plan, the bars and their metrics."""
