@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Play the market data vendor on 127.0.0.1: no key, no quota of anyone's, repeatable prices."""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from datetime import date, datetime
+from pathlib import Path
+
+from backtestdb.market.sandbox.plan import Plan
+from backtestdb.market.sandbox.server import SandboxServer
+from backtestdb.market.sandbox.sessions import NEW_YORK
+from backtestdb.market.sandbox.splits import Split, parse_split
+from backtestdb.market.sandbox.state import Settings, make_sandbox
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--port", type=int, default=0, help="0 takes a free one (default)")
+    add("--port-file", type=Path, help="write the port into this file when ready")
+    add("--today", type=date.fromisoformat, help="the day the sandbox lives on (default: today in New York)")
+    add("--key", action="append", help="a right key (default: sandbox); may be given again")
+    add("--requests-per-minute", type=int, default=0, help="quota per key; 0 (default) = none")
+    add("--window-seconds", type=float, default=60.0, help="length of the quota's window (default: 60)")
+    add("--no-retry-after", action="store_true", help="answer 429 without Retry-After")
+    add("--history-years", type=int, default=0, help="how far back the plan reaches; 0 (default) = to 2000")
+    add("--free-plan", action="store_true", help="refuse ranges that end today, as the free plan does")
+    add("--latency-ms", type=float, default=0.0, help="wait before each answer")
+    add("--tickers", type=int, default=100, help="stocks in the reference list (default and at least 72)")
+    add("--splits", type=Path, help="a JSON list of made-up splits")
+    add("--junk", action="store_true", help="put a row of junk into the grouped answers")
+    add("--exit-with-stdin", action="store_true", help="stop when standard input closes (used by tests)")
+    return parser.parse_args(arguments)
+
+
+def load_splits(path: Path | None) -> tuple[Split, ...]:
+    """Made-up splits from a file."""
+    return tuple(parse_split(row) for row in json.loads(path.read_text())) if path else ()
+
+
+def make_server(options: argparse.Namespace) -> SandboxServer:
+    """A server that listens already, and answers once it is run."""
+    settings = Settings(
+        keys=tuple(options.key or ["sandbox"]),
+        requests_per_minute=options.requests_per_minute,
+        window_seconds=options.window_seconds,
+        retry_after=not options.no_retry_after,
+        latency_seconds=options.latency_ms / 1000,
+        plan=Plan(options.history_years, options.free_plan),
+    )
+    today = options.today or datetime.now(NEW_YORK).date()
+    splits = load_splits(options.splits)
+    sandbox = make_sandbox(settings, today=today, tickers=options.tickers, splits=splits, junk=options.junk)
+    return SandboxServer(options.port, sandbox)
+
+
+def wait_for_stdin(server: SandboxServer) -> None:
+    """Stop the server when whoever started it is gone."""
+    sys.stdin.buffer.read()
+    server.shutdown()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until a signal comes."""
+    options = parse_arguments(arguments)
+    server = make_server(options)
+    port = server.server_address[1]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
+    if options.exit_with_stdin:
+        threading.Thread(target=wait_for_stdin, args=(server,), daemon=True).start()
+    if options.port_file:
+        written = options.port_file.with_suffix(".writing")
+        written.write_text(f"{port}\n")
+        written.replace(options.port_file)
+    print(f"sandbox listening on http://127.0.0.1:{port}", flush=True)
+    server.serve_forever(poll_interval=0.05)
+    server.server_close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
