@@ -102,6 +102,14 @@ def table_names(connection: sqlite3.Connection, schema: str = "main") -> list[st
     return [name for (name,) in rows]
 
 
+def virtual_table_names(connection: sqlite3.Connection, schema: str = "main") -> set[str]:
+    """Tables that a module shows, such as a full-text index. The module may be missing: do not read them."""
+    rows = connection.execute(
+        f"SELECT name FROM {schema}.sqlite_schema WHERE type = 'table' AND rootpage = 0"
+    )
+    return {name for (name,) in rows}
+
+
 def column_names(connection: sqlite3.Connection, table: str, schema: str = "main") -> list[str]:
     """Columns that can be written: generated ones are left out."""
     rows = connection.execute(f"PRAGMA {schema}.table_xinfo({quote(table)})")

@@ -103,6 +103,7 @@ def replace_once(
     try:
         with closing(connect(target, timeout_seconds=timeout_seconds)) as observer:
             if carry_over:
+                observer.execute("PRAGMA foreign_keys = OFF")
                 observer.execute("ATTACH ? AS fresh", (str(new),))
             mark = make_commit_mark(observer, header)
             with transaction(observer):

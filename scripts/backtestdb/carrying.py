@@ -1,0 +1,171 @@
+"""Carry tables from one database to another exactly as they are: their own schema, every row, every type.
+
+The platform grows columns, tables, triggers and full-text indexes of its own. So the text that made a table
+comes from the database that holds it, and rows go from file to file inside SQLite: text that is not valid
+UTF-8 would not survive the way through Python.
+"""
+
+import re
+import sqlite3
+from collections.abc import Iterable
+
+from backtestdb.database import column_names, count_rows, quote, virtual_table_names
+from backtestdb.errors import VerificationError
+
+# SQLite stores the text of every object from its name onwards, behind a beginning of its own.
+BEGINNING = re.compile(r"CREATE\s+(?:UNIQUE\s+)?(?:TABLE|INDEX|VIEW|TRIGGER)\s+", re.IGNORECASE)
+TEXT_OR_SCHEMA = re.compile(r"(?P<text>'(?:[^']|'')*')|\bmain\s*\.|\"main\"\s*\.", re.IGNORECASE)
+ROWID_NAMES = ("rowid", "_rowid_", "oid")
+
+
+def carry_tables(
+    connection: sqlite3.Connection, tables: Iterable[str], *, source: str = "main", target: str = "fresh"
+) -> dict[str, int]:
+    """Make `tables` in the schema `target` what they are in the schema `source`; return rows per table.
+
+    Tables of the same names in `target` are dropped first. Indexes and triggers come with their tables, all
+    views come too, triggers after the rows. Virtual tables (full-text indexes) are in `tables` together with
+    the tables that hold their content; they are not opened, so their module need not be there, and have no
+    number in the answer. The caller has set foreign_keys OFF and begun a transaction, in which SQLite
+    ignores that setting. Raise VerificationError when a table arrived with another number of rows.
+    """
+    if not connection.in_transaction or connection.execute("PRAGMA foreign_keys").fetchone()[0]:
+        raise ValueError("carry_tables needs an open transaction and foreign_keys = OFF")
+    allow_schema_writes(connection)
+    wanted = list(tables)
+    virtual = virtual_table_names(connection, source)
+    ordinary = [table for table in wanted if table not in virtual]
+    for table in [table for table in wanted if table in virtual] + ordinary:
+        drop_object(connection, table, target)
+    for table in ordinary:
+        create_objects(connection, source, target, "table", table)
+        copy_rows(connection, table, source, target)
+        create_objects(connection, source, target, "index", table)
+    carry_sequences(connection, ordinary, source, target)
+    for table in wanted:
+        if table in virtual:
+            write_schema_row(connection, source, target, table)
+    carry_views_and_triggers(connection, source, target)
+    return verify_counts(connection, ordinary, source, target)
+
+
+def allow_schema_writes(connection: sqlite3.Connection) -> None:
+    """The SQLite of macOS protects the tables behind full-text indexes; Python 3.12 can say otherwise."""
+    if hasattr(connection, "setconfig"):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, False)  # type: ignore[attr-defined]
+
+
+def drop_object(connection: sqlite3.Connection, name: str, target: str) -> None:
+    """A virtual table is only struck from the schema: dropping it would need its module."""
+    found = connection.execute(
+        f"SELECT type, name FROM {target}.sqlite_schema WHERE lower(name) = lower(?)", (name,)
+    ).fetchone()
+    if found and found[1] in virtual_table_names(connection, target):
+        with_writable_schema(connection, f"DELETE FROM {target}.sqlite_schema WHERE name = ?", found[1])
+    elif found:
+        connection.execute(f"DROP {found[0]} {target}.{quote(name)}")
+
+
+def create_objects(connection: sqlite3.Connection, source: str, target: str, kind: str, table: str) -> None:
+    rows = connection.execute(
+        f"SELECT name, sql FROM {source}.sqlite_schema"
+        " WHERE type = ? AND lower(tbl_name) = lower(?) AND sql IS NOT NULL ORDER BY rowid",
+        (kind, table),
+    ).fetchall()
+    for name, sql in rows:
+        create_object(connection, name, sql, target)
+
+
+def create_object(connection: sqlite3.Connection, name: str, sql: str, target: str) -> None:
+    drop_object(connection, name, target)
+    connection.execute(BEGINNING.sub(lambda beginning: f"{beginning[0]}{target}.", sql, count=1))
+
+
+def copy_rows(connection: sqlite3.Connection, table: str, source: str, target: str) -> None:
+    """With the hidden rowid where the table has one: full-text indexes refer to it."""
+    columns = [quote(name) for name in column_names(connection, table, source)]
+    listed = ", ".join([*rowid_name(connection, table, source), *columns])
+    connection.execute(
+        f"INSERT INTO {target}.{quote(table)} ({listed}) SELECT {listed} FROM {source}.{quote(table)}"
+    )
+
+
+def rowid_name(connection: sqlite3.Connection, table: str, schema: str = "main") -> list[str]:
+    """The name that reaches the rowid, in a list; empty when columns took all names or WITHOUT ROWID."""
+    taken = {row[1].lower() for row in connection.execute(f"PRAGMA {schema}.table_xinfo({quote(table)})")}
+    free = [name for name in ROWID_NAMES if name not in taken][:1]
+    try:
+        for name in free:
+            connection.execute(f"SELECT {name} FROM {schema}.{quote(table)} LIMIT 0")
+    except sqlite3.OperationalError:
+        return []
+    return free
+
+
+def carry_sequences(connection: sqlite3.Connection, tables: list[str], source: str, target: str) -> None:
+    """An AUTOINCREMENT table never gives out a number twice, also after its last rows were deleted."""
+    if not has_sequences(connection, source):
+        return
+    carried = [(table,) for table in tables]
+    if has_sequences(connection, target):
+        connection.executemany(f"DELETE FROM {target}.sqlite_sequence WHERE name = ?", carried)
+        connection.executemany(
+            f"INSERT INTO {target}.sqlite_sequence SELECT name, seq FROM {source}.sqlite_sequence"
+            " WHERE name = ?",
+            carried,
+        )
+
+
+def has_sequences(connection: sqlite3.Connection, schema: str) -> bool:
+    query = f"SELECT count(*) FROM {schema}.sqlite_schema WHERE name = 'sqlite_sequence'"
+    return bool(connection.execute(query).fetchone()[0])
+
+
+def carry_views_and_triggers(connection: sqlite3.Connection, source: str, target: str) -> None:
+    """All views, and the triggers of tables and views that `target` has. SQLite cannot attach a database with
+    a view that names its own schema ("main.notes"); without the schema's name the view is the same."""
+    objects = f"SELECT name, sql FROM {source}.sqlite_schema"
+    present = f"SELECT lower(name) FROM {target}.sqlite_schema WHERE type IN ('table', 'view')"
+    views = f"{objects} WHERE type = 'view' ORDER BY rowid"
+    triggers = f"{objects} WHERE type = 'trigger' AND lower(tbl_name) IN ({present}) ORDER BY rowid"
+    for query in (views, triggers):
+        for name, sql in connection.execute(query).fetchall():
+            create_view_or_trigger(connection, name, sql, target)
+
+
+def create_view_or_trigger(connection: sqlite3.Connection, name: str, sql: str, target: str) -> None:
+    try:
+        create_object(connection, name, sql, target)
+    except sqlite3.OperationalError:
+        unqualified = TEXT_OR_SCHEMA.sub(lambda match: match["text"] or "", sql)
+        create_object(connection, name, unqualified, target)
+
+
+def write_schema_row(connection: sqlite3.Connection, source: str, target: str, name: str) -> None:
+    with_writable_schema(
+        connection,
+        f"INSERT INTO {target}.sqlite_schema (type, name, tbl_name, rootpage, sql)"
+        f" SELECT type, name, tbl_name, 0, sql FROM {source}.sqlite_schema WHERE name = ?",
+        name,
+    )
+
+
+def with_writable_schema(connection: sqlite3.Connection, statement: str, name: str) -> None:
+    connection.execute("PRAGMA writable_schema = ON")
+    try:
+        connection.execute(statement, (name,))
+    finally:
+        connection.execute("PRAGMA writable_schema = OFF")
+
+
+def verify_counts(
+    connection: sqlite3.Connection, tables: list[str], source: str, target: str
+) -> dict[str, int]:
+    expected = count_rows(connection, tables, source)
+    carried = count_rows(connection, tables, target)
+    for table in tables:
+        if expected[table] != carried[table]:
+            raise VerificationError(
+                f"table {table} arrived with {carried[table]:,} rows instead of {expected[table]:,}"
+            )
+    return carried
