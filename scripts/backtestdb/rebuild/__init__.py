@@ -1,0 +1,1 @@
+"""A database from scratch: stands above market and backups, which do not know each other."""

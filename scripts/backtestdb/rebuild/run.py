@@ -1,0 +1,208 @@
+"""Rebuild a database from scratch, step by step. The old one stays whole and usable until the new one is proven.
+
+plan -> work file -> universe -> daily bars -> 5-minute bars -> checks -> carry over and replace
+"""
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+from backtestdb.config import Settings
+from backtestdb.console import confirm, format_bytes, format_duration, print_table, say
+from backtestdb.database import connect, count_foreign_key_violations, look_at_file, verify_integrity
+from backtestdb.errors import BusyError, ProjectError, VerificationError
+from backtestdb.files import exclusive_lock, make_stamp, remove_database
+from backtestdb.market.backfill import Job, Report, Source, backfill, make_job, plan_job
+from backtestdb.market.plan import Plan, duration_seconds, make_plan
+from backtestdb.market.sessions import load_calendar
+from backtestdb.market.universes import save_universe
+from backtestdb.rebuild.carry_over import describe_old_content, make_carry_over
+from backtestdb.rebuild.plan import RebuildPlan
+from backtestdb.rebuild.workfile import COMPLETE, HOLES, finish_work_file, prepare_work_file, work_path
+from backtestdb.replacement import remove_arriving, replace_database, verify_space_to_replace
+from backtestdb.schema import load_table_classes
+
+REPLACE_TIMEOUT_SECONDS = 120.0
+
+
+class NothingFetchedError(ProjectError):
+    """The vendor gave no bar at all: nothing that could replace a database."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user said on the command line."""
+
+    end_was_given: bool
+    discard_irreplaceable: bool
+    assume_yes: bool
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What came of it. `kept_as` is None where there was no old database; `kept_is_sound` is False when the
+    kept file is as damaged as the old one was."""
+
+    reports: list[tuple[str, Report]]
+    carried: Mapping[str, int]
+    kept_as: Path | None
+    kept_is_sound: bool
+
+
+def rebuild(
+    settings: Settings,
+    wanted: RebuildPlan,
+    choices: Choices,
+    source: Source | None,
+    now_local: datetime,
+    ask: Callable[[str], bool] = lambda question: confirm(question, assume_yes=False),
+) -> Rebuilt | None:
+    """Build what `wanted` names and put it in place; None when the user said no. `source` is None where the
+    plan needs no vendor. Raise ProjectError, with the old database untouched, when it cannot be done."""
+    database = settings.database_path
+    lock = work_path(database).with_name(work_path(database).name + ".lock")
+    with exclusive_lock(lock, "a rebuild of this database"):
+        remove_arriving(database)
+        remove_arriving(work_path(database))
+        plan = prepare_work_file(
+            database,
+            wanted,
+            end_was_given=choices.end_was_given,
+            fresh=choices.discard_irreplaceable,
+            now_utc=now_local,
+        )
+        with closing(connect(work_path(database))) as connection:
+            jobs = make_jobs(connection, plan)
+            costs = {
+                label: make_plan(plan_job(connection, job), job.fetched_sessions)
+                for label, job in jobs.items()
+            }
+            show_plan(settings, plan, costs, read_old_content(database, choices))
+            verify_space_to_replace(
+                database, sum(cost.bytes for cost in costs.values()) + old_bytes(database)
+            )
+            must_ask = look_at_file(database) not in {"missing", "empty"} and not choices.assume_yes
+            if must_ask and not ask(f"Replace {database}? The old file is kept."):
+                return None
+            reports = run_jobs(connection, source, plan, jobs)
+            verify_new_content(connection)
+            finish_work_file(
+                connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
+            )
+        return put_in_place(database, choices, reports, now_local)
+
+
+def old_bytes(database: Path) -> int:
+    return database.stat().st_size if database.is_file() else 0
+
+
+def make_jobs(connection: sqlite3.Connection, plan: RebuildPlan) -> dict[str, Job]:
+    """The universe first, since the jobs are about its tickers; none for the schema alone."""
+    if not plan.universe:
+        return {}
+    save_universe(connection, plan.universe, plan.tickers)
+    starts = {"daily bars": ("1day", plan.daily_start), "5-minute bars": ("5min", plan.intraday_start)}
+    return {
+        label: make_job(
+            load_calendar(), timeframe, plan.tickers, date.fromisoformat(start), date.fromisoformat(plan.end)
+        )
+        for label, (timeframe, start) in starts.items()
+        if start
+    }
+
+
+def read_old_content(database: Path, choices: Choices) -> dict[str, int]:
+    """Rows per table that will be carried over. Raise VerificationError when the old database is damaged but
+    still readable in parts: what is in it is not given up silently."""
+    state = look_at_file(database)
+    if state == "damaged":
+        say(
+            f"{database} is not a database any more: it will be kept aside, nothing can be carried over from it"
+        )
+    if state != "database" or choices.discard_irreplaceable:
+        return {}
+    try:
+        with closing(connect(database)) as connection:
+            return describe_old_content(connection)
+    except VerificationError as error:
+        raise VerificationError(
+            f"the old database {database} is damaged, so its irreplaceable tables cannot be carried over ({error})",
+            next_step="make restore-from-backup; without them: --discard-irreplaceable (the old file is kept)",
+        ) from error
+
+
+def show_plan(
+    settings: Settings, plan: RebuildPlan, costs: Mapping[str, Plan], old_content: Mapping[str, int]
+) -> None:
+    """Steps, requests and duration, before the first request."""
+    tables = sum(1 for name in load_table_classes().values() if name != "bookkeeping")
+    rows: list[list[object]] = [["schema", f"{tables} tables", 0, "0 B", "0 s"]]
+    if plan.universe:
+        rows.append(["universe", f"{plan.universe}: {len(plan.tickers)} tickers", 0, "0 B", "0 s"])
+    for label, cost in costs.items():
+        start = plan.daily_start if label == "daily bars" else plan.intraday_start
+        duration = format_duration(duration_seconds(cost.requests, settings.requests_per_minute))
+        rows.append([label, f"{start} to {plan.end}", cost.requests, format_bytes(cost.bytes), duration])
+    kept = f"{sum(old_content.values()):,} rows of {len(old_content)} tables"
+    rows.append(["carry over", kept if old_content else "nothing to carry over", 0, "", ""])
+    rows.append(["check and replace", str(settings.database_path), 0, "", ""])
+    print_table("Plan", ["step", "what", "requests", "disk at most", "at the quota"], rows)
+    total = sum(cost.requests for cost in costs.values())
+    if settings.requests_per_minute:
+        seconds = duration_seconds(total, settings.requests_per_minute)
+        say(f"{total} requests at {settings.requests_per_minute} a minute: {format_duration(seconds)}")
+
+
+def run_jobs(
+    connection: sqlite3.Connection, source: Source | None, plan: RebuildPlan, jobs: Mapping[str, Job]
+) -> list[tuple[str, Report]]:
+    reports = []
+    for label, job in jobs.items():
+        if source is None:
+            raise ValueError("a plan with bars needs a source")
+        report = backfill(connection, source, job, f"{plan.universe}: {label}")
+        if not report.coverage.stored:
+            raise NothingFetchedError(
+                f"{label}: the vendor gave no bar of {len(job.tickers)} tickers; the database was not touched",
+                next_step="see the reasons above; check --end and the key's plan"
+                if not report.failures
+                else f"first reason: {next(iter(report.failures.values()))}",
+            )
+        reports.append((label, report))
+    return reports
+
+
+def verify_new_content(connection: sqlite3.Connection) -> None:
+    """The whole file, before anything of the old one is touched."""
+    verify_integrity(connection, full=True)
+    missing = set(load_table_classes()) - {
+        name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+    }
+    if missing:
+        raise VerificationError(f"tables are missing in the new database: {', '.join(sorted(missing))}")
+    violations = count_foreign_key_violations(connection)
+    if violations:
+        raise VerificationError(f"{violations} rows of the new database have no parent")
+
+
+def put_in_place(
+    database: Path, choices: Choices, reports: list[tuple[str, Report]], now_local: datetime
+) -> Rebuilt:
+    state = look_at_file(database)
+    kept_as = database.with_name(f"{database.name}.backup-{make_stamp(now_local)}")
+    if kept_as.exists():
+        raise BusyError(f"{kept_as} is there already", next_step="start the same command again: it continues")
+    carried: dict[str, int] = {}
+    carry_over = None if choices.discard_irreplaceable else make_carry_over(carried)
+    sound = replace_database(
+        database,
+        work_path(database),
+        kept_as,
+        carry_over=carry_over,
+        timeout_seconds=REPLACE_TIMEOUT_SECONDS,
+    )
+    remove_database(work_path(database))
+    return Rebuilt(reports, carried, None if state == "missing" else kept_as, sound)

@@ -1,0 +1,93 @@
+"""The file beside the database in which a new one grows: `<database>.rebuilding`.
+
+It carries its plan, so that a killed run is continued, and what another plan left is not mistaken for it.
+"""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from backtestdb.copying import copy_pinned
+from backtestdb.database import connect, look_at_file, table_names
+from backtestdb.files import remove_database, rename_durably
+from backtestdb.rebuild.plan import RebuildPlan, continues, parse_plan
+from backtestdb.schema import ensure_schema
+
+BUILDING, COMPLETE, HOLES = "building", "complete", "holes"
+
+
+@dataclass(frozen=True)
+class RebuildRecord:
+    plan: RebuildPlan
+    state: str
+
+
+def work_path(database: Path) -> Path:
+    return database.with_name(database.name + ".rebuilding")
+
+
+def load_record(path: Path) -> RebuildRecord | None:
+    """The rebuild that made the file at `path`; None when there is no such file or no such record."""
+    if look_at_file(path) != "database":
+        return None
+    with closing(connect(path)) as connection:
+        if "_rebuild" not in table_names(connection):
+            return None
+        row = connection.execute("SELECT plan, state FROM _rebuild").fetchone()
+    return RebuildRecord(parse_plan(row[0]), row[1]) if row else None
+
+
+def prepare_work_file(
+    database: Path, wanted: RebuildPlan, *, end_was_given: bool, fresh: bool, now_utc: datetime
+) -> RebuildPlan:
+    """Make the work file ready for `wanted`, and return the plan to follow (see `continues`).
+
+    In this order: what a killed run left of this plan; a copy of the current database, where this plan made it
+    and left holes in it; an empty database. `fresh` leaves out the second.
+    """
+    path = work_path(database)
+    left = load_record(path)
+    if left and continues(left.plan, wanted, end_was_given=end_was_given):
+        return left.plan
+    remove_database(path)
+    current = None if fresh else load_record(database)
+    if current and current.state == HOLES and continues(current.plan, wanted, end_was_given=end_was_given):
+        copy_current(database, path)
+        return current.plan
+    create_work_file(path, page_size_of(database), wanted, now_utc)
+    return wanted
+
+
+def copy_current(database: Path, path: Path) -> None:
+    arriving = path.with_name(path.name + ".arriving")
+    with closing(connect(database)) as source:
+        copy_pinned(source, arriving)
+    rename_durably(arriving, path)
+
+
+def create_work_file(path: Path, page_size: int, plan: RebuildPlan, now_utc: datetime) -> None:
+    """The record comes last: a file without it is not continued."""
+    with closing(connect(path, create=True)) as connection:
+        connection.execute(f"PRAGMA page_size = {page_size}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        ensure_schema(connection)
+        connection.execute(
+            "INSERT INTO _rebuild VALUES (1, ?, ?, ?)",
+            (plan.to_text(), BUILDING, now_utc.isoformat(timespec="seconds")),
+        )
+
+
+def page_size_of(database: Path) -> int:
+    """Under WAL the page size of the replaced database must not change; 4096 where there is none."""
+    if look_at_file(database) != "database":
+        return 4096
+    with closing(connect(database)) as connection:
+        return int(connection.execute("PRAGMA page_size").fetchone()[0])
+
+
+def finish_work_file(connection: sqlite3.Connection, state: str) -> None:
+    """Write the outcome into the file and leave it as one file without a log."""
+    connection.execute("UPDATE _rebuild SET state = ?", (state,))
+    connection.execute("PRAGMA journal_mode = DELETE")
