@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -60,7 +61,8 @@ def make_server(options: argparse.Namespace) -> SandboxServer:
 
 def wait_for_stdin(server: SandboxServer) -> None:
     """Stop the server when whoever started it is gone."""
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not sys.stdin: its lock is held by this thread when the interpreter ends
+        pass
     server.shutdown()
 
 

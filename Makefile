@@ -1,0 +1,104 @@
+# The front door. `make` alone lists every command; each one works from a fresh clone.
+# Settings: .env (see .env.example). More: docs/DATABASE.md.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# The first Python on PATH that is new enough; `make PYTHON3=/path/to/python3 …` names another.
+PYTHON3 ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+READY := $(VENV)/ready .env
+READY_TO_TEST := $(VENV)/ready-to-test
+
+.PHONY: help
+help: ## list the commands
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-24s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# ── setting up
+
+$(VENV)/bin/python:
+	@[ -n "$(PYTHON3)" ] || { echo "error: no Python 3.11 or newer on PATH" >&2; exit 1; }
+	$(PYTHON3) -m venv $(VENV)
+
+$(VENV)/ready: requirements.txt requirements-backup.txt | $(VENV)/bin/python
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/ready-to-test: requirements-dev.txt $(VENV)/ready
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+# An existing .env is the user's: only a missing one is written.
+.env: | $(VENV)/ready
+	@$(PYTHON) scripts/create_env_file.py
+
+.PHONY: setup
+setup: $(READY) ## make .venv and .env
+
+.PHONY: demo
+demo: $(VENV)/ready ## the whole life of a database against a server on this machine, no key needed
+	@$(PYTHON) scripts/run_demo.py $(ARGS)
+
+# ── from scratch
+
+.PHONY: restore
+restore: $(READY) ## rebuild the database from scratch: tech sector, 1 year daily, 1 month of 5-minute bars
+	@$(PYTHON) scripts/restore_database.py --tech-only $(ARGS)
+
+.PHONY: restore-russell2000
+restore-russell2000: $(READY) ## rebuild from scratch: Russell 2000, 5 years daily (FILE=holdings.csv)
+	@[ -n "$(FILE)" ] || { echo 'error: which tickers? make restore-russell2000 FILE=holdings.csv' >&2; exit 2; }
+	@$(PYTHON) scripts/restore_database.py --russell2000 "$(FILE)" $(ARGS)
+
+.PHONY: restore-schema
+restore-schema: $(READY) ## rebuild with empty market tables: the schema only, no request
+	@$(PYTHON) scripts/restore_database.py --skip-backfill $(ARGS)
+
+.PHONY: plan
+plan: $(READY) ## requests and duration of a daily backfill, no request sent (UNIVERSE=tech_sector)
+	@$(PYTHON) scripts/02_backfill_daily.py --plan --universe "$(or $(UNIVERSE),tech_sector)" $(ARGS)
+
+# ── one step of the pipeline each, options in ARGS="…"
+
+.PHONY: create-universe
+create-universe: $(READY) ## create or update a universe (ARGS="--universe tech_sector")
+	@$(PYTHON) scripts/01_create_universe.py $(ARGS)
+
+.PHONY: backfill-daily
+backfill-daily: $(READY) ## daily bars and metrics of a universe (ARGS="--universe tech_sector --years 1")
+	@$(PYTHON) scripts/02_backfill_daily.py $(ARGS)
+
+.PHONY: backfill-intraday
+backfill-intraday: $(READY) ## 5-minute bars of a universe (ARGS="--universe tech_sector --days 30")
+	@$(PYTHON) scripts/03_backfill_intraday.py $(ARGS)
+
+.PHONY: migrate-agents-schema
+migrate-agents-schema: $(READY) ## give an older database the learning-lab columns of its agents
+	@$(PYTHON) scripts/04_migrate_agents_schema.py $(ARGS)
+
+.PHONY: fix-time-of-day
+fix-time-of-day: $(READY) ## put the times of 5-minute bars of older databases right (ARGS="--dry-run")
+	@$(PYTHON) scripts/05_fix_time_of_day.py $(ARGS)
+
+# ── for developers
+
+.PHONY: test
+test: $(READY_TO_TEST) ## run the tests
+	@$(VENV)/bin/pytest -n auto -m "not long" $(ARGS)
+
+.PHONY: test-long
+test-long: $(READY_TO_TEST) ## run the tests that take minutes: many kills, many damages
+	@$(VENV)/bin/pytest -n auto -m long --timeout 3600 $(ARGS)
+
+.PHONY: lint
+lint: $(READY_TO_TEST) ## check format, style, types and shell scripts
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@git ls-files '*.sh' .ci/run | xargs -r $(VENV)/bin/shellcheck
