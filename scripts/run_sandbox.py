@@ -31,16 +31,26 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--history-years", type=int, default=0, help="how far back the plan reaches; 0 (default) = to 2000")
     add("--free-plan", action="store_true", help="refuse ranges that end today, as the free plan does")
     add("--latency-ms", type=float, default=0.0, help="wait before each answer")
-    add("--tickers", type=int, default=100, help="stocks in the reference list (default and at least 72)")
-    add("--splits", type=Path, help="a JSON list of made-up splits")
+    add("--tickers", type=parse_tickers, default=100, help="stocks, 72 to 17000 (default: 100)")
+    add("--splits", type=load_splits, default=(), help="a JSON list of made-up splits")
     add("--junk", action="store_true", help="put a row of junk into the grouped answers")
     add("--exit-with-stdin", action="store_true", help="stop when standard input closes (used by tests)")
     return parser.parse_args(arguments)
 
 
-def load_splits(path: Path | None) -> tuple[Split, ...]:
-    """Made-up splits from a file."""
-    return tuple(parse_split(row) for row in json.loads(path.read_text())) if path else ()
+def parse_tickers(text: str) -> int:
+    """A number of stocks that three letters can name."""
+    if not 0 <= int(text) <= 17_000:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 17000")
+    return int(text)
+
+
+def load_splits(text: str) -> tuple[Split, ...]:
+    """Made-up splits from a file, a JSON list of ticker, execution_date, split_from, split_to."""
+    try:
+        return tuple(parse_split(row) for row in json.loads(Path(text).read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text} holds no list of splits: {error!r}") from error
 
 
 def make_server(options: argparse.Namespace) -> SandboxServer:
@@ -54,14 +64,18 @@ def make_server(options: argparse.Namespace) -> SandboxServer:
         plan=Plan(options.history_years, options.free_plan),
     )
     today = options.today or datetime.now(NEW_YORK).date()
-    splits = load_splits(options.splits)
-    sandbox = make_sandbox(settings, today=today, tickers=options.tickers, splits=splits, junk=options.junk)
+    sandbox = make_sandbox(
+        settings, today=today, tickers=options.tickers, splits=options.splits, junk=options.junk
+    )
     return SandboxServer(options.port, sandbox)
 
 
 def wait_for_stdin(server: SandboxServer) -> None:
-    """Stop the server when whoever started it is gone."""
-    while os.read(0, 4096):  # not sys.stdin: its lock is held by this thread when the interpreter ends
+    """Stop the server when whoever started it is gone.
+
+    Not through sys.stdin: its lock, held by a reading thread, aborts the interpreter at its end.
+    """
+    while os.read(0, 4096):
         pass
     server.shutdown()
 

@@ -87,6 +87,23 @@ class SandboxProcess:
         self.process.wait()
 
 
+def fetch_pages(sandbox: SandboxProcess, path: str, **params: Any) -> list[dict[str, Any]]:
+    """All pages of an answer, by next_url."""
+    answer = sandbox.get(path, **params).json()
+    pages = [answer]
+    while "next_url" in answer:
+        assert "apiKey" not in answer["next_url"]
+        assert answer["next_url"].startswith(sandbox.url)
+        answer = sandbox.get(answer["next_url"].removeprefix(sandbox.url)).json()
+        pages.append(answer)
+    return pages
+
+
+def fetch_rows(sandbox: SandboxProcess, path: str, **params: Any) -> list[dict[str, Any]]:
+    """The rows of all pages."""
+    return [row for page in fetch_pages(sandbox, path, **params) for row in page.get("results", [])]
+
+
 @contextmanager
 def running_sandbox(
     *arguments: str, today: str = "2013-03-01", key: str = KEY, env: dict[str, str] | None = None

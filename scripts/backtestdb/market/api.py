@@ -56,7 +56,7 @@ class ForeignHostError(MarketDataError):
 class PassingFaultError(Exception):
     """Inside this module: worth another attempt, after `retry_after_seconds` where the vendor says so."""
 
-    def __init__(self, cause: str, retry_after_seconds: float = 0.0) -> None:
+    def __init__(self, cause: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(cause)
         self.retry_after_seconds = retry_after_seconds
 
@@ -168,7 +168,8 @@ class MarketData:
             except PassingFaultError as fault:
                 cause = str(fault)
                 if attempt + 1 < ATTEMPTS:
-                    self.pause(fault.retry_after_seconds or make_pause_seconds(attempt))
+                    asked = fault.retry_after_seconds
+                    self.pause(make_pause_seconds(attempt) if asked is None else asked)
         raise VendorFaultError(
             f"{urlsplit(url).path}: {cause}, {ATTEMPTS} times",
             next_step="start the same command again later: it fetches only what is missing",
@@ -235,10 +236,10 @@ def parse_body(content: bytes) -> dict[str, Any]:
     return body
 
 
-def parse_retry_after(text: str | None) -> float:
-    """Seconds, bounded; 0 where the header is missing or holds a date (the vendor sends seconds)."""
+def parse_retry_after(text: str | None) -> float | None:
+    """Seconds, bounded; None where the header is missing or holds a date (the vendor sends seconds)."""
     if not text or not text.strip().isdigit():
-        return 0.0
+        return None
     return min(float(text), LONGEST_RETRY_AFTER_SECONDS)
 
 

@@ -74,7 +74,7 @@ def parse_range(request: Request, ticker: str, bar: tuple[str, str], from_text: 
 
 def parse_instant(text: str, *, is_end: bool) -> int:
     """ms UTC from ms, or from a date in New York: its midnight, or the last ms of it."""
-    if text.isascii() and text.isdigit() and 9 <= len(text) <= 14:
+    if text.isascii() and text.isdigit() and len(text) <= 14:
         return int(text)
     day = parse_day(text)
     return new_york_midnight_ms(day + timedelta(days=1)) - 1 if is_end else new_york_midnight_ms(day)

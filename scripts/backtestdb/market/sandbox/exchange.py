@@ -92,10 +92,11 @@ def load_grouped_bars(exchange: Exchange, session: int, *, adjusted: bool) -> tu
     bars = make_day_bars(select_profiles(universe, traded), at)
     divisors = np.ones(len(traded))
     for ticker in {*load_real_prices(), *(split.ticker for split in exchange.splits)}:
-        for place in np.nonzero(np.isin(traded, universe.by_ticker.get(ticker, [])))[0].tolist():
-            index = int(traded[place])
-            put(bars, place, make_unsplit_bars(universe, index, at))
-            divisors[place] = load_divisors(exchange, index, at, adjusted=adjusted)[0]
+        for index in universe.by_ticker.get(ticker, []):
+            place = int(np.searchsorted(traded, index))
+            if place < len(traded) and traded[place] == index:
+                put(bars, place, make_unsplit_bars(universe, index, at))
+                divisors[place] = load_divisors(exchange, index, at, adjusted=adjusted)[0]
     start = np.full(len(traded), load_sessions().grouped_ms[session])
     quirk = uniform(universe.profiles.keys[traded], at, QUIRK)
     return traded, ServedBars(start, np.ones_like(start), quirk, divide(bars, divisors))

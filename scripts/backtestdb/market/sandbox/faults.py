@@ -9,6 +9,7 @@ from backtestdb.market.sandbox.noise import make_key
 
 KINDS = {
     "server_error": "500 with JSON",
+    "refusal": "`status`, 403 or 404, with JSON, as when an endpoint is not in the plan or withdrawn",
     "bad_gateway": "502 with HTML",
     "too_many": "429; `retry_after` seconds or null for no header; `empty_body`",
     "reset": "the connection is reset before the answer",
@@ -43,15 +44,18 @@ class Rule:
     empty_body: bool = False
     root: str = "http://foreign.invalid"
     bars: tuple[str, ...] = ("junk",)
+    status: int = 403
     fired: int = 0
+    matched: int = 0
     seen: dict[str, int] = field(default_factory=dict)
 
     def fires(self, path: str) -> bool:
         """Whether the rule spoils this request; counts it."""
         if not re.search(self.match, path) or (self.times is not None and self.fired >= self.times):
             return False
+        self.matched += 1
         self.seen[path] = self.seen.get(path, 0) + 1
-        if sum(self.seen.values()) <= self.after:
+        if self.matched <= self.after:
             return False
         dice = make_key(f"{self.seed} {path} {self.seen[path]}") / 2**64
         if dice >= self.probability:
@@ -62,7 +66,7 @@ class Rule:
 
 def parse_rule(row: dict[str, Any]) -> Rule:
     """A rule from its JSON form; ValueError names what is wrong."""
-    known = {each.name for each in fields(Rule)} - {"fired", "seen"}
+    known = {each.name for each in fields(Rule)} - {"fired", "matched", "seen"}
     if unknown := set(row) - known:
         raise ValueError(
             f"a rule has no {', '.join(sorted(unknown))}; it may have {', '.join(sorted(known))}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 from backtestdb.market.sandbox.exchange import Exchange
 from backtestdb.market.sandbox.listings import Listing
@@ -11,6 +11,7 @@ from backtestdb.market.sandbox.request import Refusal, Request, parse_day
 from backtestdb.market.sandbox.splits import Split
 
 Row = dict[str, Any]
+Found = TypeVar("Found")
 EXCHANGES = ("XNYS", "XNAS", "XASE", "ARCX")
 COMPARISONS: dict[str, Callable[[str, str], bool]] = {
     "": lambda value, bound: value == bound,
@@ -37,7 +38,7 @@ def answer_tickers(exchange: Exchange, request: Request) -> Row:
         and matches(request, "ticker", listing.ticker)
     ]
     found.sort(key=lambda listing: (listing.ticker, listing.first))
-    return make_page(request, [make_ticker_row(listing, day) for listing in found], limit)
+    return make_page(request, found, lambda listing: make_ticker_row(listing, day), limit)
 
 
 def answer_ticker(exchange: Exchange, request: Request, ticker: str) -> Row:
@@ -77,15 +78,16 @@ def make_ticker_row(listing: Listing, day: date) -> Row:
 
 def answer_splits(exchange: Exchange, request: Request) -> Row:
     """The new endpoint: oldest first, at most 5000 a page."""
-    rows = [make_split_row(split) for split in find_splits(exchange, request)]
-    rows = [row | {"adjustment_type": name_adjustment(row)} for row in rows]
-    return make_page(request, rows, request.number("limit", 100, 5000))
+    limit, found = request.number("limit", 100, 5000), find_splits(exchange, request)
+    return make_page(
+        request, found, lambda split: make_split_row(split) | {"adjustment_type": split.direction}, limit
+    )
 
 
 def answer_old_splits(exchange: Exchange, request: Request) -> Row:
     """The old endpoint: newest first, at most 1000 a page, no adjustment_type."""
-    rows = [make_split_row(split) for split in find_splits(exchange, request)]
-    return make_page(request, rows[::-1], request.number("limit", 10, 1000))
+    limit, found = request.number("limit", 10, 1000), find_splits(exchange, request)
+    return make_page(request, found[::-1], make_split_row, limit)
 
 
 def find_splits(exchange: Exchange, request: Request) -> list[Split]:
@@ -113,11 +115,6 @@ def make_split_row(split: Split) -> Row:
     }
 
 
-def name_adjustment(row: Row) -> str:
-    """The vendor's word for the direction of a split."""
-    return "forward_split" if row["split_to"] > row["split_from"] else "reverse_split"
-
-
 def matches(request: Request, name: str, value: str) -> bool:
     """Whether a value fits the parameters `name`, `name.gte`, `name.gt`, `name.lte` and `name.lt`."""
     return all(
@@ -127,14 +124,14 @@ def matches(request: Request, name: str, value: str) -> bool:
     )
 
 
-def make_page(request: Request, rows: list[Row], limit: int) -> Row:
+def make_page(request: Request, found: list[Found], make_row: Callable[[Found], Row], limit: int) -> Row:
     """Rows from the cursor's offset on; `next_url` when there are more."""
-    offset = int(request.params.get("offset", "0"))
-    page = rows[offset : offset + limit]
+    offset = request.number("offset", 1, 10**6) if "offset" in request.params else 0
+    page = [make_row(each) for each in found[offset : offset + limit]]
     answer: Row = {"status": "OK", "count": len(page)}
     if page:
         answer["results"] = page
-    if offset + limit < len(rows):
+    if offset + limit < len(found):
         rest = {name: value for name, value in request.params.items() if name != "offset"}
         answer["next_url"] = request.next_url(request.path, rest | {"offset": str(offset + limit)})
     return answer

@@ -65,7 +65,7 @@ def parse_params(query: str) -> dict[str, str]:
     cursor = params.pop("cursor", None)
     if cursor is not None:
         try:
-            params |= dict(parse_qsl(base64.urlsafe_b64decode(cursor).decode()))
+            params |= dict(parse_qsl(base64.b64decode(cursor, altchars=b"-_", validate=True).decode()))
         except ValueError:
             raise bad_request("the cursor is not one of ours") from None
     return params
@@ -74,7 +74,7 @@ def parse_params(query: str) -> dict[str, str]:
 def parse_day(text: str) -> date:
     """A date written YYYY-MM-DD, or 400."""
     try:
-        if not re.fullmatch(r"(19|20)\d\d-\d\d-\d\d", text):
+        if not re.fullmatch(r"(19[7-9]\d|20\d\d)-\d\d-\d\d", text):
             raise ValueError(text)
         return date.fromisoformat(text)
     except ValueError:

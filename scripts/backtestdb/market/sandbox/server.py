@@ -38,7 +38,8 @@ class SandboxServer(ThreadingHTTPServer):
 
     def shutdown_request(self, request: Any) -> None:
         """Close a connection; one that is to be reset must not say goodbye (FIN) first."""
-        if request.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == RESET_ON_CLOSE:
+        lingers, seconds = struct.unpack("ii", request.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+        if lingers and not seconds:
             self.close_request(request)
         else:
             super().shutdown_request(request)

@@ -32,6 +32,11 @@ class Split:
         """How many shares one share becomes."""
         return self.split_to / self.split_from
 
+    @property
+    def direction(self) -> str:
+        """The vendor's word for it."""
+        return "forward_split" if self.split_to > self.split_from else "reverse_split"
+
 
 def make_source_split(ticker: str, day: date) -> Split:
     """A 2:1 split that the real prices contain."""

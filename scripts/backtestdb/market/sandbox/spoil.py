@@ -15,6 +15,9 @@ def make_fault_answer(rule: Rule) -> Answer | None:
     """The answer that stands in the place of the right one, if the rule has one."""
     if rule.kind == "server_error":
         return make_json_answer(500, {"status": "ERROR", "error": "internal error"})
+    if rule.kind == "refusal":
+        status = "NOT_FOUND" if rule.status == 404 else "NOT_AUTHORIZED"
+        return make_json_answer(rule.status, {"status": status, "message": "This endpoint is not for you."})
     if rule.kind == "bad_gateway":
         return Answer(502, BAD_GATEWAY, {"Content-Type": "text/html"})
     if rule.kind == "too_many":
