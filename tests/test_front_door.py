@@ -1,0 +1,108 @@
+"""What the front door promises: commands, help, settings template, imports. Drift is a failure here."""
+
+import ast
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backtestdb.config import PARSERS, PROJECT_DIR, load_settings
+
+MAKEFILE = (PROJECT_DIR / "Makefile").read_text()
+TARGETS = re.findall(r"^\.PHONY: ([a-z0-9-]+)$", MAKEFILE, re.MULTILINE)
+SCRIPTS = sorted((PROJECT_DIR / "scripts").glob("*.py"))
+PACKAGE = PROJECT_DIR / "scripts" / "backtestdb"
+ROOMS = {"market", "backups", "rebuild"}
+
+
+def test_make_alone_lists_every_command_with_its_help() -> None:
+    listed = subprocess.run(["make", "-C", PROJECT_DIR], capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^  make ([a-z0-9-]+) +\S", listed, re.MULTILINE)) == set(TARGETS)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_command_stands_in_the_readme(target: str) -> None:
+    assert re.search(rf"`make {target}[ `]", (PROJECT_DIR / "README.md").read_text())
+
+
+def test_readme_names_no_command_that_is_not_there() -> None:
+    named = re.findall(r"make ([a-z0-9-]+)", (PROJECT_DIR / "README.md").read_text())
+    assert set(named) <= set(TARGETS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_script_imported_does_nothing_and_asked_for_help_explains_itself(
+    script: Path, tmp_path: Path
+) -> None:
+    code = f"import runpy, sys; sys.path.insert(0, {str(script.parent)!r}); runpy.run_path({str(script)!r})"
+    imported = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert (imported.stdout, imported.stderr, list(tmp_path.iterdir())) == ("", "", [])
+    helped = subprocess.run(
+        [sys.executable, script, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "usage:" in helped.stdout
+
+
+def test_settings_template_has_every_setting_with_a_sentence_above() -> None:
+    lines = (PROJECT_DIR / ".env.example").read_text().splitlines()
+    names = [line.split("=")[0] for line in lines if line and not line.startswith("#")]
+    assert names == list(PARSERS)
+    for before, line in itertools.pairwise(lines):
+        assert not re.match("[A-Z]", line) or re.match("[#A-Z]", before), f"{line} has no sentence above it"
+
+
+def test_settings_template_means_the_defaults() -> None:
+    example = load_settings({}, PROJECT_DIR / ".env.example")
+    defaults = load_settings({}, Path("/nonexistent"))
+    assert example.database_path == defaults.database_path
+    assert {**vars(example), "origins": {}} == {**vars(defaults), "origins": {}}
+
+
+@pytest.mark.parametrize("path", ["/plain/backtesting.db", "/with space & # 'quote' $HOME/backtesting.db"])
+def test_env_file_keeps_the_path_of_the_database_as_it_is(tmp_path: Path, path: str) -> None:
+    code = "import sys; from create_env_file import make_env_text; from pathlib import Path; "
+    code += "print(make_env_text(sys.argv[1], Path(sys.argv[2])), end='')"
+    text = subprocess.run(
+        [sys.executable, "-c", code, (PROJECT_DIR / ".env.example").read_text(), path],
+        cwd=PROJECT_DIR / "scripts",
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (tmp_path / ".env").write_text(text)
+    assert str(load_settings({}, tmp_path / ".env").database_path) == path
+
+
+def imported_modules(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_imports_point_down(path: Path) -> None:
+    """rebuild stands on market and backups, those on the ground floor, and they do not know each other."""
+    room = path.relative_to(PACKAGE).parts[0]
+    reached = {name.split(".")[1] for name in imported_modules(path) if name.startswith("backtestdb.")}
+    allowed = {"rebuild": ROOMS, "market": {"market"}, "backups": {"backups"}}.get(room, set())
+    assert reached & ROOMS <= allowed
+    if room not in {"market", "rebuild"}:
+        assert not imported_modules(path) & {"pandas", "numpy", "exchange_calendars", "orjson", "ta"}
+
+
+def test_every_requirement_is_pinned_and_says_why() -> None:
+    for name in ("requirements.txt", "requirements-backup.txt"):
+        for line in (PROJECT_DIR / name).read_text().splitlines():
+            if line and not line.startswith(("#", "-r")):
+                assert re.fullmatch(r"[\w-]+==[\w.]+ +# .+", line), line
