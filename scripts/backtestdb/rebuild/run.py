@@ -86,6 +86,7 @@ def rebuild(
             )
             must_ask = look_at_file(database) not in {"missing", "empty"} and not choices.assume_yes
             if must_ask and not ask(f"Replace {database}? The old file is kept."):
+                remove_unstarted(connection, work_path(database))
                 return None
             reports = run_jobs(connection, source, plan, jobs)
             verify_new_content(connection)
@@ -93,6 +94,13 @@ def rebuild(
                 connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
             )
         return put_in_place(database, choices, reports, now_local)
+
+
+def remove_unstarted(connection: sqlite3.Connection, work: Path) -> None:
+    """A work file without a single answer in it holds nothing that a later run could continue."""
+    if not connection.execute("SELECT count(*) FROM _ranges_asked").fetchone()[0]:
+        connection.close()
+        remove_database(work)
 
 
 def old_bytes(database: Path) -> int:
