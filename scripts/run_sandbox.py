@@ -13,6 +13,7 @@ from pathlib import Path
 from backtestdb.market.sandbox.plan import Plan
 from backtestdb.market.sandbox.server import SandboxServer
 from backtestdb.market.sandbox.sessions import NEW_YORK
+from backtestdb.market.sandbox.source import load_real_prices
 from backtestdb.market.sandbox.splits import Split, parse_split
 from backtestdb.market.sandbox.state import Settings, make_sandbox
 
@@ -63,6 +64,7 @@ def make_server(options: argparse.Namespace) -> SandboxServer:
         latency_seconds=options.latency_ms / 1000,
         plan=Plan(options.history_years, options.free_plan),
     )
+    load_real_prices()
     today = options.today or datetime.now(NEW_YORK).date()
     sandbox = make_sandbox(
         settings, today=today, tickers=options.tickers, splits=options.splits, junk=options.junk
@@ -83,7 +85,11 @@ def wait_for_stdin(server: SandboxServer) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Serve until a signal comes."""
     options = parse_arguments(arguments)
-    server = make_server(options)
+    try:
+        server = make_server(options)
+    except OSError as error:
+        print(f"The sandbox cannot start on port {options.port}: {error}", file=sys.stderr)
+        return 1
     port = server.server_address[1]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())

@@ -133,6 +133,7 @@ def test_minute_pages_of_a_thin_ticker_make_the_whole_range(sandbox: SandboxProc
     path = "/v2/aggs/ticker/KIMpL/range/5/minute/2026-03-01/2026-10-30"
     whole = fetch_rows(sandbox, path, limit=50_000)
     assert fetch_rows(sandbox, path, limit=900) == whole
+    assert fetch_rows(sandbox, path, limit=900, sort="desc") == whole[::-1]
     assert whole == sorted(whole, key=lambda row: row["t"])
 
 
@@ -244,6 +245,29 @@ def test_script_writes_its_port_and_stops_at_sigterm(tmp_path: Path) -> None:
         assert sandbox.get(AAPL_WEEK).status_code == 200
         sandbox.process.terminate()
         assert sandbox.process.wait(timeout=10) == 0
+
+
+def test_script_options_make_the_plan_the_junk_and_the_splits(tmp_path: Path) -> None:
+    splits = tmp_path / "splits.json"
+    splits.write_text('[{"ticker": "NVDA", "execution_date": "2013-02-20", "split_from": 1, "split_to": 4}]')
+    options = ["--free-plan", "--history-years", "2", "--latency-ms", "50", "--junk", "--splits", str(splits)]
+    with running_sandbox(*options) as sandbox:
+        assert sandbox.get(AAPL_WEEK).status_code == 403
+        assert sandbox.get(f"{GROUPED}/2011-02-28").status_code == 403
+        assert sandbox.get(f"{GROUPED}/2013-02-28").json()["results"][-1]["T"] == "JUNK"
+        answer = sandbox.get("/stocks/v1/splits", ticker="NVDA")
+        assert answer.json()["count"] == 1
+        assert answer.elapsed.total_seconds() >= 0.05
+
+
+def test_script_on_a_taken_port_fails_with_the_cause() -> None:
+    with running_sandbox() as sandbox:
+        port = sandbox.url.rpartition(":")[2]
+        command = [sys.executable, SCRIPT, "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    assert port in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_script_ends_when_whoever_started_it_is_gone() -> None:

@@ -28,9 +28,10 @@ from backtestdb.market.sandbox.sessions import (
     new_york_midnight_ms,
 )
 
-# A page of `limit` base bars is cut from so many sessions that even thin tickers fill it, not from the
-# whole range: five years of five-minute bars would be made again for each of their 15 pages.
-BASE_BARS_A_SESSION = 100
+# A page of `limit` base bars is cut from about as many sessions as fill it, not from the whole range: five
+# years of five-minute bars would be made again for each of their 15 pages. A liquid ticker has at least 210
+# base bars in a session, mostly over 390; pages of a thin one may end before their limit.
+BASE_BARS_A_SESSION = 250
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ def answer_grouped(exchange: Exchange, plan: Plan, request: Request, day_text: s
 
 def make_answer(exchange: Exchange, dates: tuple[date, date], rows: list[Row], *, adjusted: bool) -> Row:
     """The frame around the rows; without rows the vendor leaves `results` out."""
-    delayed = dates[0] <= exchange.today <= dates[1] and load_sessions().index_range(*(exchange.today,) * 2)
+    today = exchange.today
+    delayed = dates[0] <= today <= dates[1] and len(load_sessions().index_range(today, today)) > 0
     answer: Row = {"adjusted": adjusted, "queryCount": 0, "resultsCount": len(rows)}
     answer["status"] = "DELAYED" if delayed else "OK"
     return answer | {"count": len(rows), "results": rows} if rows else answer

@@ -1,7 +1,7 @@
 """Faults on demand: rules that say which answers go wrong, how often and in which way."""
 
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from threading import Lock
 from typing import Any
 
@@ -90,6 +90,6 @@ class Faults:
             return next((rule for rule in self.rules if rule.fires(path)), None)
 
     def describe(self) -> list[dict[str, Any]]:
-        """The rules and how often each fired."""
+        """The rules and how often each matched and fired."""
         with self.lock:
-            return [asdict(rule) for rule in self.rules]
+            return [asdict(replace(rule, seen={})) for rule in self.rules]

@@ -117,7 +117,7 @@ def make_extended(key: Keys, counters: Ints, day: Bars) -> Prices:
 
 
 def make_volume(key: Keys, counters: Ints, traded: npt.NDArray[np.bool_], day_volume: Floats) -> Floats:
-    """Whole shares, about the day's in sum; most at the open and the close, 3 % outside regular hours."""
+    """Whole shares, about the day's in sum; most at the open and the close, 2 % outside regular hours."""
     slot = np.arange(counters.shape[1])
     place = (slot - BEFORE) / REGULAR
     busy = np.where(is_regular(slot), 0.5 + 6 * (place - 0.5) ** 2, 0.03)
