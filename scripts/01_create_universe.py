@@ -5,10 +5,11 @@ import argparse
 from collections.abc import Sequence
 from contextlib import closing
 
+from backtestdb.arguments import existing_file, parse_ticker_list
 from backtestdb.config import load_settings
 from backtestdb.console import DONE, run
 from backtestdb.database import connect
-from backtestdb.market.commands import existing_file, name_some, read_ticker_list
+from backtestdb.market.commands import name_some
 from backtestdb.market.universes import choose_tickers, save_universe
 from backtestdb.schema import ensure_schema
 
@@ -16,7 +17,7 @@ from backtestdb.schema import ensure_schema
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--universe", required=True, help="its name: tech_sector, russell2000, or your own")
-    parser.add_argument("--tickers", type=read_ticker_list, default=[], help="A,B,C")
+    parser.add_argument("--tickers", type=parse_ticker_list, default=[], help="A,B,C")
     parser.add_argument(
         "--from-file", type=existing_file, help="one ticker a line, or a CSV with a column ticker or symbol"
     )

@@ -2,33 +2,55 @@
 """Bring the database back: from scratch, or from a backup.
 
 From scratch: universe, daily bars with metrics, 5-minute bars, agent schema; what cannot be downloaded is
-carried over from the old file, which is kept. A killed run is continued by the same command.
+carried over from the old file. A killed run is continued by the same command.
+From a backup: the newest one that verifies, or the file that is named.
+Either way the old file is kept.
 """
 
 import argparse
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
+from backtestdb.arguments import existing_file, parse_date
 from backtestdb.config import load_settings
 from backtestdb.console import run
 
+NEWEST = Path()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen = make_parser().parse_args(arguments)
+    settings, now_local = load_settings(), datetime.now().astimezone()
+    if chosen.from_backup is not None:
+        from backtestdb.backups.command import run_restore_from_backup
+
+        named = None if chosen.from_backup == NEWEST else chosen.from_backup.expanduser().absolute()
+        return run_restore_from_backup(settings, named, now_local, assume_yes=chosen.yes)
+    from backtestdb.rebuild.command import run_rebuild
+
+    return run_rebuild(settings, chosen, now_local)
+
 
 def make_parser() -> argparse.ArgumentParser:
-    from backtestdb.market.commands import existing_file, parse_date
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     scope = parser.add_mutually_exclusive_group()
-    scope.add_argument(
-        "--tech-only", action="store_true", help="tech sector, 1 year, a month of 5-minute bars (default)"
+    add = scope.add_argument
+    add(
+        "--from-backup",
+        nargs="?",
+        const=NEWEST,
+        type=Path,
+        metavar="PATH",
+        help="newest that verifies, or PATH",
     )
-    scope.add_argument(
-        "--russell2000", metavar="FILE", type=existing_file, help="the tickers of FILE, 5 years daily"
-    )
-    scope.add_argument("--skip-backfill", action="store_true", help="the schema only; sends no request")
+    add("--tech-only", action="store_true", help="tech sector, 1 year, a month of 5-minute bars (default)")
+    add("--russell2000", metavar="FILE", type=existing_file, help="the tickers of FILE, 5 years daily")
+    add("--skip-backfill", action="store_true", help="the schema only; sends no request")
     parser.add_argument(
-        "--end", type=parse_date, help="last session, YYYY-MM-DD; default: the last completed one"
+        "--end", type=parse_date, help="last session, YYYY-MM-DD; default: the last completed"
     )
     parser.add_argument(
         "--discard-irreplaceable",
@@ -37,13 +59,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--yes", action="store_true", help="replace without asking")
     return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    from backtestdb.rebuild.command import run_rebuild
-
-    chosen = make_parser().parse_args(arguments)
-    return run_rebuild(load_settings(), chosen, datetime.now().astimezone())
 
 
 if __name__ == "__main__":

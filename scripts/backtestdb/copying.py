@@ -20,6 +20,7 @@ def copy_pinned(
     *,
     deadline_seconds: float = 3600.0,
     on_step: StepsSeen = lambda _done, _total: None,
+    private: bool = False,
 ) -> None:
     """Copy what `source` sees now into the new file `target`.
 
@@ -27,8 +28,11 @@ def copy_pinned(
     begin again, and with a commit every 5 ms it never ends. A read transaction that has really read pins
     the state. `on_step` receives pages done and pages in all. Raise BusyError after `deadline_seconds`.
     The target is left in journal_mode=DELETE, so that it opens on read-only media; it is not flushed.
+    `private`: only its owner may read it, from its first byte on.
     """
     remove_database(target)
+    if private:
+        target.touch(0o600)
     pinned_here = not source.in_transaction
     if pinned_here:
         source.execute("BEGIN")

@@ -3,9 +3,10 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from backtestdb.errors import BusyError, SpaceError
@@ -16,6 +17,16 @@ DATABASE_COMPANIONS = ("-wal", "-shm", "-journal")
 def make_stamp(now_local: datetime) -> str:
     """YYYY-MM-DD-HHmmss in local time: the middle of every backup's name."""
     return now_local.strftime("%Y-%m-%d-%H%M%S")
+
+
+def choose_free_names(name_with: Callable[[str], list[Path]], now_local: datetime) -> list[Path]:
+    """The first names from now on that nothing has. Two runs in a second, a clock that was set back and the
+    hour that comes twice in autumn all ask for a name again. `name_with` makes the names from a stamp."""
+    while True:
+        paths = name_with(make_stamp(now_local))
+        if not any(os.path.lexists(path) for path in paths):
+            return paths
+        now_local += timedelta(seconds=1)
 
 
 def fsync_file(path: Path) -> None:
@@ -67,24 +78,32 @@ def verify_space(directory: Path, needed_bytes: int, purpose: str) -> None:
 
 
 @contextmanager
-def exclusive_lock(path: Path, purpose: str) -> Iterator[None]:
+def exclusive_lock(path: Path, purpose: str, *, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold `path` for this process; the system lets go of it when the process dies, however it dies.
 
-    Raise BusyError with the holder's process id when another process has it. The file stays: removing
-    a lock file lets two processes hold two files of one name.
+    Raise BusyError with the holder's process id when another process still has it after `wait_seconds`. The
+    file stays: removing a lock file lets two processes hold two files of one name.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
-            raise BusyError(
-                f"{purpose} is already running (process {holder}, lock {path})",
-                next_step="wait for it to end",
-            ) from None
+        wait_for_lock(descriptor, path, purpose, time.monotonic() + wait_seconds)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def wait_for_lock(descriptor: int, path: Path, purpose: str, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+                raise BusyError(
+                    f"{purpose} is already running (process {holder}, lock {path})",
+                    next_step="wait for it to end",
+                ) from None
+            time.sleep(0.1)

@@ -6,8 +6,8 @@ renaming lost commits 24 times, renaming first corrupted 16; the backup API into
 
 import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from backtestdb.copying import copy_pinned, make_step_watch
@@ -62,21 +62,26 @@ def replace_database(
         install_new_file(new, target)
         return state == "missing"
     for _ in range(ATTEMPTS):
-        try:
+        with suppress(ChangedMeanwhileError), busy_explained(target):
             return replace_once(target, new, kept_as, carry_over, timeout_seconds)
-        except ChangedMeanwhileError:
-            continue
-        except sqlite3.OperationalError as error:
-            if primary_code(error) not in BUSY_CODES:
-                raise
-            raise BusyError(
-                f"{target} could not be replaced: another program holds the database",
-                next_step="stop that program, then start the same command again",
-            ) from error
     raise BusyError(
         f"{target} was written to {ATTEMPTS} times while it was being replaced",
         next_step="stop the program that writes to it, then start the same command again",
     )
+
+
+@contextmanager
+def busy_explained(target: Path) -> Iterator[None]:
+    """Turn SQLite's word for a database in use into a BusyError."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if primary_code(error) not in BUSY_CODES:
+            raise
+        raise BusyError(
+            f"{target} could not be replaced: another program holds the database",
+            next_step="stop that program, then start the same command again",
+        ) from error
 
 
 def move_aside(path: Path, kept_as: Path) -> None:
@@ -122,7 +127,7 @@ def keep_copy(target: Path, kept_as: Path) -> bool:
     as it is, page by page. The caller's transaction keeps writers out meanwhile."""
     arriving = kept_as.with_name(kept_as.name + ARRIVING)
     with closing(connect(target)) as source:
-        copy_pinned(source, arriving)
+        copy_pinned(source, arriving, private=True)
     try:
         with closing(connect(arriving, read_only=True)) as copy:
             verify_integrity(copy)

@@ -5,8 +5,8 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
+from backtestdb.arguments import parse_date
 from backtestdb.config import Settings
 from backtestdb.console import (
     DONE,
@@ -27,19 +27,6 @@ from backtestdb.schema import ensure_schema
 
 LABELS = {"1day": "daily bars", "5min": "5-minute bars"}
 NAMED_AT_MOST = 20
-
-
-def parse_date(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2026-11-20") from None
-
-
-def parse_positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def add_range_arguments(parser: argparse.ArgumentParser) -> None:
@@ -181,14 +168,3 @@ def make_notes(step: str, report: Report) -> list[str]:
 def name_some(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
     return ", ".join(names[:NAMED_AT_MOST]) + more
-
-
-def read_ticker_list(text: str) -> list[str]:
-    return [ticker.strip() for ticker in text.split(",") if ticker.strip()]
-
-
-def existing_file(text: str) -> Path:
-    path = Path(text).expanduser()
-    if not path.is_file():
-        raise argparse.ArgumentTypeError(f"no file {path}")
-    return path

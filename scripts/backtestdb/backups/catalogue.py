@@ -1,0 +1,129 @@
+"""What is in the backup folder, from names and manifests only: no database is opened."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from backtestdb.backups.manifest import Kind, Manifest, load_manifest
+from backtestdb.errors import VerificationError
+from backtestdb.files import DATABASE_COMPANIONS, choose_free_names
+
+PREFIXES: dict[Kind, str] = {"full": "backtesting", "irreplaceable": "irreplaceable"}
+NAME = re.compile(r"(backtesting|irreplaceable)-(\d{4}-\d{2}-\d{2}-\d{6})\.db")
+STAMP_FORMAT = "%Y-%m-%d-%H%M%S"
+SCRIPTS_PREFIX = "claude-scripts-"
+PARTIAL = ".partial"
+EXPIRED = ".expired"
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A database file in the backup folder. Without a valid manifest it is foreign: `manifest` is None and
+    `problem` says why. `confirmed_at_utc`: when a small backup was last found to be still up to date."""
+
+    path: Path
+    kind: Kind
+    bytes: int
+    taken_at_utc: datetime
+    confirmed_at_utc: datetime
+    manifest: Manifest | None
+    problem: str
+
+    @property
+    def is_verified(self) -> bool:
+        return self.manifest is not None and not self.problem
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.path.with_suffix(".json")
+
+    @property
+    def scripts_path(self) -> Path:
+        return scripts_path_of(self.path)
+
+
+def scripts_path_of(database: Path) -> Path:
+    """The generated scripts that belong to this backup."""
+    return database.with_name(SCRIPTS_PREFIX + database.stem.split("-", 1)[1])
+
+
+def load_catalogue(backup_dir: Path) -> list[Backup]:
+    """Every backup and every foreign database file, the newest first."""
+    if not backup_dir.is_dir():
+        return []
+    stems = {path.with_suffix("") for path in backup_dir.iterdir() if is_backup_name(path)}
+    return newest_first(look_at_backup(stem.with_name(stem.name + ".db")) for stem in stems)
+
+
+def is_backup_name(path: Path) -> bool:
+    """A manifest whose database is gone is told about, too."""
+    return path.suffix in {".db", ".json"} and bool(NAME.fullmatch(path.stem + ".db"))
+
+
+def newest_first(backups: Iterable[Backup]) -> list[Backup]:
+    return sorted(backups, key=lambda backup: (backup.taken_at_utc, backup.path.name), reverse=True)
+
+
+def look_at_backup(path: Path) -> Backup:
+    """`path` need not follow the pattern of names: such a file is foreign."""
+    size = path.stat().st_size if path.is_file() else 0
+    kind: Kind = "irreplaceable" if path.name.startswith(PREFIXES["irreplaceable"]) else "full"
+    manifest_path = path.with_suffix(".json")
+    try:
+        manifest = load_manifest(manifest_path)
+        if manifest.kind != kind:
+            raise VerificationError(f"the manifest is for a backup of kind {manifest.kind}")
+    except VerificationError as error:
+        taken = guess_taken_at(path)
+        return Backup(path, kind, size, taken, taken, None, str(error))
+    confirmed = datetime.fromtimestamp(manifest_path.stat().st_mtime, UTC)
+    taken = manifest.taken_at_utc
+    return Backup(
+        path, kind, size, taken, max(taken, confirmed), manifest, find_problem(path, manifest, size)
+    )
+
+
+def find_problem(path: Path, manifest: Manifest, size: int) -> str:
+    """What can be seen without reading the database; a -wal beside a backup would be played into it."""
+    if not path.is_file():
+        return "the database file is missing"
+    if size != manifest.bytes:
+        return f"the file has {size:,} bytes instead of {manifest.bytes:,}"
+    companions = [path.name + suffix for suffix in DATABASE_COMPANIONS if Path(f"{path}{suffix}").exists()]
+    return f"{companions[0]} stands beside it: another program opened it" if companions else ""
+
+
+def guess_taken_at(path: Path) -> datetime:
+    """Of a file without a manifest: from its name, which is in local time, or else from its last change."""
+    match = NAME.fullmatch(path.name)
+    if match:
+        try:
+            return datetime.strptime(match[2], STAMP_FORMAT).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    changed = path.stat().st_mtime if path.exists() else 0
+    return datetime.fromtimestamp(changed, UTC)
+
+
+def verified(backups: Iterable[Backup], kind: Kind) -> list[Backup]:
+    """The backups of one kind that count, the newest first."""
+    return newest_first(backup for backup in backups if backup.is_verified and backup.kind == kind)
+
+
+def choose_name(backup_dir: Path, kind: Kind, now_local: datetime) -> Path:
+    """A name that no database, manifest or folder of scripts has."""
+
+    def names(stamp: str) -> list[Path]:
+        path = backup_dir / f"{PREFIXES[kind]}-{stamp}.db"
+        return [path, path.with_suffix(".json"), *([scripts_path_of(path)] if kind == "full" else [])]
+
+    return choose_free_names(names, now_local)[0]
+
+
+def choose_taken_at(catalogue: Iterable[Backup], now_utc: datetime) -> datetime:
+    """Now, or just after the newest backup when the clock says that this lies ahead: order is what a
+    restore and retention go by. Source of the rule: a clock set back must not make the newest look old."""
+    newest = max((backup.taken_at_utc for backup in catalogue if backup.is_verified), default=None)
+    return now_utc if newest is None or newest < now_utc else newest + timedelta(milliseconds=1)

@@ -1,0 +1,73 @@
+"""Which backup a restore takes: the newest that verifies, or the file that the user named."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from backtestdb.backups.catalogue import Backup, load_catalogue, look_at_backup
+from backtestdb.backups.checks import examine
+from backtestdb.backups.verify import verify_backup
+from backtestdb.errors import DatabaseFileError, ProjectError, VerificationError
+from backtestdb.files import same_file
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to restore. `full`: a database with market data; `small`: one with everything else, put on top of
+    `full` or, without it, into the database that is there."""
+
+    full: Backup | None
+    small: Backup | None
+
+    @property
+    def newest(self) -> Backup:
+        backup = self.small or self.full
+        assert backup is not None  # noqa: S101  choose_backup never makes an empty choice
+        return backup
+
+
+def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -> Choice:
+    """Every backup that is chosen has been read and checked in this very call.
+
+    Without `path`: the newest full backup that verifies, and the newest small one made after it, so that
+    nothing irreplaceable is older than it must be. Raise VerificationError when none verifies.
+    """
+    if path is not None:
+        return choose_named(path, target, say)
+    catalogue = load_catalogue(backup_dir)
+    full = find_good((backup for backup in catalogue if backup.kind == "full"), say)
+    newer = (backup for backup in catalogue if not full or backup.taken_at_utc > full.taken_at_utc)
+    small = find_good((backup for backup in newer if backup.kind == "irreplaceable"), say)
+    if not full and not small:
+        raise VerificationError(
+            f"no backup in {backup_dir} verifies",
+            next_step="name a file with --from-backup PATH, or rebuild with make restore",
+        )
+    return Choice(full, small)
+
+
+def find_good(backups: Iterable[Backup], say: Say) -> Backup | None:
+    for backup in backups:
+        try:
+            verify_backup(backup)
+        except VerificationError as error:
+            say(f"passed over {backup.path.name}: {error}")
+        else:
+            return backup
+    return None
+
+
+def choose_named(path: Path, target: Path, say: Say) -> Choice:
+    if not path.is_file():
+        raise DatabaseFileError(f"there is no file {path}", next_step="make backups lists what there is")
+    if same_file(path, target):
+        raise ProjectError(f"{path} is the database itself", next_step="name a backup")
+    backup = look_at_backup(path)
+    if backup.manifest_path.exists():
+        verify_backup(backup)
+        return Choice(backup, None) if backup.kind == "full" else Choice(None, backup)
+    say(f"{path.name} has no manifest: checking it in full")
+    has_market_data = "ohlcv_data" in examine(path, full=True).tables
+    return Choice(backup, None) if has_market_data else Choice(None, backup)

@@ -1,0 +1,25 @@
+"""`restore_database.py --from-backup`: arguments to choice, choice to result, result to words."""
+
+from datetime import datetime
+from pathlib import Path
+
+from backtestdb import console
+from backtestdb.backups.choice import Choice
+from backtestdb.backups.report import describe_choice, show_restored
+from backtestdb.backups.restore import restore_from_backup
+from backtestdb.backups.run import Hooks
+from backtestdb.config import Settings
+
+
+def run_restore_from_backup(
+    settings: Settings, backup: Path | None, now_local: datetime, *, assume_yes: bool
+) -> int:
+    """`backup` None means the newest that verifies. Return the exit code."""
+
+    def approve(choice: Choice) -> bool:
+        console.say(describe_choice(choice))
+        return console.confirm(f"Replace {settings.database_path}?", assume_yes=assume_yes)
+
+    restored = restore_from_backup(settings, backup, now_local, hooks=Hooks(say=console.say), approve=approve)
+    show_restored(restored, settings.database_path)
+    return console.DONE

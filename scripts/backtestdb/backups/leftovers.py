@@ -1,0 +1,61 @@
+"""What a killed run left in the backup folder. Only the next backup looks here, and it holds the lock."""
+
+import re
+from pathlib import Path
+
+from backtestdb.backups.catalogue import NAME, PARTIAL, PREFIXES, scripts_path_of
+from backtestdb.backups.checks import verify_against_manifest
+from backtestdb.backups.manifest import Manifest, load_manifest
+from backtestdb.backups.retention import finish_removals
+from backtestdb.backups.scripts_folder import remove_tree, verify_scripts
+from backtestdb.errors import VerificationError
+from backtestdb.files import DATABASE_COMPANIONS, fsync_directory
+
+OURS = re.compile(
+    r"(backtesting|irreplaceable|claude-scripts)-\d{4}-\d{2}-\d{2}-\d{6}(\.db|\.json)?\.partial.*"
+)
+
+
+def partial(path: Path) -> Path:
+    """The name under which a file or folder is written before it gets its own."""
+    return path.with_name(path.name + PARTIAL)
+
+
+def clean_leftovers(backup_dir: Path) -> list[str]:
+    """Finish or remove what a killed run began; return a sentence for each backup that was completed."""
+    finish_removals(backup_dir)
+    messages = []
+    for waiting in sorted(backup_dir.glob(f"*.json{PARTIAL}")):
+        database = waiting.with_name(waiting.name.removesuffix(f".json{PARTIAL}") + ".db")
+        if NAME.fullmatch(database.name):
+            messages += settle(waiting, database)
+    for path in sorted(backup_dir.glob(f"*{PARTIAL}*")):
+        if OURS.fullmatch(path.name) and path.name.endswith((PARTIAL, *DATABASE_COMPANIONS)):
+            remove_tree(path)
+    return messages
+
+
+def settle(waiting: Path, database: Path) -> list[str]:
+    """The manifest is complete before anything gets its name, and gets its own last. So the database that
+    has its name already is a whole backup, if it is what the manifest says; one that is not is nobody's."""
+    try:
+        manifest = load_manifest(waiting)
+    except VerificationError:
+        return []
+    if not database.exists():
+        remove_scripts(manifest, database)
+        return []
+    try:
+        verify_against_manifest(database, manifest)
+        if manifest.generated_scripts:
+            verify_scripts(scripts_path_of(database), manifest.generated_scripts)
+    except VerificationError:
+        return []
+    waiting.rename(database.with_suffix(".json"))
+    fsync_directory(database.parent)
+    return [f"completed {database.name}, which a killed run had finished but for its name"]
+
+
+def remove_scripts(manifest: Manifest, database: Path) -> None:
+    if manifest.generated_scripts and database.name.startswith(PREFIXES["full"]):
+        remove_tree(scripts_path_of(database))

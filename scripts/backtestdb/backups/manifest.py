@@ -1,0 +1,146 @@
+"""The manifest: the JSON file beside a database file that makes it a backup.
+
+It is written last, so whatever a killed run leaves behind has none.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from backtestdb.errors import VerificationError
+
+FORMAT = 1
+Kind = Literal["full", "irreplaceable"]
+
+
+@dataclass(frozen=True)
+class GeneratedScripts:
+    """`files`: path inside the folder -> SHA-256; `links`: path inside the folder -> what the link says."""
+
+    folder: str
+    count: int
+    files: Mapping[str, str]
+    links: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """- `taken_at_utc`: the order of backups; later than that of every backup that was there before.
+    - `clock_utc`: what the clock said. The two differ when the clock was set back.
+    - `content_sha256`: table -> hash of its rows, for every table that no download brings back.
+    - `structure_sha256`: of the schema of those tables, see contents.hash_structure.
+    - `rows`: table -> rows, virtual tables left out.
+    """
+
+    format: int
+    kind: Kind
+    file: str
+    taken_at_utc: datetime
+    clock_utc: datetime
+    source_path: str
+    schema_version: int
+    bytes: int
+    sha256: str
+    sqlite_version: str
+    check: str
+    rows: Mapping[str, int]
+    foreign_key_violations: int
+    content_sha256: Mapping[str, str]
+    structure_sha256: str
+    generated_scripts: GeneratedScripts | None
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Write and flush; private to the user."""
+    values = asdict(manifest)
+    for name in ("taken_at_utc", "clock_utc"):
+        values[name] = values[name].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        json.dump(values, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Raise VerificationError when this is not a complete manifest for the database of the same name."""
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise VerificationError("no manifest") from None
+    except (ValueError, RecursionError) as error:
+        raise VerificationError(f"the manifest is not JSON: {error}") from None
+    manifest = parse_manifest(values)
+    if Path(manifest.file).stem != path.name.split(".")[0]:
+        raise VerificationError(f"the manifest is for {manifest.file}")
+    return manifest
+
+
+def parse_manifest(values: Any) -> Manifest:
+    if not isinstance(values, dict):
+        raise VerificationError("the manifest is not an object")
+    if values.get("format") != FORMAT:
+        raise VerificationError(
+            f"the manifest has format {values.get('format')!r}, this project reads {FORMAT}"
+        )
+    kind = take(values, "kind", str)
+    if kind not in ("full", "irreplaceable"):
+        raise VerificationError(f"the manifest has the unknown kind {kind!r}")
+    scripts = values.get("generated_scripts")
+    return Manifest(
+        format=FORMAT,
+        kind="full" if kind == "full" else "irreplaceable",
+        file=take(values, "file", str),
+        taken_at_utc=take_time(values, "taken_at_utc"),
+        clock_utc=take_time(values, "clock_utc"),
+        source_path=take(values, "source_path", str),
+        schema_version=take(values, "schema_version", int),
+        bytes=take(values, "bytes", int),
+        sha256=take(values, "sha256", str),
+        sqlite_version=take(values, "sqlite_version", str),
+        check=take(values, "check", str),
+        rows=take_mapping(values, "rows", int),
+        foreign_key_violations=take(values, "foreign_key_violations", int),
+        content_sha256=take_mapping(values, "content_sha256", str),
+        structure_sha256=take(values, "structure_sha256", str),
+        generated_scripts=None if scripts is None else parse_generated_scripts(scripts),
+    )
+
+
+def parse_generated_scripts(values: Any) -> GeneratedScripts:
+    if not isinstance(values, dict):
+        raise VerificationError("the manifest's generated_scripts is not an object")
+    return GeneratedScripts(
+        folder=take(values, "folder", str),
+        count=take(values, "count", int),
+        files=take_mapping(values, "files", str),
+        links=take_mapping(values, "links", str),
+    )
+
+
+def take(values: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = values.get(name)
+    if type(value) is not kind:
+        raise VerificationError(f"the manifest's {name} is {value!r} instead of {kind.__name__}")
+    return value
+
+
+def take_mapping(values: Mapping[str, Any], name: str, kind: type) -> dict[str, Any]:
+    mapping = take(values, name, dict)
+    return {key: take(mapping, key, kind) for key in mapping}
+
+
+def take_time(values: Mapping[str, Any], name: str) -> datetime:
+    text = take(values, name, str)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise VerificationError(f"the manifest's {name} is no time: {text!r}") from None
+    if time.tzinfo is None:
+        raise VerificationError(f"the manifest's {name} has no time zone: {text!r}")
+    return time.astimezone(UTC)

@@ -1,0 +1,119 @@
+"""Backups as people and programs read them."""
+
+import json
+import shlex
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+from backtestdb.backups.catalogue import Backup
+from backtestdb.backups.choice import Choice
+from backtestdb.backups.restore import Restored
+from backtestdb.backups.run import Outcome
+from backtestdb.console import format_bytes, print_table
+from backtestdb.database import connect, table_names
+
+NEWEST_SHOWN = 5
+
+
+def show(title: str, backups: Sequence[Backup], bad: Mapping[Path, str], as_json: bool) -> None:
+    """The list on standard output. `bad`: what reading a backup again has found, path -> reason."""
+    if as_json:
+        print(backups_as_json(backups, bad))
+    elif backups:
+        print_backups(title, backups, bad)
+    else:
+        print(f"{title}: none yet (make backup)")
+
+
+def show_outcome(outcome: Outcome, catalogue: Sequence[Backup]) -> None:
+    """The summary of a backup and the newest five."""
+    backup = outcome.backup
+    if outcome.is_new:
+        rows = sum(backup.manifest.rows.values()) if backup.manifest else 0
+        print(f"backup made and verified: {backup.path}")
+        print(f"{format_bytes(backup.bytes)}, {rows:,} rows, {len(outcome.removed)} older backups removed")
+    else:
+        print(f"nothing changed since {backup.path.name}: it still holds everything irreplaceable")
+    print_backups(f"the newest of {len(catalogue)}", catalogue[:NEWEST_SHOWN], {})
+
+
+def print_backups(title: str, backups: Sequence[Backup], bad: Mapping[Path, str]) -> None:
+    """Times are local, as in the names of the files."""
+    rows = [
+        (
+            format_local(backup.taken_at_utc),
+            backup.path.name,
+            format_bytes(backup.bytes),
+            f"no: {find_fault(backup, bad)}" if find_fault(backup, bad) else "yes",
+            sum(backup.manifest.rows.values()) if backup.manifest else None,
+        )
+        for backup in backups
+    ]
+    print_table(title, ("taken", "backup", "size", "verified", "rows"), rows)
+
+
+def find_fault(backup: Backup, bad: Mapping[Path, str]) -> str:
+    return bad.get(backup.path, backup.problem)
+
+
+def format_local(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def backups_as_json(backups: Sequence[Backup], bad: Mapping[Path, str]) -> str:
+    """An array, newest first; `rows` is null for a file without a valid manifest."""
+    return json.dumps([describe(backup, find_fault(backup, bad)) for backup in backups], indent=1)
+
+
+def describe(backup: Backup, fault: str) -> dict[str, object]:
+    manifest = backup.manifest
+    scripts = manifest.generated_scripts if manifest else None
+    return {
+        "path": str(backup.path),
+        "kind": backup.kind,
+        "taken_at_utc": backup.taken_at_utc.isoformat().replace("+00:00", "Z"),
+        "bytes": backup.bytes,
+        "verified": not fault,
+        "problem": fault,
+        "rows": dict(manifest.rows) if manifest else None,
+        "generated_scripts": scripts.count if scripts else 0,
+    }
+
+
+def describe_choice(choice: Choice) -> str:
+    parts = []
+    if choice.full:
+        parts.append(f"restoring {choice.full.path} of {format_local(choice.full.taken_at_utc)}")
+    if choice.small:
+        what = "with the irreplaceable tables of" if choice.full else "restoring the irreplaceable tables of"
+        parts.append(f"{what} {choice.small.path} of {format_local(choice.small.taken_at_utc)}")
+    return ", ".join(parts)
+
+
+def show_restored(restored: Restored, database: Path) -> None:
+    """What the database holds now, and the way back."""
+    print(f"restored {database}: {describe_choice(restored.choice).removeprefix('restoring ')}")
+    with closing(connect(database)) as connection:
+        show_market_data(connection)
+    if restored.scripts_kept_as:
+        print(f"the generated scripts that stood there are in {restored.scripts_kept_as}")
+    if restored.kept_as and restored.kept_is_sound:
+        print(f"undo with: make restore-from-backup BACKUP={shlex.quote(str(restored.kept_as))}")
+    elif restored.kept_as:
+        print(f"what stood there is damaged, and kept as {restored.kept_as}")
+
+
+def show_market_data(connection: sqlite3.Connection) -> None:
+    tables = set(table_names(connection))
+    if {"universe", "universe_stocks"} <= tables:
+        universes = connection.execute(
+            "SELECT u.name, count(s.id) FROM universe u LEFT JOIN universe_stocks s ON s.universe_id = u.id"
+            " AND s.is_active GROUP BY u.id ORDER BY u.name"
+        ).fetchall()
+        print_table("universes", ("universe", "tickers"), universes)
+    if "ohlcv_data" in tables:
+        bars = connection.execute("SELECT timeframe, count(*) FROM ohlcv_data GROUP BY timeframe").fetchall()
+        print_table("bars", ("timeframe", "bars"), bars)

@@ -1,0 +1,160 @@
+"""Put a backup in the place of the database, which is kept; whole-old or whole-new at every kill."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from backtestdb.backups.catalogue import Backup
+from backtestdb.backups.choice import Choice, choose_backup
+from backtestdb.backups.contents import hash_table
+from backtestdb.backups.run import Hooks, lock_backups
+from backtestdb.backups.scripts_folder import restore_scripts
+from backtestdb.carrying import carry_tables
+from backtestdb.config import Settings
+from backtestdb.copying import copy_pinned
+from backtestdb.database import connect, look_at_file, transaction
+from backtestdb.errors import ProjectError, VerificationError
+from backtestdb.files import choose_free_names, remove_database, verify_space
+from backtestdb.replacement import (
+    ARRIVING,
+    busy_explained,
+    keep_copy,
+    remove_arriving,
+    replace_database,
+    verify_space_to_replace,
+)
+from backtestdb.schema import ensure_schema, tables_to_keep
+
+WAIT_FOR_OTHERS_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was restored, and where that which stood there is now (None: there was nothing)."""
+
+    choice: Choice
+    kept_as: Path | None
+    kept_is_sound: bool
+    scripts_kept_as: Path | None
+
+
+def restore_from_backup(
+    settings: Settings,
+    path: Path | None,
+    now_local: datetime,
+    *,
+    hooks: Hooks | None = None,
+    approve: Callable[[Choice], bool] = lambda _choice: True,
+) -> Restored:
+    """Restore the newest backup that verifies, or the file `path`; see choose_backup.
+
+    Other programs may stay connected. Raise ProjectError when nothing verifies, when `approve` says no, when
+    another program does not let go of the database in time, or when space is missing; nothing has changed
+    then.
+    """
+    hooks = hooks or Hooks()
+    target = settings.database_path
+    with lock_if_possible(settings.backup_dir):
+        choice = choose_backup(settings.backup_dir, target, path, hooks.say)
+        hooks.step("chosen")
+        if not approve(choice):
+            raise ProjectError("nothing was changed: the restore was not confirmed")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_arriving(target)
+        is_there = look_at_file(target) != "missing"
+        kept_as = choose_kept_name(target, now_local)
+        sound = restore_database(choice, target, kept_as)
+        hooks.step("database restored")
+        scripts_kept = bring_scripts_back(choice, settings.generated_scripts_dir, now_local)
+        hooks.step("scripts restored")
+    return Restored(choice, kept_as if is_there else None, sound, scripts_kept)
+
+
+@contextmanager
+def lock_if_possible(backup_dir: Path) -> Iterator[None]:
+    """So that no backup is made or removed meanwhile. A folder that is not there or read-only needs none."""
+    try:
+        (backup_dir / ".lock").touch(0o600)
+    except OSError:
+        yield
+        return
+    with lock_backups(backup_dir):
+        yield
+
+
+def choose_kept_name(path: Path, now_local: datetime) -> Path:
+    return choose_free_names(lambda stamp: [path.with_name(f"{path.name}.backup-{stamp}")], now_local)[0]
+
+
+def restore_database(choice: Choice, target: Path, kept_as: Path) -> bool:
+    """Return whether what was kept passed its check."""
+    if choice.full and not choice.small and choice.full.manifest:
+        verify_space_to_replace(target, choice.full.bytes)
+        return replace_database(target, choice.full.path, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
+    if choice.small and not choice.full and look_at_file(target) == "database":
+        return merge_in_place(choice.small, target, kept_as)
+    return replace_with_built(choice, target, kept_as)
+
+
+def merge_in_place(small: Backup, target: Path, kept_as: Path) -> bool:
+    """One transaction on the live database: everything irreplaceable becomes what the backup holds, market
+    data stays. Tables that are younger than the backup stay, too."""
+    verify_space(target.parent, 2 * target.stat().st_size + small.bytes, f"merging into {target}")
+    with busy_explained(target), closing(connect(target, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)) as live:
+        live.execute("PRAGMA foreign_keys = OFF")
+        live.execute("ATTACH ? AS small", (str(small.path),))
+        with transaction(live):
+            is_sound = keep_copy(target, kept_as)
+            carry_small(live, small)
+    return is_sound
+
+
+def carry_small(connection: sqlite3.Connection, small: Backup) -> None:
+    """From the attached schema `small` to main; what arrives is compared with the backup's manifest."""
+    carry_tables(connection, tables_to_keep(connection, "small"), source="small", target="main")
+    expected = small.manifest.content_sha256 if small.manifest else {}
+    for table, digest in expected.items():
+        if hash_table(connection, table)[0] != digest:
+            raise VerificationError(f"table {table} did not arrive as {small.path.name} holds it")
+
+
+def replace_with_built(choice: Choice, target: Path, kept_as: Path) -> bool:
+    """Build the new database beside the target first: a full backup with a newer small one on top, a small
+    one in a new schema, or a file without manifest, which may have a -wal of its own."""
+    new = target.with_name(target.name + ".restoring" + ARRIVING)
+    size = sum(backup.bytes for backup in (choice.full, choice.small) if backup)
+    verify_space_to_replace(target, size)
+    verify_space(target.parent, 2 * size, f"building {new}")
+    remove_database(new)
+    try:
+        build(choice, new)
+        return replace_database(target, new, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
+    finally:
+        remove_database(new)
+
+
+def build(choice: Choice, new: Path) -> None:
+    if choice.full:
+        with closing(connect(choice.full.path)) as source:
+            copy_pinned(source, new, private=True)
+    with closing(connect(new, create=True)) as connection:
+        if not choice.full:
+            ensure_schema(connection)
+        if choice.small:
+            connection.execute("PRAGMA foreign_keys = OFF")
+            connection.execute("ATTACH ? AS small", (str(choice.small.path),))
+            with transaction(connection):
+                carry_small(connection, choice.small)
+
+
+def bring_scripts_back(choice: Choice, target: Path, now_local: datetime) -> Path | None:
+    """Return where the folder that stood there is now."""
+    backup = choice.full
+    if not backup or not backup.manifest or not backup.manifest.generated_scripts:
+        return None
+    kept_as = choose_kept_name(target, now_local)
+    is_kept = restore_scripts(backup.scripts_path, backup.manifest.generated_scripts, target, kept_as)
+    return kept_as if is_kept else None

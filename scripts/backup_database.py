@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Back up the database: a checked snapshot with a manifest, and the generated scripts beside it."""
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from backtestdb import console
+from backtestdb.backups import report
+from backtestdb.backups.catalogue import load_catalogue
+from backtestdb.backups.run import Hooks, lock_backups, run_backup
+from backtestdb.backups.verify import adopt, verify_all
+from backtestdb.config import Settings, load_settings
+from backtestdb.console import format_bytes, say
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    settings = load_settings()
+    if options.list:
+        return list_backups(settings, options.json)
+    if options.verify:
+        return verify_backups(settings, options)
+    if options.adopt:
+        with lock_backups(settings.backup_dir):
+            adopted = adopt(options.adopt.absolute(), settings.backup_dir, datetime.now(UTC))
+        print(f"{adopted.path.name} passed every check and counts as a backup from now on")
+        return console.DONE
+    return back_up(settings, options)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--irreplaceable-only", action="store_true", help="the small backup, no market data")
+    what.add_argument("--list", action="store_true", help="show the backups, newest first")
+    what.add_argument("--verify", action="store_true", help="read and check every backup again")
+    what.add_argument("--adopt", metavar="FILE", type=Path, help="check a foreign file and let it count")
+    parser.add_argument("--json", action="store_true", help="results for programs")
+    parser.add_argument("--full-check", action="store_true", help="integrity_check instead of quick_check")
+    return parser.parse_args(arguments)
+
+
+def back_up(settings: Settings, options: argparse.Namespace) -> int:
+    kind = "irreplaceable" if options.irreplaceable_only else "full"
+    now = datetime.now().astimezone()
+    source = settings.database_path
+    if source.is_file():
+        say(f"source: {source} ({format_bytes(source.stat().st_size)})")
+    say(f"target: {settings.backup_dir}")
+    outcome = run_backup(settings, kind, now, full_check=options.full_check, hooks=Hooks(say=say))
+    if options.json:
+        print(report.backups_as_json([outcome.backup], {}))
+    else:
+        report.show_outcome(outcome, load_catalogue(settings.backup_dir))
+    return console.DONE
+
+
+def list_backups(settings: Settings, as_json: bool) -> int:
+    report.show(f"backups in {settings.backup_dir}", load_catalogue(settings.backup_dir), {}, as_json)
+    return console.DONE
+
+
+def verify_backups(settings: Settings, options: argparse.Namespace) -> int:
+    backups = load_catalogue(settings.backup_dir)
+    bad = verify_all(backups, full=options.full_check, say=say)
+    report.show(f"verified in {settings.backup_dir}", backups, bad, options.json)
+    return console.FAILED if bad else console.DONE
+
+
+if __name__ == "__main__":
+    console.run(main)
