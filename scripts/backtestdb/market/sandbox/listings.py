@@ -9,17 +9,8 @@ from backtestdb.market.sandbox.made_up import Profiles
 from backtestdb.market.sandbox.noise import make_key, uniform
 from backtestdb.market.sandbox.sessions import Ints, load_sessions
 from backtestdb.market.sandbox.source import REAL_TICKERS
+from backtestdb.market.universes import TECH_SECTOR_FILE, parse_ticker_file
 
-# The universe of the interface and the demonstration.
-# fmt: off
-TECH_SECTOR = (
-    "AAPL", "MSFT", "NVDA", "GOOGL", "GOOG", "META", "TSLA", "AVGO", "ORCL", "CRM", "ADBE", "ACN", "AMD",
-    "INTC", "IBM", "INTU", "NOW", "QCOM", "TXN", "CSCO", "AMAT", "MU", "LRCX", "ADI", "KLAC", "SNPS",
-    "CDNS", "MCHP", "NXPI", "FTNT", "PANW", "ADSK", "WDAY", "ANSS", "CRWD", "DDOG", "ZS", "NET", "SNOW",
-    "CTSH", "FIS", "FISV", "PAYX", "MPWR", "ON", "SWKS", "MDB", "HUBS", "ZM", "TEAM", "OKTA", "VEEV",
-    "AMZN", "EBAY", "ETSY", "SHOP", "NFLX", "DIS", "WBD", "PARA", "GEN", "BR", "DXC", "JKHY", "WEX",
-)
-# fmt: on
 # Live tickers that spreadsheets, CSV readers and upper() break; NEWCO has a history of a few months only.
 TRAPS = ("NA", "TRUE", "BRK.B", "KIMpL", "MOG.A", "NEWCO")
 LISTED_ON = {
@@ -73,7 +64,7 @@ def make_listings(count: int) -> list[Listing]:
 
     The stock number n is the same company whatever the count.
     """
-    named = [*TECH_SECTOR, *(t for t in REAL_TICKERS if t not in TECH_SECTOR), *TRAPS]
+    named = list(dict.fromkeys([*parse_ticker_file(TECH_SECTOR_FILE), *REAL_TICKERS, *TRAPS]))
     listings = [make_named_listing(ticker) for ticker in named]
     listings.append(Listing("META", "META the fund", "ETF", OLD_META[1], OLD_META[2]))
     listings += [make_numbered_stock(number) for number in range(max(0, count - len(named)))]
