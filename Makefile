@@ -60,6 +60,10 @@ restore-russell2000: $(READY) ## rebuild from scratch: Russell 2000, 5 years dai
 restore-schema: $(READY) ## rebuild with empty market tables: the schema only, no request
 	@$(PYTHON) scripts/restore_database.py --skip-backfill $(ARGS)
 
+.PHONY: restore-from-backup
+restore-from-backup: $(READY) ## the newest backup that verifies, or BACKUP=path; the database is kept beside it
+	@$(PYTHON) scripts/restore_database.py --from-backup $(if $(BACKUP),"$(BACKUP)") $(ARGS)
+
 .PHONY: plan
 plan: $(READY) ## requests and duration of a daily backfill, no request sent (UNIVERSE=tech_sector)
 	@$(PYTHON) scripts/02_backfill_daily.py --plan --universe "$(or $(UNIVERSE),tech_sector)" $(ARGS)
@@ -85,6 +89,24 @@ migrate-agents-schema: $(READY) ## give an older database the learning-lab colum
 .PHONY: fix-time-of-day
 fix-time-of-day: $(READY) ## put the times of 5-minute bars of older databases right (ARGS="--dry-run")
 	@$(PYTHON) scripts/05_fix_time_of_day.py $(ARGS)
+
+# ── backups
+
+.PHONY: backup
+backup: $(READY) ## verified backup of the whole database, and of the generated scripts
+	@$(PYTHON) scripts/backup_database.py $(ARGS)
+
+.PHONY: backup-irreplaceable
+backup-irreplaceable: $(READY) ## the small backup: what no download brings back
+	@$(PYTHON) scripts/backup_database.py --irreplaceable-only $(ARGS)
+
+.PHONY: backups
+backups: $(READY) ## list the backups, newest first
+	@$(PYTHON) scripts/backup_database.py --list $(ARGS)
+
+.PHONY: verify-backups
+verify-backups: $(READY) ## read and check every backup again
+	@$(PYTHON) scripts/backup_database.py --verify $(ARGS)
 
 # ── for developers
 

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from backtestdb.config import PROJECT_DIR
 from backtestdb.console import format_duration, run
+from backtestdb.database import connect, transaction
 from backtestdb.errors import ProjectError
 
 SCRIPTS = PROJECT_DIR / "scripts"
@@ -34,9 +35,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     announce("DEMONSTRATION: prices of 2012/13, most of them made up. Not for trading, not for learning.")
     with running_sandbox() as url:
         environment = make_environment(folder, url)
-        step("rebuild from scratch", environment, "restore_database.py", "--end", END)
+        live_through(folder, environment)
     announce(f"demonstration done in {format_duration(time.monotonic() - started)}: look into {folder}")
     return 0
+
+
+def live_through(folder: Path, environment: dict[str, str]) -> None:
+    """Rebuild, use, back up, lose, restore, and see that nothing is missing."""
+    database = folder / "backtesting.db"
+    step("rebuild from scratch", environment, "restore_database.py", "--end", END)
+    announce("the platform works: an agent learns, and leaves a script")
+    use_like_the_platform(database, folder / "claude-generated-scripts")
+    before = read_agents(database)
+    step("back up", environment, "backup_database.py")
+    announce("disaster: the database is overwritten, the scripts are deleted")
+    damage(database)
+    shutil.rmtree(folder / "claude-generated-scripts")
+    step("restore the backup", environment, "restore_database.py", "--from-backup", "--yes")
+    step("check every backup", environment, "backup_database.py", "--verify")
+    if read_agents(database) != before or not (folder / "claude-generated-scripts" / "scan.py").is_file():
+        raise ProjectError("the restored database is not what was backed up")
+    announce("the agent, what it learned and its script are back")
+
+
+def use_like_the_platform(database: Path, scripts: Path) -> None:
+    with closing(connect(database)) as connection, transaction(connection):
+        connection.execute(
+            "INSERT INTO trading_agents (id, name, timeframe) VALUES ('agent-1', 'Demonstration', '5min')"
+        )
+        connection.execute(
+            "INSERT INTO agent_knowledge (id, agent_id, knowledge_type, insight, created_at)"
+            " VALUES ('k-1', 'agent-1', 'PATTERN', 'gaps close more often than not', '2013-03-01')"
+        )
+    scripts.mkdir()
+    (scripts / "scan.py").write_text("print('a script that an agent wrote')\n")
+
+
+def read_agents(database: Path) -> list[tuple[object, ...]]:
+    with closing(connect(database)) as connection:
+        return connection.execute(
+            "SELECT * FROM trading_agents JOIN agent_knowledge ON agent_id = trading_agents.id"
+        ).fetchall()
+
+
+def damage(database: Path) -> None:
+    database.write_bytes(b"\xff" * database.stat().st_size)
 
 
 def make_environment(folder: Path, url: str) -> dict[str, str]:

@@ -106,3 +106,12 @@ def test_every_requirement_is_pinned_and_says_why() -> None:
         for line in (PROJECT_DIR / name).read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
                 assert re.fullmatch(r"[\w-]+==[\w.]+ +# .+", line), line
+
+
+def test_demo_lives_a_whole_life_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    command = [sys.executable, PROJECT_DIR / "scripts" / "run_demo.py", "--folder", tmp_path / "demo"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "DEMONSTRATION" in done.stdout
+    assert "the agent, what it learned and its script are back" in done.stdout
+    assert "Traceback" not in done.stderr

@@ -13,8 +13,8 @@ from pathlib import Path
 from backtestdb.config import Settings
 from backtestdb.console import confirm, format_bytes, format_duration, print_table, say
 from backtestdb.database import connect, count_foreign_key_violations, look_at_file, verify_integrity
-from backtestdb.errors import BusyError, ProjectError, VerificationError
-from backtestdb.files import exclusive_lock, make_stamp, remove_database
+from backtestdb.errors import ProjectError, VerificationError
+from backtestdb.files import choose_free_names, exclusive_lock, remove_database
 from backtestdb.market.backfill import Job, Report, Source, backfill, make_job, plan_job
 from backtestdb.market.plan import Plan, duration_seconds, make_plan
 from backtestdb.market.sessions import load_calendar
@@ -200,9 +200,9 @@ def put_in_place(
     database: Path, choices: Choices, reports: list[tuple[str, Report]], now_local: datetime
 ) -> Rebuilt:
     state = look_at_file(database)
-    kept_as = database.with_name(f"{database.name}.backup-{make_stamp(now_local)}")
-    if kept_as.exists():
-        raise BusyError(f"{kept_as} is there already", next_step="start the same command again: it continues")
+    (kept_as,) = choose_free_names(
+        lambda stamp: [database.with_name(f"{database.name}.backup-{stamp}")], now_local
+    )
     carried: dict[str, int] = {}
     carry_over = None if choices.discard_irreplaceable else make_carry_over(carried)
     sound = replace_database(
