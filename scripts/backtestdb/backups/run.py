@@ -140,9 +140,8 @@ def take_snapshot(
     target = partial(path)
     source_path = settings.database_path
     if kind == "full":
-        with hooks.proof(source_path), pinned_source(source_path) as source:
-            hooks.step("pinned")
-            facts = copy_everything(source, target, on_pages=lambda _d, _t: hooks.step("copying"))
+        with hooks.proof(source_path):
+            facts = copy_everything(source_path, target, on_step=hooks.step)
     else:
         with hooks.proof(source_path), pinned_source(source_path, fresh=target) as source:
             hooks.step("pinned")
