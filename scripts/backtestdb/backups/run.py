@@ -1,5 +1,6 @@
 """One backup from beginning to end. A kill at any point leaves either no backup or a whole one."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -102,7 +103,7 @@ def make_backup(settings: Settings, kind: Kind, now: datetime, full_check: bool,
             if facts is None:
                 remove_database(partial(path))
                 unchanged = verified(catalogue, kind)[0]
-                unchanged.manifest_path.touch()
+                confirm(unchanged.manifest_path, now)
                 return Outcome(look_at_backup(unchanged.path), is_new=False, removed=[])
             findings = check_copy(partial(path), facts, full_check, hooks)
             scripts = keep_scripts(settings, path, hooks) if kind == "full" else None
@@ -202,6 +203,7 @@ def publish(manifest: Manifest, path: Path, hooks: Hooks) -> None:
     the disk before, so a power cut does not reorder this."""
     manifest_path = path.with_suffix(".json")
     write_manifest(manifest, partial(manifest_path))
+    confirm(partial(manifest_path), manifest.clock_utc)
     fsync_directory(path.parent)
     hooks.step("manifest written")
     if manifest.generated_scripts:
@@ -213,6 +215,11 @@ def publish(manifest: Manifest, path: Path, hooks: Hooks) -> None:
     partial(manifest_path).rename(manifest_path)
     fsync_directory(path.parent)
     hooks.step("manifest named")
+
+
+def confirm(manifest_path: Path, now: datetime) -> None:
+    """The time of a manifest says when its backup was last known to hold all that there is."""
+    os.utime(manifest_path, (now.timestamp(), now.timestamp()))
 
 
 def prune(settings: Settings, kind: Kind, hooks: Hooks) -> list[Backup]:
