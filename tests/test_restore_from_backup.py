@@ -1,5 +1,6 @@
 """The way back: which backup is taken, what happens to what stood there, and kills in the middle."""
 
+import itertools
 import os
 import random
 import shutil
@@ -7,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -290,8 +292,9 @@ def put_files(template: Path, target: Path) -> None:
         shutil.copy(path, target.with_name(target.name + path.name.removeprefix(template.name)))
 
 
-def kill_restores(tmp_path: Path, state: str, reader: bool, seeds: range) -> dict[str, int]:
-    """Kill a restore at seeded moments; whatever the moment, the database is the old or the new one."""
+def kill_restores(tmp_path: Path, state: str, reader: bool, kills: int) -> dict[str, int]:
+    """Kill a restore at seeded moments; whatever the moment, the database is the old or the new one. Even
+    seeds kill at any time of its life, odd ones once the old database is kept and is being replaced."""
     settings = make_settings(tmp_path)
     template = tmp_path / "template" / "live.db"
     make_platform_database(settings.database_path, word="new", bars=30_000, journal="WAL")
@@ -304,11 +307,18 @@ def kill_restores(tmp_path: Path, state: str, reader: bool, seeds: range) -> dic
     put_files(template, settings.database_path)
     whole = time_of(lambda: restore_from_backup(settings, None, datetime.now(UTC)))
     seen = {"old": 0, "new": 0, "not killed": 0}
-    for seed in seeds:
+    seeds = itertools.count(1000)
+    while seen["old"] + seen["new"] < kills:
+        seed = next(seeds)
+        chance = random.Random(seed)
         put_files(template, settings.database_path)
         with connected_reader(settings.database_path, reader):
             child = run_in_child(lambda: restore_from_backup(settings, None, datetime.now(UTC)))
-            killed = kill_after(child, random.Random(seed).uniform(0.2, 1.1) * whole)
+            if seed % 2:
+                wait_until_kept(settings.database_path)
+                killed = kill_after(child, chance.uniform(0, 0.4) * whole)
+            else:
+                killed = kill_after(child, chance.uniform(0.2, 1) * whole)
             with closing(connect(settings.database_path)) as connection:
                 verify_integrity(connection, full=True)
             found = read_all(settings.database_path)
@@ -321,10 +331,16 @@ def kill_restores(tmp_path: Path, state: str, reader: bool, seeds: range) -> dic
     return seen
 
 
+def wait_until_kept(database: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not any(path.name[-1].isdigit() for path in database.parent.glob(f"{database.name}.backup-*")):
+        assert time.monotonic() < deadline
+
+
 @pytest.mark.parametrize("reader", [False, True])
 @pytest.mark.parametrize("state", STATES)
 def test_restore_killed_leaves_the_old_or_the_new_database(tmp_path: Path, state: str, reader: bool) -> None:
-    kill_restores(tmp_path, state, reader, range(2))
+    kill_restores(tmp_path, state, reader, 3)
 
 
 @pytest.mark.long
@@ -332,9 +348,8 @@ def test_restore_killed_leaves_the_old_or_the_new_database(tmp_path: Path, state
 @pytest.mark.parametrize("reader", [False, True])
 @pytest.mark.parametrize("state", STATES)
 def test_restore_killed_200_times(tmp_path: Path, state: str, reader: bool) -> None:
-    seen = kill_restores(tmp_path, state, reader, range(1000, 1230))
+    seen = kill_restores(tmp_path, state, reader, 200)
     print(state, reader, seen)
-    assert seen["old"] + seen["new"] >= 200
     assert seen["old"]
     assert seen["new"]
 
