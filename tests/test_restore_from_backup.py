@@ -21,7 +21,7 @@ from backtestdb.backups.restore import Restored, restore_from_backup
 from backtestdb.backups.run import Hooks
 from backtestdb.backups.verify import verify_all
 from backtestdb.config import PROJECT_DIR, Settings
-from backtestdb.database import connect, verify_integrity
+from backtestdb.database import connect, table_names, verify_integrity
 from backtestdb.errors import ProjectError, VerificationError
 from backtestdb.files import make_stamp
 from backup_tools import (
@@ -381,3 +381,28 @@ def test_merge_of_a_small_backup_killed_leaves_the_old_or_the_new_rows(tmp_path:
 @pytest.mark.long
 def test_merge_of_a_small_backup_killed_200_times(tmp_path: Path) -> None:
     kill_merges(tmp_path, range(1000, 1200))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_small_backup_of_5_million_bars_is_small_and_merges_back_without_a_difference(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    live = make_platform_database(settings.database_path, bars=5_000_000)
+    small = back_up(settings, "irreplaceable").backup
+    print(f"{small.bytes:,} of {live.stat().st_size:,} bytes")
+    assert small.bytes < live.stat().st_size / 100
+    shutil.copy(live, tmp_path / "before.db")
+    with closing(connect(live)) as connection:
+        connection.execute("UPDATE strategies SET name = 'overwritten', config = ''")
+        connection.execute("DELETE FROM strategies WHERE id > 10")
+        connection.execute("DROP TABLE conversations")
+    restore(settings, small.path)
+    with closing(connect(live)) as connection:
+        verify_integrity(connection)
+        connection.execute("ATTACH ? AS before", (str(tmp_path / "before.db"),))
+        for table in table_names(connection, "before"):
+            for one, other in (("main", "before"), ("before", "main")):
+                query = (
+                    f"SELECT count(*) FROM (SELECT * FROM {one}.{table} EXCEPT SELECT * FROM {other}.{table})"
+                )
+                assert connection.execute(query).fetchone() == (0,), table

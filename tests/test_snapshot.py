@@ -14,11 +14,10 @@ from backtestdb.backups.snapshot import copy_everything
 from backtestdb.copying import copy_pinned
 from backtestdb.database import connect, verify_integrity
 from backtestdb.errors import BusyError
-from backup_tools import make_platform_database
+from backup_tools import BYTES_PER_BAR, make_platform_database
 from writers import read_counters, running_writer
 
 MB = 1_000_000
-BYTES_PER_BAR = 150
 LONGEST_DELAY_MS = 250
 
 

@@ -64,7 +64,7 @@ def restore_from_backup(
             raise ProjectError("nothing was changed: the restore was not confirmed")
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_arriving(target)
-        is_there = look_at_file(target) != "missing"
+        is_there = look_at_file(target) not in {"missing", "empty"}
         kept_as = choose_kept_name(target, now_local)
         sound = restore_database(choice, target, kept_as)
         hooks.step("database restored")
