@@ -32,6 +32,7 @@ from backup_tools import (
     change,
     damage,
     environment_of,
+    fingerprint,
     kill_after,
     make_platform_database,
     make_settings,
@@ -265,9 +266,9 @@ def connected_reader(database: Path, wanted: bool) -> Iterator[None]:
         process.communicate()
 
 
-def make_live(path: Path, state: str) -> None:
+def make_live(path: Path, state: str, bars: int) -> None:
     """The database of a program that was killed: with a log that holds commits, or in the middle of one."""
-    make_platform_database(path, bars=30_000, journal="WAL" if state == "hot WAL" else "DELETE")
+    make_platform_database(path, bars=bars, journal="WAL" if state == "hot WAL" else "DELETE")
 
     def die() -> None:
         connection = sqlite3.connect(path, isolation_level=None)
@@ -292,17 +293,17 @@ def put_files(template: Path, target: Path) -> None:
         shutil.copy(path, target.with_name(target.name + path.name.removeprefix(template.name)))
 
 
-def kill_restores(tmp_path: Path, state: str, reader: bool, kills: int) -> dict[str, int]:
+def kill_restores(tmp_path: Path, state: str, reader: bool, *, kills: int, bars: int) -> dict[str, int]:
     """Kill a restore at seeded moments; whatever the moment, the database is the old or the new one. Even
     seeds kill at any time of its life, odd ones once the old database is kept and is being replaced."""
     settings = make_settings(tmp_path)
     template = tmp_path / "template" / "live.db"
-    make_platform_database(settings.database_path, word="new", bars=30_000, journal="WAL")
+    make_platform_database(settings.database_path, word="new", bars=bars - 500, journal="WAL")
     back_up(settings)
-    new = read_all(settings.database_path)
-    make_live(template, state)
+    new = fingerprint(settings.database_path)
+    make_live(template, state, bars)
     put_files(template, settings.database_path)
-    old = read_all(settings.database_path)
+    old = fingerprint(settings.database_path)
     assert ("in the log" in strategy_names(settings.database_path)) == (state == "hot WAL")
     put_files(template, settings.database_path)
     whole = time_of(lambda: restore_from_backup(settings, None, datetime.now(UTC)))
@@ -321,12 +322,12 @@ def kill_restores(tmp_path: Path, state: str, reader: bool, kills: int) -> dict[
                 killed = kill_after(child, chance.uniform(0.2, 1) * whole)
             with closing(connect(settings.database_path)) as connection:
                 verify_integrity(connection, full=True)
-            found = read_all(settings.database_path)
+            found = fingerprint(settings.database_path)
             assert found in (old, new), f"{state}, reader {reader}, seed {seed}"
         seen["not killed" if not killed else "new" if found == new else "old"] += 1
         if seed % 10 == 0:
             restore_from_backup(settings, None, datetime.now(UTC))
-            assert read_all(settings.database_path) == new
+            assert fingerprint(settings.database_path) == new
             assert not list(settings.database_path.parent.glob("*.arriving*"))
     return seen
 
@@ -340,7 +341,7 @@ def wait_until_kept(database: Path) -> None:
 @pytest.mark.parametrize("reader", [False, True])
 @pytest.mark.parametrize("state", STATES)
 def test_restore_killed_leaves_the_old_or_the_new_database(tmp_path: Path, state: str, reader: bool) -> None:
-    kill_restores(tmp_path, state, reader, 3)
+    kill_restores(tmp_path, state, reader, kills=2, bars=8000)
 
 
 @pytest.mark.long
@@ -348,7 +349,7 @@ def test_restore_killed_leaves_the_old_or_the_new_database(tmp_path: Path, state
 @pytest.mark.parametrize("reader", [False, True])
 @pytest.mark.parametrize("state", STATES)
 def test_restore_killed_200_times(tmp_path: Path, state: str, reader: bool) -> None:
-    seen = kill_restores(tmp_path, state, reader, 200)
+    seen = kill_restores(tmp_path, state, reader, kills=200, bars=30_000)
     print(state, reader, seen)
     assert seen["old"]
     assert seen["new"]
@@ -375,7 +376,7 @@ def kill_merges(tmp_path: Path, seeds: range) -> None:
 
 
 def test_merge_of_a_small_backup_killed_leaves_the_old_or_the_new_rows(tmp_path: Path) -> None:
-    kill_merges(tmp_path, range(4))
+    kill_merges(tmp_path, range(3))
 
 
 @pytest.mark.long
