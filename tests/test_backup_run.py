@@ -28,6 +28,7 @@ from backup_tools import (
     back_up,
     change,
     environment_of,
+    flip_bit,
     kill_after,
     leftovers,
     make_platform_database,
@@ -141,9 +142,12 @@ def test_small_backup_is_skipped_only_while_nothing_irreplaceable_changed(settin
         assert not back_up(settings, "irreplaceable", minutes=61 + minutes).is_new, statement
 
 
-def test_small_backup_after_its_last_one_was_lost_is_made_again(settings: Settings) -> None:
+def test_small_backup_after_its_last_one_was_lost_or_damaged_is_made_again(settings: Settings) -> None:
     back_up(settings, "irreplaceable").backup.path.unlink()
-    assert back_up(settings, "irreplaceable", minutes=1).is_new
+    again = back_up(settings, "irreplaceable", minutes=1)
+    assert again.is_new
+    flip_bit(again.backup.path, 20_000, 3)
+    assert back_up(settings, "irreplaceable", minutes=2).is_new
 
 
 def test_backups_of_the_same_second_and_of_a_clock_set_back_keep_their_order(settings: Settings) -> None:

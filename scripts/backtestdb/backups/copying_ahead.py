@@ -26,7 +26,7 @@ def copy_ahead(source: int, target: int, *, deadline_seconds: float, on_bytes: B
     total = os.fstat(source).st_size
     buffer = bytearray(4 * BLOCK_BYTES)
     offset = 0
-    while count := os.preadv(source, [buffer], offset):
+    while count := read_into(source, memoryview(buffer), offset):
         write_all(target, memoryview(buffer)[:count], offset)
         offset += count
         on_bytes(offset, total)
@@ -61,10 +61,19 @@ def settle_range(source: int, target: int, start: int, end: int) -> int:
 
 def read_all(descriptor: int, buffer: memoryview, offset: int) -> None:
     while buffer:
-        count = os.preadv(descriptor, [buffer], offset)
+        count = read_into(descriptor, buffer, offset)
         if not count:
             raise EOFError(f"the database file ends at {offset:,} bytes, before its last page")
         buffer, offset = buffer[count:], offset + count
+
+
+def read_into(descriptor: int, buffer: memoryview, offset: int) -> int:
+    """Some systems read only into memory of their own, which costs a page fault for every page."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [buffer], offset)
+    data = os.pread(descriptor, len(buffer), offset)
+    buffer[: len(data)] = data
+    return len(data)
 
 
 def write_all(descriptor: int, data: memoryview, offset: int) -> None:

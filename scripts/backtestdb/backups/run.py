@@ -16,7 +16,7 @@ from backtestdb.backups.catalogue import (
     scripts_path_of,
     verified,
 )
-from backtestdb.backups.checks import Findings, examine, make_manifest
+from backtestdb.backups.checks import Findings, examine, hash_file, make_manifest
 from backtestdb.backups.contents import Contents, hash_contents
 from backtestdb.backups.heartbeat import send_heartbeat
 from backtestdb.backups.leftovers import clean_leftovers, partial
@@ -118,8 +118,9 @@ def make_backup(settings: Settings, kind: Kind, now: datetime, full_check: bool,
             )
             publish(manifest, path, hooks)
         save_mount_point(settings.database_path, settings.backup_dir)
-        removed = prune(settings, kind, hooks)
-    return Outcome(look_at_backup(path), is_new=True, removed=removed)
+        made = look_at_backup(path)
+        removed = prune(settings, [made, *catalogue], kind, hooks)
+    return Outcome(made, is_new=True, removed=removed)
 
 
 @contextmanager
@@ -156,10 +157,14 @@ def take_snapshot(
 
 
 def holds_the_same(backups: list[Backup], contents: Contents) -> bool:
-    """Compared by hashes of all rows: a number in a file's header or its time can miss a change."""
+    """Compared by hashes of all rows: a number in a file's header or its time can miss a change. The backup
+    that is to go on standing for the database is read again, too."""
     newest = backups[0].manifest if backups else None
-    return newest is not None and (
-        (newest.content_sha256, newest.structure_sha256) == (contents.tables, contents.structure)
+    return (
+        newest is not None
+        and newest.content_sha256 == contents.tables
+        and newest.structure_sha256 == contents.structure
+        and newest.sha256 == hash_file(backups[0].path)
     )
 
 
@@ -222,9 +227,9 @@ def confirm(manifest_path: Path, now: datetime) -> None:
     os.utime(manifest_path, (now.timestamp(), now.timestamp()))
 
 
-def prune(settings: Settings, kind: Kind, hooks: Hooks) -> list[Backup]:
+def prune(settings: Settings, catalogue: list[Backup], kind: Kind, hooks: Hooks) -> list[Backup]:
     keep = settings.max_backups if kind == "full" else settings.max_irreplaceable_backups
-    expired = choose_expired(load_catalogue(settings.backup_dir), kind, keep)
+    expired = choose_expired(catalogue, kind, keep)
     for backup in expired:
         remove_backup(backup, hooks.step)
         hooks.say(f"removed {backup.path.name}: {keep} newer ones are kept")
