@@ -98,7 +98,14 @@ def test_lock_is_held_against_the_same_process_too(tmp_path: Path) -> None:
 def test_lock_is_not_inherited_by_programs_that_the_holder_starts(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with exclusive_lock(lock, "one"):
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+        child = subprocess.Popen(
+            [sys.executable, "-c", "print('up', flush=True); input()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            close_fds=False,
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"
     try:
         with exclusive_lock(lock, "two"):
             pass
