@@ -132,9 +132,9 @@ def test_month_of_five_minute_bars_comes_in_one_request(client: MarketData, sand
 def test_pages_are_followed_to_the_end_and_every_one_carries_the_key_in_the_header(
     client: MarketData, sandbox: SandboxProcess
 ) -> None:
-    answer = client.fetch_bars("AAPL", "5min", date(2012, 3, 1), END)
+    answer = client.fetch_bars("AAPL", "5min", date(2011, 11, 1), END)
     log = sandbox.fetch_log()
-    assert len(log) >= 3
+    assert len(log) > 2
     assert {entry["key_place"] for entry in log} == {"header"}
     times = [row["t"] for row in answer.rows]
     assert times == sorted(set(times))
@@ -287,11 +287,11 @@ def test_nobody_at_the_address_is_a_fault_of_the_vendor(tmp_path: Path) -> None:
 
 
 def test_fault_in_a_later_page_repeats_that_page_only(client: MarketData, sandbox: SandboxProcess) -> None:
-    undisturbed = client.fetch_bars("AAPL", "5min", date(2012, 3, 1), END)
+    undisturbed = client.fetch_bars("AAPL", "5min", date(2011, 11, 1), END)
     pages = len(sandbox.fetch_log())
     sandbox.clear_log()
     sandbox.set_faults({"match": "AAPL", "kind": "cut_json", "after": 1})
-    assert client.fetch_bars("AAPL", "5min", date(2012, 3, 1), END) == undisturbed
+    assert client.fetch_bars("AAPL", "5min", date(2011, 11, 1), END) == undisturbed
     assert len(sandbox.fetch_log()) == pages + 1
 
 
