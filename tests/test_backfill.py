@@ -12,12 +12,12 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from naive_metrics import make_naive_metrics
 
 from backtestdb.database import connect
 from backtestdb.schema import ensure_schema
 from commands import Project
 from contents import query_all
+from naive_metrics import make_naive_metrics
 from sandbox_process import SandboxProcess, running_sandbox
 
 REAL = ["AAPL", "MSFT", "IBM", "GOOG", "FB"]
