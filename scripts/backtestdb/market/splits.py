@@ -16,6 +16,8 @@ import numpy as np
 
 # Splits at one and the same boundary are tried in every combination; more than this many were never seen.
 SPLITS_TOGETHER = 6
+# A price that moves by a quarter overnight is news; one that moves by a small split's ratio is not.
+NIGHT = log(1.25)
 
 
 @dataclass(frozen=True, order=True)
@@ -103,10 +105,14 @@ def judge_splits(splits: Sequence[Split], bars: FetchedBars) -> list[Finding]:
 
 
 def choose_explanation(seen_ratio: float, splits: Sequence[Split]) -> tuple[Split, ...]:
-    """The combination whose ratios multiplied come nearest to `seen_ratio`; of equally near ones the smallest."""
+    """The combination whose ratios multiplied come nearest to `seen_ratio`, of equally near ones the smallest;
+    none when even that one leaves more unexplained than a night may bring."""
     every = [
         chosen
         for count in range(min(len(splits), SPLITS_TOGETHER) + 1)
         for chosen in combinations(splits, count)
     ]
-    return min(every, key=lambda chosen: abs(log(seen_ratio) - log(prod(split.ratio for split in chosen))))
+    ratios = {chosen: log(prod(split.ratio for split in chosen)) for chosen in every}
+    nearest = min(every, key=lambda chosen: abs(log(seen_ratio) - ratios[chosen]))
+    unexplained = abs(log(seen_ratio) - ratios[nearest])
+    return nearest if unexplained <= max(NIGHT, abs(ratios[nearest]) / 2) else ()

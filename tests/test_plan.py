@@ -1,0 +1,126 @@
+"""The planner: what is asked for, and what never is."""
+
+from datetime import date, timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backtestdb.market.plan import (
+    Asked,
+    RangeRequest,
+    SessionRequest,
+    Wish,
+    days_of,
+    duration_seconds,
+    make_plan,
+    mask_between,
+    mask_of,
+    plan_requests,
+)
+from backtestdb.market.sessions import load_calendar, sessions_between
+
+SESSIONS = [date(2026, 1, 5) + timedelta(days=number) for number in range(8)]
+ALL = (1 << len(SESSIONS)) - 1
+masks = st.integers(0, ALL)
+tickers = st.sampled_from(["A", "B", "C", "D"])
+wishes = st.lists(
+    st.builds(Wish, st.lists(tickers, max_size=4, unique=True), masks, masks, masks), max_size=3
+)
+asked_before = st.builds(Asked, st.dictionaries(tickers, masks), masks)
+FIVE_YEARS = sessions_between(load_calendar(), date(2021, 11, 22), date(2026, 11, 19))
+ONE_YEAR = sessions_between(load_calendar(), date(2025, 11, 20), date(2026, 11, 19))
+
+
+@settings(max_examples=500, deadline=None)
+@given(wishes, asked_before, masks, st.sampled_from(["1day", "5min"]))
+def test_plan_brings_all_that_is_missing_and_asks_for_nothing_twice(
+    wanted: list[Wish], asked: Asked, beyond: int, timeframe: str
+) -> None:
+    planned = plan_requests(wanted, timeframe, SESSIONS, asked, beyond)
+    whole = mask_of(SESSIONS, [r.session_date for r in planned if isinstance(r, SessionRequest)])
+    brought = {ticker: whole for wish in wanted for ticker in wish.tickers}
+    for request in planned:
+        if isinstance(request, RangeRequest):
+            brought[request.ticker] |= mask_between(SESSIONS, request.start, request.end)
+    for wish in wanted:
+        for ticker in wish.tickers:
+            missing = (wish.sessions & ~asked.of(ticker) | wish.again) & ~beyond
+            assert not missing & ~brought[ticker]
+    assert len(set(planned)) == len(planned)
+    assert len([r for r in planned if isinstance(r, RangeRequest)]) == len(
+        {r.ticker for r in planned if isinstance(r, RangeRequest)}
+    )
+    assert not whole & beyond
+    assert timeframe == "1day" or not whole
+    again = plan_requests(
+        [Wish(wish.tickers, wish.sessions, wish.warm_up) for wish in wanted],
+        timeframe,
+        SESSIONS,
+        Asked({ticker: asked.of(ticker) | mask for ticker, mask in brought.items()}),
+        beyond,
+    )
+    assert again == []
+
+
+@given(masks)
+def test_bits_and_days_are_the_same_set(mask: int) -> None:
+    days = days_of(SESSIONS, mask)
+    assert mask_of(SESSIONS, days) == mask
+    assert all(one < other for one, other in pairwise(days))
+
+
+def count_requests(*universes: tuple[int, list[date]], known: Asked | None = None) -> int:
+    every = (1 << len(FIVE_YEARS)) - 1
+    wanted = [
+        Wish(
+            [f"T{number}" for number in range(count)],
+            mask_between(FIVE_YEARS, sessions[0], sessions[-1]),
+            warm_up=every,
+        )
+        for count, sessions in universes
+    ]
+    return len(plan_requests(wanted, "1day", FIVE_YEARS, known or Asked(), 0))
+
+
+def test_plan_needs_the_requests_of_the_vendors_arithmetic() -> None:
+    assert len(FIVE_YEARS) == 1254
+    assert count_requests((65, ONE_YEAR)) == 65
+    assert count_requests((2000, FIVE_YEARS)) == 1254
+    assert count_requests((8000, FIVE_YEARS)) == 1254
+    assert count_requests((65, ONE_YEAR), (2000, FIVE_YEARS), (8000, FIVE_YEARS)) == 1254
+
+
+def test_plan_for_a_universe_within_another_needs_nothing_more() -> None:
+    every = (1 << len(FIVE_YEARS)) - 1
+    known = Asked({f"T{number}": every for number in range(8000)})
+    assert count_requests((65, ONE_YEAR), (2000, FIVE_YEARS), known=known) == 0
+
+
+def test_plan_fetches_warm_up_with_a_ticker_and_never_for_itself() -> None:
+    wish = Wish(["A"], sessions=0b11110000, warm_up=0b00001111)
+    (request,) = plan_requests([wish], "1day", SESSIONS, Asked(), 0)
+    assert (request.start, request.end) == (SESSIONS[0], SESSIONS[7])
+    assert plan_requests([wish], "1day", SESSIONS, Asked({"A": 0b11110000}), 0) == []
+
+
+def test_plan_of_sessions_begins_with_the_newest() -> None:
+    wish = Wish([f"T{number}" for number in range(100)], sessions=0b1011)
+    days = [request.session_date for request in plan_requests([wish], "1day", SESSIONS, Asked(), 0)]
+    assert days == [SESSIONS[3], SESSIONS[1], SESSIONS[0]]
+
+
+def test_cost_counts_pages_of_minutes_and_rows_of_sessions() -> None:
+    minutes = RangeRequest("A", "5min", FIVE_YEARS[0], FIVE_YEARS[103])
+    cost = make_plan([minutes, SessionRequest(FIVE_YEARS[0], 8000)], FIVE_YEARS)
+    assert cost.requests == 3  # 104 sessions of 960 minutes are two pages of 50,000
+    assert cost.rows == 104 * 192 + 8000
+
+
+@pytest.mark.parametrize(
+    ("requests", "per_minute", "seconds"),
+    [(65, 0, 0), (5, 5, 0), (6, 5, 61), (65, 100, 0), (1254, 100, 732), (1254, 5, 15250)],
+)
+def test_duration_is_a_window_for_each_full_quota(requests: int, per_minute: int, seconds: float) -> None:
+    assert duration_seconds(requests, per_minute) == seconds
