@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from backtestdb.errors import BusyError
 from backtestdb.market.staging import staging_path
 from backtestdb.market.us_stocks import update_us_stocks
 from contents import digest_market, find_damage, query_all
@@ -299,3 +300,28 @@ def test_market_killed_at_a_random_moment_continues_to_the_same_end(
     assert len(paths(sandbox)) <= SESSIONS + kills * 2 * CONCURRENCY
     assert KEY not in errors
     assert database == database_of(tmp_path)
+
+
+def test_second_process_does_not_touch_what_the_first_sets_aside(
+    tmp_path: Path, sandbox: SandboxProcess, market: list[str]
+) -> None:
+    database = make_database(tmp_path, everyone=market)
+    sandbox.set_faults({"match": "2026-11-0", "kind": "slow", "seconds": 60})
+    first = start_runner(tmp_path, sandbox.url, 1)
+    while len(paths(sandbox)) < 10:
+        assert first.poll() is None, first.communicate()
+    with pytest.raises(BusyError, match="another process fills this database"):
+        run_backfill(make_source(tmp_path, sandbox.url, NOW), database, START, END, "everyone")
+    sandbox.set_faults()
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 0, errors
+
+
+def test_staging_file_that_is_no_database_is_asked_for_again(
+    tmp_path: Path, sandbox: SandboxProcess, market: list[str]
+) -> None:
+    database = make_database(tmp_path, everyone=market)
+    staging_path(database).write_bytes(b"not a database, but long enough to be looked at" * 100)
+    (report,) = run_backfill(make_source(tmp_path, sandbox.url, NOW), database, START, END, "everyone")
+    assert not report.has_holes
+    assert not staging_path(database).exists()

@@ -66,8 +66,8 @@ def backfill_together(
     started, sent_before = time.monotonic(), source.client.requests_sent
     storing = make_storing(connection, source, jobs, keep_every_ticker=keep_every_ticker)
     try:
-        limits = recheck_limits(connection, source, jobs)
-        planned = plan_jobs(connection, source.calendar, jobs)
+        limits = recheck_limits(connection, source, jobs, storing.staging)
+        planned = plan_jobs(connection, source.calendar, jobs, storing.staging)
         prepare_staging(storing, planned, staged_from_bars)
         wanted = None if keep_every_ticker else frozenset(all_tickers(jobs))
         asking = Asking(source.client, all_sessions(source.calendar, jobs), limits, wanted)

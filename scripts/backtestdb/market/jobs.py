@@ -15,8 +15,8 @@ from backtestdb.market.coverage import Coverage
 from backtestdb.market.limits import load_limits
 from backtestdb.market.metrics import WARM_UP_SESSIONS
 from backtestdb.market.plan import Asked, Request, Wish, mask_between, mask_of, plan_requests
-from backtestdb.market.sessions import sessions_back, sessions_between
-from backtestdb.market.staging import database_path, load_staged_dates
+from backtestdb.market.sessions import load_calendar, sessions_back, sessions_between
+from backtestdb.market.staging import Staging, load_staged_dates, staged_for
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,13 @@ def all_tickers(jobs: Sequence[Job]) -> list[str]:
 
 
 def plan_jobs(
-    connection: sqlite3.Connection, calendar: ExchangeCalendar, jobs: Sequence[Job]
+    connection: sqlite3.Connection,
+    calendar: ExchangeCalendar,
+    jobs: Sequence[Job],
+    staging: Staging | None = None,
 ) -> list[Request]:
-    """The requests that jobs of one timeframe still need, together."""
+    """The requests that jobs of one timeframe still need, together. `staging`: what a killed run set aside, where
+    this process has it open already."""
     timeframe, sessions = jobs[0].timeframe, all_sessions(calendar, jobs)
     wishes = [
         Wish(
@@ -119,22 +123,21 @@ def plan_jobs(
     ]
     asked = load_asked(connection, timeframe, sessions)
     if timeframe == "1day":
-        asked = add_staged(connection, asked, jobs, sessions)
+        tickers = all_tickers(jobs)
+        staged = (
+            staged_for(connection, staging, tickers) if staging else load_staged_dates(connection, tickers)
+        )
+        asked = add_staged(asked, tickers, mask_of(sessions, staged))
     return plan_requests(wishes, timeframe, sessions, asked, load_limits(connection).mask(sessions))
 
 
-def add_staged(
-    connection: sqlite3.Connection, asked: Asked, jobs: Sequence[Job], sessions: Sequence[date]
-) -> Asked:
+def add_staged(asked: Asked, tickers: Sequence[str], staged: int) -> Asked:
     """What a killed run set aside for the same tickers is as good as stored."""
-    staged = mask_of(sessions, load_staged_dates(connection, database_path(connection), all_tickers(jobs)))
     if not staged:
         return asked
-    return Asked({ticker: asked.of(ticker) | staged for ticker in all_tickers(jobs)}, asked.of_everyone)
+    return Asked({ticker: asked.of(ticker) | staged for ticker in tickers}, asked.of_everyone)
 
 
 def plan_job(connection: sqlite3.Connection, job: Job) -> list[Request]:
     """The requests that the job still needs."""
-    from backtestdb.market.sessions import load_calendar  # noqa: PLC0415
-
     return plan_jobs(connection, load_calendar(), [job])

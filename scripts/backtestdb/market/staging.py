@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtestdb.database import connect, look_at_file, transaction
+from backtestdb.database import BUSY_CODES, DAMAGE_CODES, connect, primary_code, transaction
+from backtestdb.errors import BusyError
 from backtestdb.files import remove_database
 from backtestdb.market.asked import EVERY_TICKER, load_ticker_set, save_session_asked
 from backtestdb.market.bars import save_aside, save_bar_columns
@@ -59,26 +60,38 @@ def database_path(connection: sqlite3.Connection) -> Path:
 
 
 def open_staging(path: Path) -> Staging | None:
-    """What an earlier run set aside; None where there is nothing. A file that is no database any more, or one
-    that was never begun, is removed: its sessions are asked for again."""
-    state = look_at_file(path)
-    if state == "missing":
+    """What an earlier run set aside, for this process alone; None where there is nothing. A file that is no
+    database any more, or one that was never begun, is removed: its sessions are asked for again. Raise BusyError
+    while another process has it."""
+    if not path.exists():
         return None
-    if state == "database":
-        connection = connect(path)
-        try:
-            (ticker_set,) = connection.execute("SELECT ticker_set FROM job").fetchone()
-            numbers = connection.execute("SELECT ticker, id FROM tickers").fetchall()
-            return Staging(connection, ticker_set, dict(numbers))
-        except (sqlite3.DatabaseError, TypeError):
-            connection.close()
+    connection = connect_alone(path)
+    try:
+        (ticker_set,) = connection.execute("SELECT ticker_set FROM job").fetchone()
+        numbers = connection.execute("SELECT ticker, id FROM tickers").fetchall()
+        return Staging(connection, ticker_set, dict(numbers))
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        if primary_code(error) in BUSY_CODES:
+            raise BusyError(
+                f"another process fills this database (it holds {path})", next_step="wait for it to end"
+            ) from error
+        if primary_code(error) not in {*DAMAGE_CODES, sqlite3.SQLITE_ERROR}:
+            raise
     remove_database(path)
     return None
 
 
+def connect_alone(path: Path) -> sqlite3.Connection:
+    """Two processes must not fill one staging file: the first one keeps its lock for as long as it is open."""
+    connection = connect(path, create=True, timeout_seconds=1.0)
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    return connection
+
+
 def create_staging(path: Path, ticker_set: int) -> Staging:
     """WAL with synchronous=NORMAL: after a power cut the last sessions may be missing, none is torn."""
-    connection = connect(path, create=True)
+    connection = connect_alone(path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     with transaction(connection):
@@ -194,16 +207,20 @@ def remove_staging(database: Path) -> None:
     remove_database(staging_path(database))
 
 
-def load_staged_dates(connection: sqlite3.Connection, database: Path, tickers: Sequence[str]) -> list[date]:
+def load_staged_dates(connection: sqlite3.Connection, tickers: Sequence[str]) -> list[date]:
     """The sessions that wait in a staging file, if they are kept for all of `tickers`."""
-    staging = open_staging(staging_path(database))
+    staging = open_staging(staging_path(database_path(connection)))
     if staging is None:
         return []
     with closing(staging.connection):
-        is_kept = staging.ticker_set == EVERY_TICKER or set(tickers) <= set(
-            load_ticker_set(connection, staging.ticker_set)
-        )
-        return staging.session_dates() if is_kept else []
+        return staged_for(connection, staging, tickers)
+
+
+def staged_for(connection: sqlite3.Connection, staging: Staging, tickers: Sequence[str]) -> list[date]:
+    is_kept = staging.ticker_set == EVERY_TICKER or set(tickers) <= set(
+        load_ticker_set(connection, staging.ticker_set)
+    )
+    return staging.session_dates() if is_kept else []
 
 
 def count_staged_bars(staging: Staging) -> int:

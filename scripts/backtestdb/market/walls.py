@@ -10,11 +10,14 @@ from backtestdb.market.api import NotInPlanError, NotListedError, VendorFaultErr
 from backtestdb.market.jobs import Job, Source, all_tickers, plan_jobs
 from backtestdb.market.limits import Limits, load_limits, save_limits
 from backtestdb.market.plan import RangeRequest
+from backtestdb.market.staging import Staging
 
 ONE_DAY = timedelta(days=1)
 
 
-def recheck_limits(connection: sqlite3.Connection, source: Source, jobs: Sequence[Job]) -> Limits:
+def recheck_limits(
+    connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], staging: Staging | None
+) -> Limits:
     """What is believed of the plan when a run begins. After an hour the newest session may be there, and one
     request tells whether the plan reaches back further by now, where the jobs would need that."""
     limits = load_limits(connection)
@@ -26,7 +29,7 @@ def recheck_limits(connection: sqlite3.Connection, source: Source, jobs: Sequenc
     last_refused = limits.covered_from - ONE_DAY
     wanted = [
         request
-        for request in plan_jobs(connection, source.calendar, jobs)
+        for request in plan_jobs(connection, source.calendar, jobs, staging)
         if (request.start if isinstance(request, RangeRequest) else request.session_date) <= last_refused
     ]
     if wanted and ask_whether_refused(source, jobs[0].tickers[0], last_refused, last_refused) is False:
