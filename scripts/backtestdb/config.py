@@ -36,6 +36,7 @@ class Settings:
     concurrency: int
     timeout_seconds: float
     watchlist_tickers: tuple[str, ...]
+    us_stock_types: tuple[str, ...]
     port: int
     state_dir: Path
     origins: Mapping[str, str]
@@ -120,6 +121,7 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "POLYGON_CONCURRENCY": ("0", parse_integer(0)),
     "POLYGON_TIMEOUT_SECONDS": ("30", parse_seconds),
     "WATCHLIST_TICKERS": ("", parse_tickers),
+    "US_STOCK_TYPES": ("CS,ADRC,PFD", parse_tickers),
     "PORT": ("3000", parse_integer(1, 65535)),
 }
 SECRETS = {"POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"}
@@ -185,6 +187,7 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_d
         concurrency=values["POLYGON_CONCURRENCY"] or (1 if slow_plan else 8),
         timeout_seconds=values["POLYGON_TIMEOUT_SECONDS"],
         watchlist_tickers=values["WATCHLIST_TICKERS"],
+        us_stock_types=values["US_STOCK_TYPES"],
         port=values["PORT"],
         state_dir=state_dir,
         origins=origins,

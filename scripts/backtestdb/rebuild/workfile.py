@@ -12,6 +12,7 @@ from pathlib import Path
 from backtestdb.copying import copy_pinned
 from backtestdb.database import connect, look_at_file, table_names
 from backtestdb.files import remove_database, rename_durably
+from backtestdb.market.staging import remove_staging
 from backtestdb.rebuild.plan import RebuildPlan, continues, parse_plan
 from backtestdb.schema import ensure_schema
 
@@ -52,6 +53,7 @@ def prepare_work_file(
     if left and continues(left.plan, wanted, end_was_given=end_was_given):
         return left.plan
     remove_database(path)
+    remove_staging(path)
     current = None if fresh else load_record(database)
     if current and current.state == HOLES and continues(current.plan, wanted, end_was_given=end_was_given):
         copy_current(database, path)
