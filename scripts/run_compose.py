@@ -57,6 +57,7 @@ def prepare_folders(settings: Settings) -> None:
 
 def make_variables(settings: Settings) -> dict[str, str]:
     return {
+        "PWD": str(PROJECT_DIR),
         "DATABASE_PATH": str(settings.database_path),
         "DATABASE_DIR": str(settings.database_path.parent),
         "BACKUP_DIR": str(settings.backup_dir),

@@ -57,7 +57,7 @@ def steady_copy(source: Path, copy: Path, *, say: Say, give_up_after_seconds: fl
     if not source.is_file():
         raise DatabaseFileError(f"there is no database at {source}", next_step="check DATABASE_PATH")
     verify_space(copy.parent, 2 * total_bytes(source), f"a private copy of {source}")
-    say(f"the mount of {source} carries no locks: reading from a private copy that is proven first")
+    say(f"SQLite must keep off the mount of {source}: reading from a private copy that is proven first")
     try:
         copy_until_proven(source, copy, time.monotonic() + give_up_after_seconds)
         yield copy
