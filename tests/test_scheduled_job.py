@@ -270,6 +270,7 @@ def test_systemd_units_hold_absolute_paths_and_the_times_of_the_settings(linux: 
     job = linux.job()
     started = re.search(r"^ExecStart=(.*)$", make_service(job), re.MULTILINE)
     assert started
+    assert "100%%/" in started[1]  # a single % begins a specifier
     python, program, option = shlex.split(started[1].replace("%%", "%"))
     assert (Path(python), Path(program), option) == (job.python, job.program, "--once")
     assert re.findall("OnCalendar=(.*)", make_timer(job)) == ["*-*-* 03:20:00", "*-*-* *:20:00"]

@@ -238,10 +238,14 @@ def test_health_tells_stale_backups_and_a_loop_that_hangs(settings: Settings) ->
     )
 
 
-def test_backup_without_its_manifest_does_not_count_as_newest(settings: Settings) -> None:
+@pytest.mark.parametrize("damage", ["no manifest", "cut"])
+def test_backup_that_is_not_verified_does_not_count_as_newest(settings: Settings, damage: str) -> None:
     assert run(settings, "--once").returncode == 0
-    for manifest in settings.backup_dir.glob("backtesting-*.json"):
-        manifest.unlink()
+    (database,) = settings.backup_dir.glob("backtesting-*.db")
+    if damage == "cut":
+        os.truncate(database, 4096)
+    else:
+        database.with_suffix(".json").unlink()
     assert "no verified full backup" in run(settings, "--health").stdout
 
 

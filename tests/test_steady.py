@@ -61,6 +61,33 @@ def test_hundred_snapshots_beside_a_lock_blind_writer_are_not_torn(
     assert count_torn(tmp_path, journal, seed=seed, snapshots=100) == (100, 0)
 
 
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+def test_copy_during_which_a_commit_arrived_does_not_count(
+    tmp_path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would notice: the first copy is sound, and a moment too old for its -wal or its successor."""
+    source, copy = tmp_path / "source.db", tmp_path / "copy.db"
+    make_database(source, journal)
+    writer = sqlite3.connect(source, isolation_level=None)
+    writer.execute("UPDATE one SET n = 1")
+    copied = 0
+    plain_copy = shutil.copyfile
+
+    def copy_and_commit(old: Path, new: Path) -> None:
+        nonlocal copied
+        plain_copy(old, new)
+        copied += 1
+        if copied == 1:
+            writer.execute("UPDATE one SET n = 2")
+
+    monkeypatch.setattr(shutil, "copyfile", copy_and_commit)
+    with steady_copy(source, copy, say=lambda _text: None, give_up_after_seconds=60):
+        assert copied == (2 if journal == "DELETE" else 4)
+        with closing(connect(copy)) as connection:
+            assert connection.execute("SELECT DISTINCT n FROM one").fetchall() == [(2,)]
+    writer.close()
+
+
 def copy_without_proof(source: Path, copy: Path) -> None:
     shutil.copyfile(source, copy)
 
