@@ -108,6 +108,32 @@ backups: $(READY) ## list the backups, newest first
 verify-backups: $(READY) ## read and check every backup again
 	@$(PYTHON) scripts/backup_database.py --verify $(ARGS)
 
+# ── backups without thinking: one of the two, see docs/DATABASE.md
+
+.PHONY: schedule-install
+schedule-install: $(READY) ## let this machine back up by itself: launchd, or a systemd user timer
+	@scripts/install_scheduled_backup.sh install $(ARGS)
+
+.PHONY: schedule-status
+schedule-status: $(READY) ## is it loaded, how did it end, how old is the newest verified backup
+	@scripts/install_scheduled_backup.sh status
+
+.PHONY: schedule-uninstall
+schedule-uninstall: $(READY) ## remove the schedule; the backups stay
+	@scripts/install_scheduled_backup.sh uninstall
+
+.PHONY: sidecar-up
+sidecar-up: $(READY) ## build and start the container that backs up by itself, wait until it is healthy
+	@$(PYTHON) scripts/run_compose.py up --detach --build --wait $(ARGS)
+
+.PHONY: sidecar-logs
+sidecar-logs: $(READY) ## what the container says (ARGS=--follow)
+	@$(PYTHON) scripts/run_compose.py logs $(ARGS)
+
+.PHONY: sidecar-down
+sidecar-down: $(READY) ## stop and remove the container; the backups stay
+	@$(PYTHON) scripts/run_compose.py down $(ARGS)
+
 # ── for developers
 
 .PHONY: test
@@ -119,8 +145,9 @@ test-long: $(READY_TO_TEST) ## run the tests that take minutes: many kills, many
 	@$(VENV)/bin/pytest -n auto -m long --timeout 3600 $(ARGS)
 
 .PHONY: lint
-lint: $(READY_TO_TEST) ## check format, style, types and shell scripts
+lint: $(READY_TO_TEST) ## check format, style, types, shell scripts and the Dockerfile
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@git ls-files '*.sh' .ci/run | xargs -r $(VENV)/bin/shellcheck
+	@$(VENV)/bin/hadolint Dockerfile
