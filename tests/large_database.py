@@ -35,7 +35,9 @@ def make_large_database(path: Path, *, tickers: int, sessions: int, journal: str
         connection.execute("PRAGMA cache_size = -262144")
         ensure_schema(connection)
         connection.execute("BEGIN")
-        connection.execute("INSERT INTO universe (id, name, total_stocks) VALUES (1, 'us-stocks', ?)", (tickers,))
+        connection.execute(
+            "INSERT INTO universe (id, name, total_stocks) VALUES (1, 'us-stocks', ?)", (tickers,)
+        )
         connection.executemany(
             "INSERT INTO universe_stocks (universe_id, ticker) VALUES (1, ?)",
             [(f"T{n:04}",) for n in range(tickers)],
