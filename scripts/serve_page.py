@@ -12,10 +12,10 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from pathlib import Path
 
 from backtestdb.config import load_settings
 from backtestdb.console import DONE, run
+from backtestdb.status.facts import make_user
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         suppress(KeyboardInterrupt),
     ):
         print(f"serving http://{ADDRESS}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
-        serve(settings, listener, Path.home(), os.getuid())
+        serve(settings, make_user(os.environ), listener)
     return DONE
 
 

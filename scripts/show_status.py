@@ -8,11 +8,10 @@ import argparse
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from backtestdb.config import load_settings
 from backtestdb.console import DONE, FAILED, run
-from backtestdb.status.facts import load_facts
+from backtestdb.status.facts import load_facts, make_user
 from backtestdb.status.judgement import judge
 from backtestdb.status.report import facts_as_json, show_facts
 
@@ -23,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="for programs")
     as_json = parser.parse_args(arguments).json
-    facts = load_facts(load_settings(), datetime.now(UTC), home=Path.home(), user_id=os.getuid())
+    facts = load_facts(load_settings(), make_user(os.environ), datetime.now(UTC))
     problems = judge(facts)
     if as_json:
         print(facts_as_json(facts, problems))

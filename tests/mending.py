@@ -7,18 +7,18 @@ import sys
 from pathlib import Path
 
 from backtestdb.config import PROJECT_DIR
-from backtestdb.status.schedule_facts import LABEL
+from backtestdb.status.schedule_facts import LAUNCHD_LABEL, SYSTEMD_UNIT
 from commands import Project
 
-SCHEDULER = '#!/bin/sh\ncase "$*" in *show*) echo success;; esac\n'
+SCHEDULER = '#!/bin/sh\ncase "$*" in *ExecMainStatus*) echo 0;; esac\n'
 
 
 def with_schedule(project: Project) -> Project:
     """A home folder with an installed schedule, and programs on PATH that call it loaded."""
     home, programs = project.folder / "home", project.folder / "bin"
     for path in (
-        home / ".config" / "systemd" / "user" / f"{LABEL}.timer",
-        home / "Library" / "LaunchAgents" / f"{LABEL}.plist",
+        home / ".config" / "systemd" / "user" / f"{SYSTEMD_UNIT}.timer",
+        home / "Library" / "LaunchAgents" / f"{LAUNCHD_LABEL}.plist",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

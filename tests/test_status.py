@@ -16,10 +16,11 @@ from backtestdb.config import load_settings
 from backtestdb.status.backup_facts import BackupFacts, KindFacts
 from backtestdb.status.coverage_facts import UniverseCoverage, load_universe_coverage
 from backtestdb.status.database_facts import DatabaseFacts, Table, count_quickly
+from backtestdb.status.drill_facts import load_drill_facts
 from backtestdb.status.facts import Facts, QuotaFacts, load_facts
 from backtestdb.status.judgement import judge
 from backtestdb.status.reading import read_untouched
-from backtestdb.status.schedule_facts import ScheduleFacts, look_at_container
+from backtestdb.status.schedule_facts import ScheduleFacts, User, look_at_container
 from commands import SCRIPTS, Project
 from large_database import make_large_database
 from mending import list_files, with_schedule
@@ -246,6 +247,39 @@ def test_container_loop_is_loaded_while_it_gives_signs_of_life(tmp_path: Path) -
     assert look_at_container(tmp_path, NOW + timedelta(minutes=4)).loaded
     late = look_at_container(tmp_path, NOW + timedelta(minutes=6))
     assert (late.installed, late.loaded) == (True, False)
+    assert not look_at_container(tmp_path, NOW + timedelta(hours=27)).installed
+    (tmp_path / ".scheduler.json").write_text(json.dumps(pulse | {"last_failure": "the disk is full"}))
+    assert look_at_container(tmp_path, NOW).last_result == "the disk is full"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [("0", (True, "exit code 0", False)), ("1", (True, "exit code 1", True))]
+)
+def test_last_result_of_the_timer_is_shown(
+    tmp_path: Path, answer: str, expected: tuple[bool, str, bool]
+) -> None:
+    project = with_schedule(Project(tmp_path))
+    for name in ("systemctl", "launchctl"):
+        script = tmp_path / "bin" / name
+        script.write_text(
+            f"#!/bin/sh\necho {answer if name == 'systemctl' else f'last exit code = {answer}'}\n"
+        )
+    schedule = json.loads(project.run("show_status.py", "--json").stdout)["schedule"]
+    assert (schedule["loaded"], schedule["last_result"], schedule["failed"]) == expected
+
+
+def test_drills_are_shown_newest_first_and_torn_lines_left_out(tmp_path: Path) -> None:
+    (tmp_path / "drills").mkdir()
+    bad = {"backup": "b.db", "problem": "other rows", "seconds": 2.5}
+    lines = [
+        {"started_at_utc": "2026-11-01T00:00:00Z", "is_good": True, "problem": "", "rehearsals": []},
+        {"started_at_utc": "2026-11-08T00:00:00Z", "is_good": False, "problem": "", "rehearsals": [bad]},
+    ]
+    history = "\n".join(json.dumps(line) for line in lines) + '\n{"started_at'
+    (tmp_path / "drills" / "history.jsonl").write_text(history)
+    newest, oldest = load_drill_facts(tmp_path)
+    assert (newest.passed, newest.seconds, newest.detail) == (False, 2.5, "b.db: other rows")
+    assert oldest.passed
 
 
 def test_a_folder_in_the_place_of_the_database_is_named(tmp_path: Path) -> None:
@@ -261,6 +295,6 @@ def test_facts_can_be_loaded_without_any_file_there(tmp_path: Path) -> None:
     settings = load_settings(
         {"DATABASE_PATH": str(tmp_path / "no.db"), "BACKUP_DIR": str(tmp_path / "b")}, tmp_path
     )
-    facts = load_facts(settings, NOW, home=tmp_path, user_id=os.getuid())
+    facts = load_facts(settings, User(os.getuid(), tmp_path, tmp_path), NOW)
     assert facts.database.state == "missing"
     assert not list(tmp_path.iterdir())

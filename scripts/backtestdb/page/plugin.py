@@ -22,7 +22,9 @@ from backtestdb.page.read_only import restrict
 from backtestdb.status.database_facts import make_absent_facts
 from backtestdb.status.facts import Facts, load_facts
 from backtestdb.status.reading import read_shared
+from backtestdb.status.schedule_facts import User
 
+WAIT_SECONDS = 1.5
 NO_PICTURE = Picture([], {})
 # Datasette's own pages know no dark: turned round, they are.
 DARK_STYLE = (
@@ -36,10 +38,10 @@ class Page:
 
     __name__ = "backtestdb_page"  # Datasette lists its plugins by name
 
-    def __init__(self, settings: Settings, home: Path, user_id: int) -> None:
-        self.settings, self.home, self.user_id = settings, home, user_id
+    def __init__(self, settings: Settings, user: User) -> None:
+        self.settings, self.user = settings, user
         self.drawn: tuple[object, Picture] = (None, NO_PICTURE)
-        self.drawing = asyncio.Lock()
+        self.drawing: asyncio.Task[None] | None = None
 
     @hookimpl
     def register_routes(self) -> list[tuple[str, Callable[..., Any]]]:
@@ -68,10 +70,12 @@ class Page:
     async def show_front(self, datasette: Datasette) -> Response:
         facts = await asyncio.to_thread(self.load_facts)
         name = follow_database(datasette, self.settings.database_path, facts)
-        async with self.drawing:
-            picture = await asyncio.to_thread(self.draw, facts)
+        is_drawn = await self.wait_for_picture(facts)
         catalogue = load_catalogue(self.settings.backup_dir)
-        values = make_front(facts, catalogue, picture, datasette.urls.database(name) if name else "")
+        picture = self.drawn[1] if facts.universes else NO_PICTURE
+        values = {"is_drawn": is_drawn} | make_front(
+            facts, catalogue, picture, datasette.urls.database(name) if name else ""
+        )
         return Response.html(
             await datasette.render_template("front.html", values), headers={"cache-control": "no-store"}
         )
@@ -80,17 +84,26 @@ class Page:
         return Response(DARK_STYLE, content_type="text/css")
 
     def load_facts(self) -> Facts:
-        now = datetime.now(UTC)
-        return load_facts(self.settings, now, home=self.home, user_id=self.user_id, read=read_shared)
+        return load_facts(self.settings, self.user, datetime.now(UTC), read=read_shared)
 
-    def draw(self, facts: Facts) -> Picture:
+    async def wait_for_picture(self, facts: Facts) -> bool:
+        """Whether the picture shows the bars that are there now. Nobody waits longer than WAIT_SECONDS: counting
+        goes on, and the page asks again."""
         if not facts.universes:
-            return NO_PICTURE
+            return True
+        if self.drawing is None or self.drawing.done():
+            self.drawing = asyncio.create_task(asyncio.to_thread(self.draw, facts))
+        await asyncio.wait({self.drawing}, timeout=WAIT_SECONDS)
+        if not self.drawing.done():
+            return False
+        self.drawing.result()
+        return True
+
+    def draw(self, facts: Facts) -> None:
         path = self.settings.database_path
         mark = read_shared(path, mark_market_data)
         if self.drawn[0] != mark:
             self.drawn = (mark, read_shared(path, lambda connection: draw_picture(connection, facts)))
-        return self.drawn[1]
 
     async def answer_universes(self) -> Response:
         return await self.answer(scanner.load_universes)

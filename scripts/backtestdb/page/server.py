@@ -10,6 +10,7 @@ from datasette.plugins import pm
 from backtestdb.config import Settings
 from backtestdb.errors import ProjectError
 from backtestdb.page.plugin import Page, follow_database
+from backtestdb.status.schedule_facts import User
 
 ADDRESS = "127.0.0.1"
 DATASETTE_SETTINGS = {
@@ -37,10 +38,10 @@ def open_port(port: int) -> socket.socket:
     return listener
 
 
-def make_datasette(settings: Settings, home: Path, user_id: int) -> Datasette:
+def make_datasette(settings: Settings, user: User) -> Datasette:
     # With rich installed, Datasette prints every refused query with all local variables.
     pm.get_plugin("datasette.handle_exception").rich = None
-    page = Page(settings, home, user_id)
+    page = Page(settings, user)
     pm.register(page, name="page")
     datasette = Datasette(
         [],
@@ -53,10 +54,10 @@ def make_datasette(settings: Settings, home: Path, user_id: int) -> Datasette:
     return datasette
 
 
-def serve(settings: Settings, listener: socket.socket, home: Path, user_id: int) -> None:
+def serve(settings: Settings, user: User, listener: socket.socket) -> None:
     """Until SIGINT or SIGTERM."""
     config = uvicorn.Config(
-        make_datasette(settings, home, user_id).app(),
+        make_datasette(settings, user).app(),
         log_level="warning",
         access_log=False,
         server_header=False,

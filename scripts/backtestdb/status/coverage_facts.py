@@ -16,7 +16,7 @@ class UniverseCoverage:
     """A universe in one timeframe. Sessions of tickers: expected = stored + known_empty + set_aside + beyond_plan
     + failed; None where no backfill has come to its end and counted them. `sessions`: asked ones.
     `first` and `last`: sessions of the stored bars. `unanswered`: active tickers that the vendor was never
-    asked about with success. `is_stale`: something was asked since the last count."""
+    asked about with success. `is_stale`: something was asked, or a ticker came in, since the last count."""
 
     universe: str
     timeframe: str
@@ -93,7 +93,7 @@ def with_counts(
         return coverage
     *counts, tickers = row
     names = ("start", "end", "sessions", "expected", "stored", "known_empty", "set_aside", "beyond_plan")
-    is_stale = tickers != coverage.tickers or was_interrupted(connection, tables, coverage.timeframe)
+    is_stale = tickers < coverage.tickers or was_interrupted(connection, tables, coverage.timeframe)
     return replace(coverage, **dict(zip((*names, "failed"), counts, strict=True)), is_stale=is_stale)
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-HISTORY_NAME = "drill-history.jsonl"
+HISTORY = Path("drills") / "history.jsonl"
 
 
 @dataclass(frozen=True)
 class DrillFacts:
-    """One drill: when, whether every backup came back whole, and the time to recover in seconds."""
+    """One drill: when, whether every backup came back whole, the seconds to recover the slowest of them, and
+    what was wrong."""
 
     at_utc: datetime
     passed: bool
@@ -18,10 +19,10 @@ class DrillFacts:
     detail: str = ""
 
 
-def load_drills(backup_dir: Path) -> list[DrillFacts]:
-    """The history, the newest first; a line that a killed drill tore is left out."""
+def load_drill_facts(backup_dir: Path) -> list[DrillFacts]:
+    """The newest first; a line that cannot be read is no drill."""
     try:
-        lines = (backup_dir / HISTORY_NAME).read_text().splitlines()
+        lines = (backup_dir / HISTORY).read_text(errors="replace").splitlines()
     except OSError:
         return []
     drills = [drill for line in lines if (drill := parse_drill(line))]
@@ -31,7 +32,16 @@ def load_drills(backup_dir: Path) -> list[DrillFacts]:
 def parse_drill(line: str) -> DrillFacts | None:
     try:
         values = json.loads(line)
-        at = datetime.fromisoformat(values["at_utc"])
-        return DrillFacts(at, bool(values["passed"]), float(values["seconds"]), str(values.get("detail", "")))
+        rehearsals = values["rehearsals"]
+        problems = [
+            values["problem"],
+            *(f"{one['backup']}: {one['problem']}" for one in rehearsals if one["problem"]),
+        ]
+        return DrillFacts(
+            datetime.fromisoformat(values["started_at_utc"]),
+            bool(values["is_good"]),
+            max((float(one["seconds"]) for one in rehearsals), default=0.0),
+            "; ".join(problem for problem in problems if problem),
+        )
     except (ValueError, TypeError, KeyError):
         return None

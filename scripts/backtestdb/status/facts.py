@@ -1,7 +1,9 @@
 """All facts at once: what the table, the JSON and the page are made from."""
 
+import os
 import sqlite3
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,9 +18,9 @@ from backtestdb.status.database_facts import (
     make_absent_facts,
     make_failed_facts,
 )
-from backtestdb.status.drill_facts import DrillFacts, load_drills
+from backtestdb.status.drill_facts import DrillFacts, load_drill_facts
 from backtestdb.status.reading import Reader, read_untouched
-from backtestdb.status.schedule_facts import ScheduleFacts, look_at_schedule
+from backtestdb.status.schedule_facts import ScheduleFacts, User, look_at_schedule
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,7 @@ Contents = tuple[DatabaseFacts, list[UniverseCoverage]]
 
 
 def load_facts(
-    settings: Settings,
-    now: datetime,
-    *,
-    home: Path,
-    user_id: int,
-    read: Reader[Contents] = read_untouched,
+    settings: Settings, user: User, now: datetime, *, read: Reader[Contents] = read_untouched
 ) -> Facts:
     """`read`: how the database is opened; a process with other connections to it uses read_shared."""
     database, universes = load_contents(settings.database_path, settings.origins["DATABASE_PATH"], read)
@@ -61,8 +58,8 @@ def load_facts(
         database,
         universes,
         load_backup_facts(settings.backup_dir, settings.database_path, database.bytes, now),
-        look_at_schedule(sys.platform, home, user_id, settings.backup_dir, now),
-        load_drills(settings.backup_dir),
+        look_at_schedule(sys.platform, user, settings.backup_dir, now),
+        load_drill_facts(settings.backup_dir),
         QuotaFacts(Quota(path, settings.requests_per_minute).used(), settings.requests_per_minute),
     )
 
@@ -79,3 +76,9 @@ def load_contents(path: Path, origin: str, read: Reader[Contents]) -> Contents:
         return read(path, look)
     except sqlite3.Error as error:
         return make_failed_facts(path, origin, error), []
+
+
+def make_user(environment: Mapping[str, str]) -> User:
+    """The one who runs this process."""
+    home = Path.home()
+    return User(os.getuid(), home, Path(environment.get("XDG_CONFIG_HOME") or home / ".config"))
