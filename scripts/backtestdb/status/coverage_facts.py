@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from backtestdb.database import table_names
 
 TIMEFRAMES = ("1day", "5min")
+TICKERS_AT_ONCE = 250
 NEW_YORK = ZoneInfo("America/New_York")
 
 
@@ -59,17 +60,29 @@ def load_universe_coverage(connection: sqlite3.Connection) -> list[UniverseCover
 def load_stored(
     connection: sqlite3.Connection, tables: set[str], universe_id: int, name: str, timeframe: str
 ) -> UniverseCoverage:
-    """Two look-ups in an index for each ticker, whatever the number of bars."""
+    """Two look-ups in an index for each ticker, whatever the number of bars; a few tickers at once, because with
+    a rollback journal nobody can commit while a statement reads."""
     asked = "EXISTS (SELECT 1 FROM _ranges_asked a WHERE a.ticker = s.ticker AND a.timeframe = :timeframe)"
-    tickers, unanswered, first, last = connection.execute(
-        "SELECT count(*), coalesce(sum(NOT answered), 0), min(first), max(last) FROM ("
-        f"SELECT {asked if '_ranges_asked' in tables else '1'} AS answered,"
-        " (SELECT min(timestamp) FROM ohlcv_data WHERE ticker = s.ticker AND timeframe = :timeframe) AS first,"
-        " (SELECT max(timestamp) FROM ohlcv_data WHERE ticker = s.ticker AND timeframe = :timeframe) AS last"
-        " FROM universe_stocks s WHERE universe_id = :universe AND is_active)",
-        {"universe": universe_id, "timeframe": timeframe},
-    ).fetchone()
-    return UniverseCoverage(name, timeframe, tickers, unanswered, session_of(first), session_of(last))
+    statement = (
+        f"SELECT s.id, {asked if '_ranges_asked' in tables else '1'},"
+        " (SELECT min(timestamp) FROM ohlcv_data WHERE ticker = s.ticker AND timeframe = :timeframe),"
+        " (SELECT max(timestamp) FROM ohlcv_data WHERE ticker = s.ticker AND timeframe = :timeframe)"
+        " FROM universe_stocks s WHERE universe_id = :universe AND is_active AND s.id > :after"
+        f" ORDER BY s.id LIMIT {TICKERS_AT_ONCE}"
+    )
+    values = {"universe": universe_id, "timeframe": timeframe, "after": -1}
+    rows: list[tuple[int, int, int | None, int | None]] = []
+    while part := connection.execute(statement, values).fetchall():
+        rows += part
+        values["after"] = part[-1][0]
+    return UniverseCoverage(
+        name,
+        timeframe,
+        tickers=len(rows),
+        unanswered=sum(not answered for _, answered, *_ in rows),
+        first=session_of(min((first for *_, first, _ in rows if first is not None), default=None)),
+        last=session_of(max((last for *_, last in rows if last is not None), default=None)),
+    )
 
 
 def session_of(timestamp_ms: int | None) -> str:
