@@ -7,9 +7,10 @@ from itertools import groupby
 from typing import Any
 
 from backtestdb.backups.catalogue import Backup
-from backtestdb.console import format_bytes, format_duration
+from backtestdb.console import format_bytes
 from backtestdb.page.picture import Day, Month
 from backtestdb.status.coverage_facts import UniverseCoverage
+from backtestdb.status.drill_facts import DrillFacts
 from backtestdb.status.facts import Facts
 from backtestdb.status.judgement import judge
 from backtestdb.status.report import describe_tables, format_age
@@ -149,10 +150,10 @@ def format_day(moment: datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d}"
 
 
-def make_drill_row(now: datetime, drill: Any) -> dict[str, Any]:
+def make_drill_row(now: datetime, drill: DrillFacts) -> dict[str, Any]:
     return {
         "age": format_age(now - drill.at_utc),
         "passed": drill.passed,
-        "seconds": format_duration(drill.seconds),
+        "seconds": f"{drill.seconds:.1f} s",
         "detail": drill.detail,
     }

@@ -113,7 +113,11 @@ def describe_kind(kind: KindFacts) -> list[object]:
 
 
 def format_age(age: timedelta) -> str:
-    return f"{age.days} days" if age >= timedelta(days=2) else format_duration(age.total_seconds())
+    if age >= timedelta(days=2):
+        return f"{age.days} days"
+    if age >= timedelta(days=1):
+        return f"{age // timedelta(hours=1)} h"
+    return format_duration(age.total_seconds())
 
 
 def describe_schedule(facts: Facts) -> str:
