@@ -68,26 +68,13 @@ def describe_tables(tables: Sequence[Table]) -> list[list[object]]:
 
 
 def show_universes(facts: Facts) -> None:
+    """A column for each universe and timeframe: a terminal of 80 columns has room for five."""
+    names = ["tickers", "first", "last", "sessions"]
+    names += ["expected", "stored", "known_empty", "set_aside", "beyond_plan", "failed"]
     print_table(
         "coverage, in sessions of tickers",
-        (
-            *("universe", "bars", "tickers", "first", "last", "sessions", "expected"),
-            *("stored", "known empty", "set aside", "beyond plan", "failed"),
-        ),
-        [
-            [
-                *(
-                    row.universe,
-                    row.timeframe,
-                    row.tickers,
-                    row.first or None,
-                    row.last or None,
-                    row.sessions,
-                ),
-                *(row.expected, row.stored, row.known_empty, row.set_aside, row.beyond_plan, row.failed),
-            ]
-            for row in facts.universes
-        ],
+        ("", *(f"{row.universe} {row.timeframe}" for row in facts.universes)),
+        [[name.replace("_", " "), *(getattr(row, name) for row in facts.universes)] for name in names],
     )
 
 
