@@ -14,7 +14,7 @@ from backtestdb.config import Settings
 from backtestdb.console import confirm, format_bytes, format_duration, print_table, say
 from backtestdb.database import connect, count_foreign_key_violations, look_at_file, verify_integrity
 from backtestdb.errors import ProjectError, VerificationError
-from backtestdb.files import choose_free_names, exclusive_lock, remove_database
+from backtestdb.files import choose_free_names, exclusive_lock, remove_database, verify_space
 from backtestdb.market.backfill import Job, Report, Source, backfill, make_job, plan_job
 from backtestdb.market.plan import Plan, duration_seconds, make_plan
 from backtestdb.market.sessions import load_calendar
@@ -22,7 +22,7 @@ from backtestdb.market.universes import save_universe
 from backtestdb.rebuild.carry_over import describe_old_content, make_carry_over
 from backtestdb.rebuild.plan import RebuildPlan
 from backtestdb.rebuild.workfile import COMPLETE, HOLES, finish_work_file, prepare_work_file, work_path
-from backtestdb.replacement import remove_arriving, replace_database, verify_space_to_replace
+from backtestdb.replacement import remove_arriving, replace_database
 from backtestdb.schema import load_table_classes
 
 REPLACE_TIMEOUT_SECONDS = 120.0
@@ -81,9 +81,7 @@ def rebuild(
                 for label, job in jobs.items()
             }
             show_plan(settings, plan, costs, read_old_content(database, choices))
-            verify_space_to_replace(
-                database, sum(cost.bytes for cost in costs.values()) + old_bytes(database)
-            )
+            verify_space_to_rebuild(database, sum(cost.bytes for cost in costs.values()))
             must_ask = look_at_file(database) not in {"missing", "empty"} and not choices.assume_yes
             if must_ask and not ask(f"Replace {database}? The old file is kept."):
                 remove_unstarted(connection, work_path(database))
@@ -103,8 +101,12 @@ def remove_unstarted(connection: sqlite3.Connection, work: Path) -> None:
         remove_database(work)
 
 
-def old_bytes(database: Path) -> int:
-    return database.stat().st_size if database.is_file() else 0
+def verify_space_to_rebuild(database: Path, bytes_to_come: int) -> None:
+    """The work file still grows, the old file is kept once more, and the journal of the replacement is as
+    large as the larger of the two."""
+    old, work = (path.stat().st_size if path.is_file() else 0 for path in (database, work_path(database)))
+    needed = bytes_to_come + old + max(old, work + bytes_to_come)
+    verify_space(database.parent, needed, f"rebuilding {database}")
 
 
 def make_jobs(connection: sqlite3.Connection, plan: RebuildPlan) -> dict[str, Job]:
