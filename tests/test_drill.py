@@ -34,7 +34,7 @@ from backup_tools import (
 from commands import Project
 from platform_database import make_platform_database as make_used_database
 
-QUICK_SEEDS = range(2 * len(DAMAGES))
+QUICK_SEEDS = range(len(DAMAGES))
 LONG_SEEDS = range(1000, 1100)
 
 

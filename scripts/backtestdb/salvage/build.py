@@ -9,7 +9,14 @@ from pathlib import Path
 from backtestdb.backups.choice import Choice
 from backtestdb.carrying import has_sequences
 from backtestdb.database import connect, table_names, transaction
-from backtestdb.salvage.objects import Schema, SchemaObject, load_backup_schema, load_live_schema, unite
+from backtestdb.salvage.objects import (
+    Schema,
+    SchemaObject,
+    create_objects,
+    load_backup_schema,
+    load_live_schema,
+    unite,
+)
 from backtestdb.salvage.orphans import adopt_orphans
 from backtestdb.salvage.pages import PageFile
 from backtestdb.salvage.records import decode
@@ -19,9 +26,9 @@ from backtestdb.salvage.sources import TableSource, describe_tables, find_source
 from backtestdb.salvage.trees import read_tree
 from backtestdb.salvage.union import (
     TableOutcome,
-    create_objects,
     create_virtual_tables,
     fill_table,
+    keep_together,
     raise_sequences,
 )
 from backtestdb.schema import KEPT_CLASSES, class_of, ensure_schema, latest_version
@@ -29,8 +36,9 @@ from backtestdb.schema import KEPT_CLASSES, class_of, ensure_schema, latest_vers
 
 def build(
     new: Path, file: PageFile, choice: Choice | None, *, first_page_is_lost: bool
-) -> tuple[list[TableOutcome], int]:
-    """Make the database `new`; return what became of each table, and how many pages belong to none."""
+) -> tuple[list[TableOutcome], int, list[str]]:
+    """Make the database `new`; return what became of each table, how many pages belong to none, and the names
+    of objects that could not be created."""
     scan = scan_pages(file, first_page_is_lost=first_page_is_lost)
     live = load_live_schema(file, scan.parentless, first_page_is_lost=first_page_is_lost)
     with opened_backup(choice) as saved:
@@ -42,25 +50,23 @@ def build(
     with closing(connect(new, create=True)) as target:
         prepare(target, file, choice)
         with transaction(target):
-            create_objects(target, tables_and_indexes(schema, sources))
+            not_created = create_objects(target, tables_and_indexes(schema, sources))
             virtual = kept_virtual_tables(schema)
-            outcomes = [
-                fill_table(
-                    target,
-                    file,
-                    source,
-                    claims,
-                    has_backup=choice is not None,
-                    all_or_nothing=any(table.startswith(f"{one.name}_") for one in virtual),
-                )
+            outcomes = {
+                table: fill_table(target, file, source, claims, has_backup=choice is not None)
                 for table, source in sources.items()
-            ]
+            }
+            for one in virtual:
+                group = [source for table, source in sources.items() if table.startswith(f"{one.name}_")]
+                keep_together(target, group, outcomes, has_backup=choice is not None)
             raise_sequences(target, load_sequences(file, schema, target, has_backup=choice is not None))
             create_virtual_tables(target, virtual)
-            create_objects(target, schema.of_kind("view"))
-            create_objects(target, schema.of_kind("trigger"))
+            not_created += create_objects(target, schema.of_kind("view"))
+            present = {*sources, *(view.name for view in schema.of_kind("view"))}
+            triggers = [trigger for trigger in schema.of_kind("trigger") if trigger.table in present]
+            not_created += create_objects(target, triggers)
             target.execute(f"PRAGMA user_version = {version}")
-    return outcomes, strays
+    return list(outcomes.values()), strays, not_created
 
 
 @contextmanager
@@ -97,13 +103,13 @@ def load_version(saved: sqlite3.Connection | None) -> int:
 def find_sources(
     file: PageFile, schema: Schema, parentless: list[int], saved: sqlite3.Connection | None
 ) -> tuple[dict[str, TableSource], int]:
-    described = describe_tables(schema)
+    described, indexes = describe_tables(schema)
     sources = {
         table: find_source(file, one, shape, saved)
         for table, (one, shape) in described.items()
         if class_of(table) in KEPT_CLASSES
     }
-    rivals = [shape for table, (_, shape) in described.items() if table not in sources]
+    rivals = [shape for table, (_, shape) in described.items() if table not in sources] + indexes
     roots = {one.root for one in schema.objects if one.is_live}
     return sources, adopt_orphans(file, parentless, sources, rivals, roots, saved)
 

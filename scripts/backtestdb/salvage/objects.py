@@ -95,3 +95,14 @@ def unite(live: Schema, saved: Iterable[SchemaObject]) -> Schema:
         return live
     known = {one.name.lower() for one in live.objects}
     return Schema(live.objects + [one for one in saved if one.name.lower() not in known], is_complete=False)
+
+
+def create_objects(target: sqlite3.Connection, objects: Iterable[SchemaObject]) -> list[str]:
+    """Return the names of those that could not be created."""
+    failed = []
+    for one in objects:
+        try:
+            target.execute(one.sql)
+        except sqlite3.DatabaseError:
+            failed.append(one.name)
+    return failed

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from backtestdb.salvage.objects import parse_objects
-from backtestdb.salvage.pages import TABLE_KINDS, DamagedError, Page, PageFile, parse_page
-from backtestdb.salvage.rows import Row, make_row, read_records
+from backtestdb.salvage.pages import INDEX_KINDS, DamagedError, Page, PageFile, parse_page
+from backtestdb.salvage.rows import Row, make_row, read_records, read_rows
 from backtestdb.salvage.shapes import Shape, fits
 from backtestdb.salvage.sources import TableSource, count_matches
 from backtestdb.salvage.trees import Gap, Tree, read_tree
@@ -40,12 +40,17 @@ def adopt_orphans(
     for number in parentless:
         if number in taken or parse_objects(file, number):
             continue
-        owner = find_owner(file, number, [shape for shape in shapes if not shape.is_index], saved)
+        is_index = file.page(number)[0] in INDEX_KINDS
+        owner = find_owner(file, number, [shape for shape in shapes if shape.is_index == is_index], saved)
         if owner in sources:
-            found.setdefault(owner, []).append(read_tree(file, number, is_index=False))
+            found.setdefault(owner, []).append(read_tree(file, number, is_index=is_index))
         strays += not owner
     for table, trees in found.items():
-        sources[table].trees += without_overlaps(file, inside(file, trees, sources[table].gaps))
+        source = sources[table]
+        if source.shape.is_index:
+            source.trees += without_shared_keys(file, trees, source.shape)
+        else:
+            source.trees += without_overlaps(file, inside(file, trees, source.gaps))
     return strays
 
 
@@ -79,7 +84,7 @@ def first_leaf(file: PageFile, number: int) -> int:
         return number
     for child in (*(cell.child for cell in page.cells), page.right):
         below = parse_or_none(file, child)
-        if below and below.cells and below.kind in TABLE_KINDS:
+        if below and below.cells and (below.kind in INDEX_KINDS) == (page.kind in INDEX_KINDS):
             return first_leaf(file, child)
     return number
 
@@ -119,3 +124,20 @@ def without_overlaps(file: PageFile, trees: Iterable[Tree]) -> list[Tree]:
         if other[0] <= one[1]:
             clashing |= {first, second}
     return [tree for _, index, tree in ordered if index not in clashing]
+
+
+def without_shared_keys(file: PageFile, trees: Iterable[Tree], shape: Shape) -> list[Tree]:
+    """The same for a table WITHOUT ROWID, whose rows have no numbers to compare but their keys."""
+    places = [[column.name for column in shape.columns].index(name) for name in shape.key]
+    keys = [
+        {
+            repr([row[1][place] for place in places])
+            for row in read_rows(file, tree.pages, shape, Counter())
+            if row
+        }
+        for tree in trees
+    ]
+    seen = Counter(key for tree_keys in keys for key in tree_keys)
+    return [
+        tree for tree, tree_keys in zip(trees, keys, strict=True) if all(seen[key] == 1 for key in tree_keys)
+    ]

@@ -23,16 +23,25 @@ from backtestdb.schema import ensure_schema
 Say = Callable[[str], None]
 
 
+class NothingSalvagedError(DatabaseFileError):
+    """Not one row could be read, and no backup has any."""
+
+
 @dataclass(frozen=True)
 class Salvaged:
     """`path`: an ordinary database with everything irreplaceable and no market data. `backup`: what it was
-    united with. `strays`: pages with rows that could not be told to be of one table."""
+    united with. `strays`: pages with rows of which no table can be told. `not_created`: names of views,
+    triggers and the like that this SQLite refused."""
 
     path: Path
     backup: Backup | None
     tables: list[TableOutcome]
     strays: int
-    first_page_was_lost: bool
+    not_created: list[str]
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.strays and not self.not_created and all(t.is_whole for t in self.tables)
 
 
 def salvage(
@@ -44,7 +53,7 @@ def salvage(
     step: Callable[[str], None] = lambda _name: None,
 ) -> Salvaged:
     """Write `<database>.salvaged-STAMP`; `database` is only read. Raise DatabaseFileError when there is no such
-    file or nothing could be read and no backup is there, BusyError when another program writes to it."""
+    file, NothingSalvagedError when nothing comes out, BusyError when another program writes to it."""
     if not database.is_file() or not database.stat().st_size:
         raise DatabaseFileError(
             f"there is nothing to salvage: {database} is missing or empty",
@@ -58,7 +67,7 @@ def salvage(
         first_page_is_lost = copy_database(database, copy, new, choice)
         step("copied")
         with open_pages(copy) as file:
-            tables, strays = build(new, file, choice, first_page_is_lost=first_page_is_lost)
+            tables, strays, not_created = build(new, file, choice, first_page_is_lost=first_page_is_lost)
         step("built")
         verify_result(new, tables, database)
         (path,) = choose_free_names(
@@ -66,7 +75,7 @@ def salvage(
         )
         rename_durably(new, path)
         step("named")
-    return Salvaged(path, choice.newest if choice else None, tables, strays, first_page_is_lost)
+    return Salvaged(path, choice.newest if choice else None, tables, strays, not_created)
 
 
 @contextmanager
@@ -105,8 +114,8 @@ def copy_database(database: Path, copy: Path, new: Path, choice: Choice | None) 
 
 
 def verify_result(new: Path, tables: list[TableOutcome], database: Path) -> None:
-    if not any(table.from_damaged or table.from_backup for table in tables):
-        raise DatabaseFileError(
+    if not any(table.is_whole or table.from_damaged or table.from_backup for table in tables):
+        raise NothingSalvagedError(
             f"not one row could be read of {database}, and there is no backup", next_step="make restore"
         )
     with closing(connect(new)) as connection:

@@ -1,11 +1,11 @@
-"""One look at every page of the file: which tables' pages nobody points at, and which are free."""
+"""One look at every page of the file: which pages nobody points at, and which are free."""
 
 from dataclasses import dataclass
 
 from backtestdb.salvage.pages import (
-    INDEX_INTERIOR,
-    TABLE_INTERIOR,
-    TABLE_LEAF,
+    INDEX_KINDS,
+    INTERIOR,
+    TABLE_KINDS,
     DamagedError,
     PageFile,
     parse_page,
@@ -14,7 +14,7 @@ from backtestdb.salvage.pages import (
 
 @dataclass(frozen=True)
 class Scan:
-    """`parentless`: sound pages of tables that no other page names and that are not on the list of free pages.
+    """`parentless`: sound pages of tables and indexes that no other page names, and no list of free pages.
     `free_is_known`: the list of free pages is as long as the file's header says, so none of them is free."""
 
     parentless: list[int]
@@ -25,20 +25,26 @@ def scan_pages(file: PageFile, *, first_page_is_lost: bool) -> Scan:
     """A free page keeps what it held when it was in use: rows that were deleted or have moved since."""
     free, trunks = find_free_pages(file)
     children: set[int] = set()
-    tables = []
+    found = []
     for number in range(2, file.count + 1):
         kind = file.data[(number - 1) * file.page_size]
-        if number in free or kind not in {TABLE_INTERIOR, TABLE_LEAF, INDEX_INTERIOR}:
-            continue
-        if kind != TABLE_LEAF:
-            children |= find_children(file, number)
-        if kind != INDEX_INTERIOR:
-            tables.append(number)
+        if number not in free and kind in TABLE_KINDS | INDEX_KINDS:
+            found.append(number)
+            if kind in INTERIOR:
+                children |= find_children(file, number)
     if not first_page_is_lost:
         children |= find_children(file, 1)
     expected = int.from_bytes(file.data[36:40])
     is_known = not first_page_is_lost and expected == len(free) + trunks
-    return Scan([number for number in tables if number not in children], is_known)
+    return Scan([n for n in found if n not in children and is_sound(file, n)], is_known)
+
+
+def is_sound(file: PageFile, number: int) -> bool:
+    try:
+        parse_page(file, number)
+    except DamagedError:
+        return False
+    return True
 
 
 def find_children(file: PageFile, number: int) -> set[int]:

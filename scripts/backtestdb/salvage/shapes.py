@@ -63,6 +63,29 @@ def describe_table(connection: sqlite3.Connection, table: str) -> Shape:
     return Shape(table, columns, alias, names, is_index, tuple(row[1] for row in keys))
 
 
+def describe_indexes(connection: sqlite3.Connection, shape: Shape) -> list[Shape]:
+    """What an entry of each of its indexes looks like: it could pass for a row of a table WITHOUT ROWID."""
+    table = shape.table
+    types = {row[1]: str(row[2]) for row in connection.execute(f"PRAGMA main.table_xinfo({quote(table)})")}
+    shapes = []
+    for _, name, _, origin, _ in connection.execute(f"PRAGMA main.index_list({quote(table)})").fetchall():
+        if shape.is_index and origin == "pk":
+            continue
+        entries = connection.execute(f"PRAGMA main.index_xinfo({quote(name)})").fetchall()
+        columns = tuple(
+            Column(
+                str(column),
+                affinity_of(types.get(column, "INTEGER"), is_strict=False),
+                cid == -1,
+                False,
+                False,
+            )
+            for _, cid, column, *_ in entries
+        )
+        shapes.append(Shape(f"index {name}", columns, None, (), True, ()))
+    return shapes
+
+
 def primary_key_order(connection: sqlite3.Connection, table: str) -> list[int]:
     """A table WITHOUT ROWID stores the columns of its key first."""
     for _, name, _, origin, _ in connection.execute(f"PRAGMA main.index_list({quote(table)})").fetchall():

@@ -6,11 +6,11 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 from backtestdb.database import quote
-from backtestdb.salvage.objects import Schema, SchemaObject
+from backtestdb.salvage.objects import Schema, SchemaObject, create_objects
 from backtestdb.salvage.pages import PageFile
 from backtestdb.salvage.records import Value
 from backtestdb.salvage.rows import Row, read_rows
-from backtestdb.salvage.shapes import Shape, describe_table
+from backtestdb.salvage.shapes import Shape, describe_indexes, describe_table
 from backtestdb.salvage.trees import Gap, Tree, read_tree
 
 COMPARED_ROWS = 200
@@ -37,16 +37,18 @@ class TableSource:
         return sum(len(tree.gaps) for tree in self.trees) or int(not self.trees)
 
 
-def describe_tables(schema: Schema) -> dict[str, tuple[SchemaObject, Shape]]:
-    """Every table that this SQLite can create; virtual ones have no rows of their own."""
-    shapes = {}
+def describe_tables(schema: Schema) -> tuple[dict[str, tuple[SchemaObject, Shape]], list[Shape]]:
+    """Every table that this SQLite can create, and the indexes of all. Virtual tables have no rows."""
+    shapes: dict[str, tuple[SchemaObject, Shape]] = {}
     with closing(sqlite3.connect(":memory:")) as connection:
         for one in schema.of_kind("table"):
             if one.root and not one.name.lower().startswith("sqlite_"):
                 with suppress(sqlite3.OperationalError):
                     connection.execute(one.sql)
                     shapes[one.name] = (one, describe_table(connection, one.name))
-    return shapes
+        create_objects(connection, (one for one in schema.of_kind("index") if one.sql))
+        indexes = [entry for _, shape in shapes.values() for entry in describe_indexes(connection, shape)]
+    return shapes, indexes
 
 
 def find_source(

@@ -3,7 +3,7 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from backtestdb.carrying import allow_schema_writes, has_sequences, rowid_name
@@ -38,11 +38,9 @@ def fill_table(
     claims: Counter[int],
     *,
     has_backup: bool,
-    all_or_nothing: bool,
 ) -> TableOutcome:
     """`target` has the backup attached as `saved` where there is one. A table that could be read to its last
-    row is taken as it is: a row that only the backup has was deleted since. `all_or_nothing`: parts of a
-    full-text index make no sense together with parts of another."""
+    row is taken as it is: a row that only the backup has was deleted since."""
     shape = source.shape
     lost_rows = 0
     taken = 0
@@ -52,12 +50,28 @@ def fill_table(
         else:
             lost_rows += 1
     is_whole = source.is_rooted and not source.lost_pages and not lost_rows
-    if all_or_nothing and not is_whole:
-        target.execute(f"DELETE FROM main.{quote(shape.table)}")
-        taken = 0
     added = add_from_backup(target, shape) if has_backup and not is_whole else 0
     left_out = count_missing(target, shape) if has_backup and not is_whole else 0
     return TableOutcome(shape.table, taken, added, source.lost_pages, lost_rows, left_out, is_whole)
+
+
+def keep_together(
+    target: sqlite3.Connection,
+    group: Sequence[TableSource],
+    outcomes: dict[str, TableOutcome],
+    *,
+    has_backup: bool,
+) -> None:
+    """The tables behind a full-text index: parts of it make no sense together with parts of another. Unless
+    all were read whole, all become what the backup holds."""
+    names = [source.shape.table for source in group]
+    if all(outcomes[name].is_whole for name in names):
+        return
+    for source in group:
+        name = source.shape.table
+        target.execute(f"DELETE FROM main.{quote(name)}")
+        added = add_from_backup(target, source.shape) if has_backup else 0
+        outcomes[name] = replace(outcomes[name], from_damaged=0, from_backup=added, is_whole=False)
 
 
 def insert_row(target: sqlite3.Connection, shape: Shape, rowid: int, values: Sequence[Value]) -> bool:
@@ -114,17 +128,6 @@ def count_missing(target: sqlite3.Connection, shape: Shape) -> int:
         f" WHERE NOT EXISTS (SELECT 1 FROM main.{table} AS there WHERE {same})"
     )
     return int(target.execute(query).fetchone()[0])
-
-
-def create_objects(target: sqlite3.Connection, objects: Iterable[SchemaObject]) -> list[str]:
-    """Return the names of those that could not be created."""
-    failed = []
-    for one in objects:
-        try:
-            target.execute(one.sql)
-        except sqlite3.DatabaseError:
-            failed.append(one.name)
-    return failed
 
 
 def create_virtual_tables(target: sqlite3.Connection, objects: Iterable[SchemaObject]) -> None:
