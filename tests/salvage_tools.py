@@ -24,7 +24,6 @@ BEGIN;
 CREATE TABLE lab_pairs (left_id TEXT, right_id INTEGER, score REAL, note TEXT,
     PRIMARY KEY (right_id, left_id)) WITHOUT ROWID;
 CREATE TABLE lab_blobs (data BLOB, kind, amount NUMERIC DEFAULT 7);
-CREATE TABLE lab_scratch (id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, text TEXT);
 COMMIT;
 """
 
@@ -51,6 +50,7 @@ def live_a_life(folder: Path, *, rows: int = 700, kind: str = "full", journal: s
     make_platform_database(database, rows=60, journal=journal)
     chance = random.Random(7)
     with closing(connect(database)) as connection:
+        connection.execute("PRAGMA secure_delete = OFF")
         connection.executescript(UNKNOWN_TABLES)
         add_market_data(connection, rows * 3)
         add_rows(connection, chance, 0, rows // 3)
@@ -60,8 +60,10 @@ def live_a_life(folder: Path, *, rows: int = 700, kind: str = "full", journal: s
     back_up(settings, kind)
     saved = read_content(database)
     with closing(connect(database)) as connection:
+        connection.execute("PRAGMA secure_delete = OFF")
         add_rows(connection, chance, rows, 2 * rows)
         change_rows(connection, chance)
+        leave_free_pages(connection, chance)
     return Life(settings, read_content(database), saved)
 
 
@@ -105,7 +107,9 @@ def add_rows(connection: sqlite3.Connection, chance: random.Random, first: int, 
 
 
 def leave_free_pages(connection: sqlite3.Connection, chance: random.Random) -> None:
-    """Rows that are gone, but whose pages still hold them: none of them may come back."""
+    """Rows that are gone, but whose pages still hold them: none of them may come back. Debian's SQLite would
+    overwrite them, others do not."""
+    connection.execute("CREATE TABLE lab_scratch (id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, text TEXT)")
     connection.execute("BEGIN")
     for n in range(600):
         connection.execute(

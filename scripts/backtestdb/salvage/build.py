@@ -21,7 +21,7 @@ from backtestdb.salvage.orphans import adopt_orphans
 from backtestdb.salvage.pages import PageFile
 from backtestdb.salvage.records import decode
 from backtestdb.salvage.rows import claim_pages, read_records
-from backtestdb.salvage.scan import scan_pages
+from backtestdb.salvage.scan import Scan, scan_pages
 from backtestdb.salvage.sources import TableSource, describe_tables, find_source
 from backtestdb.salvage.trees import read_tree
 from backtestdb.salvage.union import (
@@ -43,9 +43,11 @@ def build(
     live = load_live_schema(file, scan.parentless, first_page_is_lost=first_page_is_lost)
     with opened_backup(choice) as saved:
         schema = unite(live, load_known_objects(choice, saved))
-        sources, strays = find_sources(file, schema, scan.parentless, saved)
+        sources, strays = find_sources(file, schema, scan, saved)
         version = int.from_bytes(file.data[60:64]) if not first_page_is_lost else load_version(saved)
-    claims = claim_pages(file, [tree for source in sources.values() for tree in source.trees])
+    claims = claim_pages(
+        file, [tree for source in sources.values() for tree in (*source.trees, *source.doubtful)]
+    )
     new.touch(0o600)
     with closing(connect(new, create=True)) as target:
         prepare(target, file, choice)
@@ -101,17 +103,17 @@ def load_version(saved: sqlite3.Connection | None) -> int:
 
 
 def find_sources(
-    file: PageFile, schema: Schema, parentless: list[int], saved: sqlite3.Connection | None
+    file: PageFile, schema: Schema, scan: Scan, saved: sqlite3.Connection | None
 ) -> tuple[dict[str, TableSource], int]:
-    described, indexes = describe_tables(schema)
+    described, entries = describe_tables(schema)
     sources = {
-        table: find_source(file, one, shape, saved)
-        for table, (one, shape) in described.items()
+        table: find_source(file, one, saved)
+        for table, one in described.items()
         if class_of(table) in KEPT_CLASSES
     }
-    rivals = [shape for table, (_, shape) in described.items() if table not in sources] + indexes
+    rivals = [one.shape for table, one in described.items() if table not in sources] + entries
     roots = {one.root for one in schema.objects if one.is_live}
-    return sources, adopt_orphans(file, parentless, sources, rivals, roots, saved)
+    return sources, adopt_orphans(file, scan, sources, rivals, roots, saved)
 
 
 def prepare(target: sqlite3.Connection, file: PageFile, choice: Choice | None) -> None:

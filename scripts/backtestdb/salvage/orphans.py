@@ -12,7 +12,9 @@ from itertools import pairwise
 
 from backtestdb.salvage.objects import parse_objects
 from backtestdb.salvage.pages import INDEX_KINDS, DamagedError, Page, PageFile, parse_page
+from backtestdb.salvage.proofs import load_entries
 from backtestdb.salvage.rows import Row, make_row, read_records, read_rows
+from backtestdb.salvage.scan import Scan
 from backtestdb.salvage.shapes import Shape, fits
 from backtestdb.salvage.sources import TableSource, count_matches
 from backtestdb.salvage.trees import Gap, Tree, read_tree
@@ -20,7 +22,7 @@ from backtestdb.salvage.trees import Gap, Tree, read_tree
 
 def adopt_orphans(
     file: PageFile,
-    parentless: Iterable[int],
+    scan: Scan,
     sources: Mapping[str, TableSource],
     rivals: Iterable[Shape],
     roots: set[int],
@@ -37,21 +39,34 @@ def adopt_orphans(
     shapes = [source.shape for source in sources.values() if source.gaps] + list(rivals)
     found: dict[str, list[Tree]] = {}
     strays = 0
-    for number in parentless:
+    for number in scan.parentless:
         if number in taken or parse_objects(file, number):
             continue
         is_index = file.page(number)[0] in INDEX_KINDS
         owner = find_owner(file, number, [shape for shape in shapes if shape.is_index == is_index], saved)
         if owner in sources:
             found.setdefault(owner, []).append(read_tree(file, number, is_index=is_index))
-        strays += not owner
+        strays += not owner and not is_index
     for table, trees in found.items():
-        source = sources[table]
-        if source.shape.is_index:
-            source.trees += without_shared_keys(file, trees, source.shape)
-        else:
-            source.trees += without_overlaps(file, inside(file, trees, source.gaps))
+        adopt(file, scan, sources[table], trees)
     return strays
+
+
+def adopt(file: PageFile, scan: Scan, source: TableSource, trees: list[Tree]) -> None:
+    """Where pages may have been free, an index has to name their rows. A table without any has no proof: its
+    pages are taken unless there is a sign that free pages are among them."""
+    if source.shape.is_index:
+        kept = without_shared_keys(file, trees, source.shape)
+    else:
+        kept = without_overlaps(file, inside(file, trees, source.gaps))
+    if scan.free_list != "known":
+        source.proofs = [
+            (index, entries) for index in source.indexes if (entries := load_entries(file, index))
+        ]
+    if source.proofs or scan.free_list == "broken":
+        source.doubtful += kept
+    else:
+        source.trees += kept
 
 
 def find_owner(file: PageFile, number: int, shapes: Iterable[Shape], saved: sqlite3.Connection | None) -> str:

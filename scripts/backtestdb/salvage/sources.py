@@ -2,12 +2,15 @@
 
 import sqlite3
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from backtestdb.database import quote
 from backtestdb.salvage.objects import Schema, SchemaObject, create_objects
 from backtestdb.salvage.pages import PageFile
+from backtestdb.salvage.proofs import Index, describe_proofs, is_named
 from backtestdb.salvage.records import Value
 from backtestdb.salvage.rows import Row, read_rows
 from backtestdb.salvage.shapes import Shape, describe_indexes, describe_table
@@ -19,43 +22,60 @@ WHOLE_TREE = Gap(0, None, None, -1)
 
 @dataclass
 class TableSource:
-    """`trees`: from its root, and below pages that are lost. `is_rooted`: the damaged file itself says where
-    the table begins. `gaps`: where pages of it may lie whose parents are lost."""
+    """`trees`: from its root, and below pages that are lost. `doubtful`: pages that may have been free; of
+    their rows those count that one of `proofs` names. `is_rooted`: the damaged file itself says where the
+    table begins. `gaps`: where pages of it may lie whose parents are lost."""
 
     shape: Shape
-    sql: str
     is_rooted: bool
+    indexes: list[Index]
     trees: list[Tree] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
-
-    @property
-    def pages(self) -> list[int]:
-        return [number for tree in self.trees for number in tree.pages]
+    doubtful: list[Tree] = field(default_factory=list)
+    proofs: list[tuple[Index, set[str]]] = field(default_factory=list)
 
     @property
     def lost_pages(self) -> int:
-        return sum(len(tree.gaps) for tree in self.trees) or int(not self.trees)
+        lost = sum(len(tree.gaps) for tree in (*self.trees, *self.doubtful))
+        return lost or int(not self.trees)
 
 
-def describe_tables(schema: Schema) -> tuple[dict[str, tuple[SchemaObject, Shape]], list[Shape]]:
-    """Every table that this SQLite can create, and the indexes of all. Virtual tables have no rows."""
-    shapes: dict[str, tuple[SchemaObject, Shape]] = {}
+def read_source(file: PageFile, source: TableSource, claims: Counter[int]) -> Iterator[Row | None]:
+    """Every row of the table; None for each that is not taken."""
+    yield from read_rows(file, [n for tree in source.trees for n in tree.pages], source.shape, claims)
+    doubtful = [number for tree in source.doubtful for number in tree.pages]
+    for row in read_rows(file, doubtful, source.shape, claims):
+        yield row if row and is_named(row, source.proofs) else None
+
+
+class Described(NamedTuple):
+    one: SchemaObject
+    shape: Shape
+    indexes: list[Index]
+
+
+def describe_tables(schema: Schema) -> tuple[dict[str, Described], list[Shape]]:
+    """Every table that this SQLite can create, and the entries of all indexes. Virtual tables have no rows."""
+    created: list[SchemaObject] = []
     with closing(sqlite3.connect(":memory:")) as connection:
         for one in schema.of_kind("table"):
             if one.root and not one.name.lower().startswith("sqlite_"):
                 with suppress(sqlite3.OperationalError):
                     connection.execute(one.sql)
-                    shapes[one.name] = (one, describe_table(connection, one.name))
+                    created.append(one)
         create_objects(connection, (one for one in schema.of_kind("index") if one.sql))
-        indexes = [entry for _, shape in shapes.values() for entry in describe_indexes(connection, shape)]
-    return shapes, indexes
+        tables = {}
+        for one in created:
+            shape = describe_table(connection, one.name)
+            tables[one.name] = Described(one, shape, describe_proofs(connection, shape, schema.objects))
+        entries = [entry for table in tables.values() for entry in describe_indexes(connection, table.shape)]
+    return tables, entries
 
 
-def find_source(
-    file: PageFile, one: SchemaObject, shape: Shape, saved: sqlite3.Connection | None
-) -> TableSource:
+def find_source(file: PageFile, described: Described, saved: sqlite3.Connection | None) -> TableSource:
     """Follow the root; one that only the backup names is believed when the backup's rows are below it."""
-    source = TableSource(shape, one.sql, is_rooted=one.is_live)
+    one, shape, indexes = described
+    source = TableSource(shape, one.is_live, indexes)
     if one.root > 1:
         tree = read_tree(file, one.root, is_index=shape.is_index)
         if one.is_live or is_tree_of(file, tree, shape, saved):

@@ -11,9 +11,8 @@ from backtestdb.database import column_names, quote, table_names
 from backtestdb.salvage.objects import SchemaObject
 from backtestdb.salvage.pages import PageFile
 from backtestdb.salvage.records import Value
-from backtestdb.salvage.rows import read_rows
 from backtestdb.salvage.shapes import Shape
-from backtestdb.salvage.sources import TableSource
+from backtestdb.salvage.sources import TableSource, read_source
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class TableOutcome:
 
 def fill_table(
     target: sqlite3.Connection,
-    file: PageFile | None,
+    file: PageFile,
     source: TableSource,
     claims: Counter[int],
     *,
@@ -44,7 +43,7 @@ def fill_table(
     shape = source.shape
     lost_rows = 0
     taken = 0
-    for row in read_rows(file, source.pages, shape, claims) if file else ():
+    for row in read_source(file, source, claims):
         if row is not None and insert_row(target, shape, row[0], row[1]):
             taken += 1
         else:
