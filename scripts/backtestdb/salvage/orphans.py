@@ -8,7 +8,7 @@ A page that nobody can claim alone is left alone: a lost row is better than a wr
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from backtestdb.salvage.objects import parse_objects
 from backtestdb.salvage.pages import INDEX_KINDS, DamagedError, Page, PageFile, parse_page
@@ -43,7 +43,8 @@ def adopt_orphans(
         if number in taken or parse_objects(file, number):
             continue
         is_index = file.page(number)[0] in INDEX_KINDS
-        owner = find_owner(file, number, [shape for shape in shapes if shape.is_index == is_index], saved)
+        alike = [shape for shape in shapes if shape.is_index == is_index]
+        owner = find_owner(file, number, alike, sources, saved)
         if owner in sources:
             found.setdefault(owner, []).append(read_tree(file, number, is_index=is_index))
         strays += not owner and not is_index
@@ -69,12 +70,21 @@ def adopt(file: PageFile, scan: Scan, source: TableSource, trees: list[Tree]) ->
         source.trees += kept
 
 
-def find_owner(file: PageFile, number: int, shapes: Iterable[Shape], saved: sqlite3.Connection | None) -> str:
+def find_owner(
+    file: PageFile,
+    number: int,
+    shapes: Iterable[Shape],
+    sources: Mapping[str, TableSource],
+    saved: sqlite3.Connection | None,
+) -> str:
     """The table that alone can own the page and what is below it; empty when there is none."""
-    records = [record for record in read_records(file, [first_leaf(file, number)], Counter()) if record]
-    if not records:
-        return ""
-    fitting = [shape for shape in shapes if all(fits(shape, values) for _, values in records)]
+    stored = (record for record in read_records(file, [first_leaf(file, number)], Counter()) if record)
+    records = list(islice(stored, 1))
+    fitting = [shape for shape in shapes if records and fits(shape, records[0][1])]
+    if not any(shape.table in sources for shape in fitting):
+        return fitting[0].table if fitting else ""  # most pages are market data: one row tells
+    records += stored
+    fitting = [shape for shape in fitting if all(fits(shape, values) for _, values in records)]
     longest = max(len(values) for _, values in records)
     # Rows end early only where an older platform wrote them: a table that they fill is the better match.
     candidates = [shape for shape in fitting if len(shape.columns) == longest] or fitting
