@@ -35,7 +35,7 @@ def load_coverage(
     """How much of `sessions` (not empty, in order) is there for each ticker."""
     asked = load_asked(connection, timeframe)
     stored = load_stored_sessions(connection, timeframe, sessions[0], sessions[-1])
-    aside = load_aside_sessions(connection, timeframe, sessions[0], sessions[-1])
+    aside = load_aside_sessions(connection, timeframe, sessions)
     set_aside = sum(len(aside.get(ticker, ())) for ticker in tickers)
     failed_of = {}
     for ticker in tickers:
@@ -69,17 +69,20 @@ def load_stored_sessions(
 
 
 def load_aside_sessions(
-    connection: sqlite3.Connection, timeframe: str, start: date, end: date
+    connection: sqlite3.Connection, timeframe: str, sessions: Sequence[date]
 ) -> dict[str, set[str]]:
     """Sessions of which a bar was set aside and none is stored, for each ticker."""
     rows = connection.execute(
         "SELECT DISTINCT ticker, session_date FROM _bars_set_aside"
         " WHERE timeframe = ? AND session_date BETWEEN ? AND ?",
-        (timeframe, start.isoformat(), end.isoformat()),
+        (timeframe, sessions[0].isoformat(), sessions[-1].isoformat()),
     )
+    expected = set(sessions)
     aside: dict[str, set[str]] = {}
     for ticker, session_date in rows.fetchall():
-        if count_not_stored(connection, ticker, timeframe, [date.fromisoformat(session_date)]):
+        # A bar of a weekend is set aside too, and is no session that anybody expected.
+        day = date.fromisoformat(session_date)
+        if day in expected and count_not_stored(connection, ticker, timeframe, [day]):
             aside.setdefault(ticker, set()).add(session_date)
     return aside
 

@@ -70,4 +70,4 @@ def end_of_day_ms(session_date: date) -> int:
 
 def sunday_based_weekday(days: pd.DatetimeIndex) -> np.ndarray:
     """0 = Sunday, as the platform counts."""
-    return ((days.dayofweek + 1) % 7).to_numpy()
+    return ((days.day_of_week + 1) % 7).to_numpy()
