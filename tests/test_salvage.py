@@ -23,7 +23,7 @@ from backtestdb.salvage.shapes import describe_table
 from backtestdb.salvage.trees import read_tree
 from backup_tools import DAMAGES, KillAtStep, back_up, damage, run_in_child
 from commands import Project
-from contents import find_damage
+from contents import find_damage, query_all
 from salvage_tools import (
     LATER,
     PAGE,
@@ -102,6 +102,11 @@ def test_salvage_of_tables_that_are_whole_is_exact(life: Life) -> None:
     salvaged = salvage_life(life)
     assert salvaged.is_complete
     assert read_content(salvaged.path) == life.live
+    kept = "tbl_name IN ('strategies', 'lab_notes', 'lab_pairs', 'noted') ORDER BY type, name"
+    objects = f"SELECT type, name, sql FROM sqlite_schema WHERE {kept}"
+    assert query_all(salvaged.path, objects) == query_all(life.settings.database_path, objects)
+    sequences = "SELECT name, seq FROM sqlite_sequence WHERE name = 'lab_notes'"
+    assert query_all(salvaged.path, sequences) == query_all(life.settings.database_path, sequences)
 
 
 @pytest.mark.parametrize("table", ["trading_agents", "strategies", "lab_notes", "lab_pairs", "lab_blobs"])

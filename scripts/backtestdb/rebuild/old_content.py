@@ -85,5 +85,5 @@ def carry_salvaged(settings: Settings, work: Path, now_local: datetime) -> tuple
     and what could not be read."""
     with salvaged_content(settings, now_local) as salvaged:
         if not salvaged:
-            return {}, ["nothing could be salvaged of the old database, and no backup was there"]
+            return {}, []  # said already; there is no sign that the file ever held rows
         return carry_from(salvaged.path, work), [] if salvaged.is_complete else describe_losses(salvaged)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from backtestdb.backups.catalogue import Backup
 from backtestdb.backups.choice import Choice
 from backtestdb.carrying import has_sequences
 from backtestdb.database import connect, table_names, transaction
@@ -71,12 +72,20 @@ def build(
     return list(outcomes.values()), strays, not_created
 
 
+def newest_of(choice: Choice) -> Backup:
+    """The backup that holds the newest rows; a choice is never empty."""
+    backup = choice.small or choice.full
+    if backup is None:
+        raise ValueError("a choice without a backup")
+    return backup
+
+
 @contextmanager
 def opened_backup(choice: Choice | None) -> Iterator[sqlite3.Connection | None]:
     if choice is None:
         yield None
         return
-    with closing(connect(choice.newest.path, read_only=True)) as saved:
+    with closing(connect(newest_of(choice).path, read_only=True)) as saved:
         saved.text_factory = bytearray
         yield saved
 
@@ -122,7 +131,7 @@ def prepare(target: sqlite3.Connection, file: PageFile, choice: Choice | None) -
     target.execute(f"PRAGMA encoding = '{file.encoding.replace('-16-', '-16')}'")
     target.execute("PRAGMA synchronous = OFF")
     if choice:
-        target.execute("ATTACH ? AS saved", (str(choice.newest.path),))
+        target.execute("ATTACH ? AS saved", (str(newest_of(choice).path),))
 
 
 def tables_and_indexes(schema: Schema, sources: dict[str, TableSource]) -> list[SchemaObject]:

@@ -14,7 +14,7 @@ from backtestdb.backups.choice import Choice, choose_backup
 from backtestdb.database import connect, verify_integrity
 from backtestdb.errors import DatabaseFileError, VerificationError
 from backtestdb.files import choose_free_names, exclusive_lock, remove_database, rename_durably
-from backtestdb.salvage.build import build
+from backtestdb.salvage.build import build, newest_of
 from backtestdb.salvage.pages import open_pages
 from backtestdb.salvage.private_copy import make_private_copy
 from backtestdb.salvage.union import TableOutcome
@@ -75,7 +75,7 @@ def salvage(
         )
         rename_durably(new, path)
         step("named")
-    return Salvaged(path, choice.newest if choice else None, tables, strays, not_created)
+    return Salvaged(path, newest_of(choice) if choice else None, tables, strays, not_created)
 
 
 @contextmanager
@@ -99,12 +99,12 @@ def choose_newest(backup_dir: Path, database: Path, say: Say) -> Choice | None:
 
 
 def describe(choice: Choice | None) -> str:
-    return choice.newest.path.name if choice else "no backup, because none is there"
+    return newest_of(choice).path.name if choice else "no backup, because none is there"
 
 
 def copy_database(database: Path, copy: Path, new: Path, choice: Choice | None) -> bool:
     """The template for a lost header is a backup, or without one a new database."""
-    template = (choice.full or choice.newest).path if choice else new
+    template = (choice.full or newest_of(choice)).path if choice else new
     if not choice:
         with closing(connect(new, create=True)) as connection:
             ensure_schema(connection)
