@@ -157,6 +157,14 @@ status: $(READY) ## the database, its coverage, the backups, the schedule; exit 
 doctor: $(READY) ## what is wrong around the database: settings, disks, versions (ARGS=--online asks the vendor)
 	@$(PYTHON) scripts/check_environment.py $(ARGS)
 
+.PHONY: drill
+drill: $(READY) ## rehearse the restore: the newest backup of each kind, checked row for row, timed
+	@$(PYTHON) scripts/run_drill.py $(ARGS)
+
+.PHONY: salvage
+salvage: $(READY) ## read what is left of a damaged database and unite it with the newest good backup
+	@$(PYTHON) scripts/salvage_database.py $(ARGS)
+
 .PHONY: serve
 serve: $(READY_TO_SERVE) ## a page on this machine with how it stands, read-only (PORT in .env)
 	@$(PYTHON) scripts/serve_page.py $(ARGS)
