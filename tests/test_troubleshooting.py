@@ -150,16 +150,23 @@ def test_no_new_backups_for_27_hours_is_mended_by_make_backup(tmp_path: Path) ->
     assert ask_status(project) == {}
 
 
-def test_malformed_disk_image_deep_in_the_file_is_named_by_doctor_and_mended(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("index", "column"), [("idx_daily_metrics_date", "date"), ("idx_daily_metrics_volume_ratio", "ticker")]
+)
+def test_malformed_disk_image_deep_in_the_file_is_named_by_doctor_and_mended(
+    tmp_path: Path, index: str, column: str
+) -> None:
+    """Status counts with the help of the first index and meets the damage; the second only doctor reads."""
     project = make_project(tmp_path)
-    (root,) = query_all(
-        project.database, "SELECT rootpage FROM sqlite_schema WHERE name = 'idx_daily_metrics_date'"
-    )
+    (root,) = query_all(project.database, "SELECT rootpage FROM sqlite_schema WHERE name = ?", index)
     with project.database.open("r+b") as file:
         file.seek((root[0] - 1) * 4096)
         file.write(bytes(4096))
     with pytest.raises(sqlite3.DatabaseError, match="database disk image is malformed"):
-        query_all(project.database, "SELECT count(*) FROM daily_metrics INDEXED BY idx_daily_metrics_date")
+        query_all(
+            project.database, f"SELECT close FROM daily_metrics INDEXED BY {index} WHERE {column} >= ''"
+        )
+    assert (ask_status(project) == {}) is (column == "ticker")
     what, command = ask_doctor(project)["database"]
     assert "is damaged" in what
     assert command == "make restore-from-backup"
