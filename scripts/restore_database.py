@@ -47,15 +47,23 @@ def make_parser() -> argparse.ArgumentParser:
         help="newest that verifies, or PATH",
     )
     add("--tech-only", action="store_true", help="tech sector, 1 year, a month of 5-minute bars (default)")
+    add("--full-us-stocks", action="store_true", help="all US stocks, 5 years daily")
     add("--russell2000", metavar="FILE", type=existing_file, help="the tickers of FILE, 5 years daily")
     add("--skip-backfill", action="store_true", help="the schema only; sends no request")
     parser.add_argument(
         "--end", type=parse_date, help="last session, YYYY-MM-DD; default: the last completed"
     )
-    parser.add_argument(
+    carried = parser.add_mutually_exclusive_group()
+    carried.add_argument(
         "--discard-irreplaceable",
         action="store_true",
         help="do not carry over agents, trades, collections from the old file (it is kept)",
+    )
+    carried.add_argument(
+        "--carry-over-from",
+        metavar="FILE",
+        type=existing_file,
+        help="carry them over from FILE, such as make salvage made, instead of the old file",
     )
     parser.add_argument("--yes", action="store_true", help="replace without asking")
     return parser

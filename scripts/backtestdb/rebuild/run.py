@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+from backtestdb.backups.restore import lock_if_possible
 from backtestdb.config import Settings
 from backtestdb.console import confirm, format_bytes, format_duration, print_table, say
 from backtestdb.database import connect, count_foreign_key_violations, look_at_file, verify_integrity
@@ -18,12 +19,15 @@ from backtestdb.files import choose_free_names, exclusive_lock, remove_database,
 from backtestdb.market.backfill import Job, Report, Source, backfill, make_job, plan_job
 from backtestdb.market.plan import Plan, duration_seconds, make_plan
 from backtestdb.market.sessions import load_calendar
-from backtestdb.market.universes import save_universe
-from backtestdb.rebuild.carry_over import describe_old_content, make_carry_over
+from backtestdb.market.staging import staging_path
+from backtestdb.market.universes import load_members, load_tickers, save_universe
+from backtestdb.market.us_stocks import REQUESTS_AT_MOST, TICKERS_ABOUT, update_us_stocks
+from backtestdb.rebuild.carry_over import make_carry_over
+from backtestdb.rebuild.old_content import OldContent, carry_from, carry_salvaged, read_old_content
 from backtestdb.rebuild.plan import RebuildPlan
 from backtestdb.rebuild.workfile import COMPLETE, HOLES, finish_work_file, prepare_work_file, work_path
 from backtestdb.replacement import remove_arriving, replace_database
-from backtestdb.schema import load_table_classes
+from backtestdb.schema import ensure_schema, load_table_classes
 
 REPLACE_TIMEOUT_SECONDS = 120.0
 
@@ -39,17 +43,19 @@ class Choices:
     end_was_given: bool
     discard_irreplaceable: bool
     assume_yes: bool
+    carry_over_from: Path | None = None
 
 
 @dataclass(frozen=True)
 class Rebuilt:
     """What came of it. `kept_as` is None where there was no old database; `kept_is_sound` is False when the
-    kept file is as damaged as the old one was."""
+    kept file is as damaged as the old one was. `losses`: sentences about what of it could not be salvaged."""
 
     reports: list[tuple[str, Report]]
     carried: Mapping[str, int]
     kept_as: Path | None
     kept_is_sound: bool
+    losses: list[str]
 
 
 def rebuild(
@@ -75,28 +81,36 @@ def rebuild(
             now_utc=now_local,
         )
         with closing(connect(work_path(database))) as connection:
-            jobs = make_jobs(connection, plan)
-            costs = {
-                label: make_plan(plan_job(connection, job), job.fetched_sessions)
-                for label, job in jobs.items()
-            }
-            show_plan(settings, plan, costs, read_old_content(database, choices))
+            prepare_to_fill(connection)
+            costs = plan_costs(connection, plan)
+            old = load_old_content(settings, choices, now_local)
+            show_plan(settings, plan, costs, old.rows)
             verify_space_to_rebuild(database, sum(cost.bytes for cost in costs.values()))
             must_ask = look_at_file(database) not in {"missing", "empty"} and not choices.assume_yes
             if must_ask and not ask(f"Replace {database}? The old file is kept."):
                 remove_unstarted(connection, work_path(database))
                 return None
-            reports = run_jobs(connection, source, plan, jobs)
+            reports = run_jobs(connection, source, plan, settings)
             verify_new_content(connection)
             finish_work_file(
                 connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
             )
-        return put_in_place(database, choices, reports, now_local)
+        with lock_if_possible(settings.backup_dir):  # a restore from a backup replaces the same file
+            return put_in_place(settings, choices, old, reports, now_local)
+
+
+def prepare_to_fill(connection: sqlite3.Connection) -> None:
+    """A larger cache keeps the pages that are still being filled; without a flush at each commit a power cut may
+    cost the newest answers, never the file. A kill may have left indexes to be made (`deferred_indexes`)."""
+    connection.execute("PRAGMA cache_size = -131072")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    ensure_schema(connection)
 
 
 def remove_unstarted(connection: sqlite3.Connection, work: Path) -> None:
     """A work file without a single answer in it holds nothing that a later run could continue."""
-    if not connection.execute("SELECT count(*) FROM _ranges_asked").fetchone()[0]:
+    asked = "SELECT EXISTS (SELECT 1 FROM _ranges_asked) OR EXISTS (SELECT 1 FROM _sessions_asked)"
+    if not connection.execute(asked).fetchone()[0] and not staging_path(work).exists():
         connection.close()
         remove_database(work)
 
@@ -109,39 +123,55 @@ def verify_space_to_rebuild(database: Path, bytes_to_come: int) -> None:
     verify_space(database.parent, needed, f"rebuilding {database}")
 
 
-def make_jobs(connection: sqlite3.Connection, plan: RebuildPlan) -> dict[str, Job]:
-    """The universe first, since the jobs are about its tickers; none for the schema alone."""
-    if not plan.universe:
-        return {}
-    save_universe(connection, plan.universe, plan.tickers)
+def must_ask_for_tickers(connection: sqlite3.Connection, plan: RebuildPlan) -> bool:
+    """Whether the vendor has still to say which tickers the universe has."""
+    return bool(plan.universe) and not plan.tickers and not load_tickers(connection, plan.universe)
+
+
+def plan_costs(connection: sqlite3.Connection, plan: RebuildPlan) -> dict[str, Plan]:
+    """What each step with requests will cost; about, where the tickers are still unknown."""
+    if must_ask_for_tickers(connection, plan):
+        unknown = [f"#{number}" for number in range(TICKERS_ABOUT)]
+        jobs = make_jobs(plan, unknown)
+        lists = {"list of tickers": Plan(REQUESTS_AT_MOST, 0, 0)}
+    else:
+        save_planned_universe(connection, plan)
+        jobs, lists = make_jobs(plan, members_of(connection, plan)), {}
+    return lists | {
+        label: make_plan(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()
+    }
+
+
+def save_planned_universe(connection: sqlite3.Connection, plan: RebuildPlan) -> None:
+    if plan.universe and plan.tickers:
+        save_universe(connection, plan.universe, plan.tickers)
+
+
+def members_of(connection: sqlite3.Connection, plan: RebuildPlan) -> list[str]:
+    return load_members(connection, plan.universe) if plan.universe else []
+
+
+def make_jobs(plan: RebuildPlan, tickers: list[str]) -> dict[str, Job]:
+    """None for the schema alone."""
     starts = {"daily bars": ("1day", plan.daily_start), "5-minute bars": ("5min", plan.intraday_start)}
     return {
         label: make_job(
-            load_calendar(), timeframe, plan.tickers, date.fromisoformat(start), date.fromisoformat(plan.end)
+            load_calendar(),
+            timeframe,
+            tickers,
+            date.fromisoformat(start),
+            date.fromisoformat(plan.end),
+            universe=plan.universe,
         )
         for label, (timeframe, start) in starts.items()
         if start
     }
 
 
-def read_old_content(database: Path, choices: Choices) -> dict[str, int]:
-    """Rows per table that will be carried over. Raise VerificationError when the old database is damaged but
-    still readable in parts: what is in it is not given up silently."""
-    state = look_at_file(database)
-    if state == "damaged":
-        say(
-            f"{database} is not a database any more: it will be kept aside, nothing can be carried over from it"
-        )
-    if state != "database" or choices.discard_irreplaceable:
-        return {}
-    try:
-        with closing(connect(database)) as connection:
-            return describe_old_content(connection)
-    except VerificationError as error:
-        raise VerificationError(
-            f"the old database {database} is damaged, so its irreplaceable tables cannot be carried over ({error})",
-            next_step="make restore-from-backup; without them: --discard-irreplaceable (the old file is kept)",
-        ) from error
+def load_old_content(settings: Settings, choices: Choices, now_local: datetime) -> OldContent:
+    if choices.discard_irreplaceable:
+        return OldContent({}, is_damaged=False)
+    return read_old_content(settings, choices.carry_over_from, now_local)
 
 
 def show_plan(
@@ -151,7 +181,8 @@ def show_plan(
     tables = sum(1 for name in load_table_classes().values() if name != "bookkeeping")
     rows: list[list[object]] = [["schema", f"{tables} tables", 0, "0 B", "0 s"]]
     if plan.universe:
-        rows.append(["universe", f"{plan.universe}: {len(plan.tickers)} tickers", 0, "0 B", "0 s"])
+        tickers = f"{len(plan.tickers)} tickers" if plan.tickers else "as the vendor lists them"
+        rows.append(["universe", f"{plan.universe}: {tickers}", 0, "0 B", "0 s"])
     for label, cost in costs.items():
         start = plan.daily_start if label == "daily bars" else plan.intraday_start
         duration = format_duration(duration_seconds(cost.requests, settings.requests_per_minute))
@@ -167,12 +198,17 @@ def show_plan(
 
 
 def run_jobs(
-    connection: sqlite3.Connection, source: Source | None, plan: RebuildPlan, jobs: Mapping[str, Job]
+    connection: sqlite3.Connection, source: Source | None, plan: RebuildPlan, settings: Settings
 ) -> list[tuple[str, Report]]:
-    reports = []
-    for label, job in jobs.items():
-        if source is None:
-            raise ValueError("a plan with bars needs a source")
+    reports: list[tuple[str, Report]] = []
+    if not plan.universe:
+        return reports
+    if source is None:
+        raise ValueError("a plan with bars needs a source")
+    if must_ask_for_tickers(connection, plan):
+        since = date.fromisoformat(plan.daily_start)
+        update_us_stocks(connection, source.client, settings.us_stock_types, since)
+    for label, job in make_jobs(plan, members_of(connection, plan)).items():
         report = backfill(connection, source, job, f"{plan.universe}: {label}")
         if not report.coverage.stored:
             raise NothingFetchedError(
@@ -199,20 +235,30 @@ def verify_new_content(connection: sqlite3.Connection) -> None:
 
 
 def put_in_place(
-    database: Path, choices: Choices, reports: list[tuple[str, Report]], now_local: datetime
+    settings: Settings,
+    choices: Choices,
+    old: OldContent,
+    reports: list[tuple[str, Report]],
+    now_local: datetime,
 ) -> Rebuilt:
+    database = settings.database_path
     state = look_at_file(database)
     (kept_as,) = choose_free_names(
         lambda stamp: [database.with_name(f"{database.name}.backup-{stamp}")], now_local
     )
     carried: dict[str, int] = {}
-    carry_over = None if choices.discard_irreplaceable else make_carry_over(carried)
+    losses: list[str] = []
+    if choices.carry_over_from:
+        carried = carry_from(choices.carry_over_from, work_path(database))
+    elif old.is_damaged:
+        carried, losses = carry_salvaged(settings, work_path(database), now_local)
+    must_carry = not (choices.discard_irreplaceable or choices.carry_over_from or old.is_damaged)
     sound = replace_database(
         database,
         work_path(database),
         kept_as,
-        carry_over=carry_over,
+        carry_over=make_carry_over(carried) if must_carry else None,
         timeout_seconds=REPLACE_TIMEOUT_SECONDS,
     )
     remove_database(work_path(database))
-    return Rebuilt(reports, carried, None if state == "missing" else kept_as, sound)
+    return Rebuilt(reports, carried, None if state == "missing" else kept_as, sound, losses)
