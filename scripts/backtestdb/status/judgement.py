@@ -48,6 +48,9 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
     elif database.state == "damaged":
         what = f"the database {path} is damaged: {database.detail}"
         yield Problem("damaged_database", what, way_back)
+    elif database.state == "interrupted":
+        what = f"a program was killed in the middle of a transaction on {path}: the next one takes that back"
+        yield Problem("interrupted_transaction", what, "make backup")
     elif database.state == "unreadable":
         what = f"the database {path} cannot be read: {database.detail}"
         yield Problem("unreadable_database", what, "make doctor")
