@@ -2,35 +2,76 @@
 """Create a universe, or bring one up to date: new tickers in, missing ones inactive."""
 
 import argparse
+import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import UTC, date, datetime
 
-from backtestdb.arguments import existing_file, parse_ticker_list
-from backtestdb.config import load_settings
+from backtestdb.arguments import existing_file, parse_positive, parse_ticker_list
+from backtestdb.config import Settings, load_settings
 from backtestdb.console import DONE, run
 from backtestdb.database import connect
+from backtestdb.market.api import MarketData
 from backtestdb.market.commands import name_some
-from backtestdb.market.universes import choose_tickers, save_universe
+from backtestdb.market.sessions import years_before
+from backtestdb.market.universes import (
+    US_STOCKS,
+    UniverseChange,
+    choose_tickers,
+    match_tickers,
+    save_universe,
+)
+from backtestdb.market.us_stocks import load_listed, update_us_stocks
 from backtestdb.schema import ensure_schema
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--universe", required=True, help="its name: tech_sector, russell2000, or your own")
-    parser.add_argument("--tickers", type=parse_ticker_list, default=[], help="A,B,C")
-    parser.add_argument(
-        "--from-file", type=existing_file, help="one ticker a line, or a CSV with a column ticker or symbol"
-    )
-    chosen = parser.parse_args(arguments)
+    chosen = make_parser().parse_args(arguments)
     settings = load_settings()
-    tickers = choose_tickers(chosen.universe, chosen.tickers, chosen.from_file, settings.watchlist_tickers)
     with closing(connect(settings.database_path)) as connection:
         ensure_schema(connection, ["recoverable", "bookkeeping"])
-        change = save_universe(connection, chosen.universe, tickers)
+        if chosen.universe == US_STOCKS and not (chosen.tickers or chosen.from_file):
+            since = years_before(datetime.now(UTC).date(), chosen.years)
+            change = create_us_stocks(connection, settings, since)
+        else:
+            change = create_named(connection, settings, chosen)
     print(f"{chosen.universe}: {change.total} tickers, {len(change.added)} new, {len(change.left)} left")
     if change.left:
         print(f"inactive now: {name_some(change.left)}")
     return DONE
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--universe", required=True, help="tech_sector, us-stocks, russell2000, or a name of your own"
+    )
+    parser.add_argument("--tickers", type=parse_ticker_list, default=[], help="A,B,C")
+    parser.add_argument(
+        "--from-file",
+        type=existing_file,
+        help="one ticker a line, a CSV with a column ticker or symbol, or a fund's holdings",
+    )
+    parser.add_argument(
+        "--years", type=parse_positive, default=5, help="us-stocks: with those delisted within (5)"
+    )
+    return parser
+
+
+def create_us_stocks(connection: sqlite3.Connection, settings: Settings, since: date) -> UniverseChange:
+    return update_us_stocks(connection, MarketData(settings), settings.us_stock_types, since)
+
+
+def create_named(
+    connection: sqlite3.Connection, settings: Settings, chosen: argparse.Namespace
+) -> UniverseChange:
+    tickers = choose_tickers(chosen.universe, chosen.tickers, chosen.from_file, settings.watchlist_tickers)
+    listed = load_listed(connection)
+    if listed and chosen.from_file:
+        tickers, unknown = match_tickers(tickers, listed)
+        if unknown:
+            print(f"not in the vendor's list of us-stocks: {', '.join(unknown)}")
+    return save_universe(connection, chosen.universe, tickers)
 
 
 if __name__ == "__main__":

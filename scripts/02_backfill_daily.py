@@ -15,6 +15,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_range_arguments(parser)
     parser.add_argument("--years", type=parse_positive, default=1, help="years up to --end (1)")
+    parser.add_argument(
+        "--all-tickers",
+        action="store_true",
+        help="store the bars of every ticker in answers about the whole market, not only the universe's",
+    )
     return run_backfill(load_settings(), "1day", parser.parse_args(arguments), datetime.now(UTC))
 
 

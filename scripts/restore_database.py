@@ -47,6 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="newest that verifies, or PATH",
     )
     add("--tech-only", action="store_true", help="tech sector, 1 year, a month of 5-minute bars (default)")
+    add("--full-us-stocks", action="store_true", help="all US stocks, 5 years daily")
     add("--russell2000", metavar="FILE", type=existing_file, help="the tickers of FILE, 5 years daily")
     add("--skip-backfill", action="store_true", help="the schema only; sends no request")
     parser.add_argument(

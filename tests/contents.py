@@ -11,6 +11,8 @@ MARKET = {
     "universe": "name, description, total_stocks",
     "universe_stocks": "universe_id, ticker, is_active",
     "_ranges_asked": "ticker, timeframe, start_date, end_date, first_date, last_date, bars",
+    "_sessions_asked": "session_date, ticker_set, received, stored, dropped, set_aside, metrics_due",
+    "_bars_set_aside": "ticker, timeframe, timestamp, reason, bar",
 }
 
 

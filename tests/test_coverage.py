@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtestdb.database import transaction
-from backtestdb.market.asked import count_asked_sessions, load_asked, save_asked
+from backtestdb.market.asked import load_asked, save_asked
 from backtestdb.market.coverage import Coverage, load_coverage
 from backtestdb.market.plan import RangeRequest
 from backtestdb.market.sessions import midnight_ms
@@ -178,10 +178,11 @@ def test_record_of_an_answer_keeps_first_and_last_bar_and_is_replaced_by_the_nex
     save_asked(connection, request, ["2012-10-23", "2012-10-24"], NOW)
     rows: list[Any] = connection.execute("SELECT * FROM _ranges_asked").fetchall()
     assert rows == [("NA", "1day", "2012-10-22", "2012-11-09", "2012-10-23", "2012-10-24", 2, NOW)]
-    assert load_asked(connection, "1day") == {"NA": [(SESSIONS[0], SESSIONS[-1])]}
-    assert load_asked(connection, "5min") == {}
+    assert load_asked(connection, "1day", SESSIONS).of("NA") == (1 << len(SESSIONS)) - 1
+    assert load_asked(connection, "5min", SESSIONS).of("NA") == 0
 
 
-def test_asked_sessions_are_counted_once_where_ranges_overlap() -> None:
-    ranges = [(SESSIONS[0], SESSIONS[3]), (SESSIONS[2], SESSIONS[5])]
-    assert count_asked_sessions(SESSIONS, ranges) == 6
+def test_asked_sessions_are_counted_once_where_ranges_overlap(connection: sqlite3.Connection) -> None:
+    for first, last in ((SESSIONS[0], SESSIONS[3]), (SESSIONS[2], SESSIONS[5])):
+        save_asked(connection, RangeRequest("A", "1day", first, last), [], NOW)
+    assert load_asked(connection, "1day", SESSIONS).of("A").bit_count() == 6

@@ -15,7 +15,14 @@ MAKEFILE = (PROJECT_DIR / "Makefile").read_text()
 TARGETS = re.findall(r"^\.PHONY: ([a-z0-9-]+)$", MAKEFILE, re.MULTILINE)
 SCRIPTS = sorted((PROJECT_DIR / "scripts").glob("*.py"))
 PACKAGE = PROJECT_DIR / "scripts" / "backtestdb"
-ROOMS = {"market", "backups", "salvage", "rebuild"}
+ROOMS = {"market", "backups", "salvage", "rebuild", "status", "doctor", "page"}
+ABOVE = {
+    "salvage": {"backups", "salvage"},
+    "rebuild": {"market", "backups", "salvage", "rebuild"},
+    "status": {"market", "backups", "status"},
+}
+ABOVE |= {"doctor": ABOVE["status"] | {"doctor"}, "page": ABOVE["status"] | {"page"}}
+WITH_PANDAS = {"market", "rebuild", "page"}
 
 
 def test_make_alone_lists_every_command_with_its_help() -> None:
@@ -92,22 +99,17 @@ def imported_modules(path: Path) -> set[str]:
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
 def test_imports_point_down(path: Path) -> None:
-    """rebuild stands on market and salvage, salvage on backups; market and backups do not know each other."""
+    """The rooms stand on each other as ABOVE says; market and backups do not know each other."""
     room = path.relative_to(PACKAGE).parts[0]
     reached = {name.split(".")[1] for name in imported_modules(path) if name.startswith("backtestdb.")}
-    allowed = {
-        "rebuild": ROOMS,
-        "market": {"market"},
-        "backups": {"backups"},
-        "salvage": {"backups", "salvage"},
-    }.get(room, set())
+    allowed = ABOVE.get(room, {room})
     assert reached & ROOMS <= allowed
-    if room not in {"market", "rebuild"}:
+    if room not in WITH_PANDAS:
         assert not imported_modules(path) & {"pandas", "numpy", "exchange_calendars", "orjson", "ta"}
 
 
 def test_every_requirement_is_pinned_and_says_why() -> None:
-    for name in ("requirements.txt", "requirements-backup.txt"):
+    for name in ("requirements.txt", "requirements-backup.txt", "requirements-page.txt"):
         for line in (PROJECT_DIR / name).read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
                 assert re.fullmatch(r"[\w-]+==[\w.]+ +# .+", line), line

@@ -1,99 +1,126 @@
-"""Which requests a job needs: what is missing is asked, what was answered is not, and the price is told."""
+"""The planner: what is asked for, and what never is."""
 
-from datetime import date
+from datetime import date, timedelta
+from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtestdb.market.plan import (
+    Asked,
     RangeRequest,
+    SessionRequest,
+    Wish,
+    days_of,
     duration_seconds,
     make_plan,
-    missing_sessions,
-    plan_ranges,
+    mask_between,
+    mask_of,
+    plan_requests,
 )
-from market_setup import sessions_of
+from backtestdb.market.sessions import load_calendar, sessions_between
 
-SESSIONS = sessions_of("2012-01-03", "2012-03-30")
-INDEX = st.integers(0, len(SESSIONS) - 1)
-RANGE = st.tuples(INDEX, INDEX).map(lambda pair: (SESSIONS[min(pair)], SESSIONS[max(pair)]))
-ASKED = st.dictionaries(st.sampled_from("ABC"), st.lists(RANGE, max_size=5))
-JANUARY, MARCH = (sessions_of("2012-01-03", "2012-01-31"), sessions_of("2012-03-01", "2012-03-30"))
+SESSIONS = [date(2026, 1, 5) + timedelta(days=number) for number in range(8)]
+ALL = (1 << len(SESSIONS)) - 1
+masks = st.integers(0, ALL)
+tickers = st.sampled_from(["A", "B", "C", "D"])
+wishes = st.lists(
+    st.builds(Wish, st.lists(tickers, max_size=4, unique=True), masks, masks, masks), max_size=3
+)
+asked_before = st.builds(Asked, st.dictionaries(tickers, masks), masks)
+FIVE_YEARS = sessions_between(load_calendar(), date(2021, 11, 22), date(2026, 11, 19))
+ONE_YEAR = sessions_between(load_calendar(), date(2025, 11, 20), date(2026, 11, 19))
 
 
-def covered(day: date, ranges: list[tuple[date, date]]) -> bool:
-    return any(first <= day <= last for first, last in ranges)
-
-
-@given(asked=ASKED)
-def test_plan_covers_what_is_missing_with_one_request_a_ticker_at_most(
-    asked: dict[str, list[tuple[date, date]]],
+@settings(max_examples=500, deadline=None)
+@given(wishes, asked_before, masks, st.sampled_from(["1day", "5min"]))
+def test_plan_brings_all_that_is_missing_and_asks_for_nothing_twice(
+    wanted: list[Wish], asked: Asked, beyond: int, timeframe: str
 ) -> None:
-    planned = plan_ranges(["A", "B", "C"], "1day", SESSIONS, asked)
-    by_ticker = {request.ticker: request for request in planned}
-    assert len(by_ticker) == len(planned)
-    for ticker in "ABC":
-        missing = [day for day in SESSIONS if not covered(day, asked.get(ticker, []))]
-        assert missing_sessions(SESSIONS, asked.get(ticker, [])) == missing
-        request = by_ticker.get(ticker)
-        assert (request is None) == (not missing)
-        if request:
-            assert (request.start, request.end) == (missing[0], missing[-1])
-
-
-@given(asked=ASKED)
-def test_plan_after_its_own_answers_is_empty(asked: dict[str, list[tuple[date, date]]]) -> None:
-    planned = plan_ranges(["A", "B", "C"], "5min", SESSIONS, asked)
+    planned = plan_requests(wanted, timeframe, SESSIONS, asked, beyond)
+    whole = mask_of(SESSIONS, [r.session_date for r in planned if isinstance(r, SessionRequest)])
+    brought = {ticker: whole for wish in wanted for ticker in wish.tickers}
     for request in planned:
-        asked = {**asked, request.ticker: [*asked.get(request.ticker, []), (request.start, request.end)]}
-    assert plan_ranges(["A", "B", "C"], "5min", SESSIONS, asked) == []
+        if isinstance(request, RangeRequest):
+            brought[request.ticker] |= mask_between(SESSIONS, request.start, request.end)
+    for wish in wanted:
+        for ticker in wish.tickers:
+            missing = (wish.sessions & ~asked.of(ticker) | wish.again) & ~beyond
+            assert not missing & ~brought[ticker]
+    assert len(set(planned)) == len(planned)
+    assert len([r for r in planned if isinstance(r, RangeRequest)]) == len(
+        {r.ticker for r in planned if isinstance(r, RangeRequest)}
+    )
+    assert not whole & beyond
+    assert timeframe == "1day" or not whole
+    again = plan_requests(
+        [Wish(wish.tickers, wish.sessions, wish.warm_up) for wish in wanted],
+        timeframe,
+        SESSIONS,
+        Asked({ticker: asked.of(ticker) | mask for ticker, mask in brought.items()}),
+        beyond,
+    )
+    assert again == []
 
 
-def test_plan_of_a_new_job_asks_each_ticker_once_for_everything() -> None:
-    planned = plan_ranges(["NA", "TRUE"], "1day", SESSIONS, {})
-    assert planned == [
-        RangeRequest("NA", "1day", SESSIONS[0], SESSIONS[-1]),
-        RangeRequest("TRUE", "1day", SESSIONS[0], SESSIONS[-1]),
+@given(masks)
+def test_bits_and_days_are_the_same_set(mask: int) -> None:
+    days = days_of(SESSIONS, mask)
+    assert mask_of(SESSIONS, days) == mask
+    assert all(one < other for one, other in pairwise(days))
+
+
+def count_requests(*universes: tuple[int, list[date]], known: Asked | None = None) -> int:
+    every = (1 << len(FIVE_YEARS)) - 1
+    wanted = [
+        Wish(
+            [f"T{number}" for number in range(count)],
+            mask_between(FIVE_YEARS, sessions[0], sessions[-1]),
+            warm_up=every,
+        )
+        for count, sessions in universes
     ]
+    return len(plan_requests(wanted, "1day", FIVE_YEARS, known or Asked(), 0))
 
 
-def test_plan_of_an_update_asks_for_the_new_sessions_only() -> None:
-    asked = {"A": [(SESSIONS[0], SESSIONS[-2])]}
-    assert plan_ranges(["A"], "1day", SESSIONS, asked) == [
-        RangeRequest("A", "1day", SESSIONS[-1], SESSIONS[-1])
-    ]
+def test_plan_needs_the_requests_of_the_vendors_arithmetic() -> None:
+    assert len(FIVE_YEARS) == 1254
+    assert count_requests((65, ONE_YEAR)) == 65
+    assert count_requests((2000, FIVE_YEARS)) == 1254
+    assert count_requests((8000, FIVE_YEARS)) == 1254
+    assert count_requests((65, ONE_YEAR), (2000, FIVE_YEARS), (8000, FIVE_YEARS)) == 1254
 
 
-def test_answers_that_meet_at_a_weekend_leave_nothing_to_ask() -> None:
-    asked = {"A": [(date(2012, 1, 3), date(2012, 2, 3)), (date(2012, 2, 6), date(2012, 3, 30))]}
-    assert plan_ranges(["A"], "1day", SESSIONS, asked) == []
+def test_plan_for_a_universe_within_another_needs_nothing_more() -> None:
+    every = (1 << len(FIVE_YEARS)) - 1
+    known = Asked({f"T{number}": every for number in range(8000)})
+    assert count_requests((65, ONE_YEAR), (2000, FIVE_YEARS), known=known) == 0
 
 
-def test_cost_of_day_bars_is_a_request_a_ticker() -> None:
-    plan = make_plan(plan_ranges(["A", "B"], "1day", SESSIONS, {}), SESSIONS)
-    assert (plan.requests, plan.rows) == (2, 2 * len(SESSIONS))
-    assert plan.bytes > 0
+def test_plan_fetches_warm_up_with_a_ticker_and_never_for_itself() -> None:
+    wish = Wish(["A"], sessions=0b11110000, warm_up=0b00001111)
+    (request,) = plan_requests([wish], "1day", SESSIONS, Asked(), 0)
+    assert (request.start, request.end) == (SESSIONS[0], SESSIONS[7])
+    assert plan_requests([wish], "1day", SESSIONS, Asked({"A": 0b11110000}), 0) == []
 
 
-@pytest.mark.parametrize(("start", "pages"), [("2012-11-01", 1), ("2012-09-10", 2), ("2007-12-01", 25)])
-def test_cost_of_five_minute_bars_counts_pages_of_minutes(start: str, pages: int) -> None:
-    sessions = sessions_of(start, "2012-11-30")
-    plan = make_plan(plan_ranges(["A"], "5min", sessions, {}), sessions)
-    assert plan.requests == pages
-    assert plan.rows == 192 * len(sessions)
+def test_plan_of_sessions_begins_with_the_newest() -> None:
+    wish = Wish([f"T{number}" for number in range(100)], sessions=0b1011)
+    days = [request.session_date for request in plan_requests([wish], "1day", SESSIONS, Asked(), 0)]
+    assert days == [SESSIONS[3], SESSIONS[1], SESSIONS[0]]
 
 
-def test_cost_of_nothing_is_nothing() -> None:
-    plan = make_plan([], SESSIONS)
-    assert (plan.requests, plan.rows, plan.bytes) == (0, 0, 0)
+def test_cost_counts_pages_of_minutes_and_rows_of_sessions() -> None:
+    minutes = RangeRequest("A", "5min", FIVE_YEARS[0], FIVE_YEARS[103])
+    cost = make_plan([minutes, SessionRequest(FIVE_YEARS[0], 8000)], FIVE_YEARS)
+    assert cost.requests == 3  # 104 sessions of 960 minutes are two pages of 50,000
+    assert cost.rows == 104 * 192 + 8000
 
 
 @pytest.mark.parametrize(
     ("requests", "per_minute", "seconds"),
-    [(0, 5, 0), (5, 5, 0), (6, 5, 12), (65, 5, 720), (1254, 5, 14_988), (65, 100, 0), (1000, 0, 0)],
+    [(65, 0, 0), (5, 5, 0), (6, 5, 61), (65, 100, 0), (1254, 100, 732), (1254, 5, 15250)],
 )
-def test_duration_is_what_the_quota_makes_of_the_requests(
-    requests: int, per_minute: int, seconds: float
-) -> None:
+def test_duration_is_a_window_for_each_full_quota(requests: int, per_minute: int, seconds: float) -> None:
     assert duration_seconds(requests, per_minute) == seconds

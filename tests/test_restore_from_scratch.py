@@ -291,7 +291,7 @@ def test_restore_without_room_says_how_much_is_missing_before_the_first_request(
     tmp_path: Path, sandbox: SandboxProcess
 ) -> None:
     sandbox.clear_log()
-    with small_disk(tmp_path / "disk", 2) as disk:
+    with small_disk(tmp_path / "disk", 3) as disk:
         project = Project(disk, url=sandbox.url, settings={"WATCHLIST_TICKERS": FEW})
         make_platform_database(project.database, rows=10)
         before = project.database.read_bytes()

@@ -118,15 +118,30 @@ class MarketData:
             f"/v2/aggs/grouped/locale/us/market/stocks/{session_date}", {"adjusted": "true"}
         )
 
-    def fetch_tickers(self, ticker_type: str, *, active: bool) -> Answer:
-        """Reference rows of all tickers of a type (CS common stock, ADRC, PFD …)."""
+    def fetch_tickers(self, ticker_type: str) -> Answer:
+        """Reference rows of all active tickers of a type (CS common stock, ADRC, PFD …)."""
+        query = {"market": "stocks", "type": ticker_type, "active": "true", "limit": TICKERS_LIMIT}
+        return self.fetch_pages("/v3/reference/tickers", query)
+
+    def fetch_delisted(self, ticker_type: str, since: date) -> Answer:
+        """Reference rows of tickers of a type that were delisted on or after `since`. The list goes back decades,
+        so it is asked for newest first, and pages that are before `since` as a whole are not fetched."""
         query = {
             "market": "stocks",
             "type": ticker_type,
-            "active": str(active).lower(),
+            "active": "false",
+            "sort": "delisted_utc",
+            "order": "desc",
             "limit": TICKERS_LIMIT,
         }
-        return self.fetch_pages("/v3/reference/tickers", {**query, "limit": TICKERS_LIMIT})
+        rows: list[dict[str, Any]] = []
+        for body in self.iterate_pages(f"{self.base_url}/v3/reference/tickers", query):
+            page = body.get("results") or []
+            days = [str(row.get("delisted_utc") or "")[:10] for row in page]
+            rows += [row for row, day in zip(page, days, strict=True) if day >= since.isoformat()]
+            if days and max(days) < since.isoformat() and days == sorted(days, reverse=True):
+                break
+        return Answer(rows)
 
     def fetch_splits(self, executed_since: date) -> Answer:
         """Splits executed on or after a day; the endpoint before 2026 where the new one is not there."""

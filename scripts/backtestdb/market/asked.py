@@ -1,22 +1,55 @@
 """What the vendor was asked and answered: the memory that keeps a run from asking twice."""
 
+import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import date
 
-from backtestdb.market.plan import Range, RangeRequest
+from backtestdb.database import transaction
+from backtestdb.market.plan import Asked, RangeRequest, mask_between
+from backtestdb.market.work_done import clear_done
+
+EVERY_TICKER = 0
+METRICS_TASK = "metrics"
 
 
-def load_asked(connection: sqlite3.Connection, timeframe: str) -> dict[str, list[Range]]:
-    """The answered ranges of each ticker."""
-    asked: dict[str, list[Range]] = defaultdict(list)
+def load_asked(connection: sqlite3.Connection, timeframe: str, sessions: Sequence[date]) -> Asked:
+    """The answered ones of `sessions` for each ticker."""
+    of_ticker: dict[str, int] = defaultdict(int)
     rows = connection.execute(
         "SELECT ticker, start_date, end_date FROM _ranges_asked WHERE timeframe = ?", (timeframe,)
     )
     for ticker, start, end in rows:
-        asked[ticker].append((date.fromisoformat(start), date.fromisoformat(end)))
-    return asked
+        of_ticker[ticker] |= mask_between(sessions, date.fromisoformat(start), date.fromisoformat(end))
+    if timeframe != "1day":
+        return Asked(of_ticker)
+    of_set: dict[int, int] = defaultdict(int)
+    for session_date, ticker_set in connection.execute(
+        "SELECT session_date, ticker_set FROM _sessions_asked"
+    ):
+        day = date.fromisoformat(session_date)
+        of_set[ticker_set] |= mask_between(sessions, day, day)
+    of_everyone = of_set.pop(EVERY_TICKER, 0)
+    for ticker_set, mask in of_set.items():
+        for ticker in load_ticker_set(connection, ticker_set) if mask else ():
+            of_ticker[ticker] |= mask
+    return Asked(of_ticker, of_everyone)
+
+
+def load_ticker_set(connection: sqlite3.Connection, ticker_set: int) -> list[str]:
+    (text,) = connection.execute("SELECT tickers FROM _ticker_sets WHERE id = ?", (ticker_set,)).fetchone()
+    tickers: list[str] = json.loads(text)
+    return tickers
+
+
+def ensure_ticker_set(connection: sqlite3.Connection, tickers: Iterable[str]) -> int:
+    """The number of this set of tickers; it gets one when it is new."""
+    text = json.dumps(sorted(set(tickers)), ensure_ascii=False, separators=(",", ":"))
+    with transaction(connection):
+        connection.execute("INSERT INTO _ticker_sets (tickers) VALUES (?) ON CONFLICT DO NOTHING", (text,))
+    found = connection.execute("SELECT id FROM _ticker_sets WHERE tickers = ?", (text,)).fetchone()
+    return int(found[0])
 
 
 def save_asked(
@@ -40,6 +73,17 @@ def save_asked(
     )
 
 
-def count_asked_sessions(sessions: Sequence[date], ranges: Iterable[Range]) -> int:
-    ranges = list(ranges)
-    return sum(1 for day in sessions if any(first <= day <= last for first, last in ranges))
+def save_session_asked(
+    connection: sqlite3.Connection,
+    session_date: str,
+    ticker_set: int,
+    counts: Sequence[int],
+    asked_at_utc: str,
+) -> None:
+    """Record a session of the whole market. `counts`: received, stored, dropped, set aside. The caller's
+    transaction."""
+    connection.execute(
+        "INSERT OR REPLACE INTO _sessions_asked VALUES (?, ?, ?, ?, ?, ?, 1, ?)",
+        (session_date, ticker_set, *counts, asked_at_utc),
+    )
+    clear_done(connection, METRICS_TASK)

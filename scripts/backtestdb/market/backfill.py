@@ -1,154 +1,146 @@
-"""Fetch what a job lacks, store each answer in one transaction with its record, report what is there."""
+"""Fetch what jobs lack, store it, compute the metrics, and report what is there."""
 
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime
-
-from exchange_calendars import ExchangeCalendar
+from dataclasses import replace
+from datetime import date
 
 from backtestdb.console import progress
-from backtestdb.database import transaction
-from backtestdb.errors import UsageError
-from backtestdb.market.api import Answer, MarketData, MarketDataError, NotListedError
-from backtestdb.market.asked import load_asked, save_asked
-from backtestdb.market.bars import check_bars, save_aside, save_bars
-from backtestdb.market.coverage import Coverage, load_coverage
+from backtestdb.market.api import MarketDataError
+from backtestdb.market.asking import Asking
+from backtestdb.market.coverage import load_coverage
+from backtestdb.market.coverage_rows import load_gap_notes, load_range, save_coverage
 from backtestdb.market.fetching import fetch_all
-from backtestdb.market.metric_rows import TICKERS_AT_ONCE, save_metrics, tickers_without_metrics
-from backtestdb.market.metrics import WARM_UP_SESSIONS
-from backtestdb.market.plan import RangeRequest, plan_ranges
-from backtestdb.market.sessions import sessions_back, sessions_between
+from backtestdb.market.first_fill import deferred_indexes
+from backtestdb.market.jobs import (
+    Job,
+    Report,
+    Source,
+    all_sessions,
+    all_tickers,
+    make_job,
+    plan_job,
+    plan_jobs,
+)
+from backtestdb.market.limits import Limits, load_limits, save_limits
+from backtestdb.market.metric_rows import find_due_metrics, save_due_metrics, save_missing_metrics
+from backtestdb.market.plan import RangeRequest, Request
+from backtestdb.market.sessions import sessions_between
+from backtestdb.market.storing import (
+    close_staging,
+    load_what_was_staged,
+    make_storing,
+    prepare_staging,
+    save_result,
+)
+from backtestdb.market.walls import find_silent_cut, recheck_limits
 
+__all__ = ["Job", "Report", "Source", "backfill", "backfill_together", "make_job", "plan_job", "plan_jobs"]
 
-@dataclass(frozen=True)
-class Source:
-    """Where bars come from: the vendor, the calendar, how many requests at once, what ends every wait, and
-    the clock that dates the records."""
-
-    client: MarketData
-    calendar: ExchangeCalendar
-    concurrency: int
-    stopping: threading.Event
-    clock: Callable[[], datetime]
-
-
-@dataclass(frozen=True)
-class Job:
-    """`sessions`: what was asked for. `fetched_sessions`: those and the warm-up before them."""
-
-    timeframe: str
-    tickers: list[str]
-    sessions: list[date]
-    fetched_sessions: list[date]
-
-
-@dataclass
-class Report:
-    """What a backfill did, in sessions of tickers. `failures`: ticker and why its request brought nothing."""
-
-    coverage: Coverage
-    requests: int = 0
-    bars: int = 0
-    set_aside: dict[str, int] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    covered_from: date | None = None
-    seconds: float = 0.0
-
-    @property
-    def has_holes(self) -> bool:
-        return self.coverage.failed > 0
-
-
-def make_job(
-    calendar: ExchangeCalendar, timeframe: str, tickers: Sequence[str], start: date, end: date
-) -> Job:
-    """Raise UsageError when no session lies between `start` and `end`. Day bars get a warm-up ahead of them,
-    so that SMA 200 and RSI exist from the first asked session on."""
-    sessions = sessions_between(calendar, start, end)
-    if not sessions:
-        raise UsageError(f"no session between {start} and {end}", next_step="check --start and --end")
-    warm_up = WARM_UP_SESSIONS if timeframe == "1day" else 0
-    first = sessions_back(calendar, start, warm_up)
-    return Job(timeframe, list(tickers), sessions, sessions_between(calendar, first, end))
-
-
-def plan_job(connection: sqlite3.Connection, job: Job) -> list[RangeRequest]:
-    """The requests that the job still needs."""
-    asked = load_asked(connection, job.timeframe)
-    return plan_ranges(job.tickers, job.timeframe, job.fetched_sessions, asked)
+# From this many bars on, setting sessions aside and loading them by ticker is the quicker way.
+STAGED_FROM_BARS = 500_000
 
 
 def backfill(connection: sqlite3.Connection, source: Source, job: Job, label: str) -> Report:
     """Run a job to its end. A request that brings nothing is named in the report and does not stop the rest;
     KeyRefusedError, ForeignHostError and a vendor that is down are raised."""
-    started, sent_before = time.monotonic(), source.client.requests_sent
-    planned = plan_job(connection, job)
-    report = Report(Coverage(0, 0, 0, 0, 0, {}, []))
-
-    def fetch(request: RangeRequest) -> Answer:
-        try:
-            return source.client.fetch_bars(request.ticker, request.timeframe, request.start, request.end)
-        except NotListedError:
-            return Answer([])
-
-    with progress(label, len(planned)) as advance:
-        for request, result in fetch_all(planned, fetch, source.concurrency, source.stopping):
-            if isinstance(result, MarketDataError):
-                report.failures[request.ticker] = str(result)
-            else:
-                save_answer(connection, source, job, request, result, report)
-            advance(1)
-    report.requests = source.client.requests_sent - sent_before
-    if job.timeframe == "1day":
-        save_missing_metrics(connection, job)
-    report.covered_from = find_plan_wall(connection, job)
-    report.coverage = load_coverage(connection, job.tickers, job.timeframe, job.sessions)
-    report.seconds = time.monotonic() - started
-    return report
+    return backfill_together(connection, source, [job], label)[0]
 
 
-def save_answer(
+def backfill_together(
     connection: sqlite3.Connection,
     source: Source,
-    job: Job,
-    request: RangeRequest,
-    answer: Answer,
-    report: Report,
-) -> None:
-    """One ticker's answer, all or nothing: good bars, bars set aside, metrics, the record of the request."""
-    bars = check_bars(
-        answer.rows, request.timeframe, source.calendar, request.start, request.end, ticker=request.ticker
+    jobs: Sequence[Job],
+    label: str,
+    *,
+    keep_every_ticker: bool = False,
+    staged_from_bars: int = STAGED_FROM_BARS,
+    before_metrics: Callable[[], None] = lambda: None,
+) -> list[Report]:
+    """Run jobs of one timeframe with the requests that they need together; return a report for each.
+
+    `keep_every_ticker`: store the whole market's bars, not only those of the jobs' tickers. `before_metrics` is
+    called between the bars and their metrics.
+    """
+    started, sent_before = time.monotonic(), source.client.requests_sent
+    storing = make_storing(connection, source, jobs, keep_every_ticker=keep_every_ticker)
+    try:
+        limits = recheck_limits(connection, source, jobs, storing.staging)
+        planned = plan_jobs(connection, source.calendar, jobs, storing.staging)
+        prepare_staging(storing, planned, staged_from_bars)
+        wanted = None if keep_every_ticker else frozenset(all_tickers(jobs))
+        asking = Asking(source.client, all_sessions(source.calendar, jobs), limits, wanted)
+        with progress(label, len(planned)) as advance:
+            for request, result in fetch_all(planned, asking.fetch, source.concurrency, source.stopping):
+                if asking.limits is not limits:
+                    limits = asking.limits
+                    save_limits(connection, limits, source.clock())
+                if isinstance(result, MarketDataError):
+                    storing.report.failures[name_request(request)] = str(result)
+                elif result is not None:
+                    save_result(storing, result)
+                advance(1)
+        load_what_was_staged(storing)
+    finally:
+        close_staging(storing)
+    find_silent_cut(connection, source, jobs, limits)
+    before_metrics()
+    if jobs[0].timeframe == "1day":
+        compute_metrics(connection, jobs)
+    storing.report.requests = source.client.requests_sent - sent_before
+    storing.report.seconds = time.monotonic() - started
+    counted = [storing.report, *[Report(failures=storing.report.failures)] * (len(jobs) - 1)]
+    return [finish_report(connection, source, job, report) for job, report in zip(jobs, counted, strict=True)]
+
+
+def name_request(request: Request) -> str:
+    return request.ticker if isinstance(request, RangeRequest) else f"session {request.session_date}"
+
+
+def compute_metrics(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
+    """Those that follow sessions of the whole market, then those of bars that came for another purpose."""
+    tickers, first, rows = find_due_metrics(connection)
+    if first is not None:
+        with (
+            progress("metrics", len(tickers)) as advance,
+            deferred_indexes(connection, "daily_metrics", rows),
+        ):
+            save_due_metrics(connection, tickers, first, advance)
+    for job in jobs:
+        save_missing_metrics(connection, job.tickers, job.sessions[0], job.sessions[-1])
+
+
+def finish_report(connection: sqlite3.Connection, source: Source, job: Job, report: Report) -> Report:
+    """The report of one job, whose coverage is counted and kept."""
+    limits = load_limits(connection)
+    coverage = load_coverage(connection, job.tickers, job.timeframe, job.sessions)
+    if job.universe:
+        keep_coverage(connection, source, job)
+    gaps = load_gap_notes(connection, job.tickers, job.sessions) if job.timeframe == "1day" else []
+    return replace(
+        report,
+        coverage=coverage,
+        gaps=gaps,
+        covered_from=wall_within(limits, job),
+        refused_session=limits.refused_session if limits.refused_session in job.sessions else None,
     )
-    now_utc = source.clock().isoformat(timespec="seconds")
-    with transaction(connection):
-        save_bars(connection, bars.good)
-        save_aside(connection, bars.aside, now_utc)
-        save_asked(connection, request, bars.good["session_date"].tolist(), now_utc)
-        if request.timeframe == "1day":
-            save_metrics(connection, [request.ticker], job.sessions[0], job.sessions[-1])
-    report.bars += len(bars.good)
-    for reason, count in bars.aside["reason"].value_counts().items():
-        report.set_aside[f"{request.ticker}: {reason}"] = int(count)
 
 
-def find_plan_wall(connection: sqlite3.Connection, job: Job) -> date | None:
-    """The first session of any ticker when it is later than asked: plans cut silently what lies before."""
-    rows = connection.execute(
-        "SELECT ticker, min(first_date) FROM _ranges_asked WHERE timeframe = ? GROUP BY ticker",
-        (job.timeframe,),
-    ).fetchall()
-    members = set(job.tickers)
-    first = min((date.fromisoformat(day) for ticker, day in rows if day and ticker in members), default=None)
-    return first if first and first > job.fetched_sessions[0] else None
+def wall_within(limits: Limits, job: Job) -> date | None:
+    covered = limits.covered_from
+    return covered if covered and covered > job.fetched_sessions[0] else None
 
 
-def save_missing_metrics(connection: sqlite3.Connection, job: Job) -> None:
-    """Bars that an earlier job fetched as its warm-up, or for another universe, have no metrics yet."""
+def keep_coverage(connection: sqlite3.Connection, source: Source, job: Job) -> None:
+    """Of the range that is asked for of this universe by now: a job that touches the earlier range extends it,
+    any other one begins anew."""
+    earlier = load_range(connection, job.universe, job.timeframe)
     start, end = job.sessions[0], job.sessions[-1]
-    tickers = tickers_without_metrics(connection, job.tickers, start, end)
-    for first in range(0, len(tickers), TICKERS_AT_ONCE):
-        with transaction(connection):
-            save_metrics(connection, tickers[first : first + TICKERS_AT_ONCE], start, end)
+    if earlier and start <= earlier[1] and end >= earlier[0]:
+        start, end = min(start, earlier[0]), max(end, earlier[1])
+    sessions = sessions_between(source.calendar, start, end)
+    coverage = load_coverage(connection, job.tickers, job.timeframe, sessions)
+    save_coverage(
+        connection, job.universe, job.timeframe, sessions, len(job.tickers), coverage, source.now_text()
+    )

@@ -4,6 +4,7 @@ import argparse
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 
 from backtestdb.arguments import parse_date
@@ -19,10 +20,12 @@ from backtestdb.console import (
 from backtestdb.database import connect
 from backtestdb.errors import UsageError
 from backtestdb.market.api import MarketData
-from backtestdb.market.backfill import Job, Report, Source, backfill, make_job, plan_job
+from backtestdb.market.backfill import Job, Report, Source, backfill_together, make_job, plan_jobs
+from backtestdb.market.coverage_rows import COUNTS
+from backtestdb.market.jobs import all_sessions
 from backtestdb.market.plan import Plan, duration_seconds, make_plan
 from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
-from backtestdb.market.universes import require_tickers
+from backtestdb.market.universes import load_members
 from backtestdb.schema import ensure_schema
 
 LABELS = {"1day": "daily bars", "5min": "5-minute bars"}
@@ -30,11 +33,20 @@ NAMED_AT_MOST = 20
 
 
 def add_range_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--universe", required=True, help="whose bars: tech_sector, us-stocks, russell2000 …")
+    parser.add_argument(
+        "--universe",
+        required=True,
+        action="append",
+        help="whose bars: tech_sector, us-stocks, russell2000 …; given again: together, with fewer requests",
+    )
     parser.add_argument("--start", type=parse_date, help="first session, YYYY-MM-DD")
     parser.add_argument("--end", type=parse_date, help="last session; default: the last completed one")
+    add_output_arguments(parser)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", action="store_true", help="print what it would cost and send no request")
-    parser.add_argument("--json", action="store_true", help="with --plan: for programs")
+    parser.add_argument("--json", action="store_true", help="the plan or the coverage for programs")
 
 
 def make_source(settings: Settings) -> Source:
@@ -49,10 +61,17 @@ def make_source(settings: Settings) -> Source:
     )
 
 
+def choose_end(asked: date | None, now_utc: datetime) -> date:
+    """The last day to ask for. A session that is not over has no final bar, and an answer about it would be
+    remembered: nobody would ask again."""
+    last = last_completed_session(load_calendar(), now_utc)
+    return min(asked or last, last)
+
+
 def choose_range(arguments: argparse.Namespace, now_utc: datetime) -> tuple[date, date]:
     """First and last asked day from --years, --days, --start and --end. Raise UsageError for a start that
     lies behind the end."""
-    end = arguments.end or last_completed_session(load_calendar(), now_utc)
+    end = choose_end(arguments.end, now_utc)
     if arguments.start:
         start = arguments.start
     elif getattr(arguments, "days", None):
@@ -68,28 +87,42 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
     """The whole of 02_backfill_daily.py and 03_backfill_intraday.py behind their arguments."""
     start, end = choose_range(arguments, now_utc)
     source = None if arguments.plan else make_source(settings)
-    connection = connect(settings.database_path)
-    try:
-        if not arguments.plan:
+    names = list(dict.fromkeys(arguments.universe))
+    with closing(connect(settings.database_path)) as connection:
+        if source is not None:
             ensure_schema(connection, ["recoverable", "bookkeeping"])
-        tickers = require_tickers(connection, arguments.universe)
-        job = make_job(load_calendar(), timeframe, tickers, start, end)
-        planned = make_plan(plan_job(connection, job), job.fetched_sessions)
+        jobs = [
+            make_job(load_calendar(), timeframe, load_members(connection, name), start, end, universe=name)
+            for name in names
+        ]
+        requests = plan_jobs(connection, load_calendar(), jobs)
+        planned = make_plan(requests, all_sessions(load_calendar(), jobs))
         if source is None:
             return print_plan(settings, {LABELS[timeframe]: planned}, as_json=arguments.json)
-        say(describe_job(job, arguments.universe, planned.requests, settings))
-        report = backfill(connection, source, job, f"{arguments.universe}: {LABELS[timeframe]}")
-    finally:
-        connection.close()
-    return print_reports([(LABELS[timeframe], report)])
+        for job in jobs:
+            say(describe_job(job))
+        say(describe_cost(planned.requests, settings))
+        reports = backfill_together(
+            connection,
+            source,
+            jobs,
+            f"{', '.join(names)}: {LABELS[timeframe]}",
+            keep_every_ticker=getattr(arguments, "all_tickers", False),
+        )
+    steps = [LABELS[timeframe]] if len(names) == 1 else [f"{name}: {LABELS[timeframe]}" for name in names]
+    return print_reports(list(zip(steps, reports, strict=True)), as_json=arguments.json)
 
 
-def describe_job(job: Job, universe: str, requests: int, settings: Settings) -> str:
-    seconds = duration_seconds(requests, settings.requests_per_minute)
+def describe_job(job: Job) -> str:
     return (
-        f"{LABELS[job.timeframe]} of {universe}: {len(job.tickers)} tickers × {len(job.sessions)} sessions "
-        f"({job.sessions[0]} to {job.sessions[-1]}), {requests} requests, at the quota {format_duration(seconds)}"
+        f"{LABELS[job.timeframe]} of {job.universe}: {len(job.tickers)} tickers × {len(job.sessions)} sessions "
+        f"({job.sessions[0]} to {job.sessions[-1]})"
     )
+
+
+def describe_cost(requests: int, settings: Settings) -> str:
+    seconds = duration_seconds(requests, settings.requests_per_minute)
+    return f"{requests} requests, at the quota {format_duration(seconds)}"
 
 
 def print_plan(settings: Settings, plans: Mapping[str, Plan], *, as_json: bool) -> int:
@@ -118,21 +151,24 @@ def print_plan(settings: Settings, plans: Mapping[str, Plan], *, as_json: bool) 
     return DONE
 
 
-def print_reports(reports: Sequence[tuple[str, Report]]) -> int:
+def print_reports(reports: Sequence[tuple[str, Report]], *, as_json: bool = False) -> int:
     """The table at the end, and by name what is not there; return the exit code."""
+    code = DONE_WITH_HOLES if any(report.has_holes for _, report in reports) else DONE
+    if as_json:
+        print(json.dumps([make_json_report(step, report) for step, report in reports]))
+        return code
     print_table(
         "Result (sessions of tickers)",
-        ["step", "requests", "bars", "asked", "stored", "known empty", "set aside", "failed", "time"],
+        [
+            *("step", "requests", "bars", "asked", "stored", "known empty", "set aside", "beyond plan"),
+            *("failed", "time"),
+        ],
         [
             [
                 step,
                 report.requests,
                 report.bars,
-                report.coverage.expected,
-                report.coverage.stored,
-                report.coverage.known_empty,
-                report.coverage.set_aside,
-                report.coverage.failed,
+                *(getattr(report.coverage, name) for name in COUNTS),
                 format_duration(report.seconds),
             ]
             for step, report in reports
@@ -141,7 +177,25 @@ def print_reports(reports: Sequence[tuple[str, Report]]) -> int:
     for step, report in reports:
         for note in make_notes(step, report):
             print(note)
-    return DONE_WITH_HOLES if any(report.has_holes for _, report in reports) else DONE
+    return code
+
+
+def make_json_report(step: str, report: Report) -> dict[str, object]:
+    return {
+        "step": step,
+        "requests": report.requests,
+        "bars": report.bars,
+        "dropped": report.dropped,
+        "coverage": {name: getattr(report.coverage, name) for name in COUNTS},
+        "failed_of": report.coverage.failed_of,
+        "failures": report.failures,
+        "silent": report.coverage.silent,
+        "set_aside_of": report.set_aside,
+        "changed_company": report.gaps,
+        "plan_covers_from": report.covered_from.isoformat() if report.covered_from else None,
+        "plan_refused": report.refused_session.isoformat() if report.refused_session else None,
+        "seconds": round(report.seconds, 1),
+    }
 
 
 def make_notes(step: str, report: Report) -> list[str]:
@@ -152,16 +206,25 @@ def make_notes(step: str, report: Report) -> list[str]:
     if report.set_aside:
         named = [f"{what} ({count})" for what, count in report.set_aside.items()]
         notes.append(f"{step}: bars set aside: {name_some(named)}")
+    if report.dropped:
+        notes.append(f"{step}: {report.dropped:,} bars of other tickers were not stored (--all-tickers does)")
+    notes += [f"{step}: {gap}" for gap in report.gaps[:NAMED_AT_MOST]]
+    if len(report.gaps) > NAMED_AT_MOST:
+        notes.append(f"{step}: and {len(report.gaps) - NAMED_AT_MOST} more changed their company")
     if report.covered_from:
         notes.append(
             f"{step}: the vendor's bars begin on {report.covered_from}: the key's plan reaches no further"
         )
+    if report.refused_session:
+        notes.append(f"{step}: the key's plan does not have {report.refused_session} yet: ask again tomorrow")
     for ticker, holes in list(report.coverage.failed_of.items())[:NAMED_AT_MOST]:
         notes.append(
-            f"{step}: FAILED {ticker}, {holes} sessions: {report.failures.get(ticker, 'not asked yet')}"
+            f"{step}: FAILED {ticker}, {holes} sessions: {report.failures.get(ticker, 'not answered')}"
         )
     if len(report.coverage.failed_of) > NAMED_AT_MOST:
         notes.append(f"{step}: FAILED too: {', '.join(list(report.coverage.failed_of)[NAMED_AT_MOST:])}")
+    failed = [f"{what}: {why}" for what, why in report.failures.items() if what.startswith("session ")]
+    notes += [f"{step}: FAILED {each}" for each in failed[:NAMED_AT_MOST]]
     return notes
 
 

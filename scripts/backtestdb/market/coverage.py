@@ -1,100 +1,109 @@
-"""No silent holes: expected = stored + known empty + set aside + failed, counted in sessions of tickers."""
+"""No silent holes: expected = stored + known empty + set aside + beyond the plan + failed, counted in sessions of
+tickers."""
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 from backtestdb.market.asked import load_asked
-from backtestdb.market.plan import missing_sessions
+from backtestdb.market.limits import load_limits
+from backtestdb.market.plan import mask_of
 from backtestdb.market.sessions import end_of_day_ms, midnight_ms
 
 # Bars lie between 04:00 and 20:00 in New York, 08:00 to 01:00 UTC: five hours earlier, each has the UTC date
 # of its session, in summer and in winter. A day bar (midnight, 04:00 or 05:00 UTC) needs four.
 SESSION_SHIFT_MS = {"1day": 4 * 3_600_000, "5min": 5 * 3_600_000}
 DAY_MS = 86_400_000
+FIRST_DAY = date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Counts of (ticker, session). `failed` are those that were never answered, by ticker in `failed_of`;
-    `silent` are tickers of which the vendor has nothing in the whole range: renamed, delisted or unknown."""
+    """Counts of (ticker, session). `failed` are those that were never answered, by ticker in `failed_of`,
+    unless the key's plan does not cover them; `silent` are tickers of which the vendor has nothing in the whole
+    range: renamed, delisted or unknown."""
 
-    expected: int
-    stored: int
-    known_empty: int
-    set_aside: int
-    failed: int
-    failed_of: dict[str, int]
-    silent: list[str]
+    expected: int = 0
+    stored: int = 0
+    known_empty: int = 0
+    set_aside: int = 0
+    beyond_plan: int = 0
+    failed: int = 0
+    failed_of: dict[str, int] = field(default_factory=dict)
+    silent: list[str] = field(default_factory=list)
 
 
 def load_coverage(
     connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str, sessions: Sequence[date]
 ) -> Coverage:
     """How much of `sessions` (not empty, in order) is there for each ticker."""
-    asked = load_asked(connection, timeframe)
-    stored = load_stored_sessions(connection, timeframe, sessions[0], sessions[-1])
-    aside = load_aside_sessions(connection, timeframe, sessions)
-    set_aside = sum(len(aside.get(ticker, ())) for ticker in tickers)
-    failed_of = {}
+    asked = load_asked(connection, timeframe, sessions)
+    plan_lacks = load_limits(connection).mask(sessions)
+    every = (1 << len(sessions)) - 1
+    stored, beyond_plan = 0, 0
+    failed_of, silent = {}, []
     for ticker in tickers:
-        unanswered = missing_sessions(sessions, asked.get(ticker, ()))
-        holes = count_not_stored(connection, ticker, timeframe, unanswered)
-        if holes:
-            failed_of[ticker] = holes
-    counts = {ticker: stored.get(ticker, 0) for ticker in tickers}
+        count = count_stored_sessions(connection, ticker, timeframe, sessions)
+        lacking = every & ~asked.of(ticker)
+        if lacking and count:
+            lacking &= ~load_stored_mask(connection, ticker, timeframe, sessions)
+        beyond_plan += (lacking & plan_lacks).bit_count()
+        if lacking & ~plan_lacks:
+            failed_of[ticker] = (lacking & ~plan_lacks).bit_count()
+        elif not count and lacking != every:
+            silent.append(ticker)
+        stored += count
     expected, failed = len(tickers) * len(sessions), sum(failed_of.values())
-    return Coverage(
-        expected,
-        stored=sum(counts.values()),
-        known_empty=expected - sum(counts.values()) - set_aside - failed,
-        set_aside=set_aside,
-        failed=failed,
-        failed_of=failed_of,
-        silent=[ticker for ticker in tickers if not counts[ticker] and ticker not in failed_of],
+    set_aside = count_set_aside(connection, tickers, timeframe, sessions)
+    known_empty = expected - stored - set_aside - beyond_plan - failed
+    return Coverage(expected, stored, known_empty, set_aside, beyond_plan, failed, failed_of, silent)
+
+
+def count_stored_sessions(
+    connection: sqlite3.Connection, ticker: str, timeframe: str, sessions: Sequence[date]
+) -> int:
+    """Sessions with at least one bar; a day bar is a session."""
+    counted = "count(*)" if timeframe == "1day" else f"count(DISTINCT {session_number(timeframe)})"
+    query = (
+        f"SELECT {counted} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?"
     )
+    values = (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1]))
+    return int(connection.execute(query, values).fetchone()[0])
 
 
-def load_stored_sessions(
-    connection: sqlite3.Connection, timeframe: str, start: date, end: date
-) -> dict[str, int]:
-    """Sessions with at least one bar, for each ticker."""
-    rows = connection.execute(
-        "SELECT ticker, count(DISTINCT (timestamp - ?) / ?) FROM ohlcv_data"
-        " WHERE timeframe = ? AND timestamp BETWEEN ? AND ? GROUP BY ticker",
-        (SESSION_SHIFT_MS[timeframe], DAY_MS, timeframe, midnight_ms(start), end_of_day_ms(end)),
+def load_stored_mask(
+    connection: sqlite3.Connection, ticker: str, timeframe: str, sessions: Sequence[date]
+) -> int:
+    """The ones of `sessions` with at least one bar, as bits."""
+    query = (
+        f"SELECT DISTINCT {session_number(timeframe)} FROM ohlcv_data WHERE ticker = ? AND timeframe = ?"
+        " AND timestamp BETWEEN ? AND ?"
     )
-    return dict(rows.fetchall())
+    values = (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1]))
+    days = (date.fromordinal(FIRST_DAY + number) for (number,) in connection.execute(query, values))
+    return mask_of(sessions, days)
 
 
-def load_aside_sessions(
-    connection: sqlite3.Connection, timeframe: str, sessions: Sequence[date]
-) -> dict[str, set[str]]:
-    """Sessions of which a bar was set aside and none is stored, for each ticker."""
+def session_number(timeframe: str) -> str:
+    """SQL: days from 1970 to the session of a bar."""
+    return f"(timestamp - {SESSION_SHIFT_MS[timeframe]}) / {DAY_MS}"
+
+
+def count_set_aside(
+    connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str, sessions: Sequence[date]
+) -> int:
+    """Sessions of tickers of which a bar was set aside and none is stored."""
     rows = connection.execute(
         "SELECT DISTINCT ticker, session_date FROM _bars_set_aside"
         " WHERE timeframe = ? AND session_date BETWEEN ? AND ?",
         (timeframe, sessions[0].isoformat(), sessions[-1].isoformat()),
-    )
-    expected = set(sessions)
-    aside: dict[str, set[str]] = {}
-    for ticker, session_date in rows.fetchall():
-        # A bar of a weekend is set aside too, and is no session that anybody expected.
-        day = date.fromisoformat(session_date)
-        if day in expected and count_not_stored(connection, ticker, timeframe, [day]):
-            aside.setdefault(ticker, set()).add(session_date)
-    return aside
-
-
-def count_not_stored(
-    connection: sqlite3.Connection, ticker: str, timeframe: str, sessions: Sequence[date]
-) -> int:
-    query = (
-        "SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ? LIMIT 1"
-    )
+    ).fetchall()
+    members, asked_for = set(tickers), set(sessions)
     return sum(
         1
-        for day in sessions
-        if not connection.execute(query, (ticker, timeframe, midnight_ms(day), end_of_day_ms(day))).fetchone()
+        for ticker, text in rows
+        if ticker in members
+        and (day := date.fromisoformat(text)) in asked_for
+        and not count_stored_sessions(connection, ticker, timeframe, [day])
     )

@@ -1,14 +1,20 @@
-"""Which requests a job needs: pure functions of what is asked, what was asked before, and the calendar."""
+"""Which requests jobs need: pure functions of what is asked, what was asked before, and the calendar.
 
+Sets of sessions are whole numbers: bit i stands for the i-th session of the calendar list at hand. Ten million
+pairs of ticker and session are then a few thousand numbers.
+"""
+
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from math import ceil
 
 from backtestdb.market.api import BARS_LIMIT
+from backtestdb.market.cover import choose_requests, iterate_bits
+from backtestdb.market.quota import WINDOW_SECONDS
 from backtestdb.market.sessions import MINUTES_PER_SESSION
 
-Range = tuple[date, date]
 BARS_PER_SESSION = {"1day": 1, "5min": 192}
 # Bytes in the file for a bar, indexes included (measured: 107 and 131), and for a row of metrics (335).
 BYTES_PER_BAR = {"1day": 440, "5min": 135}
@@ -25,6 +31,39 @@ class RangeRequest:
 
 
 @dataclass(frozen=True)
+class SessionRequest:
+    """One question to the vendor: the day bars of the whole market, kept for `kept` tickers."""
+
+    session_date: date
+    kept: int
+
+
+Request = RangeRequest | SessionRequest
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was answered before, as bits: for each ticker, and for whoever it may be."""
+
+    of_ticker: Mapping[str, int] = field(default_factory=dict)
+    of_everyone: int = 0
+
+    def of(self, ticker: str) -> int:
+        return self.of_ticker.get(ticker, 0) | self.of_everyone
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Sessions of tickers that a job asks for, as bits. `warm_up`: welcome where they cost no request of their
+    own. `again`: asked for once more although they were answered."""
+
+    tickers: Sequence[str]
+    sessions: int
+    warm_up: int = 0
+    again: int = 0
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a job will cost. `rows` is what full sessions would bring, an upper bound."""
 
@@ -33,40 +72,71 @@ class Plan:
     bytes: int
 
 
-def plan_ranges(
-    tickers: Iterable[str],
-    timeframe: str,
-    sessions: Sequence[date],
-    asked: Mapping[str, Sequence[Range]],
-) -> list[RangeRequest]:
-    """The fewest requests that bring the sessions of each ticker that nobody asked for yet: one, from the
-    first missing session to the last, because an answer costs the same whatever its length."""
-    planned = []
-    for ticker in tickers:
-        missing = missing_sessions(sessions, asked.get(ticker, ()))
-        if missing:
-            planned.append(RangeRequest(ticker, timeframe, missing[0], missing[-1]))
-    return planned
+def mask_between(sessions: Sequence[date], start: date, end: date) -> int:
+    """The bits of the sessions from `start` to `end`, both included."""
+    first, stop = bisect_left(sessions, start), bisect_right(sessions, end)
+    return ((1 << stop) - 1) & ~((1 << first) - 1) if stop > first else 0
 
 
-def missing_sessions(sessions: Sequence[date], asked: Sequence[Range]) -> list[date]:
-    return [day for day in sessions if not any(first <= day <= last for first, last in asked)]
+def mask_of(sessions: Sequence[date], days: Iterable[date]) -> int:
+    """The bits of those of `days` that are among `sessions`."""
+    mask = 0
+    for day in days:
+        mask |= mask_between(sessions, day, day)
+    return mask
 
 
-def make_plan(requests: Sequence[RangeRequest], sessions: Sequence[date]) -> Plan:
-    """The cost of per-ticker requests; `limit` counts minutes, so long minute ranges have several pages."""
+def days_of(sessions: Sequence[date], mask: int) -> list[date]:
+    return [sessions[bit] for bit in iterate_bits(mask)]
+
+
+def plan_requests(
+    wishes: Sequence[Wish], timeframe: str, sessions: Sequence[date], asked: Asked, beyond: int
+) -> list[Request]:
+    """The fewest requests that bring what nobody asked for yet, the newest sessions first.
+
+    `beyond`: sessions that the key's plan does not cover; they are not asked for. Only day bars can be asked
+    for by session, for all tickers at once. An answer about one ticker costs the same whatever its length: it
+    reaches from the first missing session to the last, and back over the warm-up that was not asked for yet.
+    """
+    missing: dict[str, int] = {}
+    warm_up: dict[str, int] = {}
+    for wish in wishes:
+        for ticker in wish.tickers:
+            lacking = (wish.sessions & ~asked.of(ticker) | wish.again) & ~beyond
+            missing[ticker] = missing.get(ticker, 0) | lacking
+            warm_up[ticker] = warm_up.get(ticker, 0) | wish.warm_up
+    alone, whole = choose_requests(missing) if timeframe == "1day" else (list(missing), 0)
+    ranges: list[Request] = []
+    for ticker in alone:
+        needed = missing[ticker] & ~whole
+        if needed:
+            before = warm_up[ticker] & ~asked.of(ticker) & ~beyond & (needed & -needed) - 1
+            wanted = needed | before
+            first, last = (wanted & -wanted).bit_length() - 1, wanted.bit_length() - 1
+            ranges.append(RangeRequest(ticker, timeframe, sessions[first], sessions[last]))
+    return ranges + [SessionRequest(day, len(missing)) for day in reversed(days_of(sessions, whole))]
+
+
+def make_plan(requests: Sequence[Request], sessions: Sequence[date]) -> Plan:
+    """The cost of requests; `limit` counts minutes, so long minute ranges have several pages."""
     pages = rows = size = 0
     for request in requests:
-        count = sum(1 for day in sessions if request.start <= day <= request.end)
-        base_bars = count * (MINUTES_PER_SESSION if request.timeframe == "5min" else 1)
+        if isinstance(request, SessionRequest):
+            timeframe, count, base_bars = "1day", request.kept, 1
+        else:
+            timeframe = request.timeframe
+            count = mask_between(sessions, request.start, request.end).bit_count()
+            base_bars = count * (MINUTES_PER_SESSION if timeframe == "5min" else 1)
         pages += max(1, ceil(base_bars / BARS_LIMIT))
-        rows += count * BARS_PER_SESSION[request.timeframe]
-        size += count * BARS_PER_SESSION[request.timeframe] * BYTES_PER_BAR[request.timeframe]
+        rows += count * BARS_PER_SESSION[timeframe]
+        size += count * BARS_PER_SESSION[timeframe] * BYTES_PER_BAR[timeframe]
     return Plan(pages, rows, size)
 
 
 def duration_seconds(requests: int, requests_per_minute: int) -> float:
-    """How long the quota makes a job last: the first minute's worth goes out at once. 0 without a quota."""
+    """How long the quota makes a job last: a window's worth goes out at once, the next one a window later,
+    and so on. 0 without a quota."""
     if not requests_per_minute or requests <= requests_per_minute:
         return 0.0
-    return (requests - requests_per_minute) * 60 / requests_per_minute
+    return (requests - 1) // requests_per_minute * WINDOW_SECONDS

@@ -4,15 +4,20 @@ Tickers are case-sensitive text. NA and TRUE are tickers: nothing here guesses t
 """
 
 import csv
+import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from backtestdb.database import transaction
 from backtestdb.errors import UsageError
 
 TECH_SECTOR_FILE = Path(__file__).with_name("tech_sector.txt")
+US_STOCKS = "us-stocks"
+CLASS_SEPARATOR = re.compile(r"(?<=\w)[ /-](?=\w)")
+NO_LETTER = re.compile(r"[^A-Za-z0-9]")
 DESCRIPTIONS = {
     "tech_sector": "Technology stocks",
     "us-stocks": "All US stocks",
@@ -29,9 +34,16 @@ class UniverseChange:
     left: list[str]
 
 
-def save_universe(connection: sqlite3.Connection, name: str, tickers: Sequence[str]) -> UniverseChange:
+def save_universe(
+    connection: sqlite3.Connection,
+    name: str,
+    tickers: Sequence[str],
+    *,
+    delisted: Sequence[str] = (),
+    company_names: Mapping[str, str] = MappingProxyType({}),
+) -> UniverseChange:
     """Make `tickers` the active members of the universe: new ones come in, missing ones get is_active = 0 and
-    stay, because the past of a universe has them. One transaction."""
+    stay, because the past of a universe has them, as it has the `delisted` ones. One transaction."""
     tickers = list(dict.fromkeys(tickers))
     with transaction(connection):
         connection.execute(
@@ -41,10 +53,16 @@ def save_universe(connection: sqlite3.Connection, name: str, tickers: Sequence[s
         (universe_id,) = connection.execute("SELECT id FROM universe WHERE name = ?", (name,)).fetchone()
         before = set(load_tickers(connection, name))
         connection.execute("UPDATE universe_stocks SET is_active = 0 WHERE universe_id = ?", (universe_id,))
+        active = dict.fromkeys(tickers, 1)
+        members = {**dict.fromkeys(delisted, 0), **active}
         connection.executemany(
-            "INSERT INTO universe_stocks (universe_id, ticker) VALUES (?, ?)"
-            " ON CONFLICT (universe_id, ticker) DO UPDATE SET is_active = 1",
-            [(universe_id, ticker) for ticker in tickers],
+            "INSERT INTO universe_stocks (universe_id, ticker, name, is_active) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (universe_id, ticker) DO UPDATE SET is_active = excluded.is_active,"
+            " name = coalesce(excluded.name, name)",
+            [
+                (universe_id, ticker, company_names.get(ticker), is_active)
+                for ticker, is_active in members.items()
+            ],
         )
         connection.execute(
             "UPDATE universe SET total_stocks = ?, updated_at = CURRENT_TIMESTAMP WHERE id = ?",
@@ -62,6 +80,20 @@ def load_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
         (universe,),
     )
     return [ticker for (ticker,) in rows]
+
+
+def load_members(connection: sqlite3.Connection, universe: str) -> list[str]:
+    """Whose bars belong to a universe: its active tickers, and of `us-stocks` the delisted ones too, because a
+    history of survivors flatters every strategy. Raise UsageError where there is none."""
+    active = require_tickers(connection, universe)
+    if universe != US_STOCKS:
+        return active
+    rows = connection.execute(
+        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id"
+        " WHERE universe.name = ? AND is_active = 0 ORDER BY universe_stocks.id",
+        (universe,),
+    )
+    return active + [ticker for (ticker,) in rows]
 
 
 def require_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
@@ -93,8 +125,8 @@ def choose_tickers(
 
 
 def parse_ticker_file(file: Path) -> list[str]:
-    """One ticker a line, or a CSV with a column ticker or symbol, whatever lines stand before its header.
-    Raise UsageError when there is none in it."""
+    """One ticker a line, or a CSV with a column ticker or symbol, whatever lines stand before its header; of a
+    fund's holdings the shares only. Raise UsageError when there is none in it."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -106,11 +138,39 @@ def parse_ticker_file(file: Path) -> list[str]:
         header = [cell.strip().lower() for cell in row]
         named = [header.index(name) for name in ("ticker", "symbol") if name in header]
         if named:
-            found = [row[named[0]].strip() for row in rows[number + 1 :] if len(row) > named[0]]
+            found = read_holdings(header, rows[number + 1 :], named[0])
             break
     else:
         found = [row[0].strip() for row in rows if len(row) == 1 and not row[0].startswith("#")]
-    tickers = [ticker for ticker in dict.fromkeys(found) if ticker and ticker != "-"]
+    tickers = list(dict.fromkeys(normalise_ticker(ticker) for ticker in found if ticker and ticker != "-"))
     if not tickers:
         raise UsageError(f"{file} names no ticker: one a line, or a CSV with a column ticker or symbol")
     return tickers
+
+
+def read_holdings(header: Sequence[str], rows: Sequence[Sequence[str]], ticker_column: int) -> list[str]:
+    """The tickers below a header. Where a fund says what each holding is, cash, futures and money market funds
+    are no stocks."""
+    kind = header.index("asset class") if "asset class" in header else None
+    return [
+        row[ticker_column].strip()
+        for row in rows
+        if len(row) > ticker_column
+        and (kind is None or (len(row) > kind and row[kind].strip().lower() == "equity"))
+    ]
+
+
+def normalise_ticker(ticker: str) -> str:
+    """Funds write `BRK B`, `MOG-A` or `BF/B` where the vendor writes a full stop. Case is kept: it has a meaning."""
+    return CLASS_SEPARATOR.sub(".", ticker)
+
+
+def match_tickers(wanted: Sequence[str], listed: Iterable[str]) -> tuple[list[str], list[str]]:
+    """`wanted` in the spelling of the vendor's list (`BRKB` too is its `BRK.B`), and those that are not in it; they
+    stay as they are, for the vendor may have their past."""
+    listed = set(listed)
+    by_letters = {NO_LETTER.sub("", ticker): ticker for ticker in sorted(listed)}
+    matched = [
+        ticker if ticker in listed else by_letters.get(NO_LETTER.sub("", ticker), ticker) for ticker in wanted
+    ]
+    return list(dict.fromkeys(matched)), [ticker for ticker in matched if ticker not in listed]

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 
 from backtestdb.config import Settings
 from backtestdb.console import DONE, DONE_WITH_HOLES, say
-from backtestdb.market.commands import make_source, print_reports
-from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
-from backtestdb.market.universes import choose_tickers
+from backtestdb.market.commands import choose_end, make_source, print_reports
+from backtestdb.market.sessions import years_before
+from backtestdb.market.universes import US_STOCKS, choose_tickers
 from backtestdb.rebuild.plan import RebuildPlan
 from backtestdb.rebuild.run import Choices, Rebuilt, rebuild
 
@@ -18,7 +18,10 @@ def make_wanted(settings: Settings, arguments: argparse.Namespace, now_local: da
     """The plan that the arguments name."""
     if arguments.skip_backfill:
         return RebuildPlan()
-    end = arguments.end or last_completed_session(load_calendar(), now_local)
+    end = choose_end(arguments.end, now_local)
+    if arguments.full_us_stocks:
+        # Which tickers they are the vendor tells once the user agreed to the plan.
+        return RebuildPlan(US_STOCKS, (), years_before(end, 5).isoformat(), "", end.isoformat())
     if arguments.russell2000:
         tickers = choose_tickers("russell2000", [], arguments.russell2000, [])
         return RebuildPlan(

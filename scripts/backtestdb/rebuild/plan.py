@@ -9,7 +9,8 @@ CONTINUED_FOR = timedelta(days=7)
 
 @dataclass(frozen=True)
 class RebuildPlan:
-    """`universe` is empty for the schema alone. Dates are sessions in ISO text, empty where nothing is asked."""
+    """`universe` is empty for the schema alone; no `tickers` means those that the vendor lists. Dates are
+    sessions in ISO text, empty where nothing is asked."""
 
     universe: str = ""
     tickers: tuple[str, ...] = ()

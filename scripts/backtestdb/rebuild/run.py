@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+from backtestdb.backups.restore import lock_if_possible
 from backtestdb.config import Settings
 from backtestdb.console import confirm, format_bytes, format_duration, print_table, say
 from backtestdb.database import connect, count_foreign_key_violations, look_at_file, verify_integrity
@@ -18,13 +19,15 @@ from backtestdb.files import choose_free_names, exclusive_lock, remove_database,
 from backtestdb.market.backfill import Job, Report, Source, backfill, make_job, plan_job
 from backtestdb.market.plan import Plan, duration_seconds, make_plan
 from backtestdb.market.sessions import load_calendar
-from backtestdb.market.universes import save_universe
+from backtestdb.market.staging import staging_path
+from backtestdb.market.universes import load_members, load_tickers, save_universe
+from backtestdb.market.us_stocks import REQUESTS_AT_MOST, TICKERS_ABOUT, update_us_stocks
 from backtestdb.rebuild.carry_over import make_carry_over
 from backtestdb.rebuild.old_content import OldContent, carry_from, carry_salvaged, read_old_content
 from backtestdb.rebuild.plan import RebuildPlan
 from backtestdb.rebuild.workfile import COMPLETE, HOLES, finish_work_file, prepare_work_file, work_path
 from backtestdb.replacement import remove_arriving, replace_database
-from backtestdb.schema import load_table_classes
+from backtestdb.schema import ensure_schema, load_table_classes
 
 REPLACE_TIMEOUT_SECONDS = 120.0
 
@@ -78,11 +81,8 @@ def rebuild(
             now_utc=now_local,
         )
         with closing(connect(work_path(database))) as connection:
-            jobs = make_jobs(connection, plan)
-            costs = {
-                label: make_plan(plan_job(connection, job), job.fetched_sessions)
-                for label, job in jobs.items()
-            }
+            prepare_to_fill(connection)
+            costs = plan_costs(connection, plan)
             old = load_old_content(settings, choices, now_local)
             show_plan(settings, plan, costs, old.rows)
             verify_space_to_rebuild(database, sum(cost.bytes for cost in costs.values()))
@@ -90,17 +90,27 @@ def rebuild(
             if must_ask and not ask(f"Replace {database}? The old file is kept."):
                 remove_unstarted(connection, work_path(database))
                 return None
-            reports = run_jobs(connection, source, plan, jobs)
+            reports = run_jobs(connection, source, plan, settings)
             verify_new_content(connection)
             finish_work_file(
                 connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
             )
-        return put_in_place(settings, choices, old, reports, now_local)
+        with lock_if_possible(settings.backup_dir):  # a restore from a backup replaces the same file
+            return put_in_place(settings, choices, old, reports, now_local)
+
+
+def prepare_to_fill(connection: sqlite3.Connection) -> None:
+    """A larger cache keeps the pages that are still being filled; without a flush at each commit a power cut may
+    cost the newest answers, never the file. A kill may have left indexes to be made (`deferred_indexes`)."""
+    connection.execute("PRAGMA cache_size = -131072")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    ensure_schema(connection)
 
 
 def remove_unstarted(connection: sqlite3.Connection, work: Path) -> None:
     """A work file without a single answer in it holds nothing that a later run could continue."""
-    if not connection.execute("SELECT count(*) FROM _ranges_asked").fetchone()[0]:
+    asked = "SELECT EXISTS (SELECT 1 FROM _ranges_asked) OR EXISTS (SELECT 1 FROM _sessions_asked)"
+    if not connection.execute(asked).fetchone()[0] and not staging_path(work).exists():
         connection.close()
         remove_database(work)
 
@@ -113,15 +123,45 @@ def verify_space_to_rebuild(database: Path, bytes_to_come: int) -> None:
     verify_space(database.parent, needed, f"rebuilding {database}")
 
 
-def make_jobs(connection: sqlite3.Connection, plan: RebuildPlan) -> dict[str, Job]:
-    """The universe first, since the jobs are about its tickers; none for the schema alone."""
-    if not plan.universe:
-        return {}
-    save_universe(connection, plan.universe, plan.tickers)
+def must_ask_for_tickers(connection: sqlite3.Connection, plan: RebuildPlan) -> bool:
+    """Whether the vendor has still to say which tickers the universe has."""
+    return bool(plan.universe) and not plan.tickers and not load_tickers(connection, plan.universe)
+
+
+def plan_costs(connection: sqlite3.Connection, plan: RebuildPlan) -> dict[str, Plan]:
+    """What each step with requests will cost; about, where the tickers are still unknown."""
+    if must_ask_for_tickers(connection, plan):
+        unknown = [f"#{number}" for number in range(TICKERS_ABOUT)]
+        jobs = make_jobs(plan, unknown)
+        lists = {"list of tickers": Plan(REQUESTS_AT_MOST, 0, 0)}
+    else:
+        save_planned_universe(connection, plan)
+        jobs, lists = make_jobs(plan, members_of(connection, plan)), {}
+    return lists | {
+        label: make_plan(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()
+    }
+
+
+def save_planned_universe(connection: sqlite3.Connection, plan: RebuildPlan) -> None:
+    if plan.universe and plan.tickers:
+        save_universe(connection, plan.universe, plan.tickers)
+
+
+def members_of(connection: sqlite3.Connection, plan: RebuildPlan) -> list[str]:
+    return load_members(connection, plan.universe) if plan.universe else []
+
+
+def make_jobs(plan: RebuildPlan, tickers: list[str]) -> dict[str, Job]:
+    """None for the schema alone."""
     starts = {"daily bars": ("1day", plan.daily_start), "5-minute bars": ("5min", plan.intraday_start)}
     return {
         label: make_job(
-            load_calendar(), timeframe, plan.tickers, date.fromisoformat(start), date.fromisoformat(plan.end)
+            load_calendar(),
+            timeframe,
+            tickers,
+            date.fromisoformat(start),
+            date.fromisoformat(plan.end),
+            universe=plan.universe,
         )
         for label, (timeframe, start) in starts.items()
         if start
@@ -141,7 +181,8 @@ def show_plan(
     tables = sum(1 for name in load_table_classes().values() if name != "bookkeeping")
     rows: list[list[object]] = [["schema", f"{tables} tables", 0, "0 B", "0 s"]]
     if plan.universe:
-        rows.append(["universe", f"{plan.universe}: {len(plan.tickers)} tickers", 0, "0 B", "0 s"])
+        tickers = f"{len(plan.tickers)} tickers" if plan.tickers else "as the vendor lists them"
+        rows.append(["universe", f"{plan.universe}: {tickers}", 0, "0 B", "0 s"])
     for label, cost in costs.items():
         start = plan.daily_start if label == "daily bars" else plan.intraday_start
         duration = format_duration(duration_seconds(cost.requests, settings.requests_per_minute))
@@ -157,12 +198,17 @@ def show_plan(
 
 
 def run_jobs(
-    connection: sqlite3.Connection, source: Source | None, plan: RebuildPlan, jobs: Mapping[str, Job]
+    connection: sqlite3.Connection, source: Source | None, plan: RebuildPlan, settings: Settings
 ) -> list[tuple[str, Report]]:
-    reports = []
-    for label, job in jobs.items():
-        if source is None:
-            raise ValueError("a plan with bars needs a source")
+    reports: list[tuple[str, Report]] = []
+    if not plan.universe:
+        return reports
+    if source is None:
+        raise ValueError("a plan with bars needs a source")
+    if must_ask_for_tickers(connection, plan):
+        since = date.fromisoformat(plan.daily_start)
+        update_us_stocks(connection, source.client, settings.us_stock_types, since)
+    for label, job in make_jobs(plan, members_of(connection, plan)).items():
         report = backfill(connection, source, job, f"{plan.universe}: {label}")
         if not report.coverage.stored:
             raise NothingFetchedError(

@@ -20,6 +20,7 @@ from backtestdb.database import (
 )
 from backtestdb.errors import VerificationError
 from backtestdb.files import remove_database, rename_durably
+from backtestdb.market.staging import remove_staging
 from backtestdb.rebuild.plan import RebuildPlan, continues, parse_plan
 from backtestdb.schema import ensure_schema
 
@@ -74,6 +75,7 @@ def prepare_work_file(
     if left and continues(left.plan, wanted, end_was_given=end_was_given):
         return left.plan
     remove_database(path)
+    remove_staging(path)
     current = None if fresh else load_record(database)
     if (
         current

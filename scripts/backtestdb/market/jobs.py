@@ -1,0 +1,143 @@
+"""What a backfill is asked for, where it gets it from, and what it reports."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from exchange_calendars import ExchangeCalendar
+
+from backtestdb.errors import UsageError
+from backtestdb.market.api import MarketData
+from backtestdb.market.asked import load_asked
+from backtestdb.market.coverage import Coverage
+from backtestdb.market.limits import load_limits
+from backtestdb.market.metrics import WARM_UP_SESSIONS
+from backtestdb.market.plan import Asked, Request, Wish, mask_between, mask_of, plan_requests
+from backtestdb.market.sessions import load_calendar, sessions_back, sessions_between
+from backtestdb.market.staging import Staging, load_staged_dates, staged_for
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where bars come from: the vendor, the calendar, how many requests at once, what ends every wait, and
+    the clock that dates the records."""
+
+    client: MarketData
+    calendar: ExchangeCalendar
+    concurrency: int
+    stopping: threading.Event
+    clock: Callable[[], datetime]
+
+    def now_text(self) -> str:
+        return self.clock().isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Job:
+    """`sessions`: what was asked for. `fetched_sessions`: those and the warm-up before them, which is fetched
+    where it costs no request of its own. `again`: sessions to ask for once more, for late corrections."""
+
+    timeframe: str
+    tickers: list[str]
+    sessions: list[date]
+    fetched_sessions: list[date]
+    universe: str = ""
+    again: tuple[date, ...] = ()
+
+
+@dataclass
+class Report:
+    """What a backfill did for a job. Of jobs that were run together the first one's report has the `requests`,
+    the `bars` that were stored, the bars of other tickers that were `dropped`, and what was `set_aside`.
+    `failures`: ticker or session, and why its request brought nothing. `gaps`: sentences about tickers that did
+    not trade for months in between. `covered_from`, `refused_session`: what the key's plan does not cover."""
+
+    coverage: Coverage = field(default_factory=Coverage)
+    requests: int = 0
+    bars: int = 0
+    dropped: int = 0
+    set_aside: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    gaps: list[str] = field(default_factory=list)
+    covered_from: date | None = None
+    refused_session: date | None = None
+    seconds: float = 0.0
+
+    @property
+    def has_holes(self) -> bool:
+        return self.coverage.failed > 0
+
+
+def make_job(
+    calendar: ExchangeCalendar,
+    timeframe: str,
+    tickers: Sequence[str],
+    start: date,
+    end: date,
+    *,
+    universe: str = "",
+    again: int = 0,
+) -> Job:
+    """Raise UsageError when no session lies between `start` and `end`. Day bars get a warm-up ahead of them,
+    so that SMA 200 and RSI exist from the first asked session on. `again`: how many of the sessions before
+    `end` are asked for once more."""
+    sessions = sessions_between(calendar, start, end)
+    if not sessions:
+        raise UsageError(f"no session between {start} and {end}", next_step="check --start and --end")
+    warm_up = WARM_UP_SESSIONS if timeframe == "1day" else 0
+    first = sessions_back(calendar, start, warm_up)
+    fetched = sessions_between(calendar, first, end)
+    return Job(timeframe, list(tickers), sessions, fetched, universe, tuple(sessions[-1 - again : -1]))
+
+
+def all_sessions(calendar: ExchangeCalendar, jobs: Sequence[Job]) -> list[date]:
+    """The calendar from the earliest to the latest session of the jobs, in order."""
+    first = min(job.fetched_sessions[0] for job in jobs)
+    return sessions_between(calendar, first, max(job.sessions[-1] for job in jobs))
+
+
+def all_tickers(jobs: Sequence[Job]) -> list[str]:
+    """Each ticker once, in order of appearance."""
+    return list(dict.fromkeys(ticker for job in jobs for ticker in job.tickers))
+
+
+def plan_jobs(
+    connection: sqlite3.Connection,
+    calendar: ExchangeCalendar,
+    jobs: Sequence[Job],
+    staging: Staging | None = None,
+) -> list[Request]:
+    """The requests that jobs of one timeframe still need, together. `staging`: what a killed run set aside, where
+    this process has it open already."""
+    timeframe, sessions = jobs[0].timeframe, all_sessions(calendar, jobs)
+    wishes = [
+        Wish(
+            job.tickers,
+            sessions=mask_between(sessions, job.sessions[0], job.sessions[-1]),
+            warm_up=mask_between(sessions, job.fetched_sessions[0], job.sessions[0]),
+            again=mask_of(sessions, job.again),
+        )
+        for job in jobs
+    ]
+    asked = load_asked(connection, timeframe, sessions)
+    if timeframe == "1day":
+        tickers = all_tickers(jobs)
+        staged = (
+            staged_for(connection, staging, tickers) if staging else load_staged_dates(connection, tickers)
+        )
+        asked = add_staged(asked, tickers, mask_of(sessions, staged))
+    return plan_requests(wishes, timeframe, sessions, asked, load_limits(connection).mask(sessions))
+
+
+def add_staged(asked: Asked, tickers: Sequence[str], staged: int) -> Asked:
+    """What a killed run set aside for the same tickers is as good as stored."""
+    if not staged:
+        return asked
+    return Asked({ticker: asked.of(ticker) | staged for ticker in tickers}, asked.of_everyone)
+
+
+def plan_job(connection: sqlite3.Connection, job: Job) -> list[Request]:
+    """The requests that the job still needs."""
+    return plan_jobs(connection, load_calendar(), [job])

@@ -1,0 +1,17 @@
+"""How far a piece of work has come that is stored part by part: a killed run goes on where it was."""
+
+import sqlite3
+
+
+def load_done(connection: sqlite3.Connection, task: str) -> int:
+    row = connection.execute("SELECT tickers FROM _work_done WHERE task = ?", (task,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def save_done(connection: sqlite3.Connection, task: str, tickers: int) -> None:
+    """In the transaction that stores the part."""
+    connection.execute("INSERT OR REPLACE INTO _work_done VALUES (?, ?)", (task, tickers))
+
+
+def clear_done(connection: sqlite3.Connection, task: str) -> None:
+    connection.execute("DELETE FROM _work_done WHERE task = ?", (task,))

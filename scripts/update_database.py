@@ -1,0 +1,23 @@
+#!/usr/bin/env python3
+"""Bring the stored universes up to the last session: new bars, late corrections, splits, metrics."""
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from backtestdb.arguments import parse_date
+from backtestdb.config import load_settings
+from backtestdb.console import run
+from backtestdb.market.commands import add_output_arguments
+from backtestdb.market.update_command import run_update
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--end", type=parse_date, help="last session; default: the last completed one")
+    add_output_arguments(parser)
+    return run_update(load_settings(), parser.parse_args(arguments), datetime.now(UTC))
+
+
+if __name__ == "__main__":
+    run(main)

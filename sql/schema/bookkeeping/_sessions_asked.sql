@@ -1,0 +1,17 @@
+-- A row is: a session of the whole market that the vendor answered, and for which tickers the answer was kept
+--   (ticker_set 0: for every ticker in it). One of those tickers without a bar had no trade that day.
+--   received = stored + dropped (other tickers) + set_aside. metrics_due is 1 until the metrics follow.
+-- Written by: the backfills, in the transaction that stores the answer's bars.
+-- Made again: by asking again.
+
+CREATE TABLE IF NOT EXISTS _sessions_asked (
+    session_date TEXT NOT NULL,
+    ticker_set INTEGER NOT NULL,
+    received INTEGER NOT NULL,
+    stored INTEGER NOT NULL,
+    dropped INTEGER NOT NULL,
+    set_aside INTEGER NOT NULL,
+    metrics_due INTEGER NOT NULL DEFAULT 1,
+    asked_at_utc TEXT NOT NULL,
+    PRIMARY KEY (session_date, ticker_set)
+) WITHOUT ROWID;
