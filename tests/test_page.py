@@ -289,7 +289,7 @@ def test_front_page_in_a_browser_shows_everything(
         " const box = cell.getBoundingClientRect(); return [cell.title, box.width, box.height,"
         " getComputedStyle(cell).backgroundColor] })"
     )
-    assert len(cells) == (3 + 12 + 8) + 3
+    assert len(cells) == (3 + 10) + 3
     assert all(wide > 12 and high > 12 for _, wide, high, _ in cells)
     assert cells[0][0] == "2013-01: 84 of 84 sessions of tickers (100.0 %)"
     assert [title for title, *_ in cells if "(100.0 %)" not in title] == [
