@@ -19,7 +19,6 @@ from contents import find_damage, query_all
 from large_database import make_large_database
 from mending import run_printed_command, with_schedule
 from sandbox_process import running_sandbox
-from writers import running_writer
 
 END = "2013-03-01"
 COUNT_STRATEGIES = "SELECT count(*) FROM strategies"
@@ -193,9 +192,14 @@ def test_transaction_of_a_killed_program_is_named_and_taken_back_by_the_next_bac
 
 def test_doctor_does_not_block_a_writer_with_a_rollback_journal(tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    with running_writer(project.database, pause_seconds=0.001):
+    with closing(sqlite3.connect(project.database, timeout=0, isolation_level=None)) as writer:
+        writer.execute("BEGIN")
+        writer.execute("UPDATE strategies SET name = 'changed'")
         found = json.loads(project.run("check_environment.py", "--json").stdout)
-    assert [finding["level"] for finding in found if finding["topic"] == "database"] == ["note"]
+        writer.execute("COMMIT")
+    (database,) = [finding for finding in found if finding["topic"] == "database"]
+    assert database["level"] == "note"
+    assert "was not read as a whole" in database["what"]
 
 
 def test_429s_are_named_by_doctor_online_and_end_with_the_named_setting(tmp_path: Path) -> None:

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
+from backtestdb.backups.schedule import STALE_AFTER
 from backtestdb.console import format_bytes, format_duration
 from backtestdb.status.backup_facts import BackupFacts
 from backtestdb.status.coverage_facts import UniverseCoverage
 from backtestdb.status.database_facts import DatabaseFacts
 from backtestdb.status.facts import Facts
 
-STALE_AFTER = timedelta(hours=26)  # a day with 25 hours, and an hour for the backup itself
 ROOM_FOR_AT_LEAST = 3
 REFILL = {
     "1day": "make backfill-daily",
