@@ -4,7 +4,6 @@ import csv
 import gzip
 import importlib.util
 import math
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date, datetime
@@ -12,12 +11,12 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from naive_metrics import make_naive_metrics
 
 from backtestdb.database import connect
 from backtestdb.schema import ensure_schema
 from commands import Project
 from contents import query_all
+from naive_metrics import make_naive_metrics
 from sandbox_process import SandboxProcess, running_sandbox
 
 REAL = ["AAPL", "MSFT", "IBM", "GOOG", "FB"]
@@ -92,27 +91,25 @@ def aside(project: Project) -> set[tuple[str, str]]:
 
 def compare_metrics(project: Project) -> None:
     """Against an implementation that shares no line with the project's: within 1e-9."""
-    bars = defaultdict(list)
-    rows = query_all(
-        project.database,
-        "SELECT ticker, timestamp, open, high, low, close, volume FROM ohlcv_data WHERE timeframe = '1day'"
-        " ORDER BY ticker, timestamp",
-    )
-    for ticker, timestamp, *values in rows:
-        bars[ticker].append((timestamp, *values))
     for ticker in REAL:
-        expected = make_naive_metrics(bars[ticker])
-        names = [name for name in expected[0] if name != "timestamp"]
-        stored = query_all(
+        bars = query_all(
             project.database,
-            f"SELECT timestamp, {', '.join(names)} FROM daily_metrics WHERE ticker = ? ORDER BY timestamp",
+            "SELECT timestamp, open, high, low, close, volume FROM ohlcv_data"
+            " WHERE timeframe = '1day' AND ticker = ? ORDER BY timestamp",
             ticker,
         )
-        by_time = {row["timestamp"]: row for row in expected}
+        names = ("open", "high", "low", "close", "volume")
+        expected = make_naive_metrics([dict(zip(names, values, strict=True)) for _, *values in bars])
+        by_time = dict(zip([timestamp for timestamp, *_ in bars], expected, strict=True))
+        columns = list(expected[0])
+        stored = query_all(
+            project.database,
+            f"SELECT timestamp, {', '.join(columns)} FROM daily_metrics WHERE ticker = ?",
+            ticker,
+        )
         for timestamp, *values in stored:
-            for name, value in zip(names, values, strict=True):
-                wanted = by_time[timestamp][name]
-                both = (value, wanted)
+            for name, value in zip(columns, values, strict=True):
+                both = (value, by_time[timestamp][name])
                 assert both == (None, None) or math.isclose(*both, rel_tol=1e-9, abs_tol=1e-9), (ticker, name)
 
 

@@ -77,9 +77,15 @@ def test_replacement_with_other_page_size_succeeds(tmp_path: Path, journal: str)
     new = tmp_path / "new.db"
     with closing(sqlite3.connect(new)) as connection:
         connection.execute("PRAGMA page_size = 1024")
+        connection.execute("CREATE TABLE makes_the_size_stay (x)")
     make_database(new, "new")
-    replace_database(live, new, tmp_path / "kept.db")
-    assert read_words(live) == {"new"}
+    with closing(connect(live)) as reader:
+        reader.execute("SELECT * FROM words").fetchone()
+        replace_database(live, new, tmp_path / "kept.db")
+        assert reader.execute("SELECT word FROM words").fetchone() == ("new 0",)
+        expected = {"DELETE": 1024, "WAL": 4096}[journal]
+        assert reader.execute("PRAGMA page_size").fetchone() == (expected,)
+    assert not list(tmp_path.glob("*.arriving*"))
 
 
 def test_replacement_of_a_file_that_is_no_database_keeps_it_with_its_journals(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The way back: which backup is taken, what happens to what stood there, and kills in the middle."""
 
+import itertools
 import os
 import random
 import shutil
@@ -7,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,7 +21,7 @@ from backtestdb.backups.restore import Restored, restore_from_backup
 from backtestdb.backups.run import Hooks
 from backtestdb.backups.verify import verify_all
 from backtestdb.config import PROJECT_DIR, Settings
-from backtestdb.database import connect, verify_integrity
+from backtestdb.database import connect, table_names, verify_integrity
 from backtestdb.errors import ProjectError, VerificationError
 from backtestdb.files import make_stamp
 from backup_tools import (
@@ -30,6 +32,7 @@ from backup_tools import (
     change,
     damage,
     environment_of,
+    fingerprint,
     kill_after,
     make_platform_database,
     make_settings,
@@ -263,9 +266,9 @@ def connected_reader(database: Path, wanted: bool) -> Iterator[None]:
         process.communicate()
 
 
-def make_live(path: Path, state: str) -> None:
+def make_live(path: Path, state: str, bars: int) -> None:
     """The database of a program that was killed: with a log that holds commits, or in the middle of one."""
-    make_platform_database(path, bars=30_000, journal="WAL" if state == "hot WAL" else "DELETE")
+    make_platform_database(path, bars=bars, journal="WAL" if state == "hot WAL" else "DELETE")
 
     def die() -> None:
         connection = sqlite3.connect(path, isolation_level=None)
@@ -290,41 +293,55 @@ def put_files(template: Path, target: Path) -> None:
         shutil.copy(path, target.with_name(target.name + path.name.removeprefix(template.name)))
 
 
-def kill_restores(tmp_path: Path, state: str, reader: bool, seeds: range) -> dict[str, int]:
-    """Kill a restore at seeded moments; whatever the moment, the database is the old or the new one."""
+def kill_restores(tmp_path: Path, state: str, reader: bool, *, kills: int, bars: int) -> dict[str, int]:
+    """Kill a restore at seeded moments; whatever the moment, the database is the old or the new one. Even
+    seeds kill at any time of its life, odd ones once the old database is kept and is being replaced."""
     settings = make_settings(tmp_path)
     template = tmp_path / "template" / "live.db"
-    make_platform_database(settings.database_path, word="new", bars=30_000, journal="WAL")
+    make_platform_database(settings.database_path, word="new", bars=bars - 500, journal="WAL")
     back_up(settings)
-    new = read_all(settings.database_path)
-    make_live(template, state)
+    new = fingerprint(settings.database_path)
+    make_live(template, state, bars)
     put_files(template, settings.database_path)
-    old = read_all(settings.database_path)
+    old = fingerprint(settings.database_path)
     assert ("in the log" in strategy_names(settings.database_path)) == (state == "hot WAL")
     put_files(template, settings.database_path)
     whole = time_of(lambda: restore_from_backup(settings, None, datetime.now(UTC)))
     seen = {"old": 0, "new": 0, "not killed": 0}
-    for seed in seeds:
+    seeds = itertools.count(1000)
+    while seen["old"] + seen["new"] < kills:
+        seed = next(seeds)
+        chance = random.Random(seed)
         put_files(template, settings.database_path)
         with connected_reader(settings.database_path, reader):
             child = run_in_child(lambda: restore_from_backup(settings, None, datetime.now(UTC)))
-            killed = kill_after(child, random.Random(seed).uniform(0.2, 1.1) * whole)
+            if seed % 2:
+                wait_until_kept(settings.database_path)
+                killed = kill_after(child, chance.uniform(0, 0.4) * whole)
+            else:
+                killed = kill_after(child, chance.uniform(0.2, 1) * whole)
             with closing(connect(settings.database_path)) as connection:
                 verify_integrity(connection, full=True)
-            found = read_all(settings.database_path)
+            found = fingerprint(settings.database_path)
             assert found in (old, new), f"{state}, reader {reader}, seed {seed}"
         seen["not killed" if not killed else "new" if found == new else "old"] += 1
         if seed % 10 == 0:
             restore_from_backup(settings, None, datetime.now(UTC))
-            assert read_all(settings.database_path) == new
+            assert fingerprint(settings.database_path) == new
             assert not list(settings.database_path.parent.glob("*.arriving*"))
     return seen
+
+
+def wait_until_kept(database: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not any(path.name[-1].isdigit() for path in database.parent.glob(f"{database.name}.backup-*")):
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize("reader", [False, True])
 @pytest.mark.parametrize("state", STATES)
 def test_restore_killed_leaves_the_old_or_the_new_database(tmp_path: Path, state: str, reader: bool) -> None:
-    kill_restores(tmp_path, state, reader, range(2))
+    kill_restores(tmp_path, state, reader, kills=2, bars=8000)
 
 
 @pytest.mark.long
@@ -332,9 +349,8 @@ def test_restore_killed_leaves_the_old_or_the_new_database(tmp_path: Path, state
 @pytest.mark.parametrize("reader", [False, True])
 @pytest.mark.parametrize("state", STATES)
 def test_restore_killed_200_times(tmp_path: Path, state: str, reader: bool) -> None:
-    seen = kill_restores(tmp_path, state, reader, range(1000, 1230))
+    seen = kill_restores(tmp_path, state, reader, kills=200, bars=30_000)
     print(state, reader, seen)
-    assert seen["old"] + seen["new"] >= 200
     assert seen["old"]
     assert seen["new"]
 
@@ -360,9 +376,34 @@ def kill_merges(tmp_path: Path, seeds: range) -> None:
 
 
 def test_merge_of_a_small_backup_killed_leaves_the_old_or_the_new_rows(tmp_path: Path) -> None:
-    kill_merges(tmp_path, range(4))
+    kill_merges(tmp_path, range(3))
 
 
 @pytest.mark.long
 def test_merge_of_a_small_backup_killed_200_times(tmp_path: Path) -> None:
     kill_merges(tmp_path, range(1000, 1200))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_small_backup_of_5_million_bars_is_small_and_merges_back_without_a_difference(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    live = make_platform_database(settings.database_path, bars=5_000_000)
+    small = back_up(settings, "irreplaceable").backup
+    print(f"{small.bytes:,} of {live.stat().st_size:,} bytes")
+    assert small.bytes < live.stat().st_size / 100
+    shutil.copy(live, tmp_path / "before.db")
+    with closing(connect(live)) as connection:
+        connection.execute("UPDATE strategies SET name = 'overwritten', config = ''")
+        connection.execute("DELETE FROM strategies WHERE id > 10")
+        connection.execute("DROP TABLE conversations")
+    restore(settings, small.path)
+    with closing(connect(live)) as connection:
+        verify_integrity(connection)
+        connection.execute("ATTACH ? AS before", (str(tmp_path / "before.db"),))
+        for table in table_names(connection, "before"):
+            for one, other in (("main", "before"), ("before", "main")):
+                query = (
+                    f"SELECT count(*) FROM (SELECT * FROM {one}.{table} EXCEPT SELECT * FROM {other}.{table})"
+                )
+                assert connection.execute(query).fetchone() == (0,), table

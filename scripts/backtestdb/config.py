@@ -1,6 +1,7 @@
 """Settings: read here and nowhere else, from the environment and from `.env`; the environment wins."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import time
@@ -14,6 +15,7 @@ from backtestdb.errors import SettingsError
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 LOOPBACK_HOSTS = {"127.0.0.1", "localhost", "::1"}
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}")
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,19 @@ class Settings:
 
 def parse_absolute_path(text: str) -> Path:
     """`~` is expanded. A relative path would name another file from every folder, so it is refused."""
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("begins with ~ and a user that this machine does not have") from None
     if not path.is_absolute():
         raise ValueError("is a relative path; write it absolute, beginning with / or ~")
     return path
 
 
-def parse_integer(minimum: int) -> Callable[[str], int]:
+def parse_integer(minimum: int, maximum: int = 1_000_000) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not text.strip().lstrip("-").isdigit() or int(text) < minimum:
-            raise ValueError(f"must be a whole number, {minimum} or more")
+        if not WHOLE_NUMBER.fullmatch(text.strip()) or not minimum <= int(text) <= maximum:
+            raise ValueError(f"must be a whole number from {minimum} to {maximum}")
         return int(text)
 
     return parse
@@ -82,14 +87,22 @@ def parse_tickers(text: str) -> tuple[str, ...]:
 
 def parse_url(text: str) -> str:
     """The key travels in a header: plain http is refused outside this machine."""
-    url = urlsplit(text)
-    if url.scheme == "https" or (url.scheme == "http" and url.hostname in LOOPBACK_HOSTS):
-        return text.rstrip("/")
+    url = urlsplit(text.strip())
+    if (url.scheme == "https" and url.hostname) or (url.scheme == "http" and url.hostname in LOOPBACK_HOSTS):
+        return text.strip().rstrip("/")
     raise ValueError("must begin with https:// (http:// only on 127.0.0.1)")
 
 
 def parse_text(text: str) -> str:
     return text.strip()
+
+
+def parse_key(text: str) -> str:
+    """A key that HTTP cannot carry in a header would fail deep inside of the first request."""
+    key = text.strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError("holds a blank or a character that no key has; copy it from the vendor's page again")
+    return key
 
 
 PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -101,15 +114,15 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "BACKUP_TIME": ("02:00", parse_local_time),
     "IRREPLACEABLE_EVERY_MINUTES": ("60", parse_integer(0)),
     "HEARTBEAT_URL": ("", parse_text),
-    "POLYGON_API_KEY": ("", parse_text),
-    "MASSIVE_API_KEY": ("", parse_text),
+    "POLYGON_API_KEY": ("", parse_key),
+    "MASSIVE_API_KEY": ("", parse_key),
     "POLYGON_BASE_URL": ("https://api.massive.com", parse_url),
     "POLYGON_REQUESTS_PER_MINUTE": ("5", parse_integer(0)),
     "POLYGON_CONCURRENCY": ("0", parse_integer(0)),
     "POLYGON_TIMEOUT_SECONDS": ("30", parse_seconds),
     "WATCHLIST_TICKERS": ("", parse_tickers),
     "US_STOCK_TYPES": ("CS,ADRC,PFD", parse_tickers),
-    "PORT": ("3000", parse_integer(1)),
+    "PORT": ("3000", parse_integer(1, 65535)),
 }
 SECRETS = {"POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"}
 
@@ -120,8 +133,8 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
     An empty value means the default. Raise SettingsError with name, value, origin and rule; the value
     of a secret is never part of it.
     """
-    env_file = env_file or Path(environment.get("BACKTEST_ENV_FILE", PROJECT_DIR / ".env"))
-    from_file = dotenv_values(env_file, interpolate=False) if env_file.is_file() else {}
+    env_file = env_file or Path(environment.get("BACKTEST_ENV_FILE") or PROJECT_DIR / ".env")
+    from_file = read_env_file(env_file)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name, (default, parse) in PARSERS.items():
@@ -138,8 +151,21 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
                 f"{name}{shown} (from {origin}) {error}", next_step=f"change {name}"
             ) from None
         origins[name] = origin
-    state_home = environment.get("XDG_STATE_HOME") or "~/.local/state"
-    return make_settings(values, origins, Path(state_home).expanduser() / "ai-backtest")
+    return make_settings(values, origins, find_state_home(environment) / "ai-backtest")
+
+
+def read_env_file(env_file: Path) -> Mapping[str, str | None]:
+    try:
+        return dotenv_values(env_file, interpolate=False) if env_file.is_file() else {}
+    except UnicodeDecodeError:
+        raise SettingsError(f"{env_file} is not UTF-8 text", next_step="save it as UTF-8") from None
+
+
+def find_state_home(environment: Mapping[str, str]) -> Path:
+    """As the XDG base directory specification has it: a relative path is ignored. It would give every folder
+    a quota of its own."""
+    state_home = Path(environment.get("XDG_STATE_HOME", ""))
+    return state_home if state_home.is_absolute() else Path.home() / ".local" / "state"
 
 
 def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_dir: Path) -> Settings:

@@ -4,6 +4,7 @@ Here stands the one boundary where errors become sentences and exit codes.
 """
 
 import errno
+import os
 import sqlite3
 import sys
 import time
@@ -26,20 +27,30 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
 def guard(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None) -> int:
     """Given a command, return its exit code; an error that the user can act on is printed, not raised."""
     try:
-        return main(arguments)
+        code = main(arguments)
+        sys.stdout.flush()  # or a reader that went away shows only after the exit code is chosen
+        return code
     except ProjectError as error:
         print_error(str(error), error.next_step)
         return error.exit_code
     except sqlite3.Error as error:
         print_error(*explain_sqlite_error(error))
     except BrokenPipeError:
-        sys.stderr.close()
+        drop_output()
     except OSError as error:
         print_error(*explain_os_error(error))
     except KeyboardInterrupt:
         print_error("interrupted", "start the same command again: it continues")
         return 130
     return FAILED
+
+
+def drop_output() -> None:
+    """Whoever read the output is gone: what is still buffered must not fail once more at the end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def print_error(what: str, next_step: str = "") -> None:
@@ -94,7 +105,8 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         if time.monotonic() >= next_line:
             next_line = time.monotonic() + LOG_LINE_EVERY_SECONDS
             rate = done / (time.monotonic() - started)
-            say(f"{label}: {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
+            remaining = f", {rate:.1f}/s, {(total - done) / rate:.0f} s left" if done else ""
+            say(f"{label}: {done} of {total}{remaining}")
 
     yield advance_log
     if total:
@@ -144,11 +156,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     table = Table()
     for index, column in enumerate(columns):
         numbers = any(isinstance(row[index], int | float) for row in rows)
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        table.add_column(Text(column), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(format_cell(cell)) for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(title, style="bold", highlight=False)
+    console.print(Text(title), style="bold")
     console.print(table)
 
 

@@ -61,7 +61,7 @@ def primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def look_at_file(path: Path) -> FileState:
+def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
     """What is at `path`: nothing, a file of no bytes, a database, or something that is not one any more.
 
     "damaged" means a wrong header, or a schema that SQLite cannot read. A busy database is a database. Call
@@ -77,7 +77,7 @@ def look_at_file(path: Path) -> FileState:
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             return "damaged"
-    with closing(connect(path)) as connection:
+    with closing(connect(path, timeout_seconds=timeout_seconds)) as connection:
         try:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         except sqlite3.DatabaseError as error:

@@ -33,9 +33,12 @@ class ChangedMeanwhileError(Exception):
 
 
 def verify_space_to_replace(target: Path, new_bytes: int) -> None:
-    """The old content is kept once more, and the journal of the replacement is as large as the larger one."""
+    """The old content is kept once more, the journal of the replacement is as large as the larger one, and
+    the file grows by the difference while the journal is still there."""
     old_bytes = target.stat().st_size if target.exists() else 0
-    verify_space(target.parent, old_bytes + max(old_bytes, new_bytes), f"replacing {target}")
+    journal_bytes = max(old_bytes, new_bytes) if old_bytes else 0
+    growth_bytes = max(new_bytes - old_bytes, 0)
+    verify_space(target.parent, old_bytes + journal_bytes + growth_bytes, f"replacing {target}")
 
 
 def replace_database(
@@ -151,10 +154,9 @@ def make_commit_mark(observer: sqlite3.Connection, header: int) -> Callable[[], 
 
 def copy_into_place(new: Path, target: Path, unchanged: Callable[[], bool], timeout_seconds: float) -> None:
     with (
-        closing(connect(new, read_only=True)) as source,
         closing(connect(target, timeout_seconds=timeout_seconds)) as live,
+        source_that_fits(new, live, target) as source,
     ):
-        adapt_page_size(source, live)
         wait = make_step_watch(f"replacing {target}", timeout_seconds, lambda _done, _total: None)
         is_locked = False
 
@@ -174,11 +176,25 @@ def copy_into_place(new: Path, target: Path, unchanged: Callable[[], bool], time
         shrink_log(live)
 
 
-def adapt_page_size(source: sqlite3.Connection, live: sqlite3.Connection) -> None:
-    """Under WAL a database cannot change its page size: it leaves WAL until its owner asks for it again."""
-    sizes = {connection.execute("PRAGMA page_size").fetchone()[0] for connection in (source, live)}
-    if len(sizes) > 1 and live.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-        live.execute("PRAGMA journal_mode = DELETE")
+@contextmanager
+def source_that_fits(new: Path, live: sqlite3.Connection, target: Path) -> Iterator[sqlite3.Connection]:
+    """Under WAL a database cannot change its page size, nor leave WAL while anybody is connected. So when the
+    sizes differ, a copy of `new` with the size of the live database is what goes in."""
+    size = live.execute("PRAGMA page_size").fetchone()[0]
+    resized = target.with_name(target.name + ".resized" + ARRIVING)
+    with closing(connect(new, read_only=True)) as source:
+        fits = source.execute("PRAGMA page_size").fetchone()[0] == size
+        if fits or live.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            yield source
+            return
+        remove_database(resized)
+        source.execute(f"PRAGMA page_size = {size}")
+        source.execute("VACUUM INTO ?", (str(resized),))
+    try:
+        with closing(connect(resized, read_only=True)) as source:
+            yield source
+    finally:
+        remove_database(resized)
 
 
 def shrink_log(live: sqlite3.Connection) -> None:

@@ -39,7 +39,8 @@ def tables_to_keep(connection: sqlite3.Connection, schema: str = "main") -> list
 
 
 def split_statements(sql: str) -> list[str]:
-    """The statements of a file, comments and blank lines between them left out."""
+    """The statements of a file, comments and blank lines between them left out. Raise ValueError for one
+    without an end: left out silently, it would be a table that is never made."""
     statements, pending = [], ""
     for line in sql.splitlines(keepends=True):
         if not pending and (not line.strip() or line.startswith("--")):
@@ -48,6 +49,8 @@ def split_statements(sql: str) -> list[str]:
         if sqlite3.complete_statement(pending):
             statements.append(pending.strip())
             pending = ""
+    if pending:
+        raise ValueError(f"a statement does not end with a semicolon: {pending}")
     return statements
 
 

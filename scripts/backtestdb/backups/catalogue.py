@@ -1,7 +1,9 @@
 """What is in the backup folder, from names and manifests only: no database is opened."""
 
+import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -54,7 +56,11 @@ def load_catalogue(backup_dir: Path) -> list[Backup]:
     if not backup_dir.is_dir():
         return []
     stems = {path.with_suffix("") for path in backup_dir.iterdir() if is_backup_name(path)}
-    return newest_first(look_at_backup(stem.with_name(stem.name + ".db")) for stem in stems)
+    backups = []
+    for stem in stems:
+        with suppress(FileNotFoundError):  # another process has just removed it
+            backups.append(look_at_backup(stem.with_name(stem.name + ".db")))
+    return newest_first(backups)
 
 
 def is_backup_name(path: Path) -> bool:
@@ -91,8 +97,8 @@ def find_problem(path: Path, manifest: Manifest, size: int) -> str:
         return "the database file is missing"
     if size != manifest.bytes:
         return f"the file has {size:,} bytes instead of {manifest.bytes:,}"
-    companions = [path.name + suffix for suffix in DATABASE_COMPANIONS if Path(f"{path}{suffix}").exists()]
-    return f"{companions[0]} stands beside it: another program opened it" if companions else ""
+    beside = [suffix for suffix in DATABASE_COMPANIONS if os.path.lexists(f"{path}{suffix}")]
+    return f"a {beside[0]} stands beside it: another program opened it" if beside else ""
 
 
 def guess_taken_at(path: Path) -> datetime:

@@ -27,6 +27,7 @@ from backtestdb.files import fsync_file
 from backtestdb.schema import schema_version
 
 HASH_CHUNK_BYTES = 1 << 20
+UNREADABLE_CODES = DAMAGE_CODES | {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 Result = TypeVar("Result")
 
 
@@ -82,7 +83,7 @@ def read_closed(path: Path, read: Callable[[sqlite3.Connection], Result]) -> Res
         with closing(connect(path, read_only=True)) as connection:
             return read(connection)
     except sqlite3.Error as error:
-        if primary_code(error) not in DAMAGE_CODES | {sqlite3.SQLITE_ERROR}:
+        if primary_code(error) not in UNREADABLE_CODES:
             raise
         raise VerificationError(f"{path.name} cannot be read: {error}") from error
 

@@ -21,12 +21,6 @@ class Choice:
     full: Backup | None
     small: Backup | None
 
-    @property
-    def newest(self) -> Backup:
-        backup = self.small or self.full
-        assert backup is not None  # noqa: S101  choose_backup never makes an empty choice
-        return backup
-
 
 def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -> Choice:
     """Every backup that is chosen has been read and checked in this very call.

@@ -73,6 +73,8 @@ def load_manifest(path: Path) -> Manifest:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise VerificationError("no manifest") from None
+    except OSError as error:
+        raise VerificationError(f"the manifest cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise VerificationError(f"the manifest is not JSON: {error}") from None
     manifest = parse_manifest(values)
@@ -131,8 +133,10 @@ def take(values: Mapping[str, Any], name: str, kind: type) -> Any:
 
 
 def take_mapping(values: Mapping[str, Any], name: str, kind: type) -> dict[str, Any]:
-    mapping = take(values, name, dict)
-    return {key: take(mapping, key, kind) for key in mapping}
+    mapping: dict[str, Any] = take(values, name, dict)
+    if any(type(value) is not kind for value in mapping.values()):
+        raise VerificationError(f"the manifest's {name} holds values that are not {kind.__name__}")
+    return mapping
 
 
 def take_time(values: Mapping[str, Any], name: str) -> datetime:

@@ -10,7 +10,7 @@ from pathlib import Path
 from backtestdb.backups.catalogue import Backup
 from backtestdb.backups.choice import Choice, choose_backup
 from backtestdb.backups.contents import hash_table
-from backtestdb.backups.run import Hooks, lock_backups
+from backtestdb.backups.run import LOCK_NAME, Hooks, lock_backups
 from backtestdb.backups.scripts_folder import restore_scripts
 from backtestdb.carrying import carry_tables
 from backtestdb.config import Settings
@@ -64,7 +64,7 @@ def restore_from_backup(
             raise ProjectError("nothing was changed: the restore was not confirmed")
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_arriving(target)
-        is_there = look_at_file(target) != "missing"
+        is_there = look_at_file(target) not in {"missing", "empty"}
         kept_as = choose_kept_name(target, now_local)
         sound = restore_database(choice, target, kept_as)
         hooks.step("database restored")
@@ -77,7 +77,7 @@ def restore_from_backup(
 def lock_if_possible(backup_dir: Path) -> Iterator[None]:
     """So that no backup is made or removed meanwhile. A folder that is not there or read-only needs none."""
     try:
-        (backup_dir / ".lock").touch(0o600)
+        (backup_dir / LOCK_NAME).touch(mode=0o600)
     except OSError:
         yield
         return

@@ -1,5 +1,6 @@
 """One backup from beginning to end. A kill at any point leaves either no backup or a whole one."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from backtestdb.backups.catalogue import (
     scripts_path_of,
     verified,
 )
-from backtestdb.backups.checks import Findings, examine, make_manifest
+from backtestdb.backups.checks import Findings, examine, hash_file, make_manifest
 from backtestdb.backups.contents import Contents, hash_contents
 from backtestdb.backups.heartbeat import send_heartbeat
 from backtestdb.backups.leftovers import clean_leftovers, partial
@@ -102,7 +103,7 @@ def make_backup(settings: Settings, kind: Kind, now: datetime, full_check: bool,
             if facts is None:
                 remove_database(partial(path))
                 unchanged = verified(catalogue, kind)[0]
-                unchanged.manifest_path.touch()
+                confirm(unchanged.manifest_path, now)
                 return Outcome(look_at_backup(unchanged.path), is_new=False, removed=[])
             findings = check_copy(partial(path), facts, full_check, hooks)
             scripts = keep_scripts(settings, path, hooks) if kind == "full" else None
@@ -117,8 +118,9 @@ def make_backup(settings: Settings, kind: Kind, now: datetime, full_check: bool,
             )
             publish(manifest, path, hooks)
         save_mount_point(settings.database_path, settings.backup_dir)
-        removed = prune(settings, kind, hooks)
-    return Outcome(look_at_backup(path), is_new=True, removed=removed)
+        made = look_at_backup(path)
+        removed = prune(settings, [made, *catalogue], kind, hooks)
+    return Outcome(made, is_new=True, removed=removed)
 
 
 @contextmanager
@@ -140,9 +142,8 @@ def take_snapshot(
     target = partial(path)
     source_path = settings.database_path
     if kind == "full":
-        with hooks.proof(source_path), pinned_source(source_path) as source:
-            hooks.step("pinned")
-            facts = copy_everything(source, target, on_pages=lambda _d, _t: hooks.step("copying"))
+        with hooks.proof(source_path):
+            facts = copy_everything(source_path, target, on_step=hooks.step)
     else:
         with hooks.proof(source_path), pinned_source(source_path, fresh=target) as source:
             hooks.step("pinned")
@@ -156,10 +157,14 @@ def take_snapshot(
 
 
 def holds_the_same(backups: list[Backup], contents: Contents) -> bool:
-    """Compared by hashes of all rows: a number in a file's header or its time can miss a change."""
+    """Compared by hashes of all rows: a number in a file's header or its time can miss a change. The backup
+    that is to go on standing for the database is read again, too."""
     newest = backups[0].manifest if backups else None
-    return newest is not None and (
-        (newest.content_sha256, newest.structure_sha256) == (contents.tables, contents.structure)
+    return (
+        newest is not None
+        and newest.content_sha256 == contents.tables
+        and newest.structure_sha256 == contents.structure
+        and newest.sha256 == hash_file(backups[0].path)
     )
 
 
@@ -203,6 +208,7 @@ def publish(manifest: Manifest, path: Path, hooks: Hooks) -> None:
     the disk before, so a power cut does not reorder this."""
     manifest_path = path.with_suffix(".json")
     write_manifest(manifest, partial(manifest_path))
+    confirm(partial(manifest_path), manifest.clock_utc)
     fsync_directory(path.parent)
     hooks.step("manifest written")
     if manifest.generated_scripts:
@@ -216,9 +222,14 @@ def publish(manifest: Manifest, path: Path, hooks: Hooks) -> None:
     hooks.step("manifest named")
 
 
-def prune(settings: Settings, kind: Kind, hooks: Hooks) -> list[Backup]:
+def confirm(manifest_path: Path, now: datetime) -> None:
+    """The time of a manifest says when its backup was last known to hold all that there is."""
+    os.utime(manifest_path, (now.timestamp(), now.timestamp()))
+
+
+def prune(settings: Settings, catalogue: list[Backup], kind: Kind, hooks: Hooks) -> list[Backup]:
     keep = settings.max_backups if kind == "full" else settings.max_irreplaceable_backups
-    expired = choose_expired(load_catalogue(settings.backup_dir), kind, keep)
+    expired = choose_expired(catalogue, kind, keep)
     for backup in expired:
         remove_backup(backup, hooks.step)
         hooks.say(f"removed {backup.path.name}: {keep} newer ones are kept")

@@ -1,5 +1,6 @@
 """Take a copy of the live database that is exactly one committed state of it."""
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backtestdb.backups.contents import Contents, ordinary_tables
+from backtestdb.backups.copying_ahead import copy_ahead, create_private, settle
 from backtestdb.carrying import carry_tables
 from backtestdb.copying import copy_pinned
 from backtestdb.database import connect, look_at_file, primary_code, quote, table_names
@@ -17,7 +19,9 @@ from backtestdb.schema import schema_version, tables_to_keep
 
 DEADLINE_SECONDS = 3600.0
 SPARE_BYTES = 1 << 20
-PagesDone = Callable[[int, int], None]
+# Up to here a pinned copy keeps writers waiting for less than 0.1 s.
+LARGE_BYTES = 48 << 20
+OnStep = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -70,16 +74,59 @@ def pinned_source(path: Path, *, fresh: Path | None = None) -> Iterator[sqlite3.
 
 
 def copy_everything(
-    source: sqlite3.Connection,
+    path: Path,
     target: Path,
     *,
     deadline_seconds: float = DEADLINE_SECONDS,
-    on_pages: PagesDone = lambda _done, _total: None,
+    on_step: OnStep = lambda _name: None,
 ) -> SourceFacts:
-    """`source` is pinned. The bytes needed are known before the first is written."""
-    verify_space(target.parent, database_bytes(source) + SPARE_BYTES, f"the backup {target.name}")
-    copy_pinned(source, target, deadline_seconds=deadline_seconds, on_step=on_pages, private=True)
-    return read_facts(source, table_names(source), None)
+    """Copy one committed state of the database `path` to the new file `target`. The bytes needed are known
+    before the first is written."""
+    if has_waiting_writers(path):
+        return copy_without_waiting(path, target, deadline_seconds, on_step)
+    with pinned_source(path) as source:
+        on_step("pinned")
+        verify_space(target.parent, database_bytes(source) + SPARE_BYTES, f"the backup {target.name}")
+        copy_pinned(
+            source,
+            target,
+            deadline_seconds=deadline_seconds,
+            on_step=lambda _done, _total: on_step("copying"),
+            private=True,
+        )
+        return read_facts(source, table_names(source), None)
+
+
+def has_waiting_writers(path: Path) -> bool:
+    """Would a commit wait for longer than a moment until a pinned copy is done?"""
+    with closing(connect(path)) as source:
+        is_large = database_bytes(source) >= LARGE_BYTES
+        return is_large and journal_mode(source) != "wal"
+
+
+def copy_without_waiting(path: Path, target: Path, deadline_seconds: float, on_step: OnStep) -> SourceFacts:
+    """See copying_ahead. The descriptor of the live file is closed after SQLite is done with it: closing it
+    drops the lock."""
+    verify_space(target.parent, path.stat().st_size + SPARE_BYTES, f"the backup {target.name}")
+    remove_database(target)
+    live, copy = os.open(path, os.O_RDONLY), create_private(target)
+    try:
+        copy_ahead(
+            live, copy, deadline_seconds=deadline_seconds, on_bytes=lambda _done, _total: on_step("copying")
+        )
+        with pinned_source(path) as source:
+            if journal_mode(source) == "wal":
+                raise BusyError(f"{path} changed its journal mode during the copy", next_step="try again")
+            on_step("pinned")
+            settle(live, copy, database_bytes(source))
+            return read_facts(source, table_names(source), None)
+    finally:
+        os.close(copy)
+        os.close(live)
+
+
+def journal_mode(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("PRAGMA main.journal_mode").fetchone()[0])
 
 
 def copy_kept_tables(

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from backtestdb.backups.catalogue import is_backup_name, load_catalogue
+from backtestdb.backups.catalogue import is_backup_name
 from backtestdb.errors import ProjectError
 from backtestdb.files import same_file
 
@@ -67,9 +67,9 @@ def save_mount_point(database: Path, backup_dir: Path) -> None:
 def verify_source_is_no_backup(database: Path, backup_dir: Path) -> None:
     """Raise ProjectError when DATABASE_PATH leads, through links or by name, to a file that is a backup."""
     real = database.resolve()
-    backups = load_catalogue(backup_dir)
+    backups = [path for path in backup_dir.iterdir() if path.suffix == ".db" and is_backup_name(path)]
     if (real.parent == backup_dir.resolve() and is_backup_name(real)) or any(
-        same_file(database, backup.path) for backup in backups
+        same_file(database, path) for path in backups
     ):
         raise ProjectError(
             f"DATABASE_PATH {database} is one of the backups in {backup_dir}",

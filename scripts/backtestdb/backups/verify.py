@@ -18,7 +18,7 @@ from backtestdb.backups.leftovers import partial
 from backtestdb.backups.manifest import Manifest, write_manifest
 from backtestdb.backups.scripts_folder import describe_scripts, verify_scripts
 from backtestdb.database import connect
-from backtestdb.errors import UsageError, VerificationError
+from backtestdb.errors import ProjectError, UsageError, VerificationError
 from backtestdb.files import fsync_directory
 
 
@@ -26,9 +26,12 @@ def verify_backup(backup: Backup, *, full: bool = False) -> None:
     """Raise VerificationError unless everything that the manifest lists is there, to the last bit."""
     if backup.manifest is None or backup.problem:
         raise VerificationError(f"{backup.path.name}: {backup.problem}")
-    verify_against_manifest(backup.path, backup.manifest, full=full)
-    if backup.manifest.generated_scripts:
-        verify_scripts(backup.scripts_path, backup.manifest.generated_scripts)
+    try:
+        verify_against_manifest(backup.path, backup.manifest, full=full)
+        if backup.manifest.generated_scripts:
+            verify_scripts(backup.scripts_path, backup.manifest.generated_scripts)
+    except OSError as error:
+        raise VerificationError(f"{backup.path.name} cannot be read: {error.strerror}") from error
 
 
 def is_foreign(backup: Backup) -> bool:
@@ -91,7 +94,7 @@ def verify_all(backups: Sequence[Backup], *, full: bool, say: Callable[[str], No
         try:
             verify_backup(backup, full=full)
             say(f"{backup.path.name}: ok")
-        except (VerificationError, FileNotFoundError) as error:
+        except ProjectError as error:
             if backup.manifest_path.exists():
                 bad[backup.path] = str(error)
                 say(f"{backup.path.name}: {error}")

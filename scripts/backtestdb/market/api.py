@@ -72,11 +72,11 @@ class Answer:
 class HeaderKey(requests.auth.AuthBase):
     """The key as a header, for one host only."""
 
-    def __init__(self, api_key: str, netloc: str) -> None:
-        self.api_key, self.netloc = api_key, netloc
+    def __init__(self, api_key: str, base_url: str) -> None:
+        self.api_key, self.origin = api_key, parse_origin(base_url)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if urlsplit(request.url or "").netloc == self.netloc:
+        if parse_origin(request.url or "") == self.origin:
             request.headers["Authorization"] = f"Bearer {self.api_key}"
         return request
 
@@ -101,7 +101,9 @@ class MarketData:
         self.session = requests.Session()
         self.session.mount("https://", HTTPAdapter(pool_maxsize=settings.concurrency))
         self.session.mount("http://", HTTPAdapter(pool_maxsize=settings.concurrency))
-        self.session.auth = HeaderKey(settings.api_key, urlsplit(settings.base_url).netloc)
+        self.session.auth = HeaderKey(settings.api_key, settings.base_url)
+        # Plain http is spoken with this machine only, and a proxy on the way would read the key.
+        self.session.trust_env = settings.base_url.startswith("https:")
         self.session.headers["Accept-Encoding"] = "gzip"
 
     def fetch_bars(self, ticker: str, timeframe: str, start: date, end: date) -> Answer:
@@ -159,11 +161,15 @@ class MarketData:
         return Answer(rows, is_delayed)
 
     def iterate_pages(self, url: str, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        seen = set()
         while url:
             body = self.fetch_json(url, query)
             yield body
+            seen.add(url)
             url, query = body.get("next_url") or "", {}
-            if url and urlsplit(url)[:2] != urlsplit(self.base_url)[:2]:
+            if url in seen:
+                raise VendorFaultError(f"{urlsplit(url).path}: the pages of the answer go round in a circle")
+            if url and parse_origin(url) != parse_origin(self.base_url):
                 raise ForeignHostError(
                     f"the next page lies on {urlsplit(url).netloc}, not on {urlsplit(self.base_url).netloc}; "
                     "it was not followed",
@@ -244,16 +250,30 @@ def parse_body(content: bytes) -> dict[str, Any]:
         body: Any = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise PassingFaultError("the answer was cut short or is not JSON") from error
-    if not isinstance(body, dict) or body.get("status") not in {"OK", "DELAYED"}:
+    if not isinstance(body, dict) or body.get("status") not in ("OK", "DELAYED"):
         raise PassingFaultError("the answer has another form than documented")
-    if not isinstance(body.get("results") or [], list):
-        raise PassingFaultError("the results of the answer are no list")
+    rows = body.get("results") or []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise PassingFaultError("the results of the answer are no list of rows")
+    if not isinstance(body.get("next_url") or "", str):
+        raise PassingFaultError("the next_url of the answer is no text")
     return body
+
+
+def parse_origin(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port as far as they decide where a request goes: case and a written-out default port
+    do not."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    return parts.scheme, parts.hostname or "", port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
 def parse_retry_after(text: str | None) -> float | None:
     """Seconds, bounded; None where the header is missing or holds a date (the vendor sends seconds)."""
-    if not text or not text.strip().isdigit():
+    if not text or not text.strip().isdecimal():
         return None
     return min(float(text), LONGEST_RETRY_AFTER_SECONDS)
 

@@ -19,6 +19,10 @@ BAR_COLUMNS = ["ticker", "timestamp", *PRICES, "volume", "timeframe", "time_of_d
 # The dearest share ever traded in New York (Berkshire Hathaway A) stays below a million dollars; junk rows of
 # 9e11 have been seen.
 HIGHEST_PRICE = 1e7
+# All stocks of New York together trade some 2e10 shares a day; beyond 9e18 a volume is no integer of SQLite.
+HIGHEST_VOLUME = 1e12
+FIVE_MINUTES_MS = 300_000
+NUMBER_TYPES = (int, float)  # exactly: a bool is neither, nor is a number in quotes
 ROWS_PER_STATEMENT = 200
 
 
@@ -62,7 +66,8 @@ def check_bars(
     )
     frame.loc[repeated, "reason"] = "a second bar of the same time"
     is_good &= ~repeated
-    good = frame.loc[is_good, [*BAR_COLUMNS, "session_date"]].astype({"volume": "int64"})
+    good = frame.loc[is_good, [*BAR_COLUMNS, "session_date"]]
+    good["volume"] = good["volume"].round().astype("int64")  # the vendor counts fractions of shares
     return CheckedBars(good.reset_index(drop=True), make_aside(frame[~is_good], rows))
 
 
@@ -72,12 +77,11 @@ def make_frame(rows: Sequence[Mapping[str, Any]], ticker: str | None) -> pd.Data
     columns: dict[str, Any] = {}
     for letter, name in LETTERS.items():
         values = [row.get(letter) for row in rows]
-        columns[name] = pd.to_numeric(pd.Series(values, dtype="object"), errors="coerce").astype("float64")
-    frame = pd.DataFrame(columns)
+        columns[name] = [value if type(value) in NUMBER_TYPES else np.nan for value in values]
+    frame = pd.DataFrame(columns, dtype="float64")
     in_range = frame["timestamp"].between(0, 4e12)  # up to the year 2096
     frame["timestamp"] = frame["timestamp"].where(in_range, 0.0).astype("int64")
-    frame["volume"] = frame["volume"].round()  # the vendor counts fractions of shares
-    frame["ticker"] = [str(row.get("T")) for row in rows] if ticker is None else ticker
+    frame["ticker"] = [str(row.get("T") or "") for row in rows] if ticker is None else ticker
     return frame
 
 
@@ -93,13 +97,14 @@ def find_reasons(
     days = local.normalize()
     minutes = local.hour * 60 + local.minute
     rules = {
+        "no ticker": frame["ticker"] == "",
         "no session on this day": ~days.isin(calendar.sessions),
         "after the last asked session": days > pd.Timestamp(end),
         "before the first asked session": days < pd.Timestamp(start),
     }
     if timeframe == "5min":
         rules["outside of 04:00-20:00 or not on five minutes"] = (
-            (minutes < 240) | (minutes >= 1200) | (minutes % 5 != 0) | (local.second != 0)
+            (minutes < 240) | (minutes >= 1200) | (frame["timestamp"] % FIVE_MINUTES_MS != 0)
         )
     reasons = find_number_reasons(frame[PRICES].to_numpy().T, frame["volume"].to_numpy())
     others = np.select([np.asarray(broken) for broken in rules.values()], list(rules), default="")
@@ -115,6 +120,7 @@ def find_number_reasons(prices: np.ndarray, volume: np.ndarray) -> np.ndarray:
         "price not above 0": (prices <= 0).any(axis=0),
         f"price above {HIGHEST_PRICE:.0f}": (prices > HIGHEST_PRICE).any(axis=0),
         "volume below 0": volume < 0,
+        f"volume above {HIGHEST_VOLUME:.0f}": volume > HIGHEST_VOLUME,
         "high below open or close": high < np.maximum(opened, close),
         "low above open or close": low > np.minimum(opened, close),
     }

@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from queue import SimpleQueue
 from typing import TypeVar
 
 from backtestdb.market.api import ForeignHostError, KeyRefusedError, MarketDataError, VendorFaultError
@@ -28,19 +29,22 @@ def fetch_all(
     remaining = iter(requests)
     pool = ThreadPoolExecutor(concurrency)
     under_way: dict[Future[Result], Request] = {}
+    arrived: SimpleQueue[Future[Result]] = SimpleQueue()
     faults, room = 0, 1
     try:
         while True:
             for request in islice(remaining, room - len(under_way)):
-                under_way[pool.submit(fetch, request)] = request
+                future = pool.submit(fetch, request)
+                under_way[future] = request
+                future.add_done_callback(arrived.put)
             if not under_way:
                 return
-            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                request, result = under_way.pop(future), settle(future)
-                faults = faults + 1 if isinstance(result, VendorFaultError) else 0
-                if faults == FAULTS_IN_A_ROW:
-                    raise result  # type: ignore[misc]
-                yield request, result
+            future = arrived.get()
+            request, result = under_way.pop(future), settle(future)
+            faults = faults + 1 if isinstance(result, VendorFaultError) else 0
+            if faults == FAULTS_IN_A_ROW:
+                raise result  # type: ignore[misc]
+            yield request, result
             room = 2 * concurrency
     finally:
         stopping.set()

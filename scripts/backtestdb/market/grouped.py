@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtestdb.market.bars import PRICES, find_number_reasons
+from backtestdb.market.bars import NUMBER_TYPES, PRICES, find_number_reasons
 from backtestdb.market.sessions import make_new_york_times, midnight_ms, sunday_based_weekday
 
 LETTERS = "ohlcv"
@@ -42,10 +42,10 @@ def check_session(
     """Given the vendor's rows about a session, keep those of the `wanted` tickers (None: of all) that can be
     true, and set aside the others of them with the rule that they break."""
     kept = [row for row in rows if wanted is None or row.get("T") in wanted]
-    tickers = np.array([str(row.get("T")) for row in kept], dtype=object)
+    tickers = np.array([str(row.get("T") or "") for row in kept], dtype=object)
     numbers = [make_numbers([row.get(letter) for row in kept]) for letter in LETTERS]
     prices, volume = np.array(numbers[:4]), np.rint(numbers[4])
-    reasons = find_number_reasons(prices, volume)
+    reasons = np.where(tickers == "", "no ticker", find_number_reasons(prices, volume))
     is_other_day = ~find_same_day(make_numbers([row.get("t") for row in kept]), session_date)
     reasons = np.where((reasons == "") & is_other_day, "another session than the asked one", reasons)
     good = np.flatnonzero(reasons == "")
@@ -67,12 +67,7 @@ def check_session(
 
 def make_numbers(values: list[Any]) -> np.ndarray:
     """As floats; what is missing or no number becomes NaN."""
-    try:
-        return np.array(values, dtype="float64")
-    except (TypeError, ValueError, OverflowError):
-        return pd.to_numeric(pd.Series(values, dtype="object"), errors="coerce").to_numpy(
-            "float64", na_value=np.nan
-        )
+    return np.array([value if type(value) in NUMBER_TYPES else np.nan for value in values], dtype="float64")
 
 
 def find_same_day(stamps_ms: np.ndarray, session_date: date) -> np.ndarray:
@@ -87,7 +82,7 @@ def find_same_day(stamps_ms: np.ndarray, session_date: date) -> np.ndarray:
 def make_aside(rows: list[Mapping[str, Any]], reasons: np.ndarray, session_date: date) -> pd.DataFrame:
     stamp, day = midnight_ms(session_date), session_date.isoformat()
     found = [
-        (str(row.get("T")), "1day", stamp, day, str(reason), json.dumps(row, sort_keys=True))
+        (str(row.get("T") or ""), "1day", stamp, day, str(reason), json.dumps(row, sort_keys=True))
         for row, reason in zip(rows, reasons, strict=True)
     ]
     return pd.DataFrame(found, columns=ASIDE_COLUMNS)

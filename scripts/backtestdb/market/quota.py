@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 WINDOW_SECONDS = 61.0
-LINE_BYTES = 24
+SHORTEST_WAIT_SECONDS = 0.001
 
 
 class StoppedError(Exception):
@@ -39,12 +39,14 @@ class Quota:
         *,
         stopping: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
+        window_seconds: float = WINDOW_SECONDS,
     ) -> None:
-        """`requests_per_minute` 0 means no limit."""
+        """`requests_per_minute` 0 means no limit; with another `window_seconds` it is requests per window."""
         self.path = path
         self.requests_per_minute = requests_per_minute
         self.stopping = stopping or threading.Event()
         self.clock = clock
+        self.window_seconds = window_seconds
 
     def take(self) -> None:
         """Return when one more request may be sent. Raise StoppedError when the run ends meanwhile."""
@@ -62,25 +64,29 @@ class Quota:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # the system lets go of it when a process is killed
             now = self.clock()
-            granted = parse_window(os.read(descriptor, 1 << 20), now)
-            if len(granted) >= self.requests_per_minute:
-                return granted[-self.requests_per_minute] + WINDOW_SECONDS - now
-            window = b"".join(b"%0*.6f\n" % (LINE_BYTES - 1, moment) for moment in [*granted, now])
-            os.pwrite(descriptor, window, 0)
+            granted = parse_window(os.read(descriptor, 1 << 20), now, self.window_seconds)
+            has_room = len(granted) < self.requests_per_minute
+            # Written when there is no room too: a torn line counts as a request of now, and would for ever.
+            window = "".join(f"{moment!r}\n" for moment in ([*granted, now] if has_room else granted))
+            os.pwrite(descriptor, window.encode(), 0)
             os.ftruncate(descriptor, len(window))
-            return 0.0
+            if has_room:
+                return 0.0
+            # Rounding must not make a wait of nothing, which means granted.
+            free_at = granted[-self.requests_per_minute] + self.window_seconds
+            return max(free_at - now, SHORTEST_WAIT_SECONDS)
         finally:
             os.close(descriptor)
 
     def used(self) -> int:
         """Requests in the window now, by all processes."""
         try:
-            return len(parse_window(self.path.read_bytes(), self.clock()))
+            return len(parse_window(self.path.read_bytes(), self.clock(), self.window_seconds))
         except FileNotFoundError:
             return 0
 
 
-def parse_window(content: bytes, now: float) -> list[float]:
+def parse_window(content: bytes, now: float, window_seconds: float = WINDOW_SECONDS) -> list[float]:
     """The times that still count, oldest first. A line that a killed process tore counts as a request now."""
     granted = []
     for line in content.splitlines():
@@ -88,6 +94,6 @@ def parse_window(content: bytes, now: float) -> list[float]:
             moment = float(line)
         except ValueError:
             moment = now
-        if now - WINDOW_SECONDS < moment <= now:
+        if now - window_seconds < moment <= now:
             granted.append(moment)
     return sorted(granted)

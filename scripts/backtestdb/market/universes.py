@@ -131,6 +131,8 @@ def parse_ticker_file(file: Path) -> list[str]:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UsageError(f"no file {file}", next_step="check the path after --from-file") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{file} is not UTF-8 text", next_step="save it as UTF-8 (CSV UTF-8)") from None
     rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
     for number, row in enumerate(rows):
         header = [cell.strip().lower() for cell in row]

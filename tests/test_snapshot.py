@@ -1,0 +1,114 @@
+"""Snapshots of a database that another process writes to without a pause."""
+
+import os
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from backtestdb.backups import snapshot
+from backtestdb.backups.copying_ahead import BLOCK_BYTES, copy_ahead, settle
+from backtestdb.backups.snapshot import copy_everything
+from backtestdb.copying import copy_pinned
+from backtestdb.database import connect, verify_integrity
+from backtestdb.errors import BusyError
+from backup_tools import BYTES_PER_BAR, make_platform_database
+from writers import read_counters, running_writer
+
+MB = 1_000_000
+LONGEST_DELAY_MS = 250
+
+
+def make_filled(path: Path, journal: str, size: int) -> Path:
+    make_platform_database(path, bars=size // BYTES_PER_BAR, journal=journal)
+    return path
+
+
+def snapshot_under_writer(
+    folder: Path, journal: str, size: int, pause_seconds: float
+) -> tuple[float, list[str]]:
+    """Return the slowest commit in milliseconds, and the steps of the copy."""
+    live = make_filled(folder / "live.db", journal, size)
+    steps: list[str] = []
+    with running_writer(live, pause_seconds=pause_seconds) as writer:
+        copy_everything(live, folder / "copy.db", on_step=steps.append)
+        writer.terminate()
+        assert writer.stdout
+        slowest = float(writer.stdout.read().split()[1])
+    one, two = read_counters(folder / "copy.db")
+    assert one == two, "not one committed state"
+    with closing(connect(folder / "copy.db")) as copy:
+        verify_integrity(copy)
+    return slowest, steps
+
+
+@pytest.mark.parametrize("pause_seconds", [0.005, 0.05])
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+@pytest.mark.parametrize("large_bytes", [0, 1 << 40])
+def test_snapshot_under_a_writer_is_one_committed_state(
+    tmp_path: Path, journal: str, pause_seconds: float, large_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "LARGE_BYTES", large_bytes)
+    snapshot_under_writer(tmp_path, journal, 8 * MB, pause_seconds)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("pause_seconds", [0.005, 0.05])
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+@pytest.mark.parametrize("size", [43 * MB, 1000 * MB])
+def test_snapshot_under_a_writer_delays_no_commit_for_long(
+    tmp_path: Path, journal: str, size: int, pause_seconds: float
+) -> None:
+    slowest, steps = snapshot_under_writer(tmp_path, journal, size, pause_seconds)
+    real = (tmp_path / "copy.db").stat().st_size
+    print(f"{journal} {real / MB:.0f} MB, a commit every {pause_seconds} s: slowest {slowest:.0f} ms")
+    assert slowest <= LONGEST_DELAY_MS
+    assert steps.count("copying") <= real // (BLOCK_BYTES * 4) + 10, "the copy began again"
+
+
+def test_snapshot_with_a_deadline_in_the_past_is_given_up(tmp_path: Path) -> None:
+    live = make_filled(tmp_path / "live.db", "DELETE", 20 * MB)
+    with closing(connect(live)) as source, pytest.raises(BusyError, match="it took too long"):
+        copy_pinned(source, tmp_path / "copy.db", deadline_seconds=-1)
+    descriptors = [os.open(live, os.O_RDONLY), os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)]
+    with pytest.raises(BusyError, match="given up"):
+        copy_ahead(*descriptors, deadline_seconds=-1, on_bytes=lambda _done, _total: None)
+
+
+def test_snapshot_keeps_its_lock_until_it_has_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A descriptor of the live file that is closed too early would drop SQLite's lock."""
+    monkeypatch.setattr(snapshot, "LARGE_BYTES", 0)
+    live = make_filled(tmp_path / "live.db", "DELETE", MB)
+
+    def try_to_write(step: str) -> None:
+        if step == "pinned":
+            with closing(sqlite3.connect(live, timeout=0)) as other, pytest.raises(sqlite3.OperationalError):
+                other.executescript("BEGIN IMMEDIATE; DELETE FROM strategies; COMMIT")
+
+    facts = copy_everything(live, tmp_path / "copy.db", on_step=try_to_write)
+    assert "strategies" in facts.filled_tables
+    assert (tmp_path / "copy.db").read_bytes() == live.read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_settling_makes_a_torn_copy_the_same_as_its_source(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    size = chance.choice([1, BLOCK_BYTES, chance.randrange(1, 12 * BLOCK_BYTES)])
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(chance.randbytes(size + chance.choice([0, 4096])))
+    torn = bytearray(source.read_bytes()[: chance.randrange(size + 1)])
+    for _ in range(chance.randrange(5)):
+        if torn:
+            torn[chance.randrange(len(torn))] ^= 1
+    target.write_bytes(torn + chance.choice([b"", bytes(BLOCK_BYTES)]))
+    descriptors = [os.open(source, os.O_RDONLY), os.open(target, os.O_RDWR)]
+    settle(*descriptors, size)
+    assert target.read_bytes() == source.read_bytes()[:size]
+    assert settle(*descriptors, size) == 0
+    for descriptor in descriptors:
+        os.close(descriptor)
