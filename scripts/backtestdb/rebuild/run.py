@@ -12,9 +12,16 @@ from pathlib import Path
 
 from backtestdb.config import Settings
 from backtestdb.console import confirm, format_bytes, format_duration, print_table, say
-from backtestdb.database import connect, count_foreign_key_violations, look_at_file, verify_integrity
+from backtestdb.database import connect, look_at_file
 from backtestdb.errors import ProjectError, VerificationError
-from backtestdb.files import choose_free_names, exclusive_lock, remove_database, verify_space
+from backtestdb.files import (
+    DATABASE_COMPANIONS,
+    choose_free_names,
+    exclusive_lock,
+    remove_database,
+    rename_durably,
+    verify_space,
+)
 from backtestdb.market.backfill import Job, Report, Source, backfill, make_job, plan_job
 from backtestdb.market.plan import Plan, duration_seconds, make_plan
 from backtestdb.market.sessions import load_calendar
@@ -22,6 +29,7 @@ from backtestdb.market.staging import staging_path
 from backtestdb.market.universes import load_members, load_tickers, save_universe
 from backtestdb.market.us_stocks import REQUESTS_AT_MOST, TICKERS_ABOUT, update_us_stocks
 from backtestdb.rebuild.carry_over import describe_old_content, make_carry_over
+from backtestdb.rebuild.checks import verify_new_content
 from backtestdb.rebuild.plan import RebuildPlan
 from backtestdb.rebuild.workfile import COMPLETE, HOLES, finish_work_file, prepare_work_file, work_path
 from backtestdb.replacement import remove_arriving, replace_database
@@ -86,7 +94,7 @@ def rebuild(
                 remove_unstarted(connection, work_path(database))
                 return None
             reports = run_jobs(connection, source, plan, settings)
-            verify_new_content(connection)
+            verify_new_content(connection, work_path(database))
             finish_work_file(
                 connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
             )
@@ -229,19 +237,6 @@ def run_jobs(
     return reports
 
 
-def verify_new_content(connection: sqlite3.Connection) -> None:
-    """The whole file, before anything of the old one is touched."""
-    verify_integrity(connection, full=True)
-    missing = set(load_table_classes()) - {
-        name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-    }
-    if missing:
-        raise VerificationError(f"tables are missing in the new database: {', '.join(sorted(missing))}")
-    violations = count_foreign_key_violations(connection)
-    if violations:
-        raise VerificationError(f"{violations} rows of the new database have no parent")
-
-
 def put_in_place(
     database: Path, choices: Choices, reports: list[tuple[str, Report]], now_local: datetime
 ) -> Rebuilt:
@@ -249,6 +244,10 @@ def put_in_place(
     (kept_as,) = choose_free_names(
         lambda stamp: [database.with_name(f"{database.name}.backup-{stamp}")], now_local
     )
+    left = [database.with_name(database.name + suffix) for suffix in DATABASE_COMPANIONS]
+    if state == "missing" and not any(path.exists() for path in left):
+        rename_durably(work_path(database), database)
+        return Rebuilt(reports, {}, None, kept_is_sound=True)
     carried: dict[str, int] = {}
     carry_over = None if choices.discard_irreplaceable else make_carry_over(carried)
     sound = replace_database(
