@@ -36,6 +36,7 @@ from backtestdb.replacement import remove_arriving, replace_database
 from backtestdb.schema import ensure_schema, load_table_classes
 
 REPLACE_TIMEOUT_SECONDS = 120.0
+MANY_TICKERS = 1000
 
 
 class NothingFetchedError(ProjectError):
@@ -85,7 +86,7 @@ def rebuild(
             now_utc=now_local,
         )
         with closing(connect(work_path(database))) as connection:
-            prepare_to_fill(connection)
+            prepare_to_fill(connection, plan)
             costs = plan_costs(connection, plan)
             show_plan(settings, plan, costs, read_old_content(database, choices))
             verify_space_to_rebuild(database, sum(cost.bytes for cost in costs.values()))
@@ -101,11 +102,14 @@ def rebuild(
         return put_in_place(database, choices, reports, now_local)
 
 
-def prepare_to_fill(connection: sqlite3.Connection) -> None:
-    """A larger cache keeps the pages that are still being filled; without a flush at each commit a power cut may
-    cost the newest answers, never the file. A kill may have left indexes to be made (`deferred_indexes`)."""
+def prepare_to_fill(connection: sqlite3.Connection, plan: RebuildPlan) -> None:
+    """A larger cache keeps the pages that are still being filled. With a log, a commit need not be flushed: a power
+    cut may cost the newest answers, never the file. The whole market is gigabytes in few commits, and a log would
+    write them twice. A kill may have left indexes to be made (`deferred_indexes`)."""
     connection.execute("PRAGMA cache_size = -131072")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    is_large = bool(plan.universe) and (not plan.tickers or len(plan.tickers) >= MANY_TICKERS)
+    connection.execute(f"PRAGMA journal_mode = {'DELETE' if is_large else 'WAL'}")
+    connection.execute(f"PRAGMA synchronous = {'FULL' if is_large else 'NORMAL'}")
     ensure_schema(connection)
 
 
