@@ -14,6 +14,7 @@ PYTHON := $(VENV)/bin/python
 PYTHON3 ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 READY := $(VENV)/ready .env
+READY_TO_SERVE := $(VENV)/ready-to-serve .env
 READY_TO_TEST := $(VENV)/ready-to-test
 
 .PHONY: help
@@ -30,7 +31,11 @@ $(VENV)/ready: requirements.txt requirements-backup.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/ready-to-test: requirements-dev.txt $(VENV)/ready
+$(VENV)/ready-to-serve: requirements-page.txt $(VENV)/ready
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-page.txt
+	@touch $@
+
+$(VENV)/ready-to-test: requirements-dev.txt requirements-page.txt $(VENV)/ready
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
@@ -51,6 +56,10 @@ demo: $(VENV)/ready ## the whole life of a database against a server on this mac
 restore: $(READY) ## rebuild the database from scratch: tech sector, 1 year daily, 1 month of 5-minute bars
 	@$(PYTHON) scripts/restore_database.py --tech-only $(ARGS)
 
+.PHONY: restore-full-us
+restore-full-us: $(READY) ## rebuild the database from scratch: all US stocks, 5 years daily
+	@$(PYTHON) scripts/restore_database.py --full-us-stocks $(ARGS)
+
 .PHONY: restore-russell2000
 restore-russell2000: $(READY) ## rebuild from scratch: Russell 2000, 5 years daily (FILE=holdings.csv)
 	@[ -n "$(FILE)" ] || { echo 'error: which tickers? make restore-russell2000 FILE=holdings.csv' >&2; exit 2; }
@@ -63,6 +72,10 @@ restore-schema: $(READY) ## rebuild with empty market tables: the schema only, n
 .PHONY: restore-from-backup
 restore-from-backup: $(READY) ## the newest backup that verifies, or BACKUP=path; the database is kept beside it
 	@$(PYTHON) scripts/restore_database.py --from-backup $(if $(BACKUP),"$(BACKUP)") $(ARGS)
+
+.PHONY: update
+update: $(READY) ## bring the stored universes up to the last session, splits and corrections included
+	@$(PYTHON) scripts/update_database.py $(ARGS)
 
 .PHONY: plan
 plan: $(READY) ## requests and duration of a daily backfill, no request sent (UNIVERSE=tech_sector)
@@ -108,6 +121,54 @@ backups: $(READY) ## list the backups, newest first
 verify-backups: $(READY) ## read and check every backup again
 	@$(PYTHON) scripts/backup_database.py --verify $(ARGS)
 
+# ── backups without thinking: one of the two, see docs/DATABASE.md
+
+.PHONY: schedule-install
+schedule-install: $(READY) ## let this machine back up by itself: launchd, or a systemd user timer
+	@scripts/install_scheduled_backup.sh install $(ARGS)
+
+.PHONY: schedule-status
+schedule-status: $(READY) ## is it loaded, how did it end, how old is the newest verified backup
+	@scripts/install_scheduled_backup.sh status
+
+.PHONY: schedule-uninstall
+schedule-uninstall: $(READY) ## remove the schedule; the backups stay
+	@scripts/install_scheduled_backup.sh uninstall
+
+.PHONY: sidecar-up
+sidecar-up: $(READY) ## build and start the container that backs up by itself, wait until it is healthy
+	@$(PYTHON) scripts/run_compose.py up --detach --build --wait $(ARGS)
+
+.PHONY: sidecar-logs
+sidecar-logs: $(READY) ## what the container says (ARGS=--follow)
+	@$(PYTHON) scripts/run_compose.py logs $(ARGS)
+
+.PHONY: sidecar-down
+sidecar-down: $(READY) ## stop and remove the container; the backups stay
+	@$(PYTHON) scripts/run_compose.py down $(ARGS)
+
+# ── how it stands
+
+.PHONY: status
+status: $(READY) ## the database, its coverage, the backups, the schedule; exit code 1 when something needs you
+	@$(PYTHON) scripts/show_status.py $(ARGS)
+
+.PHONY: doctor
+doctor: $(READY) ## what is wrong around the database: settings, disks, versions (ARGS=--online asks the vendor)
+	@$(PYTHON) scripts/check_environment.py $(ARGS)
+
+.PHONY: drill
+drill: $(READY) ## rehearse the restore: the newest backup of each kind, checked row for row, timed
+	@$(PYTHON) scripts/run_drill.py $(ARGS)
+
+.PHONY: salvage
+salvage: $(READY) ## read what is left of a damaged database and unite it with the newest good backup
+	@$(PYTHON) scripts/salvage_database.py $(ARGS)
+
+.PHONY: serve
+serve: $(READY_TO_SERVE) ## a page on this machine with how it stands, read-only (PORT in .env)
+	@$(PYTHON) scripts/serve_page.py $(ARGS)
+
 # ── for developers
 
 .PHONY: test
@@ -118,9 +179,15 @@ test: $(READY_TO_TEST) ## run the tests
 test-long: $(READY_TO_TEST) ## run the tests that take minutes: many kills, many damages
 	@$(VENV)/bin/pytest -n auto -m long --timeout 3600 $(ARGS)
 
+.PHONY: bench
+bench: $(READY_TO_TEST) ## measure backups and the market side, as ratios in one run (minutes, gigabytes)
+	@$(PYTHON) benchmarks/bench_backup.py
+	@$(PYTHON) benchmarks/bench_market.py
+
 .PHONY: lint
-lint: $(READY_TO_TEST) ## check format, style, types and shell scripts
+lint: $(READY_TO_TEST) ## check format, style, types, shell scripts and the Dockerfile
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@git ls-files '*.sh' .ci/run | xargs -r $(VENV)/bin/shellcheck
+	@$(VENV)/bin/hadolint Dockerfile

@@ -28,7 +28,7 @@ from writers import running_writer  # noqa: E402
 
 COMMAND = PROJECT / "scripts" / "backup_database.py"
 WRITER_PAUSE_SECONDS = 0.005
-LIMIT = 30
+LIMIT = 15
 
 
 def make_database(path: Path, size: int) -> None:

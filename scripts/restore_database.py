@@ -53,10 +53,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--end", type=parse_date, help="last session, YYYY-MM-DD; default: the last completed"
     )
-    parser.add_argument(
+    carried = parser.add_mutually_exclusive_group()
+    carried.add_argument(
         "--discard-irreplaceable",
         action="store_true",
         help="do not carry over agents, trades, collections from the old file (it is kept)",
+    )
+    carried.add_argument(
+        "--carry-over-from",
+        metavar="FILE",
+        type=existing_file,
+        help="carry them over from FILE, such as make salvage made, instead of the old file",
     )
     parser.add_argument("--yes", action="store_true", help="replace without asking")
     return parser

@@ -293,6 +293,7 @@ def verify_after_kill(settings: Settings, before: list[str]) -> None:
     assert len(listed) >= len(before)
     assert set(before[:-1]) <= set(listed), "only the oldest may go, when its time has come"
     run_backup(settings, "full", datetime.now(UTC))
+    assert all(backup.is_verified for backup in load_catalogue(settings.backup_dir))
     assert leftovers(settings.backup_dir) == []
     assert len(verify_every_listed(settings.backup_dir)) == 3
 

@@ -3,9 +3,11 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backtestdb import replacement
 from backtestdb.database import connect
 from backtestdb.errors import BusyError
 from backtestdb.replacement import replace_database
@@ -58,6 +60,29 @@ def test_replacement_under_a_writer_loses_no_commit(tmp_path: Path, journal: str
     kept_one, kept_two = read_counters(kept)
     assert kept_one == kept_two <= one
     assert read_words(live) == {"new"}
+
+
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+def test_commit_between_keeping_and_replacing_is_kept_too(
+    tmp_path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = make_database(tmp_path / "live.db", "old", journal=journal)
+    new = make_database(tmp_path / "new.db", "new")
+    into_place = replacement.copy_into_place
+    calls = 0
+
+    def commit_first(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            with closing(connect(live)) as other:
+                other.execute("UPDATE words SET word = 'late ' || id")
+        into_place(*arguments)
+
+    monkeypatch.setattr(replacement, "copy_into_place", commit_first)
+    assert replace_database(live, new, tmp_path / "kept.db")
+    assert calls == 2
+    assert (read_words(live), read_words(tmp_path / "kept.db")) == ({"new"}, {"late"})
 
 
 def test_replacement_while_a_reader_holds_on_is_refused_and_changes_nothing(tmp_path: Path) -> None:

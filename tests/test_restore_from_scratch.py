@@ -237,15 +237,22 @@ def test_restore_over_a_file_that_is_no_database_keeps_it_aside(project: Project
     assert find_damage(project.database) == "ok"
 
 
-def test_restore_over_a_damaged_database_does_not_give_up_its_rows_silently(project: Project) -> None:
+def test_restore_over_a_damaged_database_salvages_its_rows_and_says_what_is_lost(project: Project) -> None:
     make_platform_database(project.database, rows=400)
+    before = read_tables(project.database, KEPT_TABLES)
     content = bytearray(project.database.read_bytes())
     middle = len(content) // 2 // 4096 * 4096
     content[middle : middle + 8 * 4096] = bytes(8 * 4096)
     project.database.write_bytes(content)
-    output = project.check("restore_database.py", "--end", END, "--yes", expect=1)
-    assert "damaged" in output
-    assert project.database.read_bytes() == content
+    output = project.check("restore_database.py", "--end", END, "--yes", expect=3)
+    assert "is damaged" in output
+    assert "NOT everything could be read of:" in output
+    assert "no backup could fill the gaps" in output
+    after = read_tables(project.database, KEPT_TABLES)
+    assert sum(map(len, after.values())) > 0.8 * sum(map(len, before.values()))
+    assert all(set(after[table]) <= set(before[table]) for table in KEPT_TABLES)
+    (kept,) = project.folder.glob("backtesting.db.backup-*")
+    assert kept.read_bytes()[4096:] == content[4096:]
 
 
 def test_two_restores_at_once_are_one_too_many(project: Project, sandbox: SandboxProcess) -> None:

@@ -70,10 +70,11 @@ def live_through(folder: Path, history: History) -> None:
             kind: Kind = "full" if event == "full" else "irreplaceable"
             made[kind].append(write_backup(folder, kind, now))
             keep = keep_full if kind == "full" else keep_small
+            expected = made[kind][-keep:]
             for backup in choose_expired(load_catalogue(folder), kind, keep):
                 made[kind].remove(backup.path)
                 remove_backup(backup)
-            assert len(made[kind]) <= keep
+            assert made[kind] == expected
         elif event != "failed" and made["full"]:
             victim = made["full"].pop()
             if event == "damaged":

@@ -95,6 +95,26 @@ def test_snapshot_keeps_its_lock_until_it_has_settled(
     assert (tmp_path / "copy.db").read_bytes() == live.read_bytes()
 
 
+def test_snapshot_holds_what_was_committed_while_it_was_copied_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "LARGE_BYTES", 0)
+    live = make_filled(tmp_path / "live.db", "DELETE", 4 * MB)
+    commits = 0
+
+    def commit(step: str) -> None:
+        nonlocal commits
+        if step == "copying":
+            with closing(connect(live)) as other:
+                other.execute("UPDATE strategies SET name = name || '!'")
+                other.execute("DELETE FROM ohlcv_data WHERE id % 50 = ?", (commits,))
+            commits += 1
+
+    copy_everything(live, tmp_path / "copy.db", on_step=commit)
+    assert commits > 1
+    assert (tmp_path / "copy.db").read_bytes() == live.read_bytes()
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_settling_makes_a_torn_copy_the_same_as_its_source(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)

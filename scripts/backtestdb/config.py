@@ -38,6 +38,8 @@ class Settings:
     watchlist_tickers: tuple[str, ...]
     us_stock_types: tuple[str, ...]
     port: int
+    sidecar_user: str
+    sidecar_zone: str
     state_dir: Path
     origins: Mapping[str, str]
 
@@ -93,6 +95,13 @@ def parse_url(text: str) -> str:
     raise ValueError("must begin with https:// (http:// only on 127.0.0.1)")
 
 
+def parse_user_and_group(text: str) -> str:
+    user, _, group = text.partition(":")
+    if text and not (user.isdigit() and group.isdigit()):
+        raise ValueError("must be two numbers such as 1000:1000")
+    return text
+
+
 def parse_text(text: str) -> str:
     return text.strip()
 
@@ -123,6 +132,8 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "WATCHLIST_TICKERS": ("", parse_tickers),
     "US_STOCK_TYPES": ("CS,ADRC,PFD", parse_tickers),
     "PORT": ("3000", parse_integer(1, 65535)),
+    "SIDECAR_USER": ("", parse_user_and_group),
+    "SIDECAR_TZ": ("", parse_text),
 }
 SECRETS = {"POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"}
 
@@ -189,6 +200,8 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_d
         watchlist_tickers=values["WATCHLIST_TICKERS"],
         us_stock_types=values["US_STOCK_TYPES"],
         port=values["PORT"],
+        sidecar_user=values["SIDECAR_USER"],
+        sidecar_zone=values["SIDECAR_TZ"],
         state_dir=state_dir,
         origins=origins,
     )

@@ -23,7 +23,8 @@ EXPIRED = ".expired"
 @dataclass(frozen=True)
 class Backup:
     """A database file in the backup folder. Without a valid manifest it is foreign: `manifest` is None and
-    `problem` says why. `confirmed_at_utc`: when a small backup was last found to be still up to date."""
+    `problem` says why. `confirmed_at_utc`: what the clock said when it was finished, or when a small one was
+    last found to be still up to date."""
 
     path: Path
     kind: Kind
@@ -86,9 +87,7 @@ def look_at_backup(path: Path) -> Backup:
         return Backup(path, kind, size, taken, taken, None, str(error))
     confirmed = datetime.fromtimestamp(manifest_path.stat().st_mtime, UTC)
     taken = manifest.taken_at_utc
-    return Backup(
-        path, kind, size, taken, max(taken, confirmed), manifest, find_problem(path, manifest, size)
-    )
+    return Backup(path, kind, size, taken, confirmed, manifest, find_problem(path, manifest, size))
 
 
 def find_problem(path: Path, manifest: Manifest, size: int) -> str:

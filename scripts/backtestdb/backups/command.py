@@ -8,6 +8,7 @@ from backtestdb.backups.choice import Choice
 from backtestdb.backups.report import describe_choice, show_restored
 from backtestdb.backups.restore import restore_from_backup
 from backtestdb.backups.run import Hooks
+from backtestdb.backups.steady import cannot_be_opened
 from backtestdb.config import Settings
 
 
@@ -18,6 +19,11 @@ def run_restore_from_backup(
 
     def approve(choice: Choice) -> bool:
         console.say(describe_choice(choice))
+        if cannot_be_opened(settings.database_path):
+            console.say(
+                "warning: file locks do not cross this mount: stop every program on the other side that has "
+                f"{settings.database_path} open before you go on, or restore over there"
+            )
         return console.confirm(f"Replace {settings.database_path}?", assume_yes=assume_yes)
 
     restored = restore_from_backup(settings, backup, now_local, hooks=Hooks(say=console.say), approve=approve)

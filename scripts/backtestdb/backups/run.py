@@ -30,6 +30,7 @@ from backtestdb.backups.snapshot import (
     pinned_source,
     verify_source,
 )
+from backtestdb.backups.steady import GIVE_UP_AFTER_SECONDS, cannot_be_opened, steady_copy
 from backtestdb.backups.target_folder import ensure_backup_dir, save_mount_point, verify_source_is_no_backup
 from backtestdb.config import Settings
 from backtestdb.console import format_bytes
@@ -40,18 +41,18 @@ LOCK_NAME = ".lock"
 WAIT_FOR_LOCK_SECONDS = 10.0
 Say = Callable[[str], None]
 OnStep = Callable[[str], None]
-Proof = Callable[[Path], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
 class Hooks:
     """What a caller may listen to. `step`: the name of each step that is done, and where it can be killed.
-    `proof`: a context around each copy that raises at its end when the source changed across it; for mounts
-    whose locks do not reach the other side."""
+    `cannot_be_opened`: whether SQLite has to keep off this database, see steady.py; its writers then have
+    `give_up_after_seconds` to hold still for the time of a copy."""
 
     say: Say = lambda _message: None
     step: OnStep = lambda _name: None
-    proof: Proof = lambda _source: nullcontext()
+    cannot_be_opened: Callable[[Path], bool] = cannot_be_opened
+    give_up_after_seconds: float = GIVE_UP_AFTER_SECONDS
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,9 @@ def run_backup(
 
 
 def make_backup(settings: Settings, kind: Kind, now: datetime, full_check: bool, hooks: Hooks) -> Outcome:
-    verify_source(settings.database_path)
+    needs_copy = hooks.cannot_be_opened(settings.database_path)
+    if not needs_copy:
+        verify_source(settings.database_path)
     ensure_backup_dir(settings.backup_dir, settings.database_path)
     verify_source_is_no_backup(settings.database_path, settings.backup_dir)
     with lock_backups(settings.backup_dir):
@@ -98,8 +101,8 @@ def make_backup(settings: Settings, kind: Kind, now: datetime, full_check: bool,
         hooks.step("cleaned")
         catalogue = load_catalogue(settings.backup_dir)
         path = choose_name(settings.backup_dir, kind, now)
-        with removed_on_failure(path):
-            facts = take_snapshot(settings, kind, path, catalogue, hooks)
+        with removed_on_failure(path), readable_source(settings, path, hooks, needs_copy) as source:
+            facts = take_snapshot(source, kind, path, catalogue, hooks)
             if facts is None:
                 remove_database(partial(path))
                 unchanged = verified(catalogue, kind)[0]
@@ -135,17 +138,30 @@ def removed_on_failure(path: Path) -> Iterator[None]:
         raise
 
 
+def readable_source(
+    settings: Settings, path: Path, hooks: Hooks, needs_copy: bool
+) -> AbstractContextManager[Path]:
+    """The database, or a proven copy of it where SQLite must not open it; named so that the next run removes
+    what a killed one leaves."""
+    if not needs_copy:
+        return nullcontext(settings.database_path)
+    return steady_copy(
+        settings.database_path,
+        partial(path.with_name(f"{partial(path).name}.source")),
+        say=hooks.say,
+        give_up_after_seconds=hooks.give_up_after_seconds,
+    )
+
+
 def take_snapshot(
-    settings: Settings, kind: Kind, path: Path, catalogue: list[Backup], hooks: Hooks
+    source_path: Path, kind: Kind, path: Path, catalogue: list[Backup], hooks: Hooks
 ) -> SourceFacts | None:
     """Write the partial file; None when the newest small backup holds the same already."""
     target = partial(path)
-    source_path = settings.database_path
     if kind == "full":
-        with hooks.proof(source_path):
-            facts = copy_everything(source_path, target, on_step=hooks.step)
+        facts = copy_everything(source_path, target, on_step=hooks.step)
     else:
-        with hooks.proof(source_path), pinned_source(source_path, fresh=target) as source:
+        with pinned_source(source_path, fresh=target) as source:
             hooks.step("pinned")
             contents = hash_contents(source)
             if holds_the_same(verified(catalogue, kind), contents):

@@ -1,6 +1,7 @@
 """The folder that backups go to: there, writable, on the disk it was always on, and not the source itself."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from backtestdb.backups.catalogue import is_backup_name
@@ -61,7 +62,8 @@ def save_mount_point(database: Path, backup_dir: Path) -> None:
         arriving.write_text(json.dumps(known | {str(backup_dir): found}, indent=1) + "\n")
         arriving.replace(path)
     except OSError:
-        arriving.unlink(missing_ok=True)
+        with suppress(OSError):
+            arriving.unlink(missing_ok=True)
 
 
 def verify_source_is_no_backup(database: Path, backup_dir: Path) -> None:

@@ -62,10 +62,17 @@ def make_source(settings: Settings) -> Source:
     )
 
 
+def choose_end(asked: date | None, now_utc: datetime) -> date:
+    """The last day to ask for. A session that is not over has no final bar, and an answer about it would be
+    remembered: nobody would ask again."""
+    last = last_completed_session(load_calendar(), now_utc)
+    return min(asked or last, last)
+
+
 def choose_range(arguments: argparse.Namespace, now_utc: datetime) -> tuple[date, date]:
     """First and last asked day from --years, --days, --start and --end. Raise UsageError for a start that
     lies behind the end."""
-    end = arguments.end or last_completed_session(load_calendar(), now_utc)
+    end = choose_end(arguments.end, now_utc)
     if arguments.start:
         start = arguments.start
     elif getattr(arguments, "days", None):

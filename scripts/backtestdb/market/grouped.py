@@ -44,10 +44,11 @@ def check_session(
     kept = [row for row in rows if wanted is None or row.get("T") in wanted]
     tickers = np.array([str(row.get("T") or "") for row in kept], dtype=object)
     numbers = [make_numbers([row.get(letter) for row in kept]) for letter in LETTERS]
-    prices, volume = np.array(numbers[:4]), np.rint(numbers[4])
-    reasons = np.where(tickers == "", "no ticker", find_number_reasons(prices, volume))
+    prices, volume = np.array(numbers[:4]), numbers[4]
+    reasons = find_number_reasons(prices, volume)
     is_other_day = ~find_same_day(make_numbers([row.get("t") for row in kept]), session_date)
     reasons = np.where((reasons == "") & is_other_day, "another session than the asked one", reasons)
+    reasons = np.where((reasons == "") & (tickers == ""), "no ticker", reasons)
     good = np.flatnonzero(reasons == "")
     repeated = good[pd.Series(tickers[good]).duplicated().to_numpy()]
     if len(repeated):
@@ -58,7 +59,7 @@ def check_session(
         session_date,
         tickers[good].tolist(),
         prices[:, good],
-        volume[good].astype("int64"),
+        np.rint(volume[good]).astype("int64"),  # the vendor counts fractions of shares
         make_aside([kept[place] for place in bad], reasons[bad], session_date),
         received=len(rows),
         dropped=len(rows) - len(kept),

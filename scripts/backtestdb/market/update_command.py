@@ -12,6 +12,7 @@ from backtestdb.database import connect
 from backtestdb.errors import UsageError
 from backtestdb.market.commands import (
     LABELS,
+    choose_end,
     describe_cost,
     describe_job,
     make_json_report,
@@ -21,7 +22,7 @@ from backtestdb.market.commands import (
 )
 from backtestdb.market.jobs import Job, Source, all_sessions, plan_jobs
 from backtestdb.market.plan import Plan, make_plan
-from backtestdb.market.sessions import last_completed_session, load_calendar
+from backtestdb.market.sessions import load_calendar
 from backtestdb.market.splits import Finding
 from backtestdb.market.updating import Update, make_update_jobs, update
 from backtestdb.schema import ensure_schema
@@ -34,7 +35,7 @@ def run_update(
 ) -> int:
     """Return the exit code: 3 when sessions failed, or the splits could not be looked up."""
     calendar = load_calendar()
-    end = arguments.end or last_completed_session(calendar, now_utc)
+    end = choose_end(arguments.end, now_utc)
     if source is None and not arguments.plan:
         source = make_source(settings)
     with closing(connect(settings.database_path)) as connection:

@@ -4,9 +4,9 @@ import argparse
 from datetime import datetime, timedelta
 
 from backtestdb.config import Settings
-from backtestdb.console import DONE, say
-from backtestdb.market.commands import make_source, print_reports
-from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
+from backtestdb.console import DONE, DONE_WITH_HOLES, say
+from backtestdb.market.commands import choose_end, make_source, print_reports
+from backtestdb.market.sessions import years_before
 from backtestdb.market.universes import US_STOCKS, choose_tickers
 from backtestdb.rebuild.plan import RebuildPlan
 from backtestdb.rebuild.run import Choices, Rebuilt, rebuild
@@ -18,7 +18,7 @@ def make_wanted(settings: Settings, arguments: argparse.Namespace, now_local: da
     """The plan that the arguments name."""
     if arguments.skip_backfill:
         return RebuildPlan()
-    end = arguments.end or last_completed_session(load_calendar(), now_local)
+    end = choose_end(arguments.end, now_local)
     if arguments.full_us_stocks:
         # Which tickers they are the vendor tells once the user agreed to the plan.
         return RebuildPlan(US_STOCKS, (), years_before(end, 5).isoformat(), "", end.isoformat())
@@ -42,14 +42,19 @@ def run_rebuild(settings: Settings, arguments: argparse.Namespace, now_local: da
     """Return the exit code. The key is asked for before anything else happens."""
     source = None if arguments.skip_backfill else make_source(settings)
     wanted = make_wanted(settings, arguments, now_local)
-    choices = Choices(arguments.end is not None, arguments.discard_irreplaceable, arguments.yes)
+    choices = Choices(
+        arguments.end is not None,
+        arguments.discard_irreplaceable,
+        arguments.yes,
+        arguments.carry_over_from,
+    )
     rebuilt = rebuild(settings, wanted, choices, source, now_local)
     if rebuilt is None:
         say("nothing was changed")
         return DONE
     code = print_reports(rebuilt.reports) if rebuilt.reports else DONE
     print_outcome(settings, rebuilt)
-    return code
+    return DONE_WITH_HOLES if rebuilt.losses else code
 
 
 def print_outcome(settings: Settings, rebuilt: Rebuilt) -> None:
@@ -63,5 +68,7 @@ def print_outcome(settings: Settings, rebuilt: Rebuilt) -> None:
             print(f'to undo: make restore-from-backup BACKUP="{rebuilt.kept_as}"')
         else:
             print("it is damaged, as the old database was; keep it until you have what you need")
+    for line in rebuilt.losses:
+        print(line)
     if any(report.has_holes for _, report in rebuilt.reports):
         print("there are holes: the same command fetches what is missing")

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+from backtestdb.backups.restore import lock_if_possible
 from backtestdb.config import Settings
 from backtestdb.console import confirm, format_bytes, format_duration, print_table, say
 from backtestdb.database import connect, look_at_file
-from backtestdb.errors import ProjectError, VerificationError
+from backtestdb.errors import ProjectError
 from backtestdb.files import (
     DATABASE_COMPANIONS,
     choose_free_names,
@@ -28,8 +29,9 @@ from backtestdb.market.sessions import load_calendar
 from backtestdb.market.staging import staging_path
 from backtestdb.market.universes import load_members, load_tickers, save_universe
 from backtestdb.market.us_stocks import REQUESTS_AT_MOST, TICKERS_ABOUT, update_us_stocks
-from backtestdb.rebuild.carry_over import describe_old_content, make_carry_over
+from backtestdb.rebuild.carry_over import make_carry_over
 from backtestdb.rebuild.checks import verify_new_content
+from backtestdb.rebuild.old_content import OldContent, carry_from, carry_salvaged, read_old_content
 from backtestdb.rebuild.plan import RebuildPlan
 from backtestdb.rebuild.workfile import COMPLETE, HOLES, finish_work_file, prepare_work_file, work_path
 from backtestdb.replacement import remove_arriving, replace_database
@@ -50,17 +52,19 @@ class Choices:
     end_was_given: bool
     discard_irreplaceable: bool
     assume_yes: bool
+    carry_over_from: Path | None = None
 
 
 @dataclass(frozen=True)
 class Rebuilt:
     """What came of it. `kept_as` is None where there was no old database; `kept_is_sound` is False when the
-    kept file is as damaged as the old one was."""
+    kept file is as damaged as the old one was. `losses`: sentences about what of it could not be salvaged."""
 
     reports: list[tuple[str, Report]]
     carried: Mapping[str, int]
     kept_as: Path | None
     kept_is_sound: bool
+    losses: list[str]
 
 
 def rebuild(
@@ -88,7 +92,8 @@ def rebuild(
         with closing(connect(work_path(database))) as connection:
             prepare_to_fill(connection, plan)
             costs = plan_costs(connection, plan)
-            show_plan(settings, plan, costs, read_old_content(database, choices))
+            old = load_old_content(settings, choices, now_local)
+            show_plan(settings, plan, costs, old.rows)
             verify_space_to_rebuild(database, sum(cost.bytes for cost in costs.values()))
             must_ask = look_at_file(database) not in {"missing", "empty"} and not choices.assume_yes
             if must_ask and not ask(f"Replace {database}? The old file is kept."):
@@ -99,7 +104,8 @@ def rebuild(
             finish_work_file(
                 connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
             )
-        return put_in_place(database, choices, reports, now_local)
+        with lock_if_possible(settings.backup_dir):  # a restore from a backup replaces the same file
+            return put_in_place(settings, choices, old, reports, now_local)
 
 
 def prepare_to_fill(connection: sqlite3.Connection, plan: RebuildPlan) -> None:
@@ -174,24 +180,10 @@ def make_jobs(plan: RebuildPlan, tickers: list[str]) -> dict[str, Job]:
     }
 
 
-def read_old_content(database: Path, choices: Choices) -> dict[str, int]:
-    """Rows per table that will be carried over. Raise VerificationError when the old database is damaged but
-    still readable in parts: what is in it is not given up silently."""
-    state = look_at_file(database)
-    if state == "damaged":
-        say(
-            f"{database} is not a database any more: it will be kept aside, nothing can be carried over from it"
-        )
-    if state != "database" or choices.discard_irreplaceable:
-        return {}
-    try:
-        with closing(connect(database)) as connection:
-            return describe_old_content(connection)
-    except VerificationError as error:
-        raise VerificationError(
-            f"the old database {database} is damaged, so its irreplaceable tables cannot be carried over ({error})",
-            next_step="make restore-from-backup; without them: --discard-irreplaceable (the old file is kept)",
-        ) from error
+def load_old_content(settings: Settings, choices: Choices, now_local: datetime) -> OldContent:
+    if choices.discard_irreplaceable:
+        return OldContent({}, is_damaged=False)
+    return read_old_content(settings, choices.carry_over_from, now_local)
 
 
 def show_plan(
@@ -242,24 +234,35 @@ def run_jobs(
 
 
 def put_in_place(
-    database: Path, choices: Choices, reports: list[tuple[str, Report]], now_local: datetime
+    settings: Settings,
+    choices: Choices,
+    old: OldContent,
+    reports: list[tuple[str, Report]],
+    now_local: datetime,
 ) -> Rebuilt:
+    database = settings.database_path
     state = look_at_file(database)
     (kept_as,) = choose_free_names(
         lambda stamp: [database.with_name(f"{database.name}.backup-{stamp}")], now_local
     )
+    carried: dict[str, int] = {}
+    losses: list[str] = []
+    if choices.carry_over_from:
+        carried = carry_from(choices.carry_over_from, work_path(database))
+    elif old.is_damaged:
+        carried, losses = carry_salvaged(settings, work_path(database), now_local)
     left = [database.with_name(database.name + suffix) for suffix in DATABASE_COMPANIONS]
     if state == "missing" and not any(path.exists() for path in left):
+        # Nothing to keep, nothing that has the file open: 5 GB need no copy.
         rename_durably(work_path(database), database)
-        return Rebuilt(reports, {}, None, kept_is_sound=True)
-    carried: dict[str, int] = {}
-    carry_over = None if choices.discard_irreplaceable else make_carry_over(carried)
+        return Rebuilt(reports, carried, None, True, losses)
+    must_carry = not (choices.discard_irreplaceable or choices.carry_over_from or old.is_damaged)
     sound = replace_database(
         database,
         work_path(database),
         kept_as,
-        carry_over=carry_over,
+        carry_over=make_carry_over(carried) if must_carry else None,
         timeout_seconds=REPLACE_TIMEOUT_SECONDS,
     )
     remove_database(work_path(database))
-    return Rebuilt(reports, carried, None if state == "missing" else kept_as, sound)
+    return Rebuilt(reports, carried, None if state == "missing" else kept_as, sound, losses)

@@ -10,7 +10,15 @@ from datetime import datetime
 from pathlib import Path
 
 from backtestdb.copying import copy_pinned
-from backtestdb.database import connect, look_at_file, table_names
+from backtestdb.database import (
+    DAMAGE_CODES,
+    connect,
+    look_at_file,
+    primary_code,
+    table_names,
+    verify_integrity,
+)
+from backtestdb.errors import VerificationError
 from backtestdb.files import remove_database, rename_durably
 from backtestdb.market.staging import remove_staging
 from backtestdb.rebuild.plan import RebuildPlan, continues, parse_plan
@@ -36,8 +44,22 @@ def load_record(path: Path) -> RebuildRecord | None:
     with closing(connect(path)) as connection:
         if "_rebuild" not in table_names(connection):
             return None
-        row = connection.execute("SELECT plan, state FROM _rebuild").fetchone()
+        try:
+            row = connection.execute("SELECT plan, state FROM _rebuild").fetchone()
+        except sqlite3.DatabaseError as error:
+            if primary_code(error) not in DAMAGE_CODES:
+                raise
+            return None
     return RebuildRecord(parse_plan(row[0]), row[1]) if row else None
+
+
+def is_sound(database: Path) -> bool:
+    try:
+        with closing(connect(database)) as connection:
+            verify_integrity(connection)
+    except VerificationError:
+        return False
+    return True
 
 
 def prepare_work_file(
@@ -55,7 +77,12 @@ def prepare_work_file(
     remove_database(path)
     remove_staging(path)
     current = None if fresh else load_record(database)
-    if current and current.state == HOLES and continues(current.plan, wanted, end_was_given=end_was_given):
+    if (
+        current
+        and current.state == HOLES
+        and continues(current.plan, wanted, end_was_given=end_was_given)
+        and is_sound(database)
+    ):
         copy_current(database, path)
         return current.plan
     create_work_file(path, page_size_of(database), wanted, now_utc)

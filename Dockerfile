@@ -1,0 +1,23 @@
+# The backup sidecar: what backups and restores need, and nothing else. No database, no .env, no pandas
+# (.dockerignore lets in only what is copied here). Made and run by docker-compose.yml.
+FROM python:3.12-slim
+
+ENV HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+
+WORKDIR /app
+
+COPY requirements-backup.txt .
+RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore -r requirements-backup.txt
+
+# The modes of a clone depend on its owner's umask; whichever user the container gets has to read this.
+COPY --chmod=755 sql sql
+COPY --chmod=755 scripts scripts
+# The root file system is read-only at run time, so Python could not keep what it compiles.
+RUN python -m compileall -q scripts
+
+USER 1000:1000
+
+ENTRYPOINT ["python"]
+CMD ["scripts/run_scheduler.py"]

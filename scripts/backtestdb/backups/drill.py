@@ -1,0 +1,186 @@
+"""Prove that a backup can be restored by restoring it, into a folder that is emptied afterwards."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from backtestdb.backups.catalogue import Backup, load_catalogue
+from backtestdb.backups.contents import hash_contents
+from backtestdb.backups.manifest import Kind, Manifest
+from backtestdb.backups.restore import restore_from_backup
+from backtestdb.backups.scripts_folder import remove_tree, verify_scripts
+from backtestdb.backups.verify import is_foreign
+from backtestdb.config import Settings
+from backtestdb.database import connect, count_rows, verify_integrity
+from backtestdb.errors import ProjectError, VerificationError
+from backtestdb.files import choose_free_names, exclusive_lock, rename_durably
+
+KINDS: tuple[Kind, ...] = ("full", "irreplaceable")
+EVERY = timedelta(days=7)
+AGAIN_AFTER_FAILURE = timedelta(days=1)
+HISTORY_LINES = 500
+REPORTS_KEPT = 60
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Of one backup. `seconds`: time to recover, from the choice of the backup to a database in its place."""
+
+    backup: str
+    kind: str
+    is_good: bool
+    problem: str
+    seconds: float
+    bytes: int
+    tables: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Drill:
+    """`problem`: why nothing could be restored at all; otherwise each rehearsal has its own."""
+
+    started_at_utc: datetime
+    is_good: bool
+    problem: str
+    rehearsals: tuple[Rehearsal, ...]
+
+
+def run_drill(
+    settings: Settings, now_local: datetime, *, say: Callable[[str], None] = lambda _message: None
+) -> tuple[Drill, Path]:
+    """Restore the newest backup of each kind and check what comes out; return the result and its report.
+
+    A kind without any backup is left out; no backup at all is a failure. Raise BusyError when a drill is
+    running already, OSError when the backup folder cannot be written.
+    """
+    folder = drill_folder(settings.backup_dir)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with exclusive_lock(folder / ".lock", f"a drill in {folder}"):
+        rehearsals = []
+        for backup in newest_of_each_kind(load_catalogue(settings.backup_dir)):
+            say(f"restoring {backup.path.name} into {folder / 'scratch'}")
+            rehearsals.append(rehearse(settings, backup, folder / "scratch", now_local))
+        problem = "" if rehearsals else f"there is no backup in {settings.backup_dir}"
+        is_good = not problem and all(rehearsal.is_good for rehearsal in rehearsals)
+        drill = Drill(now_local.astimezone(UTC), is_good, problem, tuple(rehearsals))
+        return drill, save_drill(drill, folder, now_local)
+
+
+def drill_folder(backup_dir: Path) -> Path:
+    return backup_dir / "drills"
+
+
+def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:
+    """Also one that is visibly damaged: a drill is to find out. Files that nobody called a backup are none."""
+    ours = [backup for backup in catalogue if not is_foreign(backup)]
+    return [found[0] for kind in KINDS if (found := [backup for backup in ours if backup.kind == kind])]
+
+
+def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datetime) -> Rehearsal:
+    """The walk of a real restore, with the scratch folder in the place of the user's."""
+    aside = replace(
+        settings, database_path=scratch / "backtesting.db", generated_scripts_dir=scratch / "generated"
+    )
+    manifest = backup.manifest
+    problem, seconds = "", 0.0
+    remove_tree(scratch)
+    scratch.mkdir(mode=0o700)
+    try:
+        started = time.monotonic()
+        restore_from_backup(aside, backup.path, now_local)
+        seconds = time.monotonic() - started
+        verify_restored(aside, manifest)
+    except (ProjectError, sqlite3.Error, OSError) as error:
+        problem = str(error)
+    finally:
+        remove_tree(scratch)
+    return Rehearsal(
+        backup=backup.path.name,
+        kind=backup.kind,
+        is_good=not problem,
+        problem=problem,
+        seconds=round(seconds, 3),
+        bytes=backup.bytes,
+        tables=len(manifest.rows) if manifest else 0,
+        rows=sum(manifest.rows.values()) if manifest else 0,
+    )
+
+
+def verify_restored(settings: Settings, manifest: Manifest | None) -> None:
+    """Raise VerificationError unless the restored database is what the manifest says, row for row."""
+    if manifest is None:
+        raise VerificationError("the manifest is missing or damaged")
+    with closing(connect(settings.database_path, read_only=True)) as connection:
+        verify_integrity(connection, full=True)
+        rows = count_rows(connection, list(manifest.rows))
+        contents = hash_contents(connection).tables
+    for table, expected in manifest.rows.items():
+        if rows[table] != expected:
+            raise VerificationError(
+                f"table {table} came back with {rows[table]:,} rows instead of {expected:,}"
+            )
+    for table, digest in manifest.content_sha256.items():
+        if contents.get(table) != digest:
+            raise VerificationError(f"table {table} came back with other rows")
+    if manifest.generated_scripts:
+        verify_scripts(settings.generated_scripts_dir, manifest.generated_scripts)
+
+
+def save_drill(drill: Drill, folder: Path, now_local: datetime) -> Path:
+    """A report of its own and a line of the history, neither of which grows without end."""
+    values = asdict(drill) | {"started_at_utc": drill.started_at_utc.isoformat().replace("+00:00", "Z")}
+    (report,) = choose_free_names(lambda stamp: [folder / f"drill-{stamp}.json"], now_local)
+    write(report, json.dumps(values, indent=1) + "\n")
+    history = folder / "history.jsonl"
+    lines = history.read_text().splitlines() if history.is_file() else []
+    write(history, "\n".join([*lines[-HISTORY_LINES + 1 :], json.dumps(values)]) + "\n")
+    for old in sorted(folder.glob("drill-*.json"))[:-REPORTS_KEPT]:
+        old.unlink()
+    return report
+
+
+def write(path: Path, text: str) -> None:
+    arriving = path.with_name(path.name + ".arriving")
+    arriving.touch(0o600)
+    arriving.write_text(text)
+    rename_durably(arriving, path)
+
+
+def load_drills(backup_dir: Path) -> list[Drill]:
+    """The history, oldest first; a line that cannot be read is no drill."""
+    history = drill_folder(backup_dir) / "history.jsonl"
+    lines = history.read_text(errors="replace").splitlines() if history.is_file() else []
+    return [drill for line in lines if (drill := parse_drill(line))]
+
+
+def load_last_drill(backup_dir: Path) -> Drill | None:
+    return next(reversed(load_drills(backup_dir)), None)
+
+
+def parse_drill(line: str) -> Drill | None:
+    try:
+        values: dict[str, Any] = json.loads(line)
+        return Drill(
+            datetime.fromisoformat(values["started_at_utc"]),
+            bool(values["is_good"]),
+            str(values["problem"]),
+            tuple(Rehearsal(**rehearsal) for rehearsal in values["rehearsals"]),
+        )
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def drill_is_due(last: Drill | None, now_utc: datetime) -> bool:
+    """Weekly, and daily while the last one failed. One that lies ahead was made before the clock was set
+    back, and tells nothing about when the next is due."""
+    if last is None:
+        return True
+    age = now_utc - last.started_at_utc
+    return age < timedelta(0) or age >= (EVERY if last.is_good else AGAIN_AFTER_FAILURE)

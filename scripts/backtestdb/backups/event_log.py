@@ -1,0 +1,53 @@
+"""One line an event, on standard output and in backup.log; failures in backup-error.log as well. All bounded."""
+
+import logging
+import os
+import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+LOG_NAME, ERROR_LOG_NAME = "backup.log", "backup-error.log"
+MAX_BYTES = 1_000_000
+FORMAT = "%(asctime)s %(message)s"
+
+
+def open_event_log(backup_dir: Path, max_bytes: int = MAX_BYTES) -> logging.Logger:
+    """Each file keeps one predecessor, `.1`. Failures are events of level ERROR.
+
+    launchd appends standard output to backup.log by itself: then the file is not written twice.
+    """
+    logging.raiseExceptions = False  # a full disk must not end the loop; standard output still gets the line
+    log = logging.getLogger("ai-backtest.backups")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    for old in list(log.handlers):
+        log.removeHandler(old)
+        old.close()
+    log_path = backup_dir / LOG_NAME
+    if is_standard_output(log_path):
+        keep_bounded(log_path, max_bytes)
+    else:
+        add_handler(log, RotatingFileHandler(log_path, maxBytes=max_bytes, backupCount=1, delay=True))
+    add_handler(log, logging.StreamHandler(sys.stdout))
+    errors = RotatingFileHandler(backup_dir / ERROR_LOG_NAME, maxBytes=max_bytes, backupCount=1, delay=True)
+    errors.setLevel(logging.ERROR)
+    add_handler(log, errors)
+    return log
+
+
+def add_handler(log: logging.Logger, handler: logging.Handler) -> None:
+    handler.setFormatter(logging.Formatter(FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
+    log.addHandler(handler)
+
+
+def is_standard_output(path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):
+        return False
+
+
+def keep_bounded(path: Path, max_bytes: int) -> None:
+    """Whoever started this process opens the file anew for the next one."""
+    if path.stat().st_size > max_bytes:
+        path.replace(path.with_name(path.name + ".1"))

@@ -1,0 +1,84 @@
+"""All checks in the order in which their findings are read."""
+
+import sqlite3
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from backtestdb.config import PROJECT_DIR, Settings
+from backtestdb.console import format_bytes, say
+from backtestdb.database import verify_integrity
+from backtestdb.doctor.disks import check_mount, check_permissions, check_protected_folders, uses_wal
+from backtestdb.doctor.finding import Finding, ok, wrong
+from backtestdb.doctor.settings import check_settings, find_other_databases
+from backtestdb.doctor.system import check_clock, check_sqlite, check_time_zones, check_users
+from backtestdb.errors import VerificationError
+from backtestdb.status.backup_facts import load_backup_facts
+from backtestdb.status.facts import load_contents
+from backtestdb.status.judgement import judge_database
+from backtestdb.status.reading import read_untouched
+
+
+def examine(
+    environment: Mapping[str, str],
+    env_file: Path,
+    now: datetime,
+    *,
+    home: Path,
+    folders: Mapping[Path, int],
+    online: bool,
+) -> list[Finding]:
+    """`folders`: where other databases are looked for. `online`: send one request to the vendor."""
+    settings, findings = check_settings(environment, env_file)
+    findings += find_other_databases(settings.database_path if settings else None, folders)
+    findings.append(check_time_zones())
+    if settings is None:
+        return findings
+    is_wal = uses_wal(settings.database_path)
+    findings.append(check_sqlite(sqlite3.sqlite_version_info, is_wal=is_wal))
+    findings.append(check_mount(settings.database_path, is_wal=is_wal))
+    paths = {
+        "DATABASE_PATH": settings.database_path,
+        "BACKUP_DIR": settings.backup_dir,
+        "project": PROJECT_DIR,
+    }
+    findings += check_protected_folders(sys.platform, home, paths)
+    findings += check_permissions(env_file, settings.backup_dir, settings.database_path)
+    findings.append(check_users(settings.database_path))
+    findings.append(check_database(settings, now))
+    vendor_now = None
+    if online:
+        from backtestdb.doctor.vendor import ask_vendor  # noqa: PLC0415  requests and orjson, for this alone
+
+        answered, vendor_now = ask_vendor(settings)
+        findings.append(answered)
+    findings.append(check_clock(now, settings.backup_dir, vendor_now))
+    return findings
+
+
+def check_database(settings: Settings, now: datetime) -> Finding:
+    """What status sees at a glance, and SQLite's quick_check: it reads the whole file, about as long as a copy."""
+    path = settings.database_path
+    database, _ = load_contents(path, settings.origins["DATABASE_PATH"], read_untouched)
+    backups = load_backup_facts(settings.backup_dir, path, database.bytes, now)
+    for problem in judge_database(database, backups):
+        next_step = (
+            problem.next_step if problem.name != "unreadable_database" else "check owner and permissions"
+        )
+        return wrong("database", problem.what, next_step)
+    say(f"reading the whole database ({format_bytes(database.bytes)})")
+    try:
+        read_untouched(path, verify_integrity)
+    except VerificationError as error:
+        return wrong(
+            "database",
+            f"{path} is damaged: {error}",
+            "make restore-from-backup" if backups.full.count else "make restore",
+        )
+    return ok("database", f"{path} passes SQLite's quick_check")
+
+
+def folders_to_search(working_folder: Path, home: Path) -> dict[Path, int]:
+    """Where programs are usually started from -> how many levels below to look; cron starts them at home."""
+    return {home: 0, PROJECT_DIR.parent: 1, PROJECT_DIR: 2, working_folder: 2}

@@ -1,0 +1,128 @@
+"""What is drawn of the market data: stored sessions per month of each universe, and bars per day.
+
+Counted with look-ups in the index (ticker, timeframe, timestamp), one for each ticker and month or session.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from backtestdb.market.sessions import NEW_YORK, load_calendar, sessions_between
+from backtestdb.status.coverage_facts import UniverseCoverage
+
+DAYS_SHOWN = 60
+INTRADAY_MONTHS = 13
+COUNT_IN_SPANS = """
+WITH spans (place, first_ms, stop_ms) AS (VALUES {values})
+SELECT place, sum((
+    SELECT count(*) FROM ohlcv_data
+    WHERE ticker = s.ticker AND timeframe = ? AND timestamp >= first_ms AND timestamp < stop_ms))
+FROM ({tickers}) s CROSS JOIN spans GROUP BY place
+"""
+ANY_IN_SPANS = COUNT_IN_SPANS.replace("SELECT count(*) FROM", "SELECT EXISTS (SELECT 1 FROM").replace(
+    "stop_ms))", "stop_ms)))"
+)
+MEMBERS = (
+    "SELECT ticker FROM universe_stocks JOIN universe u ON u.id = universe_id WHERE u.name = ? AND is_active"
+)
+EVERYONE = "SELECT DISTINCT ticker FROM universe_stocks WHERE is_active"
+Span = tuple[str, date, date]
+SPANS_AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class Month:
+    """Sessions of tickers in a month YYYY-MM, as far as the universe was asked for in it."""
+
+    month: str
+    expected: int
+    stored: int
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.stored / self.expected if self.expected else 0.0
+
+
+@dataclass(frozen=True)
+class Day:
+    """Stored bars of all universes' tickers in one session."""
+
+    session_date: str
+    bars: int
+
+
+def load_months(connection: sqlite3.Connection, coverage: UniverseCoverage) -> list[Month]:
+    """In order; none where nothing is stored. Of 5-minute bars a session counts that has any, of the newest
+    13 months."""
+    sessions = sessions_of(coverage)
+    by_month = Counter(day.isoformat()[:7] for day in sessions)
+    if coverage.timeframe == "1day":
+        spans = [make_month_span(month) for month in by_month]
+        stored = count_in_spans(
+            connection, COUNT_IN_SPANS, MEMBERS, spans, coverage.timeframe, coverage.universe
+        )
+    else:
+        recent = set(sorted(by_month)[-INTRADAY_MONTHS:])
+        by_month = Counter({month: count for month, count in by_month.items() if month in recent})
+        spans = [make_day_span(day) for day in sessions if day.isoformat()[:7] in recent]
+        stored = Counter()
+        found = count_in_spans(
+            connection, ANY_IN_SPANS, MEMBERS, spans, coverage.timeframe, coverage.universe
+        )
+        for day_text, count in found.items():
+            stored[day_text[:7]] += count
+    return [
+        Month(month, count * coverage.tickers, stored[month]) for month, count in sorted(by_month.items())
+    ]
+
+
+def sessions_of(coverage: UniverseCoverage) -> list[date]:
+    first, last = coverage.start or coverage.first, coverage.end or coverage.last
+    if not first or not last:
+        return []
+    return sessions_between(load_calendar(), date.fromisoformat(first), date.fromisoformat(last))
+
+
+def load_days(connection: sqlite3.Connection, timeframe: str, last: str) -> list[Day]:
+    """The newest 60 sessions up to `last` (a date, empty where nothing is stored), in order."""
+    if not last:
+        return []
+    end = date.fromisoformat(last)
+    sessions = sessions_between(load_calendar(), date.fromordinal(end.toordinal() - 2 * DAYS_SHOWN), end)
+    spans = [make_day_span(day) for day in sessions[-DAYS_SHOWN:]]
+    counts = count_in_spans(connection, COUNT_IN_SPANS, EVERYONE, spans, timeframe)
+    return [Day(place, counts[place]) for place, *_ in spans]
+
+
+def count_in_spans(
+    connection: sqlite3.Connection,
+    statement: str,
+    tickers: str,
+    spans: Sequence[Span],
+    timeframe: str,
+    *values: str,
+) -> Counter[str]:
+    """Bars (or sessions with bars) of all `tickers` in each span."""
+    counts: Counter[str] = Counter()
+    for first in range(0, len(spans), SPANS_AT_ONCE):
+        part = spans[first : first + SPANS_AT_ONCE]
+        sql = statement.format(values=", ".join(["(?, ?, ?)"] * len(part)), tickers=tickers)
+        bound = [value for place, start, stop in part for value in (place, to_ms(start), to_ms(stop))]
+        counts.update(dict(connection.execute(sql, [*bound, timeframe, *values])))
+    return counts
+
+
+def make_month_span(month: str) -> Span:
+    start = date.fromisoformat(f"{month}-01")
+    return month, start, date(start.year + start.month // 12, start.month % 12 + 1, 1)
+
+
+def make_day_span(day: date) -> Span:
+    return day.isoformat(), day, date.fromordinal(day.toordinal() + 1)
+
+
+def to_ms(day: date) -> int:
+    """Midnight in New York."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp() * 1000)

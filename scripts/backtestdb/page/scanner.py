@@ -1,0 +1,31 @@
+"""The platform's universe API: what the guide's test asks for, read from the tables."""
+
+import sqlite3
+from typing import Any
+
+COLUMNS = ("id", "name", "description", "total_stocks", "created_at", "updated_at")
+NOT_FOUND = {"success": False, "error": "Universe not found"}
+Body = dict[str, Any]
+
+
+def load_universes(connection: sqlite3.Connection) -> Body:
+    rows = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM universe ORDER BY id")
+    return {"success": True, "universes": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}
+
+
+def load_universe(connection: sqlite3.Connection, name: str) -> Body | None:
+    """None for an unknown name."""
+    row = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM universe WHERE name = ?", (name,)).fetchone()
+    return None if row is None else {"success": True, "universe": dict(zip(COLUMNS, row, strict=True))}
+
+
+def load_universe_tickers(connection: sqlite3.Connection, name: str) -> Body | None:
+    """The active members in the order in which they came in; None for an unknown name."""
+    universe = load_universe(connection, name)
+    if universe is None:
+        return None
+    rows = connection.execute(
+        "SELECT ticker FROM universe_stocks WHERE universe_id = ? AND is_active ORDER BY id",
+        (universe["universe"]["id"],),
+    )
+    return {"success": True, "universe": name, "tickers": [ticker for (ticker,) in rows]}

@@ -1,0 +1,161 @@
+"""From the pages of the private copy and the newest backup to the new database."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from backtestdb.backups.catalogue import Backup
+from backtestdb.backups.choice import Choice
+from backtestdb.carrying import has_sequences
+from backtestdb.database import connect, table_names, transaction
+from backtestdb.salvage.objects import (
+    Schema,
+    SchemaObject,
+    create_objects,
+    load_backup_schema,
+    load_live_schema,
+    unite,
+)
+from backtestdb.salvage.orphans import adopt_orphans
+from backtestdb.salvage.pages import PageFile
+from backtestdb.salvage.records import decode
+from backtestdb.salvage.rows import claim_pages, read_records
+from backtestdb.salvage.scan import Scan, scan_pages
+from backtestdb.salvage.sources import TableSource, describe_tables, find_source
+from backtestdb.salvage.trees import read_tree
+from backtestdb.salvage.union import (
+    TableOutcome,
+    create_virtual_tables,
+    fill_table,
+    keep_together,
+    raise_sequences,
+)
+from backtestdb.schema import KEPT_CLASSES, class_of, ensure_schema, latest_version
+
+
+def build(
+    new: Path, file: PageFile, choice: Choice | None, *, first_page_is_lost: bool
+) -> tuple[list[TableOutcome], int, list[str]]:
+    """Make the database `new`; return what became of each table, how many pages belong to none, and the names
+    of objects that could not be created."""
+    scan = scan_pages(file, first_page_is_lost=first_page_is_lost)
+    live = load_live_schema(file, scan.parentless, first_page_is_lost=first_page_is_lost)
+    with opened_backup(choice) as saved:
+        schema = unite(live, load_known_objects(choice, saved))
+        sources, strays = find_sources(file, schema, scan, saved)
+        version = int.from_bytes(file.data[60:64]) if not first_page_is_lost else load_version(saved)
+    claims = claim_pages(
+        file, [tree for source in sources.values() for tree in (*source.trees, *source.doubtful)]
+    )
+    new.touch(0o600)
+    with closing(connect(new, create=True)) as target:
+        prepare(target, file, choice)
+        with transaction(target):
+            not_created = create_objects(target, tables_and_indexes(schema, sources))
+            virtual = kept_virtual_tables(schema)
+            outcomes = {
+                table: fill_table(target, file, source, claims, has_backup=choice is not None)
+                for table, source in sources.items()
+            }
+            for one in virtual:
+                group = [source for table, source in sources.items() if table.startswith(f"{one.name}_")]
+                keep_together(target, group, outcomes, has_backup=choice is not None)
+            raise_sequences(target, load_sequences(file, schema, target, has_backup=choice is not None))
+            create_virtual_tables(target, virtual)
+            not_created += create_objects(target, schema.of_kind("view"))
+            present = {*sources, *(view.name for view in schema.of_kind("view"))}
+            triggers = [trigger for trigger in schema.of_kind("trigger") if trigger.table in present]
+            not_created += create_objects(target, triggers)
+            target.execute(f"PRAGMA user_version = {version}")
+    return list(outcomes.values()), strays, not_created
+
+
+def newest_of(choice: Choice) -> Backup:
+    """The backup that holds the newest rows; a choice is never empty."""
+    backup = choice.small or choice.full
+    if backup is None:
+        raise ValueError("a choice without a backup")
+    return backup
+
+
+@contextmanager
+def opened_backup(choice: Choice | None) -> Iterator[sqlite3.Connection | None]:
+    if choice is None:
+        yield None
+        return
+    with closing(connect(newest_of(choice).path, read_only=True)) as saved:
+        saved.text_factory = bytearray
+        yield saved
+
+
+def load_known_objects(choice: Choice | None, saved: sqlite3.Connection | None) -> list[SchemaObject]:
+    """The schema of the newest backup, with the root pages of the newest full one, which is a copy of the file
+    page by page; the project's own schema where there is no backup."""
+    if choice is None or saved is None:
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+            ensure_schema(connection)
+            return load_backup_schema(connection, {})
+    roots: dict[str, int] = {}
+    if choice.full:
+        with closing(connect(choice.full.path, read_only=True)) as full:
+            roots = dict(full.execute("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'"))
+    saved.text_factory = str
+    objects = load_backup_schema(saved, roots)
+    saved.text_factory = bytearray
+    return objects
+
+
+def load_version(saved: sqlite3.Connection | None) -> int:
+    return int(saved.execute("PRAGMA user_version").fetchone()[0]) if saved else latest_version()
+
+
+def find_sources(
+    file: PageFile, schema: Schema, scan: Scan, saved: sqlite3.Connection | None
+) -> tuple[dict[str, TableSource], int]:
+    described, entries = describe_tables(schema)
+    sources = {
+        table: find_source(file, one, saved)
+        for table, one in described.items()
+        if class_of(table) in KEPT_CLASSES
+    }
+    rivals = [one.shape for table, one in described.items() if table not in sources] + entries
+    roots = {one.root for one in schema.objects if one.is_live}
+    return sources, adopt_orphans(file, scan, sources, rivals, roots, saved)
+
+
+def prepare(target: sqlite3.Connection, file: PageFile, choice: Choice | None) -> None:
+    target.execute("PRAGMA foreign_keys = OFF")
+    target.execute(f"PRAGMA page_size = {file.page_size}")
+    target.execute(f"PRAGMA encoding = '{file.encoding.replace('-16-', '-16')}'")
+    target.execute("PRAGMA synchronous = OFF")
+    if choice:
+        target.execute("ATTACH ? AS saved", (str(newest_of(choice).path),))
+
+
+def tables_and_indexes(schema: Schema, sources: dict[str, TableSource]) -> list[SchemaObject]:
+    """Unique indexes before the rows, so that no two rows of one key come together."""
+    tables = [one for one in schema.of_kind("table") if one.name in sources]
+    return tables + [one for one in schema.of_kind("index") if one.table in sources and one.sql]
+
+
+def kept_virtual_tables(schema: Schema) -> list[SchemaObject]:
+    return [one for one in schema.of_kind("table") if one.root == 0]
+
+
+def load_sequences(
+    file: PageFile, schema: Schema, target: sqlite3.Connection, *, has_backup: bool
+) -> list[tuple[str, int]]:
+    """The last numbers given out, as far as the damaged file and the backup tell."""
+    found = []
+    for one in schema.of_kind("table"):
+        if one.name == "sqlite_sequence" and one.is_live:
+            tree = read_tree(file, one.root, is_index=False)
+            for record in read_records(file, tree.pages, Counter()):
+                if record and len(record[1]) == 2:
+                    found.append(decode(record[1], file.encoding))
+    if has_backup and has_sequences(target, "saved"):
+        found += target.execute("SELECT name, seq FROM saved.sqlite_sequence").fetchall()
+    kept = set(table_names(target))
+    return [(str(name), number) for name, number in found if name in kept and isinstance(number, int)]

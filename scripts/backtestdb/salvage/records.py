@@ -1,0 +1,58 @@
+"""A row as SQLite stores it: https://www.sqlite.org/fileformat2.html#record_format."""
+
+import struct
+from collections.abc import Sequence
+
+from backtestdb.salvage.pages import DamagedError, parse_varint
+
+# Text stays bytes, because it need not be valid UTF-8; as bytearray it differs from a blob of the same bytes.
+Value = int | float | bytes | bytearray | None
+INTEGER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
+FIXED_BYTES = {0: 0, **INTEGER_BYTES, 7: 8, 8: 0, 9: 0}
+
+
+def parse_record(payload: bytes) -> list[Value]:
+    """Raise DamagedError unless the values fill the payload to its last byte."""
+    header_bytes, position = parse_varint(payload, 0)
+    kinds = []
+    while position < header_bytes:
+        kind, position = parse_varint(payload, position)
+        kinds.append(kind)
+    if position != header_bytes or header_bytes > len(payload):
+        raise DamagedError("a record with a wrong header")
+    values: list[Value] = []
+    for kind in kinds:
+        size = value_bytes(kind)
+        values.append(parse_value(kind, payload[position : position + size]))
+        position += size
+    if position != len(payload):
+        raise DamagedError("a record of a wrong length")
+    return values
+
+
+def value_bytes(kind: int) -> int:
+    if kind >= 12:
+        return (kind - 12) // 2
+    if kind not in FIXED_BYTES:
+        raise DamagedError(f"a value of kind {kind}")
+    return FIXED_BYTES[kind]
+
+
+def parse_value(kind: int, data: bytes) -> Value:
+    if kind >= 12:
+        return bytearray(data) if kind % 2 else data
+    if kind == 0:
+        return None
+    if kind == 7:
+        if len(data) != 8:
+            raise DamagedError("a number that is cut")
+        return float(struct.unpack(">d", data)[0])
+    return kind - 8 if kind >= 8 else int.from_bytes(data, signed=True)
+
+
+def decode(values: Sequence[Value], encoding: str) -> list[object]:
+    """With text as text; raise DamagedError where it is none. For the schema only, never for rows."""
+    try:
+        return [value.decode(encoding) if isinstance(value, bytearray) else value for value in values]
+    except UnicodeDecodeError as error:
+        raise DamagedError(str(error)) from error

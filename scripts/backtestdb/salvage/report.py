@@ -1,0 +1,50 @@
+"""What a salvage brought and what it could not, as people read it."""
+
+from backtestdb.console import print_table
+from backtestdb.salvage.run import Salvaged
+
+
+def print_salvaged(salvaged: Salvaged) -> None:
+    """On standard output: a line for each table that has rows or lost some, then what that means."""
+    rows = [
+        (
+            table.table,
+            "yes" if table.is_whole else "NO",
+            table.from_damaged,
+            table.from_backup,
+            table.lost_pages,
+            table.lost_rows,
+        )
+        for table in salvaged.tables
+        if table.from_damaged or table.from_backup or not table.is_whole
+    ]
+    columns = ("table", "whole", "rows read", "rows from the backup", "pages lost", "rows unreadable")
+    print_table("salvaged", columns, rows)
+    for line in describe_losses(salvaged):
+        print(line)
+
+
+def describe_losses(salvaged: Salvaged) -> list[str]:
+    """Sentences for the user; one alone when nothing is lost."""
+    if salvaged.is_complete:
+        return ["every table could be read to its last row: nothing is lost"]
+    names = ", ".join(table.table for table in salvaged.tables if not table.is_whole)
+    lines = [f"NOT everything could be read of: {names}"] if names else []
+    if salvaged.backup:
+        taken = f"{salvaged.backup.taken_at_utc.astimezone():%Y-%m-%d %H:%M:%S}"
+        lines.append(
+            f"there, rows of the backup {salvaged.backup.path.name} ({taken}) stand in for what was lost:"
+            " later rows and changes may be missing, rows deleted since may be back"
+        )
+    else:
+        lines.append("no backup could fill the gaps: what is not counted as read is lost")
+    left_out = sum(table.left_out for table in salvaged.tables)
+    if left_out:
+        lines.append(f"{left_out:,} rows of the backup were left out, because they clash with newer ones")
+    if salvaged.strays:
+        lines.append(
+            f"{salvaged.strays:,} pages hold rows of which no table can be told: they were not taken"
+        )
+    if salvaged.not_created:
+        lines.append(f"could not be created again: {', '.join(salvaged.not_created)}")
+    return lines

@@ -1,0 +1,135 @@
+"""Where the rows of each table lie in the damaged file."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from backtestdb.database import quote
+from backtestdb.salvage.objects import Schema, SchemaObject, create_objects
+from backtestdb.salvage.pages import PageFile
+from backtestdb.salvage.proofs import Index, describe_proofs, is_named
+from backtestdb.salvage.records import Value
+from backtestdb.salvage.rows import Row, read_rows
+from backtestdb.salvage.shapes import Shape, describe_indexes, describe_table
+from backtestdb.salvage.trees import Gap, Tree, read_tree
+
+COMPARED_ROWS = 200
+WHOLE_TREE = Gap(0, None, None, -1)
+
+
+@dataclass
+class TableSource:
+    """`trees`: from its root, and below pages that are lost. `doubtful`: pages that may have been free; of
+    their rows those count that one of `proofs` names. `is_rooted`: the damaged file itself says where the
+    table begins. `gaps`: where pages of it may lie whose parents are lost."""
+
+    shape: Shape
+    is_rooted: bool
+    indexes: list[Index]
+    trees: list[Tree] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    doubtful: list[Tree] = field(default_factory=list)
+    proofs: list[tuple[Index, set[str]]] = field(default_factory=list)
+
+    @property
+    def lost_pages(self) -> int:
+        lost = sum(len(tree.gaps) for tree in (*self.trees, *self.doubtful))
+        return lost or int(not self.trees)
+
+
+def read_source(file: PageFile, source: TableSource, claims: Counter[int]) -> Iterator[Row | None]:
+    """Every row of the table; None for each that is not taken."""
+    yield from read_rows(file, [n for tree in source.trees for n in tree.pages], source.shape, claims)
+    doubtful = [number for tree in source.doubtful for number in tree.pages]
+    for row in read_rows(file, doubtful, source.shape, claims):
+        yield row if row and is_named(row, source.proofs) else None
+
+
+class Described(NamedTuple):
+    one: SchemaObject
+    shape: Shape
+    indexes: list[Index]
+
+
+def describe_tables(schema: Schema) -> tuple[dict[str, Described], list[Shape]]:
+    """Every table that this SQLite can create, and the entries of all indexes. Virtual tables have no rows."""
+    created: list[SchemaObject] = []
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for one in schema.of_kind("table"):
+            if one.root and not one.name.lower().startswith("sqlite_"):
+                with suppress(sqlite3.OperationalError):
+                    connection.execute(one.sql)
+                    created.append(one)
+        create_objects(connection, (one for one in schema.of_kind("index") if one.sql))
+        tables = {}
+        for one in created:
+            shape = describe_table(connection, one.name)
+            tables[one.name] = Described(one, shape, describe_proofs(connection, shape, schema.objects))
+        entries = [entry for table in tables.values() for entry in describe_indexes(connection, table.shape)]
+    return tables, entries
+
+
+def find_source(file: PageFile, described: Described, saved: sqlite3.Connection | None) -> TableSource:
+    """Follow the root; one that only the backup names is believed when the backup's rows are below it."""
+    one, shape, indexes = described
+    source = TableSource(shape, one.is_live, indexes)
+    if one.root > 1:
+        tree = read_tree(file, one.root, is_index=shape.is_index)
+        if one.is_live or is_tree_of(file, tree, shape, saved):
+            source.trees = [tree]
+            source.gaps = tree.open_gaps
+            return source
+    source.gaps = [WHOLE_TREE]
+    return source
+
+
+def is_tree_of(file: PageFile, tree: Tree, shape: Shape, saved: sqlite3.Connection | None) -> bool:
+    rows = sample_rows(file, tree, shape)
+    return bool(rows) and all(rows) and count_matches(saved, shape, [row for row in rows if row]) > 0
+
+
+def sample_rows(file: PageFile, tree: Tree, shape: Shape) -> list[Row | None]:
+    """The first rows of the first pages, until there are enough to compare."""
+    rows: list[Row | None] = []
+    for number in tree.pages:
+        rows += read_rows(file, [number], shape, Counter())
+        if len(rows) >= COMPARED_ROWS:
+            break
+    return rows
+
+
+def count_matches(saved: sqlite3.Connection | None, shape: Shape, rows: list[Row]) -> int:
+    """How many of these rows the backup has, value for value."""
+    if saved is None:
+        return 0
+    return sum(load_saved(saved, shape, rowid, values) == values for rowid, values in rows[:COMPARED_ROWS])
+
+
+def load_saved(
+    saved: sqlite3.Connection, shape: Shape, rowid: int, values: list[Value]
+) -> list[Value] | None:
+    names = [column.name for column in shape.columns[: len(values)]]
+    listed = ", ".join(map(quote, names))
+    if shape.rowid_names:
+        where = f"{shape.rowid_names[0]} = ?"
+        key: list[Value] = [rowid]
+    elif shape.is_index:
+        where = " AND ".join(
+            f"{quote(name)} = {text_or_value(values[names.index(name)])}" for name in shape.key
+        )
+        key = [values[names.index(name)] for name in shape.key]
+    else:
+        return None
+    try:
+        row = saved.execute(f"SELECT {listed} FROM {quote(shape.table)} WHERE {where}", key).fetchone()
+    except sqlite3.OperationalError:
+        return None  # the table or a column is younger than the backup
+    return list(row) if row else None
+
+
+def text_or_value(value: Value) -> str:
+    """Text is bound as its bytes: it need not be valid."""
+    return "CAST(? AS TEXT)" if isinstance(value, bytearray) else "?"

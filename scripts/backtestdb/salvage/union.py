@@ -1,0 +1,154 @@
+"""The new database: rows of the damaged file first, then those that only the backup still has."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from backtestdb.carrying import allow_schema_writes, has_sequences, rowid_name
+from backtestdb.database import column_names, quote, table_names
+from backtestdb.salvage.objects import SchemaObject
+from backtestdb.salvage.pages import PageFile
+from backtestdb.salvage.records import Value
+from backtestdb.salvage.shapes import Shape
+from backtestdb.salvage.sources import TableSource, read_source
+
+
+@dataclass(frozen=True)
+class TableOutcome:
+    """Of one table. `lost_pages`, `lost_rows`: what could not be read; how many rows were on the pages is not
+    known. `left_out`: rows of the backup that clash with a newer row. `is_whole`: it was read to its last row.
+    """
+
+    table: str
+    from_damaged: int
+    from_backup: int
+    lost_pages: int
+    lost_rows: int
+    left_out: int
+    is_whole: bool
+
+
+def fill_table(
+    target: sqlite3.Connection,
+    file: PageFile,
+    source: TableSource,
+    claims: Counter[int],
+    *,
+    has_backup: bool,
+) -> TableOutcome:
+    """`target` has the backup attached as `saved` where there is one. A table that could be read to its last
+    row is taken as it is: a row that only the backup has was deleted since."""
+    shape = source.shape
+    lost_rows = 0
+    taken = 0
+    for row in read_source(file, source, claims):
+        if row is not None and insert_row(target, shape, row[0], row[1]):
+            taken += 1
+        else:
+            lost_rows += 1
+    is_whole = source.is_rooted and not source.lost_pages and not lost_rows
+    added = add_from_backup(target, shape) if has_backup and not is_whole else 0
+    left_out = count_missing(target, shape) if has_backup and not is_whole else 0
+    return TableOutcome(shape.table, taken, added, source.lost_pages, lost_rows, left_out, is_whole)
+
+
+def keep_together(
+    target: sqlite3.Connection,
+    group: Sequence[TableSource],
+    outcomes: dict[str, TableOutcome],
+    *,
+    has_backup: bool,
+) -> None:
+    """The tables behind a full-text index: parts of it make no sense together with parts of another. Unless
+    all were read whole, all become what the backup holds."""
+    names = [source.shape.table for source in group]
+    if all(outcomes[name].is_whole for name in names):
+        return
+    for source in group:
+        name = source.shape.table
+        target.execute(f"DELETE FROM main.{quote(name)}")
+        added = add_from_backup(target, source.shape) if has_backup else 0
+        outcomes[name] = replace(outcomes[name], from_damaged=0, from_backup=added, is_whole=False)
+
+
+def insert_row(target: sqlite3.Connection, shape: Shape, rowid: int, values: Sequence[Value]) -> bool:
+    """Return whether it was new: a second row of one key is not taken."""
+    texts = tuple(isinstance(value, bytearray) for value in values)
+    written = [v for column, v in zip(shape.columns, values, strict=False) if not column.is_generated]
+    key = [rowid] if shape.rowid_names else []
+    return target.execute(make_insert(shape, texts), [*key, *written]).rowcount == 1
+
+
+@cache
+def make_insert(shape: Shape, texts: tuple[bool, ...]) -> str:
+    """Text travels as its bytes and becomes text inside SQLite: it need not be valid UTF-8. Columns behind
+    the last value get their default."""
+    columns = [c for c in zip(shape.columns, texts, strict=False) if not c[0].is_generated]
+    names = [*shape.rowid_names, *(quote(column.name) for column, _ in columns)]
+    marks = ["?" for _ in shape.rowid_names] + ["CAST(? AS TEXT)" if text else "?" for _, text in columns]
+    return f"INSERT OR IGNORE INTO main.{quote(shape.table)} ({', '.join(names)}) VALUES ({', '.join(marks)})"
+
+
+def add_from_backup(target: sqlite3.Connection, shape: Shape) -> int:
+    """The rows whose key is not there yet, under their rowid where that is free."""
+    table = quote(shape.table)
+    if shape.table not in table_names(target, "saved"):
+        return 0
+    ours, theirs = column_names(target, shape.table), column_names(target, shape.table, "saved")
+    columns = ", ".join(quote(name) for name in theirs if name in ours)
+    before = count(target, shape.table)
+    rowid = rowid_name(target, shape.table)
+    listed = ", ".join([*rowid, columns])
+    target.execute(f"INSERT OR IGNORE INTO main.{table} ({listed}) SELECT {listed} FROM saved.{table}")
+    if rowid and shape.key and shape.alias is None:
+        same = " AND ".join(f"there.{quote(name)} IS here.{quote(name)}" for name in shape.key)
+        target.execute(
+            f"INSERT OR IGNORE INTO main.{table} ({columns}) SELECT {columns} FROM saved.{table} AS here"
+            f" WHERE NOT EXISTS (SELECT 1 FROM main.{table} AS there WHERE {same})"
+        )
+    return count(target, shape.table) - before
+
+
+def count(target: sqlite3.Connection, table: str) -> int:
+    return int(target.execute(f"SELECT count(*) FROM main.{quote(table)}").fetchone()[0])
+
+
+def count_missing(target: sqlite3.Connection, shape: Shape) -> int:
+    """Rows of the backup whose key is not in the new table."""
+    keys = shape.key or shape.rowid_names
+    if not keys or shape.table not in table_names(target, "saved"):
+        return 0
+    table = quote(shape.table)
+    same = " AND ".join(f"there.{quote(name)} IS here.{quote(name)}" for name in keys)
+    query = (
+        f"SELECT count(*) FROM saved.{table} AS here"
+        f" WHERE NOT EXISTS (SELECT 1 FROM main.{table} AS there WHERE {same})"
+    )
+    return int(target.execute(query).fetchone()[0])
+
+
+def create_virtual_tables(target: sqlite3.Connection, objects: Iterable[SchemaObject]) -> None:
+    """Written into the schema only: what they show lies in ordinary tables, and their module may be missing."""
+    allow_schema_writes(target)
+    target.execute("PRAGMA writable_schema = ON")
+    for one in objects:
+        target.execute(
+            "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) VALUES ('table', ?, ?, 0, ?)",
+            (one.name, one.table, one.sql),
+        )
+    target.execute("PRAGMA writable_schema = OFF")
+
+
+def raise_sequences(target: sqlite3.Connection, sequences: Iterable[tuple[str, int]]) -> None:
+    """An AUTOINCREMENT table never gives out a number twice, also after its last rows were deleted."""
+    if not has_sequences(target, "main"):
+        return
+    for table, number in sequences:
+        target.execute(
+            "INSERT INTO sqlite_sequence (name, seq) SELECT ?1, 0"
+            " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?1)",
+            (table,),
+        )
+        target.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (number, table))

@@ -1,0 +1,125 @@
+"""How much of each universe is there, from what the backfills recorded: nothing large is counted here."""
+
+import sqlite3
+from dataclasses import dataclass, replace
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from backtestdb.database import table_names
+
+TIMEFRAMES = ("1day", "5min")
+TICKERS_AT_ONCE = 250
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+@dataclass(frozen=True)
+class UniverseCoverage:
+    """A universe in one timeframe. Sessions of tickers: expected = stored + known_empty + set_aside + beyond_plan
+    + failed; None where no backfill has come to its end and counted them. `sessions`: asked ones.
+    `first` and `last`: sessions of the stored bars. `unanswered`: active tickers that the vendor was never
+    asked about with success. `is_stale`: something was asked, or a ticker came in, since the last count."""
+
+    universe: str
+    timeframe: str
+    tickers: int
+    unanswered: int
+    first: str
+    last: str
+    start: str = ""
+    end: str = ""
+    sessions: int | None = None
+    expected: int | None = None
+    stored: int | None = None
+    known_empty: int | None = None
+    set_aside: int | None = None
+    beyond_plan: int | None = None
+    failed: int | None = None
+    is_stale: bool = False
+
+    @property
+    def has_holes(self) -> bool:
+        return bool(self.failed) or self.is_stale or (self.expected is None and self.unanswered > 0)
+
+
+def load_universe_coverage(connection: sqlite3.Connection) -> list[UniverseCoverage]:
+    """One for each universe's daily bars, and for its 5-minute bars where some were asked for or stored."""
+    tables = set(table_names(connection))
+    if not {"universe", "universe_stocks", "ohlcv_data"} <= tables:
+        return []
+    universes = connection.execute("SELECT id, name FROM universe ORDER BY name").fetchall()
+    found = []
+    for universe_id, name in universes:
+        for timeframe in TIMEFRAMES:
+            coverage = load_stored(connection, tables, universe_id, name, timeframe)
+            coverage = with_counts(connection, tables, coverage)
+            if timeframe == "1day" or coverage.first or coverage.expected is not None:
+                found.append(coverage)
+    return found
+
+
+def load_stored(
+    connection: sqlite3.Connection, tables: set[str], universe_id: int, name: str, timeframe: str
+) -> UniverseCoverage:
+    """Two look-ups in an index for each ticker, whatever the number of bars; a few tickers at once, because with
+    a rollback journal nobody can commit while a statement reads."""
+    asked = "EXISTS (SELECT 1 FROM _ranges_asked a WHERE a.ticker = s.ticker AND a.timeframe = :timeframe)"
+    statement = (
+        f"SELECT s.id, {asked if '_ranges_asked' in tables else '1'},"
+        " (SELECT min(timestamp) FROM ohlcv_data WHERE ticker = s.ticker AND timeframe = :timeframe),"
+        " (SELECT max(timestamp) FROM ohlcv_data WHERE ticker = s.ticker AND timeframe = :timeframe)"
+        " FROM universe_stocks s WHERE universe_id = :universe AND is_active AND s.id > :after"
+        f" ORDER BY s.id LIMIT {TICKERS_AT_ONCE}"
+    )
+    values = {"universe": universe_id, "timeframe": timeframe, "after": -1}
+    rows: list[tuple[int, int, int | None, int | None]] = []
+    while part := connection.execute(statement, values).fetchall():
+        rows += part
+        values["after"] = part[-1][0]
+    return UniverseCoverage(
+        name,
+        timeframe,
+        tickers=len(rows),
+        unanswered=sum(not answered for _, answered, *_ in rows),
+        first=session_of(min((first for *_, first, _ in rows if first is not None), default=None)),
+        last=session_of(max((last for *_, last in rows if last is not None), default=None)),
+    )
+
+
+def session_of(timestamp_ms: int | None) -> str:
+    if timestamp_ms is None:
+        return ""
+    return datetime.fromtimestamp(timestamp_ms / 1000, NEW_YORK).date().isoformat()
+
+
+def with_counts(
+    connection: sqlite3.Connection, tables: set[str], coverage: UniverseCoverage
+) -> UniverseCoverage:
+    """Add what the last backfill of this universe counted at its end."""
+    row = None
+    if "_coverage" in tables:
+        row = connection.execute(
+            "SELECT start_date, end_date, expected / max(tickers, 1), expected, stored, known_empty, set_aside,"
+            " beyond_plan, failed, tickers FROM _coverage WHERE universe = ? AND timeframe = ?",
+            (coverage.universe, coverage.timeframe),
+        ).fetchone()
+    if row is None:
+        return coverage
+    *counts, tickers = row
+    names = ("start", "end", "sessions", "expected", "stored", "known_empty", "set_aside", "beyond_plan")
+    is_stale = tickers < coverage.tickers or was_interrupted(connection, tables, coverage.timeframe)
+    return replace(coverage, **dict(zip((*names, "failed"), counts, strict=True)), is_stale=is_stale)
+
+
+def was_interrupted(connection: sqlite3.Connection, tables: set[str], timeframe: str) -> bool:
+    """Whether an answer was stored after the newest count: the run behind it has not come to its end."""
+    (counted,) = connection.execute(
+        "SELECT max(counted_at_utc) FROM _coverage WHERE timeframe = ?", (timeframe,)
+    ).fetchone()
+    asked = [
+        connection.execute(
+            "SELECT max(asked_at_utc) FROM _ranges_asked WHERE timeframe = ?", (timeframe,)
+        ).fetchone()[0]
+    ]
+    if "_sessions_asked" in tables and timeframe == "1day":
+        asked.append(connection.execute("SELECT max(asked_at_utc) FROM _sessions_asked").fetchone()[0])
+    return any(moment and moment > counted for moment in asked)

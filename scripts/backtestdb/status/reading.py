@@ -1,0 +1,67 @@
+"""Look into a live database without leaving a trace: no file is made, no writer waits."""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote as quote_url
+
+from backtestdb.database import connect
+from backtestdb.files import DATABASE_COMPANIONS
+
+BUSY_SECONDS = 2.0
+Found = TypeVar("Found")
+Reader = Callable[[Path, Callable[[sqlite3.Connection], Found]], Found]
+
+
+def read_untouched(path: Path, look: Callable[[sqlite3.Connection], Found]) -> Found:
+    """Return what `look` finds in the database at `path`.
+
+    A read-only connection to a resting WAL database makes -wal and -shm beside it and leaves them there
+    (SQLite 3.40), and one to a database with a rollback journal makes writers wait. While nobody writes, the
+    file is therefore read as if it could not change (immutable, no locks), and that it did not is checked
+    afterwards; when somebody does, an ordinary read-only connection answers. `look` may run twice.
+    For processes that have no other connection to the file: closing this one drops their locks.
+    """
+    if not busy_companions(path):
+        before = mark_of(path)
+        try:
+            with closing(open_immutable(path)) as connection:
+                found = look(connection)
+        except sqlite3.Error:
+            if mark_of(path) == before:
+                raise
+        else:
+            if mark_of(path) == before:
+                return found
+    return read_shared(path, look)
+
+
+def read_shared(path: Path, look: Callable[[sqlite3.Connection], Found]) -> Found:
+    """The same through an ordinary read-only connection, for a process that has others."""
+    with closing(connect(path, read_only=True, timeout_seconds=BUSY_SECONDS)) as connection:
+        return look(connection)
+
+
+def open_immutable(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote_url(str(path))}?mode=ro&immutable=1", uri=True, isolation_level=None)
+
+
+def busy_companions(path: Path) -> list[str]:
+    """The -wal and -journal that hold something: the file alone is not the whole database."""
+    companions = [Path(f"{path}{suffix}") for suffix in DATABASE_COMPANIONS if suffix != "-shm"]
+    return [companion.name for companion in companions if size_of(companion)]
+
+
+def mark_of(path: Path) -> tuple[object, ...]:
+    """Differs as soon as anybody has begun to write."""
+    facts = path.stat()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns, busy_companions(path)
+
+
+def size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""What is wrong around the database: settings, other databases nearby, disks, permissions, time, damage.
+
+Each finding comes with the command or the change that mends it. Exit code 1 when something is wrong. No key is
+ever shown.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from backtestdb.config import PROJECT_DIR
+from backtestdb.console import DONE, FAILED, run
+from backtestdb.doctor.examination import examine, folders_to_search
+from backtestdb.doctor.finding import Finding
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    env_file = Path(os.environ.get("BACKTEST_ENV_FILE", PROJECT_DIR / ".env"))
+    findings = examine(
+        os.environ,
+        env_file,
+        datetime.now(UTC),
+        home=Path.home(),
+        folders=folders_to_search(Path.cwd(), Path.home()),
+        online=options.online,
+    )
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        show(findings)
+    return FAILED if any(finding.level == "wrong" for finding in findings) else DONE
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--online", action="store_true", help="also send the vendor one cheap request")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    return parser.parse_args(arguments)
+
+
+def show(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        print(f"{finding.level:6} {finding.topic}: {finding.what}")
+        if finding.next_step:
+            print(f"         next: {finding.next_step}")
+    count = sum(finding.level == "wrong" for finding in findings)
+    print(f"{count} of {len(findings)} findings are wrong" if count else "nothing is wrong")
+
+
+if __name__ == "__main__":
+    run(main)

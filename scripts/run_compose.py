@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Call `docker compose` with what the compose file cannot work out: folders, owner and time zone of the host."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from backtestdb import console
+from backtestdb.config import PROJECT_DIR, Settings, load_settings
+from backtestdb.errors import DatabaseFileError, ProjectError
+
+USE_HOST_SCHEDULE = "start Docker, or let this machine's own schedule make the backups: make schedule-install"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(f"{__doc__}\n\nusage: run_compose.py ARGUMENTS OF docker compose", flush=True)
+        return console.DONE
+    settings = load_settings()
+    verify_engine()
+    if arguments[0] in {"up", "run"}:
+        prepare_folders(settings)
+    command = ["docker", "compose", "--project-directory", str(PROJECT_DIR), *arguments]
+    return subprocess.run(command, env=os.environ | make_variables(settings), check=False).returncode
+
+
+def verify_engine() -> None:
+    if not shutil.which("docker"):
+        raise ProjectError("there is no docker command on PATH", next_step=USE_HOST_SCHEDULE)
+    asked = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
+    if asked.returncode:
+        reason = asked.stderr.strip().splitlines()[-1:]
+        raise ProjectError(f"no container engine answers: {''.join(reason)}", next_step=USE_HOST_SCHEDULE)
+
+
+def prepare_folders(settings: Settings) -> None:
+    """The engine would create a missing folder for root, or refuse to."""
+    folder = settings.database_path.parent
+    if not folder.is_dir():
+        raise DatabaseFileError(
+            f"the folder of DATABASE_PATH, {folder}, is missing", next_step="change DATABASE_PATH"
+        )
+    settings.backup_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scripts = settings.generated_scripts_dir
+    if scripts.is_dir() and not scripts.resolve().is_relative_to(folder.resolve()):
+        console.say(
+            f"warning: the sidecar sees {folder} only, and GENERATED_SCRIPTS_DIR {scripts} lies elsewhere: its "
+            "backups will hold no generated scripts. Mount that folder in a docker-compose.override.yml, "
+            "or use make schedule-install"
+        )
+
+
+def make_variables(settings: Settings) -> dict[str, str]:
+    return {
+        "PWD": str(PROJECT_DIR),
+        "DATABASE_PATH": str(settings.database_path),
+        "DATABASE_DIR": str(settings.database_path.parent),
+        "BACKUP_DIR": str(settings.backup_dir),
+        "GENERATED_SCRIPTS_DIR": str(settings.generated_scripts_dir),
+        "SIDECAR_USER": settings.sidecar_user or f"{os.getuid()}:{os.getgid()}",
+        "SIDECAR_TZ": settings.sidecar_zone or find_time_zone(),
+    }
+
+
+def find_time_zone() -> str:
+    """/etc/localtime is a link into the zones' folder, on macOS as on Linux."""
+    found = re.search(r"/zoneinfo[^/]*/(.+)", os.path.realpath(Path("/etc/localtime")))
+    return found[1] if found else os.environ.get("TZ") or "UTC"
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Make backups when they are due: as a loop (the container's), or once (launchd, systemd, cron).
+
+State and logs are in BACKUP_DIR. SIGTERM and SIGINT end the loop with exit code 0: within 2 seconds when it
+is idle, within 8 when a backup is under way.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import zoneinfo
+from collections.abc import Sequence
+from datetime import datetime
+
+from backtestdb import console
+from backtestdb.backups.event_log import open_event_log
+from backtestdb.backups.loop import Scheduler, run_loop, tick_safely
+from backtestdb.backups.pulse import describe_newest, find_ailments
+from backtestdb.backups.target_folder import ensure_backup_dir
+from backtestdb.config import Settings, load_settings
+from backtestdb.errors import BusyError, SettingsError
+from backtestdb.files import exclusive_lock
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    verify_time_zone(os.environ.get("TZ", ""))
+    settings = load_settings()
+    if options.health or options.newest:
+        return report_health(settings, options.now or local_now(), loop=options.health)
+    os.umask(0o077)
+    ensure_backup_dir(settings.backup_dir, settings.database_path)
+    scheduler = Scheduler(settings, open_event_log(settings.backup_dir), local_now, stop)
+    try:
+        with exclusive_lock(settings.backup_dir / ".scheduler.lock", "a scheduler for this BACKUP_DIR"):
+            return run(scheduler, once=options.once)
+    except BusyError as error:
+        if not options.once:
+            raise
+        scheduler.log.info("nothing done: %s", error)
+        return console.DONE
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--once", action="store_true", help="make what is due and end; exit code 1 on failure")
+    what.add_argument(
+        "--health", action="store_true", help="exit code 1 when backups are stale or the loop hangs"
+    )
+    what.add_argument("--newest", action="store_true", help="exit code 1 when backups are stale")
+    parser.add_argument("--now", type=parse_moment, help="with --health: the time to judge by (ISO 8601)")
+    return parser.parse_args(arguments)
+
+
+def parse_moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone()
+
+
+def local_now() -> datetime:
+    return datetime.now().astimezone()
+
+
+def verify_time_zone(name: str) -> None:
+    """The system takes a name that it does not know for UTC, without a word."""
+    if not name or name.startswith(("/", ":")):
+        return
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        raise SettingsError(f"TZ={name} is no time zone", next_step="write it like Europe/Berlin") from None
+
+
+def report_health(settings: Settings, now: datetime, *, loop: bool) -> int:
+    ailments = find_ailments(settings.backup_dir, now, loop=loop)
+    print("; ".join(ailments) or describe_newest(settings.backup_dir, now))
+    return console.FAILED if ailments else console.DONE
+
+
+def run(scheduler: Scheduler, *, once: bool) -> int:
+    if once:
+        return console.DONE if tick_safely(scheduler) else console.FAILED
+    settings = scheduler.settings
+    scheduler.log.info(
+        "scheduler started: full backup of %s at %s %s, small ones every %d minutes, into %s",
+        settings.database_path,
+        f"{settings.backup_time:%H:%M}",
+        local_now().tzname(),
+        settings.irreplaceable_every_minutes,
+        settings.backup_dir,
+    )
+    run_loop(scheduler)
+    scheduler.log.info("scheduler stopped")
+    return console.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(console.guard(main, None))

@@ -1,0 +1,55 @@
+"""A database with as many bars as the whole market has: made-up prices, real sizes."""
+
+from contextlib import closing
+from datetime import date, timedelta
+from pathlib import Path
+
+from backtestdb.database import connect
+from backtestdb.market.sessions import load_calendar, midnight_ms, sessions_between
+from backtestdb.schema import ensure_schema
+
+BARS = """
+INSERT INTO ohlcv_data (ticker, timestamp, open, high, low, close, volume, timeframe, day_of_week)
+SELECT t.ticker, s.midnight_ms, 100.25, 101.5 + t.id % 7, 99.125, 100.75, 1000000 + s.midnight_ms % 977, '1day', 3
+FROM universe_stocks t CROSS JOIN temp.sessions s ORDER BY t.id, s.midnight_ms
+"""
+METRICS = """
+INSERT INTO daily_metrics (ticker, date, timestamp, open, high, low, close, volume, change_percent,
+    change_from_open, volume_ratio, volume_20d_avg, high_low_range_percent, close_to_high_percent,
+    close_to_low_percent, sma_20, sma_50, sma_200, price_to_sma20_percent, price_to_sma50_percent,
+    price_to_sma200_percent, rsi_14, consecutive_up_days, consecutive_down_days, change_5d_percent,
+    change_10d_percent, change_20d_percent)
+SELECT ticker, strftime('%Y-%m-%d', timestamp / 1000, 'unixepoch'), timestamp, open, high, low, close, volume,
+    0.1 + id % 9, 0.2, 1.1, 1e6 + 0.5, 2.3, 0.7, 1.6, 100.3, 100.4, 100.6, 0.4, 0.3, 0.1, 51.7, 1, 0, 1.1, 2.1, 3.1
+FROM ohlcv_data ORDER BY id
+"""
+
+
+def make_large_database(path: Path, *, tickers: int, sessions: int, journal: str = "WAL") -> Path:
+    """4,000 tickers × 1,170 sessions are 2 GB. All of them belong to the universe us-stocks."""
+    end = date(2026, 11, 20)
+    days = sessions_between(load_calendar(), end - timedelta(days=sessions * 2), end)[-sessions:]
+    with closing(connect(path, create=True)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {journal}")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA cache_size = -262144")
+        ensure_schema(connection)
+        connection.execute("BEGIN")
+        connection.execute(
+            "INSERT INTO universe (id, name, total_stocks) VALUES (1, 'us-stocks', ?)", (tickers,)
+        )
+        connection.executemany(
+            "INSERT INTO universe_stocks (universe_id, ticker) VALUES (1, ?)",
+            [(f"T{n:04}",) for n in range(tickers)],
+        )
+        connection.execute("CREATE TEMP TABLE sessions (midnight_ms INTEGER PRIMARY KEY)")
+        connection.executemany("INSERT INTO temp.sessions VALUES (?)", [(midnight_ms(day),) for day in days])
+        connection.execute(BARS)
+        connection.execute(METRICS)
+        connection.execute(
+            "INSERT INTO _ranges_asked SELECT ticker, '1day', ?, ?, ?, ?, ?, '2026-11-21T00:00:00+00:00'"
+            " FROM universe_stocks",
+            (*(days[0].isoformat(), days[-1].isoformat()) * 2, len(days)),
+        )
+        connection.execute("COMMIT")
+    return path

@@ -1,0 +1,308 @@
+"""The host's own schedule: the files that are written, and the calls that load them, in a project whose path
+has everything that paths may have. launchctl and systemctl are stand-ins that record their calls."""
+
+import os
+import plistlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from backtestdb.backups.catalogue import load_catalogue
+from backtestdb.backups.jobs import Job, make_crontab_line, make_plist, make_service, make_timer
+from backtestdb.config import PROJECT_DIR, load_settings
+from backup_tools import make_platform_database
+
+LABEL = "com.aibacktest.backup"
+DOMAIN = f"gui/{os.getuid()}"
+LAUNCHCTL = """#!/usr/bin/env bash
+echo "$*" >>"$0.calls"
+refuses() { [ -e "$0.refuses-$1" ]; }
+case $1 in
+  bootstrap) refuses bootstrap && exit 5; touch "$0.loaded" ;;
+  load) refuses load || touch "$0.loaded" ;;
+  bootout | unload) [ -e "$0.loaded" ] || exit 3; rm "$0.loaded" ;;
+  print) [ -e "$0.loaded" ] || exit 113; refuses bootstrap && exit 64; echo "	last exit code = $(cat "$0.code")" ;;
+  list) [ -e "$0.loaded" ] || exit 113; echo "	\\"LastExitStatus\\" = $(cat "$0.code");" ;;
+esac
+"""
+SYSTEMCTL = """#!/usr/bin/env bash
+echo "$*" >>"$0.calls"
+[ ! -e "$0.refuses-all" ] || exit 1
+case $2 in
+  enable | restart) touch "$0.loaded" ;;
+  disable) rm -f "$0.loaded" ;;
+  is-active) [ -e "$0.loaded" ] ;;
+  show) echo 0 ;;
+esac
+"""
+
+
+@dataclass
+class Installation:
+    """A project in a home folder of its own; `tools` comes first on PATH."""
+
+    home: Path
+    project: Path
+    tools: Path
+
+    @property
+    def plist(self) -> Path:
+        return self.home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+
+    @property
+    def units(self) -> Path:
+        return self.home / ".config" / "systemd" / "user"
+
+    @property
+    def backup_dir(self) -> Path:
+        return self.home / "back & ups"
+
+    def job(self) -> Job:
+        return Job(load_settings({}, self.project / ".env"), self.project)
+
+    def run(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        environment = {"HOME": str(self.home), "PATH": f"{self.tools}:/usr/bin:/bin", **changes}
+        script = self.project / "scripts" / "install_scheduled_backup.sh"
+        return subprocess.run(
+            [script, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def calls(self, tool: str) -> list[str]:
+        path = self.tools / f"{tool}.calls"
+        calls = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return calls
+
+    def refuse(self, tool: str, what: str) -> None:
+        (self.tools / f"{tool}.refuses-{what}").touch()
+
+
+def install(tmp_path: Path, *tools: str, inside: str = "my & <pro>ject 100%") -> Installation:
+    home = tmp_path / "home"
+    made = Installation(home, home / inside, tmp_path / "tools")
+    shutil.copytree(
+        PROJECT_DIR / "scripts",
+        made.project / "scripts",
+        ignore=shutil.ignore_patterns("__pycache__", "market", "rebuild"),
+    )
+    shutil.copytree(PROJECT_DIR / "sql", made.project / "sql")
+    (made.project / ".venv").symlink_to(sys.prefix)
+    database = make_platform_database(made.project / "backtesting.db", bars=10)
+    (made.project / ".env").write_text(
+        f"DATABASE_PATH='{database}'\nBACKUP_DIR='{made.backup_dir}'\nBACKUP_TIME=03:20\n"
+    )
+    made.tools.mkdir()
+    scripts = {"launchctl": LAUNCHCTL, "systemctl": SYSTEMCTL, "loginctl": "#!/bin/sh\necho no\n"}
+    for name in tools:
+        (made.tools / name).write_text(scripts[name])
+        (made.tools / name).chmod(0o755)
+    (made.tools / "launchctl.code").write_text("0")
+    return made
+
+
+@pytest.fixture
+def mac(tmp_path: Path) -> Installation:
+    return install(tmp_path, "launchctl")
+
+
+@pytest.fixture
+def linux(tmp_path: Path) -> Installation:
+    return install(tmp_path, "systemctl", "loginctl")
+
+
+def test_plist_is_whole_absolute_and_at_the_times_of_the_settings(mac: Installation) -> None:
+    values = plistlib.loads(make_plist(mac.job()).encode())
+    assert values["ProgramArguments"] == [
+        f"{mac.project}/.venv/bin/python",
+        f"{mac.project}/scripts/run_scheduler.py",
+        "--once",
+    ]
+    assert values["WorkingDirectory"] == str(mac.project)
+    assert values["StandardOutPath"] == str(mac.backup_dir / "backup.log")
+    assert values["StandardErrorPath"] == str(mac.backup_dir / "backup-error.log")
+    assert values["StartCalendarInterval"] == [{"Hour": 3, "Minute": 20}, {"Minute": 20}]
+    assert (values["Label"], values["RunAtLoad"], values["Nice"]) == (LABEL, True, 10)
+    assert (values["ProcessType"], values["LowPriorityIO"]) == ("Background", True)
+    paths = [*values["ProgramArguments"][:2], values["WorkingDirectory"], values["StandardOutPath"]]
+    assert all(Path(path).is_absolute() for path in paths)
+    assert Path(paths[0]).exists()
+    assert Path(paths[1]).exists()
+
+
+def test_install_loads_the_job_in_the_right_order(mac: Installation) -> None:
+    done = mac.run("install")
+    assert done.returncode == 0, done.stderr
+    assert mac.calls("launchctl") == [
+        f"bootout {DOMAIN}/{LABEL}",
+        f"enable {DOMAIN}/{LABEL}",
+        f"bootstrap {DOMAIN} {mac.plist}",
+    ]
+    assert mac.plist.read_text() == make_plist(mac.job())
+    assert [path.name for path in mac.plist.parent.iterdir()] == [mac.plist.name]
+    assert mac.backup_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_install_falls_back_to_load_when_bootstrap_fails(mac: Installation) -> None:
+    mac.refuse("launchctl", "bootstrap")
+    done = mac.run("install")
+    assert done.returncode == 0, done.stderr
+    assert mac.calls("launchctl") == [
+        f"bootout {DOMAIN}/{LABEL}",
+        f"enable {DOMAIN}/{LABEL}",
+        f"bootstrap {DOMAIN} {mac.plist}",
+        f"bootstrap {DOMAIN} {mac.plist}",
+        f"load -w {mac.plist}",
+        f"print {DOMAIN}/{LABEL}",
+        f"list {LABEL}",
+    ]
+    assert "last exit code: 0" in mac.run("status").stdout
+
+
+def test_install_that_launchd_does_not_take_fails_with_advice(mac: Installation) -> None:
+    mac.refuse("launchctl", "bootstrap")
+    mac.refuse("launchctl", "load")  # which says that all went well
+    done = mac.run("install")
+    assert done.returncode == 1
+    assert "launchd did not take" in done.stderr
+    assert "next:" in done.stderr
+
+
+def test_job_runs_without_path_and_status_tells_how_it_went(mac: Installation) -> None:
+    assert mac.run("status").returncode == 1
+    assert mac.run("install").returncode == 0
+    status = mac.run("status")
+    assert (status.returncode, "no verified full backup" in status.stdout) == (1, True)
+    command = plistlib.loads(mac.plist.read_bytes())["ProgramArguments"]
+    subprocess.run(command, env={"HOME": str(mac.home)}, cwd="/", check=True, stdout=subprocess.DEVNULL)
+    assert len([backup for backup in load_catalogue(mac.backup_dir) if backup.is_verified]) == 2
+    status = mac.run("status")
+    assert status.returncode == 0, status.stdout + status.stderr
+    assert [line.split(" ")[0] for line in status.stdout.splitlines()] == ["loaded:", "last", "the"]
+
+
+def make_well(mac: Installation) -> None:
+    assert mac.run("install").returncode == 0
+    command = [mac.project / ".venv/bin/python", mac.project / "scripts" / "run_scheduler.py", "--once"]
+    subprocess.run(command, env={"HOME": str(mac.home)}, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_status_tells_a_failed_run_a_lost_job_and_a_moved_project(mac: Installation) -> None:
+    make_well(mac)
+    assert mac.run("status").returncode == 0
+    (mac.tools / "launchctl.code").write_text("1")
+    failed = mac.run("status")
+    assert (failed.returncode, "last exit code: 1" in failed.stdout) == (1, True)
+    (mac.tools / "launchctl.code").write_text("0")
+    moved = mac.plist.read_text().replace("/scripts/", "/old/scripts/")
+    mac.plist.write_text(moved)
+    told = mac.run("status")
+    assert (told.returncode, "moved or changed" in told.stdout) == (1, True)
+    (mac.tools / "launchctl.loaded").unlink()
+    lost = mac.run("status")
+    assert (lost.returncode, "not loaded" in lost.stdout) == (1, True)
+
+
+def test_uninstall_unloads_and_removes_the_job_and_keeps_the_backups(mac: Installation) -> None:
+    make_well(mac)
+    mac.calls("launchctl")
+    assert mac.run("uninstall").returncode == 0
+    assert mac.calls("launchctl") == [f"bootout {DOMAIN}/{LABEL}"]
+    assert not mac.plist.exists()
+    assert load_catalogue(mac.backup_dir)
+    assert mac.run("uninstall").returncode == 0
+
+
+def test_run_kicks_the_job(mac: Installation) -> None:
+    assert mac.run("run").returncode == 0
+    assert mac.calls("launchctl") == [f"kickstart {DOMAIN}/{LABEL}"]
+
+
+@pytest.mark.parametrize("folder", ["Documents/project", "Desktop", "Library/Mobile Documents/x/project"])
+def test_folders_that_macos_keeps_from_jobs_are_refused(tmp_path: Path, folder: str) -> None:
+    mac = install(tmp_path, "launchctl", inside=folder)
+    done = mac.run("install")
+    assert done.returncode == 1
+    assert f"macOS keeps background jobs out of {mac.project}" in done.stderr
+    assert "Full Disk Access" in done.stderr
+    assert mac.calls("launchctl") == []
+    assert not mac.plist.exists()
+    assert mac.run("install", "--anyway").returncode == 0
+
+
+def test_setting_that_only_the_environment_has_is_refused(mac: Installation) -> None:
+    done = mac.run("install", BACKUP_TIME="04:00")
+    assert done.returncode == 2
+    assert "BACKUP_TIME comes from the environment" in done.stderr
+    assert mac.calls("launchctl") == []
+
+
+def test_wrong_verb_is_wrong_usage_and_help_is_help(mac: Installation) -> None:
+    assert mac.run("instal").returncode == 2
+    helped = mac.run("--help")
+    assert helped.returncode == 0
+    assert "uninstall" in helped.stdout
+
+
+def test_systemd_units_pass_their_own_verification(linux: Installation, tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if not analyze:
+        pytest.skip("systemd-analyze is not installed")
+    assert linux.run("install").returncode == 0
+    units = sorted(linux.units.iterdir())
+    assert [unit.name for unit in units] == ["ai-backtest-backup.service", "ai-backtest-backup.timer"]
+    done = subprocess.run(
+        [analyze, "verify", "--user", *units],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(linux.home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_systemd_units_hold_absolute_paths_and_the_times_of_the_settings(linux: Installation) -> None:
+    job = linux.job()
+    started = re.search(r"^ExecStart=(.*)$", make_service(job), re.MULTILINE)
+    assert started
+    assert "100%%/" in started[1]  # a single % begins a specifier
+    python, program, option = shlex.split(started[1].replace("%%", "%"))
+    assert (Path(python), Path(program), option) == (job.python, job.program, "--once")
+    assert re.findall("OnCalendar=(.*)", make_timer(job)) == ["*-*-* 03:20:00", "*-*-* *:20:00"]
+    assert "Persistent=true" in make_timer(job)
+
+
+def test_systemd_install_status_and_uninstall_call_in_the_right_order(linux: Installation) -> None:
+    assert linux.run("install").returncode == 0
+    timer = "ai-backtest-backup.timer"
+    assert linux.calls("systemctl") == [
+        "--user show-environment",
+        "--user daemon-reload",
+        f"--user enable {timer}",
+        f"--user restart {timer}",
+        "--user start --no-block ai-backtest-backup.service",
+    ]
+    make_well(linux)
+    assert linux.run("status").returncode == 0
+    assert linux.run("uninstall").returncode == 0
+    assert list(linux.units.iterdir()) == []
+    assert linux.run("status").returncode == 1
+
+
+def test_without_a_scheduler_the_crontab_line_is_printed_and_works(linux: Installation) -> None:
+    linux.refuse("systemctl", "all")
+    done = linux.run("install")
+    assert done.returncode == 0
+    line = done.stdout.splitlines()[-1]
+    assert f"{line}\n" == make_crontab_line(linux.job())
+    fields = line.split(" ", 5)
+    assert fields[:5] == ["20", "*", "*", "*", "*"]
+    command = fields[5].replace("\\%", "%")
+    environment = {"HOME": str(linux.home), "PATH": "/usr/bin:/bin"}
+    subprocess.run(["/bin/sh", "-c", command], env=environment, check=True)
+    assert len(load_catalogue(linux.backup_dir)) == 2

@@ -1,0 +1,53 @@
+"""Dockerfile, compose file and settings say the same. What they do in an engine is in test_sidecar.py."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from backtestdb.backups.jobs import USED_SETTINGS
+from backtestdb.config import PARSERS, PROJECT_DIR
+
+COMPOSE = (PROJECT_DIR / "docker-compose.yml").read_text()
+# What run_compose.py works out, because a compose file cannot; the shell knows the second.
+WORKED_OUT = {"DATABASE_DIR", "PWD"}
+
+
+def test_compose_file_passes_every_setting_of_the_backups() -> None:
+    environment = COMPOSE[COMPOSE.index("    environment:") : COMPOSE.index("    volumes:")]
+    passed = set(re.findall(r"^ {6}([A-Z_]+):", environment, re.MULTILINE))
+    assert passed == {*USED_SETTINGS, "TZ"}
+
+
+def test_compose_file_asks_for_nothing_that_is_no_setting() -> None:
+    asked = set(re.findall(r"\$\{([A-Z_]+)", COMPOSE))
+    assert asked - set(PARSERS) == WORKED_OUT
+    assert {name for name in PARSERS if name.startswith("SIDECAR_")} <= asked
+
+
+def test_compose_file_repeats_no_default_that_the_settings_have() -> None:
+    """An empty value means the default, and that stands in config.py."""
+    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}$]*)\}", COMPOSE))
+    assert {name: value for name, value in defaults.items() if value} == {
+        "SIDECAR_USER": "1000:1000",
+        "SIDECAR_TZ": "UTC",
+        "BACKUP_DIR": PARSERS["BACKUP_DIR"][0],
+    }
+
+
+def test_image_lets_in_only_what_is_named() -> None:
+    rules = [line for line in (PROJECT_DIR / ".dockerignore").read_text().splitlines() if line[:1] not in "#"]
+    assert rules[0] == "*"
+    copied = re.findall(r"^COPY (?:--\S+ )*(\S+) ", (PROJECT_DIR / "Dockerfile").read_text(), re.MULTILINE)
+    assert sorted(rule[1:] for rule in rules if rule.startswith("!")) == sorted(copied)
+
+
+@pytest.mark.skipif(not shutil.which("docker"), reason="docker is not installed")
+def test_compose_file_is_valid(tmp_path: Path) -> None:
+    environment = {**os.environ, "DATABASE_PATH": str(tmp_path / "a b" / "backtesting.db")}
+    command = ["docker", "compose", "--project-directory", PROJECT_DIR, "config", "-q"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
