@@ -147,9 +147,20 @@ def test_grouped_answer_has_all_tickers_of_the_session(client: MarketData) -> No
 
 
 def test_reference_tickers_and_splits_come_in_rows(client: MarketData) -> None:
-    assert "MSFT" in {row["ticker"] for row in client.fetch_tickers("CS", active=True).rows}
+    assert "MSFT" in {row["ticker"] for row in client.fetch_tickers("CS").rows}
     splits = client.fetch_splits(date(2005, 1, 1)).rows
     assert ("AAPL", "2005-02-28") in {(row["ticker"], row["execution_date"]) for row in splits}
+
+
+def test_delisted_tickers_are_those_since_a_day(tmp_path: Path) -> None:
+    """ANSS went on 2025-07-17, PARA on 2025-08-07."""
+    with running_sandbox(today="2026-11-21") as running:
+        client = make_client(tmp_path, running.url)
+        found = [
+            {row["ticker"] for row in client.fetch_delisted("CS", since).rows} & {"ANSS", "PARA", "AAPL"}
+            for since in (date(2025, 7, 17), date(2025, 7, 18), date(2025, 8, 8))
+        ]
+    assert found == [{"ANSS", "PARA"}, {"PARA"}, set()]
 
 
 @pytest.mark.parametrize("status", [403, 404])

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtestdb.database import transaction
-from backtestdb.market.asked import load_asked, save_asked
+from backtestdb.market.asked import (
+    EVERY_TICKER,
+    ensure_ticker_set,
+    load_asked,
+    save_asked,
+    save_session_asked,
+)
 from backtestdb.market.coverage import Coverage, load_coverage
+from backtestdb.market.limits import Limits, save_limits
 from backtestdb.market.plan import RangeRequest
 from backtestdb.market.sessions import midnight_ms
 from market_setup import add_bars, make_database, sessions_of
@@ -183,6 +190,32 @@ def test_record_of_an_answer_keeps_first_and_last_bar_and_is_replaced_by_the_nex
 
 
 def test_asked_sessions_are_counted_once_where_ranges_overlap(connection: sqlite3.Connection) -> None:
-    for first, last in ((SESSIONS[0], SESSIONS[3]), (SESSIONS[2], SESSIONS[5])):
-        save_asked(connection, RangeRequest("A", "1day", first, last), [], NOW)
+    ask(connection, "A", SESSIONS[0], SESSIONS[3])
+    ask(connection, "A", SESSIONS[2], SESSIONS[5])
     assert load_asked(connection, "1day", SESSIONS).of("A").bit_count() == 6
+
+
+def test_session_beyond_the_plan_is_neither_empty_nor_failed(connection: sqlite3.Connection) -> None:
+    save_limits(connection, Limits(covered_from=SESSIONS[5], refused_session=SESSIONS[-1]), datetime.now(UTC))
+    store(connection, "A", [SESSIONS[1], SESSIONS[6]])
+    ask(connection, "A", SESSIONS[5], SESSIONS[-3])
+    coverage = load_coverage(connection, ["A"], "1day", SESSIONS)
+    assert (coverage.stored, coverage.known_empty, coverage.beyond_plan, coverage.failed) == (2, 5, 5, 1)
+    assert coverage.expected == 2 + 5 + 5 + 1
+
+
+@given(
+    asked=st.lists(st.integers(0, 12), max_size=13, unique=True),
+    member=st.booleans(),
+    everyone=st.lists(st.integers(0, 12), max_size=3, unique=True),
+)
+def test_session_of_the_whole_market_is_known_for_those_it_was_kept_for(
+    asked: list[int], member: bool, everyone: list[int]
+) -> None:
+    with closing(make_database(Path(":memory:"))) as connection:
+        ticker_set = ensure_ticker_set(connection, ["A", "B"] if member else ["B"])
+        for number, kept_for in [*((n, ticker_set) for n in asked), *((n, EVERY_TICKER) for n in everyone)]:
+            save_session_asked(connection, SESSIONS[number].isoformat(), kept_for, (0, 0, 0, 0), NOW)
+        known = {*(asked if member else []), *everyone}
+        coverage = load(connection, "A")
+        assert parts_of(coverage) == (0, len(known), 0, 13 - len(known))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from backtestdb.market.plan import (
     Asked,
+    Plan,
     RangeRequest,
     SessionRequest,
     Wish,
@@ -116,6 +117,31 @@ def test_cost_counts_pages_of_minutes_and_rows_of_sessions() -> None:
     cost = make_plan([minutes, SessionRequest(FIVE_YEARS[0], 8000)], FIVE_YEARS)
     assert cost.requests == 3  # 104 sessions of 960 minutes are two pages of 50,000
     assert cost.rows == 104 * 192 + 8000
+
+
+def test_plan_of_an_update_asks_for_the_new_sessions_only() -> None:
+    planned = plan_requests([Wish(["A"], ALL)], "1day", SESSIONS, Asked({"A": ALL >> 1}), 0)
+    assert planned == [RangeRequest("A", "1day", SESSIONS[-1], SESSIONS[-1])]
+
+
+def test_answers_that_meet_at_a_weekend_leave_nothing_to_ask() -> None:
+    sessions = sessions_between(load_calendar(), date(2012, 1, 3), date(2012, 3, 30))
+    asked = mask_between(sessions, date(2012, 1, 3), date(2012, 2, 3))
+    asked |= mask_between(sessions, date(2012, 2, 6), date(2012, 3, 30))
+    assert (
+        plan_requests([Wish(["A"], (1 << len(sessions)) - 1)], "1day", sessions, Asked({"A": asked}), 0) == []
+    )
+
+
+@pytest.mark.parametrize(("start", "pages"), [("2012-11-01", 1), ("2012-09-10", 2), ("2007-12-01", 25)])
+def test_cost_of_five_minute_bars_counts_pages_of_minutes(start: str, pages: int) -> None:
+    sessions = sessions_between(load_calendar(), date.fromisoformat(start), date(2012, 11, 30))
+    cost = make_plan([RangeRequest("A", "5min", sessions[0], sessions[-1])], sessions)
+    assert (cost.requests, cost.rows) == (pages, 192 * len(sessions))
+
+
+def test_cost_of_nothing_is_nothing() -> None:
+    assert make_plan([], SESSIONS) == Plan(0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from datetime import date
 from backtestdb.console import progress
 from backtestdb.market.api import MarketDataError
 from backtestdb.market.asking import Asking
-from backtestdb.market.coverage import load_coverage
+from backtestdb.market.coverage import Coverage, load_coverage
 from backtestdb.market.coverage_rows import load_gap_notes, load_range, save_coverage
 from backtestdb.market.fetching import fetch_all
 from backtestdb.market.first_fill import deferred_indexes
@@ -116,7 +116,7 @@ def finish_report(connection: sqlite3.Connection, source: Source, job: Job, repo
     limits = load_limits(connection)
     coverage = load_coverage(connection, job.tickers, job.timeframe, job.sessions)
     if job.universe:
-        keep_coverage(connection, source, job)
+        keep_coverage(connection, source, job, coverage)
     gaps = load_gap_notes(connection, job.tickers, job.sessions) if job.timeframe == "1day" else []
     return replace(
         report,
@@ -132,15 +132,16 @@ def wall_within(limits: Limits, job: Job) -> date | None:
     return covered if covered and covered > job.fetched_sessions[0] else None
 
 
-def keep_coverage(connection: sqlite3.Connection, source: Source, job: Job) -> None:
+def keep_coverage(connection: sqlite3.Connection, source: Source, job: Job, coverage: Coverage) -> None:
     """Of the range that is asked for of this universe by now: a job that touches the earlier range extends it,
-    any other one begins anew."""
+    any other one begins anew. `coverage`: of the job's sessions."""
     earlier = load_range(connection, job.universe, job.timeframe)
     start, end = job.sessions[0], job.sessions[-1]
     if earlier and start <= earlier[1] and end >= earlier[0]:
         start, end = min(start, earlier[0]), max(end, earlier[1])
     sessions = sessions_between(source.calendar, start, end)
-    coverage = load_coverage(connection, job.tickers, job.timeframe, sessions)
+    if sessions != job.sessions:
+        coverage = load_coverage(connection, job.tickers, job.timeframe, sessions)
     save_coverage(
         connection, job.universe, job.timeframe, sessions, len(job.tickers), coverage, source.now_text()
     )

@@ -22,6 +22,7 @@ from backtestdb.errors import UsageError
 from backtestdb.market.api import MarketData
 from backtestdb.market.backfill import Job, Report, Source, backfill_together, make_job, plan_jobs
 from backtestdb.market.coverage_rows import COUNTS
+from backtestdb.market.estimates import connect_to_plan, tickers_to_plan
 from backtestdb.market.jobs import all_sessions
 from backtestdb.market.plan import Plan, duration_seconds, make_plan
 from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
@@ -86,21 +87,20 @@ def choose_range(arguments: argparse.Namespace, now_utc: datetime) -> tuple[date
 def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespace, now_utc: datetime) -> int:
     """The whole of 02_backfill_daily.py and 03_backfill_intraday.py behind their arguments."""
     start, end = choose_range(arguments, now_utc)
-    source = None if arguments.plan else make_source(settings)
     names = list(dict.fromkeys(arguments.universe))
+    if arguments.plan:
+        return plan_backfill(settings, timeframe, names, (start, end), as_json=arguments.json)
+    source = make_source(settings)
     with closing(connect(settings.database_path)) as connection:
-        if source is not None:
-            ensure_schema(connection, ["recoverable", "bookkeeping"])
+        ensure_schema(connection, ["recoverable", "bookkeeping"])
         jobs = [
             make_job(load_calendar(), timeframe, load_members(connection, name), start, end, universe=name)
             for name in names
         ]
-        requests = plan_jobs(connection, load_calendar(), jobs)
-        planned = make_plan(requests, all_sessions(load_calendar(), jobs))
-        if source is None:
-            return print_plan(settings, {LABELS[timeframe]: planned}, as_json=arguments.json)
         for job in jobs:
             say(describe_job(job))
+        requests = plan_jobs(connection, load_calendar(), jobs)
+        planned = make_plan(requests, all_sessions(load_calendar(), jobs))
         say(describe_cost(planned.requests, settings))
         reports = backfill_together(
             connection,
@@ -111,6 +111,22 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
         )
     steps = [LABELS[timeframe]] if len(names) == 1 else [f"{name}: {LABELS[timeframe]}" for name in names]
     return print_reports(list(zip(steps, reports, strict=True)), as_json=arguments.json)
+
+
+def plan_backfill(
+    settings: Settings, timeframe: str, names: Sequence[str], days: tuple[date, date], *, as_json: bool
+) -> int:
+    """Print what a backfill would cost. Sends no request, needs no key and no database."""
+    with closing(connect_to_plan(settings)) as connection:
+        jobs = [
+            make_job(
+                load_calendar(), timeframe, tickers_to_plan(connection, settings, name), *days, universe=name
+            )
+            for name in names
+        ]
+        requests = plan_jobs(connection, load_calendar(), jobs)
+        planned = make_plan(requests, all_sessions(load_calendar(), jobs))
+    return print_plan(settings, {LABELS[timeframe]: planned}, as_json=as_json)
 
 
 def describe_job(job: Job) -> str:

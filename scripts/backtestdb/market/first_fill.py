@@ -10,6 +10,7 @@ from backtestdb.schema import SQL_DIR, ensure_schema
 INDEX_NAME = re.compile(r"CREATE INDEX IF NOT EXISTS (\w+)")
 # Rows that are there already take part in making an index, so it pays while they are few.
 FEW = 4
+SORTING_THREADS = 2
 
 
 @contextmanager
@@ -26,4 +27,5 @@ def deferred_indexes(connection: sqlite3.Connection, table: str, coming_rows: in
     try:
         yield
     finally:
+        connection.execute(f"PRAGMA threads = {SORTING_THREADS}")
         ensure_schema(connection, ["recoverable"])

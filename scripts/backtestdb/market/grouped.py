@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtestdb.market.bars import PRICES, find_number_reasons
+from backtestdb.market.bars import NUMBER_TYPES, PRICES, find_number_reasons
 from backtestdb.market.sessions import make_new_york_times, midnight_ms, sunday_based_weekday
 
 LETTERS = "ohlcv"
@@ -68,12 +68,7 @@ def check_session(
 
 def make_numbers(values: list[Any]) -> np.ndarray:
     """As floats; what is missing or no number becomes NaN."""
-    try:
-        return np.array(values, dtype="float64")
-    except (TypeError, ValueError, OverflowError):
-        return pd.to_numeric(pd.Series(values, dtype="object"), errors="coerce").to_numpy(
-            "float64", na_value=np.nan
-        )
+    return np.array([value if type(value) in NUMBER_TYPES else np.nan for value in values], dtype="float64")
 
 
 def find_same_day(stamps_ms: np.ndarray, session_date: date) -> np.ndarray:
@@ -88,7 +83,7 @@ def find_same_day(stamps_ms: np.ndarray, session_date: date) -> np.ndarray:
 def make_aside(rows: list[Mapping[str, Any]], reasons: np.ndarray, session_date: date) -> pd.DataFrame:
     stamp, day = midnight_ms(session_date), session_date.isoformat()
     found = [
-        (str(row.get("T")), "1day", stamp, day, str(reason), json.dumps(row, sort_keys=True))
+        (str(row.get("T") or ""), "1day", stamp, day, str(reason), json.dumps(row, sort_keys=True))
         for row, reason in zip(rows, reasons, strict=True)
     ]
     return pd.DataFrame(found, columns=ASIDE_COLUMNS)

@@ -82,13 +82,21 @@ def make_dates(stamps_ms: np.ndarray) -> np.ndarray:
     return np.asarray(texts[place])
 
 
-def save_metrics(connection: sqlite3.Connection, tickers: Sequence[str], start: date) -> int:
-    """Compute the metrics of the stored bars and store those of the sessions from `start` on; return how many.
-    What lies before `start` is the warm-up. The caller's transaction."""
-    return save_metric_rows(connection, compute_metric_rows(connection, tickers, start))
+def save_metrics(
+    connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date = date.max
+) -> int:
+    """Compute the metrics of the stored bars and store those of the sessions from `start` to `end`; return how
+    many. What lies before `start` is the warm-up. Metrics that are there already and lie behind `end` are
+    stored again, for they may have been computed without the bars before them. The caller's transaction."""
+    newest = "SELECT max(date) FROM daily_metrics WHERE ticker = ?"
+    days = [connection.execute(newest, (ticker,)).fetchone()[0] for ticker in tickers]
+    until = max([end, *(date.fromisoformat(day) for day in days if day)])
+    return save_metric_rows(connection, compute_metric_rows(connection, tickers, start, until))
 
 
-def compute_metric_rows(connection: sqlite3.Connection, tickers: Sequence[str], start: date) -> MetricRows:
+def compute_metric_rows(
+    connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date = date.max
+) -> MetricRows:
     """Read only."""
     since_ms = midnight_ms(start)
     bars = load_day_bars(connection, tickers, since_ms)
@@ -97,7 +105,7 @@ def compute_metric_rows(connection: sqlite3.Connection, tickers: Sequence[str], 
         whole = load_day_bars(connection, quiet)
         bars = pd.concat([bars[~bars["ticker"].isin(quiet)], whole], ignore_index=True)
     metrics = make_metrics(bars)
-    asked = metrics[metrics["timestamp"] >= since_ms]
+    asked = metrics[(metrics["timestamp"] >= since_ms) & (metrics["date"] <= end.isoformat())]
     return MetricRows([asked[name].tolist() for name in METRIC_COLUMNS], find_gaps(bars))
 
 
@@ -158,7 +166,7 @@ def save_missing_metrics(
     lacking = tickers_without_metrics(connection, tickers, start, end)
     for first in range(0, len(lacking), TICKERS_AT_ONCE):
         with transaction(connection):
-            save_metrics(connection, lacking[first : first + TICKERS_AT_ONCE], start)
+            save_metrics(connection, lacking[first : first + TICKERS_AT_ONCE], start, end)
 
 
 def find_due_metrics(connection: sqlite3.Connection) -> tuple[list[str], date | None, int]:

@@ -209,7 +209,8 @@ def remove_staging(database: Path) -> None:
 
 def load_staged_dates(connection: sqlite3.Connection, tickers: Sequence[str]) -> list[date]:
     """The sessions that wait in a staging file, if they are kept for all of `tickers`."""
-    staging = open_staging(staging_path(database_path(connection)))
+    database = database_path(connection)
+    staging = open_staging(staging_path(database)) if database.name else None  # in memory: no file, no name
     if staging is None:
         return []
     with closing(staging.connection):

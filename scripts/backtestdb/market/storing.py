@@ -112,7 +112,7 @@ def save_range(storing: Storing, result: RangeAnswer) -> pd.DataFrame:
         save_asked(connection, request, bars.good["session_date"].tolist(), now_text)
         if request.timeframe == "1day":
             start = max(storing.metrics_from[request.ticker], request.start)
-            save_metrics(connection, [request.ticker], start)
+            save_metrics(connection, [request.ticker], start, request.end)
     storing.report.bars += len(bars.good)
     return bars.aside
 

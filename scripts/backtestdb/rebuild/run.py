@@ -13,9 +13,16 @@ from pathlib import Path
 from backtestdb.backups.restore import lock_if_possible
 from backtestdb.config import Settings
 from backtestdb.console import confirm, format_bytes, format_duration, print_table, say
-from backtestdb.database import connect, count_foreign_key_violations, look_at_file, verify_integrity
-from backtestdb.errors import ProjectError, VerificationError
-from backtestdb.files import choose_free_names, exclusive_lock, remove_database, verify_space
+from backtestdb.database import connect, look_at_file
+from backtestdb.errors import ProjectError
+from backtestdb.files import (
+    DATABASE_COMPANIONS,
+    choose_free_names,
+    exclusive_lock,
+    remove_database,
+    rename_durably,
+    verify_space,
+)
 from backtestdb.market.backfill import Job, Report, Source, backfill, make_job, plan_job
 from backtestdb.market.plan import Plan, duration_seconds, make_plan
 from backtestdb.market.sessions import load_calendar
@@ -23,6 +30,7 @@ from backtestdb.market.staging import staging_path
 from backtestdb.market.universes import load_members, load_tickers, save_universe
 from backtestdb.market.us_stocks import REQUESTS_AT_MOST, TICKERS_ABOUT, update_us_stocks
 from backtestdb.rebuild.carry_over import make_carry_over
+from backtestdb.rebuild.checks import verify_new_content
 from backtestdb.rebuild.old_content import OldContent, carry_from, carry_salvaged, read_old_content
 from backtestdb.rebuild.plan import RebuildPlan
 from backtestdb.rebuild.workfile import COMPLETE, HOLES, finish_work_file, prepare_work_file, work_path
@@ -30,6 +38,7 @@ from backtestdb.replacement import remove_arriving, replace_database
 from backtestdb.schema import ensure_schema, load_table_classes
 
 REPLACE_TIMEOUT_SECONDS = 120.0
+MANY_TICKERS = 1000
 
 
 class NothingFetchedError(ProjectError):
@@ -81,7 +90,7 @@ def rebuild(
             now_utc=now_local,
         )
         with closing(connect(work_path(database))) as connection:
-            prepare_to_fill(connection)
+            prepare_to_fill(connection, plan)
             costs = plan_costs(connection, plan)
             old = load_old_content(settings, choices, now_local)
             show_plan(settings, plan, costs, old.rows)
@@ -91,7 +100,7 @@ def rebuild(
                 remove_unstarted(connection, work_path(database))
                 return None
             reports = run_jobs(connection, source, plan, settings)
-            verify_new_content(connection)
+            verify_new_content(connection, work_path(database))
             finish_work_file(
                 connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
             )
@@ -99,11 +108,14 @@ def rebuild(
             return put_in_place(settings, choices, old, reports, now_local)
 
 
-def prepare_to_fill(connection: sqlite3.Connection) -> None:
-    """A larger cache keeps the pages that are still being filled; without a flush at each commit a power cut may
-    cost the newest answers, never the file. A kill may have left indexes to be made (`deferred_indexes`)."""
+def prepare_to_fill(connection: sqlite3.Connection, plan: RebuildPlan) -> None:
+    """A larger cache keeps the pages that are still being filled. With a log, a commit need not be flushed: a power
+    cut may cost the newest answers, never the file. The whole market is gigabytes in few commits, and a log would
+    write them twice. A kill may have left indexes to be made (`deferred_indexes`)."""
     connection.execute("PRAGMA cache_size = -131072")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    is_large = bool(plan.universe) and (not plan.tickers or len(plan.tickers) >= MANY_TICKERS)
+    connection.execute(f"PRAGMA journal_mode = {'DELETE' if is_large else 'WAL'}")
+    connection.execute(f"PRAGMA synchronous = {'FULL' if is_large else 'NORMAL'}")
     ensure_schema(connection)
 
 
@@ -221,19 +233,6 @@ def run_jobs(
     return reports
 
 
-def verify_new_content(connection: sqlite3.Connection) -> None:
-    """The whole file, before anything of the old one is touched."""
-    verify_integrity(connection, full=True)
-    missing = set(load_table_classes()) - {
-        name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-    }
-    if missing:
-        raise VerificationError(f"tables are missing in the new database: {', '.join(sorted(missing))}")
-    violations = count_foreign_key_violations(connection)
-    if violations:
-        raise VerificationError(f"{violations} rows of the new database have no parent")
-
-
 def put_in_place(
     settings: Settings,
     choices: Choices,
@@ -252,6 +251,11 @@ def put_in_place(
         carried = carry_from(choices.carry_over_from, work_path(database))
     elif old.is_damaged:
         carried, losses = carry_salvaged(settings, work_path(database), now_local)
+    left = [database.with_name(database.name + suffix) for suffix in DATABASE_COMPANIONS]
+    if state == "missing" and not any(path.exists() for path in left):
+        # Nothing to keep, nothing that has the file open: 5 GB need no copy.
+        rename_durably(work_path(database), database)
+        return Rebuilt(reports, carried, None, True, losses)
     must_carry = not (choices.discard_irreplaceable or choices.carry_over_from or old.is_damaged)
     sound = replace_database(
         database,
