@@ -17,6 +17,7 @@ import pytest
 import schedule
 
 from backtestdb.backups.catalogue import load_catalogue
+from backtestdb.backups.drill import load_drills
 from backtestdb.backups.event_log import open_event_log
 from backtestdb.backups.loop import Scheduler, plan_ticks, tick_safely
 from backtestdb.backups.pulse import load_pulse
@@ -210,6 +211,26 @@ def test_failing_runs_pause_and_do_not_end_the_loop(
     assert kinds(settings) == ["full"]
     assert scheduler.failures == {}
     assert scheduler.last_failure == ""
+
+
+def test_drill_is_held_a_day_after_the_first_backup_and_then_weekly(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment_of(settings).items():
+        monkeypatch.setenv(name, value)
+    now = datetime.now(UTC)
+    scheduler = make_scheduler(settings, lambda: now)
+    assert tick_safely(scheduler)
+    assert load_drills(settings.backup_dir) == []
+    now += timedelta(days=1, minutes=1)
+    assert tick_safely(scheduler)
+    assert [drill.is_good for drill in load_drills(settings.backup_dir)] == [True]
+    now += timedelta(minutes=1)
+    assert tick_safely(scheduler)
+    assert len(load_drills(settings.backup_dir)) == 1
+    now += timedelta(days=7)
+    assert tick_safely(scheduler)
+    assert len(load_drills(settings.backup_dir)) == 2
 
 
 def test_backup_folder_that_goes_away_does_not_end_the_loop(settings: Settings) -> None:

@@ -9,22 +9,28 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Literal
 
 import schedule
 
+from backtestdb.backups.drill import drill_is_due, load_last_drill
 from backtestdb.backups.leftovers import clean_leftovers
 from backtestdb.backups.manifest import Kind
 from backtestdb.backups.pulse import load_taken, make_pulse, save_pulse
 from backtestdb.backups.run import lock_backups
-from backtestdb.backups.schedule import retry_at, what_is_due
+from backtestdb.backups.schedule import Taken, retry_at, what_is_due
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.console import explain_os_error, explain_sqlite_error, format_bytes
 from backtestdb.errors import ProjectError
 
-COMMAND = (sys.executable, str(PROJECT_DIR / "scripts" / "backup_database.py"), "--json")
-OPTIONS: dict[Kind, tuple[str, ...]] = {"full": (), "irreplaceable": ("--irreplaceable-only",)}
-WORDS: dict[Kind, str] = {"full": "full backup", "irreplaceable": "small backup"}
+Task = Kind | Literal["drill"]
+OPTIONS: dict[Task, tuple[str, ...]] = {
+    "full": ("backup_database.py", "--json"),
+    "irreplaceable": ("backup_database.py", "--json", "--irreplaceable-only"),
+    "drill": ("run_drill.py", "--json"),
+}
+WORDS: dict[Task, str] = {"full": "full backup", "irreplaceable": "small backup", "drill": "drill"}
 TICK_SECONDS = 60
 LOOK_SECONDS = 0.2
 # A process that is told to end has 8 seconds altogether; the rest is for cleaning up.
@@ -41,8 +47,8 @@ class Scheduler:
     log: logging.Logger
     clock: Callable[[], datetime]
     stop: threading.Event
-    failures: dict[Kind, int] = field(default_factory=dict)
-    not_before: dict[Kind, datetime] = field(default_factory=dict)
+    failures: dict[Task, int] = field(default_factory=dict)
+    not_before: dict[Task, datetime] = field(default_factory=dict)
     last_failure: str = ""
 
 
@@ -87,12 +93,17 @@ def join_advice(what: str, next_step: str) -> str:
 def tick(scheduler: Scheduler) -> bool:
     settings, now = scheduler.settings, scheduler.clock()
     save_pulse(settings.backup_dir, make_pulse(now, last_failure=scheduler.last_failure))
-    due = what_is_due(
-        now,
-        load_taken(settings.backup_dir),
-        backup_time=settings.backup_time,
-        every_minutes=settings.irreplaceable_every_minutes,
-    )
+    taken = load_taken(settings.backup_dir)
+    due: list[Task] = [
+        *what_is_due(
+            now,
+            taken,
+            backup_time=settings.backup_time,
+            every_minutes=settings.irreplaceable_every_minutes,
+        )
+    ]
+    if has_settled(taken, now) and drill_is_due(load_last_drill(settings.backup_dir), now):
+        due.append("drill")
     results = [
         make_one(scheduler, kind)
         for kind in due
@@ -101,17 +112,22 @@ def tick(scheduler: Scheduler) -> bool:
     return all(results)
 
 
-def is_time_to_try(scheduler: Scheduler, kind: Kind, now: datetime) -> bool:
+def has_settled(taken: Taken, now: datetime) -> bool:
+    """The first drill waits until a full backup is a day old: whoever sets the schedule up has enough to watch."""
+    return bool(taken.full) and now - min(taken.full) >= timedelta(days=1)
+
+
+def is_time_to_try(scheduler: Scheduler, kind: Task, now: datetime) -> bool:
     """After a failure there is a pause, unless the clock was set back so far that it would never end."""
     after = scheduler.not_before.get(kind)
     return after is None or now >= after or retry_at(now, scheduler.failures[kind]) < after
 
 
-def make_one(scheduler: Scheduler, kind: Kind) -> bool:
-    """Make one backup; return False when it failed. One that a signal interrupts is no failure."""
+def make_one(scheduler: Scheduler, kind: Task) -> bool:
+    """Make one backup, or hold a drill; return False when it failed. One that a signal interrupts is no failure."""
     scheduler.log.info("%s started", WORDS[kind])
     started = time.monotonic()
-    code, out, err = run_backup_process(scheduler, kind)
+    code, out, err = run_process(scheduler, kind)
     if code == 0:
         scheduler.failures.pop(kind, None)
         scheduler.not_before.pop(kind, None)
@@ -127,21 +143,22 @@ def make_one(scheduler: Scheduler, kind: Kind) -> bool:
     return code == 0 or scheduler.stop.is_set()
 
 
-def note_failure(scheduler: Scheduler, kind: Kind, message: str) -> None:
+def note_failure(scheduler: Scheduler, kind: Task, message: str) -> None:
     scheduler.failures[kind] = scheduler.failures.get(kind, 0) + 1
     scheduler.not_before[kind] = retry_at(scheduler.clock(), scheduler.failures[kind])
     scheduler.last_failure = message
     scheduler.log.error("%s; tried again at %s", message, f"{scheduler.not_before[kind].astimezone():%H:%M}")
 
 
-def run_backup_process(scheduler: Scheduler, kind: Kind) -> tuple[int, str, str]:
+def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
     """Return exit code (negative: killed), standard output and standard error of the backup's process.
 
     It has a session of its own, so that Ctrl-C reaches this process only. After `stop` it may finish for
     FINISH_SECONDS; then it is killed, which a backup survives by design, and what it leaves is removed.
     """
+    script, *options = OPTIONS[kind]
     with subprocess.Popen(
-        [*COMMAND, *OPTIONS[kind]],
+        [sys.executable, str(PROJECT_DIR / "scripts" / script), *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -155,7 +172,7 @@ def run_backup_process(scheduler: Scheduler, kind: Kind) -> tuple[int, str, str]
     return process.returncode, out, err
 
 
-def wait_for(scheduler: Scheduler, kind: Kind, process: subprocess.Popen[str]) -> tuple[str, str]:
+def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -> tuple[str, str]:
     kill_at = time.monotonic() + RUN_LIMIT_SECONDS
     next_pulse = 0.0
     while True:
@@ -172,7 +189,7 @@ def wait_for(scheduler: Scheduler, kind: Kind, process: subprocess.Popen[str]) -
             continue
 
 
-def save_pulse_if_possible(scheduler: Scheduler, kind: Kind) -> None:
+def save_pulse_if_possible(scheduler: Scheduler, kind: Task) -> None:
     """A full disk is for the backup to report."""
     pulse = make_pulse(scheduler.clock(), WORDS[kind], scheduler.last_failure)
     try:
@@ -188,13 +205,14 @@ def remove_leftovers(scheduler: Scheduler) -> None:
 
 
 def describe_made(out: str) -> str:
+    """What the process printed for programs, on one line."""
     try:
         backup = json.loads(out)[0]
         name = str(backup["path"]).rpartition("/")[2]
         rows = sum((backup["rows"] or {}).values())
         return f"{name}, {format_bytes(backup['bytes'])}, {rows:,} rows"
     except (ValueError, LookupError, TypeError):
-        return out.strip()
+        return " ".join(out.split())[:200]
 
 
 def describe_failure(err: str) -> str:
