@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from backtestdb.backups.mounts import Mount
 from backtestdb.backups.run import run_backup
 from backtestdb.config import load_settings
 from backtestdb.doctor.disks import check_mount, check_protected_folders, uses_wal
-from backtestdb.doctor.mounts import type_of_mount
 from backtestdb.doctor.settings import check_settings, find_other_databases
 from backtestdb.doctor.system import check_clock, check_time_zones, check_users, has_wal_bug
 from commands import Project
@@ -18,12 +18,6 @@ from platform_database import make_platform_database
 from sandbox_process import running_sandbox
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-MOUNTS = """\
-22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
-30 22 0:40 / /home/me/My\\040Disk rw - nfs4 server:/x rw
-31 22 0:41 / /host rw,relatime - fuse.grpcfuse grpcfuse rw
-32 22 0:42 / /media/usb rw - fuseblk /dev/sdb1 rw
-"""
 
 
 @pytest.mark.parametrize(
@@ -45,24 +39,9 @@ def test_wal_bug_is_in_the_versions_that_sqlite_names(version: tuple[int, int, i
     assert has_wal_bug(version) is expected
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/data/a.db", ("ext4", False)),
-        ("/home/me/My Disk/a.db", ("nfs4", True)),
-        ("/host/a.db", ("fuse.grpcfuse", True)),
-        ("/media/usb/a.db", ("fuseblk", False)),
-    ],
-)
-def test_mount_type_is_that_of_the_innermost_mount(
-    tmp_path: Path, path: str, expected: tuple[str, bool]
-) -> None:
-    (tmp_path / "mountinfo").write_text(MOUNTS)
-    assert type_of_mount(Path(path), tmp_path / "mountinfo") == expected
-
-
 def test_mount_without_locks_is_wrong_under_wal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backtestdb.doctor.disks.type_of_mount", lambda _path: ("virtiofs", True))
+    mount = Mount(Path("/x"), "virtiofs", is_read_only=False)
+    monkeypatch.setattr("backtestdb.doctor.disks.mount_of", lambda _path: mount)
     assert check_mount(Path("/x.db"), is_wal=True).level == "wrong"
     assert check_mount(Path("/x.db"), is_wal=False).level == "note"
 

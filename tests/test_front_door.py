@@ -109,7 +109,7 @@ def test_imports_point_down(path: Path) -> None:
 
 
 def test_every_requirement_is_pinned_and_says_why() -> None:
-    for name in ("requirements.txt", "requirements-backup.txt"):
+    for name in ("requirements.txt", "requirements-backup.txt", "requirements-page.txt"):
         for line in (PROJECT_DIR / name).read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
                 assert re.fullmatch(r"[\w-]+==[\w.]+ +# .+", line), line

@@ -109,6 +109,19 @@ def test_salvage_of_tables_that_are_whole_is_exact(life: Life) -> None:
     assert query_all(salvaged.path, sequences) == query_all(life.settings.database_path, sequences)
 
 
+def test_salvage_of_a_table_whose_root_became_an_empty_page_brings_the_backup(life: Life) -> None:
+    """A write that went to the wrong place: nothing in the page itself is wrong."""
+    database = life.settings.database_path
+    page = bytearray(database.read_bytes())
+    (source,) = pages_of(database, "tradestation_orders")[:1]
+    empty = page[(source - 1) * PAGE : source * PAGE]
+    for table in ("trades", "strategies"):
+        (root,) = pages_of(database, table)[:1]
+        page[(root - 1) * PAGE : root * PAGE] = empty
+    database.write_bytes(page)
+    assert_nothing_wrong(life, salvage_life(life))
+
+
 @pytest.mark.parametrize("table", ["trading_agents", "strategies", "lab_notes", "lab_pairs", "lab_blobs"])
 def test_salvage_without_the_root_of_a_table_finds_its_pages(life: Life, table: str) -> None:
     zero(life.settings.database_path, pages_of(life.settings.database_path, table)[:1])
@@ -126,7 +139,8 @@ def test_salvage_without_the_list_of_free_pages_brings_no_deleted_row_back(
     with open_pages(database) as file:
         trunks = list(find_trunks(file))
     assert trunks
-    zero(database, [*trunks, *[1] * first_page, *pages_of(database, "trading_agents")[:1]])
+    roots = [pages_of(database, table)[0] for table in ("trading_agents", "backtest_sets")]
+    zero(database, [*trunks, *[1] * first_page, *roots])
     assert assert_nothing_wrong(life, salvage_life(life)) > 0.9
 
 

@@ -150,22 +150,56 @@ def test_no_new_backups_for_27_hours_is_mended_by_make_backup(tmp_path: Path) ->
     assert ask_status(project) == {}
 
 
-def test_malformed_disk_image_deep_in_the_file_is_named_by_doctor_and_mended(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("index", "column"), [("idx_daily_metrics_date", "date"), ("idx_daily_metrics_volume_ratio", "ticker")]
+)
+def test_malformed_disk_image_deep_in_the_file_is_named_by_doctor_and_mended(
+    tmp_path: Path, index: str, column: str
+) -> None:
+    """Status counts with the help of the first index and meets the damage; the second only doctor reads."""
     project = make_project(tmp_path)
-    (root,) = query_all(
-        project.database, "SELECT rootpage FROM sqlite_schema WHERE name = 'idx_daily_metrics_date'"
-    )
+    (root,) = query_all(project.database, "SELECT rootpage FROM sqlite_schema WHERE name = ?", index)
     with project.database.open("r+b") as file:
         file.seek((root[0] - 1) * 4096)
         file.write(bytes(4096))
     with pytest.raises(sqlite3.DatabaseError, match="database disk image is malformed"):
-        query_all(project.database, "SELECT count(*) FROM daily_metrics INDEXED BY idx_daily_metrics_date")
+        query_all(
+            project.database, f"SELECT close FROM daily_metrics INDEXED BY {index} WHERE {column} >= ''"
+        )
+    assert (ask_status(project) == {}) is (column == "ticker")
     what, command = ask_doctor(project)["database"]
     assert "is damaged" in what
     assert command == "make restore-from-backup"
     assert run_printed_command(project, command).returncode == 0
     assert find_damage(project.database) == "ok"
     assert "database" not in ask_doctor(project)
+
+
+def test_transaction_of_a_killed_program_is_named_and_taken_back_by_the_next_backup(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    code = (
+        "import sqlite3, os; c = sqlite3.connect(os.environ['DATABASE_PATH'], isolation_level=None);"
+        "c.execute('PRAGMA cache_size = 1'); c.execute('BEGIN'); c.execute('DELETE FROM strategies');"
+        "c.execute('DELETE FROM ohlcv_data'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code], env=project.environment(), check=False)
+    problems = ask_status(project)
+    assert problems == {"interrupted_transaction": "make backup"}
+    assert run_printed_command(project, problems["interrupted_transaction"]).returncode == 0
+    assert ask_status(project) == {}
+    assert query_all(project.database, COUNT_STRATEGIES) == [(1,)]
+
+
+def test_doctor_does_not_block_a_writer_with_a_rollback_journal(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    with closing(sqlite3.connect(project.database, timeout=0, isolation_level=None)) as writer:
+        writer.execute("BEGIN")
+        writer.execute("UPDATE strategies SET name = 'changed'")
+        found = json.loads(project.run("check_environment.py", "--json").stdout)
+        writer.execute("COMMIT")
+    (database,) = [finding for finding in found if finding["topic"] == "database"]
+    assert database["level"] == "note"
+    assert "was not read as a whole" in database["what"]
 
 
 def test_429s_are_named_by_doctor_online_and_end_with_the_named_setting(tmp_path: Path) -> None:

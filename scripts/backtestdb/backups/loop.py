@@ -41,7 +41,6 @@ class Scheduler:
     log: logging.Logger
     clock: Callable[[], datetime]
     stop: threading.Event
-    command: tuple[str, ...] = COMMAND
     failures: dict[Kind, int] = field(default_factory=dict)
     not_before: dict[Kind, datetime] = field(default_factory=dict)
     last_failure: str = ""
@@ -142,7 +141,7 @@ def run_backup_process(scheduler: Scheduler, kind: Kind) -> tuple[int, str, str]
     FINISH_SECONDS; then it is killed, which a backup survives by design, and what it leaves is removed.
     """
     with subprocess.Popen(
-        [*scheduler.command, *OPTIONS[kind]],
+        [*COMMAND, *OPTIONS[kind]],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

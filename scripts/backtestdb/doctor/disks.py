@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backtestdb.backups.catalogue import load_catalogue
+from backtestdb.backups.mounts import carries_no_locks, mount_of
 from backtestdb.doctor.finding import Finding, note, ok, wrong
-from backtestdb.doctor.mounts import type_of_mount
 
 HEADER_WAL = 2  # byte 18 of the file: https://sqlite.org/fileformat2.html
 # Folders that macOS opens only for programs that the user allowed, and never asks for in the background.
@@ -26,10 +26,10 @@ def uses_wal(database: Path) -> bool:
 
 def check_mount(database: Path, *, is_wal: bool) -> Finding:
     """File locks and WAL's shared memory do not cross network file systems and the mounts of virtual machines."""
-    kind, loses_locks = type_of_mount(database)
-    if not loses_locks:
-        return ok("disk", f"the database lies on a local disk ({kind or 'type not known'})")
-    what = f"the database lies on {kind}, which does not carry file locks"
+    mount = mount_of(database)
+    if mount is None or not carries_no_locks(mount):
+        return ok("disk", f"the database lies on a local disk ({mount.kind if mount else 'type not known'})")
+    what = f"the database lies on {mount.kind}, which does not carry file locks"
     if is_wal:
         return wrong(
             "disk",

@@ -2,7 +2,7 @@
 
 import sqlite3
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.console import format_bytes, say
 from backtestdb.database import verify_integrity
 from backtestdb.doctor.disks import check_mount, check_permissions, check_protected_folders, uses_wal
-from backtestdb.doctor.finding import Finding, ok, wrong
+from backtestdb.doctor.finding import Finding, note, ok, wrong
 from backtestdb.doctor.settings import check_settings, find_other_databases
 from backtestdb.doctor.system import check_clock, check_sqlite, check_time_zones, check_users
-from backtestdb.errors import VerificationError
+from backtestdb.errors import BusyError, VerificationError
 from backtestdb.status.backup_facts import load_backup_facts
 from backtestdb.status.facts import load_contents
 from backtestdb.status.judgement import judge_database
-from backtestdb.status.reading import read_untouched
+from backtestdb.status.reading import read_shared, read_untouched
 
 
 def examine(
@@ -46,7 +46,7 @@ def examine(
     findings += check_protected_folders(sys.platform, home, paths)
     findings += check_permissions(env_file, settings.backup_dir, settings.database_path)
     findings.append(check_users(settings.database_path))
-    findings.append(check_database(settings, now))
+    findings.append(check_database(settings, now, is_wal=is_wal))
     vendor_now = None
     if online:
         from backtestdb.doctor.vendor import ask_vendor  # noqa: PLC0415  requests and orjson, for this alone
@@ -57,7 +57,7 @@ def examine(
     return findings
 
 
-def check_database(settings: Settings, now: datetime) -> Finding:
+def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Finding:
     """What status sees at a glance, and SQLite's quick_check: it reads the whole file, about as long as a copy."""
     path = settings.database_path
     database, _ = load_contents(path, settings.origins["DATABASE_PATH"], read_untouched)
@@ -69,14 +69,21 @@ def check_database(settings: Settings, now: datetime) -> Finding:
         return wrong("database", problem.what, next_step)
     say(f"reading the whole database ({format_bytes(database.bytes)})")
     try:
-        read_untouched(path, verify_integrity)
+        read_untouched(path, verify_integrity, read_shared if is_wal else refuse_to_block)
+    except BusyError as error:
+        return note("database", str(error), error.next_step)
     except VerificationError as error:
-        return wrong(
-            "database",
-            f"{path} is damaged: {error}",
-            "make restore-from-backup" if backups.full.count else "make restore",
-        )
+        way_back = "make restore-from-backup" if backups.full.count else "make restore"
+        return wrong("database", f"{path} is damaged: {error}", way_back)
     return ok("database", f"{path} passes SQLite's quick_check")
+
+
+def refuse_to_block(path: Path, _look: Callable[[sqlite3.Connection], None]) -> None:
+    """With a rollback journal no program could commit while the whole file is read."""
+    raise BusyError(
+        f"{path} was not read as a whole: another program is writing to it",
+        next_step="make backup checks a copy",
+    )
 
 
 def folders_to_search(working_folder: Path, home: Path) -> dict[Path, int]:

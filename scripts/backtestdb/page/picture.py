@@ -59,7 +59,7 @@ def load_months(connection: sqlite3.Connection, coverage: UniverseCoverage) -> l
     sessions = sessions_of(coverage)
     by_month = Counter(day.isoformat()[:7] for day in sessions)
     if coverage.timeframe == "1day":
-        spans = [make_month_span(month) for month in by_month]
+        spans = [make_month_span(sessions, month) for month in by_month]
         stored = count_in_spans(
             connection, COUNT_IN_SPANS, MEMBERS, spans, coverage.timeframe, coverage.universe
         )
@@ -114,9 +114,10 @@ def count_in_spans(
     return counts
 
 
-def make_month_span(month: str) -> Span:
-    start = date.fromisoformat(f"{month}-01")
-    return month, start, date(start.year + start.month // 12, start.month % 12 + 1, 1)
+def make_month_span(sessions: Sequence[date], month: str) -> Span:
+    """From the first asked session of a month to the last: the warm-up before them was not asked for."""
+    asked = [day for day in sessions if day.isoformat()[:7] == month]
+    return month, asked[0], date.fromordinal(asked[-1].toordinal() + 1)
 
 
 def make_day_span(day: date) -> Span:

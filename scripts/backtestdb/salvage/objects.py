@@ -2,8 +2,10 @@
 
 import sqlite3
 from collections.abc import Iterable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
+from backtestdb.database import table_names
 from backtestdb.salvage.pages import TABLE_LEAF, DamagedError, PageFile, parse_page, read_payload
 from backtestdb.salvage.records import decode, parse_record
 from backtestdb.salvage.trees import read_tree
@@ -45,7 +47,24 @@ def load_live_schema(file: PageFile, parentless: Iterable[int], *, first_page_is
         found = [one for page in pages for one in page or []]
     if not is_complete:
         found += [one for number in parentless for one in parse_objects(file, number) or []]
-    return Schema(without_conflicts(found), is_complete)
+    sound = keep_creatable(without_conflicts(found))
+    return Schema(sound, is_complete and len(sound) == len(found))
+
+
+def keep_creatable(objects: list[SchemaObject]) -> list[SchemaObject]:
+    """Without the tables whose text no longer makes a table of their name: a bit of it has changed."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for one in objects:
+            if one.kind == "table" and one.root and not one.name.startswith("sqlite_"):
+                with suppress(sqlite3.DatabaseError):
+                    connection.execute(one.sql)
+        made = set(table_names(connection))
+    broken = {
+        one
+        for one in objects
+        if one.kind == "table" and one.root and not one.name.startswith("sqlite_") and one.name not in made
+    }
+    return [one for one in objects if one not in broken]
 
 
 def parse_objects(file: PageFile, number: int) -> list[SchemaObject] | None:

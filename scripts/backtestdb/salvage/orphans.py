@@ -16,8 +16,8 @@ from backtestdb.salvage.proofs import load_entries
 from backtestdb.salvage.rows import Row, make_row, read_records, read_rows
 from backtestdb.salvage.scan import Scan
 from backtestdb.salvage.shapes import Shape, fits
-from backtestdb.salvage.sources import TableSource, count_matches
-from backtestdb.salvage.trees import Gap, Tree, read_tree
+from backtestdb.salvage.sources import TableSource, count_matches, sample_rows
+from backtestdb.salvage.trees import MOST_LEVELS, Gap, Tree, read_tree
 
 
 def adopt_orphans(
@@ -49,25 +49,41 @@ def adopt_orphans(
             found.setdefault(owner, []).append(read_tree(file, number, is_index=is_index))
         strays += not owner and not is_index
     for table, trees in found.items():
-        adopt(file, scan, sources[table], trees)
+        adopt(file, scan, sources[table], trees, saved)
     return strays
 
 
-def adopt(file: PageFile, scan: Scan, source: TableSource, trees: list[Tree]) -> None:
+def adopt(
+    file: PageFile, scan: Scan, source: TableSource, trees: list[Tree], saved: sqlite3.Connection | None
+) -> None:
     """Where pages may have been free, an index has to name their rows. A table without any has no proof: its
-    pages are taken unless there is a sign that free pages are among them."""
+    pages are taken unless there is a sign that free pages are among them, or that none is its own."""
     if source.shape.is_index:
         kept = without_shared_keys(file, trees, source.shape)
     else:
         kept = without_overlaps(file, inside(file, trees, source.gaps))
     if scan.free_list != "known":
         source.proofs = [
-            (index, entries) for index in source.indexes if (entries := load_entries(file, index))
+            (index, entries) for index in source.indexes if (entries := load_entries(file, index)) is not None
         ]
-    if source.proofs or scan.free_list == "broken":
+    is_doubtful = scan.free_list == "broken" or (
+        scan.free_list == "likely" and not is_known_to_backup(file, source.shape, kept, saved)
+    )
+    if source.proofs or is_doubtful:
         source.doubtful += kept
     else:
         source.trees += kept
+
+
+def is_known_to_backup(
+    file: PageFile, shape: Shape, trees: Iterable[Tree], saved: sqlite3.Connection | None
+) -> bool:
+    """Whether some of these rows are in the backup; without a backup nobody can say no."""
+    if saved is None:
+        return True
+    return any(
+        count_matches(saved, shape, [row for row in sample_rows(file, tree, shape) if row]) for tree in trees
+    )
 
 
 def find_owner(
@@ -102,15 +118,15 @@ def keep_best(candidates: list[Shape], records: list[Row], saved: sqlite3.Connec
     return [shape for shape in candidates if best and scores[shape.table] == best]
 
 
-def first_leaf(file: PageFile, number: int) -> int:
+def first_leaf(file: PageFile, number: int, levels: int = MOST_LEVELS) -> int:
     """The leftmost leaf below a page that can be read; the page itself where there is none."""
     page = parse_or_none(file, number)
-    if page is None or not page.is_interior:
+    if page is None or not page.is_interior or not levels:
         return number
     for child in (*(cell.child for cell in page.cells), page.right):
         below = parse_or_none(file, child)
         if below and below.cells and (below.kind in INDEX_KINDS) == (page.kind in INDEX_KINDS):
-            return first_leaf(file, child)
+            return first_leaf(file, child, levels - 1)
     return number
 
 

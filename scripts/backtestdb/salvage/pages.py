@@ -160,17 +160,17 @@ def local_bytes(kind: int, size: int, usable: int) -> int:
 def list_overflow(file: PageFile, cell: Cell) -> list[int]:
     """The pages behind a cell. A page of zeros is not believed: as the last one of a row it would pass for
     an end, and fill a text with zeros."""
-    pages: list[int] = []
+    pages: dict[int, None] = {}  # in their order, and quick to look up: a row may have thousands
     number, left = cell.overflow, cell.size - cell.local
     while left > 0:
         data = file.page(number)
         if number in pages or not data.strip(b"\0"):
             raise DamagedError(f"overflow page {number} is lost")
-        pages.append(number)
+        pages[number] = None
         number, left = int.from_bytes(data[:4]), left - (file.usable - 4)
     if number and pages:
         raise DamagedError("a row goes on behind its end")
-    return pages
+    return list(pages)
 
 
 def read_payload(file: PageFile, page: Page, cell: Cell) -> bytes:

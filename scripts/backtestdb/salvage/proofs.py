@@ -50,9 +50,12 @@ def describe_proofs(
     return found
 
 
-def load_entries(file: PageFile, index: Index) -> set[str]:
-    """Key and rowid of every entry that can still be read."""
+def load_entries(file: PageFile, index: Index) -> set[str] | None:
+    """Key and rowid of every entry that can still be read; None when no page of the index can be. An index
+    without entries says that there are no rows."""
     tree = read_tree(file, index.root, is_index=True)
+    if not tree.pages:
+        return None
     records = read_records(file, tree.pages, Counter())
     return {make_entry(record[1]) for record in records if record and len(record[1]) == len(index.places) + 1}
 
@@ -62,11 +65,14 @@ def make_entry(values: Sequence[Value]) -> str:
     return repr([int(v) if isinstance(v, float) and v.is_integer() else v for v in values])
 
 
+def entry_of(row: Row, index: Index) -> str:
+    """What the index says of this row; empty when the row ends before the columns of the index."""
+    rowid, values = row
+    if max(index.places) >= len(values):
+        return ""
+    return make_entry([*(values[place] for place in index.places), rowid])
+
+
 def is_named(row: Row, proofs: Iterable[tuple[Index, set[str]]]) -> bool:
     """Whether one of the indexes has an entry for this row."""
-    rowid, values = row
-    return any(
-        max(index.places) < len(values)
-        and make_entry([*(values[place] for place in index.places), rowid]) in entries
-        for index, entries in proofs
-    )
+    return any(entry_of(row, index) in entries for index, entries in proofs)

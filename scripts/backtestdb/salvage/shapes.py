@@ -130,7 +130,7 @@ def fits(shape: Shape, values: Sequence[Value]) -> bool:
             if value is not None:
                 return False
         elif value is None:
-            if column.is_required:
+            if column.is_required or column.name in shape.key:
                 return False
         elif column.affinity == "TEXT" and isinstance(value, int | float):
             return False

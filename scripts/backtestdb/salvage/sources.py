@@ -10,7 +10,7 @@ from typing import NamedTuple
 from backtestdb.database import quote
 from backtestdb.salvage.objects import Schema, SchemaObject, create_objects
 from backtestdb.salvage.pages import PageFile
-from backtestdb.salvage.proofs import Index, describe_proofs, is_named
+from backtestdb.salvage.proofs import Index, describe_proofs, entry_of, is_named, load_entries
 from backtestdb.salvage.records import Value
 from backtestdb.salvage.rows import Row, read_rows
 from backtestdb.salvage.shapes import Shape, describe_indexes, describe_table
@@ -46,6 +46,15 @@ def read_source(file: PageFile, source: TableSource, claims: Counter[int]) -> It
     doubtful = [number for tree in source.doubtful for number in tree.pages]
     for row in read_rows(file, doubtful, source.shape, claims):
         yield row if row and is_named(row, source.proofs) else None
+
+
+def agrees_with_an_index(file: PageFile, source: TableSource, claims: Counter[int]) -> bool:
+    """Whether the rows are those that an index names, no more and no fewer. Another page in the place of one
+    of the table's can look right."""
+    rows = [row for row in read_source(file, source, claims) if row]
+    return any(
+        load_entries(file, index) == {entry_of(row, index) for row in rows} for index in source.indexes
+    )
 
 
 class Described(NamedTuple):

@@ -12,7 +12,7 @@ from backtestdb.salvage.objects import SchemaObject
 from backtestdb.salvage.pages import PageFile
 from backtestdb.salvage.records import Value
 from backtestdb.salvage.shapes import Shape
-from backtestdb.salvage.sources import TableSource, read_source
+from backtestdb.salvage.sources import TableSource, agrees_with_an_index, read_source
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def fill_table(
     has_backup: bool,
 ) -> TableOutcome:
     """`target` has the backup attached as `saved` where there is one. A table that could be read to its last
-    row is taken as it is: a row that only the backup has was deleted since."""
+    row is taken as it is: a row that only the backup has was deleted since. When that is most of them, an index
+    has to say so too: another page in the place of a root passes every other check."""
     shape = source.shape
     lost_rows = 0
     taken = 0
@@ -49,6 +50,8 @@ def fill_table(
         else:
             lost_rows += 1
     is_whole = source.is_rooted and not source.lost_pages and not lost_rows
+    if is_whole and has_backup and 2 * count_missing(target, shape) > count_saved(target, shape):
+        is_whole = agrees_with_an_index(file, source, claims)
     added = add_from_backup(target, shape) if has_backup and not is_whole else 0
     left_out = count_missing(target, shape) if has_backup and not is_whole else 0
     return TableOutcome(shape.table, taken, added, source.lost_pages, lost_rows, left_out, is_whole)
@@ -127,6 +130,12 @@ def count_missing(target: sqlite3.Connection, shape: Shape) -> int:
         f" WHERE NOT EXISTS (SELECT 1 FROM main.{table} AS there WHERE {same})"
     )
     return int(target.execute(query).fetchone()[0])
+
+
+def count_saved(target: sqlite3.Connection, shape: Shape) -> int:
+    if shape.table not in table_names(target, "saved"):
+        return 0
+    return int(target.execute(f"SELECT count(*) FROM saved.{quote(shape.table)}").fetchone()[0])
 
 
 def create_virtual_tables(target: sqlite3.Connection, objects: Iterable[SchemaObject]) -> None:

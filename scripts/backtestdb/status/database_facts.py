@@ -10,7 +10,7 @@ from backtestdb.database import BUSY_CODES, DAMAGE_CODES, primary_code, quote, t
 from backtestdb.schema import load_table_classes
 from backtestdb.status.reading import size_of
 
-State = Literal["missing", "empty", "damaged", "unreadable", "present"]
+State = Literal["missing", "empty", "damaged", "interrupted", "unreadable", "present"]
 COUNTED_UP_TO = 100_000
 
 
@@ -28,7 +28,8 @@ class Table:
 @dataclass(frozen=True)
 class DatabaseFacts:
     """`origin`: where DATABASE_PATH came from. `bytes` counts the log beside the file. `detail`: SQLite's words
-    when the file is damaged or cannot be read. `empty`: no tables, or none with a row in it."""
+    when the file is damaged or cannot be read. `empty`: no tables, or none with a row in it. `interrupted`: a
+    killed program left a transaction that the next one with the right to write takes back."""
 
     path: Path
     origin: str
@@ -52,6 +53,8 @@ def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
 def make_failed_facts(path: Path, origin: str, error: sqlite3.Error) -> DatabaseFacts:
     code = primary_code(error)
     state: State = "damaged" if code in DAMAGE_CODES else "unreadable"
+    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN} and size_of(Path(f"{path}-journal")):
+        state = "interrupted"
     detail = "another program holds it" if code in BUSY_CODES else str(error)
     return DatabaseFacts(path, origin, state, size_of(path), [], detail)
 

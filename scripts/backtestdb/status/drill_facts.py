@@ -1,11 +1,10 @@
-"""The drills so far: restores that were tried out, from the history in the backup folder."""
+"""The drills so far: restores that were tried out."""
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-HISTORY = Path("drills") / "history.jsonl"
+from backtestdb.backups.drill import Drill, load_drills
 
 
 @dataclass(frozen=True)
@@ -20,28 +19,16 @@ class DrillFacts:
 
 
 def load_drill_facts(backup_dir: Path) -> list[DrillFacts]:
-    """The newest first; a line that cannot be read is no drill."""
-    try:
-        lines = (backup_dir / HISTORY).read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-    drills = [drill for line in lines if (drill := parse_drill(line))]
-    return sorted(drills, key=lambda drill: drill.at_utc, reverse=True)
+    """The newest first."""
+    drills = sorted(load_drills(backup_dir), key=lambda drill: drill.started_at_utc, reverse=True)
+    return [make_drill_facts(drill) for drill in drills]
 
 
-def parse_drill(line: str) -> DrillFacts | None:
-    try:
-        values = json.loads(line)
-        rehearsals = values["rehearsals"]
-        problems = [
-            values["problem"],
-            *(f"{one['backup']}: {one['problem']}" for one in rehearsals if one["problem"]),
-        ]
-        return DrillFacts(
-            datetime.fromisoformat(values["started_at_utc"]),
-            bool(values["is_good"]),
-            max((float(one["seconds"]) for one in rehearsals), default=0.0),
-            "; ".join(problem for problem in problems if problem),
-        )
-    except (ValueError, TypeError, KeyError):
-        return None
+def make_drill_facts(drill: Drill) -> DrillFacts:
+    problems = [drill.problem, *(f"{one.backup}: {one.problem}" for one in drill.rehearsals if one.problem)]
+    return DrillFacts(
+        drill.started_at_utc,
+        drill.is_good,
+        max((one.seconds for one in drill.rehearsals), default=0.0),
+        "; ".join(problem for problem in problems if problem),
+    )

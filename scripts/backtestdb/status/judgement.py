@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
+from backtestdb.backups.schedule import STALE_AFTER
 from backtestdb.console import format_bytes, format_duration
 from backtestdb.status.backup_facts import BackupFacts
 from backtestdb.status.coverage_facts import UniverseCoverage
 from backtestdb.status.database_facts import DatabaseFacts
 from backtestdb.status.facts import Facts
 
-STALE_AFTER = timedelta(hours=26)  # a day with 25 hours, and an hour for the backup itself
 ROOM_FOR_AT_LEAST = 3
 REFILL = {
     "1day": "make backfill-daily",
@@ -48,6 +47,9 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
     elif database.state == "damaged":
         what = f"the database {path} is damaged: {database.detail}"
         yield Problem("damaged_database", what, way_back)
+    elif database.state == "interrupted":
+        what = f"a program was killed in the middle of a transaction on {path}: the next one takes that back"
+        yield Problem("interrupted_transaction", what, "make backup")
     elif database.state == "unreadable":
         what = f"the database {path} cannot be read: {database.detail}"
         yield Problem("unreadable_database", what, "make doctor")

@@ -15,13 +15,15 @@ Found = TypeVar("Found")
 Reader = Callable[[Path, Callable[[sqlite3.Connection], Found]], Found]
 
 
-def read_untouched(path: Path, look: Callable[[sqlite3.Connection], Found]) -> Found:
+def read_untouched(
+    path: Path, look: Callable[[sqlite3.Connection], Found], when_busy: Reader[Found] | None = None
+) -> Found:
     """Return what `look` finds in the database at `path`.
 
     A read-only connection to a resting WAL database makes -wal and -shm beside it and leaves them there
     (SQLite 3.40), and one to a database with a rollback journal makes writers wait. While nobody writes, the
     file is therefore read as if it could not change (immutable, no locks), and that it did not is checked
-    afterwards; when somebody does, an ordinary read-only connection answers. `look` may run twice.
+    afterwards; when somebody does, an ordinary read-only connection answers, or `when_busy`. `look` may run twice.
     For processes that have no other connection to the file: closing this one drops their locks.
     """
     if not busy_companions(path):
@@ -35,7 +37,7 @@ def read_untouched(path: Path, look: Callable[[sqlite3.Connection], Found]) -> F
         else:
             if mark_of(path) == before:
                 return found
-    return read_shared(path, look)
+    return (when_busy or read_shared)(path, look)
 
 
 def read_shared(path: Path, look: Callable[[sqlite3.Connection], Found]) -> Found:

@@ -1,18 +1,17 @@
 """Whether something makes the backups by itself: launchd, a systemd user timer, cron, or the container's loop."""
 
-import json
 import re
 import subprocess
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
+
+from backtestdb.backups.pulse import load_pulse
+from backtestdb.backups.schedule import STALE_AFTER, STUCK_AFTER
 
 LAUNCHD_LABEL = "com.aibacktest.backup"
 SYSTEMD_UNIT = "ai-backtest-backup"
 CRON_COMMAND = "run_scheduler.py"
-PULSE_NAME = ".scheduler.json"  # the loop's sign of life in the backup folder
-PULSE_COUNTS_FOR = timedelta(minutes=5)
-PULSE_FORGOTTEN_AFTER = timedelta(hours=26)
 ASK_SECONDS = 3.0
 
 
@@ -77,16 +76,12 @@ def look_at_cron() -> ScheduleFacts:
 
 def look_at_container(backup_dir: Path, now: datetime) -> ScheduleFacts:
     """A loop that left no sign of life for five minutes is installed and does not run; after 26 hours it is
-    taken for gone."""
-    try:
-        pulse = json.loads((backup_dir / PULSE_NAME).read_text())
-        age = abs(now - datetime.fromisoformat(pulse["ticked_at"]))
-        failure = str(pulse["last_failure"])
-    except (OSError, ValueError, TypeError, KeyError):
+    taken for gone. The host's schedule leaves the same sign, at each run."""
+    pulse = load_pulse(backup_dir)
+    if pulse is None or abs(now - pulse.ticked_at) > STALE_AFTER:
         return NONE
-    if age > PULSE_FORGOTTEN_AFTER:
-        return NONE
-    return ScheduleFacts("container", True, age <= PULSE_COUNTS_FOR, failure, bool(failure))
+    is_alive = abs(now - pulse.ticked_at) <= STUCK_AFTER
+    return ScheduleFacts("container", True, is_alive, pulse.last_failure, bool(pulse.last_failure))
 
 
 def ask(*command: str) -> tuple[int, str]:
