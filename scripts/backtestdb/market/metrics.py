@@ -49,10 +49,10 @@ def make_metrics(bars: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(matrix)
 
     over_time = make_metrics_over_time(pack("close"), pack("volume"))
-    metrics = bars[BAR_METRICS].assign(**make_metrics_of_the_day(bars))
-    for name, matrix in over_time.items():
-        metrics[name] = matrix.to_numpy()[positions, codes]
-    return metrics[METRIC_COLUMNS]
+    computed: dict[str, pd.Series | np.ndarray] = {**make_metrics_of_the_day(bars)}
+    computed |= {name: matrix.to_numpy()[positions, codes] for name, matrix in over_time.items()}
+    columns = {name: bars[name] if name in BAR_METRICS else computed[name] for name in METRIC_COLUMNS}
+    return pd.DataFrame(columns, index=bars.index, copy=False)
 
 
 def make_metrics_of_the_day(bars: pd.DataFrame) -> dict[str, pd.Series]:
