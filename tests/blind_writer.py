@@ -42,14 +42,14 @@ def is_torn(path: Path) -> bool:
 
 
 @contextmanager
-def running_blind_writer(database: Path, journal: str, seed: int) -> Iterator[None]:
+def running_blind_writer(database: Path, journal: str, seed: int) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, __file__, str(database), journal, str(seed)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"
-        yield
+        yield process
     finally:
         process.kill()
         process.wait()
