@@ -43,6 +43,7 @@ def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -
 
 
 def find_good(backups: Iterable[Backup], say: Say) -> Backup | None:
+    """The first that verifies, read in full; what is passed over is said with its reason."""
     for backup in backups:
         try:
             verify_backup(backup)
@@ -54,6 +55,7 @@ def find_good(backups: Iterable[Backup], say: Say) -> Backup | None:
 
 
 def choose_named(path: Path, target: Path, say: Say) -> Choice:
+    """The file that the user named. Raise ProjectError when it is missing, the database itself, or not sound."""
     if not path.is_file():
         raise DatabaseFileError(f"there is no file {path}", next_step="make backups lists what there is")
     if same_file(path, target):

@@ -47,6 +47,7 @@ def settle(source: int, target: int, size: int) -> int:
 
 
 def settle_range(source: int, target: int, start: int, end: int) -> int:
+    """Like `settle`, for the bytes from `start` to `end`; return the number of blocks that differed."""
     ours, theirs = bytearray(BLOCK_BYTES), bytearray(BLOCK_BYTES)
     different = 0
     for offset in range(start, end, BLOCK_BYTES):

@@ -91,6 +91,7 @@ def join_advice(what: str, next_step: str) -> str:
 
 
 def tick(scheduler: Scheduler) -> bool:
+    """One look: leave a sign of life, then make what is due; return whether nothing failed."""
     settings, now = scheduler.settings, scheduler.clock()
     save_pulse(settings.backup_dir, make_pulse(now, last_failure=scheduler.last_failure))
     taken = load_taken(settings.backup_dir)
@@ -173,6 +174,7 @@ def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
 
 
 def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Standard output and error of a process that ends by itself, at its limit, or soon after `stop`."""
     kill_at = time.monotonic() + RUN_LIMIT_SECONDS
     next_pulse = 0.0
     while True:

@@ -84,6 +84,7 @@ def load_manifest(path: Path) -> Manifest:
 
 
 def parse_manifest(values: Any) -> Manifest:
+    """From decoded JSON. Raise VerificationError with the first value that is missing or of another type."""
     if not isinstance(values, dict):
         raise VerificationError("the manifest is not an object")
     if values.get("format") != FORMAT:
@@ -115,6 +116,7 @@ def parse_manifest(values: Any) -> Manifest:
 
 
 def parse_generated_scripts(values: Any) -> GeneratedScripts:
+    """From decoded JSON. Raise VerificationError like parse_manifest."""
     if not isinstance(values, dict):
         raise VerificationError("the manifest's generated_scripts is not an object")
     return GeneratedScripts(
@@ -140,6 +142,7 @@ def take_mapping(values: Mapping[str, Any], name: str, kind: type) -> dict[str, 
 
 
 def take_time(values: Mapping[str, Any], name: str) -> datetime:
+    """An ISO 8601 moment with its zone. Raise VerificationError otherwise."""
     text = take(values, name, str)
     try:
         time = datetime.fromisoformat(text)
