@@ -4,12 +4,12 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from threading import Event
 
-from backtestdb.market.sandbox.exchange import Exchange
-from backtestdb.market.sandbox.faults import Faults
-from backtestdb.market.sandbox.journal import Journal, Window
-from backtestdb.market.sandbox.listings import make_universe
-from backtestdb.market.sandbox.plan import Plan
-from backtestdb.market.sandbox.splits import SOURCE_SPLITS, Split
+from backtestdb.sandbox.exchange import Exchange
+from backtestdb.sandbox.faults import Faults
+from backtestdb.sandbox.journal import Journal, Window
+from backtestdb.sandbox.listings import make_universe
+from backtestdb.sandbox.plan import Plan
+from backtestdb.sandbox.splits import SOURCE_SPLITS, Split
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from backtestdb.market.sandbox.control import answer_control
-from backtestdb.market.sandbox.endpoints import (
+from backtestdb.sandbox.control import answer_control
+from backtestdb.sandbox.endpoints import (
     Answer,
     answer_request,
     make_json_answer,
     verify_key,
     verify_quota,
 )
-from backtestdb.market.sandbox.faults import Rule
-from backtestdb.market.sandbox.request import Refusal, Request, parse_params, take_key
-from backtestdb.market.sandbox.spoil import make_fault_answer, spoil_body, spoil_payload
-from backtestdb.market.sandbox.state import Sandbox
+from backtestdb.sandbox.faults import Rule
+from backtestdb.sandbox.request import Refusal, Request, parse_params, take_key
+from backtestdb.sandbox.spoil import make_fault_answer, spoil_body, spoil_payload
+from backtestdb.sandbox.state import Sandbox
 
 CONTROL = "/_sandbox/"
 # struct linger {on, 0 seconds}: close() sends RST instead of FIN.

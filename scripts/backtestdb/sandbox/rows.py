@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from backtestdb.market.sandbox.exchange import ServedBars
-from backtestdb.market.sandbox.sessions import Floats
+from backtestdb.sandbox.exchange import ServedBars
+from backtestdb.sandbox.sessions import Floats
 
 Row = dict[str, Any]
 

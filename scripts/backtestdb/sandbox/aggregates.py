@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from backtestdb.market.sandbox.exchange import (
+from backtestdb.sandbox.exchange import (
     Exchange,
     ServedBars,
     find_sessions,
@@ -17,10 +17,10 @@ from backtestdb.market.sandbox.exchange import (
     make_no_bars,
     take,
 )
-from backtestdb.market.sandbox.plan import Plan, verify_plan
-from backtestdb.market.sandbox.request import Request, bad_request, parse_day
-from backtestdb.market.sandbox.rows import Row, make_rows
-from backtestdb.market.sandbox.sessions import (
+from backtestdb.sandbox.plan import Plan, verify_plan
+from backtestdb.sandbox.request import Request, bad_request, parse_day
+from backtestdb.sandbox.rows import Row, make_rows
+from backtestdb.sandbox.sessions import (
     MINUTE_MS,
     Ints,
     load_sessions,

@@ -10,16 +10,16 @@ from uuid import uuid4
 
 import orjson
 
-from backtestdb.market.sandbox.aggregates import answer_grouped, answer_range
-from backtestdb.market.sandbox.journal import Window
-from backtestdb.market.sandbox.reference import (
+from backtestdb.sandbox.aggregates import answer_grouped, answer_range
+from backtestdb.sandbox.journal import Window
+from backtestdb.sandbox.reference import (
     answer_old_splits,
     answer_splits,
     answer_ticker,
     answer_tickers,
 )
-from backtestdb.market.sandbox.request import Refusal, Request
-from backtestdb.market.sandbox.state import Sandbox
+from backtestdb.sandbox.request import Refusal, Request
+from backtestdb.sandbox.state import Sandbox
 
 Payload = dict[str, Any]
 TOO_MANY = {"status": "ERROR", "error": "You've exceeded the maximum requests per minute of your plan."}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backtestdb.market.sandbox.noise import Keys, centred, uniform, walk
-from backtestdb.market.sandbox.sessions import Floats, Ints
+from backtestdb.sandbox.noise import Keys, centred, uniform, walk
+from backtestdb.sandbox.sessions import Floats, Ints
 
 # Streams 0-6 belong to the walk.
 GAP, UP, DOWN, CROWD, FRACTION, TRADES, SILENT = range(10, 17)

@@ -5,11 +5,11 @@ from datetime import date
 
 import numpy as np
 
-from backtestdb.market.sandbox.made_up import Profiles
-from backtestdb.market.sandbox.noise import make_key, uniform
-from backtestdb.market.sandbox.sessions import Ints, load_sessions
-from backtestdb.market.sandbox.source import REAL_TICKERS
 from backtestdb.market.universes import TECH_SECTOR_FILE, parse_ticker_file
+from backtestdb.sandbox.made_up import Profiles
+from backtestdb.sandbox.noise import make_key, uniform
+from backtestdb.sandbox.sessions import Ints, load_sessions
+from backtestdb.sandbox.source import REAL_TICKERS
 
 # Live tickers that spreadsheets, CSV readers and upper() break; NEWCO has a history of a few months only.
 TRAPS = ("NA", "TRUE", "BRK.B", "KIMpL", "MOG.A", "NEWCO")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backtestdb.market.sandbox.sessions import Floats, Ints, load_sessions
+from backtestdb.sandbox.sessions import Floats, Ints, load_sessions
 
 
 @dataclass(frozen=True)

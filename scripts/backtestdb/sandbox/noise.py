@@ -9,7 +9,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from backtestdb.market.sandbox.sessions import Floats, Ints
+from backtestdb.sandbox.sessions import Floats, Ints
 
 Keys = npt.NDArray[np.uint64]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from backtestdb.market.sandbox.made_up import Bars, with_details
-from backtestdb.market.sandbox.noise import Keys, centred, uniform
-from backtestdb.market.sandbox.sessions import MINUTE_MS, Floats, Ints
+from backtestdb.sandbox.made_up import Bars, with_details
+from backtestdb.sandbox.noise import Keys, centred, uniform
+from backtestdb.sandbox.sessions import MINUTE_MS, Floats, Ints
 
 BEFORE, REGULAR, AFTER = 66, 78, 48
 STEP, UP, DOWN, TOP, BOTTOM, SHARE, QUIET, DRIFT, SPREAD, TRADED, MINUTES = range(30, 41)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
-from backtestdb.market.sandbox.sessions import new_york_date, new_york_midnight_ms
+from backtestdb.sandbox.sessions import new_york_date, new_york_midnight_ms
 
 Row = dict[str, Any]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from backtestdb.market.sandbox.made_up import Bars, Profiles, make_day_bars, with_details
-from backtestdb.market.sandbox.noise import walk
-from backtestdb.market.sandbox.sessions import Floats, Ints, load_sessions
+from backtestdb.sandbox.made_up import Bars, Profiles, make_day_bars, with_details
+from backtestdb.sandbox.noise import walk
+from backtestdb.sandbox.sessions import Floats, Ints, load_sessions
 
 REAL_TICKERS = ("AAPL", "MSFT", "IBM", "GOOG", "FB")
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import date
 from math import ceil
 
-from backtestdb.market.sandbox.bad_bars import spoil_bars
-from backtestdb.market.sandbox.endpoints import TOO_MANY, Answer, Payload, make_json_answer
-from backtestdb.market.sandbox.faults import Rule
+from backtestdb.sandbox.bad_bars import spoil_bars
+from backtestdb.sandbox.endpoints import TOO_MANY, Answer, Payload, make_json_answer
+from backtestdb.sandbox.faults import Rule
 
 BAD_GATEWAY = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 

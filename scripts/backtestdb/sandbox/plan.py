@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import date
 
-from backtestdb.market.sandbox.request import Refusal
+from backtestdb.sandbox.request import Refusal
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any, TypeVar
 
-from backtestdb.market.sandbox.exchange import Exchange
-from backtestdb.market.sandbox.listings import Listing
-from backtestdb.market.sandbox.noise import make_key
-from backtestdb.market.sandbox.request import Refusal, Request, parse_day
-from backtestdb.market.sandbox.splits import Split
+from backtestdb.sandbox.exchange import Exchange
+from backtestdb.sandbox.listings import Listing
+from backtestdb.sandbox.noise import make_key
+from backtestdb.sandbox.request import Refusal, Request, parse_day
+from backtestdb.sandbox.splits import Split
 
 Row = dict[str, Any]
 Found = TypeVar("Found")

@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
-from backtestdb.market.sandbox.faults import parse_rule
-from backtestdb.market.sandbox.plan import Plan
-from backtestdb.market.sandbox.splits import parse_split
-from backtestdb.market.sandbox.state import Sandbox, Settings, move_today, put_splits
+from backtestdb.sandbox.faults import parse_rule
+from backtestdb.sandbox.plan import Plan
+from backtestdb.sandbox.splits import parse_split
+from backtestdb.sandbox.state import Sandbox, Settings, move_today, put_splits
 
 Payload = dict[str, Any]
 

@@ -6,13 +6,13 @@ from datetime import date
 import numpy as np
 import numpy.typing as npt
 
-from backtestdb.market.sandbox.intraday import make_minute_bars
-from backtestdb.market.sandbox.listings import Universe
-from backtestdb.market.sandbox.made_up import SILENT, Bars, Profiles, make_day_bars
-from backtestdb.market.sandbox.noise import uniform
-from backtestdb.market.sandbox.sessions import Floats, Ints, load_sessions
-from backtestdb.market.sandbox.source import load_real_prices, make_real_bars
-from backtestdb.market.sandbox.splits import Split, make_divisors
+from backtestdb.sandbox.intraday import make_minute_bars
+from backtestdb.sandbox.listings import Universe
+from backtestdb.sandbox.made_up import SILENT, Bars, Profiles, make_day_bars
+from backtestdb.sandbox.noise import uniform
+from backtestdb.sandbox.sessions import Floats, Ints, load_sessions
+from backtestdb.sandbox.source import load_real_prices, make_real_bars
+from backtestdb.sandbox.splits import Split, make_divisors
 
 QUIRK = 50
 

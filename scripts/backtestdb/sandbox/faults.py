@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from threading import Lock
 from typing import Any
 
-from backtestdb.market.sandbox.noise import make_key
+from backtestdb.sandbox.noise import make_key
 
 KINDS = {
     "server_error": "500 with JSON",
