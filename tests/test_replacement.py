@@ -10,7 +10,7 @@ import pytest
 from backtestdb import replacement
 from backtestdb.database import connect
 from backtestdb.errors import BusyError
-from backtestdb.replacement import replace_database
+from backtestdb.replace import replace_database
 from writers import read_counters, running_writer
 
 

@@ -11,9 +11,9 @@ import pytest
 from backtestdb.backups import snapshot
 from backtestdb.backups.copying_ahead import BLOCK_BYTES, copy_ahead, settle
 from backtestdb.backups.snapshot import copy_everything
-from backtestdb.copying import copy_pinned
 from backtestdb.database import connect, verify_integrity
 from backtestdb.errors import BusyError
+from backtestdb.pinned_copy import copy_pinned
 from backup_tools import BYTES_PER_BAR, make_platform_database
 from writers import read_counters, running_writer
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from backtestdb.carrying import has_sequences, rowid_name
 from backtestdb.database import column_names, quote, table_names, virtual_table_names
 from backtestdb.schema import schema_version, tables_to_keep
+from backtestdb.table_copy import has_sequences, rowid_name
 
 ROWS_AT_ONCE = 500
 

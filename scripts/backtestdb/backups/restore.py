@@ -12,13 +12,12 @@ from backtestdb.backups.choice import Choice, choose_backup
 from backtestdb.backups.contents import hash_table
 from backtestdb.backups.run import LOCK_NAME, Hooks, lock_backups
 from backtestdb.backups.scripts_folder import restore_scripts
-from backtestdb.carrying import carry_tables
 from backtestdb.config import Settings
-from backtestdb.copying import copy_pinned
 from backtestdb.database import connect, look_at_file, transaction
 from backtestdb.errors import ProjectError, VerificationError
 from backtestdb.files import choose_free_names, remove_database, verify_space
-from backtestdb.replacement import (
+from backtestdb.pinned_copy import copy_pinned
+from backtestdb.replace import (
     ARRIVING,
     busy_explained,
     keep_copy,
@@ -27,6 +26,7 @@ from backtestdb.replacement import (
     verify_space_to_replace,
 )
 from backtestdb.schema import ensure_schema, tables_to_keep
+from backtestdb.table_copy import carry_tables
 
 WAIT_FOR_OTHERS_SECONDS = 60.0
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from backtestdb.backups.contents import Contents, ordinary_tables
 from backtestdb.backups.copying_ahead import copy_ahead, create_private, settle
-from backtestdb.carrying import carry_tables
-from backtestdb.copying import copy_pinned
 from backtestdb.database import connect, look_at_file, primary_code, quote, table_names
 from backtestdb.errors import BusyError, DatabaseFileError
 from backtestdb.files import remove_database, verify_space
+from backtestdb.pinned_copy import copy_pinned
 from backtestdb.schema import schema_version, tables_to_keep
+from backtestdb.table_copy import carry_tables
 
 DEADLINE_SECONDS = 3600.0
 SPARE_BYTES = 1 << 20

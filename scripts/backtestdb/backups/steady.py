@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from backtestdb.backups.mounts import carries_no_locks, mount_of
 from backtestdb.database import connect, verify_integrity
 from backtestdb.errors import BusyError, DatabaseFileError, VerificationError
 from backtestdb.files import remove_database, verify_space
+from backtestdb.mounts import carries_no_locks, mount_of
 
 GIVE_UP_AFTER_SECONDS = 120.0
 PAUSE_SECONDS = 0.2

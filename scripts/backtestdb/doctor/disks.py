@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backtestdb.backups.catalogue import load_catalogue
-from backtestdb.backups.mounts import carries_no_locks, mount_of
 from backtestdb.doctor.finding import Finding, note, ok, wrong
+from backtestdb.mounts import carries_no_locks, mount_of
 
 HEADER_WAL = 2  # byte 18 of the file: https://sqlite.org/fileformat2.html
 # Folders that macOS opens only for programs that the user allowed, and never asks for in the background.

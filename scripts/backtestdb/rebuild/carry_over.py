@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Callable
 
-from backtestdb.carrying import carry_tables
 from backtestdb.database import (
     count_foreign_key_violations,
     count_rows,
@@ -13,6 +12,7 @@ from backtestdb.database import (
 )
 from backtestdb.errors import VerificationError
 from backtestdb.schema import agents_table_was_renamed, migrate, tables_to_keep
+from backtestdb.table_copy import carry_tables
 
 
 def make_carry_over(carried: dict[str, int]) -> Callable[[sqlite3.Connection], None]:

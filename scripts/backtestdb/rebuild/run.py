@@ -34,7 +34,7 @@ from backtestdb.rebuild.checks import verify_new_content
 from backtestdb.rebuild.old_content import OldContent, carry_from, carry_salvaged, read_old_content
 from backtestdb.rebuild.plan import RebuildPlan
 from backtestdb.rebuild.workfile import COMPLETE, HOLES, finish_work_file, prepare_work_file, work_path
-from backtestdb.replacement import remove_arriving, replace_database
+from backtestdb.replace import remove_arriving, replace_database
 from backtestdb.schema import ensure_schema, load_table_classes
 
 REPLACE_TIMEOUT_SECONDS = 120.0

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from backtestdb.copying import copy_pinned
 from backtestdb.database import (
     DAMAGE_CODES,
     connect,
@@ -21,6 +20,7 @@ from backtestdb.database import (
 from backtestdb.errors import VerificationError
 from backtestdb.files import remove_database, rename_durably
 from backtestdb.market.staging import remove_staging
+from backtestdb.pinned_copy import copy_pinned
 from backtestdb.rebuild.plan import RebuildPlan, continues, parse_plan
 from backtestdb.schema import ensure_schema
 

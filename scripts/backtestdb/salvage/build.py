@@ -8,7 +8,6 @@ from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup
 from backtestdb.backups.choice import Choice
-from backtestdb.carrying import has_sequences
 from backtestdb.database import connect, table_names, transaction
 from backtestdb.salvage.objects import (
     Schema,
@@ -33,6 +32,7 @@ from backtestdb.salvage.union import (
     raise_sequences,
 )
 from backtestdb.schema import KEPT_CLASSES, class_of, ensure_schema, latest_version
+from backtestdb.table_copy import has_sequences
 
 
 def build(

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from backtestdb.copying import copy_pinned, make_step_watch
 from backtestdb.database import BUSY_CODES, connect, look_at_file, primary_code, transaction, verify_integrity
 from backtestdb.errors import BusyError, VerificationError
 from backtestdb.files import (
@@ -20,6 +19,7 @@ from backtestdb.files import (
     rename_durably,
     verify_space,
 )
+from backtestdb.pinned_copy import copy_pinned, make_step_watch
 
 ATTEMPTS = 5
 CHANGE_COUNTER = slice(24, 28)
