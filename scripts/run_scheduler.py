@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from backtestdb import console
-from backtestdb.backups.event_log import open_event_log
-from backtestdb.backups.loop import Scheduler, run_loop, tick_safely
-from backtestdb.backups.pulse import describe_newest, find_ailments
 from backtestdb.backups.target_folder import ensure_backup_dir
 from backtestdb.config import Settings, load_settings
 from backtestdb.errors import BusyError, SettingsError
 from backtestdb.files import exclusive_lock
+from backtestdb.scheduling.event_log import open_event_log
+from backtestdb.scheduling.health import describe_newest, find_ailments
+from backtestdb.scheduling.loop import Scheduler, run_loop, tick_safely
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

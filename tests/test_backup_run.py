@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 
 from backtestdb.backups.catalogue import load_catalogue
-from backtestdb.backups.run import Hooks, run_backup
+from backtestdb.backups.run import Hooks
 from backtestdb.backups.verify import verify_backup
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.database import connect
 from backtestdb.errors import BusyError, DatabaseFileError, ProjectError
 from backtestdb.files import make_stamp
+from backtestdb.scheduling.notify import run_backup
 from backup_tools import (
     NOON,
     KillAtStep,

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.backups.run import run_backup
 from backtestdb.config import load_settings
 from backtestdb.doctor.disks import check_mount, check_protected_folders, uses_wal
 from backtestdb.doctor.settings import check_settings, find_other_databases
 from backtestdb.doctor.system import check_clock, check_time_zones, check_users, has_wal_bug
 from backtestdb.mounts import Mount
+from backtestdb.scheduling.notify import run_backup
 from commands import Project
 from platform_database import make_platform_database
 from sandbox_process import running_sandbox

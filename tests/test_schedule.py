@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from backtestdb.backups.schedule import (
+from backtestdb.scheduling.due import (
     LATEST_AFTER,
     STALE_AFTER,
     Taken,

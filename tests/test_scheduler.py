@@ -18,10 +18,10 @@ import schedule
 
 from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.backups.drill import load_drills
-from backtestdb.backups.event_log import open_event_log
-from backtestdb.backups.loop import Scheduler, plan_ticks, tick_safely
-from backtestdb.backups.pulse import load_pulse
 from backtestdb.config import PROJECT_DIR, Settings
+from backtestdb.scheduling.event_log import open_event_log
+from backtestdb.scheduling.health import load_pulse
+from backtestdb.scheduling.loop import Scheduler, plan_ticks, tick_safely
 from backup_tools import environment_of, leftovers, make_platform_database, make_settings
 
 SCRIPT = PROJECT_DIR / "scripts" / "run_scheduler.py"

@@ -18,7 +18,6 @@ from backtestdb.backups.catalogue import (
 )
 from backtestdb.backups.checks import Findings, examine, hash_file, make_manifest
 from backtestdb.backups.contents import Contents, hash_contents
-from backtestdb.backups.heartbeat import send_heartbeat
 from backtestdb.backups.leftovers import clean_leftovers, partial
 from backtestdb.backups.manifest import GeneratedScripts, Kind, Manifest, write_manifest
 from backtestdb.backups.retention import choose_expired, remove_backup
@@ -68,24 +67,6 @@ def lock_backups(backup_dir: Path) -> AbstractContextManager[None]:
     return exclusive_lock(
         backup_dir / LOCK_NAME, f"a backup or restore in {backup_dir}", wait_seconds=WAIT_FOR_LOCK_SECONDS
     )
-
-
-def run_backup(
-    settings: Settings, kind: Kind, now: datetime, *, full_check: bool = False, hooks: Hooks | None = None
-) -> Outcome:
-    """Make a backup, drop those beyond the limit, and tell the watcher how it went.
-
-    `now` has a time zone, the user's: names are in local time. Raise ProjectError, OSError or sqlite3.Error
-    when no backup was made; then nothing was removed either.
-    """
-    hooks = hooks or Hooks()
-    try:
-        outcome = make_backup(settings, kind, now, full_check, hooks)
-    except BaseException:
-        send_heartbeat(settings.heartbeat_url, success=False, say=hooks.say)
-        raise
-    send_heartbeat(settings.heartbeat_url, success=True, say=hooks.say)
-    return outcome
 
 
 def make_backup(settings: Settings, kind: Kind, now: datetime, full_check: bool, hooks: Hooks) -> Outcome:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from backtestdb.backups.schedule import STALE_AFTER
 from backtestdb.console import format_bytes, format_duration
+from backtestdb.scheduling.due import STALE_AFTER
 from backtestdb.status.backup_facts import BackupFacts
 from backtestdb.status.coverage_facts import UniverseCoverage
 from backtestdb.status.database_facts import DatabaseFacts

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from backtestdb.backups.pulse import load_pulse
-from backtestdb.backups.schedule import STALE_AFTER, STUCK_AFTER
+from backtestdb.scheduling.due import STALE_AFTER, STUCK_AFTER
+from backtestdb.scheduling.health import load_pulse
 
 LAUNCHD_LABEL = "com.aibacktest.backup"
 SYSTEMD_UNIT = "ai-backtest-backup"

@@ -2,6 +2,11 @@
 
 import threading
 from collections.abc import Callable
+from datetime import datetime
+
+from backtestdb.backups.manifest import Kind
+from backtestdb.backups.run import Hooks, Outcome, make_backup
+from backtestdb.config import Settings
 
 LIMIT_SECONDS = 5.0
 
@@ -31,3 +36,21 @@ def get(address: str, problems: list[str]) -> None:
             problems.append(f"the answer was {answer.status_code}")
     except (requests.RequestException, ValueError) as error:
         problems.append(type(error).__name__)
+
+
+def run_backup(
+    settings: Settings, kind: Kind, now: datetime, *, full_check: bool = False, hooks: Hooks | None = None
+) -> Outcome:
+    """Make a backup, drop those beyond the limit, and tell the watcher how it went.
+
+    `now` has a time zone, the user's: names are in local time. Raise ProjectError, OSError or sqlite3.Error
+    when no backup was made; then nothing was removed either.
+    """
+    hooks = hooks or Hooks()
+    try:
+        outcome = make_backup(settings, kind, now, full_check, hooks)
+    except BaseException:
+        send_heartbeat(settings.heartbeat_url, success=False, say=hooks.say)
+        raise
+    send_heartbeat(settings.heartbeat_url, success=True, say=hooks.say)
+    return outcome

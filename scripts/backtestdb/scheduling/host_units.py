@@ -7,10 +7,10 @@ from pathlib import Path
 from string import Template
 from xml.sax.saxutils import escape
 
-from backtestdb.backups.event_log import ERROR_LOG_NAME, LOG_NAME
-from backtestdb.backups.schedule import wake_minutes
 from backtestdb.config import Settings
 from backtestdb.errors import ProjectError, SettingsError
+from backtestdb.scheduling.due import wake_minutes
+from backtestdb.scheduling.event_log import ERROR_LOG_NAME, LOG_NAME
 
 LAUNCHD_NAME = "com.aibacktest.backup.plist"
 SERVICE_NAME, TIMER_NAME = "ai-backtest-backup.service", "ai-backtest-backup.timer"

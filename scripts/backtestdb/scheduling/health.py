@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from backtestdb.backups.catalogue import load_catalogue, verified
-from backtestdb.backups.schedule import Taken, find_stale, find_stuck, newest_until
+from backtestdb.scheduling.due import Taken, find_stale, find_stuck, newest_until
 
 PULSE_NAME = ".scheduler.json"
 

@@ -17,12 +17,12 @@ import schedule
 from backtestdb.backups.drill import drill_is_due, load_last_drill
 from backtestdb.backups.leftovers import clean_leftovers
 from backtestdb.backups.manifest import Kind
-from backtestdb.backups.pulse import load_taken, make_pulse, save_pulse
 from backtestdb.backups.run import lock_backups
-from backtestdb.backups.schedule import Taken, retry_at, what_is_due
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.console import explain_os_error, explain_sqlite_error, format_bytes
 from backtestdb.errors import ProjectError
+from backtestdb.scheduling.due import Taken, retry_at, what_is_due
+from backtestdb.scheduling.health import load_taken, make_pulse, save_pulse
 
 Task = Kind | Literal["drill"]
 OPTIONS: dict[Task, tuple[str, ...]] = {
