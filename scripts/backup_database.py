@@ -8,9 +8,9 @@ from pathlib import Path
 
 from backtestdb import console
 from backtestdb.backups import report
+from backtestdb.backups.adopt import adopt, verify_all
+from backtestdb.backups.backup import Hooks, lock_backups
 from backtestdb.backups.catalogue import load_catalogue
-from backtestdb.backups.run import Hooks, lock_backups
-from backtestdb.backups.verify import adopt, verify_all
 from backtestdb.config import Settings, load_settings
 from backtestdb.console import format_bytes, say
 from backtestdb.scheduling.notify import run_backup

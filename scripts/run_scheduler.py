@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from backtestdb import console
-from backtestdb.backups.target_folder import ensure_backup_dir
+from backtestdb.backups.backup_dir import ensure_backup_dir
 from backtestdb.config import Settings, load_settings
 from backtestdb.errors import BusyError, SettingsError
 from backtestdb.files import exclusive_lock

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.backups.run import Hooks
+from backtestdb.backups.backup import Hooks
 from backtestdb.errors import ProjectError
 from backtestdb.scheduling import notify
 from backup_tools import back_up, make_platform_database, make_settings, verified_names

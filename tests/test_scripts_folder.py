@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.backups.scripts_folder import (
+from backtestdb.backups.generated_scripts import (
     copy_scripts,
     describe_scripts,
     remove_tree,

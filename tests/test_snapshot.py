@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backtestdb.backups import snapshot
-from backtestdb.backups.copying_ahead import BLOCK_BYTES, copy_ahead, settle
+from backtestdb.backups.precopy import BLOCK_BYTES, copy_ahead, settle
 from backtestdb.backups.snapshot import copy_everything
 from backtestdb.database import connect, verify_integrity
 from backtestdb.errors import BusyError

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from backtestdb.backups.catalogue import NAME, PARTIAL, PREFIXES, scripts_path_of
-from backtestdb.backups.checks import verify_against_manifest
+from backtestdb.backups.generated_scripts import remove_tree, verify_scripts
 from backtestdb.backups.manifest import Manifest, load_manifest
 from backtestdb.backups.retention import finish_removals
-from backtestdb.backups.scripts_folder import remove_tree, verify_scripts
+from backtestdb.backups.verify import verify_against_manifest
 from backtestdb.errors import VerificationError
 from backtestdb.files import DATABASE_COMPANIONS, fsync_directory
 

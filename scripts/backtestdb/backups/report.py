@@ -8,10 +8,10 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
+from backtestdb.backups.backup import Outcome
 from backtestdb.backups.catalogue import Backup
-from backtestdb.backups.choice import Choice
 from backtestdb.backups.restore import Restored
-from backtestdb.backups.run import Outcome
+from backtestdb.backups.restore_choice import Choice
 from backtestdb.console import format_bytes, print_table
 from backtestdb.database import connect, table_names
 

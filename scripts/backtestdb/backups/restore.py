@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from backtestdb.backups.backup import LOCK_NAME, Hooks, lock_backups
 from backtestdb.backups.catalogue import Backup
-from backtestdb.backups.choice import Choice, choose_backup
-from backtestdb.backups.contents import hash_table
-from backtestdb.backups.run import LOCK_NAME, Hooks, lock_backups
-from backtestdb.backups.scripts_folder import restore_scripts
+from backtestdb.backups.content_hash import hash_table
+from backtestdb.backups.generated_scripts import restore_scripts
+from backtestdb.backups.restore_choice import Choice, choose_backup
 from backtestdb.config import Settings
 from backtestdb.database import connect, look_at_file, transaction
 from backtestdb.errors import ProjectError, VerificationError

@@ -8,8 +8,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from backtestdb.backups.contents import Contents, ordinary_tables
-from backtestdb.backups.copying_ahead import copy_ahead, create_private, settle
+from backtestdb.backups.content_hash import Contents, ordinary_tables
+from backtestdb.backups.precopy import copy_ahead, create_private, settle
 from backtestdb.database import connect, look_at_file, primary_code, quote, table_names
 from backtestdb.errors import BusyError, DatabaseFileError
 from backtestdb.files import remove_database, verify_space

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup
-from backtestdb.backups.choice import Choice
+from backtestdb.backups.restore_choice import Choice
 from backtestdb.database import connect, table_names, transaction
 from backtestdb.salvage.objects import (
     Schema,

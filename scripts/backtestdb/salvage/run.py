@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup
-from backtestdb.backups.choice import Choice, choose_backup
+from backtestdb.backups.restore_choice import Choice, choose_backup
 from backtestdb.database import connect, verify_integrity
 from backtestdb.errors import DatabaseFileError, VerificationError
 from backtestdb.files import choose_free_names, exclusive_lock, remove_database, rename_durably

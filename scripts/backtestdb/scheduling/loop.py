@@ -14,10 +14,10 @@ from typing import Literal
 
 import schedule
 
+from backtestdb.backups.backup import lock_backups
 from backtestdb.backups.drill import drill_is_due, load_last_drill
 from backtestdb.backups.leftovers import clean_leftovers
 from backtestdb.backups.manifest import Kind
-from backtestdb.backups.run import lock_backups
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.console import explain_os_error, explain_sqlite_error, format_bytes
 from backtestdb.errors import ProjectError

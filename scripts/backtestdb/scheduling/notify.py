@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 
+from backtestdb.backups.backup import Hooks, Outcome, make_backup
 from backtestdb.backups.manifest import Kind
-from backtestdb.backups.run import Hooks, Outcome, make_backup
 from backtestdb.config import Settings
 
 LIMIT_SECONDS = 5.0

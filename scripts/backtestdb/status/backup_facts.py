@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from backtestdb.backups.backup_dir import load_mount_points
 from backtestdb.backups.catalogue import Backup, load_catalogue, verified
 from backtestdb.backups.manifest import Kind
-from backtestdb.backups.target_folder import load_mount_points
 from backtestdb.files import free_bytes
 
 

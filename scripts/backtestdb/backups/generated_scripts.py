@@ -6,8 +6,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from backtestdb.backups.checks import hash_file
 from backtestdb.backups.manifest import GeneratedScripts
+from backtestdb.backups.verify import hash_file
 from backtestdb.errors import SettingsError, VerificationError
 from backtestdb.files import fsync_directory, fsync_file
 

@@ -4,11 +4,11 @@ from datetime import datetime
 from pathlib import Path
 
 from backtestdb import console
-from backtestdb.backups.choice import Choice
+from backtestdb.backups.backup import Hooks
 from backtestdb.backups.report import describe_choice, show_restored
 from backtestdb.backups.restore import restore_from_backup
-from backtestdb.backups.run import Hooks
-from backtestdb.backups.steady import cannot_be_opened
+from backtestdb.backups.restore_choice import Choice
+from backtestdb.backups.unlocked_copy import cannot_be_opened
 from backtestdb.config import Settings
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from backtestdb.backups.backup_dir import ensure_backup_dir, save_mount_point, verify_source_is_no_backup
 from backtestdb.backups.catalogue import (
     Backup,
     choose_name,
@@ -16,12 +17,11 @@ from backtestdb.backups.catalogue import (
     scripts_path_of,
     verified,
 )
-from backtestdb.backups.checks import Findings, examine, hash_file, make_manifest
-from backtestdb.backups.contents import Contents, hash_contents
+from backtestdb.backups.content_hash import Contents, hash_contents
+from backtestdb.backups.generated_scripts import copy_scripts, remove_tree, tree_bytes
 from backtestdb.backups.leftovers import clean_leftovers, partial
 from backtestdb.backups.manifest import GeneratedScripts, Kind, Manifest, write_manifest
 from backtestdb.backups.retention import choose_expired, remove_backup
-from backtestdb.backups.scripts_folder import copy_scripts, remove_tree, tree_bytes
 from backtestdb.backups.snapshot import (
     SourceFacts,
     copy_everything,
@@ -29,8 +29,8 @@ from backtestdb.backups.snapshot import (
     pinned_source,
     verify_source,
 )
-from backtestdb.backups.steady import GIVE_UP_AFTER_SECONDS, cannot_be_opened, steady_copy
-from backtestdb.backups.target_folder import ensure_backup_dir, save_mount_point, verify_source_is_no_backup
+from backtestdb.backups.unlocked_copy import GIVE_UP_AFTER_SECONDS, cannot_be_opened, steady_copy
+from backtestdb.backups.verify import Findings, examine, hash_file, make_manifest
 from backtestdb.config import Settings
 from backtestdb.console import format_bytes
 from backtestdb.errors import VerificationError
