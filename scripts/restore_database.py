@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         named = None if chosen.from_backup == NEWEST else chosen.from_backup.expanduser().absolute()
         return run_restore_from_backup(settings, named, now_local, assume_yes=chosen.yes)
-    from backtestdb.rebuild.command import run_rebuild
+    from backtestdb.rebuild.cli import run_rebuild
 
     return run_rebuild(settings, chosen, now_local)
 

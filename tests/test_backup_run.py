@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.backups.adopt import verify_backup
 from backtestdb.backups.backup import Hooks
 from backtestdb.backups.catalogue import load_catalogue
+from backtestdb.backups.verify import verify_backup
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.database import connect
 from backtestdb.errors import BusyError, DatabaseFileError, ProjectError
@@ -231,7 +231,7 @@ def test_backup_folder_on_a_disk_that_was_never_there_is_refused(settings: Setti
 def test_second_backup_waits_and_then_names_the_holder(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backtestdb.backups.backup.WAIT_FOR_LOCK_SECONDS", 0.3)
+    monkeypatch.setattr("backtestdb.backups.catalogue.WAIT_FOR_LOCK_SECONDS", 0.3)
 
     def second(step: str) -> None:
         if step == "copied":

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.backups.adopt import verify_all
 from backtestdb.backups.backup import Hooks
 from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.backups.restore import Restored, restore_from_backup
+from backtestdb.backups.verify import verify_all
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.database import connect, table_names, verify_integrity
 from backtestdb.errors import ProjectError, VerificationError

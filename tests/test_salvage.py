@@ -17,7 +17,7 @@ from backtestdb.salvage import private_copy
 from backtestdb.salvage.pages import open_pages
 from backtestdb.salvage.records import decode
 from backtestdb.salvage.rows import read_rows
-from backtestdb.salvage.run import NothingSalvagedError, Salvaged, salvage
+from backtestdb.salvage.salvage import NothingSalvagedError, Salvaged, salvage
 from backtestdb.salvage.scan import find_trunks
 from backtestdb.salvage.shapes import describe_table
 from backtestdb.salvage.trees import read_tree

@@ -1,6 +1,5 @@
-"""Check backups again, and make a backup of a file that was none."""
+"""Make a backup of a database file that has no manifest: check it in full, then write one."""
 
-from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -11,32 +10,15 @@ from backtestdb.backups.catalogue import (
     Backup,
     guess_taken_at,
     look_at_backup,
+    partial,
     scripts_path_of,
 )
-from backtestdb.backups.generated_scripts import describe_scripts, verify_scripts
-from backtestdb.backups.leftovers import partial
+from backtestdb.backups.generated_scripts import describe_scripts
 from backtestdb.backups.manifest import Manifest, write_manifest
-from backtestdb.backups.verify import examine, make_manifest, verify_against_manifest
+from backtestdb.backups.verify import examine, make_manifest
 from backtestdb.database import connect
-from backtestdb.errors import ProjectError, UsageError, VerificationError
+from backtestdb.errors import UsageError, VerificationError
 from backtestdb.files import fsync_directory
-
-
-def verify_backup(backup: Backup, *, full: bool = False) -> None:
-    """Raise VerificationError unless everything that the manifest lists is there, to the last bit."""
-    if backup.manifest is None or backup.problem:
-        raise VerificationError(f"{backup.path.name}: {backup.problem}")
-    try:
-        verify_against_manifest(backup.path, backup.manifest, full=full)
-        if backup.manifest.generated_scripts:
-            verify_scripts(backup.scripts_path, backup.manifest.generated_scripts)
-    except OSError as error:
-        raise VerificationError(f"{backup.path.name} cannot be read: {error.strerror}") from error
-
-
-def is_foreign(backup: Backup) -> bool:
-    """Nobody said that it is a backup: no manifest at all, as opposed to one that is damaged."""
-    return backup.manifest is None and not backup.manifest_path.exists()
 
 
 def adopt(path: Path, backup_dir: Path, now_utc: datetime) -> Backup:
@@ -82,20 +64,3 @@ def describe(path: Path, now_utc: datetime) -> Manifest:
         taken_at_utc=guess_taken_at(path),
         clock_utc=now_utc,
     )
-
-
-def verify_all(backups: Sequence[Backup], *, full: bool, say: Callable[[str], None]) -> dict[Path, str]:
-    """Return the bad ones with the reason. A foreign file makes no promise, so it is not bad; a backup that
-    retention removed meanwhile is not either."""
-    bad = {}
-    for backup in backups:
-        if is_foreign(backup):
-            continue
-        try:
-            verify_backup(backup, full=full)
-            say(f"{backup.path.name}: ok")
-        except ProjectError as error:
-            if backup.manifest_path.exists():
-                bad[backup.path] = str(error)
-                say(f"{backup.path.name}: {error}")
-    return bad

@@ -13,13 +13,15 @@ from backtestdb.backups.catalogue import (
     choose_name,
     choose_taken_at,
     load_catalogue,
+    lock_backups,
     look_at_backup,
+    partial,
     scripts_path_of,
     verified,
 )
 from backtestdb.backups.content_hash import Contents, hash_contents
-from backtestdb.backups.generated_scripts import copy_scripts, remove_tree, tree_bytes
-from backtestdb.backups.leftovers import clean_leftovers, partial
+from backtestdb.backups.generated_scripts import copy_scripts, tree_bytes
+from backtestdb.backups.leftovers import clean_leftovers
 from backtestdb.backups.manifest import GeneratedScripts, Kind, Manifest, write_manifest
 from backtestdb.backups.retention import choose_expired, remove_backup
 from backtestdb.backups.snapshot import (
@@ -30,14 +32,12 @@ from backtestdb.backups.snapshot import (
     verify_source,
 )
 from backtestdb.backups.unlocked_copy import GIVE_UP_AFTER_SECONDS, cannot_be_opened, steady_copy
-from backtestdb.backups.verify import Findings, examine, hash_file, make_manifest
+from backtestdb.backups.verify import Findings, examine, make_manifest
 from backtestdb.config import Settings
 from backtestdb.console import format_bytes
 from backtestdb.errors import VerificationError
-from backtestdb.files import exclusive_lock, fsync_directory, remove_database, verify_space
+from backtestdb.files import fsync_directory, hash_file, remove_database, remove_tree, verify_space
 
-LOCK_NAME = ".lock"
-WAIT_FOR_LOCK_SECONDS = 10.0
 Say = Callable[[str], None]
 OnStep = Callable[[str], None]
 
@@ -61,12 +61,6 @@ class Outcome:
     backup: Backup
     is_new: bool
     removed: list[Backup]
-
-
-def lock_backups(backup_dir: Path) -> AbstractContextManager[None]:
-    return exclusive_lock(
-        backup_dir / LOCK_NAME, f"a backup or restore in {backup_dir}", wait_seconds=WAIT_FOR_LOCK_SECONDS
-    )
 
 
 def make_backup(settings: Settings, kind: Kind, now: datetime, full_check: bool, hooks: Hooks) -> Outcome:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backtestdb.backups.manifest import GeneratedScripts
-from backtestdb.backups.verify import hash_file
 from backtestdb.errors import SettingsError, VerificationError
-from backtestdb.files import fsync_directory, fsync_file
+from backtestdb.files import fsync_directory, fsync_file, hash_file, remove_tree
 
 ARRIVING = ".arriving"
 
@@ -121,17 +120,3 @@ def restore_scripts(copy: Path, expected: GeneratedScripts, target: Path, kept_a
     arriving.rename(target)
     fsync_directory(target.parent)
     return is_kept
-
-
-def remove_tree(path: Path) -> None:
-    """Folders that lost their owner's permissions are opened first; a missing one is fine."""
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-        return
-    path.chmod(0o700)
-    for entry in os.scandir(path):
-        if entry.is_dir(follow_symlinks=False):
-            remove_tree(Path(entry.path))
-        else:
-            Path(entry.path).unlink(missing_ok=True)
-    path.rmdir()

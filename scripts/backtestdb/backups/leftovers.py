@@ -4,21 +4,16 @@ import re
 from pathlib import Path
 
 from backtestdb.backups.catalogue import NAME, PARTIAL, PREFIXES, scripts_path_of
-from backtestdb.backups.generated_scripts import remove_tree, verify_scripts
+from backtestdb.backups.generated_scripts import verify_scripts
 from backtestdb.backups.manifest import Manifest, load_manifest
 from backtestdb.backups.retention import finish_removals
 from backtestdb.backups.verify import verify_against_manifest
 from backtestdb.errors import VerificationError
-from backtestdb.files import DATABASE_COMPANIONS, fsync_directory
+from backtestdb.files import DATABASE_COMPANIONS, fsync_directory, remove_tree
 
 OURS = re.compile(
     r"(backtesting|irreplaceable|claude-scripts)-\d{4}-\d{2}-\d{2}-\d{6}(\.db|\.json)?\.partial.*"
 )
-
-
-def partial(path: Path) -> Path:
-    """The name under which a file or folder is written before it gets its own."""
-    return path.with_name(path.name + PARTIAL)
 
 
 def clean_leftovers(backup_dir: Path) -> list[str]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from backtestdb.backups.backup import LOCK_NAME, Hooks, lock_backups
-from backtestdb.backups.catalogue import Backup
+from backtestdb.backups.backup import Hooks
+from backtestdb.backups.catalogue import LOCK_NAME, Backup, lock_backups
 from backtestdb.backups.content_hash import hash_table
 from backtestdb.backups.generated_scripts import restore_scripts
 from backtestdb.backups.restore_choice import Choice, choose_backup

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from backtestdb.backups.adopt import verify_backup
 from backtestdb.backups.catalogue import Backup, load_catalogue, look_at_backup
-from backtestdb.backups.verify import examine
+from backtestdb.backups.verify import examine, verify_backup
 from backtestdb.errors import DatabaseFileError, ProjectError, VerificationError
 from backtestdb.files import same_file
 

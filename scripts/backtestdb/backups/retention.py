@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from backtestdb.backups.catalogue import EXPIRED, NAME, PREFIXES, Backup, scripts_path_of, verified
-from backtestdb.backups.generated_scripts import remove_tree
 from backtestdb.backups.manifest import Kind
-from backtestdb.files import fsync_directory, remove_database
+from backtestdb.files import fsync_directory, remove_database, remove_tree
 
 
 def choose_expired(backups: Iterable[Backup], kind: Kind, keep: int) -> list[Backup]:

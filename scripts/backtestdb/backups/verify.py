@@ -1,9 +1,8 @@
 """Checks that decide whether a file can be relied on. Nothing here trusts a single check: `integrity_check`
 alone says ok to an empty file and to a flipped bit in a value."""
 
-import hashlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,7 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from backtestdb.backups.catalogue import (
+    Backup,
+    is_foreign,
+)
 from backtestdb.backups.content_hash import hash_contents, ordinary_tables
+from backtestdb.backups.generated_scripts import verify_scripts
 from backtestdb.backups.manifest import FORMAT, GeneratedScripts, Kind, Manifest
 from backtestdb.database import (
     DAMAGE_CODES,
@@ -22,11 +26,10 @@ from backtestdb.database import (
     table_names,
     verify_integrity,
 )
-from backtestdb.errors import VerificationError
-from backtestdb.files import fsync_file
+from backtestdb.errors import ProjectError, VerificationError
+from backtestdb.files import fsync_file, hash_file
 from backtestdb.schema import schema_version
 
-HASH_CHUNK_BYTES = 1 << 20
 UNREADABLE_CODES = DAMAGE_CODES | {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 Result = TypeVar("Result")
 
@@ -44,14 +47,6 @@ class Findings:
     foreign_key_violations: int
     content_sha256: dict[str, str]
     structure_sha256: str
-
-
-def hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def examine(path: Path, *, full: bool = False, flush: bool = False) -> Findings:
@@ -154,3 +149,32 @@ def verify_against_manifest(path: Path, manifest: Manifest, *, full: bool = Fals
         if found != expected:
             raise VerificationError(f"{path.name}: its {what} are not those of the manifest")
     return findings
+
+
+def verify_backup(backup: Backup, *, full: bool = False) -> None:
+    """Raise VerificationError unless everything that the manifest lists is there, to the last bit."""
+    if backup.manifest is None or backup.problem:
+        raise VerificationError(f"{backup.path.name}: {backup.problem}")
+    try:
+        verify_against_manifest(backup.path, backup.manifest, full=full)
+        if backup.manifest.generated_scripts:
+            verify_scripts(backup.scripts_path, backup.manifest.generated_scripts)
+    except OSError as error:
+        raise VerificationError(f"{backup.path.name} cannot be read: {error.strerror}") from error
+
+
+def verify_all(backups: Sequence[Backup], *, full: bool, say: Callable[[str], None]) -> dict[Path, str]:
+    """Return the bad ones with the reason. A foreign file makes no promise, so it is not bad; a backup that
+    retention removed meanwhile is not either."""
+    bad = {}
+    for backup in backups:
+        if is_foreign(backup):
+            continue
+        try:
+            verify_backup(backup, full=full)
+            say(f"{backup.path.name}: ok")
+        except ProjectError as error:
+            if backup.manifest_path.exists():
+                bad[backup.path] = str(error)
+                say(f"{backup.path.name}: {error}")
+    return bad

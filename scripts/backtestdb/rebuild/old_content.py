@@ -13,7 +13,7 @@ from backtestdb.errors import VerificationError
 from backtestdb.files import remove_database
 from backtestdb.rebuild.carry_over import describe_old_content, make_carry_over
 from backtestdb.salvage.report import describe_losses
-from backtestdb.salvage.run import NothingSalvagedError, Salvaged, salvage
+from backtestdb.salvage.salvage import NothingSalvagedError, Salvaged, salvage
 
 
 @dataclass(frozen=True)

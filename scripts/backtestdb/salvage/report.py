@@ -1,7 +1,7 @@
 """What a salvage brought and what it could not, as people read it."""
 
 from backtestdb.console import print_table
-from backtestdb.salvage.run import Salvaged
+from backtestdb.salvage.salvage import Salvaged
 
 
 def print_salvaged(salvaged: Salvaged) -> None:

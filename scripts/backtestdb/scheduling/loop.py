@@ -14,7 +14,7 @@ from typing import Literal
 
 import schedule
 
-from backtestdb.backups.backup import lock_backups
+from backtestdb.backups.catalogue import lock_backups
 from backtestdb.backups.drill import drill_is_due, load_last_drill
 from backtestdb.backups.leftovers import clean_leftovers
 from backtestdb.backups.manifest import Kind

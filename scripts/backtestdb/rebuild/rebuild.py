@@ -30,10 +30,10 @@ from backtestdb.market.staging import staging_path
 from backtestdb.market.universes import load_members, load_tickers, save_universe
 from backtestdb.market.us_stocks import REQUESTS_AT_MOST, TICKERS_ABOUT, update_us_stocks
 from backtestdb.rebuild.carry_over import make_carry_over
-from backtestdb.rebuild.checks import verify_new_content
 from backtestdb.rebuild.old_content import OldContent, carry_from, carry_salvaged, read_old_content
 from backtestdb.rebuild.plan import RebuildPlan
-from backtestdb.rebuild.workfile import COMPLETE, HOLES, finish_work_file, prepare_work_file, work_path
+from backtestdb.rebuild.verify import verify_new_content
+from backtestdb.rebuild.work_file import COMPLETE, HOLES, finish_work_file, prepare_work_file, work_path
 from backtestdb.replace import remove_arriving, replace_database
 from backtestdb.schema import ensure_schema, load_table_classes
 

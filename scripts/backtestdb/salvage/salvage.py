@@ -16,8 +16,8 @@ from backtestdb.errors import DatabaseFileError, VerificationError
 from backtestdb.files import choose_free_names, exclusive_lock, remove_database, rename_durably
 from backtestdb.salvage.build import build, newest_of
 from backtestdb.salvage.pages import open_pages
-from backtestdb.salvage.private_copy import make_private_copy
 from backtestdb.salvage.union import TableOutcome
+from backtestdb.salvage.working_copy import make_private_copy
 from backtestdb.schema import ensure_schema
 
 Say = Callable[[str], None]

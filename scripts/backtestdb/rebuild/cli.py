@@ -9,7 +9,7 @@ from backtestdb.market.commands import choose_end, make_source, print_reports
 from backtestdb.market.sessions import years_before
 from backtestdb.market.universes import US_STOCKS, choose_tickers
 from backtestdb.rebuild.plan import RebuildPlan
-from backtestdb.rebuild.run import Choices, Rebuilt, rebuild
+from backtestdb.rebuild.rebuild import Choices, Rebuilt, rebuild
 
 INTRADAY_DAYS = 30
 
