@@ -11,8 +11,8 @@ from backtestdb.arguments import existing_file, parse_positive, parse_ticker_lis
 from backtestdb.config import Settings, load_settings
 from backtestdb.console import DONE, run
 from backtestdb.database import connect
-from backtestdb.market.api import MarketData
-from backtestdb.market.commands import name_some
+from backtestdb.market.cli import name_some
+from backtestdb.market.client import MarketData
 from backtestdb.market.sessions import years_before
 from backtestdb.market.universes import (
     US_STOCKS,

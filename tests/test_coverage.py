@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtestdb.database import transaction
-from backtestdb.market.asked import (
+from backtestdb.market.coverage import Coverage, load_coverage
+from backtestdb.market.plan_limits import Limits, save_limits
+from backtestdb.market.request_log import (
     EVERY_TICKER,
     ensure_ticker_set,
     load_asked,
     save_asked,
     save_session_asked,
 )
-from backtestdb.market.coverage import Coverage, load_coverage
-from backtestdb.market.limits import Limits, save_limits
-from backtestdb.market.plan import RangeRequest
+from backtestdb.market.request_plan import RangeRequest
 from backtestdb.market.sessions import midnight_ms
 from market_setup import add_bars, make_database, sessions_of
 

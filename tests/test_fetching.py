@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.market.api import Answer, KeyRefusedError, MarketData, MarketDataError, VendorFaultError
-from backtestdb.market.fetching import FAULTS_IN_A_ROW, fetch_all
+from backtestdb.market.client import Answer, KeyRefusedError, MarketData, MarketDataError, VendorFaultError
+from backtestdb.market.fetch import FAULTS_IN_A_ROW, fetch_all
 from backtestdb.market.quota import StoppedError
 from market_setup import make_settings
 from sandbox_process import SandboxProcess, running_sandbox

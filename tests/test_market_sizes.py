@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backtestdb.database import connect
-from backtestdb.market.plan import duration_seconds
+from backtestdb.market.request_plan import duration_seconds
 from backtestdb.market.universes import TECH_SECTOR_FILE, load_members, parse_ticker_file, save_universe
 from backtestdb.market.us_stocks import REQUESTS_AT_MOST, update_us_stocks
 from contents import query_all

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtestdb.market.plan import (
+from backtestdb.market.request_plan import (
     Asked,
     Plan,
     RangeRequest,

@@ -7,7 +7,7 @@ import requests
 
 from backtestdb.config import Settings
 from backtestdb.doctor.finding import Finding, note, ok, wrong
-from backtestdb.market.api import KeyRefusedError, MarketData, MarketDataError, PassingFaultError
+from backtestdb.market.client import KeyRefusedError, MarketData, MarketDataError, PassingFaultError
 
 TOO_MANY = 429
 

@@ -5,10 +5,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
-from backtestdb.market.api import Answer, MarketData, MarketDataError, NotInPlanError, NotListedError
+from backtestdb.market.client import Answer, MarketData, MarketDataError, NotInPlanError, NotListedError
 from backtestdb.market.grouped import SessionBars, check_session
-from backtestdb.market.limits import Limits
-from backtestdb.market.plan import RangeRequest, Request, SessionRequest
+from backtestdb.market.plan_limits import Limits
+from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
 
 ONE_DAY = timedelta(days=1)
 

@@ -7,11 +7,18 @@ from dataclasses import replace
 from datetime import date
 
 from backtestdb.console import progress
-from backtestdb.market.api import MarketDataError
 from backtestdb.market.asking import Asking
+from backtestdb.market.bar_store import (
+    close_staging,
+    load_what_was_staged,
+    make_storing,
+    prepare_staging,
+    save_result,
+)
+from backtestdb.market.client import MarketDataError
 from backtestdb.market.coverage import Coverage, load_coverage
 from backtestdb.market.coverage_rows import load_gap_notes, load_range, save_coverage
-from backtestdb.market.fetching import fetch_all
+from backtestdb.market.fetch import fetch_all
 from backtestdb.market.first_fill import deferred_indexes
 from backtestdb.market.jobs import (
     Job,
@@ -23,17 +30,10 @@ from backtestdb.market.jobs import (
     plan_job,
     plan_jobs,
 )
-from backtestdb.market.limits import Limits, load_limits, save_limits
-from backtestdb.market.metric_rows import find_due_metrics, save_due_metrics, save_missing_metrics
-from backtestdb.market.plan import RangeRequest, Request
+from backtestdb.market.metric_store import find_due_metrics, save_due_metrics, save_missing_metrics
+from backtestdb.market.plan_limits import Limits, load_limits, save_limits
+from backtestdb.market.request_plan import RangeRequest, Request
 from backtestdb.market.sessions import sessions_between
-from backtestdb.market.storing import (
-    close_staging,
-    load_what_was_staged,
-    make_storing,
-    prepare_staging,
-    save_result,
-)
 from backtestdb.market.walls import find_silent_cut, recheck_limits
 
 __all__ = ["Job", "Report", "Source", "backfill", "backfill_together", "make_job", "plan_job", "plan_jobs"]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from backtestdb.market.asked import load_asked
-from backtestdb.market.limits import load_limits
-from backtestdb.market.plan import mask_of
+from backtestdb.market.plan_limits import load_limits
+from backtestdb.market.request_log import load_asked
+from backtestdb.market.request_plan import mask_of
 from backtestdb.market.sessions import end_of_day_ms, midnight_ms
 
 # Bars lie between 04:00 and 20:00 in New York, 08:00 to 01:00 UTC: five hours earlier, each has the UTC date

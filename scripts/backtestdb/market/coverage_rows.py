@@ -4,9 +4,9 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import date
 
-from backtestdb.market.asked import load_asked
 from backtestdb.market.coverage import Coverage
-from backtestdb.market.plan import mask_between
+from backtestdb.market.request_log import load_asked
+from backtestdb.market.request_plan import mask_between
 from backtestdb.market.sessions import end_of_day_ms, midnight_ms
 
 COUNTS = ("expected", "stored", "known_empty", "set_aside", "beyond_plan", "failed")

@@ -10,7 +10,7 @@ from backtestdb.config import Settings
 from backtestdb.console import DONE, DONE_WITH_HOLES, say
 from backtestdb.database import connect
 from backtestdb.errors import UsageError
-from backtestdb.market.commands import (
+from backtestdb.market.cli import (
     LABELS,
     choose_end,
     describe_cost,
@@ -21,10 +21,10 @@ from backtestdb.market.commands import (
     print_reports,
 )
 from backtestdb.market.jobs import Job, Source, all_sessions, plan_jobs
-from backtestdb.market.plan import Plan, make_plan
+from backtestdb.market.request_plan import Plan, make_plan
 from backtestdb.market.sessions import load_calendar
 from backtestdb.market.splits import Finding
-from backtestdb.market.updating import Update, make_update_jobs, update
+from backtestdb.market.update import Update, make_update_jobs, update
 from backtestdb.schema import ensure_schema
 
 SPLIT_REQUESTS = 1

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import date
 
-from backtestdb.market.api import MarketData
+from backtestdb.market.client import MarketData
 from backtestdb.market.universes import US_STOCKS, UniverseChange, save_universe
 
 # For plans before the list is there: about 8,000 stocks at a thousand a page, and those delisted since.

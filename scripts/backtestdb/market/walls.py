@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 from backtestdb.database import transaction
-from backtestdb.market.api import NotInPlanError, NotListedError, VendorFaultError
+from backtestdb.market.client import NotInPlanError, NotListedError, VendorFaultError
 from backtestdb.market.jobs import Job, Source, all_tickers, plan_jobs
-from backtestdb.market.limits import Limits, load_limits, save_limits
-from backtestdb.market.plan import RangeRequest
+from backtestdb.market.plan_limits import Limits, load_limits, save_limits
+from backtestdb.market.request_plan import RangeRequest
 from backtestdb.market.staging import Staging
 
 ONE_DAY = timedelta(days=1)

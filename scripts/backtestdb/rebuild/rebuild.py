@@ -24,7 +24,7 @@ from backtestdb.files import (
     verify_space,
 )
 from backtestdb.market.backfill import Job, Report, Source, backfill, make_job, plan_job
-from backtestdb.market.plan import Plan, duration_seconds, make_plan
+from backtestdb.market.request_plan import Plan, duration_seconds, make_plan
 from backtestdb.market.sessions import load_calendar
 from backtestdb.market.staging import staging_path
 from backtestdb.market.universes import load_members, load_tickers, save_universe

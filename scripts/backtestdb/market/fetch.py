@@ -7,7 +7,7 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import TypeVar
 
-from backtestdb.market.api import ForeignHostError, KeyRefusedError, MarketDataError, VendorFaultError
+from backtestdb.market.client import ForeignHostError, KeyRefusedError, MarketDataError, VendorFaultError
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")

@@ -8,9 +8,9 @@ from datetime import UTC, date, datetime
 import numpy as np
 
 from backtestdb.database import transaction
-from backtestdb.market.asked import EVERY_TICKER, load_ticker_set
 from backtestdb.market.coverage import FIRST_DAY, session_number
-from backtestdb.market.metric_rows import save_metrics
+from backtestdb.market.metric_store import save_metrics
+from backtestdb.market.request_log import EVERY_TICKER, load_ticker_set
 from backtestdb.market.sessions import NEW_YORK
 from backtestdb.market.splits import FetchedBars, Finding, Split, judge_splits
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from math import ceil
 
-from backtestdb.market.api import BARS_LIMIT
-from backtestdb.market.cover import choose_requests, iterate_bits
+from backtestdb.market.client import BARS_LIMIT
+from backtestdb.market.fewest_requests import choose_requests, iterate_bits
 from backtestdb.market.quota import WINDOW_SECONDS
 from backtestdb.market.sessions import MINUTES_PER_SESSION
 

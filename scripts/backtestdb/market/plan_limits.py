@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
-from backtestdb.market.plan import mask_between
+from backtestdb.market.request_plan import mask_between
 
 # A second run at once relies on what the first one learnt; an hour later one request finds out anew.
 BELIEVED_FOR = timedelta(hours=1)

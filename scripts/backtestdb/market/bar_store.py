@@ -9,14 +9,14 @@ import pandas as pd
 
 from backtestdb.console import progress
 from backtestdb.database import transaction
-from backtestdb.market.asked import EVERY_TICKER, ensure_ticker_set, save_asked, save_session_asked
 from backtestdb.market.asking import RangeAnswer
 from backtestdb.market.bars import check_bars, save_aside, save_bar_columns, save_bars
 from backtestdb.market.first_fill import deferred_indexes
 from backtestdb.market.grouped import SessionBars, make_bar_columns
 from backtestdb.market.jobs import Job, Report, Source, all_tickers
-from backtestdb.market.metric_rows import save_metrics
-from backtestdb.market.plan import Request, SessionRequest
+from backtestdb.market.metric_store import save_metrics
+from backtestdb.market.request_log import EVERY_TICKER, ensure_ticker_set, save_asked, save_session_asked
+from backtestdb.market.request_plan import Request, SessionRequest
 from backtestdb.market.staging import (
     TASK,
     Staging,

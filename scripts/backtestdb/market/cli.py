@@ -19,12 +19,12 @@ from backtestdb.console import (
 )
 from backtestdb.database import connect
 from backtestdb.errors import UsageError
-from backtestdb.market.api import MarketData
 from backtestdb.market.backfill import Job, Report, Source, backfill_together, make_job, plan_jobs
+from backtestdb.market.client import MarketData
 from backtestdb.market.coverage_rows import COUNTS
 from backtestdb.market.estimates import connect_to_plan, tickers_to_plan
 from backtestdb.market.jobs import all_sessions
-from backtestdb.market.plan import Plan, duration_seconds, make_plan
+from backtestdb.market.request_plan import Plan, duration_seconds, make_plan
 from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
 from backtestdb.market.universes import load_members
 from backtestdb.schema import ensure_schema
