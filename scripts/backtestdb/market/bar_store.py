@@ -11,18 +11,13 @@ from backtestdb.console import progress
 from backtestdb.database import transaction
 from backtestdb.market.asking import RangeAnswer
 from backtestdb.market.bars import check_bars, save_aside, save_bar_columns, save_bars
-from backtestdb.market.first_fill import deferred_indexes
-from backtestdb.market.grouped import SessionBars, make_bar_columns
-from backtestdb.market.jobs import Job, Report, Source, all_tickers
-from backtestdb.market.metric_store import save_metrics
-from backtestdb.market.request_log import EVERY_TICKER, ensure_ticker_set, save_asked, save_session_asked
-from backtestdb.market.request_plan import Request, SessionRequest
-from backtestdb.market.staging import (
+from backtestdb.market.first_fill import (
     TASK,
     Staging,
     count_staged_bars,
     create_staging,
     database_path,
+    deferred_indexes,
     is_loaded,
     load_staging,
     open_staging,
@@ -30,6 +25,11 @@ from backtestdb.market.staging import (
     stage_session,
     staging_path,
 )
+from backtestdb.market.grouped import SessionBars, make_bar_columns
+from backtestdb.market.jobs import Job, Report, Source, all_tickers
+from backtestdb.market.metric_store import save_metrics
+from backtestdb.market.request_log import EVERY_TICKER, ensure_ticker_set, save_asked, save_session_asked
+from backtestdb.market.request_plan import Request, SessionRequest
 from backtestdb.market.work_done import clear_done, load_done
 
 

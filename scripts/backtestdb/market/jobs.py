@@ -11,12 +11,12 @@ from exchange_calendars import ExchangeCalendar
 from backtestdb.errors import UsageError
 from backtestdb.market.client import MarketData
 from backtestdb.market.coverage import Coverage
+from backtestdb.market.first_fill import Staging, load_staged_dates, staged_for
 from backtestdb.market.metrics import WARM_UP_SESSIONS
 from backtestdb.market.plan_limits import load_limits
 from backtestdb.market.request_log import load_asked
 from backtestdb.market.request_plan import Asked, Request, Wish, mask_between, mask_of, plan_requests
 from backtestdb.market.sessions import load_calendar, sessions_back, sessions_between
-from backtestdb.market.staging import Staging, load_staged_dates, staged_for
 
 
 @dataclass(frozen=True)

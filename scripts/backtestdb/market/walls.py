@@ -7,10 +7,10 @@ from datetime import date, timedelta
 
 from backtestdb.database import transaction
 from backtestdb.market.client import NotInPlanError, NotListedError, VendorFaultError
+from backtestdb.market.first_fill import Staging
 from backtestdb.market.jobs import Job, Source, all_tickers, plan_jobs
 from backtestdb.market.plan_limits import Limits, load_limits, save_limits
 from backtestdb.market.request_plan import RangeRequest
-from backtestdb.market.staging import Staging
 
 ONE_DAY = timedelta(days=1)
 

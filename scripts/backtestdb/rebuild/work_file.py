@@ -19,7 +19,7 @@ from backtestdb.database import (
 )
 from backtestdb.errors import VerificationError
 from backtestdb.files import remove_database, rename_durably
-from backtestdb.market.staging import remove_staging
+from backtestdb.market.first_fill import remove_staging
 from backtestdb.pinned_copy import copy_pinned
 from backtestdb.rebuild.plan import RebuildPlan, continues, parse_plan
 from backtestdb.schema import ensure_schema
