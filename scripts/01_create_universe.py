@@ -18,10 +18,11 @@ from backtestdb.market.universes import (
     US_STOCKS,
     UniverseChange,
     choose_tickers,
+    load_listed,
     match_tickers,
     save_universe,
+    update_us_stocks,
 )
-from backtestdb.market.us_stocks import load_listed, update_us_stocks
 from backtestdb.schema import ensure_schema
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from backtestdb.database import connect
 from backtestdb.market import metric_rows
-from backtestdb.market.coverage_rows import load_coverage_rows
+from backtestdb.market.coverage import load_coverage_rows
 from backtestdb.market.universes import save_universe
 from commands import Project
 from contents import query_all

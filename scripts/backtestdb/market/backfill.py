@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import date
 
 from backtestdb.console import progress
-from backtestdb.market.asking import Asking
 from backtestdb.market.bar_store import (
     close_staging,
     load_what_was_staged,
@@ -16,9 +15,8 @@ from backtestdb.market.bar_store import (
     save_result,
 )
 from backtestdb.market.client import MarketDataError
-from backtestdb.market.coverage import Coverage, load_coverage
-from backtestdb.market.coverage_rows import load_gap_notes, load_range, save_coverage
-from backtestdb.market.fetch import fetch_all
+from backtestdb.market.coverage import Coverage, load_coverage, load_gap_notes, load_range, save_coverage
+from backtestdb.market.fetch import Asking, fetch_all
 from backtestdb.market.first_fill import deferred_indexes
 from backtestdb.market.jobs import (
     Job,
@@ -26,17 +24,12 @@ from backtestdb.market.jobs import (
     Source,
     all_sessions,
     all_tickers,
-    make_job,
-    plan_job,
     plan_jobs,
 )
 from backtestdb.market.metric_store import find_due_metrics, save_due_metrics, save_missing_metrics
-from backtestdb.market.plan_limits import Limits, load_limits, save_limits
+from backtestdb.market.plan_limits import Limits, find_silent_cut, load_limits, recheck_limits, save_limits
 from backtestdb.market.request_plan import RangeRequest, Request
 from backtestdb.market.sessions import sessions_between
-from backtestdb.market.walls import find_silent_cut, recheck_limits
-
-__all__ = ["Job", "Report", "Source", "backfill", "backfill_together", "make_job", "plan_job", "plan_jobs"]
 
 # From this many bars on, setting sessions aside and loading them by ticker is the quicker way.
 STAGED_FROM_BARS = 500_000
@@ -66,7 +59,13 @@ def backfill_together(
     started, sent_before = time.monotonic(), source.client.requests_sent
     storing = make_storing(connection, source, jobs, keep_every_ticker=keep_every_ticker)
     try:
-        limits = recheck_limits(connection, source, jobs, storing.staging)
+        limits = recheck_limits(
+            connection,
+            source.client,
+            source.clock(),
+            jobs[0].tickers[0],
+            lambda day: needs_day_before(day, plan_jobs(connection, source.calendar, jobs, storing.staging)),
+        )
         planned = plan_jobs(connection, source.calendar, jobs, storing.staging)
         prepare_staging(storing, planned, staged_from_bars)
         wanted = None if keep_every_ticker else frozenset(all_tickers(jobs))
@@ -84,7 +83,8 @@ def backfill_together(
         load_what_was_staged(storing)
     finally:
         close_staging(storing)
-    find_silent_cut(connection, source, jobs, limits)
+    tickers, timeframe = all_tickers(jobs), jobs[0].timeframe
+    find_silent_cut(connection, source.client, source.clock(), tickers, timeframe, limits)
     before_metrics()
     if jobs[0].timeframe == "1day":
         compute_metrics(connection, jobs)
@@ -92,6 +92,14 @@ def backfill_together(
     storing.report.seconds = time.monotonic() - started
     counted = [storing.report, *[Report(failures=storing.report.failures)] * (len(jobs) - 1)]
     return [finish_report(connection, source, job, report) for job, report in zip(jobs, counted, strict=True)]
+
+
+def needs_day_before(day: date, planned: Sequence[Request]) -> bool:
+    """Whether one of the requests asks for bars before `day`."""
+    firsts = (
+        request.start if isinstance(request, RangeRequest) else request.session_date for request in planned
+    )
+    return any(first < day for first in firsts)
 
 
 def name_request(request: Request) -> str:

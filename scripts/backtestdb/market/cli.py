@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -17,17 +18,22 @@ from backtestdb.console import (
     print_table,
     say,
 )
-from backtestdb.database import connect
+from backtestdb.database import connect, table_names
 from backtestdb.errors import UsageError
-from backtestdb.market.backfill import Job, Report, Source, backfill_together, make_job, plan_jobs
+from backtestdb.market.backfill import backfill_together
 from backtestdb.market.client import MarketData
-from backtestdb.market.coverage_rows import COUNTS
-from backtestdb.market.estimates import connect_to_plan, tickers_to_plan
-from backtestdb.market.jobs import all_sessions
+from backtestdb.market.coverage import COUNTS
+from backtestdb.market.jobs import Job, Report, Source, all_sessions, make_job, plan_jobs
 from backtestdb.market.request_plan import Plan, duration_seconds, make_plan
 from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
-from backtestdb.market.universes import load_members
+from backtestdb.market.splits import Finding
+from backtestdb.market.universes import TICKERS_ABOUT, US_STOCKS, choose_tickers, load_members, load_tickers
+from backtestdb.market.update import Update, make_update_jobs, update
 from backtestdb.schema import ensure_schema
+
+SPLIT_REQUESTS = 1
+
+RUSSELL_ABOUT = 2_000
 
 LABELS = {"1day": "daily bars", "5min": "5-minute bars"}
 NAMED_AT_MOST = 20
@@ -247,3 +253,88 @@ def make_notes(step: str, report: Report) -> list[str]:
 def name_some(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
     return ", ".join(names[:NAMED_AT_MOST]) + more
+
+
+def connect_to_plan(settings: Settings) -> sqlite3.Connection:
+    """The database, read only; an empty one in memory where there is none, or none with the tables of the plan."""
+    if settings.database_path.is_file():
+        connection = connect(settings.database_path, read_only=True)
+        if {"_sessions_asked", "_plan_limits", "universe"} <= set(table_names(connection)):
+            return connection
+        connection.close()
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    ensure_schema(connection)
+    return connection
+
+
+def tickers_to_plan(connection: sqlite3.Connection, settings: Settings, universe: str) -> Sequence[str]:
+    """The members of a universe; where it is not there yet, those that it would get, or as many names without a
+    meaning as it has about. Raise UsageError for an unknown universe."""
+    if load_tickers(connection, universe):
+        return load_members(connection, universe)
+    if universe == "tech_sector":
+        return choose_tickers(universe, [], None, settings.watchlist_tickers)
+    about = {US_STOCKS: TICKERS_ABOUT, "russell2000": RUSSELL_ABOUT}.get(universe)
+    if about is None:
+        return load_members(connection, universe)
+    say(f"{universe} is not there yet: planned for about {about:,} tickers")
+    return [f"#{number}" for number in range(about)]
+
+
+def run_update(
+    settings: Settings, arguments: argparse.Namespace, now_utc: datetime, source: Source | None = None
+) -> int:
+    """Return the exit code: 3 when sessions failed, or the splits could not be looked up."""
+    calendar = load_calendar()
+    end = choose_end(arguments.end, now_utc)
+    if source is None and not arguments.plan:
+        source = make_source(settings)
+    with closing(connect(settings.database_path)) as connection:
+        if not arguments.plan:
+            ensure_schema(connection, ["recoverable", "bookkeeping"])
+        jobs = make_update_jobs(connection, calendar, end)
+        if not any(jobs.values()):
+            raise UsageError("no universe has bars yet", next_step="make backfill-daily, or make restore")
+        costs = {
+            LABELS[timeframe]: make_plan(plan_jobs(connection, calendar, some), all_sessions(calendar, some))
+            for timeframe, some in jobs.items()
+            if some
+        }
+        costs["splits"] = Plan(SPLIT_REQUESTS, 0, 0)
+        if source is None:
+            return print_plan(settings, costs, as_json=arguments.json)
+        announce(settings, [job for some in jobs.values() for job in some], costs)
+        done = update(connection, source, end)
+    return print_update(done, as_json=arguments.json)
+
+
+def announce(settings: Settings, jobs: Sequence[Job], costs: dict[str, Plan]) -> None:
+    for job in jobs:
+        say(describe_job(job))
+    say(describe_cost(sum(cost.requests for cost in costs.values()), settings))
+
+
+def print_update(done: Update, *, as_json: bool) -> int:
+    steps = [(f"{universe}: {LABELS[timeframe]}", report) for universe, timeframe, report in done.reports]
+    lines = [describe_finding(finding) for finding in done.findings]
+    if as_json:
+        reports = [make_json_report(step, report) for step, report in steps]
+        print(json.dumps({"reports": reports, "splits": lines, "splits_failure": done.splits_failure}))
+        code = DONE_WITH_HOLES if any(report.has_holes for _, report in steps) else DONE
+    else:
+        code = print_reports(steps)
+        for line in lines:
+            print(line)
+        if done.splits_failure:
+            print(f"FAILED splits: {done.splits_failure}")
+    return DONE_WITH_HOLES if done.splits_failure else code
+
+
+def describe_finding(finding: Finding) -> str:
+    split = finding.split
+    what = f"split {split.ticker} {split.split_to:g}:{split.split_from:g} on {split.execution_date}"
+    if finding.state == "applied":
+        return f"{what}: applied to the bars that were stored before"
+    if finding.state == "waiting":
+        return f"{what}: waits for the first bar after it"
+    return f"{what}: NOT applied, the prices do not show it (close before to open after: {finding.seen_ratio:.3f})"

@@ -1,25 +1,40 @@
 """Several requests at once, in bounded numbers; the answers come to one thread, which alone writes."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from itertools import islice
 from queue import SimpleQueue
 from typing import TypeVar
 
-from backtestdb.market.client import ForeignHostError, KeyRefusedError, MarketDataError, VendorFaultError
+from backtestdb.market.client import (
+    Answer,
+    ForeignHostError,
+    KeyRefusedError,
+    MarketData,
+    MarketDataError,
+    NotInPlanError,
+    NotListedError,
+    VendorFaultError,
+)
+from backtestdb.market.grouped import SessionBars, check_session
+from backtestdb.market.plan_limits import Limits
+from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
 
-Request = TypeVar("Request")
-Result = TypeVar("Result")
+ONE_DAY = timedelta(days=1)
+Sent = TypeVar("Sent")
+Received = TypeVar("Received")
 FAULTS_IN_A_ROW = 5
 
 
 def fetch_all(
-    requests: Iterable[Request],
-    fetch: Callable[[Request], Result],
+    requests: Iterable[Sent],
+    fetch: Callable[[Sent], Received],
     concurrency: int,
     stopping: threading.Event,
-) -> Iterator[tuple[Request, Result | MarketDataError]]:
+) -> Iterator[tuple[Sent, Received | MarketDataError]]:
     """Yield each request with its result or its error, in the order of arrival.
 
     The first request goes out alone, so that a refused key costs one request. At most `concurrency` are under
@@ -28,8 +43,8 @@ def fetch_all(
     """
     remaining = iter(requests)
     pool = ThreadPoolExecutor(concurrency)
-    under_way: dict[Future[Result], Request] = {}
-    arrived: SimpleQueue[Future[Result]] = SimpleQueue()
+    under_way: dict[Future[Received], Sent] = {}
+    arrived: SimpleQueue[Future[Received]] = SimpleQueue()
     faults, room = 0, 1
     try:
         while True:
@@ -52,10 +67,91 @@ def fetch_all(
         stopping.clear()
 
 
-def settle(future: Future[Result]) -> Result | MarketDataError:
+def settle(future: Future[Received]) -> Received | MarketDataError:
     try:
         return future.result()
     except (KeyRefusedError, ForeignHostError):
         raise
     except MarketDataError as error:
         return error
+
+
+class EmptySessionError(MarketDataError):
+    """A session of the calendar of which the vendor has no bar at all: not there yet, never legally empty."""
+
+
+@dataclass(frozen=True)
+class RangeAnswer:
+    """`request`: what was really asked for, which may be less than what was planned."""
+
+    request: RangeRequest
+    answer: Answer
+
+
+Result = RangeAnswer | SessionBars | None
+
+
+class Asking:
+    """Asks for what is planned, from several threads. A refusal of the newest session concerns that session,
+    any other one all earlier sessions too; what is known to be refused is not asked for again."""
+
+    def __init__(
+        self, client: MarketData, sessions: Sequence[date], limits: Limits, wanted: Collection[str] | None
+    ) -> None:
+        """`sessions`: those of the jobs, in order. `wanted`: whose bars to keep of the whole market's; None for
+        everyone's."""
+        self.client, self.sessions, self.wanted = client, sessions, wanted
+        self.limits, self.learning = limits, threading.Lock()
+
+    def fetch(self, request: Request) -> Result:
+        """The answer, or None when the plan does not cover any of it."""
+        if isinstance(request, SessionRequest):
+            return self.fetch_session(request.session_date)
+        return self.fetch_range(request)
+
+    def fetch_session(self, session_date: date) -> SessionBars | None:
+        if self.is_refused(session_date):
+            return None
+        try:
+            answer = self.client.fetch_grouped(session_date)
+        except NotInPlanError:
+            self.learn_refusal(session_date)
+            return None
+        if not answer.rows:
+            raise EmptySessionError(f"the vendor has no bar of the session {session_date} yet")
+        return check_session(answer.rows, session_date, self.wanted)
+
+    def fetch_range(self, request: RangeRequest) -> RangeAnswer | None:
+        while True:
+            trimmed = self.trim(request)
+            if trimmed is None:
+                return None
+            try:
+                answer = self.client.fetch_bars(trimmed.ticker, trimmed.timeframe, trimmed.start, trimmed.end)
+            except NotListedError:
+                answer = Answer([])
+            except NotInPlanError:
+                self.learn_refusal(trimmed.end)
+                continue
+            return RangeAnswer(trimmed, answer)
+
+    def is_refused(self, session_date: date) -> bool:
+        limits = self.limits
+        too_early = limits.covered_from is not None and session_date < limits.covered_from
+        return too_early or session_date == limits.refused_session
+
+    def trim(self, request: RangeRequest) -> RangeRequest | None:
+        """What the plan covers of a range, as far as is known."""
+        covered = [
+            day for day in self.sessions if request.start <= day <= request.end and not self.is_refused(day)
+        ]
+        return replace(request, start=covered[0], end=covered[-1]) if covered else None
+
+    def learn_refusal(self, session_date: date) -> None:
+        """A refused range ends with a refused session, since plans cut off at the beginning without a word."""
+        with self.learning:
+            if session_date == self.sessions[-1] and self.limits.refused_session is None:
+                self.limits = replace(self.limits, refused_session=session_date)
+            else:
+                earlier = self.limits.covered_from or date.min
+                self.limits = replace(self.limits, covered_from=max(earlier, session_date + ONE_DAY))

@@ -8,11 +8,17 @@ import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 
 from backtestdb.database import transaction
 from backtestdb.errors import UsageError
+from backtestdb.market.client import MarketData
+
+# For plans before the list is there: about 8,000 stocks at a thousand a page, and those delisted since.
+TICKERS_ABOUT = 8_000
+REQUESTS_AT_MOST = 20
 
 TECH_SECTOR_FILE = Path(__file__).with_name("tech_sector.txt")
 US_STOCKS = "us-stocks"
@@ -174,3 +180,32 @@ def match_tickers(wanted: Sequence[str], listed: Iterable[str]) -> tuple[list[st
         ticker if ticker in listed else by_letters.get(NO_LETTER.sub("", ticker), ticker) for ticker in wanted
     ]
     return list(dict.fromkeys(matched)), [ticker for ticker in matched if ticker not in listed]
+
+
+def update_us_stocks(
+    connection: sqlite3.Connection, client: MarketData, types: Sequence[str], since: date
+) -> UniverseChange:
+    """Fetch the active stocks of `types` and those delisted on or after `since`, and save the universe; the
+    delisted ones are members with is_active = 0. A ticker that lives again under another company is active."""
+    active: dict[str, str] = {}
+    delisted: dict[str, str] = {}
+    for ticker_type in types:
+        active |= {row["ticker"]: row.get("name") for row in client.fetch_tickers(ticker_type).rows}
+        gone = client.fetch_delisted(ticker_type, since).rows
+        delisted |= {row["ticker"]: row.get("name") for row in gone}
+    return save_universe(
+        connection,
+        US_STOCKS,
+        list(active),
+        delisted=[ticker for ticker in delisted if ticker not in active],
+        company_names={**delisted, **active},
+    )
+
+
+def load_listed(connection: sqlite3.Connection) -> list[str]:
+    """The vendor's list as far as this database has it; nothing where us-stocks was never fetched."""
+    rows = connection.execute(
+        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id WHERE universe.name = ?",
+        (US_STOCKS,),
+    )
+    return [ticker for (ticker,) in rows]

@@ -8,9 +8,10 @@ from datetime import date, datetime, timedelta
 from exchange_calendars import ExchangeCalendar
 
 from backtestdb.console import say
-from backtestdb.market.backfill import Job, Report, Source, backfill_together, make_job
+from backtestdb.market.backfill import backfill_together
 from backtestdb.market.client import ForeignHostError, KeyRefusedError, MarketDataError
-from backtestdb.market.coverage_rows import has_range, load_range
+from backtestdb.market.coverage import has_range, load_range
+from backtestdb.market.jobs import Job, Report, Source, make_job
 from backtestdb.market.sessions import NEW_YORK, sessions_between
 from backtestdb.market.split_store import (
     apply_splits,

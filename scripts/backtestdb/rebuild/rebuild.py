@@ -23,12 +23,19 @@ from backtestdb.files import (
     rename_durably,
     verify_space,
 )
-from backtestdb.market.backfill import Job, Report, Source, backfill, make_job, plan_job
+from backtestdb.market.backfill import backfill
 from backtestdb.market.first_fill import staging_path
+from backtestdb.market.jobs import Job, Report, Source, make_job, plan_job
 from backtestdb.market.request_plan import Plan, duration_seconds, make_plan
 from backtestdb.market.sessions import load_calendar
-from backtestdb.market.universes import load_members, load_tickers, save_universe
-from backtestdb.market.us_stocks import REQUESTS_AT_MOST, TICKERS_ABOUT, update_us_stocks
+from backtestdb.market.universes import (
+    REQUESTS_AT_MOST,
+    TICKERS_ABOUT,
+    load_members,
+    load_tickers,
+    save_universe,
+    update_us_stocks,
+)
 from backtestdb.rebuild.carry_over import make_carry_over
 from backtestdb.rebuild.old_content import OldContent, carry_from, carry_salvaged, read_old_content
 from backtestdb.rebuild.plan import RebuildPlan
