@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtestdb.database import transaction
-from backtestdb.market.bars import CheckedBars, check_bars, save_aside, save_bars
+from backtestdb.market.bar_rows import save_aside, save_bars
+from backtestdb.market.bars import CheckedBars, check_bars
 from market_setup import CALENDAR, make_database
 
 NEW_YORK = ZoneInfo("America/New_York")

@@ -9,7 +9,8 @@ import pandas as pd
 
 from backtestdb.console import progress
 from backtestdb.database import transaction
-from backtestdb.market.bars import check_bars, save_aside, save_bar_columns, save_bars
+from backtestdb.market.bar_rows import save_aside, save_bar_columns, save_bars
+from backtestdb.market.bars import check_bars
 from backtestdb.market.fetch import RangeAnswer
 from backtestdb.market.first_fill import (
     TASK,

@@ -20,7 +20,7 @@ import pandas as pd
 from backtestdb.database import BUSY_CODES, DAMAGE_CODES, connect, primary_code, transaction
 from backtestdb.errors import BusyError
 from backtestdb.files import remove_database
-from backtestdb.market.bars import save_aside, save_bar_columns
+from backtestdb.market.bar_rows import save_aside, save_bar_columns
 from backtestdb.market.grouped import ASIDE_COLUMNS, SessionBars
 from backtestdb.market.request_log import EVERY_TICKER, load_ticker_set, save_session_asked
 from backtestdb.market.sessions import make_midnights_ms, sunday_based_weekday

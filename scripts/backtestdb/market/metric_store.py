@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtestdb.database import connect, transaction
-from backtestdb.market.bars import save_rows
+from backtestdb.database import connect, save_rows, transaction
 from backtestdb.market.metrics import METRIC_COLUMNS, make_metrics
 from backtestdb.market.request_log import EVERY_TICKER, METRICS_TASK, load_ticker_set
 from backtestdb.market.sessions import end_of_day_ms, make_new_york_times, midnight_ms
