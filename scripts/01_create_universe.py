@@ -11,15 +11,15 @@ from backtestdb.arguments import existing_file, parse_positive, parse_ticker_lis
 from backtestdb.config import Settings, load_settings
 from backtestdb.console import DONE, run
 from backtestdb.database import connect
-from backtestdb.market.cli import name_some
 from backtestdb.market.client import MarketData
+from backtestdb.market.report import name_some
 from backtestdb.market.sessions import years_before
+from backtestdb.market.ticker_files import match_tickers
 from backtestdb.market.universes import (
     US_STOCKS,
     UniverseChange,
     choose_tickers,
     load_listed,
-    match_tickers,
     save_universe,
     update_us_stocks,
 )

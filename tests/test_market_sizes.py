@@ -10,11 +10,11 @@ import pytest
 
 from backtestdb.database import connect
 from backtestdb.market.request_plan import duration_seconds
+from backtestdb.market.ticker_files import parse_ticker_file
 from backtestdb.market.universes import (
     REQUESTS_AT_MOST,
     TECH_SECTOR_FILE,
     load_members,
-    parse_ticker_file,
     save_universe,
     update_us_stocks,
 )

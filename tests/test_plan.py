@@ -13,13 +13,11 @@ from backtestdb.market.request_plan import (
     RangeRequest,
     SessionRequest,
     Wish,
-    days_of,
     duration_seconds,
     make_plan,
-    mask_between,
-    mask_of,
     plan_requests,
 )
+from backtestdb.market.session_mask import days_of, mask_between, mask_of
 from backtestdb.market.sessions import load_calendar, sessions_between
 
 SESSIONS = [date(2026, 1, 5) + timedelta(days=number) for number in range(8)]

@@ -8,7 +8,7 @@ from datetime import date
 
 from backtestdb.market.plan_limits import load_limits
 from backtestdb.market.request_log import load_asked
-from backtestdb.market.request_plan import mask_between, mask_of
+from backtestdb.market.session_mask import mask_between, mask_of
 from backtestdb.market.sessions import end_of_day_ms, midnight_ms
 
 COUNTS = ("expected", "stored", "known_empty", "set_aside", "beyond_plan", "failed")

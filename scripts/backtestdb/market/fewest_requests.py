@@ -7,7 +7,9 @@ with a weight, and so do sessions that the same tickers miss: the graph of a rea
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+
+from backtestdb.market.session_mask import iterate_bits
 
 
 def choose_requests(missing: Mapping[str, int]) -> tuple[list[str], int]:
@@ -45,13 +47,6 @@ def group_sessions(rows: list[int]) -> dict[int, int]:
     for session, rows_of_session in members.items():
         groups[rows_of_session] |= 1 << session
     return groups
-
-
-def iterate_bits(mask: int) -> Iterator[int]:
-    while mask:
-        lowest = mask & -mask
-        yield lowest.bit_length() - 1
-        mask ^= lowest
 
 
 def find_minimum_cover(

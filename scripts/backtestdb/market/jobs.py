@@ -15,7 +15,8 @@ from backtestdb.market.first_fill import Staging, load_staged_dates, staged_for
 from backtestdb.market.metrics import WARM_UP_SESSIONS
 from backtestdb.market.plan_limits import load_limits
 from backtestdb.market.request_log import load_asked
-from backtestdb.market.request_plan import Asked, Request, Wish, mask_between, mask_of, plan_requests
+from backtestdb.market.request_plan import Asked, Request, Wish, plan_requests
+from backtestdb.market.session_mask import mask_between, mask_of
 from backtestdb.market.sessions import load_calendar, sessions_back, sessions_between
 
 

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 
 from backtestdb.database import transaction
 from backtestdb.market.client import MarketData, NotInPlanError, NotListedError, VendorFaultError
-from backtestdb.market.request_plan import mask_between
+from backtestdb.market.session_mask import mask_between
 
 ONE_DAY = timedelta(days=1)
 

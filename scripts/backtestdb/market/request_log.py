@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 
 from backtestdb.database import transaction
-from backtestdb.market.request_plan import Asked, RangeRequest, mask_between
+from backtestdb.market.request_plan import Asked, RangeRequest
+from backtestdb.market.session_mask import mask_between
 from backtestdb.market.work_done import clear_done
 
 EVERY_TICKER = 0

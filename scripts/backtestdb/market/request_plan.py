@@ -4,15 +4,15 @@ Sets of sessions are whole numbers: bit i stands for the i-th session of the cal
 pairs of ticker and session are then a few thousand numbers.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from math import ceil
 
 from backtestdb.market.client import BARS_LIMIT
-from backtestdb.market.fewest_requests import choose_requests, iterate_bits
+from backtestdb.market.fewest_requests import choose_requests
 from backtestdb.market.quota import WINDOW_SECONDS
+from backtestdb.market.session_mask import days_of, mask_between
 from backtestdb.market.sessions import MINUTES_PER_SESSION
 
 BARS_PER_SESSION = {"1day": 1, "5min": 192}
@@ -72,24 +72,6 @@ class Plan:
     requests: int
     rows: int
     bytes: int
-
-
-def mask_between(sessions: Sequence[date], start: date, end: date) -> int:
-    """The bits of the sessions from `start` to `end`, both included."""
-    first, stop = bisect_left(sessions, start), bisect_right(sessions, end)
-    return ((1 << stop) - 1) & ~((1 << first) - 1) if stop > first else 0
-
-
-def mask_of(sessions: Sequence[date], days: Iterable[date]) -> int:
-    """The bits of those of `days` that are among `sessions`."""
-    mask = 0
-    for day in days:
-        mask |= mask_between(sessions, day, day)
-    return mask
-
-
-def days_of(sessions: Sequence[date], mask: int) -> list[date]:
-    return [sessions[bit] for bit in iterate_bits(mask)]
 
 
 def plan_requests(

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 from backtestdb.config import Settings
 from backtestdb.console import DONE, DONE_WITH_HOLES, say
-from backtestdb.market.cli import choose_end, make_source, print_reports
+from backtestdb.market.cli import choose_end, make_source
+from backtestdb.market.report import print_reports
 from backtestdb.market.sessions import years_before
 from backtestdb.market.universes import US_STOCKS, choose_tickers
 from backtestdb.rebuild.plan import RebuildPlan

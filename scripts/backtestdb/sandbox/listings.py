@@ -5,7 +5,8 @@ from datetime import date
 
 import numpy as np
 
-from backtestdb.market.universes import TECH_SECTOR_FILE, parse_ticker_file
+from backtestdb.market.ticker_files import parse_ticker_file
+from backtestdb.market.universes import TECH_SECTOR_FILE
 from backtestdb.sandbox.made_up import Profiles
 from backtestdb.sandbox.noise import make_key, uniform
 from backtestdb.sandbox.sessions import Ints, load_sessions
