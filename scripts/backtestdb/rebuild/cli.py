@@ -9,8 +9,8 @@ from backtestdb.market.cli import choose_end, make_source
 from backtestdb.market.report import print_reports
 from backtestdb.market.sessions import years_before
 from backtestdb.market.universes import US_STOCKS, choose_tickers
-from backtestdb.rebuild.plan import RebuildPlan
 from backtestdb.rebuild.rebuild import Choices, Rebuilt, rebuild
+from backtestdb.rebuild.work_file import RebuildPlan
 
 INTRADAY_DAYS = 30
 

@@ -36,11 +36,22 @@ from backtestdb.market.universes import (
     save_universe,
     update_us_stocks,
 )
-from backtestdb.rebuild.carry_over import make_carry_over
-from backtestdb.rebuild.old_content import OldContent, carry_from, carry_salvaged, read_old_content
-from backtestdb.rebuild.plan import RebuildPlan
+from backtestdb.rebuild.carry_over import (
+    OldContent,
+    carry_from,
+    carry_salvaged,
+    make_carry_over,
+    read_old_content,
+)
 from backtestdb.rebuild.verify import verify_new_content
-from backtestdb.rebuild.work_file import COMPLETE, HOLES, finish_work_file, prepare_work_file, work_path
+from backtestdb.rebuild.work_file import (
+    COMPLETE,
+    HOLES,
+    RebuildPlan,
+    finish_work_file,
+    prepare_work_file,
+    work_path,
+)
 from backtestdb.replace import remove_arriving, replace_database
 from backtestdb.schema import ensure_schema, load_table_classes
 
