@@ -10,12 +10,12 @@ import threading
 from datetime import date, datetime
 from pathlib import Path
 
-from backtestdb.sandbox.plan import Plan
 from backtestdb.sandbox.server import SandboxServer
 from backtestdb.sandbox.sessions import NEW_YORK
 from backtestdb.sandbox.source import load_real_prices
 from backtestdb.sandbox.splits import Split, parse_split
 from backtestdb.sandbox.state import Settings, make_sandbox
+from backtestdb.sandbox.subscription import Plan
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

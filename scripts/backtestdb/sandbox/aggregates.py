@@ -17,7 +17,6 @@ from backtestdb.sandbox.exchange import (
     make_no_bars,
     take,
 )
-from backtestdb.sandbox.plan import Plan, verify_plan
 from backtestdb.sandbox.request import Request, bad_request, parse_day
 from backtestdb.sandbox.rows import Row, make_rows
 from backtestdb.sandbox.sessions import (
@@ -27,6 +26,7 @@ from backtestdb.sandbox.sessions import (
     new_york_date,
     new_york_midnight_ms,
 )
+from backtestdb.sandbox.subscription import Plan, verify_plan
 
 # A page of `limit` base bars is cut from about as many sessions as fill it, not from the whole range: five
 # years of five-minute bars would be made again for each of their 15 pages. A liquid ticker has at least 210

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 
 from backtestdb.sandbox.faults import parse_rule
-from backtestdb.sandbox.plan import Plan
 from backtestdb.sandbox.splits import parse_split
 from backtestdb.sandbox.state import Sandbox, Settings, move_today, put_splits
+from backtestdb.sandbox.subscription import Plan
 
 Payload = dict[str, Any]
 

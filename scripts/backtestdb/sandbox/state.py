@@ -8,8 +8,8 @@ from backtestdb.sandbox.exchange import Exchange
 from backtestdb.sandbox.faults import Faults
 from backtestdb.sandbox.journal import Journal, Window
 from backtestdb.sandbox.listings import make_universe
-from backtestdb.sandbox.plan import Plan
 from backtestdb.sandbox.splits import SOURCE_SPLITS, Split
+from backtestdb.sandbox.subscription import Plan
 
 
 @dataclass(frozen=True)
