@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from backtestdb.config import PROJECT_DIR, load_settings
-from backtestdb.status.backup_facts import BackupFacts, KindFacts
-from backtestdb.status.coverage_facts import UniverseCoverage, load_universe_coverage
-from backtestdb.status.database_facts import DatabaseFacts, Table, count_quickly
-from backtestdb.status.drill_facts import load_drill_facts
-from backtestdb.status.facts import Facts, QuotaFacts, load_facts
-from backtestdb.status.judgement import judge
-from backtestdb.status.reading import read_untouched
-from backtestdb.status.schedule_facts import ScheduleFacts, User, look_at_container
+from backtestdb.health.backup_facts import BackupFacts, KindFacts
+from backtestdb.health.coverage_facts import UniverseCoverage, load_universe_coverage
+from backtestdb.health.database_facts import DatabaseFacts, Table, count_quickly
+from backtestdb.health.drill_facts import load_drill_facts
+from backtestdb.health.facts import Facts, QuotaFacts, load_facts
+from backtestdb.health.problems import judge
+from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_container
+from backtestdb.health.untouched import read_untouched
 from commands import SCRIPTS, Project
 from large_database import make_large_database
 from mending import list_files, with_schedule
@@ -311,9 +311,7 @@ def test_every_command_that_is_printed_is_there() -> None:
         re.findall(r"^\.PHONY: ([a-z0-9-]+)$", (PROJECT_DIR / "Makefile").read_text(), re.MULTILINE)
     )
     package = PROJECT_DIR / "scripts" / "backtestdb"
-    sources = [
-        path for room in ("status", "doctor", "page") for path in (package / room).rglob("*.[ph][yt]*")
-    ]
+    sources = [path for room in ("health", "page") for path in (package / room).rglob("*.[ph][yt]*")]
     named = {name for path in sources for name in re.findall(r"\bmake ([a-z0-9-]{3,})", path.read_text())}
     assert {"restore", "backup", "schedule-install", "drill", "sidecar-up"} <= named
     assert named <= targets

@@ -8,12 +8,12 @@ from typing import Any
 
 from backtestdb.backups.catalogue import Backup
 from backtestdb.console import format_bytes
+from backtestdb.health.coverage_facts import UniverseCoverage
+from backtestdb.health.drill_facts import DrillFacts
+from backtestdb.health.facts import Facts
+from backtestdb.health.problems import judge
+from backtestdb.health.report import describe_tables, format_age
 from backtestdb.page.picture import Day, Month
-from backtestdb.status.coverage_facts import UniverseCoverage
-from backtestdb.status.drill_facts import DrillFacts
-from backtestdb.status.facts import Facts
-from backtestdb.status.judgement import judge
-from backtestdb.status.report import describe_tables, format_age
 
 WIDTH, HEIGHT = 600.0, 110.0
 BACKUPS_SHOWN = 60

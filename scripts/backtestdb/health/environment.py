@@ -9,15 +9,15 @@ from pathlib import Path
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.console import format_bytes, say
 from backtestdb.database import verify_integrity
-from backtestdb.doctor.disks import check_mount, check_permissions, check_protected_folders, uses_wal
-from backtestdb.doctor.finding import Finding, note, ok, wrong
-from backtestdb.doctor.settings import check_settings, find_other_databases
-from backtestdb.doctor.system import check_clock, check_sqlite, check_time_zones, check_users
 from backtestdb.errors import BusyError, VerificationError
-from backtestdb.status.backup_facts import load_backup_facts
-from backtestdb.status.facts import load_contents
-from backtestdb.status.judgement import judge_database
-from backtestdb.status.reading import read_shared, read_untouched
+from backtestdb.health.backup_facts import load_backup_facts
+from backtestdb.health.disks import check_mount, check_permissions, check_protected_folders, uses_wal
+from backtestdb.health.facts import load_contents
+from backtestdb.health.finding import Finding, note, ok, wrong
+from backtestdb.health.problems import judge_database
+from backtestdb.health.settings import check_settings, find_other_databases
+from backtestdb.health.system import check_clock, check_sqlite, check_time_zones, check_users
+from backtestdb.health.untouched import read_shared, read_untouched
 
 
 def examine(
@@ -49,7 +49,7 @@ def examine(
     findings.append(check_database(settings, now, is_wal=is_wal))
     vendor_now = None
     if online:
-        from backtestdb.doctor.vendor import ask_vendor  # noqa: PLC0415  requests and orjson, for this alone
+        from backtestdb.health.vendor import ask_vendor  # noqa: PLC0415  requests and orjson, for this alone
 
         answered, vendor_now = ask_vendor(settings)
         findings.append(answered)

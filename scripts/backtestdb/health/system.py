@@ -8,7 +8,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from backtestdb.backups.catalogue import Backup, load_catalogue, verified
-from backtestdb.doctor.finding import Finding, note, ok, wrong
+from backtestdb.health.finding import Finding, note, ok, wrong
 
 CLOCK_TOLERANCE = timedelta(minutes=2)
 SUMMER, WINTER = datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)

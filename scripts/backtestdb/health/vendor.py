@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 import requests
 
 from backtestdb.config import Settings
-from backtestdb.doctor.finding import Finding, note, ok, wrong
+from backtestdb.health.finding import Finding, note, ok, wrong
 from backtestdb.market.client import KeyRefusedError, MarketData, MarketDataError, PassingFaultError
 
 TOO_MANY = 429

@@ -9,18 +9,18 @@ from datetime import datetime
 from pathlib import Path
 
 from backtestdb.config import Settings
-from backtestdb.market.quota import Quota, quota_path
-from backtestdb.status.backup_facts import BackupFacts, load_backup_facts
-from backtestdb.status.coverage_facts import UniverseCoverage, load_universe_coverage
-from backtestdb.status.database_facts import (
+from backtestdb.health.backup_facts import BackupFacts, load_backup_facts
+from backtestdb.health.coverage_facts import UniverseCoverage, load_universe_coverage
+from backtestdb.health.database_facts import (
     DatabaseFacts,
     load_database_facts,
     make_absent_facts,
     make_failed_facts,
 )
-from backtestdb.status.drill_facts import DrillFacts, load_drill_facts
-from backtestdb.status.reading import Reader, read_untouched
-from backtestdb.status.schedule_facts import ScheduleFacts, User, look_at_schedule
+from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
+from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
+from backtestdb.health.untouched import Reader, read_untouched
+from backtestdb.market.quota import Quota, quota_path
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from backtestdb.console import format_bytes, format_duration
+from backtestdb.health.backup_facts import BackupFacts
+from backtestdb.health.coverage_facts import UniverseCoverage
+from backtestdb.health.database_facts import DatabaseFacts
+from backtestdb.health.facts import Facts
 from backtestdb.scheduling.due import STALE_AFTER
-from backtestdb.status.backup_facts import BackupFacts
-from backtestdb.status.coverage_facts import UniverseCoverage
-from backtestdb.status.database_facts import DatabaseFacts
-from backtestdb.status.facts import Facts
 
 ROOM_FOR_AT_LEAST = 3
 REFILL = {

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from backtestdb.database import BUSY_CODES, DAMAGE_CODES, primary_code, quote, table_names
+from backtestdb.health.untouched import size_of
 from backtestdb.schema import load_table_classes
-from backtestdb.status.reading import size_of
 
 State = Literal["missing", "empty", "damaged", "interrupted", "unreadable", "present"]
 COUNTED_UP_TO = 100_000

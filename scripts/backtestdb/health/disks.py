@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backtestdb.backups.catalogue import load_catalogue
-from backtestdb.doctor.finding import Finding, note, ok, wrong
+from backtestdb.health.finding import Finding, note, ok, wrong
 from backtestdb.mounts import carries_no_locks, mount_of
 
 HEADER_WAL = 2  # byte 18 of the file: https://sqlite.org/fileformat2.html

@@ -7,9 +7,9 @@ from dotenv import dotenv_values
 
 from backtestdb.config import PARSERS, Settings, load_settings, parse_absolute_path
 from backtestdb.console import format_bytes
-from backtestdb.doctor.finding import Finding, note, ok, wrong
 from backtestdb.errors import SettingsError
 from backtestdb.files import same_file
+from backtestdb.health.finding import Finding, note, ok, wrong
 
 NOT_SEARCHED = {".git", ".venv", "venv", "node_modules", "demo", "__pycache__"}
 

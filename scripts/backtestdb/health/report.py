@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from backtestdb.console import format_bytes, format_duration, print_table
+from backtestdb.health.backup_facts import KindFacts
+from backtestdb.health.database_facts import Table
+from backtestdb.health.facts import Facts
+from backtestdb.health.problems import Problem
 from backtestdb.schema import CLASSES
-from backtestdb.status.backup_facts import KindFacts
-from backtestdb.status.database_facts import Table
-from backtestdb.status.facts import Facts
-from backtestdb.status.judgement import Problem
 
 
 def facts_as_json(facts: Facts, problems: Sequence[Problem]) -> str:
