@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from backtestdb.database import connect, transaction
 from backtestdb.errors import BusyError, DatabaseFileError
 from backtestdb.files import remove_database
-from backtestdb.salvage import private_copy
+from backtestdb.salvage import working_copy
 from backtestdb.salvage.pages import open_pages
 from backtestdb.salvage.records import decode
 from backtestdb.salvage.rows import read_rows
@@ -289,14 +289,14 @@ def test_salvage_takes_a_full_text_index_whole_or_from_the_backup(tmp_path: Path
 
 def test_salvage_while_a_program_writes_is_refused(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     database = life.settings.database_path
-    copy_files = private_copy.copy_files
+    copy_files = working_copy.copy_files
 
     def copy_and_commit(source: Path, copy: Path) -> None:
         copy_files(source, copy)
         with closing(connect(source)) as connection:
             connection.execute("UPDATE strategies SET ticker = ticker || 'X' WHERE id = 7")
 
-    monkeypatch.setattr(private_copy, "copy_files", copy_and_commit)
+    monkeypatch.setattr(working_copy, "copy_files", copy_and_commit)
     with pytest.raises(BusyError, match="another program is writing"):
         salvage(database, life.settings.backup_dir, LATER)
     assert not [

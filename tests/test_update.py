@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backtestdb.database import connect
-from backtestdb.market import metric_rows
+from backtestdb.market import metric_store
 from backtestdb.market.coverage import load_coverage_rows
 from backtestdb.market.universes import save_universe
 from commands import Project
@@ -112,13 +112,13 @@ def test_update_computes_from_a_window_what_the_whole_history_gives(
             "UPDATE ohlcv_data SET close = 100 WHERE ticker = 'STILL' AND timestamp > 1199163600000"
         )
         results = []
-        for window in (metric_rows.WINDOW_BARS, 10**6):
-            monkeypatch.setattr(metric_rows, "WINDOW_BARS", window)
+        for window in (metric_store.WINDOW_BARS, 10**6):
+            monkeypatch.setattr(metric_store, "WINDOW_BARS", window)
             connection.execute("DELETE FROM daily_metrics")
-            metric_rows.save_metrics(
+            metric_store.save_metrics(
                 connection, ["AAPL", "MSFT", "STILL"], source.calendar.sessions[0].date()
             )
-            metric_rows.save_metrics(connection, ["AAPL", "MSFT", "STILL"], make_day("2013-02-01"))
+            metric_store.save_metrics(connection, ["AAPL", "MSFT", "STILL"], make_day("2013-02-01"))
             results.append(
                 connection.execute(
                     "SELECT * FROM daily_metrics WHERE date > '2013-02' ORDER BY 2, 3"

@@ -45,7 +45,7 @@ OnStep = Callable[[str], None]
 @dataclass(frozen=True)
 class Hooks:
     """What a caller may listen to. `step`: the name of each step that is done, and where it can be killed.
-    `cannot_be_opened`: whether SQLite has to keep off this database, see steady.py; its writers then have
+    `cannot_be_opened`: whether SQLite has to keep off this database, see unlocked_copy.py; its writers then have
     `give_up_after_seconds` to hold still for the time of a copy."""
 
     say: Say = lambda _message: None
