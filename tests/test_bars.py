@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtestdb.database import transaction
-from backtestdb.market.bar_rows import save_aside, save_bars
+from backtestdb.market.bar_rows import save_bars, save_rejected
 from backtestdb.market.bars import CheckedBars, check_bars
 from market_setup import CALENDAR, make_database
 
@@ -259,7 +259,7 @@ def save(connection: Any, checked: Sequence[CheckedBars]) -> None:
     with transaction(connection):
         for each in checked:
             save_bars(connection, each.good)
-            save_aside(connection, each.aside, "2012-12-01T00:00:00+00:00")
+            save_rejected(connection, each.aside, "2012-12-01T00:00:00+00:00")
 
 
 def read(connection: Any) -> tuple[list[Any], list[Any]]:

@@ -17,7 +17,7 @@ from backtestdb.salvage import working_copy
 from backtestdb.salvage.pages import open_pages
 from backtestdb.salvage.records import decode
 from backtestdb.salvage.rows import read_rows
-from backtestdb.salvage.salvage import NothingSalvagedError, Salvaged, salvage
+from backtestdb.salvage.salvage import NothingSalvagedError, SalvageResult, salvage
 from backtestdb.salvage.scan import find_trunks
 from backtestdb.salvage.shapes import describe_table
 from backtestdb.salvage.trees import read_tree
@@ -64,7 +64,7 @@ def life(original: Life, tmp_path: Path) -> Life:
     return original.copy_to(tmp_path)
 
 
-def salvage_life(life: Life) -> Salvaged:
+def salvage_life(life: Life) -> SalvageResult:
     """Salvage, and see that it left the damaged file and its folder as they were."""
     folder = life.settings.database_path.parent
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
@@ -76,7 +76,7 @@ def salvage_life(life: Life) -> Salvaged:
     return salvaged
 
 
-def assert_nothing_wrong(life: Life, salvaged: Salvaged) -> float:
+def assert_nothing_wrong(life: Life, salvaged: SalvageResult) -> float:
     """Return the share of the newer rows that came through."""
     result = read_content(salvaged.path)
     assert find_wrong(result, life) == []
@@ -331,7 +331,7 @@ def test_salvage_killed_at_a_random_moment_leaves_no_half_result(life: Life, see
     zero_pages(database, 0.05, seed, first_page=bool(seed % 2))
     before = database.read_bytes()
 
-    def work() -> Salvaged:
+    def work() -> SalvageResult:
         return salvage(database, life.settings.backup_dir, LATER)
 
     seconds = time_of(work)

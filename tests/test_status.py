@@ -246,14 +246,14 @@ def test_platform_database_with_unknown_tables_is_counted_whole(tmp_path: Path) 
 
 
 def test_container_loop_is_loaded_while_it_gives_signs_of_life(tmp_path: Path) -> None:
-    pulse = {"ticked_at": NOW.isoformat(), "process_id": 1, "running": "", "last_failure": ""}
+    liveness = {"ticked_at": NOW.isoformat(), "process_id": 1, "running": "", "last_failure": ""}
     assert not look_at_container(tmp_path, NOW).installed
-    (tmp_path / ".scheduler.json").write_text(json.dumps(pulse))
+    (tmp_path / ".scheduler.json").write_text(json.dumps(liveness))
     assert look_at_container(tmp_path, NOW + timedelta(minutes=4)).loaded
     late = look_at_container(tmp_path, NOW + timedelta(minutes=6))
     assert (late.installed, late.loaded) == (True, False)
     assert not look_at_container(tmp_path, NOW + timedelta(hours=27)).installed
-    (tmp_path / ".scheduler.json").write_text(json.dumps(pulse | {"last_failure": "the disk is full"}))
+    (tmp_path / ".scheduler.json").write_text(json.dumps(liveness | {"last_failure": "the disk is full"}))
     assert look_at_container(tmp_path, NOW).last_result == "the disk is full"
 
 

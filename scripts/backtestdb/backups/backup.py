@@ -27,7 +27,7 @@ from backtestdb.backups.retention import choose_expired, remove_backup
 from backtestdb.backups.snapshot import (
     SourceFacts,
     copy_everything,
-    copy_kept_tables,
+    copy_irreplaceable_tables,
     pinned_source,
     verify_source,
 )
@@ -141,7 +141,7 @@ def take_snapshot(
             contents = hash_contents(source)
             if holds_the_same(verified(catalogue, kind), contents):
                 return None
-            facts = copy_kept_tables(source, target, contents)
+            facts = copy_irreplaceable_tables(source, target, contents)
     hooks.step("copied")
     hooks.say(f"snapshot: {format_bytes(target.stat().st_size)}")
     return facts

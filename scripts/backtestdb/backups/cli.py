@@ -7,7 +7,7 @@ from backtestdb import console
 from backtestdb.backups.backup import Hooks
 from backtestdb.backups.report import describe_choice, show_restored
 from backtestdb.backups.restore import restore_from_backup
-from backtestdb.backups.restore_choice import Choice
+from backtestdb.backups.restore_choice import RestoreChoice
 from backtestdb.backups.unlocked_copy import cannot_be_opened
 from backtestdb.config import Settings
 
@@ -17,7 +17,7 @@ def run_restore_from_backup(
 ) -> int:
     """`backup` None means the newest that verifies. Return the exit code."""
 
-    def approve(choice: Choice) -> bool:
+    def approve(choice: RestoreChoice) -> bool:
         console.say(describe_choice(choice))
         if cannot_be_opened(settings.database_path):
             console.say(

@@ -23,14 +23,14 @@ def clean_leftovers(backup_dir: Path) -> list[str]:
     for waiting in sorted(backup_dir.glob(f"*.json{PARTIAL}")):
         database = waiting.with_name(waiting.name.removesuffix(f".json{PARTIAL}") + ".db")
         if NAME.fullmatch(database.name):
-            messages += settle(waiting, database)
+            messages += complete_or_drop(waiting, database)
     for path in sorted(backup_dir.glob(f"*{PARTIAL}*")):
         if OURS.fullmatch(path.name) and path.name.endswith((PARTIAL, *DATABASE_COMPANIONS)):
             remove_tree(path)
     return messages
 
 
-def settle(waiting: Path, database: Path) -> list[str]:
+def complete_or_drop(waiting: Path, database: Path) -> list[str]:
     """The manifest is complete before anything gets its name, and gets its own last. So the database that
     has its name already is a whole backup, if it is what the manifest says; one that is not is nobody's."""
     try:

@@ -34,7 +34,7 @@ def copy_ahead(source: int, target: int, *, deadline_seconds: float, on_bytes: B
             raise BusyError(f"copying the database was given up after {deadline_seconds:.0f} s")
 
 
-def settle(source: int, target: int, size: int) -> int:
+def patch_changed_blocks(source: int, target: int, size: int) -> int:
     """Make `target` the same as the first `size` bytes of `source`, which nobody may write to meanwhile;
     return the number of blocks that differed."""
     os.ftruncate(target, size)
@@ -42,12 +42,12 @@ def settle(source: int, target: int, size: int) -> int:
     with ThreadPoolExecutor(THREADS) as pool:
         starts = range(0, size, share)
         return sum(
-            pool.map(lambda start: settle_range(source, target, start, min(start + share, size)), starts)
+            pool.map(lambda start: patch_range(source, target, start, min(start + share, size)), starts)
         )
 
 
-def settle_range(source: int, target: int, start: int, end: int) -> int:
-    """Like `settle`, for the bytes from `start` to `end`; return the number of blocks that differed."""
+def patch_range(source: int, target: int, start: int, end: int) -> int:
+    """Like `patch_changed_blocks`, for the bytes from `start` to `end`; return the number of blocks that differed."""
     ours, theirs = bytearray(BLOCK_BYTES), bytearray(BLOCK_BYTES)
     different = 0
     for offset in range(start, end, BLOCK_BYTES):

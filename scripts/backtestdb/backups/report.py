@@ -10,8 +10,8 @@ from pathlib import Path
 
 from backtestdb.backups.backup import Outcome
 from backtestdb.backups.catalogue import Backup
-from backtestdb.backups.restore import Restored
-from backtestdb.backups.restore_choice import Choice
+from backtestdb.backups.restore import RestoreResult
+from backtestdb.backups.restore_choice import RestoreChoice
 from backtestdb.console import format_bytes, print_table
 from backtestdb.database import connect, table_names
 
@@ -83,7 +83,7 @@ def describe(backup: Backup, fault: str) -> dict[str, object]:
     }
 
 
-def describe_choice(choice: Choice) -> str:
+def describe_choice(choice: RestoreChoice) -> str:
     parts = []
     if choice.full:
         parts.append(f"restoring {choice.full.path} of {format_local(choice.full.taken_at_utc)}")
@@ -93,7 +93,7 @@ def describe_choice(choice: Choice) -> str:
     return ", ".join(parts)
 
 
-def show_restored(restored: Restored, database: Path) -> None:
+def show_restored(restored: RestoreResult, database: Path) -> None:
     """What the database holds now, and the way back."""
     print(f"restored {database}: {describe_choice(restored.choice).removeprefix('restoring ')}")
     with closing(connect(database)) as connection:

@@ -11,7 +11,7 @@ from backtestdb.backups.backup import Hooks
 from backtestdb.backups.catalogue import LOCK_NAME, Backup, lock_backups
 from backtestdb.backups.content_hash import hash_table
 from backtestdb.backups.generated_scripts import restore_scripts
-from backtestdb.backups.restore_choice import Choice, choose_backup
+from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
 from backtestdb.config import Settings
 from backtestdb.database import connect, look_at_file, transaction
 from backtestdb.errors import ProjectError, VerificationError
@@ -32,10 +32,10 @@ WAIT_FOR_OTHERS_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoreResult:
     """What was restored, and where that which stood there is now (None: there was nothing)."""
 
-    choice: Choice
+    choice: RestoreChoice
     kept_as: Path | None
     kept_is_sound: bool
     scripts_kept_as: Path | None
@@ -47,8 +47,8 @@ def restore_from_backup(
     now_local: datetime,
     *,
     hooks: Hooks | None = None,
-    approve: Callable[[Choice], bool] = lambda _choice: True,
-) -> Restored:
+    approve: Callable[[RestoreChoice], bool] = lambda _choice: True,
+) -> RestoreResult:
     """Restore the newest backup that verifies, or the file `path`; see choose_backup.
 
     Other programs may stay connected. Raise ProjectError when nothing verifies, when `approve` says no, when
@@ -70,7 +70,7 @@ def restore_from_backup(
         hooks.step("database restored")
         scripts_kept = bring_scripts_back(choice, settings.generated_scripts_dir, now_local)
         hooks.step("scripts restored")
-    return Restored(choice, kept_as if is_there else None, sound, scripts_kept)
+    return RestoreResult(choice, kept_as if is_there else None, sound, scripts_kept)
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def choose_kept_name(path: Path, now_local: datetime) -> Path:
     return choose_free_names(lambda stamp: [path.with_name(f"{path.name}.backup-{stamp}")], now_local)[0]
 
 
-def restore_database(choice: Choice, target: Path, kept_as: Path) -> bool:
+def restore_database(choice: RestoreChoice, target: Path, kept_as: Path) -> bool:
     """Return whether what was kept passed its check."""
     if choice.full and not choice.small and choice.full.manifest:
         verify_space_to_replace(target, choice.full.bytes)
@@ -121,7 +121,7 @@ def carry_small(connection: sqlite3.Connection, small: Backup) -> None:
             raise VerificationError(f"table {table} did not arrive as {small.path.name} holds it")
 
 
-def replace_with_built(choice: Choice, target: Path, kept_as: Path) -> bool:
+def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path) -> bool:
     """Build the new database beside the target first: a full backup with a newer small one on top, a small
     one in a new schema, or a file without manifest, which may have a -wal of its own."""
     new = target.with_name(target.name + ".restoring" + ARRIVING)
@@ -136,7 +136,7 @@ def replace_with_built(choice: Choice, target: Path, kept_as: Path) -> bool:
         remove_database(new)
 
 
-def build(choice: Choice, new: Path) -> None:
+def build(choice: RestoreChoice, new: Path) -> None:
     if choice.full:
         with closing(connect(choice.full.path)) as source:
             copy_pinned(source, new, private=True)
@@ -150,7 +150,7 @@ def build(choice: Choice, new: Path) -> None:
                 carry_small(connection, choice.small)
 
 
-def bring_scripts_back(choice: Choice, target: Path, now_local: datetime) -> Path | None:
+def bring_scripts_back(choice: RestoreChoice, target: Path, now_local: datetime) -> Path | None:
     """Return where the folder that stood there is now."""
     backup = choice.full
     if not backup or not backup.manifest or not backup.manifest.generated_scripts:

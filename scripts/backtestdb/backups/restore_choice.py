@@ -13,7 +13,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Choice:
+class RestoreChoice:
     """What to restore. `full`: a database with market data; `small`: one with everything else, put on top of
     `full` or, without it, into the database that is there."""
 
@@ -21,7 +21,7 @@ class Choice:
     small: Backup | None
 
 
-def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -> Choice:
+def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -> RestoreChoice:
     """Every backup that is chosen has been read and checked in this very call.
 
     Without `path`: the newest full backup that verifies, and the newest small one made after it, so that
@@ -38,7 +38,7 @@ def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -
             f"no backup in {backup_dir} verifies",
             next_step="name a file with --from-backup PATH, or rebuild with make restore",
         )
-    return Choice(full, small)
+    return RestoreChoice(full, small)
 
 
 def find_good(backups: Iterable[Backup], say: Say) -> Backup | None:
@@ -53,7 +53,7 @@ def find_good(backups: Iterable[Backup], say: Say) -> Backup | None:
     return None
 
 
-def choose_named(path: Path, target: Path, say: Say) -> Choice:
+def choose_named(path: Path, target: Path, say: Say) -> RestoreChoice:
     """The file that the user named. Raise ProjectError when it is missing, the database itself, or not sound."""
     if not path.is_file():
         raise DatabaseFileError(f"there is no file {path}", next_step="make backups lists what there is")
@@ -62,7 +62,7 @@ def choose_named(path: Path, target: Path, say: Say) -> Choice:
     backup = look_at_backup(path)
     if backup.manifest_path.exists():
         verify_backup(backup)
-        return Choice(backup, None) if backup.kind == "full" else Choice(None, backup)
+        return RestoreChoice(backup, None) if backup.kind == "full" else RestoreChoice(None, backup)
     say(f"{path.name} has no manifest: checking it in full")
     has_market_data = "ohlcv_data" in examine(path, full=True).tables
-    return Choice(backup, None) if has_market_data else Choice(None, backup)
+    return RestoreChoice(backup, None) if has_market_data else RestoreChoice(None, backup)

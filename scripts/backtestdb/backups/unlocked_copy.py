@@ -21,7 +21,7 @@ from backtestdb.mounts import carries_no_locks, mount_of
 GIVE_UP_AFTER_SECONDS = 120.0
 PAUSE_SECONDS = 0.2
 # Times of change have steps of up to 10 ms: a change during the copy must not fall into the step of the mark.
-SETTLE_SECONDS = 0.05
+MTIME_STEP_SECONDS = 0.05
 HEADER_BYTES = 100
 WAL_VERSION_AT = 18
 COPIED = ("", "-wal")
@@ -94,7 +94,7 @@ def try_to_copy(source: Path, copy: Path) -> str:
     before = read_mark(source)
     if before is None:
         return "a transaction is under way"
-    time.sleep(SETTLE_SECONDS)
+    time.sleep(MTIME_STEP_SECONDS)
     remove_database(copy)
     try:
         for old, new in zip(parts(source, COPIED), parts(copy, COPIED), strict=True):

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from backtestdb.scheduling.due import STALE_AFTER, STUCK_AFTER
-from backtestdb.scheduling.health import load_pulse
+from backtestdb.scheduling.health import load_liveness
 
 LAUNCHD_LABEL = "com.aibacktest.backup"
 SYSTEMD_UNIT = "ai-backtest-backup"
@@ -77,11 +77,11 @@ def look_at_cron() -> ScheduleFacts:
 def look_at_container(backup_dir: Path, now: datetime) -> ScheduleFacts:
     """A loop that left no sign of life for five minutes is installed and does not run; after 26 hours it is
     taken for gone. The host's schedule leaves the same sign, at each run."""
-    pulse = load_pulse(backup_dir)
-    if pulse is None or abs(now - pulse.ticked_at) > STALE_AFTER:
+    liveness = load_liveness(backup_dir)
+    if liveness is None or abs(now - liveness.ticked_at) > STALE_AFTER:
         return NONE
-    is_alive = abs(now - pulse.ticked_at) <= STUCK_AFTER
-    return ScheduleFacts("container", True, is_alive, pulse.last_failure, bool(pulse.last_failure))
+    is_alive = abs(now - liveness.ticked_at) <= STUCK_AFTER
+    return ScheduleFacts("container", True, is_alive, liveness.last_failure, bool(liveness.last_failure))
 
 
 def ask(*command: str) -> tuple[int, str]:

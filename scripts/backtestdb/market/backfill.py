@@ -10,13 +10,13 @@ from backtestdb.console import progress
 from backtestdb.market.bar_store import (
     close_staging,
     load_what_was_staged,
-    make_storing,
+    make_bar_store,
     prepare_staging,
     save_result,
 )
 from backtestdb.market.client import MarketDataError
 from backtestdb.market.coverage import Coverage, load_coverage, load_gap_notes, load_range, save_coverage
-from backtestdb.market.fetch import Asking, fetch_all
+from backtestdb.market.fetch import Requester, fetch_all
 from backtestdb.market.first_fill import deferred_indexes
 from backtestdb.market.jobs import (
     Job,
@@ -27,7 +27,13 @@ from backtestdb.market.jobs import (
     plan_jobs,
 )
 from backtestdb.market.metric_store import find_due_metrics, save_due_metrics, save_missing_metrics
-from backtestdb.market.plan_limits import Limits, find_silent_cut, load_limits, recheck_limits, save_limits
+from backtestdb.market.plan_limits import (
+    PlanLimits,
+    find_silent_cut,
+    load_limits,
+    recheck_limits,
+    save_limits,
+)
 from backtestdb.market.request_plan import RangeRequest, Request
 from backtestdb.market.sessions import sessions_between
 
@@ -57,7 +63,7 @@ def backfill_together(
     called between the bars and their metrics.
     """
     started, sent_before = time.monotonic(), source.client.requests_sent
-    storing = make_storing(connection, source, jobs, keep_every_ticker=keep_every_ticker)
+    storing = make_bar_store(connection, source, jobs, keep_every_ticker=keep_every_ticker)
     try:
         limits = recheck_limits(
             connection,
@@ -69,11 +75,11 @@ def backfill_together(
         planned = plan_jobs(connection, source.calendar, jobs, storing.staging)
         prepare_staging(storing, planned, staged_from_bars)
         wanted = None if keep_every_ticker else frozenset(all_tickers(jobs))
-        asking = Asking(source.client, all_sessions(source.calendar, jobs), limits, wanted)
+        requester = Requester(source.client, all_sessions(source.calendar, jobs), limits, wanted)
         with progress(label, len(planned)) as advance:
-            for request, result in fetch_all(planned, asking.fetch, source.concurrency, source.stopping):
-                if asking.limits is not limits:
-                    limits = asking.limits
+            for request, result in fetch_all(planned, requester.fetch, source.concurrency, source.stopping):
+                if requester.limits is not limits:
+                    limits = requester.limits
                     save_limits(connection, limits, source.clock())
                 if isinstance(result, MarketDataError):
                     storing.report.failures[name_request(request)] = str(result)
@@ -135,7 +141,7 @@ def finish_report(connection: sqlite3.Connection, source: Source, job: Job, repo
     )
 
 
-def wall_within(limits: Limits, job: Job) -> date | None:
+def wall_within(limits: PlanLimits, job: Job) -> date | None:
     covered = limits.covered_from
     return covered if covered and covered > job.fetched_sessions[0] else None
 

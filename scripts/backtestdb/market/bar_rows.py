@@ -28,7 +28,7 @@ def save_bar_columns(connection: sqlite3.Connection, columns: Sequence[list[Any]
     )
 
 
-def save_aside(connection: sqlite3.Connection, aside: pd.DataFrame, set_aside_at_utc: str) -> None:
+def save_rejected(connection: sqlite3.Connection, aside: pd.DataFrame, set_aside_at_utc: str) -> None:
     """Record what was set aside, each bar once for each reason. The caller's transaction."""
     columns = [aside[name].tolist() for name in aside.columns]
     save_rows(

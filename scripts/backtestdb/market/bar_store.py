@@ -9,7 +9,7 @@ import pandas as pd
 
 from backtestdb.console import progress
 from backtestdb.database import transaction
-from backtestdb.market.bar_rows import save_aside, save_bar_columns, save_bars
+from backtestdb.market.bar_rows import save_bar_columns, save_bars, save_rejected
 from backtestdb.market.bars import check_bars
 from backtestdb.market.fetch import RangeAnswer
 from backtestdb.market.first_fill import (
@@ -29,13 +29,18 @@ from backtestdb.market.first_fill import (
 from backtestdb.market.grouped import SessionBars, make_bar_columns
 from backtestdb.market.jobs import Job, Report, Source, all_tickers
 from backtestdb.market.metric_store import save_metrics
-from backtestdb.market.request_log import EVERY_TICKER, ensure_ticker_set, save_asked, save_session_asked
+from backtestdb.market.request_log import (
+    EVERY_TICKER,
+    ensure_ticker_set,
+    save_range_answer,
+    save_session_answer,
+)
 from backtestdb.market.request_plan import Request, SessionRequest
 from backtestdb.market.work_done import clear_done, load_done
 
 
 @dataclass
-class Storing:
+class BarStore:
     """Where the answers of one run go. `metrics_from`: for each ticker the first session whose metrics are
     wanted. `staging` is there while sessions are set aside."""
 
@@ -47,18 +52,18 @@ class Storing:
     staging: Staging | None = None
 
 
-def make_storing(
+def make_bar_store(
     connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], *, keep_every_ticker: bool
-) -> Storing:
+) -> BarStore:
     """What an earlier run set aside is taken up when it was for the same tickers, and loaded first when not."""
     if jobs[0].timeframe != "1day":
-        return Storing(connection, source, Report(), EVERY_TICKER)
+        return BarStore(connection, source, Report(), EVERY_TICKER)
     metrics_from: dict[str, date] = {}
     for job in jobs:
         for ticker in job.tickers:
             metrics_from[ticker] = min(job.sessions[0], metrics_from.get(ticker, date.max))
     ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, all_tickers(jobs))
-    storing = Storing(connection, source, Report(), ticker_set, metrics_from)
+    storing = BarStore(connection, source, Report(), ticker_set, metrics_from)
     storing.staging = open_staging(staging_path(database_path(connection)))
     if storing.staging is None:
         clear_done(connection, TASK)
@@ -69,7 +74,7 @@ def make_storing(
     return storing
 
 
-def prepare_staging(storing: Storing, planned: Sequence[Request], staged_from_bars: int) -> None:
+def prepare_staging(storing: BarStore, planned: Sequence[Request], staged_from_bars: int) -> None:
     """Decide whether the sessions of a run are set aside first."""
     coming = sum(request.kept for request in planned if isinstance(request, SessionRequest))
     if storing.staging is None and coming >= staged_from_bars:
@@ -77,7 +82,7 @@ def prepare_staging(storing: Storing, planned: Sequence[Request], staged_from_ba
         storing.staging = create_staging(path, storing.ticker_set)
 
 
-def save_result(storing: Storing, result: RangeAnswer | SessionBars) -> None:
+def save_result(storing: BarStore, result: RangeAnswer | SessionBars) -> None:
     """One answer, all or nothing."""
     if isinstance(result, RangeAnswer):
         aside = save_range(storing, result)
@@ -94,7 +99,7 @@ def save_result(storing: Storing, result: RangeAnswer | SessionBars) -> None:
         storing.report.set_aside[name] = storing.report.set_aside.get(name, 0) + 1
 
 
-def save_range(storing: Storing, result: RangeAnswer) -> pd.DataFrame:
+def save_range(storing: BarStore, result: RangeAnswer) -> pd.DataFrame:
     """One ticker's answer: good bars, bars set aside, metrics, the record of the request. Return what was set
     aside."""
     request, connection = result.request, storing.connection
@@ -109,8 +114,8 @@ def save_range(storing: Storing, result: RangeAnswer) -> pd.DataFrame:
     now_text = storing.source.now_text()
     with transaction(connection):
         save_bars(connection, bars.good)
-        save_aside(connection, bars.aside, now_text)
-        save_asked(connection, request, bars.good["session_date"].tolist(), now_text)
+        save_rejected(connection, bars.aside, now_text)
+        save_range_answer(connection, request, bars.good["session_date"].tolist(), now_text)
         if request.timeframe == "1day":
             start = max(storing.metrics_from[request.ticker], request.start)
             save_metrics(connection, [request.ticker], start, request.end)
@@ -118,19 +123,19 @@ def save_range(storing: Storing, result: RangeAnswer) -> pd.DataFrame:
     return bars.aside
 
 
-def save_session(storing: Storing, bars: SessionBars) -> None:
+def save_session(storing: BarStore, bars: SessionBars) -> None:
     """A session of the whole market: its bars, those set aside, and the record, which also says that the
     metrics are still to follow."""
     now_text = storing.source.now_text()
     with transaction(storing.connection):
         save_bar_columns(storing.connection, make_bar_columns(bars))
-        save_aside(storing.connection, bars.aside, now_text)
-        save_session_asked(
+        save_rejected(storing.connection, bars.aside, now_text)
+        save_session_answer(
             storing.connection, bars.session_date.isoformat(), storing.ticker_set, bars.counts, now_text
         )
 
 
-def load_what_was_staged(storing: Storing) -> None:
+def load_what_was_staged(storing: BarStore) -> None:
     """The end of a first fill. Nothing happens when no session was set aside."""
     staging = storing.staging
     if staging is None:
@@ -144,14 +149,14 @@ def load_what_was_staged(storing: Storing) -> None:
     drop_staging(storing)
 
 
-def drop_staging(storing: Storing) -> None:
+def drop_staging(storing: BarStore) -> None:
     if storing.staging is not None:
         storing.staging.connection.close()
     storing.staging = None
     remove_staging(database_path(storing.connection))
 
 
-def close_staging(storing: Storing) -> None:
+def close_staging(storing: BarStore) -> None:
     """Leave what was set aside for the next run."""
     if storing.staging is not None:
         storing.staging.connection.close()

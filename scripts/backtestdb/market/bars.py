@@ -66,7 +66,7 @@ def check_bars(
     is_good &= ~repeated
     good = frame.loc[is_good, [*BAR_COLUMNS, "session_date"]]
     good["volume"] = good["volume"].round().astype("int64")  # the vendor counts fractions of shares
-    return CheckedBars(good.reset_index(drop=True), make_aside(frame[~is_good], rows))
+    return CheckedBars(good.reset_index(drop=True), make_rejected(frame[~is_good], rows))
 
 
 def make_frame(rows: Sequence[Mapping[str, Any]], ticker: str | None) -> pd.DataFrame:
@@ -125,7 +125,7 @@ def find_number_reasons(prices: np.ndarray, volume: np.ndarray) -> np.ndarray:
     return np.select(list(rules.values()), list(rules), default="")
 
 
-def make_aside(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def make_rejected(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     aside = frame[["ticker", "timeframe", "timestamp", "session_date", "reason"]].copy()
     aside["bar"] = [json.dumps(rows[position], sort_keys=True) for position in frame.index]
     return aside

@@ -26,7 +26,7 @@ from backtestdb.market.report import (
     print_reports,
     print_update,
 )
-from backtestdb.market.request_plan import Plan, make_plan
+from backtestdb.market.request_plan import Cost, make_cost
 from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
 from backtestdb.market.universes import TICKERS_ABOUT, US_STOCKS, choose_tickers, load_members, load_tickers
 from backtestdb.market.update import make_update_jobs, update
@@ -104,7 +104,7 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
         for job in jobs:
             say(describe_job(job))
         requests = plan_jobs(connection, load_calendar(), jobs)
-        planned = make_plan(requests, all_sessions(load_calendar(), jobs))
+        planned = make_cost(requests, all_sessions(load_calendar(), jobs))
         say(describe_cost(planned.requests, settings))
         reports = backfill_together(
             connection,
@@ -129,7 +129,7 @@ def plan_backfill(
             for name in names
         ]
         requests = plan_jobs(connection, load_calendar(), jobs)
-        planned = make_plan(requests, all_sessions(load_calendar(), jobs))
+        planned = make_cost(requests, all_sessions(load_calendar(), jobs))
     return print_plan(settings, {LABELS[timeframe]: planned}, as_json=as_json)
 
 
@@ -174,11 +174,11 @@ def run_update(
         if not any(jobs.values()):
             raise UsageError("no universe has bars yet", next_step="make backfill-daily, or make restore")
         costs = {
-            LABELS[timeframe]: make_plan(plan_jobs(connection, calendar, some), all_sessions(calendar, some))
+            LABELS[timeframe]: make_cost(plan_jobs(connection, calendar, some), all_sessions(calendar, some))
             for timeframe, some in jobs.items()
             if some
         }
-        costs["splits"] = Plan(SPLIT_REQUESTS, 0, 0)
+        costs["splits"] = Cost(SPLIT_REQUESTS, 0, 0)
         if source is None:
             return print_plan(settings, costs, as_json=arguments.json)
         announce(settings, [job for some in jobs.values() for job in some], costs)

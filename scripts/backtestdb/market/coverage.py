@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from backtestdb.market.plan_limits import load_limits
-from backtestdb.market.request_log import load_asked
+from backtestdb.market.request_log import load_answered
 from backtestdb.market.session_mask import mask_between, mask_of
 from backtestdb.market.sessions import end_of_day_ms, midnight_ms
 
@@ -40,7 +40,7 @@ def load_coverage(
     connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str, sessions: Sequence[date]
 ) -> Coverage:
     """How much of `sessions` (not empty, in order) is there for each ticker."""
-    asked = load_asked(connection, timeframe, sessions)
+    asked = load_answered(connection, timeframe, sessions)
     plan_lacks = load_limits(connection).mask(sessions)
     every = (1 << len(sessions)) - 1
     stored, beyond_plan = 0, 0
@@ -57,7 +57,7 @@ def load_coverage(
             silent.append(ticker)
         stored += count
     expected, failed = len(tickers) * len(sessions), sum(failed_of.values())
-    set_aside = count_set_aside(connection, tickers, timeframe, sessions)
+    set_aside = count_rejected(connection, tickers, timeframe, sessions)
     known_empty = expected - stored - set_aside - beyond_plan - failed
     return Coverage(expected, stored, known_empty, set_aside, beyond_plan, failed, failed_of, silent)
 
@@ -92,7 +92,7 @@ def session_number(timeframe: str) -> str:
     return f"(timestamp - {SESSION_SHIFT_MS[timeframe]}) / {DAY_MS}"
 
 
-def count_set_aside(
+def count_rejected(
     connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str, sessions: Sequence[date]
 ) -> int:
     """Sessions of tickers of which a bar was set aside and none is stored."""
@@ -170,7 +170,7 @@ def load_gap_notes(
     connection: sqlite3.Connection, tickers: Sequence[str], sessions: Sequence[date]
 ) -> list[str]:
     """A sentence for each ticker that did not trade for months between bars, although it was asked for."""
-    members, asked = set(tickers), load_asked(connection, "1day", sessions)
+    members, asked = set(tickers), load_answered(connection, "1day", sessions)
     rows = connection.execute(
         "SELECT ticker, last_before, first_after FROM _ticker_gaps WHERE last_before >= ? AND first_after <= ?"
         " ORDER BY first_after, ticker",

@@ -20,7 +20,7 @@ from backtestdb.market.client import (
     VendorFaultError,
 )
 from backtestdb.market.grouped import SessionBars, check_session
-from backtestdb.market.plan_limits import Limits
+from backtestdb.market.plan_limits import PlanLimits
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
 
 ONE_DAY = timedelta(days=1)
@@ -55,7 +55,7 @@ def fetch_all(
             if not under_way:
                 return
             future = arrived.get()
-            request, result = under_way.pop(future), settle(future)
+            request, result = under_way.pop(future), result_or_error(future)
             faults = faults + 1 if isinstance(result, VendorFaultError) else 0
             if faults == FAULTS_IN_A_ROW:
                 raise result  # type: ignore[misc]
@@ -67,7 +67,7 @@ def fetch_all(
         stopping.clear()
 
 
-def settle(future: Future[Received]) -> Received | MarketDataError:
+def result_or_error(future: Future[Received]) -> Received | MarketDataError:
     try:
         return future.result()
     except (KeyRefusedError, ForeignHostError):
@@ -91,12 +91,12 @@ class RangeAnswer:
 Result = RangeAnswer | SessionBars | None
 
 
-class Asking:
+class Requester:
     """Asks for what is planned, from several threads. A refusal of the newest session concerns that session,
     any other one all earlier sessions too; what is known to be refused is not asked for again."""
 
     def __init__(
-        self, client: MarketData, sessions: Sequence[date], limits: Limits, wanted: Collection[str] | None
+        self, client: MarketData, sessions: Sequence[date], limits: PlanLimits, wanted: Collection[str] | None
     ) -> None:
         """`sessions`: those of the jobs, in order. `wanted`: whose bars to keep of the whole market's; None for
         everyone's."""

@@ -20,9 +20,9 @@ import pandas as pd
 from backtestdb.database import BUSY_CODES, DAMAGE_CODES, connect, primary_code, transaction
 from backtestdb.errors import BusyError
 from backtestdb.files import remove_database
-from backtestdb.market.bar_rows import save_aside, save_bar_columns
+from backtestdb.market.bar_rows import save_bar_columns, save_rejected
 from backtestdb.market.grouped import ASIDE_COLUMNS, SessionBars
-from backtestdb.market.request_log import EVERY_TICKER, load_ticker_set, save_session_asked
+from backtestdb.market.request_log import EVERY_TICKER, load_ticker_set, save_session_answer
 from backtestdb.market.sessions import make_midnights_ms, sunday_based_weekday
 from backtestdb.market.work_done import clear_done, load_done, save_done
 from backtestdb.schema import SQL_DIR, ensure_schema
@@ -187,9 +187,9 @@ def finish_loading(connection: sqlite3.Connection, staging: Staging) -> None:
     with transaction(connection):
         for row in iterate_records(staging):
             session_date, *counts, asked_at_utc = row
-            save_session_asked(connection, session_date, staging.ticker_set, counts, asked_at_utc)
+            save_session_answer(connection, session_date, staging.ticker_set, counts, asked_at_utc)
         if len(aside):
-            save_aside(connection, aside, max(row[-1] for row in iterate_records(staging)))
+            save_rejected(connection, aside, max(row[-1] for row in iterate_records(staging)))
         clear_done(connection, TASK)
 
 

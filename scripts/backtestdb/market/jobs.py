@@ -14,8 +14,8 @@ from backtestdb.market.coverage import Coverage
 from backtestdb.market.first_fill import Staging, load_staged_dates, staged_for
 from backtestdb.market.metrics import WARM_UP_SESSIONS
 from backtestdb.market.plan_limits import load_limits
-from backtestdb.market.request_log import load_asked
-from backtestdb.market.request_plan import Asked, Request, Wish, plan_requests
+from backtestdb.market.request_log import load_answered
+from backtestdb.market.request_plan import AnsweredSessions, Demand, Request, plan_requests
 from backtestdb.market.session_mask import mask_between, mask_of
 from backtestdb.market.sessions import load_calendar, sessions_back, sessions_between
 
@@ -113,8 +113,8 @@ def plan_jobs(
     """The requests that jobs of one timeframe still need, together. `staging`: what a killed run set aside, where
     this process has it open already."""
     timeframe, sessions = jobs[0].timeframe, all_sessions(calendar, jobs)
-    wishes = [
-        Wish(
+    demands = [
+        Demand(
             job.tickers,
             sessions=mask_between(sessions, job.sessions[0], job.sessions[-1]),
             warm_up=mask_between(sessions, job.fetched_sessions[0], job.sessions[0]),
@@ -122,21 +122,21 @@ def plan_jobs(
         )
         for job in jobs
     ]
-    asked = load_asked(connection, timeframe, sessions)
+    asked = load_answered(connection, timeframe, sessions)
     if timeframe == "1day":
         tickers = all_tickers(jobs)
         staged = (
             staged_for(connection, staging, tickers) if staging else load_staged_dates(connection, tickers)
         )
         asked = add_staged(asked, tickers, mask_of(sessions, staged))
-    return plan_requests(wishes, timeframe, sessions, asked, load_limits(connection).mask(sessions))
+    return plan_requests(demands, timeframe, sessions, asked, load_limits(connection).mask(sessions))
 
 
-def add_staged(asked: Asked, tickers: Sequence[str], staged: int) -> Asked:
+def add_staged(asked: AnsweredSessions, tickers: Sequence[str], staged: int) -> AnsweredSessions:
     """What a killed run set aside for the same tickers is as good as stored."""
     if not staged:
         return asked
-    return Asked({ticker: asked.of(ticker) | staged for ticker in tickers}, asked.of_everyone)
+    return AnsweredSessions({ticker: asked.of(ticker) | staged for ticker in tickers}, asked.of_everyone)
 
 
 def plan_job(connection: sqlite3.Connection, job: Job) -> list[Request]:

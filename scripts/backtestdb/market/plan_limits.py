@@ -16,7 +16,7 @@ BELIEVED_FOR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Limits:
+class PlanLimits:
     """Sessions before `covered_from` were refused; a day as early as `proven_from` was answered;
     `refused_session`, the newest, was refused for now (the free plan has no bars of today)."""
 
@@ -38,18 +38,18 @@ class Limits:
         return beyond
 
 
-def load_limits(connection: sqlite3.Connection) -> Limits:
+def load_limits(connection: sqlite3.Connection) -> PlanLimits:
     """What was learnt before; nothing where nothing was."""
     row = connection.execute(
         "SELECT covered_from, proven_from, refused_session, learnt_at_utc FROM _plan_limits"
     ).fetchone()
     if not row:
-        return Limits()
+        return PlanLimits()
     covered, proven, refused = (date.fromisoformat(day) if day else None for day in row[:3])
-    return Limits(covered, proven, refused, datetime.fromisoformat(row[3]))
+    return PlanLimits(covered, proven, refused, datetime.fromisoformat(row[3]))
 
 
-def save_limits(connection: sqlite3.Connection, limits: Limits, now_utc: datetime) -> Limits:
+def save_limits(connection: sqlite3.Connection, limits: PlanLimits, now_utc: datetime) -> PlanLimits:
     """Keep what was learnt now; the caller's transaction, if there is one."""
     days = [
         day.isoformat() if day else None
@@ -66,14 +66,14 @@ def recheck_limits(
     now_utc: datetime,
     ticker: str,
     needs_day_before: Callable[[date], bool],
-) -> Limits:
+) -> PlanLimits:
     """What is believed of the plan when a run begins. After an hour the newest session may be there, and one
     request for `ticker` tells whether the plan reaches back further by now, where `needs_day_before` says that
     the run would ask for a day before the given one."""
     limits = load_limits(connection)
     if limits.is_fresh(now_utc) or not (limits.covered_from or limits.refused_session):
         return limits
-    unbound = save_limits(connection, Limits(proven_from=limits.proven_from), now_utc)
+    unbound = save_limits(connection, PlanLimits(proven_from=limits.proven_from), now_utc)
     if limits.covered_from is None:
         return unbound
     last_refused = limits.covered_from - ONE_DAY
@@ -103,8 +103,8 @@ def find_silent_cut(
     now_utc: datetime,
     tickers: Sequence[str],
     timeframe: str,
-    limits: Limits,
-) -> Limits:
+    limits: PlanLimits,
+) -> PlanLimits:
     """When no ticker's answer begins where it was asked for, one request about the time before tells whether
     the plan cut it. If so, the records say what was really answered."""
     asked_from, first, ticker = find_late_beginning(connection, tickers, timeframe)

@@ -14,7 +14,7 @@ from backtestdb.console import (
 )
 from backtestdb.market.coverage import COUNTS
 from backtestdb.market.jobs import Job, Report
-from backtestdb.market.request_plan import Plan, duration_seconds
+from backtestdb.market.request_plan import Cost, duration_seconds
 from backtestdb.market.splits import Finding
 from backtestdb.market.update import Update
 
@@ -34,7 +34,7 @@ def describe_cost(requests: int, settings: Settings) -> str:
     return f"{requests} requests, at the quota {format_duration(seconds)}"
 
 
-def print_plan(settings: Settings, plans: Mapping[str, Plan], *, as_json: bool) -> int:
+def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) -> int:
     """`plans`: a Plan for each step. `rows` is an upper bound: no bar where nothing traded."""
     rows = [
         {
@@ -142,7 +142,7 @@ def name_some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED_AT_MOST]) + more
 
 
-def announce(settings: Settings, jobs: Sequence[Job], costs: dict[str, Plan]) -> None:
+def announce(settings: Settings, jobs: Sequence[Job], costs: dict[str, Cost]) -> None:
     for job in jobs:
         say(describe_job(job))
     say(describe_cost(sum(cost.requests for cost in costs.values()), settings))

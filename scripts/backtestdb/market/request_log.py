@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 
 from backtestdb.database import transaction
-from backtestdb.market.request_plan import Asked, RangeRequest
+from backtestdb.market.request_plan import AnsweredSessions, RangeRequest
 from backtestdb.market.session_mask import mask_between
 from backtestdb.market.work_done import clear_done
 
@@ -15,7 +15,9 @@ EVERY_TICKER = 0
 METRICS_TASK = "metrics"
 
 
-def load_asked(connection: sqlite3.Connection, timeframe: str, sessions: Sequence[date]) -> Asked:
+def load_answered(
+    connection: sqlite3.Connection, timeframe: str, sessions: Sequence[date]
+) -> AnsweredSessions:
     """The answered ones of `sessions` for each ticker."""
     of_ticker: dict[str, int] = defaultdict(int)
     rows = connection.execute(
@@ -24,7 +26,7 @@ def load_asked(connection: sqlite3.Connection, timeframe: str, sessions: Sequenc
     for ticker, start, end in rows:
         of_ticker[ticker] |= mask_between(sessions, date.fromisoformat(start), date.fromisoformat(end))
     if timeframe != "1day":
-        return Asked(of_ticker)
+        return AnsweredSessions(of_ticker)
     of_set: dict[int, int] = defaultdict(int)
     for session_date, ticker_set in connection.execute(
         "SELECT session_date, ticker_set FROM _sessions_asked"
@@ -35,7 +37,7 @@ def load_asked(connection: sqlite3.Connection, timeframe: str, sessions: Sequenc
     for ticker_set, mask in of_set.items():
         for ticker in load_ticker_set(connection, ticker_set) if mask else ():
             of_ticker[ticker] |= mask
-    return Asked(of_ticker, of_everyone)
+    return AnsweredSessions(of_ticker, of_everyone)
 
 
 def load_ticker_set(connection: sqlite3.Connection, ticker_set: int) -> list[str]:
@@ -53,7 +55,7 @@ def ensure_ticker_set(connection: sqlite3.Connection, tickers: Iterable[str]) ->
     return int(found[0])
 
 
-def save_asked(
+def save_range_answer(
     connection: sqlite3.Connection, request: RangeRequest, session_dates: Sequence[str], asked_at_utc: str
 ) -> None:
     """Record an answer, an empty one too; `session_dates`: of each stored bar, in order. The caller's
@@ -74,7 +76,7 @@ def save_asked(
     )
 
 
-def save_session_asked(
+def save_session_answer(
     connection: sqlite3.Connection,
     session_date: str,
     ticker_set: int,

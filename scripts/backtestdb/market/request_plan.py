@@ -44,7 +44,7 @@ Request = RangeRequest | SessionRequest
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnsweredSessions:
     """What was answered before, as bits: for each ticker, and for whoever it may be."""
 
     of_ticker: Mapping[str, int] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Wish:
+class Demand:
     """Sessions of tickers that a job asks for, as bits. `warm_up`: welcome where they cost no request of their
     own. `again`: asked for once more although they were answered."""
 
@@ -66,7 +66,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Cost:
     """What a job will cost. `rows` is what full sessions would bring, an upper bound."""
 
     requests: int
@@ -75,7 +75,7 @@ class Plan:
 
 
 def plan_requests(
-    wishes: Sequence[Wish], timeframe: str, sessions: Sequence[date], asked: Asked, beyond: int
+    demands: Sequence[Demand], timeframe: str, sessions: Sequence[date], asked: AnsweredSessions, beyond: int
 ) -> list[Request]:
     """The fewest requests that bring what nobody asked for yet, the newest sessions first.
 
@@ -85,11 +85,11 @@ def plan_requests(
     """
     missing: dict[str, int] = {}
     warm_up: dict[str, int] = {}
-    for wish in wishes:
-        for ticker in wish.tickers:
-            lacking = (wish.sessions & ~asked.of(ticker) | wish.again) & ~beyond
+    for demand in demands:
+        for ticker in demand.tickers:
+            lacking = (demand.sessions & ~asked.of(ticker) | demand.again) & ~beyond
             missing[ticker] = missing.get(ticker, 0) | lacking
-            warm_up[ticker] = warm_up.get(ticker, 0) | wish.warm_up
+            warm_up[ticker] = warm_up.get(ticker, 0) | demand.warm_up
     alone, whole = choose_requests(missing) if timeframe == "1day" else (list(missing), 0)
     ranges: list[Request] = []
     for ticker in alone:
@@ -102,7 +102,7 @@ def plan_requests(
     return ranges + [SessionRequest(day, len(missing)) for day in reversed(days_of(sessions, whole))]
 
 
-def make_plan(requests: Sequence[Request], sessions: Sequence[date]) -> Plan:
+def make_cost(requests: Sequence[Request], sessions: Sequence[date]) -> Cost:
     """The cost of requests; `limit` counts minutes, so long minute ranges have several pages."""
     pages = rows = size = 0
     for request in requests:
@@ -116,7 +116,7 @@ def make_plan(requests: Sequence[Request], sessions: Sequence[date]) -> Plan:
         rows += count * BARS_PER_SESSION[timeframe]
         size += count * BARS_PER_SESSION[timeframe] * BYTES_PER_BAR[timeframe]
         size += count * BYTES_SET_ASIDE if isinstance(request, SessionRequest) else 0
-    return Plan(pages, rows, size)
+    return Cost(pages, rows, size)
 
 
 def duration_seconds(requests: int, requests_per_minute: int) -> float:

@@ -22,7 +22,7 @@ from backtestdb.database import (
 from backtestdb.errors import VerificationError
 from backtestdb.files import remove_database
 from backtestdb.salvage.report import describe_losses
-from backtestdb.salvage.salvage import NothingSalvagedError, Salvaged, salvage
+from backtestdb.salvage.salvage import NothingSalvagedError, SalvageResult, salvage
 from backtestdb.schema import agents_table_was_renamed, migrate, tables_to_keep
 from backtestdb.table_copy import carry_tables
 
@@ -102,7 +102,7 @@ def describe_file(path: Path) -> dict[str, int]:
 
 
 @contextmanager
-def salvaged_content(settings: Settings, now_local: datetime) -> Iterator[Salvaged | None]:
+def salvaged_content(settings: Settings, now_local: datetime) -> Iterator[SalvageResult | None]:
     """What can be read of the damaged database and its backups, for as long as it is needed. None when that
     is nothing at all."""
     try:

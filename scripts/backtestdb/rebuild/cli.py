@@ -9,28 +9,28 @@ from backtestdb.market.cli import choose_end, make_source
 from backtestdb.market.report import print_reports
 from backtestdb.market.sessions import years_before
 from backtestdb.market.universes import US_STOCKS, choose_tickers
-from backtestdb.rebuild.rebuild import Choices, Rebuilt, rebuild
-from backtestdb.rebuild.work_file import RebuildPlan
+from backtestdb.rebuild.rebuild import RebuildOptions, RebuildResult, rebuild
+from backtestdb.rebuild.work_file import RebuildSpec
 
 INTRADAY_DAYS = 30
 
 
-def make_wanted(settings: Settings, arguments: argparse.Namespace, now_local: datetime) -> RebuildPlan:
+def make_wanted(settings: Settings, arguments: argparse.Namespace, now_local: datetime) -> RebuildSpec:
     """The plan that the arguments name."""
     if arguments.skip_backfill:
-        return RebuildPlan()
+        return RebuildSpec()
     end = choose_end(arguments.end, now_local)
     if arguments.full_us_stocks:
         # Which tickers they are the vendor tells once the user agreed to the plan.
-        return RebuildPlan(US_STOCKS, (), years_before(end, 5).isoformat(), "", end.isoformat())
+        return RebuildSpec(US_STOCKS, (), years_before(end, 5).isoformat(), "", end.isoformat())
     if arguments.russell2000:
         tickers = choose_tickers("russell2000", [], arguments.russell2000, [])
-        return RebuildPlan(
+        return RebuildSpec(
             "russell2000", tuple(tickers), years_before(end, 5).isoformat(), "", end.isoformat()
         )
     tickers = choose_tickers("tech_sector", [], None, settings.watchlist_tickers)
     intraday_start = end - timedelta(days=INTRADAY_DAYS - 1)
-    return RebuildPlan(
+    return RebuildSpec(
         "tech_sector",
         tuple(tickers),
         years_before(end, 1).isoformat(),
@@ -43,7 +43,7 @@ def run_rebuild(settings: Settings, arguments: argparse.Namespace, now_local: da
     """Return the exit code. The key is asked for before anything else happens."""
     source = None if arguments.skip_backfill else make_source(settings)
     wanted = make_wanted(settings, arguments, now_local)
-    choices = Choices(
+    choices = RebuildOptions(
         arguments.end is not None,
         arguments.discard_irreplaceable,
         arguments.yes,
@@ -58,7 +58,7 @@ def run_rebuild(settings: Settings, arguments: argparse.Namespace, now_local: da
     return DONE_WITH_HOLES if rebuilt.losses else code
 
 
-def print_outcome(settings: Settings, rebuilt: Rebuilt) -> None:
+def print_outcome(settings: Settings, rebuilt: RebuildResult) -> None:
     if rebuilt.carried:
         rows = sum(rebuilt.carried.values())
         print(f"carried over: {rows:,} rows of {len(rebuilt.carried)} tables")

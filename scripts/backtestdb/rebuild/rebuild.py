@@ -26,7 +26,7 @@ from backtestdb.files import (
 from backtestdb.market.backfill import backfill
 from backtestdb.market.first_fill import staging_path
 from backtestdb.market.jobs import Job, Report, Source, make_job, plan_job
-from backtestdb.market.request_plan import Plan, duration_seconds, make_plan
+from backtestdb.market.request_plan import Cost, duration_seconds, make_cost
 from backtestdb.market.sessions import load_calendar
 from backtestdb.market.universes import (
     REQUESTS_AT_MOST,
@@ -47,7 +47,7 @@ from backtestdb.rebuild.verify import verify_new_content
 from backtestdb.rebuild.work_file import (
     COMPLETE,
     HOLES,
-    RebuildPlan,
+    RebuildSpec,
     finish_work_file,
     prepare_work_file,
     work_path,
@@ -64,7 +64,7 @@ class NothingFetchedError(ProjectError):
 
 
 @dataclass(frozen=True)
-class Choices:
+class RebuildOptions:
     """What the user said on the command line."""
 
     end_was_given: bool
@@ -74,7 +74,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Rebuilt:
+class RebuildResult:
     """What came of it. `kept_as` is None where there was no old database; `kept_is_sound` is False when the
     kept file is as damaged as the old one was. `losses`: sentences about what of it could not be salvaged."""
 
@@ -87,12 +87,12 @@ class Rebuilt:
 
 def rebuild(
     settings: Settings,
-    wanted: RebuildPlan,
-    choices: Choices,
+    wanted: RebuildSpec,
+    choices: RebuildOptions,
     source: Source | None,
     now_local: datetime,
     ask: Callable[[str], bool] = lambda question: confirm(question, assume_yes=False),
-) -> Rebuilt | None:
+) -> RebuildResult | None:
     """Build what `wanted` names and put it in place; None when the user said no. `source` is None where the
     plan needs no vendor. Raise ProjectError, with the old database untouched, when it cannot be done."""
     database = settings.database_path
@@ -126,7 +126,7 @@ def rebuild(
             return put_in_place(settings, choices, old, reports, now_local)
 
 
-def prepare_to_fill(connection: sqlite3.Connection, plan: RebuildPlan) -> None:
+def prepare_to_fill(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
     """A larger cache keeps the pages that are still being filled. With a log, a commit need not be flushed: a power
     cut may cost the newest answers, never the file. The whole market is gigabytes in few commits, and a log would
     write them twice. A kill may have left indexes to be made (`deferred_indexes`)."""
@@ -153,35 +153,35 @@ def verify_space_to_rebuild(database: Path, bytes_to_come: int) -> None:
     verify_space(database.parent, needed, f"rebuilding {database}")
 
 
-def must_ask_for_tickers(connection: sqlite3.Connection, plan: RebuildPlan) -> bool:
+def must_ask_for_tickers(connection: sqlite3.Connection, plan: RebuildSpec) -> bool:
     """Whether the vendor has still to say which tickers the universe has."""
     return bool(plan.universe) and not plan.tickers and not load_tickers(connection, plan.universe)
 
 
-def plan_costs(connection: sqlite3.Connection, plan: RebuildPlan) -> dict[str, Plan]:
+def plan_costs(connection: sqlite3.Connection, plan: RebuildSpec) -> dict[str, Cost]:
     """What each step with requests will cost; about, where the tickers are still unknown."""
     if must_ask_for_tickers(connection, plan):
         unknown = [f"#{number}" for number in range(TICKERS_ABOUT)]
         jobs = make_jobs(plan, unknown)
-        lists = {"list of tickers": Plan(REQUESTS_AT_MOST, 0, 0)}
+        lists = {"list of tickers": Cost(REQUESTS_AT_MOST, 0, 0)}
     else:
         save_planned_universe(connection, plan)
         jobs, lists = make_jobs(plan, members_of(connection, plan)), {}
     return lists | {
-        label: make_plan(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()
+        label: make_cost(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()
     }
 
 
-def save_planned_universe(connection: sqlite3.Connection, plan: RebuildPlan) -> None:
+def save_planned_universe(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
     if plan.universe and plan.tickers:
         save_universe(connection, plan.universe, plan.tickers)
 
 
-def members_of(connection: sqlite3.Connection, plan: RebuildPlan) -> list[str]:
+def members_of(connection: sqlite3.Connection, plan: RebuildSpec) -> list[str]:
     return load_members(connection, plan.universe) if plan.universe else []
 
 
-def make_jobs(plan: RebuildPlan, tickers: list[str]) -> dict[str, Job]:
+def make_jobs(plan: RebuildSpec, tickers: list[str]) -> dict[str, Job]:
     """None for the schema alone."""
     starts = {"daily bars": ("1day", plan.daily_start), "5-minute bars": ("5min", plan.intraday_start)}
     return {
@@ -198,14 +198,14 @@ def make_jobs(plan: RebuildPlan, tickers: list[str]) -> dict[str, Job]:
     }
 
 
-def load_old_content(settings: Settings, choices: Choices, now_local: datetime) -> OldContent:
+def load_old_content(settings: Settings, choices: RebuildOptions, now_local: datetime) -> OldContent:
     if choices.discard_irreplaceable:
         return OldContent({}, is_damaged=False)
     return read_old_content(settings, choices.carry_over_from, now_local)
 
 
 def show_plan(
-    settings: Settings, plan: RebuildPlan, costs: Mapping[str, Plan], old_content: Mapping[str, int]
+    settings: Settings, plan: RebuildSpec, costs: Mapping[str, Cost], old_content: Mapping[str, int]
 ) -> None:
     """Steps, requests and duration, before the first request."""
     tables = sum(1 for name in load_table_classes().values() if name != "bookkeeping")
@@ -228,7 +228,7 @@ def show_plan(
 
 
 def run_jobs(
-    connection: sqlite3.Connection, source: Source | None, plan: RebuildPlan, settings: Settings
+    connection: sqlite3.Connection, source: Source | None, plan: RebuildSpec, settings: Settings
 ) -> list[tuple[str, Report]]:
     reports: list[tuple[str, Report]] = []
     if not plan.universe:
@@ -253,11 +253,11 @@ def run_jobs(
 
 def put_in_place(
     settings: Settings,
-    choices: Choices,
+    choices: RebuildOptions,
     old: OldContent,
     reports: list[tuple[str, Report]],
     now_local: datetime,
-) -> Rebuilt:
+) -> RebuildResult:
     database = settings.database_path
     state = look_at_file(database)
     (kept_as,) = choose_free_names(
@@ -273,7 +273,7 @@ def put_in_place(
     if state == "missing" and not any(path.exists() for path in left):
         # Nothing to keep, nothing that has the file open: 5 GB need no copy.
         rename_durably(work_path(database), database)
-        return Rebuilt(reports, carried, None, True, losses)
+        return RebuildResult(reports, carried, None, True, losses)
     must_carry = not (choices.discard_irreplaceable or choices.carry_over_from or old.is_damaged)
     sound = replace_database(
         database,
@@ -283,4 +283,4 @@ def put_in_place(
         timeout_seconds=REPLACE_TIMEOUT_SECONDS,
     )
     remove_database(work_path(database))
-    return Rebuilt(reports, carried, None if state == "missing" else kept_as, sound, losses)
+    return RebuildResult(reports, carried, None if state == "missing" else kept_as, sound, losses)

@@ -30,7 +30,7 @@ BUILDING, COMPLETE, HOLES = "building", "complete", "holes"
 
 
 @dataclass(frozen=True)
-class RebuildPlan:
+class RebuildSpec:
     """`universe` is empty for the schema alone; no `tickers` means those that the vendor lists. Dates are
     sessions in ISO text, empty where nothing is asked."""
 
@@ -44,12 +44,12 @@ class RebuildPlan:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-def parse_plan(text: str) -> RebuildPlan:
+def parse_spec(text: str) -> RebuildSpec:
     values = json.loads(text)
-    return RebuildPlan(**{**values, "tickers": tuple(values["tickers"])})
+    return RebuildSpec(**{**values, "tickers": tuple(values["tickers"])})
 
 
-def continues(earlier: RebuildPlan, wanted: RebuildPlan, *, end_was_given: bool) -> bool:
+def continues(earlier: RebuildSpec, wanted: RebuildSpec, *, end_was_given: bool) -> bool:
     """Whether the work on `earlier` is work on `wanted`.
 
     The same plan is. So is one of at most a week ago that differs in its dates alone, unless the
@@ -64,7 +64,7 @@ def continues(earlier: RebuildPlan, wanted: RebuildPlan, *, end_was_given: bool)
     return without_dates(earlier) == without_dates(wanted) and timedelta(0) <= age <= CONTINUED_FOR
 
 
-def without_dates(plan: RebuildPlan) -> RebuildPlan:
+def without_dates(plan: RebuildSpec) -> RebuildSpec:
     """Which steps there are still shows: an empty start stays empty."""
     return replace(
         plan,
@@ -76,7 +76,7 @@ def without_dates(plan: RebuildPlan) -> RebuildPlan:
 
 @dataclass(frozen=True)
 class RebuildRecord:
-    plan: RebuildPlan
+    plan: RebuildSpec
     state: str
 
 
@@ -97,7 +97,7 @@ def load_record(path: Path) -> RebuildRecord | None:
             if primary_code(error) not in DAMAGE_CODES:
                 raise
             return None
-    return RebuildRecord(parse_plan(row[0]), row[1]) if row else None
+    return RebuildRecord(parse_spec(row[0]), row[1]) if row else None
 
 
 def is_sound(database: Path) -> bool:
@@ -110,8 +110,8 @@ def is_sound(database: Path) -> bool:
 
 
 def prepare_work_file(
-    database: Path, wanted: RebuildPlan, *, end_was_given: bool, fresh: bool, now_utc: datetime
-) -> RebuildPlan:
+    database: Path, wanted: RebuildSpec, *, end_was_given: bool, fresh: bool, now_utc: datetime
+) -> RebuildSpec:
     """Make the work file ready for `wanted`, and return the plan to follow (see `continues`).
 
     In this order: what a killed run left of this plan; a copy of the current database, where this plan made it
@@ -143,7 +143,7 @@ def copy_current(database: Path, path: Path) -> None:
     rename_durably(arriving, path)
 
 
-def create_work_file(path: Path, page_size: int, plan: RebuildPlan, now_utc: datetime) -> None:
+def create_work_file(path: Path, page_size: int, plan: RebuildSpec, now_utc: datetime) -> None:
     """The record comes last: a file without it is not continued."""
     with closing(connect(path, create=True)) as connection:
         connection.execute(f"PRAGMA page_size = {page_size}")

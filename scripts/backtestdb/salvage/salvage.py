@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup
-from backtestdb.backups.restore_choice import Choice, choose_backup
+from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
 from backtestdb.database import connect, verify_integrity
 from backtestdb.errors import DatabaseFileError, VerificationError
 from backtestdb.files import choose_free_names, exclusive_lock, remove_database, rename_durably
@@ -28,7 +28,7 @@ class NothingSalvagedError(DatabaseFileError):
 
 
 @dataclass(frozen=True)
-class Salvaged:
+class SalvageResult:
     """`path`: an ordinary database with everything irreplaceable and no market data. `backup`: what it was
     united with. `strays`: pages with rows of which no table can be told. `not_created`: names of views,
     triggers and the like that this SQLite refused."""
@@ -51,7 +51,7 @@ def salvage(
     *,
     say: Say = lambda _message: None,
     step: Callable[[str], None] = lambda _name: None,
-) -> Salvaged:
+) -> SalvageResult:
     """Write `<database>.salvaged-STAMP`; `database` is only read. Raise DatabaseFileError when there is no such
     file, NothingSalvagedError when nothing comes out, BusyError when another program writes to it."""
     if not database.is_file() or not database.stat().st_size:
@@ -75,7 +75,7 @@ def salvage(
         )
         rename_durably(new, path)
         step("named")
-    return Salvaged(path, newest_of(choice) if choice else None, tables, strays, not_created)
+    return SalvageResult(path, newest_of(choice) if choice else None, tables, strays, not_created)
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def removed_afterwards(*paths: Path) -> Iterator[None]:
             remove_database(path)
 
 
-def choose_newest(backup_dir: Path, database: Path, say: Say) -> Choice | None:
+def choose_newest(backup_dir: Path, database: Path, say: Say) -> RestoreChoice | None:
     try:
         return choose_backup(backup_dir, database, None, say)
     except VerificationError as error:
@@ -98,11 +98,11 @@ def choose_newest(backup_dir: Path, database: Path, say: Say) -> Choice | None:
         return None
 
 
-def describe(choice: Choice | None) -> str:
+def describe(choice: RestoreChoice | None) -> str:
     return newest_of(choice).path.name if choice else "no backup, because none is there"
 
 
-def copy_database(database: Path, copy: Path, new: Path, choice: Choice | None) -> bool:
+def copy_database(database: Path, copy: Path, new: Path, choice: RestoreChoice | None) -> bool:
     """The template for a lost header is a backup, or without one a new database."""
     template = (choice.full or newest_of(choice)).path if choice else new
     if not choice:

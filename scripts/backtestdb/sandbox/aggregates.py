@@ -26,7 +26,7 @@ from backtestdb.sandbox.sessions import (
     new_york_date,
     new_york_midnight_ms,
 )
-from backtestdb.sandbox.subscription import Plan, verify_plan
+from backtestdb.sandbox.subscription import Subscription, verify_subscription
 
 # A page of `limit` base bars is cut from about as many sessions as fill it, not from the whole range: five
 # years of five-minute bars would be made again for each of their 15 pages. A liquid ticker has at least 210
@@ -35,7 +35,7 @@ BASE_BARS_A_SESSION = 250
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnsweredSessions:
     """A range as asked: instants in ms UTC, both included, and the dates in New York that they fall on."""
 
     ticker: str
@@ -57,7 +57,9 @@ class Asked:
         return new_york_date(self.to_ms)
 
 
-def parse_range(request: Request, ticker: str, bar: tuple[str, str], from_text: str, to_text: str) -> Asked:
+def parse_range(
+    request: Request, ticker: str, bar: tuple[str, str], from_text: str, to_text: str
+) -> AnsweredSessions:
     """What a range request asks for; 400 when it cannot be."""
     if bar not in (("1", "day"), ("5", "minute")):
         raise bad_request(f"the sandbox has 1/day and 5/minute bars, not {'/'.join(bar)}")
@@ -70,7 +72,7 @@ def parse_range(request: Request, ticker: str, bar: tuple[str, str], from_text: 
     window = 5 * MINUTE_MS
     start = new_york_midnight_ms(new_york_date(from_ms)) if bar[1] == "day" else from_ms - from_ms % window
     limit, adjusted = request.number("limit", 5000, 50_000), request.flag("adjusted", default=True)
-    return Asked(ticker, bar[1], start, to_ms, limit, sort == "desc", adjusted)
+    return AnsweredSessions(ticker, bar[1], start, to_ms, limit, sort == "desc", adjusted)
 
 
 def parse_instant(text: str, *, is_end: bool) -> int:
@@ -81,14 +83,14 @@ def parse_instant(text: str, *, is_end: bool) -> int:
     return new_york_midnight_ms(day + timedelta(days=1)) - 1 if is_end else new_york_midnight_ms(day)
 
 
-def answer_range(exchange: Exchange, plan: Plan, request: Request, *parts: str) -> Row:
+def answer_range(exchange: Exchange, plan: Subscription, request: Request, *parts: str) -> Row:
     """Bars of one ticker, oldest first unless sort=desc, in pages of `limit` base bars.
 
     The parts of the path are ticker, multiplier, timespan, from and to.
     """
     ticker, multiplier, timespan, *ends = parts
     asked = parse_range(request, ticker, (multiplier, timespan), *ends)
-    covered = verify_plan(plan, exchange.today, asked.first, asked.last)
+    covered = verify_subscription(plan, exchange.today, asked.first, asked.last)
     served, next_ms = load_page(exchange, asked, covered)
     rows = make_rows(served)
     answer = make_answer(exchange, (asked.first, asked.last), rows, adjusted=asked.adjusted)
@@ -102,7 +104,7 @@ def answer_range(exchange: Exchange, plan: Plan, request: Request, *parts: str) 
     return answer
 
 
-def load_page(exchange: Exchange, asked: Asked, covered: date) -> tuple[ServedBars, int | None]:
+def load_page(exchange: Exchange, asked: AnsweredSessions, covered: date) -> tuple[ServedBars, int | None]:
     """The bars of one page, and the instant at which the next one begins (descending: ends)."""
     load, step = (load_day_bars, 1) if asked.timespan == "day" else (load_minute_bars, BASE_BARS_A_SESSION)
     found = find_sessions(exchange, asked.ticker, covered, asked.last)
@@ -129,10 +131,10 @@ def choose_sessions(found: list[tuple[int, Ints]], count: int, *, descending: bo
     return sessions, sessions[-count:] if descending else sessions[:count]
 
 
-def answer_grouped(exchange: Exchange, plan: Plan, request: Request, day_text: str) -> Row:
+def answer_grouped(exchange: Exchange, plan: Subscription, request: Request, day_text: str) -> Row:
     """The day bars of everyone who traded on a date; no pages."""
     day, adjusted = parse_day(day_text), request.flag("adjusted", default=True)
-    verify_plan(plan, exchange.today, day, day)
+    verify_subscription(plan, exchange.today, day, day)
     session = load_sessions().index_range(day, min(day, exchange.today))
     rows: list[Row] = []
     if session:

@@ -14,7 +14,7 @@ import orjson
 from backtestdb.sandbox.faults import parse_rule
 from backtestdb.sandbox.splits import parse_split
 from backtestdb.sandbox.state import Sandbox, Settings, move_today, put_splits
-from backtestdb.sandbox.subscription import Plan
+from backtestdb.sandbox.subscription import Subscription
 
 Payload = dict[str, Any]
 
@@ -88,7 +88,7 @@ def set_splits(sandbox: Sandbox, given: Payload) -> Payload:
 
 def set_settings(sandbox: Sandbox, given: Payload) -> Payload:
     """Change some of the settings, `history_years`, `free` and `junk` among them."""
-    plan_names, names = {each.name for each in fields(Plan)}, {each.name for each in fields(Settings)}
+    plan_names, names = {each.name for each in fields(Subscription)}, {each.name for each in fields(Settings)}
     known = (names - {"plan", "keys"}) | plan_names | {"keys", "junk"}
     if unknown := set(given) - known:
         raise ValueError(

@@ -9,7 +9,7 @@ from backtestdb.sandbox.faults import Faults
 from backtestdb.sandbox.journal import Journal, Window
 from backtestdb.sandbox.listings import make_universe
 from backtestdb.sandbox.splits import SOURCE_SPLITS, Split
-from backtestdb.sandbox.subscription import Plan
+from backtestdb.sandbox.subscription import Subscription
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Settings:
     window_seconds: float = 60.0
     retry_after: bool = True
     latency_seconds: float = 0.0
-    plan: Plan = field(default_factory=Plan)
+    plan: Subscription = field(default_factory=Subscription)
 
 
 @dataclass

@@ -7,14 +7,14 @@ from backtestdb.sandbox.request import Refusal
 
 
 @dataclass(frozen=True)
-class Plan:
+class Subscription:
     """`history_years` = 0 reaches back without end; a free plan has the end of the day only, not today."""
 
     history_years: int = 0
     free: bool = False
 
 
-def verify_plan(plan: Plan, today: date, first: date, last: date) -> date:
+def verify_subscription(plan: Subscription, today: date, first: date, last: date) -> date:
     """The first date that the plan covers of those asked; 403 when it covers none, or the free one has today.
 
     A range that begins before the wall is cut without a word, as the vendor does.
@@ -31,7 +31,7 @@ def verify_plan(plan: Plan, today: date, first: date, last: date) -> date:
     return max(first, wall)
 
 
-def find_wall(plan: Plan, today: date) -> date:
+def find_wall(plan: Subscription, today: date) -> date:
     """The first date that the plan covers."""
     if plan.history_years == 0:
         return date.min

@@ -21,7 +21,7 @@ RETRY_FIRST, RETRY_LAST = timedelta(minutes=5), timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Taken:
+class BackupTimes:
     """When the verified backups were made, by kind; in any order, each with its zone."""
 
     full: tuple[datetime, ...] = ()
@@ -29,13 +29,13 @@ class Taken:
 
 
 def what_is_due(
-    now: datetime, taken: Taken, *, backup_time: time, every_minutes: int, zone: tzinfo | None = None
+    now: datetime, taken: BackupTimes, *, backup_time: time, every_minutes: int, zone: tzinfo | None = None
 ) -> list[Kind]:
     """The kinds of backup to make now, the full one first. `every_minutes`: 0 turns the small ones off."""
     due: list[Kind] = []
     if full_is_due(now, taken.full, backup_time, zone):
         due.append("full")
-    if every_minutes and small_is_due(now, taken.small, every_minutes):
+    if every_minutes and irreplaceable_is_due(now, taken.small, every_minutes):
         due.append("irreplaceable")
     return due
 
@@ -65,7 +65,7 @@ def last_backup_day(local: datetime, backup_time: time) -> date:
     return local.date() if local.time() >= backup_time else local.date() - timedelta(days=1)
 
 
-def small_is_due(now: datetime, taken: Iterable[datetime], every_minutes: int) -> bool:
+def irreplaceable_is_due(now: datetime, taken: Iterable[datetime], every_minutes: int) -> bool:
     """By whole minutes: whoever asks once a minute would otherwise come a minute later each time."""
     newest = newest_until(now, taken)
     if newest is None:

@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 
 from backtestdb.backups.catalogue import load_catalogue, verified
-from backtestdb.scheduling.due import Taken, find_stale, find_stuck, newest_until
+from backtestdb.scheduling.due import BackupTimes, find_stale, find_stuck, newest_until
 
 PULSE_NAME = ".scheduler.json"
 
 
 @dataclass(frozen=True)
-class Pulse:
+class Liveness:
     """`running`: the kind of the backup under way, empty when idle. `last_failure`: empty after a success."""
 
     ticked_at: datetime
@@ -22,28 +22,28 @@ class Pulse:
     last_failure: str = ""
 
 
-def save_pulse(backup_dir: Path, pulse: Pulse) -> None:
+def save_liveness(backup_dir: Path, liveness: Liveness) -> None:
     """Whole-old or whole-new; not flushed, because after a power cut the loop writes it again."""
     path = backup_dir / PULSE_NAME
     arriving = path.with_name(path.name + ".arriving")
-    arriving.write_text(json.dumps(asdict(pulse) | {"ticked_at": pulse.ticked_at.isoformat()}) + "\n")
+    arriving.write_text(json.dumps(asdict(liveness) | {"ticked_at": liveness.ticked_at.isoformat()}) + "\n")
     arriving.replace(path)
 
 
-def load_pulse(backup_dir: Path) -> Pulse | None:
+def load_liveness(backup_dir: Path) -> Liveness | None:
     """None when there is none, or none that can be read."""
     try:
         values = json.loads((backup_dir / PULSE_NAME).read_text())
-        return Pulse(**values | {"ticked_at": datetime.fromisoformat(values["ticked_at"])})
+        return Liveness(**values | {"ticked_at": datetime.fromisoformat(values["ticked_at"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def make_pulse(now: datetime, running: str = "", last_failure: str = "") -> Pulse:
-    return Pulse(now, os.getpid(), running, last_failure)
+def make_liveness(now: datetime, running: str = "", last_failure: str = "") -> Liveness:
+    return Liveness(now, os.getpid(), running, last_failure)
 
 
-def load_taken(backup_dir: Path) -> Taken:
+def load_backup_times(backup_dir: Path) -> BackupTimes:
     """From the manifests; no database is read."""
     catalogue = load_catalogue(backup_dir)
     full = (backup.manifest.clock_utc for backup in verified(catalogue, "full") if backup.manifest)
@@ -53,20 +53,20 @@ def load_taken(backup_dir: Path) -> Taken:
         if backup.manifest
         for moment in (backup.manifest.clock_utc, backup.confirmed_at_utc)
     )
-    return Taken(tuple(full), tuple(small))
+    return BackupTimes(tuple(full), tuple(small))
 
 
-def find_ailments(backup_dir: Path, now: datetime, *, loop: bool) -> list[str]:
+def find_problems(backup_dir: Path, now: datetime, *, loop: bool) -> list[str]:
     """What is wrong with the schedule, nothing when all is well. `loop`: whether there should be a loop."""
-    pulse = load_pulse(backup_dir)
-    stuck = find_stuck(now, pulse.ticked_at if pulse else None) if loop else ""
-    failure = f"the last backup failed: {pulse.last_failure}" if pulse and pulse.last_failure else ""
-    found = [find_stale(now, load_taken(backup_dir).full), stuck]
+    liveness = load_liveness(backup_dir)
+    stuck = find_stuck(now, liveness.ticked_at if liveness else None) if loop else ""
+    failure = f"the last backup failed: {liveness.last_failure}" if liveness and liveness.last_failure else ""
+    found = [find_stale(now, load_backup_times(backup_dir).full), stuck]
     return [ailment for ailment in [*found, failure if any(found) else ""] if ailment]
 
 
 def describe_newest(backup_dir: Path, now: datetime) -> str:
-    newest = newest_until(now, load_taken(backup_dir).full)
+    newest = newest_until(now, load_backup_times(backup_dir).full)
     if newest is None:
         return "no verified full backup yet"
     hours = (now - newest).total_seconds() / 3600

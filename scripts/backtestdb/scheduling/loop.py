@@ -21,8 +21,8 @@ from backtestdb.backups.manifest import Kind
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.console import explain_os_error, explain_sqlite_error, format_bytes
 from backtestdb.errors import ProjectError
-from backtestdb.scheduling.due import Taken, retry_at, what_is_due
-from backtestdb.scheduling.health import load_taken, make_pulse, save_pulse
+from backtestdb.scheduling.due import BackupTimes, retry_at, what_is_due
+from backtestdb.scheduling.health import load_backup_times, make_liveness, save_liveness
 
 Task = Kind | Literal["drill"]
 OPTIONS: dict[Task, tuple[str, ...]] = {
@@ -93,8 +93,8 @@ def join_advice(what: str, next_step: str) -> str:
 def tick(scheduler: Scheduler) -> bool:
     """One look: leave a sign of life, then make what is due; return whether nothing failed."""
     settings, now = scheduler.settings, scheduler.clock()
-    save_pulse(settings.backup_dir, make_pulse(now, last_failure=scheduler.last_failure))
-    taken = load_taken(settings.backup_dir)
+    save_liveness(settings.backup_dir, make_liveness(now, last_failure=scheduler.last_failure))
+    taken = load_backup_times(settings.backup_dir)
     due: list[Task] = [
         *what_is_due(
             now,
@@ -103,7 +103,7 @@ def tick(scheduler: Scheduler) -> bool:
             every_minutes=settings.irreplaceable_every_minutes,
         )
     ]
-    if has_settled(taken, now) and drill_is_due(load_last_drill(settings.backup_dir), now):
+    if is_a_day_old(taken, now) and drill_is_due(load_last_drill(settings.backup_dir), now):
         due.append("drill")
     results = [
         make_one(scheduler, kind)
@@ -113,7 +113,7 @@ def tick(scheduler: Scheduler) -> bool:
     return all(results)
 
 
-def has_settled(taken: Taken, now: datetime) -> bool:
+def is_a_day_old(taken: BackupTimes, now: datetime) -> bool:
     """The first drill waits until a full backup is a day old: whoever sets the schedule up has enough to watch."""
     return bool(taken.full) and now - min(taken.full) >= timedelta(days=1)
 
@@ -138,8 +138,8 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
         scheduler.log.info("%s interrupted: it will be made at the next start", WORDS[kind])
     else:
         note_failure(scheduler, kind, f"{WORDS[kind]} failed (exit code {code}): {describe_failure(err)}")
-    save_pulse(
-        scheduler.settings.backup_dir, make_pulse(scheduler.clock(), last_failure=scheduler.last_failure)
+    save_liveness(
+        scheduler.settings.backup_dir, make_liveness(scheduler.clock(), last_failure=scheduler.last_failure)
     )
     return code == 0 or scheduler.stop.is_set()
 
@@ -176,26 +176,26 @@ def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
 def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -> tuple[str, str]:
     """Standard output and error of a process that ends by itself, at its limit, or soon after `stop`."""
     kill_at = time.monotonic() + RUN_LIMIT_SECONDS
-    next_pulse = 0.0
+    next_liveness = 0.0
     while True:
         if scheduler.stop.is_set():
             kill_at = min(kill_at, time.monotonic() + FINISH_SECONDS)
         if time.monotonic() > kill_at:
             process.kill()
-        if time.monotonic() > next_pulse:
-            next_pulse = time.monotonic() + TICK_SECONDS
-            save_pulse_if_possible(scheduler, kind)
+        if time.monotonic() > next_liveness:
+            next_liveness = time.monotonic() + TICK_SECONDS
+            save_liveness_if_possible(scheduler, kind)
         try:
             return process.communicate(timeout=LOOK_SECONDS)
         except subprocess.TimeoutExpired:
             continue
 
 
-def save_pulse_if_possible(scheduler: Scheduler, kind: Task) -> None:
+def save_liveness_if_possible(scheduler: Scheduler, kind: Task) -> None:
     """A full disk is for the backup to report."""
-    pulse = make_pulse(scheduler.clock(), WORDS[kind], scheduler.last_failure)
+    liveness = make_liveness(scheduler.clock(), WORDS[kind], scheduler.last_failure)
     try:
-        save_pulse(scheduler.settings.backup_dir, pulse)
+        save_liveness(scheduler.settings.backup_dir, liveness)
     except OSError as error:
         scheduler.log.error("no sign of life could be left: %s", describe_error(error))
 
