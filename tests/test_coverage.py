@@ -197,7 +197,7 @@ def test_asked_sessions_are_counted_once_where_ranges_overlap(connection: sqlite
 
 def test_session_beyond_the_plan_is_neither_empty_nor_failed(connection: sqlite3.Connection) -> None:
     save_limits(
-        connection, PlanLimits(covered_from=SESSIONS[5], refused_session=SESSIONS[-1]), datetime.now(UTC)
+        connection, PlanLimits(history_starts=SESSIONS[5], refused_session=SESSIONS[-1]), datetime.now(UTC)
     )
     store(connection, "A", [SESSIONS[1], SESSIONS[6]])
     ask(connection, "A", SESSIONS[5], SESSIONS[-3])

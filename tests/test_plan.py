@@ -45,7 +45,7 @@ def test_plan_brings_all_that_is_missing_and_asks_for_nothing_twice(
             brought[request.ticker] |= mask_between(SESSIONS, request.start, request.end)
     for demand in wanted:
         for ticker in demand.tickers:
-            missing = (demand.sessions & ~asked.of(ticker) | demand.again) & ~beyond
+            missing = (demand.sessions & ~asked.of(ticker) | demand.refetch) & ~beyond
             assert not missing & ~brought[ticker]
     assert len(set(planned)) == len(planned)
     assert len([r for r in planned if isinstance(r, RangeRequest)]) == len(
@@ -53,14 +53,14 @@ def test_plan_brings_all_that_is_missing_and_asks_for_nothing_twice(
     )
     assert not whole & beyond
     assert timeframe == "1day" or not whole
-    again = plan_requests(
+    refetch = plan_requests(
         [Demand(demand.tickers, demand.sessions, demand.warm_up) for demand in wanted],
         timeframe,
         SESSIONS,
         AnsweredSessions({ticker: asked.of(ticker) | mask for ticker, mask in brought.items()}),
         beyond,
     )
-    assert again == []
+    assert refetch == []
 
 
 @given(masks)

@@ -95,7 +95,7 @@ def test_small_backups_do_not_drift_when_asked_every_minute() -> None:
     taken = local("UTC", "2026-03-03 10:00:20")
     for now, expected in (("10:59:59", []), ("11:00:01", ["irreplaceable"])):
         moment = local("UTC", f"2026-03-03 {now}")
-        times = BackupTimes(full=(taken,), small=(taken,))
+        times = BackupTimes(full=(taken,), irreplaceable=(taken,))
         assert what_is_due(moment, times, backup_time=TWO, every_minutes=60, zone=UTC) == expected
 
 

@@ -87,9 +87,11 @@ def describe_choice(choice: RestoreChoice) -> str:
     parts = []
     if choice.full:
         parts.append(f"restoring {choice.full.path} of {format_local(choice.full.taken_at_utc)}")
-    if choice.small:
+    if choice.irreplaceable:
         what = "with the irreplaceable tables of" if choice.full else "restoring the irreplaceable tables of"
-        parts.append(f"{what} {choice.small.path} of {format_local(choice.small.taken_at_utc)}")
+        parts.append(
+            f"{what} {choice.irreplaceable.path} of {format_local(choice.irreplaceable.taken_at_utc)}"
+        )
     return ", ".join(parts)
 
 

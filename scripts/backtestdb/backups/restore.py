@@ -91,41 +91,41 @@ def choose_kept_name(path: Path, now_local: datetime) -> Path:
 
 def restore_database(choice: RestoreChoice, target: Path, kept_as: Path) -> bool:
     """Return whether what was kept passed its check."""
-    if choice.full and not choice.small and choice.full.manifest:
+    if choice.full and not choice.irreplaceable and choice.full.manifest:
         verify_space_to_replace(target, choice.full.bytes)
         return replace_database(target, choice.full.path, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
-    if choice.small and not choice.full and look_at_file(target) == "database":
-        return merge_in_place(choice.small, target, kept_as)
+    if choice.irreplaceable and not choice.full and look_at_file(target) == "database":
+        return merge_in_place(choice.irreplaceable, target, kept_as)
     return replace_with_built(choice, target, kept_as)
 
 
-def merge_in_place(small: Backup, target: Path, kept_as: Path) -> bool:
+def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path) -> bool:
     """One transaction on the live database: everything irreplaceable becomes what the backup holds, market
     data stays. Tables that are younger than the backup stay, too."""
-    verify_space(target.parent, 2 * target.stat().st_size + small.bytes, f"merging into {target}")
+    verify_space(target.parent, 2 * target.stat().st_size + irreplaceable.bytes, f"merging into {target}")
     with busy_explained(target), closing(connect(target, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)) as live:
         live.execute("PRAGMA foreign_keys = OFF")
-        live.execute("ATTACH ? AS small", (str(small.path),))
+        live.execute("ATTACH ? AS small", (str(irreplaceable.path),))
         with transaction(live):
             is_sound = keep_copy(target, kept_as)
-            carry_small(live, small)
+            carry_small(live, irreplaceable)
     return is_sound
 
 
-def carry_small(connection: sqlite3.Connection, small: Backup) -> None:
-    """From the attached schema `small` to main; what arrives is compared with the backup's manifest."""
+def carry_small(connection: sqlite3.Connection, irreplaceable: Backup) -> None:
+    """From the attached schema `irreplaceable` to main; what arrives is compared with the backup's manifest."""
     carry_tables(connection, tables_to_keep(connection, "small"), source="small", target="main")
-    expected = small.manifest.content_sha256 if small.manifest else {}
+    expected = irreplaceable.manifest.content_sha256 if irreplaceable.manifest else {}
     for table, digest in expected.items():
         if hash_table(connection, table)[0] != digest:
-            raise VerificationError(f"table {table} did not arrive as {small.path.name} holds it")
+            raise VerificationError(f"table {table} did not arrive as {irreplaceable.path.name} holds it")
 
 
 def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path) -> bool:
     """Build the new database beside the target first: a full backup with a newer small one on top, a small
     one in a new schema, or a file without manifest, which may have a -wal of its own."""
     new = target.with_name(target.name + ".restoring" + ARRIVING)
-    size = sum(backup.bytes for backup in (choice.full, choice.small) if backup)
+    size = sum(backup.bytes for backup in (choice.full, choice.irreplaceable) if backup)
     verify_space_to_replace(target, size)
     verify_space(target.parent, 2 * size, f"building {new}")
     remove_database(new)
@@ -143,11 +143,11 @@ def build(choice: RestoreChoice, new: Path) -> None:
     with closing(connect(new, create=True)) as connection:
         if not choice.full:
             ensure_schema(connection)
-        if choice.small:
+        if choice.irreplaceable:
             connection.execute("PRAGMA foreign_keys = OFF")
-            connection.execute("ATTACH ? AS small", (str(choice.small.path),))
+            connection.execute("ATTACH ? AS small", (str(choice.irreplaceable.path),))
             with transaction(connection):
-                carry_small(connection, choice.small)
+                carry_small(connection, choice.irreplaceable)
 
 
 def bring_scripts_back(choice: RestoreChoice, target: Path, now_local: datetime) -> Path | None:

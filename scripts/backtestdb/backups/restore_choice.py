@@ -14,11 +14,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RestoreChoice:
-    """What to restore. `full`: a database with market data; `small`: one with everything else, put on top of
+    """What to restore. `full`: a database with market data; `irreplaceable`: one with everything else, put on top of
     `full` or, without it, into the database that is there."""
 
     full: Backup | None
-    small: Backup | None
+    irreplaceable: Backup | None
 
 
 def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -> RestoreChoice:
@@ -32,13 +32,13 @@ def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -
     catalogue = load_catalogue(backup_dir)
     full = find_good((backup for backup in catalogue if backup.kind == "full"), say)
     newer = (backup for backup in catalogue if not full or backup.taken_at_utc > full.taken_at_utc)
-    small = find_good((backup for backup in newer if backup.kind == "irreplaceable"), say)
-    if not full and not small:
+    irreplaceable = find_good((backup for backup in newer if backup.kind == "irreplaceable"), say)
+    if not full and not irreplaceable:
         raise VerificationError(
             f"no backup in {backup_dir} verifies",
             next_step="name a file with --from-backup PATH, or rebuild with make restore",
         )
-    return RestoreChoice(full, small)
+    return RestoreChoice(full, irreplaceable)
 
 
 def find_good(backups: Iterable[Backup], say: Say) -> Backup | None:

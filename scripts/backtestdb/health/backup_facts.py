@@ -33,7 +33,7 @@ class BackupFacts:
 
     folder: Path
     full: KindFacts
-    small: KindFacts
+    irreplaceable: KindFacts
     unverified: dict[str, str]
     free_bytes: int
     room_for: int | None
@@ -49,14 +49,14 @@ def load_backup_facts(
 ) -> BackupFacts:
     """`now` has a zone."""
     catalogue = load_catalogue(folder) if catalogue is None else catalogue
-    full, small = (make_kind_facts(catalogue, kind, now) for kind in ("full", "irreplaceable"))
+    full, irreplaceable = (make_kind_facts(catalogue, kind, now) for kind in ("full", "irreplaceable"))
     free = free_bytes(folder)
     needed = full.newest_bytes or database_bytes
     mount = load_mount_points(database).get(str(folder), "")
     return BackupFacts(
         folder,
         full,
-        small,
+        irreplaceable,
         {backup.path.name: backup.problem for backup in catalogue if not backup.is_verified},
         free,
         free // needed if needed else None,

@@ -37,7 +37,9 @@ def judge(facts: Facts) -> list[Problem]:
 
 
 def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Problem]:
-    way_back = "make restore-from-backup" if backups.full.count or backups.small.count else "make restore"
+    way_back = (
+        "make restore-from-backup" if backups.full.count or backups.irreplaceable.count else "make restore"
+    )
     path, origin = database.path, database.origin
     if database.state == "missing":
         what = f"there is no database at {path} (DATABASE_PATH, from {origin})"

@@ -83,7 +83,7 @@ def show_backups(facts: Facts) -> None:
     print_table(
         f"verified backups in {backups.folder}",
         ("kind", "count", "newest", "age", "size", "all of them"),
-        [describe_kind(kind) for kind in (backups.full, backups.small)],
+        [describe_kind(kind) for kind in (backups.full, backups.irreplaceable)],
     )
     room = "" if backups.room_for is None else f", room for {backups.room_for:,} more full ones"
     others = f"; {len(backups.unverified)} files that do not count" if backups.unverified else ""

@@ -63,17 +63,17 @@ def backfill_together(
     called between the bars and their metrics.
     """
     started, sent_before = time.monotonic(), source.client.requests_sent
-    storing = make_bar_store(connection, source, jobs, keep_every_ticker=keep_every_ticker)
+    store = make_bar_store(connection, source, jobs, keep_every_ticker=keep_every_ticker)
     try:
         limits = recheck_limits(
             connection,
             source.client,
             source.clock(),
             jobs[0].tickers[0],
-            lambda day: needs_day_before(day, plan_jobs(connection, source.calendar, jobs, storing.staging)),
+            lambda day: needs_day_before(day, plan_jobs(connection, source.calendar, jobs, store.staging)),
         )
-        planned = plan_jobs(connection, source.calendar, jobs, storing.staging)
-        prepare_staging(storing, planned, staged_from_bars)
+        planned = plan_jobs(connection, source.calendar, jobs, store.staging)
+        prepare_staging(store, planned, staged_from_bars)
         wanted = None if keep_every_ticker else frozenset(all_tickers(jobs))
         requester = Requester(source.client, all_sessions(source.calendar, jobs), limits, wanted)
         with progress(label, len(planned)) as advance:
@@ -82,21 +82,21 @@ def backfill_together(
                     limits = requester.limits
                     save_limits(connection, limits, source.clock())
                 if isinstance(result, MarketDataError):
-                    storing.report.failures[name_request(request)] = str(result)
+                    store.report.failures[name_request(request)] = str(result)
                 elif result is not None:
-                    save_result(storing, result)
+                    save_result(store, result)
                 advance(1)
-        load_what_was_staged(storing)
+        load_what_was_staged(store)
     finally:
-        close_staging(storing)
+        close_staging(store)
     tickers, timeframe = all_tickers(jobs), jobs[0].timeframe
     find_silent_cut(connection, source.client, source.clock(), tickers, timeframe, limits)
     before_metrics()
     if jobs[0].timeframe == "1day":
         compute_metrics(connection, jobs)
-    storing.report.requests = source.client.requests_sent - sent_before
-    storing.report.seconds = time.monotonic() - started
-    counted = [storing.report, *[Report(failures=storing.report.failures)] * (len(jobs) - 1)]
+    store.report.requests = source.client.requests_sent - sent_before
+    store.report.seconds = time.monotonic() - started
+    counted = [store.report, *[Report(failures=store.report.failures)] * (len(jobs) - 1)]
     return [finish_report(connection, source, job, report) for job, report in zip(jobs, counted, strict=True)]
 
 
@@ -136,13 +136,13 @@ def finish_report(connection: sqlite3.Connection, source: Source, job: Job, repo
         report,
         coverage=coverage,
         gaps=gaps,
-        covered_from=wall_within(limits, job),
+        history_starts=wall_within(limits, job),
         refused_session=limits.refused_session if limits.refused_session in job.sessions else None,
     )
 
 
 def wall_within(limits: PlanLimits, job: Job) -> date | None:
-    covered = limits.covered_from
+    covered = limits.history_starts
     return covered if covered and covered > job.fetched_sessions[0] else None
 
 

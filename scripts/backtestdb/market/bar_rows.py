@@ -28,12 +28,12 @@ def save_bar_columns(connection: sqlite3.Connection, columns: Sequence[list[Any]
     )
 
 
-def save_rejected(connection: sqlite3.Connection, aside: pd.DataFrame, set_aside_at_utc: str) -> None:
+def save_rejected(connection: sqlite3.Connection, rejected: pd.DataFrame, set_aside_at_utc: str) -> None:
     """Record what was set aside, each bar once for each reason. The caller's transaction."""
-    columns = [aside[name].tolist() for name in aside.columns]
+    columns = [rejected[name].tolist() for name in rejected.columns]
     save_rows(
         connection,
-        f"INSERT INTO _bars_set_aside ({', '.join(aside.columns)}, set_aside_at_utc)",
+        f"INSERT INTO _bars_set_aside ({', '.join(rejected.columns)}, set_aside_at_utc)",
         "ON CONFLICT DO NOTHING",
-        [*columns, [set_aside_at_utc] * len(aside)],
+        [*columns, [set_aside_at_utc] * len(rejected)],
     )

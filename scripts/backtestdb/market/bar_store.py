@@ -63,100 +63,100 @@ def make_bar_store(
         for ticker in job.tickers:
             metrics_from[ticker] = min(job.sessions[0], metrics_from.get(ticker, date.max))
     ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, all_tickers(jobs))
-    storing = BarStore(connection, source, Report(), ticker_set, metrics_from)
-    storing.staging = open_staging(staging_path(database_path(connection)))
-    if storing.staging is None:
+    store = BarStore(connection, source, Report(), ticker_set, metrics_from)
+    store.staging = open_staging(staging_path(database_path(connection)))
+    if store.staging is None:
         clear_done(connection, TASK)
-    elif storing.staging.ticker_set != ticker_set or load_done(connection, TASK):
-        load_what_was_staged(storing)
-    elif is_loaded(connection, storing.staging):
-        drop_staging(storing)
-    return storing
+    elif store.staging.ticker_set != ticker_set or load_done(connection, TASK):
+        load_what_was_staged(store)
+    elif is_loaded(connection, store.staging):
+        drop_staging(store)
+    return store
 
 
-def prepare_staging(storing: BarStore, planned: Sequence[Request], staged_from_bars: int) -> None:
+def prepare_staging(store: BarStore, planned: Sequence[Request], staged_from_bars: int) -> None:
     """Decide whether the sessions of a run are set aside first."""
     coming = sum(request.kept for request in planned if isinstance(request, SessionRequest))
-    if storing.staging is None and coming >= staged_from_bars:
-        path = staging_path(database_path(storing.connection))
-        storing.staging = create_staging(path, storing.ticker_set)
+    if store.staging is None and coming >= staged_from_bars:
+        path = staging_path(database_path(store.connection))
+        store.staging = create_staging(path, store.ticker_set)
 
 
-def save_result(storing: BarStore, result: RangeAnswer | SessionBars) -> None:
+def save_result(store: BarStore, result: RangeAnswer | SessionBars) -> None:
     """One answer, all or nothing."""
     if isinstance(result, RangeAnswer):
-        aside = save_range(storing, result)
+        rejected = save_range(store, result)
     else:
-        storing.report.bars += len(result.tickers)
-        storing.report.dropped += result.dropped
-        aside = result.aside
-        if storing.staging is not None:
-            stage_session(storing.staging, result, storing.source.now_text())
+        store.report.bars += len(result.tickers)
+        store.report.dropped += result.dropped
+        rejected = result.rejected
+        if store.staging is not None:
+            stage_session(store.staging, result, store.source.now_text())
         else:
-            save_session(storing, result)
-    names = (aside["ticker"] + ": " + aside["reason"]).tolist()
+            save_session(store, result)
+    names = (rejected["ticker"] + ": " + rejected["reason"]).tolist()
     for name in names:
-        storing.report.set_aside[name] = storing.report.set_aside.get(name, 0) + 1
+        store.report.set_aside[name] = store.report.set_aside.get(name, 0) + 1
 
 
-def save_range(storing: BarStore, result: RangeAnswer) -> pd.DataFrame:
+def save_range(store: BarStore, result: RangeAnswer) -> pd.DataFrame:
     """One ticker's answer: good bars, bars set aside, metrics, the record of the request. Return what was set
     aside."""
-    request, connection = result.request, storing.connection
+    request, connection = result.request, store.connection
     bars = check_bars(
         result.answer.rows,
         request.timeframe,
-        storing.source.calendar,
+        store.source.calendar,
         request.start,
         request.end,
         ticker=request.ticker,
     )
-    now_text = storing.source.now_text()
+    now_text = store.source.now_text()
     with transaction(connection):
         save_bars(connection, bars.good)
-        save_rejected(connection, bars.aside, now_text)
+        save_rejected(connection, bars.rejected, now_text)
         save_range_answer(connection, request, bars.good["session_date"].tolist(), now_text)
         if request.timeframe == "1day":
-            start = max(storing.metrics_from[request.ticker], request.start)
+            start = max(store.metrics_from[request.ticker], request.start)
             save_metrics(connection, [request.ticker], start, request.end)
-    storing.report.bars += len(bars.good)
-    return bars.aside
+    store.report.bars += len(bars.good)
+    return bars.rejected
 
 
-def save_session(storing: BarStore, bars: SessionBars) -> None:
+def save_session(store: BarStore, bars: SessionBars) -> None:
     """A session of the whole market: its bars, those set aside, and the record, which also says that the
     metrics are still to follow."""
-    now_text = storing.source.now_text()
-    with transaction(storing.connection):
-        save_bar_columns(storing.connection, make_bar_columns(bars))
-        save_rejected(storing.connection, bars.aside, now_text)
+    now_text = store.source.now_text()
+    with transaction(store.connection):
+        save_bar_columns(store.connection, make_bar_columns(bars))
+        save_rejected(store.connection, bars.rejected, now_text)
         save_session_answer(
-            storing.connection, bars.session_date.isoformat(), storing.ticker_set, bars.counts, now_text
+            store.connection, bars.session_date.isoformat(), store.ticker_set, bars.counts, now_text
         )
 
 
-def load_what_was_staged(storing: BarStore) -> None:
+def load_what_was_staged(store: BarStore) -> None:
     """The end of a first fill. Nothing happens when no session was set aside."""
-    staging = storing.staging
+    staging = store.staging
     if staging is None:
         return
     rows = count_staged_bars(staging)
     with (
         progress("storing by ticker", len(staging.numbers)) as advance,
-        deferred_indexes(storing.connection, "ohlcv_data", rows),
+        deferred_indexes(store.connection, "ohlcv_data", rows),
     ):
-        load_staging(storing.connection, staging, advance)
-    drop_staging(storing)
+        load_staging(store.connection, staging, advance)
+    drop_staging(store)
 
 
-def drop_staging(storing: BarStore) -> None:
-    if storing.staging is not None:
-        storing.staging.connection.close()
-    storing.staging = None
-    remove_staging(database_path(storing.connection))
+def drop_staging(store: BarStore) -> None:
+    if store.staging is not None:
+        store.staging.connection.close()
+    store.staging = None
+    remove_staging(database_path(store.connection))
 
 
-def close_staging(storing: BarStore) -> None:
+def close_staging(store: BarStore) -> None:
     """Leave what was set aside for the next run."""
-    if storing.staging is not None:
-        storing.staging.connection.close()
+    if store.staging is not None:
+        store.staging.connection.close()

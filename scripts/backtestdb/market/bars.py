@@ -26,11 +26,11 @@ NUMBER_TYPES = (int, float)  # exactly: a bool is neither, nor is a number in qu
 
 @dataclass(frozen=True)
 class CheckedBars:
-    """`good`: BAR_COLUMNS and session_date (ISO text), in order of ticker and time. `aside`: ticker,
+    """`good`: BAR_COLUMNS and session_date (ISO text), in order of ticker and time. `rejected`: ticker,
     timeframe, timestamp, session_date, reason, bar (JSON as it came)."""
 
     good: pd.DataFrame
-    aside: pd.DataFrame
+    rejected: pd.DataFrame
 
 
 def check_bars(
@@ -126,6 +126,6 @@ def find_number_reasons(prices: np.ndarray, volume: np.ndarray) -> np.ndarray:
 
 
 def make_rejected(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    aside = frame[["ticker", "timeframe", "timestamp", "session_date", "reason"]].copy()
-    aside["bar"] = [json.dumps(rows[position], sort_keys=True) for position in frame.index]
-    return aside
+    rejected = frame[["ticker", "timeframe", "timestamp", "session_date", "reason"]].copy()
+    rejected["bar"] = [json.dumps(rows[position], sort_keys=True) for position in frame.index]
+    return rejected

@@ -137,7 +137,7 @@ class Requester:
 
     def is_refused(self, session_date: date) -> bool:
         limits = self.limits
-        too_early = limits.covered_from is not None and session_date < limits.covered_from
+        too_early = limits.history_starts is not None and session_date < limits.history_starts
         return too_early or session_date == limits.refused_session
 
     def trim(self, request: RangeRequest) -> RangeRequest | None:
@@ -153,5 +153,5 @@ class Requester:
             if session_date == self.sessions[-1] and self.limits.refused_session is None:
                 self.limits = replace(self.limits, refused_session=session_date)
             else:
-                earlier = self.limits.covered_from or date.min
-                self.limits = replace(self.limits, covered_from=max(earlier, session_date + ONE_DAY))
+                earlier = self.limits.history_starts or date.min
+                self.limits = replace(self.limits, history_starts=max(earlier, session_date + ONE_DAY))

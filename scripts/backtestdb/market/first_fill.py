@@ -116,7 +116,7 @@ def stage_session(staging: Staging, bars: SessionBars, asked_at_utc: str) -> Non
     staging.numbers.update(numbers)
     ids = np.array([staging.numbers[ticker] for ticker in bars.tickers], dtype="int32")
     values = ids.tobytes() + bars.prices.tobytes() + bars.volume.tobytes()
-    aside = [tuple(row) for row in bars.aside.to_numpy().tolist()]
+    rejected = [tuple(row) for row in bars.rejected.to_numpy().tolist()]
     with transaction(staging.connection):
         staging.connection.executemany(
             "INSERT INTO tickers VALUES (?, ?)", [(n, t) for t, n in numbers.items()]
@@ -126,7 +126,7 @@ def stage_session(staging: Staging, bars: SessionBars, asked_at_utc: str) -> Non
             (bars.session_date.isoformat(), *bars.counts, asked_at_utc, values),
         )
         marks = ", ".join("?" * len(ASIDE_COLUMNS))
-        staging.connection.executemany(f"INSERT INTO aside VALUES ({marks})", aside)
+        staging.connection.executemany(f"INSERT INTO aside VALUES ({marks})", rejected)
 
 
 def load_staging(connection: sqlite3.Connection, staging: Staging, advance: Any) -> None:
@@ -183,13 +183,15 @@ def make_columns(tickers: Sequence[str], days: Sequence[date], values: np.ndarra
 
 
 def finish_loading(connection: sqlite3.Connection, staging: Staging) -> None:
-    aside = pd.DataFrame(staging.connection.execute("SELECT * FROM aside").fetchall(), columns=ASIDE_COLUMNS)
+    rejected = pd.DataFrame(
+        staging.connection.execute("SELECT * FROM aside").fetchall(), columns=ASIDE_COLUMNS
+    )
     with transaction(connection):
         for row in iterate_records(staging):
             session_date, *counts, asked_at_utc = row
             save_session_answer(connection, session_date, staging.ticker_set, counts, asked_at_utc)
-        if len(aside):
-            save_rejected(connection, aside, max(row[-1] for row in iterate_records(staging)))
+        if len(rejected):
+            save_rejected(connection, rejected, max(row[-1] for row in iterate_records(staging)))
         clear_done(connection, TASK)
 
 

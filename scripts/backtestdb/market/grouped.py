@@ -19,21 +19,21 @@ ASIDE_COLUMNS = ["ticker", "timeframe", "timestamp", "session_date", "reason", "
 @dataclass(frozen=True)
 class SessionBars:
     """The bars of one session that can be true, each ticker once, in no order. `prices`: open, high, low,
-    close as rows. `aside`: ASIDE_COLUMNS. `received` rows are the bars, `dropped` ones of other tickers, and
-    those of `aside`."""
+    close as rows. `rejected`: ASIDE_COLUMNS. `received` rows are the bars, `dropped` ones of other tickers, and
+    those of `rejected`."""
 
     session_date: date
     tickers: list[str]
     prices: np.ndarray
     volume: np.ndarray
-    aside: pd.DataFrame
+    rejected: pd.DataFrame
     received: int
     dropped: int
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
         """Received, stored, dropped, set aside."""
-        return self.received, len(self.tickers), self.dropped, len(self.aside)
+        return self.received, len(self.tickers), self.dropped, len(self.rejected)
 
 
 def check_session(

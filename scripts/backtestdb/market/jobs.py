@@ -38,14 +38,14 @@ class Source:
 @dataclass(frozen=True)
 class Job:
     """`sessions`: what was asked for. `fetched_sessions`: those and the warm-up before them, which is fetched
-    where it costs no request of its own. `again`: sessions to ask for once more, for late corrections."""
+    where it costs no request of its own. `refetch`: sessions to ask for once more, for late corrections."""
 
     timeframe: str
     tickers: list[str]
     sessions: list[date]
     fetched_sessions: list[date]
     universe: str = ""
-    again: tuple[date, ...] = ()
+    refetch: tuple[date, ...] = ()
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Report:
     """What a backfill did for a job. Of jobs that were run together the first one's report has the `requests`,
     the `bars` that were stored, the bars of other tickers that were `dropped`, and what was `set_aside`.
     `failures`: ticker or session, and why its request brought nothing. `gaps`: sentences about tickers that did
-    not trade for months in between. `covered_from`, `refused_session`: what the key's plan does not cover."""
+    not trade for months in between. `history_starts`, `refused_session`: what the key's plan does not cover."""
 
     coverage: Coverage = field(default_factory=Coverage)
     requests: int = 0
@@ -62,7 +62,7 @@ class Report:
     set_aside: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
-    covered_from: date | None = None
+    history_starts: date | None = None
     refused_session: date | None = None
     seconds: float = 0.0
 
@@ -79,10 +79,10 @@ def make_job(
     end: date,
     *,
     universe: str = "",
-    again: int = 0,
+    refetch: int = 0,
 ) -> Job:
     """Raise UsageError when no session lies between `start` and `end`. Day bars get a warm-up ahead of them,
-    so that SMA 200 and RSI exist from the first asked session on. `again`: how many of the sessions before
+    so that SMA 200 and RSI exist from the first asked session on. `refetch`: how many of the sessions before
     `end` are asked for once more."""
     sessions = sessions_between(calendar, start, end)
     if not sessions:
@@ -90,7 +90,7 @@ def make_job(
     warm_up = WARM_UP_SESSIONS if timeframe == "1day" else 0
     first = sessions_back(calendar, start, warm_up)
     fetched = sessions_between(calendar, first, end)
-    return Job(timeframe, list(tickers), sessions, fetched, universe, tuple(sessions[-1 - again : -1]))
+    return Job(timeframe, list(tickers), sessions, fetched, universe, tuple(sessions[-1 - refetch : -1]))
 
 
 def all_sessions(calendar: ExchangeCalendar, jobs: Sequence[Job]) -> list[date]:
@@ -118,7 +118,7 @@ def plan_jobs(
             job.tickers,
             sessions=mask_between(sessions, job.sessions[0], job.sessions[-1]),
             warm_up=mask_between(sessions, job.fetched_sessions[0], job.sessions[0]),
-            again=mask_of(sessions, job.again),
+            refetch=mask_of(sessions, job.refetch),
         )
         for job in jobs
     ]

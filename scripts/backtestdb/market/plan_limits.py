@@ -17,10 +17,10 @@ BELIEVED_FOR = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class PlanLimits:
-    """Sessions before `covered_from` were refused; a day as early as `proven_from` was answered;
+    """Sessions before `history_starts` were refused; a day as early as `proven_from` was answered;
     `refused_session`, the newest, was refused for now (the free plan has no bars of today)."""
 
-    covered_from: date | None = None
+    history_starts: date | None = None
     proven_from: date | None = None
     refused_session: date | None = None
     learnt_at_utc: datetime | None = None
@@ -31,8 +31,8 @@ class PlanLimits:
     def mask(self, sessions: Sequence[date]) -> int:
         """The ones of `sessions` beyond the plan, as bits."""
         beyond = 0
-        if self.covered_from:
-            beyond |= mask_between(sessions, date.min, self.covered_from - timedelta(days=1))
+        if self.history_starts:
+            beyond |= mask_between(sessions, date.min, self.history_starts - timedelta(days=1))
         if self.refused_session:
             beyond |= mask_between(sessions, self.refused_session, self.refused_session)
         return beyond
@@ -53,7 +53,7 @@ def save_limits(connection: sqlite3.Connection, limits: PlanLimits, now_utc: dat
     """Keep what was learnt now; the caller's transaction, if there is one."""
     days = [
         day.isoformat() if day else None
-        for day in (limits.covered_from, limits.proven_from, limits.refused_session)
+        for day in (limits.history_starts, limits.proven_from, limits.refused_session)
     ]
     learnt = now_utc.isoformat(timespec="seconds")
     connection.execute("INSERT OR REPLACE INTO _plan_limits VALUES (1, ?, ?, ?, ?)", (*days, learnt))
@@ -71,17 +71,17 @@ def recheck_limits(
     request for `ticker` tells whether the plan reaches back further by now, where `needs_day_before` says that
     the run would ask for a day before the given one."""
     limits = load_limits(connection)
-    if limits.is_fresh(now_utc) or not (limits.covered_from or limits.refused_session):
+    if limits.is_fresh(now_utc) or not (limits.history_starts or limits.refused_session):
         return limits
     unbound = save_limits(connection, PlanLimits(proven_from=limits.proven_from), now_utc)
-    if limits.covered_from is None:
+    if limits.history_starts is None:
         return unbound
-    last_refused = limits.covered_from - ONE_DAY
-    if needs_day_before(limits.covered_from) and (
+    last_refused = limits.history_starts - ONE_DAY
+    if needs_day_before(limits.history_starts) and (
         ask_whether_refused(client, ticker, last_refused, last_refused) is False
     ):
         return unbound
-    return save_limits(connection, replace(unbound, covered_from=limits.covered_from), now_utc)
+    return save_limits(connection, replace(unbound, history_starts=limits.history_starts), now_utc)
 
 
 def ask_whether_refused(client: MarketData, ticker: str, start: date, end: date) -> bool | None:
@@ -110,7 +110,7 @@ def find_silent_cut(
     asked_from, first, ticker = find_late_beginning(connection, tickers, timeframe)
     if not first or not asked_from or (limits.proven_from and limits.proven_from <= asked_from):
         return limits
-    if limits.covered_from and first <= limits.covered_from:
+    if limits.history_starts and first <= limits.history_starts:
         return limits
     refused = ask_whether_refused(client, ticker, asked_from, first - ONE_DAY)
     if refused is None:
@@ -124,7 +124,7 @@ def find_silent_cut(
                 " AND start_date < :first AND end_date >= :first AND coalesce(first_date, :first) >= :first",
                 {"first": first.isoformat(), "ticker": member},
             )
-        return save_limits(connection, replace(limits, covered_from=first), now_utc)
+        return save_limits(connection, replace(limits, history_starts=first), now_utc)
 
 
 def find_late_beginning(

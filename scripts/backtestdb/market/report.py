@@ -101,7 +101,7 @@ def make_json_report(step: str, report: Report) -> dict[str, object]:
         "silent": report.coverage.silent,
         "set_aside_of": report.set_aside,
         "changed_company": report.gaps,
-        "plan_covers_from": report.covered_from.isoformat() if report.covered_from else None,
+        "plan_covers_from": report.history_starts.isoformat() if report.history_starts else None,
         "plan_refused": report.refused_session.isoformat() if report.refused_session else None,
         "seconds": round(report.seconds, 1),
     }
@@ -120,9 +120,9 @@ def make_notes(step: str, report: Report) -> list[str]:
     notes += [f"{step}: {gap}" for gap in report.gaps[:NAMED_AT_MOST]]
     if len(report.gaps) > NAMED_AT_MOST:
         notes.append(f"{step}: and {len(report.gaps) - NAMED_AT_MOST} more changed their company")
-    if report.covered_from:
+    if report.history_starts:
         notes.append(
-            f"{step}: the vendor's bars begin on {report.covered_from}: the key's plan reaches no further"
+            f"{step}: the vendor's bars begin on {report.history_starts}: the key's plan reaches no further"
         )
     if report.refused_session:
         notes.append(f"{step}: the key's plan does not have {report.refused_session} yet: ask again tomorrow")

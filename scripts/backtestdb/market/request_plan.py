@@ -57,12 +57,12 @@ class AnsweredSessions:
 @dataclass(frozen=True)
 class Demand:
     """Sessions of tickers that a job asks for, as bits. `warm_up`: welcome where they cost no request of their
-    own. `again`: asked for once more although they were answered."""
+    own. `refetch`: asked for once more although they were answered."""
 
     tickers: Sequence[str]
     sessions: int
     warm_up: int = 0
-    again: int = 0
+    refetch: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def plan_requests(
     warm_up: dict[str, int] = {}
     for demand in demands:
         for ticker in demand.tickers:
-            lacking = (demand.sessions & ~asked.of(ticker) | demand.again) & ~beyond
+            lacking = (demand.sessions & ~asked.of(ticker) | demand.refetch) & ~beyond
             missing[ticker] = missing.get(ticker, 0) | lacking
             warm_up[ticker] = warm_up.get(ticker, 0) | demand.warm_up
     alone, whole = choose_requests(missing) if timeframe == "1day" else (list(missing), 0)

@@ -58,7 +58,7 @@ def make_update_jobs(
             job = make_job(calendar, timeframe, members, start, max(end, until), universe=name)
             if end > until:
                 earlier = sessions_between(calendar, start, until)
-                job = replace(job, again=tuple(earlier[-CORRECTED_SESSIONS:]))
+                job = replace(job, refetch=tuple(earlier[-CORRECTED_SESSIONS:]))
             jobs[timeframe].append(job)
     return jobs
 

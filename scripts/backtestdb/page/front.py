@@ -44,7 +44,11 @@ def make_front(
         "backup_chart": make_backup_chart(catalogue),
         "newest": [
             ("full", format_optional_age(facts.backups.full.newest_age), facts.backups.full),
-            ("small", format_optional_age(facts.backups.small.newest_age), facts.backups.small),
+            (
+                "small",
+                format_optional_age(facts.backups.irreplaceable.newest_age),
+                facts.backups.irreplaceable,
+            ),
         ],
         "free": format_bytes(facts.backups.free_bytes),
         "drills": [make_drill_row(facts.checked_at, drill) for drill in facts.drills[:10]],

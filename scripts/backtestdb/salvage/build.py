@@ -74,7 +74,7 @@ def build(
 
 def newest_of(choice: RestoreChoice) -> Backup:
     """The backup that holds the newest rows; a choice is never empty."""
-    backup = choice.small or choice.full
+    backup = choice.irreplaceable or choice.full
     if backup is None:
         raise ValueError("a choice without a backup")
     return backup

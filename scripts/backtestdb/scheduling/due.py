@@ -25,7 +25,7 @@ class BackupTimes:
     """When the verified backups were made, by kind; in any order, each with its zone."""
 
     full: tuple[datetime, ...] = ()
-    small: tuple[datetime, ...] = ()
+    irreplaceable: tuple[datetime, ...] = ()
 
 
 def what_is_due(
@@ -35,7 +35,7 @@ def what_is_due(
     due: list[Kind] = []
     if full_is_due(now, taken.full, backup_time, zone):
         due.append("full")
-    if every_minutes and irreplaceable_is_due(now, taken.small, every_minutes):
+    if every_minutes and irreplaceable_is_due(now, taken.irreplaceable, every_minutes):
         due.append("irreplaceable")
     return due
 

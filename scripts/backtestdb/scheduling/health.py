@@ -47,13 +47,13 @@ def load_backup_times(backup_dir: Path) -> BackupTimes:
     """From the manifests; no database is read."""
     catalogue = load_catalogue(backup_dir)
     full = (backup.manifest.clock_utc for backup in verified(catalogue, "full") if backup.manifest)
-    small = (
+    irreplaceable = (
         moment
         for backup in verified(catalogue, "irreplaceable")
         if backup.manifest
         for moment in (backup.manifest.clock_utc, backup.confirmed_at_utc)
     )
-    return BackupTimes(tuple(full), tuple(small))
+    return BackupTimes(tuple(full), tuple(irreplaceable))
 
 
 def find_problems(backup_dir: Path, now: datetime, *, loop: bool) -> list[str]:
