@@ -159,21 +159,23 @@ def plant_spike(place: Place) -> None:
 
 def plant_split_not_applied(place: Place) -> None:
     """Listed, and the prices before it are still those of the day."""
+    add_split(place.connection, place.ticker, place.day.isoformat(), 1, 2)
+    multiply_before(place, 2)
+
+
+def add_split(connection: sqlite3.Connection, ticker: str, day: str, split_from: float, split_to: float) -> None:
+    """As the vendor lists it; what else the table wants gets a time."""
     values = {
-        "ticker": place.ticker,
-        "execution_date": place.day.isoformat(),
-        "split_from": 1,
-        "split_to": 2,
+        "ticker": ticker,
+        "execution_date": day,
+        "split_from": split_from,
+        "split_to": split_to,
         "state": "applied",
     }
-    columns = [
-        (row[1], row[3] and row[4] is None) for row in place.connection.execute("PRAGMA table_info(_splits)")
-    ]
+    columns = [(row[1], row[3] and row[4] is None) for row in connection.execute("PRAGMA table_info(_splits)")]
     used = {name: values.get(name, "2026-11-20") for name, needed in columns if needed or name in values}
-    place.connection.execute(
-        f"INSERT INTO _splits ({', '.join(used)}) VALUES ({', '.join('?' * len(used))})", list(used.values())
-    )
-    multiply_before(place, 2)
+    marks = ", ".join("?" * len(used))
+    connection.execute(f"INSERT INTO _splits ({', '.join(used)}) VALUES ({marks})", list(used.values()))
 
 
 def plant_split_like_jump(place: Place) -> None:

@@ -9,8 +9,9 @@ from backtestdb.market.audit.rule import WHOLE_MARKET, Batch, Hits, Market, Rule
 
 # A ticker that trades in 99 of 100 sessions, over at least 100, does not miss one for want of a buyer.
 LIFE_TO_JUDGE, MISSED_AT_MOST = 100, 0.01
-# After its last bar a ticker is expected for five sessions more, as far as the vendor was asked.
-EXPECTED_AFTER = 5
+# After its last bar a ticker is expected for five sessions more, as far as the vendor was asked. A longer hole than
+# twenty is no hole: the years between were not asked for, or another company has the ticker.
+EXPECTED_AFTER, HOLE_AT_MOST = 5, 20
 # A session with less than seven in ten of what the sessions around it have. Below 20 tickers chance decides.
 THIN, BESIDE, TICKERS_TO_JUDGE = 0.7, 5, 20
 
@@ -31,13 +32,17 @@ def add_batch(market: Market, batch: Batch) -> None:
 
 def add_ticker(market: Market, ticker: str, places: Ints) -> None:
     """`places`: the sessions in which it has a day bar, in order."""
-    begin, end = int(places[0]), int(places[-1])
-    expected_until = max(end, min(end + EXPECTED_AFTER, market.answered_until(ticker)))
-    market.alive[begin : expected_until + 1] += 1
-    life = end - begin + 1
-    if life >= LIFE_TO_JUDGE and 0 < life - len(places) <= MISSED_AT_MOST * life:
-        missed = np.setdiff1d(np.arange(begin, end), places)
-        market.gaps.append((ticker, missed))
+    holes = np.flatnonzero(np.diff(places) > HOLE_AT_MOST) + 1
+    for life in np.split(places, holes):
+        begin, end = int(life[0]), int(life[-1])
+        missed = np.setdiff1d(np.arange(begin, end), life)
+        market.alive[begin : end + 1] += 1
+        sessions = end - begin + 1
+        if sessions >= LIFE_TO_JUDGE and 0 < len(missed) <= MISSED_AT_MOST * sessions:
+            market.gaps.append((ticker, missed))
+    last = int(places[-1])
+    expected_until = min(last + EXPECTED_AFTER, market.answered_until(ticker))
+    market.alive[last + 1 : expected_until + 1] += 1
 
 
 def find_thin_sessions(market: Market) -> Iterable[Hits]:

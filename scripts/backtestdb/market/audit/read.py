@@ -129,7 +129,7 @@ def load_known(
 ) -> Known:
     schedule = calendar.schedule
     days = calendar.sessions.as_unit("s").asi8 // 86_400
-    local = [pd.DatetimeIndex(schedule[name]).tz_convert(NEW_YORK) for name in ("open", "close")]
+    local = [pd.DatetimeIndex(schedule[name].array).tz_convert(NEW_YORK) for name in ("open", "close")]
     open_minute, close_minute = ((each.hour * 60 + each.minute).to_numpy("int64") for each in local)
     splits: dict[str, list[tuple[int, float]]] = {}
     if "_splits" in table_names(connection):
