@@ -113,12 +113,12 @@ def explain(lock: Path, errors: str) -> tuple[str, str]:
     if "No matching distribution" in errors or "Could not find a version" in errors:
         unreachable = "NewConnectionError" in errors or "Connection" in errors or "Retrying" in errors
         where = "no package index answers" if unreachable else "the package index does not have them"
-        if os.environ.get("PIP_NO_INDEX") or os.environ.get("PIP_FIND_LINKS"):
-            where += f" (PIP_FIND_LINKS={os.environ.get('PIP_FIND_LINKS', '')})"
-        wheels = f"python3 -m pip download --require-hashes -r locks/{lock.stem}.txt -d wheels"
+        if wheels := os.environ.get("PIP_FIND_LINKS"):
+            where += f", nor does PIP_FIND_LINKS={wheels}"
+        download = f"python3 -m pip download --require-hashes -r locks/{lock.stem}.txt -d wheels"
         return (
             f"{packages} are not installed, and {where}",
-            f"connect to the internet and try again, or, on a machine that is connected: {wheels}; "
+            f"connect to the internet and try again, or, on a machine that is connected: {download}; "
             "then here: PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make …",
         )
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in errors:
