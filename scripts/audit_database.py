@@ -16,6 +16,10 @@ from backtestdb.market.audit.cli import run_audit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return run_audit(load_settings(), parse_arguments(arguments), datetime.now(UTC))
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -24,10 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="for programs")
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--rules", action="store_true", help="list the rules and where each comes from")
-    words = {"nargs": "+", "metavar": "WORD"}
-    one.add_argument("--accept", **words, help="RULE TICKER [SESSION]: leave this finding out from now on")
-    one.add_argument("--take-back", **words, help="RULE TICKER [SESSION]: accept it no longer")
-    return run_audit(load_settings(), parser.parse_args(arguments), datetime.now(UTC))
+    one.add_argument(
+        "--accept",
+        nargs="+",
+        metavar="WORD",
+        help="RULE TICKER [SESSION]: leave this finding out from now on",
+    )
+    one.add_argument(
+        "--take-back", nargs="+", metavar="WORD", help="RULE TICKER [SESSION]: accept it no longer"
+    )
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ def test_real_daily_bars_with_their_five_minute_bars_raise_no_alarm(tmp_path: Pa
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_real_splits_show_when_the_prices_before_them_are_those_of_the_day(tmp_path: Path, listed: bool) -> None:
+def test_real_splits_show_when_the_prices_before_them_are_those_of_the_day(
+    tmp_path: Path, listed: bool
+) -> None:
     """The source as it was traded: AAPL 2000-06-21 and 2005-02-28, MSFT 2003-02-18, each 2:1."""
     sessions = sessions_of(FIRST, LAST)
     real = load_real_prices()

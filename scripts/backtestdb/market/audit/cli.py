@@ -24,7 +24,8 @@ from backtestdb.market.audit.report import make_json, print_result, print_rules
 from backtestdb.market.audit.rules import RULES
 from backtestdb.market.audit.run import AuditResult, audit
 from backtestdb.market.sessions import load_calendar
-from backtestdb.market.universes import TECH_SECTOR_FILE, parse_ticker_file
+from backtestdb.market.ticker_files import parse_ticker_file
+from backtestdb.market.universes import TECH_SECTOR_FILE
 from backtestdb.schema import ensure_schema
 
 MARKET_TABLES = {"ohlcv_data", "daily_metrics"}
@@ -55,7 +56,8 @@ def require_market_tables(connection: sqlite3.Connection, settings: Settings) ->
     lacking = MARKET_TABLES - set(table_names(connection))
     if lacking:
         raise DatabaseFileError(
-            f"{settings.database_path} has no table {' and no '.join(sorted(lacking))}", next_step="make restore"
+            f"{settings.database_path} has no table {' and no '.join(sorted(lacking))}",
+            next_step="make restore",
         )
 
 

@@ -59,7 +59,7 @@ def find_second_bars(batch: Batch) -> Iterable[Hits]:
 
 
 def equals_before(values: Ints) -> Flags:
-    return np.diff(values, prepend=values[:1] - 1) == 0
+    return np.asarray(np.diff(values, prepend=values[:1] - 1) == 0)
 
 
 def find_wrong_weekdays(batch: Batch) -> Iterable[Hits]:

@@ -1,7 +1,8 @@
 """A day bar against the 5-minute bars of its session."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -82,10 +83,10 @@ def make_sessions(batch: Batch) -> Sessions:
 def take(bars: Bars, where: Flags) -> Bars:
     if where.all():
         return bars
-    arrays = {
-        name: value[where] if isinstance(value, np.ndarray) else value for name, value in vars(bars).items()
+    arrays: dict[str, Any] = {
+        name: value[where] for name, value in vars(bars).items() if isinstance(value, np.ndarray)
     }
-    return Bars(**arrays)
+    return replace(bars, **arrays)
 
 
 def reduce(how: np.ufunc, values: np.ndarray, starts: Ints) -> np.ndarray:

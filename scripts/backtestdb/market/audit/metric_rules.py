@@ -54,7 +54,9 @@ def find_wrong_values(batch: Batch) -> Iterable[Hits]:
         stored, computed = metrics.values[places[i], column], right[places[i], column]
         return f"{COMPARED[column]} is {value_text(stored)}, computed from the bars {value_text(computed)}"
 
-    yield Hits("1day", [batch.tickers[c] for c in metrics.code[places].tolist()], metrics.day[places], describe)
+    yield Hits(
+        "1day", [batch.tickers[c] for c in metrics.code[places].tolist()], metrics.day[places], describe
+    )
 
 
 def make_right_values(days: Bars) -> Floats:

@@ -114,9 +114,7 @@ def load_metrics(connection: sqlite3.Connection, tickers: Sequence[str]) -> Metr
 def load_range_records(connection: sqlite3.Connection, tickers: Sequence[str]) -> list[RangeRecord]:
     if "_ranges_asked" not in table_names(connection):
         return []
-    query = (
-        "SELECT ticker, timeframe, start_date, end_date, bars, asked_at_utc FROM _ranges_asked WHERE ticker = ?"
-    )
+    query = "SELECT ticker, timeframe, start_date, end_date, bars, asked_at_utc FROM _ranges_asked WHERE ticker = ?"
     return [
         RangeRecord(name, timeframe, day_number(first), day_number(last), bars, asked_at)
         for ticker in tickers
@@ -125,7 +123,10 @@ def load_range_records(connection: sqlite3.Connection, tickers: Sequence[str]) -
 
 
 def load_known(
-    connection: sqlite3.Connection, calendar: ExchangeCalendar, now_utc: datetime, watchlist: Sequence[str] = ()
+    connection: sqlite3.Connection,
+    calendar: ExchangeCalendar,
+    now_utc: datetime,
+    watchlist: Sequence[str] = (),
 ) -> Known:
     schedule = calendar.schedule
     days = calendar.sessions.as_unit("s").asi8 // 86_400
@@ -164,7 +165,9 @@ def make_market(connection: sqlite3.Connection, known: Known) -> Market:
 
 
 def load_universes(connection: sqlite3.Connection) -> list[Universe]:
-    rows = connection.execute("SELECT id, name, total_stocks, updated_at FROM universe ORDER BY id").fetchall()
+    rows = connection.execute(
+        "SELECT id, name, total_stocks, updated_at FROM universe ORDER BY id"
+    ).fetchall()
     active = "SELECT ticker FROM universe_stocks WHERE universe_id = ? AND is_active = 1"
     return [
         Universe(

@@ -6,7 +6,16 @@ from datetime import date
 import numpy as np
 
 from backtestdb.market.audit.columns import EPOCH
-from backtestdb.market.audit.rule import NO_DAY, WHOLE_MARKET, Batch, Hits, Market, RangeRecord, Rule, Universe
+from backtestdb.market.audit.rule import (
+    NO_DAY,
+    WHOLE_MARKET,
+    Batch,
+    Hits,
+    Market,
+    RangeRecord,
+    Rule,
+    Universe,
+)
 
 # Answers of a session are corrected later; a hundredth of its bars may go by that.
 CORRECTED = 0.01

@@ -42,7 +42,15 @@ def make_rows(found: Sequence[Finding], *, show_all: bool) -> list[list[object]]
     if more:
         sessions = sum(each.sessions for each in more)
         rows.append(
-            [found[0].rule, found[0].level, f"{len(more):,} more", "–", "–", sessions, "ARGS=--all shows them"]
+            [
+                found[0].rule,
+                found[0].level,
+                f"{len(more):,} more",
+                "–",
+                "–",
+                sessions,
+                "ARGS=--all shows them",
+            ]
         )
     return rows
 

@@ -51,7 +51,9 @@ class Collector:
         tickers = np.array(hits.tickers, dtype=object)
         for ticker in dict.fromkeys(hits.tickers):
             places = np.flatnonzero(tickers == ticker)
-            kept = [place for place in places.tolist() if not self.is_accepted(rule, ticker, hits.days[place])]
+            kept = [
+                place for place in places.tolist() if not self.is_accepted(rule, ticker, hits.days[place])
+            ]
             self.accepted_hits += len(places) - len(kept)
             if kept:
                 self.add_ticker(rule, hits, ticker, kept)

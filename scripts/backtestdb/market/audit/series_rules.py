@@ -1,6 +1,7 @@
 """What the day bars of a ticker must keep one after the other."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 from math import log
 
 import numpy as np
@@ -99,7 +100,7 @@ def usual_moves(bars: Bars) -> Floats:
 
 def ticker_slices(bars: Bars) -> list[slice]:
     edges = np.searchsorted(bars.code, np.arange(len(bars.tickers) + 1)).tolist()
-    return [slice(first, stop) for first, stop in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(first, stop) for first, stop in pairwise(edges)]
 
 
 def of_ticker(bars: Bars, values: list[float]) -> Floats:
@@ -136,7 +137,9 @@ def find_splits_not_applied(batch: Batch) -> Iterable[Hits]:
         yield hits_at(
             bars,
             places,
-            lambda i: f"a split of {ratio_at[i]:g} is listed, and the price still jumps by {jump(bars, i):.3f}",
+            lambda i: (
+                f"a split of {ratio_at[i]:g} is listed, and the price still jumps by {jump(bars, i):.3f}"
+            ),
         )
 
 

@@ -70,7 +70,9 @@ def make_market(
     return sessions
 
 
-def save_universe_rows(connection: sqlite3.Connection, names: Sequence[str], sessions: Sequence[date]) -> None:
+def save_universe_rows(
+    connection: sqlite3.Connection, names: Sequence[str], sessions: Sequence[date]
+) -> None:
     first, last = sessions[0].isoformat(), sessions[-1].isoformat()
     with transaction(connection):
         connection.execute(
@@ -139,7 +141,8 @@ def save_metric_rows(connection: sqlite3.Connection, bars: pd.DataFrame) -> None
     columns = [metrics[name].astype(object).where(metrics[name].notna(), None).tolist() for name in metrics]
     marks = ", ".join("?" * len(METRIC_COLUMNS))
     connection.executemany(
-        f"INSERT INTO daily_metrics ({', '.join(METRIC_COLUMNS)}) VALUES ({marks})", zip(*columns, strict=True)
+        f"INSERT INTO daily_metrics ({', '.join(METRIC_COLUMNS)}) VALUES ({marks})",
+        zip(*columns, strict=True),
     )
 
 
@@ -171,15 +174,20 @@ def make_minute_rows(
     dice: np.random.Generator, bar: object, open_ms: int, regular: int
 ) -> list[tuple[object, ...]]:
     low, high, first, last = (getattr(bar, name) for name in ("low", "high", "open", "close"))
-    edges = np.clip(np.linspace(first, last, regular + 1) + (high - low) * dice.normal(0, 0.1, regular + 1), low, high)
+    edges = np.clip(
+        np.linspace(first, last, regular + 1) + (high - low) * dice.normal(0, 0.1, regular + 1), low, high
+    )
     edges[0], edges[-1] = first, last
     opened, closed = np.round(edges[:-1], 4), np.round(edges[1:], 4)
     reach = (high - low) * 0.05 * dice.random((2, regular))
     highs = np.minimum(np.maximum(opened, closed) + reach[0], high)
     lows = np.maximum(np.minimum(opened, closed) - reach[1], low)
     highs[int(dice.integers(regular))], lows[int(dice.integers(regular))] = high, low
-    shares = dice.dirichlet(np.full(regular + 2, 20.0)) * getattr(bar, "volume")
-    slots = [(-3, first, first, first, first), *((n, opened[n], highs[n], lows[n], closed[n]) for n in range(regular))]
+    shares = dice.dirichlet(np.full(regular + 2, 20.0)) * bar.volume
+    slots = [
+        (-3, first, first, first, first),
+        *((n, opened[n], highs[n], lows[n], closed[n]) for n in range(regular)),
+    ]
     slots.append((regular + 1, last, last, last, last))
     rows: list[tuple[object, ...]] = []
     for (slot, *prices), volume in zip(slots, shares, strict=True):
@@ -188,7 +196,7 @@ def make_minute_rows(
         values = [round(float(price), 4) for price in prices]
         rows.append(
             (
-                *(getattr(bar, "ticker"), stamp, *values, max(int(volume), 1)),
+                *(bar.ticker, stamp, *values, max(int(volume), 1)),
                 *("5min", f"{local:%H:%M:%S}", (local.day_of_week + 1) % 7),
             )
         )

@@ -60,7 +60,9 @@ def compute_metrics(connection: sqlite3.Connection, ticker: str) -> None:
         (ticker,),
     ).fetchall()
     bars = pd.DataFrame(rows, columns=["ticker", "timestamp", "open", "high", "low", "close", "volume"])
-    local = pd.DatetimeIndex(bars["timestamp"].astype("datetime64[ms]"), tz="UTC").tz_convert("America/New_York")
+    local = pd.DatetimeIndex(bars["timestamp"].astype("datetime64[ms]"), tz="UTC").tz_convert(
+        "America/New_York"
+    )
     bars.insert(1, "date", local.strftime("%Y-%m-%d"))
     connection.execute("DELETE FROM daily_metrics WHERE ticker = ?", (ticker,))
     save_metric_rows(connection, bars)
@@ -163,7 +165,9 @@ def plant_split_not_applied(place: Place) -> None:
     multiply_before(place, 2)
 
 
-def add_split(connection: sqlite3.Connection, ticker: str, day: str, split_from: float, split_to: float) -> None:
+def add_split(
+    connection: sqlite3.Connection, ticker: str, day: str, split_from: float, split_to: float
+) -> None:
     """As the vendor lists it; what else the table wants gets a time."""
     values = {
         "ticker": ticker,
@@ -172,7 +176,9 @@ def add_split(connection: sqlite3.Connection, ticker: str, day: str, split_from:
         "split_to": split_to,
         "state": "applied",
     }
-    columns = [(row[1], row[3] and row[4] is None) for row in connection.execute("PRAGMA table_info(_splits)")]
+    columns = [
+        (row[1], row[3] and row[4] is None) for row in connection.execute("PRAGMA table_info(_splits)")
+    ]
     used = {name: values.get(name, "2026-11-20") for name, needed in columns if needed or name in values}
     marks = ", ".join("?" * len(used))
     connection.execute(f"INSERT INTO _splits ({', '.join(used)}) VALUES ({marks})", list(used.values()))
@@ -250,7 +256,8 @@ def delete_day(place: Place, tickers: Sequence[str], *days: date) -> None:
 def plant_thin_session(place: Place) -> None:
     """Two of three tickers have no bar of a session: an answer that was cut."""
     tickers = [
-        ticker for (ticker,) in place.connection.execute("SELECT DISTINCT ticker FROM _ranges_asked ORDER BY 1")
+        ticker
+        for (ticker,) in place.connection.execute("SELECT DISTINCT ticker FROM _ranges_asked ORDER BY 1")
     ]
     day = place.sessions[len(place.sessions) // 3]
     delete_day(place, [ticker for number, ticker in enumerate(tickers) if number % 3], day)
