@@ -79,7 +79,7 @@ def test_restore_brings_back_database_and_scripts_and_undoes_itself(settings: Se
 
 
 def test_restore_removes_what_a_first_fill_of_the_replaced_database_had_set_aside(settings: Settings) -> None:
-    back_up(settings, NOON)
+    back_up(settings)
     staging_path(settings.database_path).write_bytes(b"sessions of the database that was replaced")
     command = [sys.executable, str(RESTORE), "--from-backup", "--yes"]
     subprocess.run(command, check=True, capture_output=True, env=environment_of(settings))
