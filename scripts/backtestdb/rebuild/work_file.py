@@ -21,7 +21,7 @@ from backtestdb.database import (
 )
 from backtestdb.errors import VerificationError
 from backtestdb.files import remove_database, rename_durably
-from backtestdb.market.first_fill import remove_staging
+from backtestdb.market.staging import remove_staging
 from backtestdb.pinned_copy import copy_pinned
 from backtestdb.rebuild.platform_schema import add_platform_tables
 from backtestdb.schema import ensure_market_schema, ensure_schema
