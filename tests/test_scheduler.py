@@ -70,7 +70,7 @@ def kinds(settings: Settings) -> list[str]:
 
 
 def is_idle(settings: Settings) -> bool:
-    liveness = load_liveness(settings.backup_dir)
+    liveness = load_liveness(settings.backup_dir, settings.database_path)
     return len(kinds(settings)) == 2 and liveness is not None and not liveness.running
 
 
@@ -117,7 +117,7 @@ def test_backup_that_does_not_finish_in_time_is_cleaned_up_at_the_end(settings: 
         assert child
         os.kill(child, signal.SIGSTOP)
         assert partial_is_there(settings)
-        liveness = load_liveness(settings.backup_dir)
+        liveness = load_liveness(settings.backup_dir, settings.database_path)
         assert liveness
         assert liveness.running == "full backup"
         started = time.monotonic()
