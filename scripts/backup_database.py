@@ -64,7 +64,12 @@ def back_up(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def list_backups(settings: Settings, as_json: bool) -> int:
-    report.show(f"backups in {settings.backup_dir}", load_own_catalogue(settings.backup_dir, settings.database_path), {}, as_json)
+    report.show(
+        f"backups in {settings.backup_dir}",
+        load_own_catalogue(settings.backup_dir, settings.database_path),
+        {},
+        as_json,
+    )
     return console.DONE
 
 

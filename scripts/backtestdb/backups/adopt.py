@@ -49,7 +49,9 @@ def adopt(path: Path, backup_dir: Path, database: Path, now_utc: datetime) -> Ba
     examine(path, full=True)
     leave_wal(path)
     manifest_path = path.with_suffix(".json")
-    write_manifest(describe(path, whose(path, identity, load_catalogue(backup_dir)), now_utc), partial(manifest_path))
+    write_manifest(
+        describe(path, whose(path, identity, load_catalogue(backup_dir)), now_utc), partial(manifest_path)
+    )
     partial(manifest_path).rename(manifest_path)
     fsync_directory(backup_dir)
     return mark_others([look_at_backup(path)], identity)[0]
@@ -59,7 +61,9 @@ def verify_may_change_hands(backup: Backup) -> None:
     """Raise UsageError unless the database that a verified backup was made from is gone without a trace: it was
     known by its path, and nothing stands there. So a database that was moved keeps its older backups."""
     manifest = backup.manifest
-    is_adopted_file = manifest and Path(manifest.source_path).name == backup.path.name  # format 1 named itself
+    is_adopted_file = (
+        manifest and Path(manifest.source_path).name == backup.path.name
+    )  # format 1 named itself
     if manifest and (manifest.database_id or (Path(manifest.source_path).exists() and not is_adopted_file)):
         raise UsageError(
             f"{backup.path.name} is a backup of another database: {backup.other_database}",

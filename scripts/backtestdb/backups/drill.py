@@ -71,8 +71,8 @@ def run_drill(
         for backup in newest_of_each_kind(catalogue):
             say(f"restoring {backup.path.name} into {folder / 'scratch'}")
             rehearsals.append(rehearse(settings, backup, folder / "scratch", now_local))
-        problem = "" if rehearsals else (
-            f"there is no backup of {settings.database_path} in {settings.backup_dir}"
+        problem = (
+            "" if rehearsals else (f"there is no backup of {settings.database_path} in {settings.backup_dir}")
         )
         is_good = not problem and all(rehearsal.is_good for rehearsal in rehearsals)
         database = os.path.realpath(settings.database_path)

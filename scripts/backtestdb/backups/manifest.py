@@ -100,7 +100,7 @@ def parse_manifest(values: Any) -> Manifest:
             f"the manifest has format {format_number!r}, this project reads {READABLE_FORMATS}"
         )
     if format_number == 1:
-        values = values | ADDED_IN_FORMAT_2
+        values = {**values, **ADDED_IN_FORMAT_2}
     kind = take(values, "kind", str)
     if kind not in ("full", "irreplaceable"):
         raise VerificationError(f"the manifest has the unknown kind {kind!r}")

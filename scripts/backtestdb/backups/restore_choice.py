@@ -67,11 +67,14 @@ def load_backups_to_restore(backup_dir: Path, target: Path, say: Say) -> list[Ba
     others = find_identities(everything)
     if len(others) > 1:
         raise UsageError(
-            f"{backup_dir} holds backups of {len(others)} databases, none of {target}" + describe_others(others),
+            f"{backup_dir} holds backups of {len(others)} databases, none of {target}"
+            + describe_others(others),
             next_step="choose one: make restore-from-backup BACKUP=" + shlex.quote(str(others[0][1].path)),
         )
     for identity, _newest in others:
-        say(f"there is no backup of {target} yet: taking those of {identity.path}, the only ones in {backup_dir}")
+        say(
+            f"there is no backup of {target} yet: taking those of {identity.path}, the only ones in {backup_dir}"
+        )
         return mark_others(everything, identity)
     return own
 
@@ -123,4 +126,3 @@ def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> Restor
     say(f"{path.name} has no manifest: checking it in full")
     has_market_data = "ohlcv_data" in examine(path, full=True).tables
     return RestoreChoice(backup, None) if has_market_data else RestoreChoice(None, backup)
-

@@ -8,8 +8,8 @@ from typing import Literal
 
 from backtestdb.backups.identity import load_database_id
 from backtestdb.database import BUSY_CODES, DAMAGE_CODES, primary_code, quote, table_names
-from backtestdb.untouched import size_of
 from backtestdb.schema import load_table_classes
+from backtestdb.untouched import size_of
 
 State = Literal["missing", "empty", "damaged", "interrupted", "unreadable", "present"]
 COUNTED_UP_TO = 100_000

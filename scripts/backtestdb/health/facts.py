@@ -19,8 +19,8 @@ from backtestdb.health.database_facts import (
 )
 from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
-from backtestdb.untouched import Reader, read_untouched
 from backtestdb.market.quota import Quota, quota_path
+from backtestdb.untouched import Reader, read_untouched
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,11 @@ def look_at_schedule(
 ) -> ScheduleFacts:
     """`platform` as in sys.platform. The first that is loaded, else the first that is installed."""
     native = look_at_launchd(user) if platform == "darwin" else look_at_systemd(user)
-    found = [native, look_at_container(backup_dir, database, now), NONE if native.installed else look_at_cron()]
+    found = [
+        native,
+        look_at_container(backup_dir, database, now),
+        NONE if native.installed else look_at_cron(),
+    ]
     return max(found, key=lambda facts: (facts.loaded, facts.installed))
 
 
