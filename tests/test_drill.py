@@ -166,7 +166,7 @@ def test_history_stays_bounded_and_survives_a_broken_line(
     drills = [Drill(NOON + timedelta(days=n), bool(n % 2), "", ()) for n in range(12)]
     for drill in drills:
         save_drill(drill, folder, drill.started_at_utc)
-    assert load_drills(tmp_path) == drills[-5:]
+    assert load_drills(tmp_path, tmp_path / "backtesting.db") == drills[-5:]
     assert len(list(folder.glob("drill-*.json"))) == 3
     with (folder / "history.jsonl").open("a") as history:
         history.write('{"half": \n')

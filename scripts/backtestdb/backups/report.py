@@ -53,12 +53,14 @@ def print_backups(title: str, backups: Sequence[Backup], bad: Mapping[Path, str]
         for backup in backups
     ]
     print_table(title, ("taken", "backup", "size", "verified", "rows"), rows)
+    for path in sorted({backup.other_database for backup in backups if backup.other_database}):
+        print(f"of another database: {path}")
 
 
 def describe_state(backup: Backup, bad: Mapping[Path, str]) -> str:
     fault = find_fault(backup, bad)
     state = f"no: {fault}" if fault else "yes"
-    return f"{state}, of another database: {backup.other_database}" if backup.other_database else state
+    return f"{state}; of another database" if backup.other_database else state
 
 
 def find_fault(backup: Backup, bad: Mapping[Path, str]) -> str:

@@ -1,8 +1,8 @@
 """The backups, from names and manifests: how many, how old, how much room is left for more."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -38,10 +38,10 @@ class BackupFacts:
     full: KindFacts
     irreplaceable: KindFacts
     unverified: dict[str, str]
-    of_others: dict[str, int]
     free_bytes: int
     room_for: int | None
     missing_disk: str
+    of_others: Mapping[str, int] = field(default_factory=dict)
 
 
 def load_backup_facts(
@@ -63,10 +63,10 @@ def load_backup_facts(
         full,
         irreplaceable,
         {backup.path.name: backup.problem for backup in catalogue if not backup.is_verified},
-        Counter(backup.other_database for backup in catalogue if backup.other_database),
         free,
         free // needed if needed else None,
         mount if mount and not Path(mount).is_mount() else "",
+        dict(Counter(backup.other_database for backup in catalogue if backup.other_database)),
     )
 
 
