@@ -51,7 +51,7 @@ def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -
     if not full and not irreplaceable:
         others = find_identities([backup for backup in everything if backup.other_database])
         raise VerificationError(
-            f"no backup of {target} in {backup_dir} verifies" + describe_others(others),
+            f"no backup in {backup_dir} verifies that was made of {target}" + describe_others(others),
             next_step="name a file with make restore-from-backup BACKUP=PATH, or rebuild with make restore",
         )
     return RestoreChoice(full, irreplaceable)
