@@ -15,12 +15,10 @@ from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup, load_catalogue
 from backtestdb.backups.manifest import Manifest
-from backtestdb.backups.unlocked_copy import cannot_be_opened
 from backtestdb.database import connect, table_names
-from backtestdb.errors import ProjectError
 from backtestdb.files import same_file
 from backtestdb.schema import SQL_DIR
-from backtestdb.untouched import read_untouched
+from backtestdb.untouched import open_immutable
 
 IDENTITY_TABLE = SQL_DIR / "schema" / "bookkeeping" / "_identity.sql"
 
@@ -72,12 +70,15 @@ def save_database_id(connection: sqlite3.Connection, database_id: str) -> None:
 
 
 def read_database_id(database: Path) -> str:
-    """Of a file that this process has not open. Empty also where it cannot be read: then the path tells."""
-    if not database.is_file() or cannot_be_opened(database):
+    """Of a file that this process has not open; without a lock and without a trace, so also of a damaged one and on
+    a mount that SQLite must keep off. Empty also where it cannot be read: then the path tells."""
+    if not database.is_file():
         return ""
     try:
-        return read_untouched(database, load_database_id)
-    except (sqlite3.Error, ProjectError, OSError):
+        # A -wal is left out. The id does not change during a database's life, so the file has it long since.
+        with closing(open_immutable(database)) as connection:
+            return load_database_id(connection)
+    except (sqlite3.Error, UnicodeDecodeError):  # the second: a damaged schema in SQLite's own message
         return ""
 
 
