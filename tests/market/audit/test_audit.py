@@ -17,7 +17,16 @@ from backtestdb.market.audit.rules import RULES
 from backtestdb.market.audit.run import AuditResult, audit
 from backtestdb.market.sessions import midnight_ms
 from market_setup import CALENDAR, sessions_of
-from planted_defects import PLANTS, Place, add_bar, add_split, compute_metrics, forget_bars, multiply_before
+from planted_defects import (
+    PLANTS,
+    Place,
+    add_bar,
+    add_split,
+    compute_metrics,
+    delete_day,
+    forget_bars,
+    multiply_before,
+)
 
 TICKERS, MINUTE_TICKERS, MINUTE_SESSIONS = 24, 2, 7
 START, END = "2025-07-01", "2026-11-19"
@@ -138,11 +147,23 @@ def remove(place: Place, where: str) -> None:
     forget_bars(place, [place.ticker])
 
 
+def closure_that_the_calendar_does_not_know(place: Place) -> None:
+    """Recorded once, when nobody had a bar of it and a later session did."""
+    tickers = [ticker_name(number) for number in range(TICKERS)]
+    delete_day(place, tickers, place.day)
+    place.connection.execute(
+        "CREATE TABLE IF NOT EXISTS _closed_sessions (session_date TEXT PRIMARY KEY, found_at_utc TEXT NOT NULL)"
+    )
+    place.connection.execute(
+        "INSERT INTO _closed_sessions VALUES (?, '2026-11-20')", (place.day.isoformat(),)
+    )
+
+
 @pytest.mark.parametrize(
     "happens",
     [
         *(true_crash, quiet_preferred_share, wick, price_divided_by_splits, split_that_is_applied),
-        *(new_listing, delisting),
+        *(new_listing, delisting, closure_that_the_calendar_does_not_know),
     ],
 )
 def test_what_happens_in_a_market_raises_no_alarm(database: Path, happens: Callable[[Place], None]) -> None:
