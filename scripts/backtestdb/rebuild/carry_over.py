@@ -19,8 +19,9 @@ from backtestdb.database import (
     verify_integrity,
     virtual_table_names,
 )
-from backtestdb.errors import VerificationError
+from backtestdb.errors import DatabaseFileError, VerificationError
 from backtestdb.files import remove_database
+from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
 from backtestdb.salvage.report import describe_losses
 from backtestdb.salvage.salvage import NothingSalvagedError, SalvageResult, salvage
 from backtestdb.schema import agents_table_was_renamed, migrate, tables_to_keep
@@ -81,6 +82,10 @@ def read_old_content(settings: Settings, source: Path | None, now_local: datetim
     state = look_at_file(database)
     if state in {"missing", "empty"}:
         return OldContent({}, is_damaged=False)
+    if state == "too_new":
+        raise DatabaseFileError(
+            f"{database}: {TOO_NEW}; what stands in it could not be carried over", next_step=NEWER_PYTHON
+        )
     if state == "database":
         try:
             return OldContent(describe_file(database), is_damaged=False)
