@@ -168,7 +168,7 @@ def replace_through_sqlite(
                 observer.execute("ATTACH ? AS fresh", (str(new),))
             counter.follow(observer)
             with transaction(observer):
-                has_content = state != "empty" or bool(table_names(observer))
+                has_content = state in {"damaged", "too_new"} or bool(table_names(observer))
                 kept_is_sound = has_content and keep_copy(target, kept_as) and state != "damaged"
                 if carry_over:
                     carry_over(observer)
