@@ -152,7 +152,8 @@ def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
 
 
 def verify_no_dangling_link(path: Path) -> None:
-    if path.is_symlink():
+    """Raise DatabaseFileError for one: its disk is not there, which is not the same as an empty place."""
+    if path.is_symlink() and not path.exists():
         raise DatabaseFileError(
             f"{path} is a symbolic link to {path.readlink()}, and nothing is there",
             next_step="connect the disk that it leads to, or change DATABASE_PATH",

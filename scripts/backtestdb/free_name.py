@@ -18,6 +18,7 @@ from pathlib import Path
 from backtestdb.database import DAMAGE_CODES, MAGIC, connect, primary_code
 from backtestdb.errors import BusyError, VerificationError
 from backtestdb.files import DATABASE_COMPANIONS, choose_free_names, fsync_directory, same_file
+from backtestdb.holders import name_holders
 from backtestdb.outline import find_differences, read_outline
 
 # SQLite locks these bytes: https://www.sqlite.org/src/file/src/os.h, PENDING_BYTE and what follows.
@@ -73,45 +74,30 @@ def find_unfinished_move(path: Path) -> Path | None:
 @contextmanager
 def held_by_nobody(path: Path, timeout_seconds: float) -> Iterator[None]:
     """Hold the bytes that SQLite locks: a connection in WAL mode holds them as long as it is open, the others
-    while they read or write. What is open without a lock is seen where the system shows it (Linux)."""
+    while they read or write. What is open without a lock is seen where the system shows it."""
     deadline = time.monotonic() + timeout_seconds
     with path.open("r+b") as file:
         while True:
-            holder = take_lock(file.fileno()) or find_holder(path)
-            if not holder:
+            holders = name_holders(path) or []
+            if take_lock(file.fileno()) and not holders:
                 break
             if time.monotonic() > deadline:
                 raise BusyError(
-                    f"{path} is no database any more and was not moved away: {holder} has it open",
+                    f"{path} is no database any more and was not moved away: "
+                    f"{', '.join(holders) or 'another program'} has it open",
                     next_step="stop that program, then start the same command again",
                 )
             time.sleep(PAUSE_SECONDS)
         yield
 
 
-def take_lock(descriptor: int) -> str:
-    """Return who is in the way, empty when the lock was taken."""
+def take_lock(descriptor: int) -> bool:
+    """False while somebody else holds any of SQLite's bytes."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, LOCK_BYTES, LOCK_BYTES_START)
     except (BlockingIOError, PermissionError):
-        return "another program"
-    return ""
-
-
-def find_holder(path: Path) -> str:
-    """Another process of this user that has the file open, as Linux shows it; empty when none is seen."""
-    wanted = path.stat()
-    for process in Path("/proc").glob("[0-9]*"):
-        if process.name == str(os.getpid()):
-            continue
-        with suppress(OSError):  # the process has ended, or belongs to another user
-            for descriptor in (process / "fd").iterdir():
-                with suppress(OSError):
-                    status = descriptor.stat()
-                    if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
-                        name = (process / "comm").read_text().strip()
-                        return f"process {process.name} ({name})"
-    return ""
+        return False
+    return True
 
 
 def take_free_name(arriving: Path, target: Path) -> None:
