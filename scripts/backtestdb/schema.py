@@ -16,6 +16,8 @@ from backtestdb.database import column_names, table_names, transaction
 SQL_DIR = PROJECT_DIR / "sql"
 CLASSES = ("irreplaceable", "partially_recoverable", "recoverable", "bookkeeping")
 KEPT_CLASSES = {"irreplaceable", "partially_recoverable"}
+# Tables that the project itself made once and does not read any more; what they held is learnt again.
+RETIRED = ("_plan_limits",)
 ADD_COLUMN = re.compile(r"ALTER TABLE (\w+) ADD COLUMN (\w+)")
 
 
@@ -57,7 +59,7 @@ def split_statements(sql: str) -> list[str]:
 def ensure_schema(connection: sqlite3.Connection, classes: Iterable[str] = CLASSES) -> None:
     """Create what is missing of the given classes, in one transaction. A database without any table gets
     the number of the newest migration: it is born with all of them."""
-    is_new = not table_names(connection)
+    is_new, classes = not table_names(connection), list(classes)
     files = schema_files(classes)
     if agents_table_was_renamed(connection):
         files = [path for path in files if path.stem != "trading_agents"]
@@ -67,6 +69,20 @@ def ensure_schema(connection: sqlite3.Connection, classes: Iterable[str] = CLASS
                 connection.execute(statement)
         if is_new:
             connection.execute(f"PRAGMA user_version = {latest_version()}")
+        elif "bookkeeping" in classes:
+            bring_bookkeeping_up(connection)
+
+
+def bring_bookkeeping_up(connection: sqlite3.Connection) -> None:
+    """The project's own tables follow along with any command that writes: columns that newer programs need are
+    added, tables that nobody reads any more go. The caller's transaction."""
+    for path in migration_files():
+        for statement in split_statements(path.read_text()):
+            addition = ADD_COLUMN.match(statement)
+            if addition and addition[1].startswith("_"):
+                add_column(connection, statement, "main")
+    for table in RETIRED:
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 
 def migration_files() -> list[Path]:

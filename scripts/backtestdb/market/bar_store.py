@@ -1,16 +1,22 @@
-"""Answers into the database: each in one transaction with its record, or set aside first when there are many."""
+"""Answers into the database: each in one transaction with its record, or set aside first when there are many.
+
+Values come in, counts go out: this module knows no vendor, no job and no report.
+"""
 
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
 import pandas as pd
+from exchange_calendars import ExchangeCalendar
 
 from backtestdb.console import progress
 from backtestdb.database import transaction
 from backtestdb.market.bar_rows import save_bar_columns, save_bars, save_rejected
-from backtestdb.market.bars import check_bars
+from backtestdb.market.bars import CheckedBars, check_bars
+from backtestdb.market.evidence import Weighed, weigh_range
 from backtestdb.market.fetch import RangeAnswer
 from backtestdb.market.first_fill import (
     TASK,
@@ -27,16 +33,34 @@ from backtestdb.market.first_fill import (
     staging_path,
 )
 from backtestdb.market.grouped import SessionBars, make_bar_columns
-from backtestdb.market.jobs import Job, Report, Source, all_tickers
 from backtestdb.market.metric_store import save_metrics
 from backtestdb.market.request_log import (
     EVERY_TICKER,
     ensure_ticker_set,
+    load_doubted,
+    mask_between_texts,
+    mask_of_texts,
     save_range_answer,
     save_session_answer,
+    save_unconfirmed,
 )
-from backtestdb.market.request_plan import Request, SessionRequest
+from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
+from backtestdb.market.sessions import end_of_day_ms, make_new_york_times, midnight_ms, sessions_between
 from backtestdb.market.work_done import clear_done, load_done
+
+
+@dataclass(frozen=True)
+class SavedBars:
+    """What came of one answer: `bars` stored, bars of other tickers `dropped`, `rejected`: "ticker: reason" and how
+    many, `removed`: stored bars that the answer did not have any more, `doubtful`: sessions that wait for a second
+    answer, `kept`: sessions before the answer's first bar whose stored bars stayed."""
+
+    bars: int = 0
+    dropped: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    removed: int = 0
+    doubtful: int = 0
+    kept: int = 0
 
 
 @dataclass
@@ -45,25 +69,28 @@ class BarStore:
     wanted. `staging` is there while sessions are set aside."""
 
     connection: sqlite3.Connection
-    source: Source
-    report: Report
+    calendar: ExchangeCalendar
+    run: str
     ticker_set: int
-    metrics_from: dict[str, date] = field(default_factory=dict)
+    metrics_from: Mapping[str, date]
     staging: Staging | None = None
 
 
 def make_bar_store(
-    connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], *, keep_every_ticker: bool
+    connection: sqlite3.Connection,
+    calendar: ExchangeCalendar,
+    run: str,
+    metrics_from: Mapping[str, date],
+    *,
+    timeframe: str,
+    keep_every_ticker: bool,
 ) -> BarStore:
-    """What an earlier run set aside is taken up when it was for the same tickers, and loaded first when not."""
-    if jobs[0].timeframe != "1day":
-        return BarStore(connection, source, Report(), EVERY_TICKER)
-    metrics_from: dict[str, date] = {}
-    for job in jobs:
-        for ticker in job.tickers:
-            metrics_from[ticker] = min(job.sessions[0], metrics_from.get(ticker, date.max))
-    ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, all_tickers(jobs))
-    store = BarStore(connection, source, Report(), ticker_set, metrics_from)
+    """Given the tickers of a run with the first session whose metrics are wanted. What an earlier run set aside is
+    taken up when it was for the same tickers, and loaded first when not."""
+    if timeframe != "1day":
+        return BarStore(connection, calendar, run, EVERY_TICKER, metrics_from)
+    ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, metrics_from)
+    store = BarStore(connection, calendar, run, ticker_set, metrics_from)
     store.staging = open_staging(staging_path(database_path(connection)))
     if store.staging is None:
         clear_done(connection, TASK)
@@ -82,56 +109,158 @@ def prepare_staging(store: BarStore, planned: Sequence[Request], staged_from_bar
         store.staging = create_staging(path, store.ticker_set)
 
 
-def save_result(store: BarStore, result: RangeAnswer | SessionBars) -> None:
+def save_result(store: BarStore, result: RangeAnswer | SessionBars, asked_at_utc: str) -> SavedBars:
     """One answer, all or nothing."""
     if isinstance(result, RangeAnswer):
-        rejected = save_range(store, result)
+        metrics_from = store.metrics_from.get(result.request.ticker, result.request.start)
+        return save_range(
+            store.connection,
+            store.calendar,
+            result,
+            asked_at_utc=asked_at_utc,
+            run=store.run,
+            metrics_from=metrics_from,
+        )
+    if store.staging is not None:
+        stage_session(store.staging, result, asked_at_utc)
     else:
-        store.report.bars += len(result.tickers)
-        store.report.dropped += result.dropped
-        rejected = result.rejected
-        if store.staging is not None:
-            stage_session(store.staging, result, store.source.now_text())
-        else:
-            save_session(store, result)
-    names = (rejected["ticker"] + ": " + rejected["reason"]).tolist()
-    for name in names:
-        store.report.set_aside[name] = store.report.set_aside.get(name, 0) + 1
+        save_session(store, result, asked_at_utc)
+    return SavedBars(len(result.tickers), result.dropped, count_reasons(result.rejected))
 
 
-def save_range(store: BarStore, result: RangeAnswer) -> pd.DataFrame:
-    """One ticker's answer: good bars, bars set aside, metrics, the record of the request. Return what was set
-    aside."""
-    request, connection = result.request, store.connection
+def count_reasons(rejected: pd.DataFrame) -> Mapping[str, int]:
+    return Counter((rejected["ticker"] + ": " + rejected["reason"]).tolist())
+
+
+def save_range(
+    connection: sqlite3.Connection,
+    calendar: ExchangeCalendar,
+    result: RangeAnswer,
+    *,
+    asked_at_utc: str,
+    run: str,
+    metrics_from: date,
+    proven_from: date | None = None,
+) -> SavedBars:
+    """One ticker's answer in the place of what is stored of its sessions: good bars, rejected ones, the record, the
+    metrics from `metrics_from` on. What the answer does not have stays until a second one agrees (see evidence), and
+    what lies before its first bar stays unless the subscription is known to reach back to `proven_from`."""
+    request = result.request
     bars = check_bars(
-        result.answer.rows,
-        request.timeframe,
-        store.source.calendar,
-        request.start,
-        request.end,
-        ticker=request.ticker,
+        result.answer.rows, request.timeframe, calendar, request.start, request.end, ticker=request.ticker
     )
-    now_text = store.source.now_text()
+    days = [day.isoformat() for day in sessions_between(calendar, request.start, request.end)]
     with transaction(connection):
+        stored = load_stored_days(connection, request)
+        weighed = weigh_answer(connection, request, days, bars, stored, run, proven_from)
+        removed = remove_replaced(connection, request, days, bars.good, stored, weighed)
         save_bars(connection, bars.good)
-        save_rejected(connection, bars.rejected, now_text)
-        save_range_answer(connection, request, bars.good["session_date"].tolist(), now_text)
+        replace_rejected(connection, request, bars.rejected, asked_at_utc)
+        save_range_answer(connection, request, bars.good["session_date"].tolist(), asked_at_utc, run)
+        if days:
+            save_unconfirmed(connection, request, days, weighed.doubtful, run, asked_at_utc)
         if request.timeframe == "1day":
-            start = max(store.metrics_from[request.ticker], request.start)
+            start = find_metrics_start(connection, request, metrics_from)
             save_metrics(connection, [request.ticker], start, request.end)
-    store.report.bars += len(bars.good)
-    return bars.rejected
+    doubtful, kept = weighed.doubtful.bit_count(), weighed.kept.bit_count()
+    return SavedBars(len(bars.good), 0, count_reasons(bars.rejected), removed, doubtful, kept)
 
 
-def save_session(store: BarStore, bars: SessionBars) -> None:
-    """A session of the whole market: its bars, those set aside, and the record, which also says that the
-    metrics are still to follow."""
-    now_text = store.source.now_text()
+def load_stored_days(connection: sqlite3.Connection, request: RangeRequest) -> dict[int, str]:
+    """The time stamps that are stored of what is asked for, with the day of each in New York."""
+    stamps = [
+        stamp
+        for (stamp,) in connection.execute(
+            "SELECT timestamp FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?",
+            (request.ticker, request.timeframe, midnight_ms(request.start), end_of_day_ms(request.end)),
+        )
+    ]
+    if not stamps:
+        return {}
+    days = make_new_york_times(pd.Series(stamps, dtype="int64").to_numpy()).strftime("%Y-%m-%d")
+    return dict(zip(stamps, days, strict=True))
+
+
+def weigh_answer(
+    connection: sqlite3.Connection,
+    request: RangeRequest,
+    days: Sequence[str],
+    bars: CheckedBars,
+    stored: Mapping[int, str],
+    run: str,
+    proven_from: date | None,
+) -> Weighed:
+    proven = mask_between_texts(days, proven_from.isoformat(), days[-1]) if proven_from and days else 0
+    rejected = mask_of_texts(days, set(bars.rejected["session_date"]))
+    return weigh_range(
+        every=(1 << len(days)) - 1,
+        good=mask_of_texts(days, set(bars.good["session_date"])) & ~rejected,
+        rejected=rejected,
+        stored=mask_of_texts(days, set(stored.values())),
+        doubted_before=load_doubted(connection, request, days, run),
+        proven=proven,
+    )
+
+
+def remove_replaced(
+    connection: sqlite3.Connection,
+    request: RangeRequest,
+    days: Sequence[str],
+    good: pd.DataFrame,
+    stored: Mapping[int, str],
+    weighed: Weighed,
+) -> int:
+    """Remove stored bars that a believed answer does not have, and their metrics; return how many."""
+    replaced = {day for place, day in enumerate(days) if weighed.replaced >> place & 1}
+    coming = set(good["timestamp"].tolist())
+    gone = [(stamp, day) for stamp, day in stored.items() if stamp not in coming and day in replaced]
+    connection.executemany(
+        "DELETE FROM ohlcv_data WHERE ticker = ? AND timestamp = ? AND timeframe = ?",
+        [(request.ticker, stamp, request.timeframe) for stamp, _ in gone],
+    )
+    if request.timeframe == "1day":
+        connection.executemany(
+            "DELETE FROM daily_metrics WHERE ticker = ? AND date = ?",
+            [(request.ticker, day) for _, day in gone],
+        )
+    return len(gone)
+
+
+def replace_rejected(
+    connection: sqlite3.Connection, request: RangeRequest, rejected: pd.DataFrame, asked_at_utc: str
+) -> None:
+    """A bar that was rejected before may have been mended since."""
+    connection.execute(
+        "DELETE FROM _bars_set_aside WHERE ticker = ? AND timeframe = ? AND session_date BETWEEN ? AND ?",
+        (request.ticker, request.timeframe, request.start.isoformat(), request.end.isoformat()),
+    )
+    save_rejected(connection, rejected, asked_at_utc)
+
+
+def find_metrics_start(connection: sqlite3.Connection, request: RangeRequest, metrics_from: date) -> date:
+    """The first session whose metrics follow from an answer: the first wanted one, or one before it that has
+    metrics already, because they were computed without the bars that came now."""
+    (first,) = connection.execute(
+        "SELECT min(date) FROM daily_metrics WHERE ticker = ? AND date >= ?",
+        (request.ticker, request.start.isoformat()),
+    ).fetchone()
+    wanted = max(metrics_from, request.start)
+    return min(wanted, date.fromisoformat(first)) if first else wanted
+
+
+def save_session(store: BarStore, bars: SessionBars, asked_at_utc: str) -> None:
+    """A session of the whole market: its bars, those rejected, and the record, which also says that the metrics are
+    still to follow."""
     with transaction(store.connection):
         save_bar_columns(store.connection, make_bar_columns(bars))
-        save_rejected(store.connection, bars.rejected, now_text)
+        save_rejected(store.connection, bars.rejected, asked_at_utc)
         save_session_answer(
-            store.connection, bars.session_date.isoformat(), store.ticker_set, bars.counts, now_text
+            store.connection,
+            bars.session_date.isoformat(),
+            store.ticker_set,
+            bars.counts,
+            asked_at_utc,
+            store.run,
         )
 
 
@@ -145,7 +274,7 @@ def load_what_was_staged(store: BarStore) -> None:
         progress("storing by ticker", len(staging.numbers)) as advance,
         deferred_indexes(store.connection, "ohlcv_data", rows),
     ):
-        load_staging(store.connection, staging, advance)
+        load_staging(store.connection, staging, store.run, advance)
     drop_staging(store)
 
 

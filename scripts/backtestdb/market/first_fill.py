@@ -129,7 +129,7 @@ def stage_session(staging: Staging, bars: SessionBars, asked_at_utc: str) -> Non
         staging.connection.executemany(f"INSERT INTO aside VALUES ({marks})", rejected)
 
 
-def load_staging(connection: sqlite3.Connection, staging: Staging, advance: Any) -> None:
+def load_staging(connection: sqlite3.Connection, staging: Staging, run: str, advance: Any) -> None:
     """Store all that was set aside, ticker by ticker, and end with the record of the sessions. Killed, it goes
     on where it was. Nothing more may be set aside once this has begun."""
     tickers = sorted(staging.numbers)
@@ -148,7 +148,7 @@ def load_staging(connection: sqlite3.Connection, staging: Staging, advance: Any)
                 save_bar_columns(connection, make_columns(tickers[start:end], days, part))
                 save_done(connection, TASK, end)
             advance(end - start)
-    finish_loading(connection, staging)
+    finish_loading(connection, staging, run)
 
 
 def read_bars(staging: Staging, place_of: np.ndarray, first: int, stop: int, sessions: int) -> np.ndarray:
@@ -182,14 +182,14 @@ def make_columns(tickers: Sequence[str], days: Sequence[date], values: np.ndarra
     ]
 
 
-def finish_loading(connection: sqlite3.Connection, staging: Staging) -> None:
+def finish_loading(connection: sqlite3.Connection, staging: Staging, run: str) -> None:
     rejected = pd.DataFrame(
         staging.connection.execute("SELECT * FROM aside").fetchall(), columns=ASIDE_COLUMNS
     )
     with transaction(connection):
         for row in iterate_records(staging):
             session_date, *counts, asked_at_utc = row
-            save_session_answer(connection, session_date, staging.ticker_set, counts, asked_at_utc)
+            save_session_answer(connection, session_date, staging.ticker_set, counts, asked_at_utc, run)
         if len(rejected):
             save_rejected(connection, rejected, max(row[-1] for row in iterate_records(staging)))
         clear_done(connection, TASK)
