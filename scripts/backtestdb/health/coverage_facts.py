@@ -16,9 +16,9 @@ NEW_YORK = ZoneInfo("America/New_York")
 class UniverseCoverage:
     """A universe in one timeframe. Sessions of tickers: expected = stored + known_empty + set_aside + beyond_plan
     + failed; None where no backfill has come to its end and counted them. `sessions`: asked ones.
-    `provisional`: those of them that the next run asks for again. `first` and `last`: sessions of the stored bars. `unanswered`: active tickers that the vendor was never
-    asked about with success. `is_stale`: a run that asked has not counted, or a ticker came in, since the last
-    count."""
+    `provisional`: those of them that the next run asks for again. `first` and `last`: sessions of the stored bars.
+    `unanswered`: active tickers that the vendor was never asked about with success. `is_stale`: a run that asked has
+    not counted, or a ticker came in, since the last count."""
 
     universe: str
     timeframe: str
@@ -99,10 +99,10 @@ def with_counts(
     """Add what the last backfill of this universe counted at its end."""
     row = None
     if "_coverage" in tables:
-        has_state = "state" in column_names(connection, "_coverage")
+        state = "state, provisional" if "state" in column_names(connection, "_coverage") else "'counted', 0"
         row = connection.execute(
             "SELECT start_date, end_date, expected / max(tickers, 1), expected, stored, known_empty, set_aside,"
-            f" beyond_plan, failed, tickers, {'state, provisional' if has_state else "'counted', 0"} FROM _coverage"
+            f" beyond_plan, failed, tickers, {state} FROM _coverage"
             " WHERE universe = ? AND timeframe = ?",
             (coverage.universe, coverage.timeframe),
         ).fetchone()

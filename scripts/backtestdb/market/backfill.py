@@ -98,7 +98,7 @@ def backfill_together(
         wanted = None if keep_every_ticker else frozenset(tickers)
         requester = make_requester(connection, source, jobs, limits, wanted)
         fetch_and_store(connection, source, jobs, store, requester, label, staged_from_bars, total)
-        load_what_was_staged(store)
+        add_saved(total, load_what_was_staged(store))
     finally:
         close_staging(store)
     find_silent_cut(connection, source.client, source.calendar, source.clock(), tickers, timeframe)
@@ -139,11 +139,11 @@ def fetch_and_store(
     is asked for ticker by ticker."""
     was_grouped = not requester.limits.of(GROUPED).is_refused
     planned = plan_jobs(connection, source.calendar, jobs, store.staging)
-    prepare_staging(store, planned, staged_from_bars)
+    prepare_staging(store, planned, staged_from_bars, source.now_text())
     fetch_planned(connection, source, planned, store, requester, label, total)
     if was_grouped and requester.limits.of(GROUPED).is_refused:
         say("the key's plan does not have the endpoint for the whole market: asking ticker by ticker")
-        load_what_was_staged(store)
+        add_saved(total, load_what_was_staged(store))
         planned = plan_jobs(connection, source.calendar, jobs, store.staging)
         fetch_planned(connection, source, planned, store, requester, label, total)
 
@@ -185,6 +185,7 @@ def find_metrics_starts(jobs: Sequence[Job]) -> dict[str, date]:
 def add_saved(report: Report, saved: SavedBars) -> None:
     report.bars += saved.bars
     report.dropped += saved.dropped
+    report.clamped += saved.clamped
     for what, count in saved.rejected.items():
         report.set_aside[what] = report.set_aside.get(what, 0) + count
 

@@ -9,30 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-import pandas as pd
+import numpy as np
 from exchange_calendars import ExchangeCalendar
 
 from backtestdb.console import progress
 from backtestdb.database import transaction
-from backtestdb.market.bar_rows import save_bar_columns, save_bars, save_rejected
-from backtestdb.market.bars import CheckedBars, check_bars
+from backtestdb.market.bar_rows import reject_unlike_stored, save_bars, save_rejected
+from backtestdb.market.bars import ParsedBars, RejectedBar, parse_bars
 from backtestdb.market.evidence import Weighed, weigh_range
-from backtestdb.market.fetch import RangeAnswer
-from backtestdb.market.first_fill import (
-    TASK,
-    Staging,
-    count_staged_bars,
-    create_staging,
-    database_path,
-    deferred_indexes,
-    is_loaded,
-    load_staging,
-    open_staging,
-    remove_staging,
-    stage_session,
-    staging_path,
-)
-from backtestdb.market.grouped import SessionBars, make_bar_columns
+from backtestdb.market.fetch import RangeAnswer, SessionAnswer
+from backtestdb.market.first_fill import deferred_indexes, load_staging
 from backtestdb.market.metric_store import save_metrics
 from backtestdb.market.request_log import (
     EVERY_TICKER,
@@ -46,7 +32,17 @@ from backtestdb.market.request_log import (
 )
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
 from backtestdb.market.sessions import end_of_day_ms, make_new_york_times, midnight_ms, sessions_between
-from backtestdb.market.work_done import clear_done, load_done
+from backtestdb.market.staging import (
+    LOADING_TASK,
+    Staging,
+    count_staged_bars,
+    create_staging,
+    database_path,
+    open_staging,
+    remove_staging,
+    stage_session,
+)
+from backtestdb.market.work_done import load_done
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,7 @@ class SavedBars:
 
     bars: int = 0
     dropped: int = 0
+    clamped: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
     removed: int = 0
     doubtful: int = 0
@@ -91,25 +88,22 @@ def make_bar_store(
         return BarStore(connection, calendar, run, EVERY_TICKER, metrics_from)
     ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, metrics_from)
     store = BarStore(connection, calendar, run, ticker_set, metrics_from)
-    store.staging = open_staging(staging_path(database_path(connection)))
-    if store.staging is None:
-        clear_done(connection, TASK)
-    elif store.staging.ticker_set != ticker_set or load_done(connection, TASK):
+    store.staging = open_staging(connection)
+    if store.staging and (store.staging.ticker_set != ticker_set or load_done(connection, LOADING_TASK)):
         load_what_was_staged(store)
-    elif is_loaded(connection, store.staging):
-        drop_staging(store)
     return store
 
 
-def prepare_staging(store: BarStore, planned: Sequence[Request], staged_from_bars: int) -> None:
+def prepare_staging(
+    store: BarStore, planned: Sequence[Request], staged_from_bars: int, begun_at_utc: str
+) -> None:
     """Decide whether the sessions of a run are set aside first."""
     coming = sum(request.kept for request in planned if isinstance(request, SessionRequest))
     if store.staging is None and coming >= staged_from_bars:
-        path = staging_path(database_path(store.connection))
-        store.staging = create_staging(path, store.ticker_set)
+        store.staging = create_staging(store.connection, store.ticker_set, begun_at_utc)
 
 
-def save_result(store: BarStore, result: RangeAnswer | SessionBars, asked_at_utc: str) -> SavedBars:
+def save_result(store: BarStore, result: RangeAnswer | SessionAnswer, asked_at_utc: str) -> SavedBars:
     """One answer, all or nothing."""
     if isinstance(result, RangeAnswer):
         metrics_from = store.metrics_from.get(result.request.ticker, result.request.start)
@@ -121,15 +115,16 @@ def save_result(store: BarStore, result: RangeAnswer | SessionBars, asked_at_utc
             run=store.run,
             metrics_from=metrics_from,
         )
+    bars = result.bars
     if store.staging is not None:
-        stage_session(store.staging, result, asked_at_utc)
+        stage_session(store.staging, result.session_date, bars, asked_at_utc)
     else:
-        save_session(store, result, asked_at_utc)
-    return SavedBars(len(result.tickers), result.dropped, count_reasons(result.rejected))
+        bars = save_session(store, result, asked_at_utc)
+    return SavedBars(len(bars), bars.dropped, bars.clamped, count_reasons(bars.rejected))
 
 
-def count_reasons(rejected: pd.DataFrame) -> Mapping[str, int]:
-    return Counter((rejected["ticker"] + ": " + rejected["reason"]).tolist())
+def count_reasons(rejected: Sequence[RejectedBar]) -> Mapping[str, int]:
+    return Counter(f"{bar.ticker}: {bar.reason}" for bar in rejected)
 
 
 def save_range(
@@ -146,24 +141,30 @@ def save_range(
     metrics from `metrics_from` on. What the answer does not have stays until a second one agrees (see evidence), and
     what lies before its first bar stays unless the subscription is known to reach back to `proven_from`."""
     request = result.request
-    bars = check_bars(
-        result.answer.rows, request.timeframe, calendar, request.start, request.end, ticker=request.ticker
-    )
-    days = [day.isoformat() for day in sessions_between(calendar, request.start, request.end)]
+    sessions = sessions_between(calendar, request.start, request.end)
+    bars = parse_bars(result.answer.rows, request.timeframe, sessions, ticker=request.ticker)
+    bars = reject_unlike_stored(connection, bars)
+    days = [day.isoformat() for day in sessions]
     with transaction(connection):
         stored = load_stored_days(connection, request)
         weighed = weigh_answer(connection, request, days, bars, stored, run, proven_from)
-        removed = remove_replaced(connection, request, days, bars.good, stored, weighed)
-        save_bars(connection, bars.good)
+        removed = remove_replaced(connection, request, days, bars, stored, weighed)
+        save_bars(connection, bars, asked_at_utc)
         replace_rejected(connection, request, bars.rejected, asked_at_utc)
-        save_range_answer(connection, request, bars.good["session_date"].tolist(), asked_at_utc, run)
-        if days:
-            save_unconfirmed(connection, request, days, weighed.doubtful, run, asked_at_utc)
+        save_range_answer(connection, request, bars.session_dates.tolist(), asked_at_utc, run)
+        save_unconfirmed(connection, request, days, weighed.doubtful, run, asked_at_utc)
         if request.timeframe == "1day":
             start = find_metrics_start(connection, request, metrics_from)
             save_metrics(connection, [request.ticker], start, request.end)
-    doubtful, kept = weighed.doubtful.bit_count(), weighed.kept.bit_count()
-    return SavedBars(len(bars.good), 0, count_reasons(bars.rejected), removed, doubtful, kept)
+    return SavedBars(
+        len(bars),
+        0,
+        bars.clamped,
+        count_reasons(bars.rejected),
+        removed,
+        weighed.doubtful.bit_count(),
+        weighed.kept.bit_count(),
+    )
 
 
 def load_stored_days(connection: sqlite3.Connection, request: RangeRequest) -> dict[int, str]:
@@ -177,7 +178,7 @@ def load_stored_days(connection: sqlite3.Connection, request: RangeRequest) -> d
     ]
     if not stamps:
         return {}
-    days = make_new_york_times(pd.Series(stamps, dtype="int64").to_numpy()).strftime("%Y-%m-%d")
+    days = make_new_york_times(np.array(stamps, dtype="int64")).strftime("%Y-%m-%d")
     return dict(zip(stamps, days, strict=True))
 
 
@@ -185,16 +186,16 @@ def weigh_answer(
     connection: sqlite3.Connection,
     request: RangeRequest,
     days: Sequence[str],
-    bars: CheckedBars,
+    bars: ParsedBars,
     stored: Mapping[int, str],
     run: str,
     proven_from: date | None,
 ) -> Weighed:
     proven = mask_between_texts(days, proven_from.isoformat(), days[-1]) if proven_from and days else 0
-    rejected = mask_of_texts(days, set(bars.rejected["session_date"]))
+    rejected = mask_of_texts(days, {bar.session_date for bar in bars.rejected})
     return weigh_range(
         every=(1 << len(days)) - 1,
-        good=mask_of_texts(days, set(bars.good["session_date"])) & ~rejected,
+        good=mask_of_texts(days, set(bars.session_dates.tolist())) & ~rejected,
         rejected=rejected,
         stored=mask_of_texts(days, set(stored.values())),
         doubted_before=load_doubted(connection, request, days, run),
@@ -206,13 +207,13 @@ def remove_replaced(
     connection: sqlite3.Connection,
     request: RangeRequest,
     days: Sequence[str],
-    good: pd.DataFrame,
+    bars: ParsedBars,
     stored: Mapping[int, str],
     weighed: Weighed,
 ) -> int:
     """Remove stored bars that a believed answer does not have, and their metrics; return how many."""
     replaced = {day for place, day in enumerate(days) if weighed.replaced >> place & 1}
-    coming = set(good["timestamp"].tolist())
+    coming = set(bars.timestamps.tolist())
     gone = [(stamp, day) for stamp, day in stored.items() if stamp not in coming and day in replaced]
     connection.executemany(
         "DELETE FROM ohlcv_data WHERE ticker = ? AND timestamp = ? AND timeframe = ?",
@@ -227,7 +228,7 @@ def remove_replaced(
 
 
 def replace_rejected(
-    connection: sqlite3.Connection, request: RangeRequest, rejected: pd.DataFrame, asked_at_utc: str
+    connection: sqlite3.Connection, request: RangeRequest, rejected: Sequence[RejectedBar], asked_at_utc: str
 ) -> None:
     """A bar that was rejected before may have been mended since."""
     connection.execute(
@@ -248,34 +249,34 @@ def find_metrics_start(connection: sqlite3.Connection, request: RangeRequest, me
     return min(wanted, date.fromisoformat(first)) if first else wanted
 
 
-def save_session(store: BarStore, bars: SessionBars, asked_at_utc: str) -> None:
-    """A session of the whole market: its bars, those rejected, and the record, which also says that the metrics are
-    still to follow."""
+def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> ParsedBars:
+    """A session of the whole market: its bars, the rejected ones, and the record, which also says that the
+    metrics are still to follow."""
+    bars = reject_unlike_stored(store.connection, answer.bars)
+    session_date = answer.session_date.isoformat()
     with transaction(store.connection):
-        save_bar_columns(store.connection, make_bar_columns(bars))
+        save_bars(store.connection, bars, asked_at_utc)
         save_rejected(store.connection, bars.rejected, asked_at_utc)
         save_session_answer(
-            store.connection,
-            bars.session_date.isoformat(),
-            store.ticker_set,
-            bars.counts,
-            asked_at_utc,
-            store.run,
+            store.connection, session_date, store.ticker_set, bars.counts, asked_at_utc, store.run
         )
+    return bars
 
 
-def load_what_was_staged(store: BarStore) -> None:
-    """The end of a first fill. Nothing happens when no session was set aside."""
+def load_what_was_staged(store: BarStore) -> SavedBars:
+    """The end of a first fill: what is rejected only beside the bars of other sessions. Nothing happens when no
+    session was set aside."""
     staging = store.staging
     if staging is None:
-        return
+        return SavedBars()
     rows = count_staged_bars(staging)
     with (
         progress("storing by ticker", len(staging.numbers)) as advance,
         deferred_indexes(store.connection, "ohlcv_data", rows),
     ):
-        load_staging(store.connection, staging, store.run, advance)
+        rejected = load_staging(store.connection, staging, store.run, advance)
     drop_staging(store)
+    return SavedBars(rejected=count_reasons(rejected))
 
 
 def drop_staging(store: BarStore) -> None:

@@ -8,6 +8,7 @@ from datetime import date
 from itertools import islice
 from typing import TypeVar
 
+from backtestdb.market.bars import ParsedBars, parse_bars
 from backtestdb.market.client import (
     Answer,
     MarketData,
@@ -16,7 +17,6 @@ from backtestdb.market.client import (
     StoppedRunError,
     VendorFaultError,
 )
-from backtestdb.market.grouped import SessionBars, check_session
 from backtestdb.market.plan_limits import (
     GROUPED,
     KnownLimits,
@@ -145,7 +145,15 @@ class RangeAnswer:
     answer: Answer
 
 
-Result = RangeAnswer | SessionBars | None
+@dataclass(frozen=True)
+class SessionAnswer:
+    """The day bars of the whole market in one session, parsed by the thread that fetched them."""
+
+    session_date: date
+    bars: ParsedBars
+
+
+Result = RangeAnswer | SessionAnswer | None
 
 
 class Requester:
@@ -173,7 +181,7 @@ class Requester:
             return self.fetch_session(request.session_date)
         return self.fetch_range(request)
 
-    def fetch_session(self, session_date: date) -> SessionBars | None:
+    def fetch_session(self, session_date: date) -> SessionAnswer | None:
         for _ in range(REFUSALS):
             if self.limits.of(GROUPED).refuses(session_date):
                 return None
@@ -185,7 +193,8 @@ class Requester:
             if not answer.rows:
                 raise EmptySessionError(f"the vendor has no bar of the session {session_date} yet")
             self.note_answer(GROUPED, session_date)
-            return check_session(answer.rows, session_date, self.wanted)
+            bars = parse_bars(answer.rows, "1day", [session_date], wanted=self.wanted)
+            return SessionAnswer(session_date, bars)
         raise VendorFaultError(f"session {session_date}: refused, although an older one is answered")
 
     def fetch_range(self, request: RangeRequest) -> RangeAnswer | None:

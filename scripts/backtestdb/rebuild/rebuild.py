@@ -21,10 +21,10 @@ from backtestdb.files import (
     exclusive_lock,
     remove_database,
     rename_durably,
+    staging_path,
     verify_space,
 )
 from backtestdb.market.backfill import backfill
-from backtestdb.market.first_fill import staging_path
 from backtestdb.market.jobs import Job, Report, Source, make_job, plan_job
 from backtestdb.market.request_plan import Cost, duration_seconds, make_cost
 from backtestdb.market.sessions import load_calendar

@@ -20,7 +20,7 @@ from backtestdb.database import (
 )
 from backtestdb.errors import VerificationError
 from backtestdb.files import remove_database, rename_durably
-from backtestdb.market.first_fill import remove_staging
+from backtestdb.market.staging import remove_staging
 from backtestdb.pinned_copy import copy_pinned
 from backtestdb.schema import ensure_schema
 
