@@ -53,6 +53,10 @@ def market(sandbox: SandboxProcess) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def quiet(sandbox: SandboxProcess) -> None:
+    calm(sandbox)
+
+
+def calm(sandbox: SandboxProcess) -> None:
     sandbox.set_faults()
     sandbox.set_settings(history_years=0, free=False, junk=False, latency_seconds=0)
     sandbox.clear_log()
@@ -251,6 +255,8 @@ CONCURRENCY = 4
 def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, sandbox: SandboxProcess, market: list[str]
 ) -> tuple[dict[str, str], float]:
+    # A module's fixture is made before `quiet` has undone what the test before it set.
+    calm(sandbox)
     folder = tmp_path_factory.mktemp("undisturbed")
     database = make_database(folder, everyone=market)
     sandbox.set_settings(latency_seconds=0.03)

@@ -37,6 +37,7 @@ class Settings:
     timeout_seconds: float
     watchlist_tickers: tuple[str, ...]
     us_stock_types: tuple[str, ...]
+    platform_schema: Path | None
     port: int
     sidecar_user: str
     sidecar_zone: str
@@ -53,6 +54,10 @@ def parse_absolute_path(text: str) -> Path:
     if not path.is_absolute():
         raise ValueError("is a relative path; write it absolute, beginning with / or ~")
     return path
+
+
+def parse_optional_path(text: str) -> Path | None:
+    return parse_absolute_path(text) if text else None
 
 
 def parse_integer(minimum: int, maximum: int = 1_000_000) -> Callable[[str], int]:
@@ -131,6 +136,7 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "POLYGON_TIMEOUT_SECONDS": ("30", parse_seconds),
     "WATCHLIST_TICKERS": ("", parse_tickers),
     "US_STOCK_TYPES": ("CS,ADRC,PFD", parse_tickers),
+    "PLATFORM_SCHEMA": ("", parse_optional_path),
     "PORT": ("3000", parse_integer(1, 65535)),
     "SIDECAR_USER": ("", parse_user_and_group),
     "SIDECAR_TZ": ("", parse_text),
@@ -199,6 +205,7 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_d
         timeout_seconds=values["POLYGON_TIMEOUT_SECONDS"],
         watchlist_tickers=values["WATCHLIST_TICKERS"],
         us_stock_types=values["US_STOCK_TYPES"],
+        platform_schema=values["PLATFORM_SCHEMA"],
         port=values["PORT"],
         sidecar_user=values["SIDECAR_USER"],
         sidecar_zone=values["SIDECAR_TZ"],

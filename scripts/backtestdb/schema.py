@@ -18,6 +18,9 @@ CLASSES = ("irreplaceable", "partially_recoverable", "recoverable", "bookkeeping
 KEPT_CLASSES = {"irreplaceable", "partially_recoverable"}
 # Tables that the project itself made once and does not read any more; what they held is learnt again.
 RETIRED = ("_plan_limits",)
+# What a backfill needs. The lists are the user's, the bars are the vendor's.
+UNIVERSE_TABLES = ("universe", "universe_stocks")
+MARKET_TABLES = (*UNIVERSE_TABLES, "ohlcv_data", "daily_metrics")
 ADD_COLUMN = re.compile(r"ALTER TABLE (\w+) ADD COLUMN (\w+)")
 
 
@@ -57,19 +60,30 @@ def split_statements(sql: str) -> list[str]:
 
 
 def ensure_schema(connection: sqlite3.Connection, classes: Iterable[str] = CLASSES) -> None:
-    """Create what is missing of the given classes, in one transaction. A database without any table gets
-    the number of the newest migration: it is born with all of them."""
-    is_new, classes = not table_names(connection), list(classes)
-    files = schema_files(classes)
+    """Create what is missing of the tables of the given classes, in one transaction. A database without any
+    table is born with all migrations."""
+    ensure_tables(connection, schema_files(classes))
+
+
+def ensure_market_schema(connection: sqlite3.Connection) -> None:
+    """Create what is missing of the market tables and of the project's own. All other tables are the platform's
+    affair: a newer one makes newer ones."""
+    universes = [path for path in schema_files() if path.stem in UNIVERSE_TABLES]
+    ensure_tables(connection, [*universes, *schema_files(["recoverable", "bookkeeping"])])
+
+
+def ensure_tables(connection: sqlite3.Connection, files: Iterable[Path]) -> None:
+    is_new, files = not table_names(connection), list(files)
     if agents_table_was_renamed(connection):
         files = [path for path in files if path.stem != "trading_agents"]
+
     with transaction(connection):
         for path in files:
             for statement in split_statements(path.read_text()):
                 connection.execute(statement)
-        if is_new:
-            connection.execute(f"PRAGMA user_version = {latest_version()}")
-        elif "bookkeeping" in classes:
+        if is_new and "_migrations" in table_names(connection):
+            record_migrations(connection)
+        elif any(path.parent.name == "bookkeeping" for path in files):
             bring_bookkeeping_up(connection)
 
 
@@ -94,7 +108,23 @@ def latest_version() -> int:
 
 
 def schema_version(connection: sqlite3.Connection, schema: str = "main") -> int:
-    return int(connection.execute(f"PRAGMA {schema}.user_version").fetchone()[0])
+    """The number of the newest migration that this database has recorded. The numbers in its header
+    (`user_version`, `application_id`) are the platform's, and never written here."""
+    if "_migrations" not in table_names(connection, schema):
+        return 0
+    (number,) = connection.execute(f"SELECT max(number) FROM {schema}._migrations").fetchone()
+    return number or 0
+
+
+def record_migrations(connection: sqlite3.Connection, schema: str = "main") -> None:
+    """All of them were applied. The caller's transaction."""
+    (file,) = (path for path in schema_files(["bookkeeping"]) if path.stem == "_migrations")
+    for statement in split_statements(file.read_text()):
+        connection.execute(statement.replace(" _migrations ", f" {schema}._migrations ", 1))
+    connection.executemany(
+        f"INSERT OR IGNORE INTO {schema}._migrations (number, name) VALUES (?, ?)",
+        [(number, path.stem) for number, path in enumerate(migration_files(), 1)],
+    )
 
 
 def agents_table_was_renamed(connection: sqlite3.Connection, schema: str = "main") -> bool:
@@ -107,8 +137,7 @@ def agents_table_was_renamed(connection: sqlite3.Connection, schema: str = "main
 
 def migrate(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
     """Apply every migration that this database lacks; return a sentence for each change, none when nothing
-    was to do. All of it is one transaction (the caller's, if there is one), which also counts the migrations
-    in `PRAGMA user_version`.
+    was to do. All of it is one transaction (the caller's, if there is one), which also records the migrations.
 
     A column that is already there is left alone, so a table that was carried over from an older file can be
     migrated whatever the number says. Added columns stand at the end of their table: programs address
@@ -122,7 +151,7 @@ def migrate(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
             for change in add_column(connection, statement, schema)
         ]
         if schema_version(connection, schema) < latest_version():
-            connection.execute(f"PRAGMA {schema}.user_version = {latest_version()}")
+            record_migrations(connection, schema)
     return changes
 
 
