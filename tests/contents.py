@@ -21,8 +21,8 @@ def query_all(database: Path, sql: str, *values: object) -> list[tuple]:
 
 
 def digest_market(database: Path) -> dict[str, str]:
-    """A digest of each market table, without ids and the times at which rows were written. What was asked is left out:
-    a run that was killed asks once more about what came empty."""
+    """A digest of each market table, without ids and the times at which rows were written. What was asked is left
+    out: a run that was killed asks once more about what came empty."""
     digests = {}
     with closing(sqlite3.connect(database)) as connection:
         for table, columns in MARKET.items():

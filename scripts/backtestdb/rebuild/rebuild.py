@@ -31,10 +31,12 @@ from backtestdb.market.request_plan import Cost, duration_seconds, make_cost
 from backtestdb.market.sessions import load_calendar
 from backtestdb.market.universes import (
     REQUESTS_AT_MOST,
+    RUSSELL2000,
     TICKERS_ABOUT,
     load_members,
     load_tickers,
     save_universe,
+    spell_as_the_vendor,
     update_us_stocks,
 )
 from backtestdb.rebuild.carry_over import (
@@ -183,6 +185,8 @@ def plan_costs(connection: sqlite3.Connection, plan: RebuildSpec) -> dict[str, C
     else:
         save_planned_universe(connection, plan)
         jobs, lists = make_jobs(plan, members_of(connection, plan)), {}
+        if plan.universe == RUSSELL2000:
+            lists = {"spelling of the tickers": Cost(1, 0, 0)}
     return lists | {
         label: make_cost(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()
     }
@@ -281,6 +285,9 @@ def run_jobs(
     if must_ask_for_tickers(connection, plan):
         since = date.fromisoformat(plan.daily_start)
         update_us_stocks(connection, source.client, settings.us_stock_types, since)
+    if plan.universe == RUSSELL2000:
+        last = date.fromisoformat(plan.end)
+        spell_as_the_vendor(connection, source.client, plan.universe, last)
     for label, job in make_jobs(plan, members_of(connection, plan)).items():
         report = backfill(connection, source, job, f"{plan.universe}: {label}")
         if not report.coverage.stored:
