@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from backtestdb.config import PROJECT_DIR
-from backtestdb.status.schedule_facts import LAUNCHD_LABEL, SYSTEMD_UNIT
+from backtestdb.health.schedule_facts import LAUNCHD_LABEL, SYSTEMD_UNIT
 from commands import Project
 
 SCHEDULER = '#!/bin/sh\ncase "$*" in *ExecMainStatus*) echo 0;; esac\n'

@@ -15,14 +15,20 @@ MAKEFILE = (PROJECT_DIR / "Makefile").read_text()
 TARGETS = re.findall(r"^\.PHONY: ([a-z0-9-]+)$", MAKEFILE, re.MULTILINE)
 SCRIPTS = sorted((PROJECT_DIR / "scripts").glob("*.py"))
 PACKAGE = PROJECT_DIR / "scripts" / "backtestdb"
-ROOMS = {"market", "backups", "salvage", "rebuild", "status", "doctor", "page"}
-ABOVE = {
-    "salvage": {"backups", "salvage"},
-    "rebuild": {"market", "backups", "salvage", "rebuild"},
-    "status": {"market", "backups", "status"},
+# The rooms, and what each may import beside itself and the ground floor. market and backups do not know each other.
+ROOMS: dict[str, set[str]] = {
+    "sandbox": {"market"},
+    "market": set(),
+    "backups": set(),
+    "offsite": {"backups"},
+    "salvage": {"backups"},
+    "lake": {"market"},
+    "scheduling": {"backups", "offsite"},
+    "rebuild": {"market", "backups", "salvage"},
+    "health": {"market", "backups", "offsite", "lake", "scheduling"},
+    "page": {"market", "backups", "offsite", "lake", "scheduling", "health"},
 }
-ABOVE |= {"doctor": ABOVE["status"] | {"doctor"}, "page": ABOVE["status"] | {"page"}}
-WITH_PANDAS = {"market", "rebuild", "page"}
+WITH_PANDAS = {"market", "sandbox", "rebuild", "page", "lake"}
 
 
 def test_make_alone_lists_every_command_with_its_help() -> None:
@@ -99,13 +105,28 @@ def imported_modules(path: Path) -> set[str]:
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
 def test_imports_point_down(path: Path) -> None:
-    """The rooms stand on each other as ABOVE says; market and backups do not know each other."""
     room = path.relative_to(PACKAGE).parts[0]
     reached = {name.split(".")[1] for name in imported_modules(path) if name.startswith("backtestdb.")}
-    allowed = ABOVE.get(room, {room})
-    assert reached & ROOMS <= allowed
-    if room not in WITH_PANDAS:
+    assert reached & set(ROOMS) <= ROOMS.get(room, set()) | {room}
+    if room in ROOMS and room not in WITH_PANDAS:
         assert not imported_modules(path) & {"pandas", "numpy", "exchange_calendars", "orjson", "ta"}
+
+
+def test_every_room_stands_in_the_layering() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders <= set(ROOMS)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    waiting = {name: imported_modules(path) & set(modules) - {name} for name, path in modules.items()}
+    while free := [name for name, needed in waiting.items() if not needed & set(waiting)]:
+        for name in free:
+            del waiting[name]
+    assert not waiting, "these are part of a circle, or stand above one"
 
 
 def test_every_requirement_is_pinned_and_says_why() -> None:
