@@ -8,7 +8,7 @@ from pathlib import Path
 
 import zstandard
 
-from backtestdb.backups.checks import hash_file
+from backtestdb.files import hash_file
 from backtestdb.errors import VerificationError
 from backtestdb.files import fsync_file, verify_space
 from backtestdb.offsite.delta import apply_pages

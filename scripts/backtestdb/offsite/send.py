@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup
-from backtestdb.backups.checks import hash_file
+from backtestdb.files import hash_file
 from backtestdb.errors import VerificationError
 from backtestdb.offsite import chain
 from backtestdb.offsite.delta import (

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backtestdb.backups.snapshot import database_bytes
-from backtestdb.carrying import (
+from backtestdb.table_copy import (
     allow_schema_writes,
     carry_sequences,
     carry_views_and_triggers,

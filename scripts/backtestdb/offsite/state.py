@@ -46,7 +46,7 @@ class Upload:
 
 @dataclass(kw_only=True)
 class State:
-    """`hour`: the copy that minutes refer to; the small base itself, or a delta to it. `sent`: of each class
+    """Of one sender; full and small copies have one each, because they are sent side by side. `hour`: the copy that minutes refer to; the small base itself, or a delta to it. `sent`: of each class
     the number of the newest copy. `small_sha256`: of the file of the newest small copy, whatever its class."""
 
     writer: str
@@ -66,7 +66,8 @@ class State:
         return self.sent.get(copy_class, 0) + 1
 
 
-def state_folder(backup_dir: Path, address: str) -> Path:
+def target_folder(backup_dir: Path, address: str) -> Path:
+    """Everything that this machine remembers about one target."""
     return backup_dir / FOLDER / hashlib.sha256(address.encode()).hexdigest()[:12]
 
 
