@@ -52,8 +52,8 @@ def union(one: Sequence[str], other: Sequence[str]) -> list[str]:
 def compare_table(connection: sqlite3.Connection, table: str, was_there: bool, is_there: bool) -> TableChange:
     there = (was_there, is_there)
     if not all(there):
-        count = count_rows(connection, "main" if is_there else "older", table)
-        return TableChange(table, count if is_there else 0, count if was_there else 0, 0, there)
+        rows = count_rows(connection, "main" if is_there else "older", table)
+        return TableChange(table, rows if is_there else 0, rows if was_there else 0, 0, there)
     key = find_key(connection, table)
     match = " AND ".join(f"a.{name} IS b.{name}" for name in key)
     names = [quote(name) for name in shared_columns(connection, table)]
