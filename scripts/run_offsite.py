@@ -72,7 +72,12 @@ def watch(settings: Settings, *, once: bool) -> int:
         return console.DONE
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    log.info("watching %s, every %d s, to %s", settings.database_path, settings.offsite_every_seconds, settings.offsite)
+    log.info(
+        "watching %s, every %d s, to %s",
+        settings.database_path,
+        settings.offsite_every_seconds,
+        settings.offsite,
+    )
     run_watch(watching)
     return console.DONE
 

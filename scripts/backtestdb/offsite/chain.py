@@ -19,7 +19,9 @@ HOUR_MAX_AGE = timedelta(hours=2)
 LARGEST_DELTA = 0.5
 
 
-def needs_new_reference(reference: Reference | None, now_utc: datetime, max_age: timedelta, price: int) -> bool:
+def needs_new_reference(
+    reference: Reference | None, now_utc: datetime, max_age: timedelta, price: int
+) -> bool:
     """`price`: the bytes that a new reference would cost. What its deltas grew by is what a new one would have
     saved: once that has reached the price, waiting was wrong. (Never more than twice the best possible.)"""
     if reference is None:
@@ -60,5 +62,7 @@ def find_gaps(names: Iterable[CopyName]) -> list[str]:
     for (copy_class, writer), found in sorted(numbers.items()):
         missing = sorted(set(range(min(found), max(found))) - set(found))
         if missing:
-            gaps.append(f"{len(missing)} {copy_class} copies of writer {writer} are gone, the first number {missing[0]}")
+            gaps.append(
+                f"{len(missing)} {copy_class} copies of writer {writer} are gone, the first number {missing[0]}"
+            )
     return gaps

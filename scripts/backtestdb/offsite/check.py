@@ -62,7 +62,11 @@ def check_copies(
             problems += found
             damaged.append(str(name))
     for text, stored in sorted(listed.items()):
-        if SEGMENT_NAME.fullmatch(text) and text.startswith(CLASSES) and (everything or is_in_share(text, share)):
+        if (
+            SEGMENT_NAME.fullmatch(text)
+            and text.startswith(CLASSES)
+            and (everything or is_in_share(text, share))
+        ):
             read_objects += 1
             read_bytes += stored.bytes
             problems += check_segment(remote, text)
@@ -130,4 +134,3 @@ def check_segment(remote: Remote, name: str) -> list[str]:
     except (VerificationError, MissingObjectError) as error:
         return [str(error)]
     return []
-

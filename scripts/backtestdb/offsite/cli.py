@@ -133,7 +133,9 @@ def put_beside(
         if fetched.small is None:
             raise OffsiteError("there is no small copy of that time", next_step="make offsites")
         taken = fetched.small.taken_at_utc.astimezone()
-        (beside,) = choose_free_names(lambda stamp: [database.with_name(f"{database.name}.of-{stamp}")], taken)
+        (beside,) = choose_free_names(
+            lambda stamp: [database.with_name(f"{database.name}.of-{stamp}")], taken
+        )
         fetched.small.path.rename(beside)
     finally:
         remove_tree(folder)
@@ -159,4 +161,3 @@ def show_changes(database: Path, older: Path) -> None:
         for change in changes
     ]
     print_table("what happened since", ("table", "rows added", "removed", "changed", ""), rows)
-

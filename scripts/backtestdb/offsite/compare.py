@@ -35,7 +35,9 @@ def compare_states(older: Path, newer: Path) -> list[TableChange]:
         now = kept_tables(connection, "main")
         before = kept_tables(connection, "older")
         connection.execute("BEGIN")
-        changes = [compare_table(connection, table, table in before, table in now) for table in union(before, now)]
+        changes = [
+            compare_table(connection, table, table in before, table in now) for table in union(before, now)
+        ]
         connection.execute("ROLLBACK")
     return changes
 

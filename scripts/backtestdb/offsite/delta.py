@@ -17,7 +17,6 @@ from typing import BinaryIO
 import zstandard
 
 from backtestdb.offsite.errors import DamagedObjectError
-from backtestdb.offsite.objects import SEGMENT_BYTES
 
 BLOCK_BYTES = 4096
 DIGEST_BYTES = 16
@@ -52,22 +51,18 @@ def find_changed_runs(digests: bytes, base_digests: bytes) -> list[tuple[int, in
     return runs
 
 
-def page_parts(path: Path, runs: list[tuple[int, int]]) -> Iterator[bytes]:
-    """The page delta of `path` in parts of up to 32 MB: a line that names the format, a line of JSON, the
-    blocks of all runs one after the other."""
+def read_page_delta(path: Path, runs: list[tuple[int, int]]) -> Iterator[bytes]:
+    """The page delta of `path` in chunks: a line that names the format, a line of JSON, then the blocks of all
+    runs one after the other."""
     head = {"block_bytes": BLOCK_BYTES, "bytes": path.stat().st_size, "runs": runs}
-    waiting = bytearray(MAGIC + json.dumps(head, separators=(",", ":")).encode() + b"\n")
+    yield MAGIC + json.dumps(head, separators=(",", ":")).encode() + b"\n"
     with path.open("rb") as file:
         for first, count in runs:
             file.seek(first * BLOCK_BYTES)
             left = count * BLOCK_BYTES
-            while left and (chunk := file.read(min(left, SEGMENT_BYTES - len(waiting) % SEGMENT_BYTES))):
-                waiting += chunk
+            while left and (chunk := file.read(min(left, 1 << 20))):
+                yield chunk
                 left -= len(chunk)
-                while len(waiting) >= SEGMENT_BYTES:
-                    yield bytes(waiting[:SEGMENT_BYTES])
-                    del waiting[:SEGMENT_BYTES]
-    yield bytes(waiting)
 
 
 def apply_pages(stream: io.BufferedReader, target: Path) -> None:

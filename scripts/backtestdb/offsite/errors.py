@@ -7,6 +7,10 @@ class OffsiteError(ProjectError):
     """The store cannot be used: network, server, credentials, bucket, space, clock, passphrase."""
 
 
+class TooSlowError(OffsiteError):
+    """No answer in time: the server or the network is gone, or the line is too slow for so many bytes."""
+
+
 class MissingObjectError(OffsiteError):
     """The store has no object of this name."""
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import zstandard
 
-from backtestdb.files import hash_file
 from backtestdb.errors import VerificationError
-from backtestdb.files import fsync_file, verify_space
+from backtestdb.files import fsync_file, hash_file, verify_space
 from backtestdb.offsite.delta import apply_pages
 from backtestdb.offsite.errors import DamagedObjectError, MissingObjectError
 from backtestdb.offsite.objects import Remote, open_stream, read_all
@@ -63,7 +62,7 @@ def build(remote: Remote, record: Record, target: Path) -> None:
     try:
         if record.encoding == "pages":
             with open_stream(remote, record.segments) as stream:
-                apply_pages(io.BufferedReader(stream), target)  # type: ignore[arg-type]
+                apply_pages(io.BufferedReader(stream), target)
         else:
             base = target.read_bytes() if record.encoding == "patch" else None
             with open_stream(remote, record.segments, base=base) as stream, target.open("wb") as file:
@@ -72,7 +71,9 @@ def build(remote: Remote, record: Record, target: Path) -> None:
     except (zstandard.ZstdError, ValueError, KeyError, TypeError, EOFError) as error:
         raise DamagedObjectError(f"{record.name} cannot be decompressed: {error}") from None
     if target.stat().st_size != record.bytes or hash_file(target) != record.sha256:
-        raise VerificationError(f"{record.name} does not come back as it was sent: its SHA-256 is another one")
+        raise VerificationError(
+            f"{record.name} does not come back as it was sent: its SHA-256 is another one"
+        )
 
 
 def fetch_scripts(remote: Remote, record: Record, folder: Path) -> None:

@@ -8,7 +8,7 @@ name can only ever stand for one content.
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import zstandard
@@ -40,24 +40,9 @@ class Segment:
     bytes: int
 
 
-def send_segments(
-    remote: Remote,
-    folder: str,
-    pieces: Iterable[bytes],
-    *,
-    done: Sequence[Segment] = (),
-    on_sent: Callable[[Segment], None] = lambda _segment: None,
-) -> list[Segment]:
-    """Store `pieces`, each a part of one zstd stream. The first ones that are `done` are passed over: a
-    killed upload goes on where it was."""
-    segments = list(done)
-    for number, piece in enumerate(pieces):
-        if number < len(done):
-            continue
-        segment = send_segment(remote, folder, piece)
-        on_sent(segment)
-        segments.append(segment)
-    return segments
+def send_segments(remote: Remote, folder: str, pieces: Iterable[bytes]) -> list[Segment]:
+    """Store `pieces`, each a part of one zstd stream."""
+    return [send_segment(remote, folder, piece) for piece in pieces]
 
 
 def send_segment(remote: Remote, folder: str, piece: bytes) -> Segment:
@@ -122,9 +107,14 @@ def open_stream(
     remote: Remote, segments: Sequence[Segment], *, base: bytes | None = None
 ) -> "zstandard.ZstdDecompressionReader":
     """What the segments hold, decompressed. `base`: what a patch was made from."""
-    dictionary = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if base else None
+    dictionary = (
+        zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if base else None
+    )
     decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << 31)
-    return decompressor.stream_reader(SegmentReader(remote, segments), read_across_frames=True)
+    return decompressor.stream_reader(
+        io.BufferedReader(SegmentReader(remote, segments)),  # type: ignore[arg-type]  # it only reads
+        read_across_frames=True,
+    )
 
 
 def read_all(remote: Remote, segments: Sequence[Segment], name: str) -> bytes:
@@ -144,3 +134,16 @@ def compress_parts(parts: Iterable[bytes], level: int = LEVEL) -> Iterator[bytes
 
 def cut(data: bytes, size: int = SEGMENT_BYTES) -> Iterator[bytes]:
     return (data[start : start + size] for start in range(0, len(data), size))
+
+
+def cut_stream(chunks: Iterable[bytes], size: int, skip: int = 0) -> Iterator[bytes]:
+    """The bytes of `chunks` after the first `skip`, in pieces of `size`; the last one may be shorter."""
+    waiting = bytearray()
+    for chunk in chunks:
+        waiting += chunk[skip:]
+        skip = max(skip - len(chunk), 0)
+        while len(waiting) >= size:
+            yield bytes(waiting[:size])
+            del waiting[:size]
+    if waiting:
+        yield bytes(waiting)

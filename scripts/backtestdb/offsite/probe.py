@@ -26,7 +26,9 @@ def probe_store(store: Store) -> list[Protection]:
     data = secrets.token_bytes(1024)
     store.put(name, data)
     if store.get(name) != data:
-        raise OffsiteError(f"{store.where} returned other bytes than were stored", next_step="use another store")
+        raise OffsiteError(
+            f"{store.where} returned other bytes than were stored", next_step="use another store"
+        )
     protections = [
         probe_overwriting(store, name, data),
         *([checksum] if (checksum := probe_checksum(store)) else []),

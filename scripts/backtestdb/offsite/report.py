@@ -90,7 +90,9 @@ def show_check(where: str, result: CheckResult, as_json: bool) -> None:
     for problem in result.problems:
         print(f"  {problem}")
     if result.problems:
-        print("next: make offsite-check ARGS=--everything, then leave make offsite-watch running: the next base is whole")
+        print(
+            "next: make offsite-check ARGS=--everything, then leave make offsite-watch running: the next base is whole"
+        )
 
 
 def describe_presence(change: TableChange) -> str:

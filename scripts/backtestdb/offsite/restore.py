@@ -40,7 +40,8 @@ def parse_moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f'{text!r} is no time like 2026-11-24 or "2026-11-24 14:05"', next_step="make offsites lists what there is"
+            f'{text!r} is no time like 2026-11-24 or "2026-11-24 14:05"',
+            next_step="make offsites lists what there is",
         ) from None
     if len(text) == len("2026-11-24"):
         moment = datetime.combine(moment.date(), time.max)
@@ -125,7 +126,9 @@ def write_its_manifest(record: Record, path: Path) -> None:
     )
     for table, count in record.rows.items():
         if manifest.rows.get(table) != count:
-            raise VerificationError(f"table {table} of {record.name} has {manifest.rows.get(table)} rows, not {count}")
+            raise VerificationError(
+                f"table {table} of {record.name} has {manifest.rows.get(table)} rows, not {count}"
+            )
     write_manifest(manifest, manifest_path)
 
 

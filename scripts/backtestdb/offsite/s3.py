@@ -1,6 +1,8 @@
 """A bucket of an S3 server. Requests, signatures and connections are obstore's; every failure becomes a
 sentence with its cause within a minute."""
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,7 +13,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store
 
 from backtestdb.errors import SettingsError
-from backtestdb.offsite.errors import MissingObjectError, NameTakenError, OffsiteError
+from backtestdb.offsite.errors import MissingObjectError, NameTakenError, OffsiteError, TooSlowError
 from backtestdb.offsite.store import Stored, Target
 
 CONNECT_SECONDS, REQUEST_SECONDS, RETRY_SECONDS = 5, 25, 10
@@ -45,9 +47,15 @@ def open_s3(target: Target) -> "BucketStore":
 class BucketStore:
     def __init__(self, target: Target, bucket: str, prefix: str) -> None:
         self.where = target.address
-        self.bucket = S3Store(
-            bucket,
-            prefix=prefix or None,
+        self.target, self.name, self.prefix = target, bucket, prefix
+        self.bucket = self.connect({})
+
+    def connect(self, headers: dict[str, str]) -> S3Store:
+        """Empty settings fall back to what the AWS tools of this machine use."""
+        target = self.target
+        return S3Store(
+            self.name,
+            prefix=self.prefix or None,
             endpoint=target.endpoint or None,
             access_key_id=target.key_id or None,
             secret_access_key=target.secret or None,
@@ -57,6 +65,7 @@ class BucketStore:
                 "allow_http": target.endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
                 "timeout": timedelta(seconds=REQUEST_SECONDS),
+                "default_headers": headers,
             },
             retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
         )
@@ -93,6 +102,15 @@ class BucketStore:
         except (BaseError, OSError) as error:
             raise explain(error, self.where) from None
 
+    def refuses_wrong_checksum(self, name: str) -> bool:
+        """Send bytes with the Content-MD5 of others: a server that checks does not store them."""
+        wrong = base64.b64encode(hashlib.md5(b"other bytes", usedforsecurity=False).digest()).decode()
+        try:
+            obstore.put(self.connect({"Content-MD5": wrong}), name, b"these bytes", use_multipart=False)
+        except (BaseError, OSError):
+            return True
+        return False
+
 
 def region_of(endpoint: str) -> str:
     """Amazon's and most others' hosts name it; for servers of one's own it does not matter."""
@@ -112,7 +130,11 @@ def explain(error: Exception, where: str) -> OffsiteError:
         what = f"the server answered {status[1]}{f' {found}' if found else ''}"
         return OffsiteError(f"{where}: {what}", next_step=ANOTHER_TIME)
     if "timed out" in text or "operation timed out" in text.lower() or "Timeout" in text:
-        return OffsiteError(f"{where}: no answer in time", next_step=ANOTHER_TIME)
+        return TooSlowError(f"{where}: no answer within {REQUEST_SECONDS} s", next_step=ANOTHER_TIME)
     if "dns error" in text or "lookup address" in text:
-        return OffsiteError(f"{where}: the name of the server is not known here", next_step="check the network")
-    return OffsiteError(f"{where}: the server cannot be reached", next_step="check the network and OFFSITE_ENDPOINT")
+        return OffsiteError(
+            f"{where}: the name of the server is not known here", next_step="check the network"
+        )
+    return OffsiteError(
+        f"{where}: the server cannot be reached", next_step="check the network and OFFSITE_ENDPOINT"
+    )

@@ -22,14 +22,16 @@ class DataKey:
     text: str = field(repr=False)
 
     def seal(self, data: bytes) -> bytes:
-        return pyrage.encrypt(data, [self.identity().to_public()])
+        sealed: bytes = pyrage.encrypt(data, [self.identity().to_public()])
+        return sealed
 
     def open(self, sealed: bytes, name: str) -> bytes:
         """Raise DamagedObjectError when this is not what was sealed, to the last bit."""
         try:
-            return pyrage.decrypt(sealed, [self.identity()])
+            opened: bytes = pyrage.decrypt(sealed, [self.identity()])
         except (pyrage.DecryptError, ValueError):
             raise DamagedObjectError(f"{name} is damaged, or sealed with another key") from None
+        return opened
 
     def identity(self) -> "pyrage.x25519.Identity":
         line = next(line for line in self.text.splitlines() if line.startswith(KEY_LINE))
@@ -43,7 +45,8 @@ def make_data_key() -> DataKey:
 
 def lock_key(key: DataKey, passphrase: str) -> bytes:
     """With scrypt at about a second of work: guessing costs as much for each guess."""
-    return pyrage.passphrase.encrypt(key.text.encode(), passphrase)
+    locked: bytes = pyrage.passphrase.encrypt(key.text.encode(), passphrase)
+    return locked
 
 
 def unlock_key(locked: bytes, passphrase: str, where: str) -> DataKey:

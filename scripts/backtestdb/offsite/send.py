@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import zstandard
+
 from backtestdb.backups.catalogue import Backup
-from backtestdb.files import hash_file
 from backtestdb.errors import VerificationError
+from backtestdb.files import hash_file
 from backtestdb.offsite import chain
 from backtestdb.offsite.delta import (
     DIGEST_BYTES,
@@ -22,14 +24,25 @@ from backtestdb.offsite.delta import (
     find_changed_runs,
     hash_blocks,
     make_patch,
-    page_parts,
+    read_page_delta,
 )
-from backtestdb.offsite.objects import Remote, Segment, compress_parts, cut, send_segments
+from backtestdb.offsite.errors import TooSlowError
+from backtestdb.offsite.objects import (
+    LEVEL,
+    Remote,
+    Segment,
+    compress_parts,
+    cut,
+    cut_stream,
+    send_segment,
+    send_segments,
+)
 from backtestdb.offsite.record import CopyClass, CopyName, Encoding, Record, save_record
 from backtestdb.offsite.scripts_archive import pack_scripts
 from backtestdb.offsite.state import Reference, State, Upload, save_state
 
 SMALL_BASE, HOUR_BASE, FULL_DIGESTS = "small-base.db", "hour.db", "full-base.digests"
+SMALLEST_SEGMENT_BYTES = 1 << 20
 Say = Callable[[str], None]
 
 
@@ -120,15 +133,14 @@ def send_page_delta(
     changed = sum(count for _first, count in runs) * DIGEST_BYTES
     if changed > chain.LARGEST_DELTA * len(digests):
         return None
-    segments = send_file(sender, "full-delta", content, page_parts(content.path, runs), base.name)
+    segments = send_file(sender, "full-delta", content, read_page_delta(content.path, runs), base.name)
     record = finish(sender, "full-delta", content, "pages", segments, base, backup)
     chain.note_delta(base, record.sent_bytes)
     return record
 
 
 def send_full_base(sender: Sender, backup: Backup, content: Content, digests: bytes) -> Record:
-    parts = read_parts(content.path, sender.state.segment_bytes)
-    segments = send_file(sender, "full-base", content, parts, "")
+    segments = send_file(sender, "full-base", content, read_chunks(content.path), "")
     record = finish(sender, "full-base", content, "whole", segments, None, backup)
     (sender.folder / FULL_DIGESTS).write_bytes(bytes.fromhex(content.sha256) + digests)
     sender.state.full = make_reference(record, sender.clock())
@@ -136,29 +148,34 @@ def send_full_base(sender: Sender, backup: Backup, content: Content, digests: by
 
 
 def send_file(
-    sender: Sender, copy_class: CopyClass, content: Content, parts: Iterator[bytes], base: str
+    sender: Sender, copy_class: CopyClass, content: Content, chunks: Iterator[bytes], base: str
 ) -> list[Segment]:
     """A large file piece by piece; what a killed run sent of the same file to the same base stays sent."""
     state = sender.state
     if (state.upload.file, state.upload.base) != (content.sha256, base):
         state.upload = Upload(file=content.sha256, base=base)
-    done = list(state.upload.segments)
-    if done:
-        sender.say(f"going on with {content.file}: {len(done)} segments are there already")
-
-    def note(segment: Segment) -> None:
-        state.upload.segments.append(segment)
+    upload = state.upload
+    if upload.segments:
+        sender.say(f"going on with {content.file} after {upload.bytes:,} bytes")
+    compressor = zstandard.ZstdCompressor(level=LEVEL)
+    try:
+        for part in cut_stream(chunks, state.segment_bytes, upload.bytes):
+            segment = send_segment(sender.remote, f"{copy_class}/segments", compressor.compress(part))
+            upload.segments.append(segment)
+            upload.bytes += len(part)
+            sender.save()
+    except TooSlowError:
+        # 32 MB in 25 s is 10 Mbit/s; a slower line gets there in smaller pieces, a dead one costs nothing.
+        state.segment_bytes = max(state.segment_bytes // 2, SMALLEST_SEGMENT_BYTES)
         sender.save()
-
-    return send_segments(
-        sender.remote, f"{copy_class}/segments", compress_parts(parts), done=done, on_sent=note
-    )
+        raise
+    return list(upload.segments)
 
 
-def read_parts(path: Path, size: int) -> Iterator[bytes]:
+def read_chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while part := file.read(size):
-            yield part
+        while chunk := file.read(1 << 20):
+            yield chunk
 
 
 def send_small(sender: Sender, content: Content, *, is_minute: bool) -> Record:

@@ -11,6 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backtestdb.backups.snapshot import database_bytes
+from backtestdb.database import connect, quote, table_names, virtual_table_names
+from backtestdb.errors import DatabaseFileError
+from backtestdb.files import remove_database
+from backtestdb.schema import schema_version, tables_to_keep
 from backtestdb.table_copy import (
     allow_schema_writes,
     carry_sequences,
@@ -22,10 +26,6 @@ from backtestdb.table_copy import (
     verify_counts,
     write_schema_row,
 )
-from backtestdb.database import connect, quote, table_names, virtual_table_names
-from backtestdb.errors import DatabaseFileError
-from backtestdb.files import remove_database
-from backtestdb.schema import schema_version, tables_to_keep
 
 Index = tuple[str, str]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from backtestdb.files import rename_durably
-from backtestdb.offsite.record import CopyClass
 from backtestdb.offsite.objects import SEGMENT_BYTES, Segment
+from backtestdb.offsite.record import CopyClass
 
 FOLDER = ".offsite"
 STATE_NAME = "state.json"
@@ -37,17 +37,23 @@ class Reference:
 
 @dataclass(kw_only=True)
 class Upload:
-    """A backup whose copy is under way: its segments so far."""
+    """A backup whose copy is under way: its segments so far, and how many bytes of it they hold."""
 
     file: str = ""
     base: str = ""
+    bytes: int = 0
     segments: list[Segment] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
 class State:
-    """Of one sender; full and small copies have one each, because they are sent side by side. `hour`: the copy that minutes refer to; the small base itself, or a delta to it. `sent`: of each class
-    the number of the newest copy. `small_sha256`: of the file of the newest small copy, whatever its class."""
+    """Of one sender; full and small copies have one each, because they are sent side by side.
+
+    - `hour`: the copy that minutes refer to: the small base itself, or a delta to it.
+    - `sent`: of each class the number of the newest copy.
+    - `small_sha256`: of the file of the newest small copy, whatever its class.
+    - `segment_bytes`: less on a slow line.
+    """
 
     writer: str
     machine: str
@@ -89,7 +95,7 @@ def parse_state(values: dict[str, Any]) -> State:
         values[name] = parse_reference(values[name])
     upload = values["upload"]
     segments = [Segment(**segment) for segment in upload["segments"]]
-    values["upload"] = Upload(file=upload["file"], base=upload["base"], segments=segments)
+    values["upload"] = Upload(**upload | {"segments": segments})
     return State(**values)
 
 

@@ -221,7 +221,7 @@ class Commits:
     def mark(self) -> tuple[object, ...]:
         """A value that differs after each commit of another program."""
         try:
-            found = os.stat(self.database)
+            found = self.database.stat()
         except FileNotFoundError:
             self.forget()
             raise DatabaseFileError(
