@@ -49,18 +49,19 @@ def check_copies(
     listed = {stored.name: stored for stored in remote.store.list()}
     names = [name for text in listed if (name := parse_name(text))]
     problems = [*find_gaps(names), *find_lost(names, sent)]
-    damaged: list[str] = []
+    damaged: set[str] = set()
+    owners: dict[str, str] = {}
     read_bytes, read_objects = 0, 0
 
     for name in sorted(names, key=str):
         if not (everything or is_in_share(str(name), share) or name.copy_class != "minute"):
             continue
-        found = check_record(remote, name, listed)
+        found = check_record(remote, name, listed, owners)
         read_objects += 1
         read_bytes += listed[str(name)].bytes
         if found:
             problems += found
-            damaged.append(str(name))
+            damaged.add(str(name))
     for text, stored in sorted(listed.items()):
         if (
             SEGMENT_NAME.fullmatch(text)
@@ -69,7 +70,10 @@ def check_copies(
         ):
             read_objects += 1
             read_bytes += stored.bytes
-            problems += check_segment(remote, text)
+            found = check_segment(remote, text)
+            problems += found
+            if found and text in owners:
+                damaged.add(owners[text])
     for problem in problems:
         say(problem)
     return CheckResult(
@@ -78,7 +82,7 @@ def check_copies(
         objects_read=read_objects,
         bytes_read=read_bytes,
         problems=tuple(problems),
-        damaged=tuple(damaged),
+        damaged=tuple(sorted(damaged)),
     )
 
 
@@ -101,11 +105,15 @@ def find_lost(names: Sequence[CopyName], sent: Sequence[CopyName]) -> list[str]:
     ]
 
 
-def check_record(remote: Remote, name: CopyName, listed: dict[str, Stored]) -> list[str]:
+def check_record(
+    remote: Remote, name: CopyName, listed: dict[str, Stored], owners: dict[str, str]
+) -> list[str]:
+    """What is wrong with a copy, as far as a listing tells. Its segments are added to `owners`."""
     try:
         record = load_record(remote, name)
     except (VerificationError, MissingObjectError) as error:
         return [str(error)]
+    owners |= {segment.name: str(name) for segment in (*record.segments, *record.scripts)}
     return [*check_segments(record, listed), *check_base(record, listed)]
 
 

@@ -14,9 +14,11 @@ from backtestdb.files import choose_free_names, remove_tree
 from backtestdb.offsite import report
 from backtestdb.offsite.check import check_copies
 from backtestdb.offsite.compare import compare_states
+from backtestdb.offsite.distrust import save_distrusted
 from backtestdb.offsite.errors import OffsiteError
 from backtestdb.offsite.fetch import list_copies
 from backtestdb.offsite.history import Check, save_check
+from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.probe import probe_store
 from backtestdb.offsite.prune import plan_prune, prune
 from backtestdb.offsite.record import CLASSES, CopyName
@@ -53,6 +55,7 @@ def run_check(settings: Settings, now_utc: datetime, *, everything: bool, as_jso
     result = check_copies(
         remote, now_utc, everything=everything, sent=last_sent(folder, list_copies(remote)), say=say
     )
+    save_distrusted(folder, result.damaged)
     save_check(folder, Check(checked_at_utc=now_utc, is_good=not result.problems, result=result))
     report.show_check(settings.offsite, result, as_json)
     return console.FAILED if result.problems else console.DONE
@@ -98,7 +101,7 @@ def run_restore_from_offsite(
     names = list_copies(remote)
     is_there = look_at_file(settings.database_path) == "database"
     if beside:
-        return put_beside(settings, names, until_utc, now_local)
+        return put_beside(settings, remote, names, until_utc)
 
     folder = empty_folder(find_place(settings) / "fetched")
     try:
@@ -120,16 +123,12 @@ def find_place(settings: Settings) -> Path:
     return settings.database_path.with_name(f"{settings.database_path.name}.offsite")
 
 
-def put_beside(
-    settings: Settings, names: list[CopyName], until_utc: datetime | None, now_local: datetime
-) -> int:
+def put_beside(settings: Settings, remote: Remote, names: list[CopyName], until_utc: datetime | None) -> int:
     """The irreplaceable tables of that moment as a file of their own, and how they differ from today's."""
     database = settings.database_path
     folder = empty_folder(find_place(settings) / "fetched")
     try:
-        fetched = fetch_backups(
-            open_remote(settings), names, folder, until_utc=until_utc, with_full=False, say=say
-        )
+        fetched = fetch_backups(remote, names, folder, until_utc=until_utc, with_full=False, say=say)
         if fetched.small is None:
             raise OffsiteError("there is no small copy of that time", next_step="make offsites")
         taken = fetched.small.taken_at_utc.astimezone()

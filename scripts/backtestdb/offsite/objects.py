@@ -9,6 +9,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import zstandard
@@ -55,10 +56,8 @@ def send_segment(remote: Remote, folder: str, piece: bytes) -> Segment:
 def put_proven(store: Store, name: str, data: bytes) -> None:
     """Store and read back: one server accepted a wrong checksum, a proxy may cut an answer short. A name that
     is taken is what a lost answer leaves behind, and the content decides."""
-    try:
+    with suppress(NameTakenError):
         store.put(name, data)
-    except NameTakenError:
-        pass
     returned = store.get(name)
     if returned != data:
         raise OffsiteError(
@@ -112,7 +111,7 @@ def open_stream(
     )
     decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << 31)
     return decompressor.stream_reader(
-        io.BufferedReader(SegmentReader(remote, segments)),  # type: ignore[arg-type]  # it only reads
+        io.BufferedReader(SegmentReader(remote, segments)),
         read_across_frames=True,
     )
 

@@ -90,9 +90,7 @@ def show_check(where: str, result: CheckResult, as_json: bool) -> None:
     for problem in result.problems:
         print(f"  {problem}")
     if result.problems:
-        print(
-            "next: make offsite-check ARGS=--everything, then leave make offsite-watch running: the next base is whole"
-        )
+        print("next: nothing; the living process sends a new base in the place of a damaged one by itself")
 
 
 def describe_presence(change: TableChange) -> str:

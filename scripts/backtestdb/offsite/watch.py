@@ -22,6 +22,7 @@ from backtestdb.console import explain_os_error, explain_sqlite_error, format_by
 from backtestdb.database import connect
 from backtestdb.errors import DatabaseFileError, ProjectError
 from backtestdb.files import exclusive_lock, hash_file, remove_database
+from backtestdb.offsite.distrust import drop_distrusted, load_distrusted
 from backtestdb.offsite.liveness import Liveness, save_liveness
 from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.send import Content, Sender, describe_backup, send_full, send_small
@@ -115,6 +116,8 @@ def stretch(watch: Watch, cpu_seconds: float) -> None:
 def look_at_commits(watch: Watch, sender: Sender, commits: "Commits") -> None:
     """Send a new small backup, then what was committed since. Nothing is read when nothing was committed."""
     looked_at = watch.clock()
+    if drop_damaged(watch, sender):
+        commits.seen = None
     backup = newest_backup(watch, "irreplaceable")
     if backup and backup.path.name != sender.state.small_file:
         send_small_backup(watch, sender, backup)
@@ -187,6 +190,7 @@ def watch_backups(watch: Watch) -> None:
 
 def look_at_backups(watch: Watch, sender: Sender) -> None:
     """Send the newest full backup, if it was not sent yet."""
+    drop_damaged(watch, sender)
     backup = newest_backup(watch, "full")
     if not backup:
         return
@@ -195,6 +199,14 @@ def look_at_backups(watch: Watch, sender: Sender) -> None:
         record = send_full(sender, backup)
         watch.log.info("sent %s: %s", record.name, format_bytes(record.sent_bytes))
     watch.liveness.newest_full_utc = backup.taken_at_utc
+
+
+def drop_damaged(watch: Watch, sender: Sender) -> bool:
+    """What a check found damaged is sent anew; return whether there was such a thing."""
+    dropped = drop_distrusted(sender.state, load_distrusted(watch.folder))
+    for name in dropped:
+        watch.log.error("%s is damaged where it lies: a new base is sent", name)
+    return bool(dropped)
 
 
 def newest_backup(watch: Watch, kind: Kind) -> Backup | None:
