@@ -1,27 +1,40 @@
 """What the tests of copies off the machine share: a project with a target, copies without commands, readings."""
 
+import logging
 import random
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
+from backtestdb.backups.backup import Hooks, make_backup
 from backtestdb.backups.content_hash import hash_contents
+from backtestdb.backups.manifest import Kind
+from backtestdb.config import Settings
+from backtestdb.console import guard
 from backtestdb.database import connect
 from backtestdb.files import hash_file
+from backtestdb.offsite.cli import run_check, run_restore_from_offsite
 from backtestdb.offsite.fetch import fetch_copy, list_copies
 from backtestdb.offsite.objects import Remote
-from backtestdb.offsite.record import SMALL_CLASSES, Record
-from backtestdb.offsite.seal import make_data_key
+from backtestdb.offsite.record import SMALL_CLASSES, CopyName, Record
+from backtestdb.offsite.seal import lock_key, make_data_key
 from backtestdb.offsite.send import Content, Sender, send_small
 from backtestdb.offsite.small_copy import take_small_copy
 from backtestdb.offsite.state import load_state
-from backtestdb.offsite.store import FolderStore, Store
+from backtestdb.offsite.store import FolderStore, Store, Target, open_store
+from backtestdb.offsite.target import KEY_NAME, make_target, open_remote
+from backtestdb.offsite.watch import make_watch, send_once
+from backup_tools import make_settings
 
 PASSPHRASE = "correct horse battery"
 KEY = make_data_key()
+LOCKED_KEY = lock_key(KEY, PASSPHRASE)
 
 
 @dataclass
@@ -66,6 +79,68 @@ class Machine:
         target = self.folder / f"fetched-{random.getrandbits(32):08x}.db"
         fetch_copy(self.remote, record.name, target)
         return target
+
+
+@dataclass
+class Site:
+    """A whole installation with a target, worked by the functions behind the commands: a command of its own
+    costs seconds of scrypt and of Python each, so one test goes through them and the others do not."""
+
+    settings: Settings
+
+    def init(self) -> None:
+        """As make offsite-init, with a key that is already unlocked in this process."""
+        store = open_store(make_target(self.settings))
+        store.put(KEY_NAME, LOCKED_KEY)
+
+    def back_up(self, kind: Kind = "full") -> None:
+        make_backup(self.settings, kind, datetime.now().astimezone(), False, Hooks())
+
+    def send(self) -> None:
+        send_once(make_watch(self.settings, logging.getLogger("test"), threading.Event()))
+
+    def copies(self) -> list[CopyName]:
+        return list_copies(open_remote(self.settings))
+
+    def check(self, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+        code = run_check(self.settings, datetime.now(UTC), everything=True, as_json=False)
+        return code, said(capsys)
+
+    def restore(
+        self, capsys: pytest.CaptureFixture[str], moment: str = "", *, beside: bool = False
+    ) -> tuple[int, str]:
+        """Exit code and everything that was printed."""
+        code = guard(
+            lambda _arguments: run_restore_from_offsite(
+                self.settings, moment, datetime.now().astimezone(), beside=beside, assume_yes=True
+            ),
+            None,
+        )
+        return code, said(capsys)
+
+    def wipe(self) -> None:
+        """The machine is gone; what lies elsewhere stays."""
+        wipe(self.settings.database_path.parent, self.settings.backup_dir)
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    out, err = capsys.readouterr()
+    return out + err
+
+
+def make_site(folder: Path, target: Target | None = None, **values: object) -> Site:
+    """`target`: where the copies go; a second folder by default."""
+    target = target or Target(address=str(folder / "elsewhere"))
+    settings = make_settings(
+        folder,
+        offsite=target.address,
+        offsite_endpoint=target.endpoint,
+        offsite_key_id=target.key_id,
+        offsite_secret=target.secret,
+        offsite_passphrase=PASSPHRASE,
+        **values,
+    )
+    return Site(settings)
 
 
 def make_machine(folder: Path) -> Machine:

@@ -45,12 +45,16 @@ def newest_first(
     names: Iterable[CopyName], classes: Iterable[CopyClass], until_utc: datetime | None = None
 ) -> list[CopyName]:
     """The copies of these classes that were taken at `until_utc` or before, the newest first. Two of one moment:
-    the more complete class first."""
+    the more complete class first, and of one class the one that was sent later."""
     wanted = list(classes)
     found = [name for name in names if name.copy_class in wanted]
     if until_utc is not None:
         found = [name for name in found if name.taken_at_utc <= until_utc]
-    return sorted(found, key=lambda name: (name.taken_at_utc, -wanted.index(name.copy_class)), reverse=True)
+    return sorted(
+        found,
+        key=lambda name: (name.taken_at_utc, -wanted.index(name.copy_class), name.number),
+        reverse=True,
+    )
 
 
 def find_gaps(names: Iterable[CopyName]) -> list[str]:

@@ -85,14 +85,14 @@ def fetch_scripts(remote: Remote, record: Record, folder: Path) -> None:
 
 
 def fetch_newest(
-    remote: Remote, names: list[CopyName], target: Path, say: Callable[[str], None]
+    fetch: Callable[[CopyName], Record], names: list[CopyName], say: Callable[[str], None]
 ) -> Record | None:
-    """The first of `names` that comes back whole, at `target`; each one passed over is said with its reason.
+    """The first of `names` that `fetch` brings back whole; each one passed over is said with its reason.
 
     Raise OffsiteError when the store itself does not answer: that is no reason to take an older copy."""
     for name in names:
         try:
-            return fetch_copy(remote, name, target)
+            return fetch(name)
         except (VerificationError, MissingObjectError) as error:
             say(f"passed over {name}: {error}")
     return None

@@ -4,19 +4,19 @@ What is fetched becomes ordinary backups in a folder of its own, with their mani
 restore from there: verified, confirmed, the old database kept.
 """
 
-import shutil
+import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
-from backtestdb.backups.catalogue import PREFIXES, STAMP_FORMAT, Backup, look_at_backup
+from backtestdb.backups.catalogue import PREFIXES, STAMP_FORMAT, Backup, look_at_backup, scripts_path_of
 from backtestdb.backups.manifest import Kind, write_manifest
 from backtestdb.backups.verify import examine, make_manifest
 from backtestdb.errors import UsageError, VerificationError
-from backtestdb.files import remove_database
+from backtestdb.files import remove_tree
 from backtestdb.offsite.chain import newest_first
-from backtestdb.offsite.fetch import fetch_newest, fetch_scripts
+from backtestdb.offsite.fetch import fetch_copy, fetch_newest, fetch_scripts
 from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.record import FULL_CLASSES, SMALL_CLASSES, CopyClass, CopyName, Record
 
@@ -82,18 +82,35 @@ def fetch_backups(
 
 
 def fetch_one(remote: Remote, names: list[CopyName], folder: Path, say: Say) -> Record | None:
+    """The first that comes back with its scripts, or else the first that comes back without them: the database
+    is worth more."""
     arriving = folder / "arriving"
-    record = fetch_newest(remote, names, arriving, say)
+    found: list[CopyName] = []
+
+    def fetch(name: CopyName) -> Record:
+        record = fetch_copy(remote, name, arriving)
+        found.append(name)
+        if record.scripts:
+            remove_tree(scripts_path_of(folder / file_of(record)))
+            fetch_scripts(remote, record, scripts_path_of(folder / file_of(record)))
+        return record
+
+    record = fetch_newest(fetch, names, say)
+    if record is None and found:
+        say(f"the generated scripts of {found[0]} do not come back: restoring without them")
+        record = without_scripts(fetch_copy(remote, found[0], arriving))
     if record is None:
         return None
     path = folder / file_of(record)
-    remove_database(path)
     arriving.rename(path)
     write_its_manifest(record, path)
-    if record.scripts:
-        fetch_scripts(remote, record, look_at_backup(path).scripts_path)
     say(f"fetched {record.name}")
     return record
+
+
+def without_scripts(record: Record) -> Record:
+    values = json.loads(record.manifest) | {"generated_scripts": None}
+    return replace(record, manifest=json.dumps(values, indent=1), scripts=())
 
 
 def file_of(record: Record) -> str:
@@ -134,6 +151,6 @@ def write_its_manifest(record: Record, path: Path) -> None:
 
 def empty_folder(folder: Path) -> Path:
     """For what is fetched: private, and emptied of what a killed restore left."""
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
     folder.mkdir(mode=0o700, parents=True)
     return folder

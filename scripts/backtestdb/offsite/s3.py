@@ -18,7 +18,7 @@ from backtestdb.offsite.store import Stored, Target
 
 CONNECT_SECONDS, REQUEST_SECONDS, RETRY_SECONDS = 5, 25, 10
 ANOTHER_TIME = "nothing to do: the copies go on by themselves when it answers again"
-CODE = re.compile(r"<Code>(\w+)</Code>")
+CODE = re.compile(r"(?:<Code>|\(code: )(\w+)")
 STATUS = re.compile(r"status code: (\d{3})")
 # Error codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 CREDENTIALS = "check OFFSITE_KEY_ID, OFFSITE_SECRET and what the key may do (docs/DATABASE.md)"

@@ -6,6 +6,7 @@ under the passphrase, in the form that `age -d -i key.age` takes: plain age open
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import pyrage
 
@@ -49,6 +50,7 @@ def lock_key(key: DataKey, passphrase: str) -> bytes:
     return locked
 
 
+@lru_cache(maxsize=8)
 def unlock_key(locked: bytes, passphrase: str, where: str) -> DataKey:
     """Raise OffsiteError when the passphrase is another one, or the file is damaged."""
     try:

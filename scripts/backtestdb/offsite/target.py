@@ -5,7 +5,7 @@ from contextlib import suppress
 from backtestdb.config import Settings
 from backtestdb.errors import SettingsError
 from backtestdb.offsite.errors import MissingObjectError, NameTakenError, OffsiteError
-from backtestdb.offsite.objects import Remote, put_proven
+from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.seal import DataKey, lock_key, make_data_key, unlock_key
 from backtestdb.offsite.store import Store, Target, open_store
 
@@ -58,5 +58,7 @@ def ensure_key(store: Store, passphrase: str) -> tuple[DataKey, bool]:
     key = make_data_key()
     locked = lock_key(key, passphrase)
     with suppress(NameTakenError):
-        put_proven(store, KEY_NAME, locked)
-    return unlock_key(store.get(KEY_NAME), passphrase, store.where), True
+        store.put(KEY_NAME, locked)
+    if store.get(KEY_NAME) == locked:
+        return key, True
+    return unlock_key(store.get(KEY_NAME), passphrase, store.where), False
