@@ -81,6 +81,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--beside", action="store_true", help="with --from-offsite: to a file beside the database, compared"
     )
+    parser.add_argument(
+        "--market-only",
+        action="store_true",
+        help="make the market tables only, and leave all others to the platform",
+    )
     parser.add_argument("--yes", action="store_true", help="replace without asking")
     return parser
 

@@ -23,7 +23,7 @@ from backtestdb.backups.verify import verify_all
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.database import connect, table_names, verify_integrity
 from backtestdb.errors import ProjectError, VerificationError
-from backtestdb.files import make_stamp
+from backtestdb.files import make_stamp, staging_path
 from backup_tools import (
     DAMAGES,
     NOON,
@@ -76,6 +76,14 @@ def test_restore_brings_back_database_and_scripts_and_undoes_itself(settings: Se
     assert restored.kept_as.name == f"backtesting.db.backup-{make_stamp(LATER)}"
     restore(settings, restored.kept_as)
     assert read_all(settings.database_path) == new
+
+
+def test_restore_removes_what_a_first_fill_of_the_replaced_database_had_set_aside(settings: Settings) -> None:
+    back_up(settings)
+    staging_path(settings.database_path).write_bytes(b"sessions of the database that was replaced")
+    command = [sys.executable, str(RESTORE), "--from-backup", "--yes"]
+    subprocess.run(command, check=True, capture_output=True, env=environment_of(settings))
+    assert not staging_path(settings.database_path).exists()
 
 
 def test_restore_puts_a_newer_small_backup_on_top_of_the_full_one(settings: Settings) -> None:

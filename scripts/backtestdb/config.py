@@ -37,6 +37,7 @@ class Settings:
     timeout_seconds: float
     watchlist_tickers: tuple[str, ...]
     us_stock_types: tuple[str, ...]
+    platform_schema: Path | None
     port: int
     offsite: str
     offsite_endpoint: str
@@ -59,6 +60,10 @@ def parse_absolute_path(text: str) -> Path:
     if not path.is_absolute():
         raise ValueError("is a relative path; write it absolute, beginning with / or ~")
     return path
+
+
+def parse_optional_path(text: str) -> Path | None:
+    return parse_absolute_path(text) if text else None
 
 
 def parse_integer(minimum: int, maximum: int = 1_000_000) -> Callable[[str], int]:
@@ -168,6 +173,7 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "POLYGON_TIMEOUT_SECONDS": ("30", parse_seconds),
     "WATCHLIST_TICKERS": ("", parse_tickers),
     "US_STOCK_TYPES": ("CS,ADRC,PFD", parse_tickers),
+    "PLATFORM_SCHEMA": ("", parse_optional_path),
     "PORT": ("3000", parse_integer(1, 65535)),
     "OFFSITE": ("", parse_offsite),
     "OFFSITE_ENDPOINT": ("", parse_endpoint),
@@ -268,6 +274,7 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_d
         timeout_seconds=values["POLYGON_TIMEOUT_SECONDS"],
         watchlist_tickers=values["WATCHLIST_TICKERS"],
         us_stock_types=values["US_STOCK_TYPES"],
+        platform_schema=values["PLATFORM_SCHEMA"],
         port=values["PORT"],
         offsite=values["OFFSITE"],
         offsite_endpoint=values["OFFSITE_ENDPOINT"],

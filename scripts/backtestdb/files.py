@@ -60,6 +60,11 @@ def remove_database(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
+def staging_path(database: Path) -> Path:
+    """Where a first fill sets whole sessions aside; they belong to the database as it is, and to no restored one."""
+    return database.with_name(database.name + ".staging")
+
+
 def same_file(one: Path, other: Path) -> bool:
     """By device and inode, so that links do not deceive; False when either is missing."""
     return one.exists() and other.exists() and one.samefile(other)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from backtestdb.database import column_names, quote, table_names, virtual_table_names
-from backtestdb.schema import schema_version, tables_to_keep
+from backtestdb.schema import tables_to_keep
 from backtestdb.table_copy import has_sequences, rowid_name
 
 ROWS_AT_ONCE = 500
@@ -74,14 +74,23 @@ def text_as_bytes(connection: sqlite3.Connection) -> Iterator[None]:
         connection.text_factory = before
 
 
+def header_numbers(connection: sqlite3.Connection, schema: str = "main") -> list[int]:
+    """`user_version`, which programs count their migrations in, and `application_id` where one is set."""
+    version, application = (
+        int(connection.execute(f"PRAGMA {schema}.{name}").fetchone()[0])
+        for name in ("user_version", "application_id")
+    )
+    return [version, application] if application else [version]
+
+
 def hash_structure(connection: sqlite3.Connection) -> str:
     """Of everything else that the small backup holds: the text of tables, indexes, triggers and views, the
-    numbers that AUTOINCREMENT gave out, the schema version."""
+    numbers that AUTOINCREMENT gave out, the numbers in the header."""
     kept = set(tables_to_keep(connection))
     rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")
     parts: list[object] = [row for row in rows if row[2] in kept or row[0] in {"view", "trigger"}]
     if has_sequences(connection, "main"):
         sequences = connection.execute("SELECT name, seq FROM sqlite_sequence ORDER BY name")
         parts += [row for row in sequences if row[0] in kept]
-    parts.append(schema_version(connection))
+    parts += header_numbers(connection)
     return hashlib.sha256(repr(parts).encode()).hexdigest()

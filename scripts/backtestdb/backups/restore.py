@@ -25,7 +25,7 @@ from backtestdb.replace import (
     replace_database,
     verify_space_to_replace,
 )
-from backtestdb.schema import ensure_schema, tables_to_keep
+from backtestdb.schema import ensure_market_schema, tables_to_keep
 from backtestdb.table_copy import carry_tables
 
 WAIT_FOR_OTHERS_SECONDS = 60.0
@@ -142,7 +142,8 @@ def build(choice: RestoreChoice, new: Path) -> None:
             copy_pinned(source, new, private=True)
     with closing(connect(new, create=True)) as connection:
         if not choice.full:
-            ensure_schema(connection)
+            # A small backup brings every table of the platform that there was, in the platform's own form.
+            ensure_market_schema(connection)
         if choice.irreplaceable:
             connection.execute("PRAGMA foreign_keys = OFF")
             connection.execute("ATTACH ? AS small", (str(choice.irreplaceable.path),))

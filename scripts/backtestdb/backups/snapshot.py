@@ -14,8 +14,8 @@ from backtestdb.database import connect, look_at_file, primary_code, quote, tabl
 from backtestdb.errors import BusyError, DatabaseFileError
 from backtestdb.files import remove_database, verify_space
 from backtestdb.pinned_copy import copy_pinned
-from backtestdb.schema import schema_version, tables_to_keep
-from backtestdb.table_copy import carry_tables
+from backtestdb.schema import tables_to_keep
+from backtestdb.table_copy import carry_header_numbers, carry_tables
 
 DEADLINE_SECONDS = 3600.0
 SPARE_BYTES = 1 << 20
@@ -141,10 +141,9 @@ def copy_irreplaceable_tables(
     verify_space(target.parent, 2 * contents.bytes + SPARE_BYTES, f"the backup {target.name}")
     tables = tables_to_keep(source)
     facts = read_facts(source, tables, contents)
-    version = schema_version(source)
     with deadline(source, deadline_seconds, f"copying to {target}"):
         carry_tables(source, tables)
-        source.execute(f"PRAGMA fresh.user_version = {version}")
+        carry_header_numbers(source)
     source.execute("COMMIT")
     source.execute("DETACH fresh")
     return facts

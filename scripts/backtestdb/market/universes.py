@@ -47,30 +47,48 @@ def save_universe(
 ) -> UniverseChange:
     """Make `tickers` the active members of the universe: new ones come in, missing ones get is_active = 0 and
     stay, because the past of a universe has them, as it has the `delisted` ones. One transaction."""
-    tickers = list(dict.fromkeys(tickers))
     with transaction(connection):
-        connection.execute(
-            "INSERT INTO universe (name, description) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
-            (name, DESCRIPTIONS.get(name, name)),
-        )
-        (universe_id,) = connection.execute("SELECT id FROM universe WHERE name = ?", (name,)).fetchone()
-        before = set(load_tickers(connection, name))
-        connection.execute("UPDATE universe_stocks SET is_active = 0 WHERE universe_id = ?", (universe_id,))
-        active = dict.fromkeys(tickers, 1)
-        members = {**dict.fromkeys(delisted, 0), **active}
-        connection.executemany(
-            "INSERT INTO universe_stocks (universe_id, ticker, name, is_active) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (universe_id, ticker) DO UPDATE SET is_active = excluded.is_active,"
-            " name = coalesce(excluded.name, name)",
-            [
-                (universe_id, ticker, company_names.get(ticker), is_active)
-                for ticker, is_active in members.items()
-            ],
-        )
-        connection.execute(
-            "UPDATE universe SET total_stocks = ?, updated_at = CURRENT_TIMESTAMP WHERE id = ?",
-            (len(tickers), universe_id),
-        )
+        return write_universe(connection, name, tickers, delisted=delisted, company_names=company_names)
+
+
+def write_universe(
+    connection: sqlite3.Connection,
+    name: str,
+    tickers: Sequence[str],
+    *,
+    delisted: Sequence[str] = (),
+    company_names: Mapping[str, str | None] = MappingProxyType({}),
+    schema: str = "main",
+) -> UniverseChange:
+    """Like `save_universe`, in the caller's transaction, and in an attached database where `schema` names one."""
+    tickers = list(dict.fromkeys(tickers))
+    connection.execute(
+        f"INSERT INTO {schema}.universe (name, description) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
+        (name, DESCRIPTIONS.get(name, name)),
+    )
+    query = f"SELECT id FROM {schema}.universe WHERE name = ?"
+    (universe_id,) = connection.execute(query, (name,)).fetchone()
+    query = f"SELECT ticker FROM {schema}.universe_stocks WHERE universe_id = ? AND is_active = 1"
+    before = {ticker for (ticker,) in connection.execute(query, (universe_id,))}
+
+    connection.execute(
+        f"UPDATE {schema}.universe_stocks SET is_active = 0 WHERE universe_id = ?", (universe_id,)
+    )
+    members = {**dict.fromkeys(delisted, 0), **dict.fromkeys(tickers, 1)}
+    connection.executemany(
+        f"INSERT INTO {schema}.universe_stocks (universe_id, ticker, name, is_active) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (universe_id, ticker) DO UPDATE SET is_active = excluded.is_active,"
+        " name = coalesce(excluded.name, name)",
+        [
+            (universe_id, ticker, company_names.get(ticker), is_active)
+            for ticker, is_active in members.items()
+        ],
+    )
+    connection.execute(
+        f"UPDATE {schema}.universe SET total_stocks = ?, updated_at = CURRENT_TIMESTAMP WHERE id = ?",
+        (len(tickers), universe_id),
+    )
+
     added = [ticker for ticker in tickers if ticker not in before]
     return UniverseChange(len(tickers), added, sorted(before - set(tickers)))
 

@@ -31,7 +31,7 @@ from backtestdb.salvage.union import (
     keep_together,
     raise_sequences,
 )
-from backtestdb.schema import KEPT_CLASSES, class_of, ensure_schema, latest_version
+from backtestdb.schema import KEPT_CLASSES, class_of, ensure_schema
 from backtestdb.table_copy import has_sequences
 
 
@@ -108,7 +108,7 @@ def load_known_objects(choice: RestoreChoice | None, saved: sqlite3.Connection |
 
 
 def load_version(saved: sqlite3.Connection | None) -> int:
-    return int(saved.execute("PRAGMA user_version").fetchone()[0]) if saved else latest_version()
+    return int(saved.execute("PRAGMA user_version").fetchone()[0]) if saved else 0
 
 
 def find_sources(
