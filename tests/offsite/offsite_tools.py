@@ -27,8 +27,8 @@ from backtestdb.offsite.seal import lock_key, make_data_key
 from backtestdb.offsite.send import Content, Sender, send_small
 from backtestdb.offsite.small_copy import take_small_copy
 from backtestdb.offsite.state import load_state
-from backtestdb.offsite.store import FolderStore, Store, Target, open_store
-from backtestdb.offsite.target import KEY_NAME, make_target, open_remote
+from backtestdb.offsite.store import FolderStore, Store, Target
+from backtestdb.offsite.target import KEY_NAME, make_target, open_remote, open_store
 from backtestdb.offsite.watch import make_watch, send_once
 from backup_tools import make_settings
 

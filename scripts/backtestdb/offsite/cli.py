@@ -25,8 +25,13 @@ from backtestdb.offsite.record import CLASSES, CopyName
 from backtestdb.offsite.restore import empty_folder, fetch_backups, parse_moment
 from backtestdb.offsite.small_copy import take_small_copy
 from backtestdb.offsite.state import load_state, target_folder
-from backtestdb.offsite.store import open_store
-from backtestdb.offsite.target import ensure_key, find_passphrase, make_target, open_remote
+from backtestdb.offsite.target import (
+    ensure_key,
+    find_passphrase,
+    make_target,
+    open_remote,
+    open_store,
+)
 
 
 def run_init(settings: Settings) -> int:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from backtestdb.errors import SettingsError
 from backtestdb.files import fsync_directory
 from backtestdb.offsite.errors import MissingObjectError, NameTakenError, OffsiteError
 
@@ -56,20 +55,6 @@ class Target:
 
     def __repr__(self) -> str:
         return f"Target({self.address})"
-
-
-def open_store(target: Target) -> Store:
-    """Raise SettingsError for an address of another form. Nothing is asked of the network yet."""
-    if target.address.startswith("s3://"):
-        from backtestdb.offsite.s3 import open_s3  # noqa: PLC0415  12 MB that a folder does not need
-
-        return open_s3(target)
-    if target.address.startswith("/"):
-        return FolderStore(Path(target.address))
-    raise SettingsError(
-        f"OFFSITE={target.address} is neither s3://bucket/prefix nor an absolute folder",
-        next_step="change OFFSITE",
-    )
 
 
 class FolderStore:

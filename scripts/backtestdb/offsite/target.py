@@ -1,13 +1,14 @@
 """Settings to an opened target: the store, and the key to what lies there."""
 
 from contextlib import suppress
+from pathlib import Path
 
 from backtestdb.config import Settings
 from backtestdb.errors import SettingsError
 from backtestdb.offsite.errors import MissingObjectError, NameTakenError, OffsiteError
 from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.seal import DataKey, lock_key, make_data_key, unlock_key
-from backtestdb.offsite.store import Store, Target, open_store
+from backtestdb.offsite.store import FolderStore, Store, Target
 
 KEY_NAME = "key.age"
 
@@ -24,6 +25,20 @@ def make_target(settings: Settings) -> Target:
         endpoint=settings.offsite_endpoint,
         key_id=settings.offsite_key_id,
         secret=settings.offsite_secret,
+    )
+
+
+def open_store(target: Target) -> Store:
+    """Raise SettingsError for an address of another form. Nothing is asked of the network yet."""
+    if target.address.startswith("s3://"):
+        from backtestdb.offsite.s3 import open_s3  # noqa: PLC0415  12 MB that a folder does not need
+
+        return open_s3(target)
+    if target.address.startswith("/"):
+        return FolderStore(Path(target.address))
+    raise SettingsError(
+        f"OFFSITE={target.address} is neither s3://bucket/prefix nor an absolute folder",
+        next_step="change OFFSITE",
     )
 
 
