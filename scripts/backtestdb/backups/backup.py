@@ -21,6 +21,7 @@ from backtestdb.backups.catalogue import (
 )
 from backtestdb.backups.content_hash import Contents, hash_contents
 from backtestdb.backups.generated_scripts import copy_scripts, tree_bytes
+from backtestdb.backups.identity import identify, load_id_of_source, mark_others
 from backtestdb.backups.leftovers import clean_leftovers
 from backtestdb.backups.manifest import GeneratedScripts, Kind, Manifest, write_manifest
 from backtestdb.backups.retention import choose_expired, remove_backup
@@ -74,9 +75,11 @@ def make_backup(settings: Settings, kind: Kind, now: datetime, full_check: bool,
         for message in clean_leftovers(settings.backup_dir):
             hooks.say(message)
         hooks.step("cleaned")
-        catalogue = load_catalogue(settings.backup_dir)
         path = choose_name(settings.backup_dir, kind, now)
         with removed_on_failure(path), readable_source(settings, path, hooks, needs_copy) as source:
+            everything = load_catalogue(settings.backup_dir)
+            identity = identify(settings.database_path, load_id_of_source(source), everything)
+            catalogue = mark_others(everything, identity)
             facts = take_snapshot(source, kind, path, catalogue, hooks)
             if facts is None:
                 remove_database(partial(path))
@@ -89,7 +92,7 @@ def make_backup(settings: Settings, kind: Kind, now: datetime, full_check: bool,
                 findings,
                 kind=kind,
                 file=path.name,
-                source=settings.database_path,
+                source=identity,
                 scripts=scripts,
                 taken_at_utc=choose_taken_at(catalogue, now.astimezone(UTC)),
                 clock_utc=now.astimezone(UTC),

@@ -47,12 +47,20 @@ def print_backups(title: str, backups: Sequence[Backup], bad: Mapping[Path, str]
             format_local(backup.taken_at_utc),
             backup.path.name,
             format_bytes(backup.bytes),
-            f"no: {find_fault(backup, bad)}" if find_fault(backup, bad) else "yes",
+            describe_state(backup, bad),
             sum(backup.manifest.rows.values()) if backup.manifest else None,
         )
         for backup in backups
     ]
     print_table(title, ("taken", "backup", "size", "verified", "rows"), rows)
+    for path in sorted({backup.other_database for backup in backups if backup.other_database}):
+        print(f"of another database: {path}")
+
+
+def describe_state(backup: Backup, bad: Mapping[Path, str]) -> str:
+    fault = find_fault(backup, bad)
+    state = f"no: {fault}" if fault else "yes"
+    return f"{state}; of another database" if backup.other_database else state
 
 
 def find_fault(backup: Backup, bad: Mapping[Path, str]) -> str:
@@ -78,6 +86,7 @@ def describe(backup: Backup, fault: str) -> dict[str, object]:
         "bytes": backup.bytes,
         "verified": not fault,
         "problem": fault,
+        "other_database": backup.other_database,
         "rows": dict(manifest.rows) if manifest else None,
         "generated_scripts": scripts.count if scripts else 0,
     }

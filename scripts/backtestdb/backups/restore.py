@@ -11,6 +11,7 @@ from backtestdb.backups.backup import Hooks
 from backtestdb.backups.catalogue import LOCK_NAME, Backup, lock_backups
 from backtestdb.backups.content_hash import hash_table
 from backtestdb.backups.generated_scripts import restore_scripts
+from backtestdb.backups.identity import Identity, identify_current, load_id_of_source, save_database_id
 from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
 from backtestdb.config import Settings
 from backtestdb.database import connect, look_at_file, transaction
@@ -66,7 +67,8 @@ def restore_from_backup(
         remove_arriving(target)
         is_there = look_at_file(target) not in {"missing", "empty"}
         kept_as = choose_kept_name(target, now_local)
-        sound = restore_database(choice, target, kept_as)
+        database_id = choose_database_id(choice, identify_current(target, settings.backup_dir))
+        sound = restore_database(choice, target, kept_as, database_id)
         hooks.step("database restored")
         scripts_kept = bring_scripts_back(choice, settings.generated_scripts_dir, now_local)
         hooks.step("scripts restored")
@@ -89,14 +91,24 @@ def choose_kept_name(path: Path, now_local: datetime) -> Path:
     return choose_free_names(lambda stamp: [path.with_name(f"{path.name}.backup-{stamp}")], now_local)[0]
 
 
-def restore_database(choice: RestoreChoice, target: Path, kept_as: Path) -> bool:
-    """Return whether what was kept passed its check."""
-    if choice.full and not choice.irreplaceable and choice.full.manifest:
-        verify_space_to_replace(target, choice.full.bytes)
-        return replace_database(target, choice.full.path, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
+def choose_database_id(choice: RestoreChoice, current: Identity) -> str:
+    """The database stays the one that it was, whatever is restored into it; a new one is the one that the backup
+    was made from."""
+    backup = choice.full or choice.irreplaceable
+    of_backup = backup.manifest.database_id if backup and backup.manifest else ""
+    return current.database_id or of_backup
+
+
+def restore_database(choice: RestoreChoice, target: Path, kept_as: Path, database_id: str) -> bool:
+    """Return whether what was kept passed its check. `database_id`: of the restored database, empty for none."""
+    full = choice.full
+    holds_id = full and full.manifest and load_id_of_source(full.path, read_only=True) == database_id
+    if full and holds_id and not choice.irreplaceable:
+        verify_space_to_replace(target, full.bytes)
+        return replace_database(target, full.path, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
     if choice.irreplaceable and not choice.full and look_at_file(target) == "database":
         return merge_in_place(choice.irreplaceable, target, kept_as)
-    return replace_with_built(choice, target, kept_as)
+    return replace_with_built(choice, target, kept_as, database_id)
 
 
 def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path) -> bool:
@@ -121,22 +133,23 @@ def carry_small(connection: sqlite3.Connection, irreplaceable: Backup) -> None:
             raise VerificationError(f"table {table} did not arrive as {irreplaceable.path.name} holds it")
 
 
-def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path) -> bool:
+def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path, database_id: str) -> bool:
     """Build the new database beside the target first: a full backup with a newer small one on top, a small
-    one in a new schema, or a file without manifest, which may have a -wal of its own."""
+    one in a new schema, a backup without this database's id, or a file without manifest, which may have a -wal of its
+    own."""
     new = target.with_name(target.name + ".restoring" + ARRIVING)
     size = sum(backup.bytes for backup in (choice.full, choice.irreplaceable) if backup)
     verify_space_to_replace(target, size)
     verify_space(target.parent, 2 * size, f"building {new}")
     remove_database(new)
     try:
-        build(choice, new)
+        build(choice, new, database_id)
         return replace_database(target, new, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
     finally:
         remove_database(new)
 
 
-def build(choice: RestoreChoice, new: Path) -> None:
+def build(choice: RestoreChoice, new: Path, database_id: str) -> None:
     if choice.full:
         with closing(connect(choice.full.path)) as source:
             copy_pinned(source, new, private=True)
@@ -149,6 +162,8 @@ def build(choice: RestoreChoice, new: Path) -> None:
             connection.execute("ATTACH ? AS small", (str(choice.irreplaceable.path),))
             with transaction(connection):
                 carry_small(connection, choice.irreplaceable)
+        if database_id:
+            save_database_id(connection, database_id)
 
 
 def bring_scripts_back(choice: RestoreChoice, target: Path, now_local: datetime) -> Path | None:

@@ -16,6 +16,7 @@ from backtestdb.backups.catalogue import (
 )
 from backtestdb.backups.content_hash import hash_contents, ordinary_tables
 from backtestdb.backups.generated_scripts import verify_scripts
+from backtestdb.backups.identity import Identity
 from backtestdb.backups.manifest import FORMAT, GeneratedScripts, Kind, Manifest
 from backtestdb.database import (
     DAMAGE_CODES,
@@ -100,7 +101,7 @@ def make_manifest(
     *,
     kind: Kind,
     file: str,
-    source: Path,
+    source: Identity,
     scripts: GeneratedScripts | None,
     taken_at_utc: datetime,
     clock_utc: datetime,
@@ -111,7 +112,9 @@ def make_manifest(
         file=file,
         taken_at_utc=taken_at_utc,
         clock_utc=clock_utc,
-        source_path=str(source),
+        source_path=source.path,
+        database_id=source.database_id,
+        earlier_paths=source.earlier_paths,
         schema_version=findings.schema_version,
         bytes=findings.bytes,
         sha256=findings.sha256,

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from backtestdb.backups.identity import load_database_id
 from backtestdb.database import BUSY_CODES, DAMAGE_CODES, primary_code, quote, table_names
-from backtestdb.health.untouched import size_of
 from backtestdb.schema import load_table_classes
+from backtestdb.untouched import size_of
 
 State = Literal["missing", "empty", "damaged", "interrupted", "unreadable", "present"]
 COUNTED_UP_TO = 100_000
@@ -29,7 +30,8 @@ class Table:
 class DatabaseFacts:
     """`origin`: where DATABASE_PATH came from. `bytes` counts the log beside the file. `detail`: SQLite's words
     when the file is damaged or cannot be read. `empty`: no tables, or none with a row in it. `interrupted`: a
-    killed program left a transaction that the next one with the right to write takes back."""
+    killed program left a transaction that the next one with the right to write takes back. `database_id`: empty
+    where none is stored, or the file cannot be read."""
 
     path: Path
     origin: str
@@ -37,6 +39,7 @@ class DatabaseFacts:
     bytes: int
     tables: list[Table]
     detail: str = ""
+    database_id: str = ""
 
 
 def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
@@ -68,6 +71,7 @@ def load_database_facts(connection: sqlite3.Connection, path: Path, origin: str)
         "present" if has_rows else "empty",
         size_of(path) + size_of(Path(f"{path}-wal")),
         tables,
+        database_id=load_database_id(connection),
     )
 
 

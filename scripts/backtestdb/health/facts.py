@@ -19,8 +19,8 @@ from backtestdb.health.database_facts import (
 )
 from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
-from backtestdb.health.untouched import Reader, read_untouched
 from backtestdb.market.quota import Quota, quota_path
+from backtestdb.untouched import Reader, read_untouched
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,11 @@ def load_facts(
         now,
         database,
         universes,
-        load_backup_facts(settings.backup_dir, settings.database_path, database.bytes, now),
-        look_at_schedule(sys.platform, user, settings.backup_dir, now),
-        load_drill_facts(settings.backup_dir),
+        load_backup_facts(
+            settings.backup_dir, settings.database_path, database.bytes, now, database_id=database.database_id
+        ),
+        look_at_schedule(sys.platform, user, settings.backup_dir, settings.database_path, now),
+        load_drill_facts(settings.backup_dir, settings.database_path),
         QuotaFacts(Quota(path, settings.requests_per_minute).used(), settings.requests_per_minute),
     )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+from backtestdb.backups.identity import identify_current, make_database_id, save_database_id
 from backtestdb.backups.restore import lock_if_possible
 from backtestdb.config import Settings
 from backtestdb.console import confirm, format_bytes, format_duration, print_table, say
@@ -125,6 +126,8 @@ def rebuild(
                 return None
             reports = run_jobs(connection, source, plan, settings)
             verify_new_content(connection, work_path(database), expected_tables(plan))
+            identity = identify_current(database, settings.backup_dir)
+            save_database_id(connection, identity.database_id or make_database_id())
             finish_work_file(
                 connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
             )

@@ -51,8 +51,10 @@ def salvage(
     *,
     say: Say = lambda _message: None,
     step: Callable[[str], None] = lambda _name: None,
+    in_use: Path | None = None,
 ) -> SalvageResult:
-    """Write `<database>.salvaged-STAMP`; `database` is only read. Raise DatabaseFileError when there is no such
+    """Write `<database>.salvaged-STAMP`; `database` is only read. `in_use`: the database whose backups it is united
+    with, when `database` is a file of it that was kept aside. Raise DatabaseFileError when there is no such
     file, NothingSalvagedError when nothing comes out, BusyError when another program writes to it."""
     if not database.is_file() or not database.stat().st_size:
         raise DatabaseFileError(
@@ -62,7 +64,7 @@ def salvage(
     copy, new = (database.with_name(f"{database.name}.salvaging{suffix}") for suffix in ("", ".new"))
     lock = copy.with_name(copy.name + ".lock")
     with exclusive_lock(lock, "a salvage of this database"), removed_afterwards(copy, new):
-        choice = choose_newest(backup_dir, database, say)
+        choice = choose_newest(backup_dir, in_use or database, say)
         say(f"reading {database}, united with {describe(choice)}")
         first_page_is_lost = copy_database(database, copy, new, choice)
         step("copied")
