@@ -26,7 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from backtestdb.offsite.cli import run_restore_from_offsite
 
         return run_restore_from_offsite(
-            settings, chosen.from_offsite, now_local, beside=chosen.beside, assume_yes=chosen.yes
+            settings,
+            chosen.from_offsite,
+            now_local,
+            beside=chosen.beside,
+            assume_yes=chosen.yes,
+            writer=chosen.writer,
         )
     if chosen.from_backup is not None:
         from backtestdb.backups.cli import run_restore_from_backup
@@ -81,6 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--beside", action="store_true", help="with --from-offsite: to a file beside the database, compared"
     )
+    parser.add_argument("--writer", default="", help="with --from-offsite: whose copies, see make offsites")
     parser.add_argument(
         "--market-only",
         action="store_true",

@@ -55,7 +55,11 @@ def test_requirements_name_what_the_owner_wished_and_the_way_back_is_light() -> 
 
 def test_way_back_is_listed_as_light() -> None:
     """Everything that looks after a database without fetching market data."""
-    light = {name for name, (runs, _) in COMMANDS.items() if runs.startswith("run backup ")}
+    light = {
+        name
+        for name, (runs, _) in COMMANDS.items()
+        if runs.startswith(("run backup ", 'run "$(set_of_restore)" '))
+    }
     assert light >= {
         *("backup", "backup-irreplaceable", "backups", "verify-backups", "restore-from-backup"),
         *("status", "drill", "salvage", "schedule-install", "schedule-status", "sidecar-up"),

@@ -69,6 +69,7 @@ class Machine:
             path=path,
             file="irreplaceable-2026-11-24-140500.db",
             database=str(self.database),
+            database_id=copy.database_id,
             taken_at_utc=copy.taken_at_utc,
             sha256=hash_file(path),
             rows=copy.rows,
@@ -107,12 +108,22 @@ class Site:
         return code, said(capsys)
 
     def restore(
-        self, capsys: pytest.CaptureFixture[str], moment: str = "", *, beside: bool = False
+        self,
+        capsys: pytest.CaptureFixture[str],
+        moment: str = "",
+        *,
+        beside: bool = False,
+        writer: str = "",
     ) -> tuple[int, str]:
         """Exit code and everything that was printed."""
         code = guard(
             lambda _arguments: run_restore_from_offsite(
-                self.settings, moment, datetime.now().astimezone(), beside=beside, assume_yes=True
+                self.settings,
+                moment,
+                datetime.now().astimezone(),
+                beside=beside,
+                assume_yes=True,
+                writer=writer,
             ),
             None,
         )

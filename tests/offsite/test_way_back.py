@@ -1,15 +1,21 @@
 """From a machine that is gone to a database that is back."""
 
+import logging
 import random
 import sqlite3
+import threading
 from contextlib import closing
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from offsite_tools import PASSPHRASE, Site, make_site, read_hashes, wipe
 from s3_server import S3Server
 
+from backtestdb.offsite.restore import parse_moment
+from backtestdb.offsite.send import send_full
+from backtestdb.offsite.watch import make_sender, make_watch, newest_backup
 from backup_tools import add_strategy, change, make_platform_database, read_all, strategy_names
 from commands import Project
 
@@ -105,16 +111,9 @@ def test_an_upload_that_was_cut_goes_on_where_it_was(tmp_path: Path) -> None:
     site = make_filled_site(tmp_path)
     site.back_up()
     segments = tmp_path / "elsewhere/full-base/segments"
-    watch = None
 
     class CutError(Exception):
         pass
-
-    import logging
-    import threading
-
-    from backtestdb.offsite.send import send_full
-    from backtestdb.offsite.watch import make_sender, make_watch, newest_backup
 
     for fails_at in (2, 4, None):
         watch = make_watch(site.settings, logging.getLogger("test"), threading.Event())
@@ -162,8 +161,7 @@ def test_a_minute_comes_back_beside_the_database_and_then_in_its_place(
         connection.execute("UPDATE ohlcv_data SET volume = 77 WHERE id = 1")
     site.send()
 
-    local = f"{moment.astimezone() + timedelta(seconds=1):%Y-%m-%d %H:%M:%S}"
-    assert newest_before(site, local) == moment
+    local = moment.astimezone().isoformat(sep=" ")
     said = site.restore(capsys, local, beside=True)[1]
     beside = next(database.parent.glob("backtesting.db.of-*"))
     assert strategy_names(beside) == good_names
@@ -176,11 +174,6 @@ def test_a_minute_comes_back_beside_the_database_and_then_in_its_place(
     assert read_hashes(database)[0].items() >= good.items()
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT volume FROM ohlcv_data WHERE id = 1").fetchone() == (77,)
-
-
-def newest_before(site: Site, local: str) -> datetime:
-    until = datetime.fromisoformat(local).astimezone()
-    return max(name.taken_at_utc for name in site.copies() if name.taken_at_utc <= until)
 
 
 def said_row(said: str, table: str) -> list[str]:
@@ -237,7 +230,7 @@ def test_a_base_that_a_check_found_damaged_is_sent_anew(
     for segment in (tmp_path / "elsewhere/small-base/segments").iterdir():
         segment.write_bytes(b"rust")
     if which == "scripts":
-        wiped = make_site(tmp_path / "other", None)
+        wiped = make_site(tmp_path / "other")
         code, said = Site(replace_offsite(wiped, site)).restore(capsys)
         assert (code, "restoring without them" in said) == (0, True)
     assert site.check(capsys)[0] == 1
@@ -250,6 +243,54 @@ def test_a_base_that_a_check_found_damaged_is_sent_anew(
 
 
 def replace_offsite(site: Site, other: Site):  # type: ignore[no-untyped-def]
-    from dataclasses import replace
-
     return replace(site.settings, offsite=other.settings.offsite)
+
+
+def test_two_databases_on_one_target_are_kept_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second checkout: each gets its own back, a new machine has to say which, a full one is not replaced."""
+    one, other = make_filled_site(tmp_path / "one"), make_site(tmp_path / "other")
+    other = Site(replace(other.settings, offsite=one.settings.offsite))
+    make_platform_database(other.settings.database_path, word="other")
+    for site in (one, other):
+        site.back_up()
+        site.send()
+    expected = read_all(one.settings.database_path)
+    one.wipe()
+    assert one.restore(capsys)[0] == 0
+    assert read_all(one.settings.database_path) == expected
+
+    third = make_site(tmp_path / "third")
+    third = Site(replace(third.settings, offsite=one.settings.offsite))
+    code, said = third.restore(capsys)
+    assert (code, "the copies there are of other databases" in said) == (1, True)
+    writer = said.split(f"{other.settings.database_path} of ")[1].split("(writer ")[1][:8]
+    assert third.restore(capsys, writer=writer)[0] == 0
+    assert strategy_names(third.settings.database_path) == strategy_names(other.settings.database_path)
+
+
+def test_a_new_machine_takes_the_only_database_that_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = make_filled_site(tmp_path / "old")
+    old.back_up()
+    old.send()
+    new = make_site(tmp_path / "new")
+    new = Site(replace(new.settings, offsite=old.settings.offsite))
+    code, said = new.restore(capsys)
+    assert (code, "the only ones there" in said) == (0, True)
+    assert strategy_names(new.settings.database_path) == strategy_names(old.settings.database_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("2026-11-24", "2026-11-24 23:59:59.999999"),
+        ("2026-11-24 14:05", "2026-11-24 14:05:59.999999"),
+        ("2026-11-24 14:05:07", "2026-11-24 14:05:07.999999"),
+        ("2026-11-24 14:05:07.5", "2026-11-24 14:05:07.500000"),
+    ],
+)
+def test_a_time_means_its_end(text: str, end: str) -> None:
+    assert parse_moment(text) == datetime.fromisoformat(end).astimezone()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from backtestdb import console
 from backtestdb.backups.cli import run_restore_from_backup
+from backtestdb.backups.identity import read_database_id
+from backtestdb.backups.restore_choice import holds_rows
 from backtestdb.config import Settings
 from backtestdb.console import format_bytes, print_table, say
 from backtestdb.database import look_at_file
@@ -19,6 +21,7 @@ from backtestdb.offsite.errors import OffsiteError
 from backtestdb.offsite.fetch import list_copies
 from backtestdb.offsite.history import Check, save_check
 from backtestdb.offsite.objects import Remote
+from backtestdb.offsite.owners import choose_own
 from backtestdb.offsite.probe import probe_store
 from backtestdb.offsite.prune import plan_prune, prune
 from backtestdb.offsite.record import CLASSES, CopyName
@@ -97,21 +100,31 @@ def run_restore_from_offsite(
     *,
     beside: bool,
     assume_yes: bool,
+    writer: str = "",
     restore: Callable[..., int] = run_restore_from_backup,
 ) -> int:
     """Fetch, then restore like from any backup. With a `moment` and a database that is in order only its
     irreplaceable tables go back to that moment: market data does not age."""
     remote = open_remote(settings)
     until_utc = parse_moment(moment) if moment else None
-    names = list_copies(remote)
-    is_there = look_at_file(settings.database_path) == "database"
+    database = settings.database_path
+    is_filled = holds_rows(database)
+    names = choose_own(
+        remote,
+        list_copies(remote),
+        database,
+        read_database_id(database),
+        writer=writer,
+        is_filled=is_filled,
+        say=say,
+    )
     if beside:
         return put_beside(settings, remote, names, until_utc)
 
     folder = empty_folder(find_place(settings) / "fetched")
     try:
         fetched = fetch_backups(
-            remote, names, folder, until_utc=until_utc, with_full=not (moment and is_there), say=say
+            remote, names, folder, until_utc=until_utc, with_full=not (moment and is_filled), say=say
         )
         say(f"fetched {format_bytes(fetched.sent_bytes)} from {settings.offsite}")
         return restore(replace(settings, backup_dir=folder), None, now_local, assume_yes=assume_yes)

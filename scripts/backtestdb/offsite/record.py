@@ -49,6 +49,7 @@ class CopyName:
 class Record:
     """- `base`: the name of the copy that a delta was made from, empty for a base. `base_sha256`: of its file.
     - `bytes`, `sha256`: of the database file that comes out.
+    - `machine`, `database`, `database_id`: whose copy this is; the path with links resolved, see backups/identity.
     - `rows`: table -> rows.
     - `manifest`: the backup's own manifest as text, empty for a copy that was taken between two backups.
     - `scripts`: the generated scripts as a tar archive, none for a small copy.
@@ -57,6 +58,7 @@ class Record:
     name: CopyName
     machine: str
     database: str
+    database_id: str
     file: str
     base: str
     base_sha256: str
@@ -111,6 +113,7 @@ def parse_record(values: Any, name: CopyName) -> Record:
         name=name,
         machine=str(values["machine"]),
         database=str(values["database"]),
+        database_id=str(values["database_id"]),
         file=str(values["file"]),
         base=str(values["base"]),
         base_sha256=str(values["base_sha256"]),

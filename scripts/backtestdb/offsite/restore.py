@@ -7,10 +7,11 @@ restore from there: verified, confirmed, the old database kept.
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from backtestdb.backups.catalogue import PREFIXES, STAMP_FORMAT, Backup, look_at_backup, scripts_path_of
+from backtestdb.backups.identity import Identity
 from backtestdb.backups.manifest import Kind, write_manifest
 from backtestdb.backups.verify import examine, make_manifest
 from backtestdb.errors import UsageError, VerificationError
@@ -33,8 +34,8 @@ class Fetched:
 
 
 def parse_moment(text: str) -> datetime:
-    """The end of a day ("2026-11-24"), a minute ("2026-11-24 14:05") or a second, in local time. Raise
-    UsageError for anything else."""
+    """The end of a day ("2026-11-24"), a minute ("2026-11-24 14:05") or a second, in local time; a time with more
+    digits is meant as it stands. Raise UsageError for anything else."""
     text = text.strip()
     try:
         moment = datetime.fromisoformat(text)
@@ -43,10 +44,9 @@ def parse_moment(text: str) -> datetime:
             f'{text!r} is no time like 2026-11-24 or "2026-11-24 14:05"',
             next_step="make offsites lists what there is",
         ) from None
-    if len(text) == len("2026-11-24"):
-        moment = datetime.combine(moment.date(), time.max)
-    elif len(text) == len("2026-11-24 14:05"):
-        moment += timedelta(minutes=1) - timedelta(microseconds=1)
+    units = {10: timedelta(days=1), 16: timedelta(minutes=1), 19: timedelta(seconds=1)}
+    if len(text) in units:
+        moment += units[len(text)] - timedelta(microseconds=1)
     return moment.astimezone(UTC)
 
 
@@ -136,7 +136,7 @@ def write_its_manifest(record: Record, path: Path) -> None:
         findings,
         kind=kind_of(record.name.copy_class),
         file=path.name,
-        source=Path(record.database),
+        source=Identity(record.database_id, record.database),
         scripts=None,
         taken_at_utc=record.name.taken_at_utc,
         clock_utc=record.name.taken_at_utc,

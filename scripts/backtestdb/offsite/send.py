@@ -54,6 +54,7 @@ class Content:
     path: Path
     file: str
     database: str
+    database_id: str
     taken_at_utc: datetime
     sha256: str
     rows: dict[str, int]
@@ -88,6 +89,7 @@ def describe_backup(backup: Backup) -> Content:
         path=backup.path,
         file=backup.path.name,
         database=manifest.source_path,
+        database_id=manifest.database_id,
         taken_at_utc=backup.taken_at_utc,
         sha256=manifest.sha256,
         rows=dict(manifest.rows),
@@ -248,6 +250,7 @@ def finish(
         name=CopyName(copy_class, content.taken_at_utc, state.writer, number),
         machine=state.machine,
         database=content.database,
+        database_id=content.database_id,
         file=content.file,
         base=base.name if base else "",
         base_sha256=base.sha256 if base else "",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from backtestdb.backups.identity import load_database_id
 from backtestdb.backups.snapshot import database_bytes
 from backtestdb.database import connect, quote, table_names, virtual_table_names
 from backtestdb.errors import DatabaseFileError
@@ -32,10 +33,12 @@ Index = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class SmallCopy:
-    """`taken_at_utc`: every commit that had ended by then is in it. `source_bytes`: of the whole database."""
+    """`taken_at_utc`: every commit that had ended by then is in it. `source_bytes`: of the whole database.
+    `database_id`: what backups/identity knows the database by."""
 
     path: Path
     taken_at_utc: datetime
+    database_id: str
     rows: dict[str, int]
     source_bytes: int
 
@@ -59,11 +62,18 @@ def take_small_copy(source_path: Path, target: Path) -> SmallCopy:
             raise DatabaseFileError(f"{source_path} holds no table", next_step="make restore-from-backup")
         rows, indexes = copy_pinned_tables(connection)
         source_bytes = database_bytes(connection)
+        database_id = load_database_id(connection)
         connection.execute("COMMIT")
         connection.execute("DETACH fresh")
 
     build_indexes(target, indexes)
-    return SmallCopy(path=target, taken_at_utc=taken_at_utc, rows=rows, source_bytes=source_bytes)
+    return SmallCopy(
+        path=target,
+        taken_at_utc=taken_at_utc,
+        database_id=database_id,
+        rows=rows,
+        source_bytes=source_bytes,
+    )
 
 
 def copy_pinned_tables(connection: sqlite3.Connection) -> tuple[dict[str, int], list[Index]]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backtestdb.backups.catalogue import Backup, load_catalogue, verified
+from backtestdb.backups.catalogue import Backup, verified
+from backtestdb.backups.identity import load_id_of_source, load_own_catalogue, read_database_id
 from backtestdb.backups.manifest import Kind
 from backtestdb.backups.unlocked_copy import cannot_be_opened, steady_copy
 from backtestdb.config import Settings
@@ -169,7 +170,8 @@ def describe_copy(watch: Watch, copy: SmallCopy, digest: str) -> Content:
     return Content(
         path=copy.path,
         file=f"irreplaceable-{local:%Y-%m-%d-%H%M%S}.db",
-        database=str(watch.settings.database_path),
+        database=os.path.realpath(watch.settings.database_path),
+        database_id=copy.database_id,
         taken_at_utc=copy.taken_at_utc,
         sha256=digest,
         rows=copy.rows,
@@ -210,14 +212,24 @@ def drop_damaged(watch: Watch, sender: Sender) -> bool:
 
 
 def newest_backup(watch: Watch, kind: Kind) -> Backup | None:
-    """The manifests are only read again when the folder of the backups changed."""
+    """Of this database, by the manifests; they are only read again when the folder of the backups changed."""
     backup_dir = watch.settings.backup_dir
     changed_at = backup_dir.stat().st_mtime_ns
     known = watch.known_backups.get(kind)
     if known is None or known[0] != changed_at:
-        found = verified(load_catalogue(backup_dir), kind)
+        database = watch.settings.database_path
+        found = verified(load_own_catalogue(backup_dir, database, find_database_id(database)), kind)
         known = watch.known_backups[kind] = (changed_at, found[0] if found else None)
     return known[1]
+
+
+def find_database_id(database: Path) -> str:
+    """Through SQLite where it may: this process has the file open, and a plain open() would drop its locks."""
+    if not database.is_file():
+        return ""
+    if cannot_be_opened(database):
+        return read_database_id(database)
+    return load_id_of_source(database, read_only=True)
 
 
 class Commits:
