@@ -18,7 +18,7 @@ from backtestdb.backups.identity import is_same_place, load_own_catalogue
 from backtestdb.backups.manifest import Kind, Manifest
 from backtestdb.backups.restore import restore_from_backup
 from backtestdb.config import Settings
-from backtestdb.database import connect, count_rows, verify_integrity
+from backtestdb.database import connect_to_read, count_rows, verify_integrity
 from backtestdb.errors import ProjectError, VerificationError
 from backtestdb.files import choose_free_names, exclusive_lock, remove_tree, rename_durably
 
@@ -125,7 +125,7 @@ def verify_restored(settings: Settings, manifest: Manifest | None) -> None:
     """Raise VerificationError unless the restored database is what the manifest says, row for row."""
     if manifest is None:
         raise VerificationError("the manifest is missing or damaged")
-    with closing(connect(settings.database_path, read_only=True)) as connection:
+    with closing(connect_to_read(settings.database_path)) as connection:
         verify_integrity(connection, full=True)
         rows = count_rows(connection, list(manifest.rows))
         contents = hash_contents(connection, manifest.content_sha256).tables
