@@ -73,7 +73,9 @@ def explain_sqlite_error(error: sqlite3.Error) -> tuple[str, str]:
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
         return f"the database or its folder cannot be written ({error})", "check owner and permissions"
     if code == sqlite3.SQLITE_IOERR:
-        what = f"the disk did not do what it was asked to ({error}); that does not say that the file is damaged"
+        what = (
+            f"the disk did not do what it was asked to ({error}); that does not say that the file is damaged"
+        )
         return what, "see that the disk is well and connected, then start the same command again"
     return f"SQLite: {error}", ""
 
