@@ -60,14 +60,17 @@ def print_error(what: str, next_step: str = "") -> None:
 
 
 def explain_sqlite_error(error: sqlite3.Error) -> tuple[str, str]:
-    code = primary_code(error)
+    if str(error).startswith(UNREADABLE_SCHEMA):
+        what = f"SQLite {sqlite3.sqlite_version} cannot read the schema: it is damaged, or too new ({error})"
+        return what, "make doctor tells which"
+    return explain_code(primary_code(error), error)
+
+
+def explain_code(code: int, error: sqlite3.Error) -> tuple[str, str]:
     if code == sqlite3.SQLITE_FULL:
         return f"the disk is full ({error})", "free space on it, then start the same command again"
     if code in BUSY_CODES:
         return f"another program holds the database ({error})", "stop that program, or try again later"
-    if str(error).startswith(UNREADABLE_SCHEMA):
-        what = f"SQLite {sqlite3.sqlite_version} cannot read the schema: it is damaged, or too new ({error})"
-        return what, "make doctor tells which"
     if code in DAMAGE_CODES:
         return f"the database is damaged ({error})", "make restore-from-backup"
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
