@@ -16,6 +16,9 @@ PLIST=$HOME/Library/LaunchAgents/$LABEL.plist
 DOMAIN=gui/$UID
 UNIT_DIR=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
 UNIT=ai-backtest-backup
+OFFSITE_LABEL=com.aibacktest.offsite
+OFFSITE_PLIST=$HOME/Library/LaunchAgents/$OFFSITE_LABEL.plist
+OFFSITE_UNIT=ai-backtest-offsite
 
 main() {
   [ -x "$PYTHON" ] || fail "there is no $PYTHON" "make setup"
@@ -65,6 +68,11 @@ forget() { "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --forget; }
 
 report_newest() { "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --newest; }
 
+# The process that sends copies off this machine: there when OFFSITE is set, and not otherwise.
+has_offsite() { [ -n "$(render offsite)" ]; }
+
+prepare_offsite() { "$PROJECT/db" setup offsite >/dev/null; }
+
 # ── launchd
 
 install_launchd() {
@@ -75,6 +83,22 @@ install_launchd() {
   launchctl enable "$DOMAIN/$LABEL" 2>/dev/null || true
   load_launchd || fail "launchd did not take $PLIST" "make schedule-status, and look at Console.app"
   echo "installed $PLIST: a backup at login when one is overdue, and at the times in .env"
+  install_offsite_launchd
+}
+
+install_offsite_launchd() {
+  remove_offsite_launchd
+  has_offsite || return 0
+  prepare_offsite
+  write_file offsite-launchd "$OFFSITE_PLIST"
+  launchctl bootstrap "$DOMAIN" "$OFFSITE_PLIST" || launchctl load -w "$OFFSITE_PLIST"
+  echo "installed $OFFSITE_PLIST: what is committed goes to $(render offsite)"
+}
+
+remove_offsite_launchd() {
+  [ -e "$OFFSITE_PLIST" ] || return 0
+  launchctl bootout "$DOMAIN/$OFFSITE_LABEL" 2>/dev/null || launchctl unload -w "$OFFSITE_PLIST" 2>/dev/null || true
+  rm -f "$OFFSITE_PLIST"
 }
 
 # bootout returns before the old job is gone, so the first bootstrap may fail; older systems know only load,
@@ -113,6 +137,7 @@ run_launchd() { launchctl kickstart "$DOMAIN/$LABEL" || launchctl start "$LABEL"
 uninstall_launchd() {
   launchctl bootout "$DOMAIN/$LABEL" 2>/dev/null || launchctl unload -w "$PLIST" 2>/dev/null || true
   rm -f "$PLIST"
+  remove_offsite_launchd
   forget
   echo "removed $PLIST; the backups stay where they are"
 }
@@ -129,7 +154,27 @@ install_systemd() {
   systemctl --user restart "$UNIT.timer"
   systemctl --user start --no-block "$UNIT.service"
   echo "installed $UNIT_DIR/$UNIT.timer: a backup at once when one is overdue, and at the times in .env"
+  install_offsite_systemd
   lingers || echo "note: it runs only while you are logged in; to change that: loginctl enable-linger"
+}
+
+install_offsite_systemd() {
+  if has_offsite; then
+    prepare_offsite
+    write_file offsite-service "$UNIT_DIR/$OFFSITE_UNIT.service"
+    systemctl --user daemon-reload
+    systemctl --user enable "$OFFSITE_UNIT.service"
+    systemctl --user restart "$OFFSITE_UNIT.service"
+    echo "installed $UNIT_DIR/$OFFSITE_UNIT.service: what is committed goes to $(render offsite)"
+  else
+    remove_offsite_systemd
+  fi
+}
+
+remove_offsite_systemd() {
+  [ -e "$UNIT_DIR/$OFFSITE_UNIT.service" ] || return 0
+  systemctl --user disable --now "$OFFSITE_UNIT.service" 2>/dev/null || true
+  rm -f "$UNIT_DIR/$OFFSITE_UNIT.service"
 }
 
 lingers() { [ "$(loginctl show-user "$UID" --property=Linger --value 2>/dev/null)" = yes ]; }
@@ -157,6 +202,7 @@ run_systemd() { systemctl --user start "$UNIT.service"; }
 uninstall_systemd() {
   systemctl --user disable --now "$UNIT.timer" 2>/dev/null || true
   rm -f "$UNIT_DIR/$UNIT.timer" "$UNIT_DIR/$UNIT.service"
+  remove_offsite_systemd
   systemctl --user daemon-reload
   forget
   echo "removed $UNIT.timer; the backups stay where they are"
@@ -169,6 +215,9 @@ install_cron() {
   make_backup_dir
   echo "neither launchd nor a systemd user session here; add this line with: crontab -e"
   render crontab
+  has_offsite || return 0
+  prepare_offsite
+  render offsite-crontab
 }
 
 status_cron() {

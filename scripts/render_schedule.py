@@ -14,6 +14,10 @@ PARTS: dict[str, Callable[[host_units.Job], str]] = {
     "service": host_units.make_service,
     "timer": host_units.make_timer,
     "crontab": host_units.make_crontab_line,
+    "offsite": lambda job: job.settings.offsite,
+    "offsite-launchd": host_units.make_offsite_plist,
+    "offsite-service": host_units.make_offsite_service,
+    "offsite-crontab": host_units.make_offsite_crontab_line,
     "backup-dir": lambda job: f"{job.settings.backup_dir}\n",
 }
 

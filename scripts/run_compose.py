@@ -75,6 +75,41 @@ def make_variables(settings: Settings) -> dict[str, str]:
     }
 
 
+def profile_of(settings: Settings, command: str) -> list[str]:
+    """The service that sends copies off this machine belongs to the project when OFFSITE names a server. A folder
+    is not visible inside; what once ran has to go down whatever is set now."""
+    if settings.offsite.startswith("s3://") or command == "down":
+        return ["--profile", "offsite"]
+    if settings.offsite and command == "up":
+        console.say(
+            f"warning: the sidecar does not see the folder OFFSITE={settings.offsite}: send copies there with "
+            "make schedule-install on this machine"
+        )
+    return []
+
+
+def make_offsite_variables(settings: Settings) -> dict[str, str]:
+    """Keys and passphrase go into private files that the container reads: its environment is shown by
+    docker inspect."""
+    folder = settings.state_dir / "offsite-secrets"
+    secrets = {
+        "key_id": settings.offsite_key_id,
+        "secret": settings.offsite_secret,
+        "passphrase": settings.offsite_passphrase,
+    }
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, value in secrets.items():
+        descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(value)
+    return {
+        "OFFSITE_SECRETS_DIR": str(folder),
+        "OFFSITE": settings.offsite,
+        "OFFSITE_ENDPOINT": settings.offsite_endpoint,
+        "OFFSITE_EVERY_SECONDS": str(settings.offsite_every_seconds),
+    }
+
+
 def find_time_zone() -> str:
     """/etc/localtime is a link into the zones' folder, on macOS as on Linux."""
     found = re.search(r"/zoneinfo[^/]*/(.+)", os.path.realpath(Path("/etc/localtime")))

@@ -14,7 +14,7 @@ from commands import Project
 
 COMPOSE = (PROJECT_DIR / "docker-compose.yml").read_text()
 # What run_compose.py works out, because a compose file cannot; the shell knows the second.
-WORKED_OUT = {"DATABASE_DIR", "PWD"}
+WORKED_OUT = {"DATABASE_DIR", "PWD", "OFFSITE_SECRETS_DIR"}
 
 
 def test_compose_file_passes_every_setting_of_the_backups() -> None:
@@ -35,6 +35,7 @@ def test_compose_file_repeats_no_default_that_the_settings_have() -> None:
     assert {name: value for name, value in defaults.items() if value} == {
         "SIDECAR_USER": "1000:1000",
         "SIDECAR_TZ": "UTC",
+        "OFFSITE_SECRETS_DIR": "/var/empty",
         "BACKUP_DIR": PARSERS["BACKUP_DIR"][0],
     }
 

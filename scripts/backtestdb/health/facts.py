@@ -23,6 +23,7 @@ from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
 from backtestdb.market.quota import Quota, quota_path
 from backtestdb.newer_sqlite import was_written_by_newer_sqlite
+from backtestdb.offsite.facts import OffsiteFacts, load_offsite_facts
 from backtestdb.untouched import Reader, read_untouched
 
 
@@ -36,7 +37,7 @@ class QuotaFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """`drills`: the newest first."""
+    """`drills`: the newest first. `offsite`: None where OFFSITE is not set."""
 
     checked_at: datetime
     database: DatabaseFacts
@@ -45,6 +46,7 @@ class Facts:
     schedule: ScheduleFacts
     drills: list[DrillFacts]
     quota: QuotaFacts
+    offsite: OffsiteFacts | None = None
 
 
 Contents = tuple[DatabaseFacts, list[UniverseCoverage]]
@@ -66,6 +68,7 @@ def load_facts(
         look_at_schedule(sys.platform, user, settings.backup_dir, settings.database_path, now),
         load_drill_facts(settings.backup_dir, settings.database_path),
         QuotaFacts(Quota(path, settings.requests_per_minute).used(), settings.requests_per_minute),
+        load_offsite_facts(settings, now),
     )
 
 

@@ -10,6 +10,7 @@ from backtestdb.health.database_facts import DatabaseFacts
 from backtestdb.health.drill_facts import DrillFacts
 from backtestdb.health.facts import Facts
 from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
+from backtestdb.offsite.facts import find_offsite_problems
 from backtestdb.scheduling.due import STALE_AFTER
 
 ROOM_FOR_AT_LEAST = 3
@@ -34,6 +35,7 @@ def judge(facts: Facts) -> list[Problem]:
         *judge_database(facts.database, facts.backups),
         *judge_backups(facts.backups, facts.database),
         *judge_drills(facts.drills),
+        *(Problem(one.name, one.what, one.next_step) for one in find_offsite_problems(facts.offsite)),
         *judge_coverage(facts),
         *judge_schedule(facts),
     ]

@@ -12,6 +12,7 @@ from backtestdb.health.backup_facts import KindFacts
 from backtestdb.health.database_facts import Table
 from backtestdb.health.facts import Facts
 from backtestdb.health.problems import Problem
+from backtestdb.offsite.facts import OffsiteFacts
 from backtestdb.schema import CLASSES
 
 
@@ -43,6 +44,8 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
     show_backups(facts)
     print(describe_schedule(facts))
     print(describe_drills(facts))
+    if facts.offsite:
+        print(describe_offsite(facts.offsite, facts.checked_at))
     limit = f"of {facts.quota.per_minute}" if facts.quota.per_minute else "(no limit)"
     print(f"quota     {facts.quota.used} {limit} requests in the last minute")
     for problem in problems:
@@ -115,6 +118,19 @@ def describe_schedule(facts: Facts) -> str:
         return "schedule  none installed"
     result = f", last result: {schedule.last_result}" if schedule.last_result else ""
     return f"schedule  {schedule.kind}: installed, {'loaded' if schedule.loaded else 'not loaded'}{result}"
+
+
+def describe_offsite(offsite: OffsiteFacts, now: datetime) -> str:
+    lag = f"{format_age(offsite.lag)} behind" if offsite.lag is not None else "nothing sent yet"
+    checked = (
+        f"checked {format_age(now - offsite.checked_at_utc)} ago" if offsite.checked_at_utc else "not checked"
+    )
+    drilled = (
+        f"restored {format_age(now - offsite.drilled_at_utc)} ago in {offsite.drill_seconds:.1f} s"
+        if offsite.drilled_at_utc
+        else "not restored yet"
+    )
+    return f"offsite   {offsite.target}: {lag}, {checked}, {drilled}"
 
 
 def describe_drills(facts: Facts) -> str:

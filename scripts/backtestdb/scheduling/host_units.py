@@ -13,6 +13,7 @@ from backtestdb.scheduling.due import wake_minutes
 from backtestdb.scheduling.event_log import ERROR_LOG_NAME, LOG_NAME
 
 LAUNCHD_NAME = "com.aibacktest.backup.plist"
+OFFSITE_LAUNCHD_NAME, OFFSITE_SERVICE_NAME = "com.aibacktest.offsite.plist", "ai-backtest-offsite.service"
 SERVICE_NAME, TIMER_NAME = "ai-backtest-backup.service", "ai-backtest-backup.timer"
 USED_SETTINGS = (
     *("DATABASE_PATH", "BACKUP_DIR", "GENERATED_SCRIPTS_DIR", "BACKUP_TIME", "IRREPLACEABLE_EVERY_MINUTES"),
@@ -36,6 +37,10 @@ class Job:
     @property
     def program(self) -> Path:
         return self.project / "scripts" / "run_scheduler.py"
+
+    @property
+    def offsite_program(self) -> Path:
+        return self.project / "scripts" / "run_offsite.py"
 
 
 def make_plist(job: Job) -> str:
@@ -62,6 +67,24 @@ def make_calendar_entry(entry: Mapping[str, int]) -> str:
 def make_service(job: Job) -> str:
     values = {"python": escape_unit(job.python), "program": escape_unit(job.program)}
     return fill(job, SERVICE_NAME, values)
+
+
+def make_offsite_plist(job: Job) -> str:
+    """The living process that sends what is committed; launchd starts it again whenever it ends."""
+    log = job.settings.backup_dir / "offsite-launchd.log"
+    paths = {"python": job.python, "program": job.offsite_program, "project": job.project, "log": log}
+    return fill(job, OFFSITE_LAUNCHD_NAME, {name: escape(str(path)) for name, path in paths.items()})
+
+
+def make_offsite_service(job: Job) -> str:
+    values = {"python": escape_unit(job.python), "program": escape_unit(job.offsite_program)}
+    return fill(job, OFFSITE_SERVICE_NAME, values)
+
+
+def make_offsite_crontab_line(job: Job) -> str:
+    """Every five minutes: where it runs already, the second one ends at once."""
+    command = f"{shlex.quote(str(job.python))} {shlex.quote(str(job.offsite_program))} watch"
+    return f"*/5 * * * * nice {command} >/dev/null 2>&1".replace("%", "\\%") + "\n"
 
 
 def escape_unit(path: Path) -> str:
@@ -92,7 +115,8 @@ def fill(job: Job, name: str, values: Mapping[str, str]) -> str:
 
 def verify_settings_reach_job(settings: Settings) -> None:
     """The job is not started from the user's shell: what only the environment says, it would not know."""
-    lost = [name for name in USED_SETTINGS if settings.origins[name] == "the environment"]
+    used = (*USED_SETTINGS, *(name for name in settings.origins if name.startswith("OFFSITE")))
+    lost = [name for name in used if settings.origins[name] == "the environment"]
     if lost:
         raise SettingsError(
             f"{', '.join(lost)} comes from the environment, which a background job does not have",
