@@ -40,6 +40,16 @@ class Settings:
     port: int
     sidecar_user: str
     sidecar_zone: str
+    lake: str
+    lake_endpoint: str
+    lake_region: str
+    lake_access_key: str = field(repr=False)
+    lake_secret_key: str = field(repr=False)
+    flatfiles_endpoint: str
+    flatfiles_bucket: str
+    flatfiles_access_key: str = field(repr=False)
+    flatfiles_secret: str = field(repr=False)
+    engine: str
     state_dir: Path
     origins: Mapping[str, str]
 
@@ -114,6 +124,36 @@ def parse_key(text: str) -> str:
     return key
 
 
+def parse_lake(text: str) -> str:
+    """A folder of this machine, or s3://bucket/folder; empty: there is no lake."""
+    if not text.strip():
+        return ""
+    if text.startswith("s3://"):
+        if not urlsplit(text).netloc:
+            raise ValueError("names no bucket; write it like s3://bucket/lake")
+        return text.rstrip("/")
+    return str(parse_absolute_path(text))
+
+
+def parse_endpoint(text: str) -> str:
+    """Of an S3 server, empty for AWS. http:// is allowed: one at home has no certificate, and a secret key never
+    travels, only signatures do."""
+    if not text.strip():
+        return ""
+    url = urlsplit(text.strip())
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ValueError("must begin with https:// or http://")
+    return text.strip().rstrip("/")
+
+
+def parse_engine(text: str) -> str:
+    """Where `make lake-metrics` computes."""
+    url = urlsplit(text.strip())
+    if text != "processes" and not (url.scheme in {"tcp", "tls"} and url.hostname):
+        raise ValueError("must be processes, or a Dask scheduler such as tcp://10.0.0.5:8786")
+    return text.strip()
+
+
 PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DATABASE_PATH": (str(PROJECT_DIR / "backtesting.db"), parse_absolute_path),
     "BACKUP_DIR": ("~/Backups/ai-backtest", parse_absolute_path),
@@ -134,8 +174,20 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "PORT": ("3000", parse_integer(1, 65535)),
     "SIDECAR_USER": ("", parse_user_and_group),
     "SIDECAR_TZ": ("", parse_text),
+    "LAKE": ("", parse_lake),
+    "LAKE_ENDPOINT": ("", parse_endpoint),
+    "LAKE_REGION": ("us-east-1", parse_text),
+    "LAKE_ACCESS_KEY": ("", parse_key),
+    "LAKE_SECRET_KEY": ("", parse_key),
+    "FLATFILES_ENDPOINT": ("https://files.massive.com", parse_url),
+    "FLATFILES_BUCKET": ("flatfiles", parse_text),
+    "FLATFILES_ACCESS_KEY": ("", parse_key),
+    "FLATFILES_SECRET": ("", parse_key),
+    "ENGINE": ("processes", parse_engine),
 }
-SECRETS = {"POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"}
+SECRETS = {"POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"} | {
+    *("LAKE_ACCESS_KEY", "LAKE_SECRET_KEY", "FLATFILES_ACCESS_KEY", "FLATFILES_SECRET"),
+}
 
 
 def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | None = None) -> Settings:
@@ -202,6 +254,16 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_d
         port=values["PORT"],
         sidecar_user=values["SIDECAR_USER"],
         sidecar_zone=values["SIDECAR_TZ"],
+        lake=values["LAKE"],
+        lake_endpoint=values["LAKE_ENDPOINT"],
+        lake_region=values["LAKE_REGION"],
+        lake_access_key=values["LAKE_ACCESS_KEY"],
+        lake_secret_key=values["LAKE_SECRET_KEY"],
+        flatfiles_endpoint=values["FLATFILES_ENDPOINT"],
+        flatfiles_bucket=values["FLATFILES_BUCKET"],
+        flatfiles_access_key=values["FLATFILES_ACCESS_KEY"],
+        flatfiles_secret=values["FLATFILES_SECRET"],
+        engine=values["ENGINE"],
         state_dir=state_dir,
         origins=origins,
     )
