@@ -124,7 +124,8 @@ class PartKey:
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """A file and what is in it. `content`: hash of the values, whatever the file's compression; `sha256`: of the
-    file; `made_from`: what it was computed from, "" when it was not computed in the lake."""
+    file; `made_from`: what it was computed from, "" when it was not computed in the lake; `first_session` and
+    `last_session`: YYYY-MM-DD, "" in a small table."""
 
     key: PartKey
     path: str
@@ -133,6 +134,8 @@ class Part:
     sha256: str
     content: str
     made_from: str = ""
+    first_session: str = ""
+    last_session: str = ""
 
 
 def bucket_of(ticker: str) -> int:

@@ -18,6 +18,7 @@ from io import BytesIO
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
@@ -36,11 +37,12 @@ from backtestdb.lake.layout import (
 from backtestdb.lake.store import Store
 
 PARTS, VERSIONS = "parts", "versions"
+PART_TEXTS = ("path", "sha256", "content", "made_from", "first_session", "last_session")
 LOG_SCHEMAS = {
     PARTS: pa.schema(
         [pa.field(name, pa.string()) for name in ("table", "period")]
         + [pa.field("bucket", pa.int32())]
-        + [pa.field(name, pa.string()) for name in ("path", "sha256", "content", "made_from")]
+        + [pa.field(name, pa.string()) for name in PART_TEXTS]
         + [pa.field(name, pa.int64()) for name in ("rows", "bytes")]
     ),
     VERSIONS: pa.schema(
@@ -182,7 +184,13 @@ def write_part(store: Store, key: PartKey, rows: pa.Table, made_from: str = "", 
         sha256=sha256(encoded).hexdigest(),
         content=content or hash_content(rows),
         made_from=made_from,
+        **(find_sessions(rows) if key.period else {}),
     )
+
+
+def find_sessions(rows: pa.Table) -> dict[str, str]:
+    ends = pc.min_max(rows["session_date"]).as_py()
+    return {"first_session": str(ends["min"] or ""), "last_session": str(ends["max"] or "")}
 
 
 def encode(rows: pa.Table) -> bytes:
@@ -258,7 +266,7 @@ def commit_table(store: Store, table: str, parts: Sequence[Part], at: DeltaTable
     there = {action["path"]: action for action in actions}
     now_ms = time.time_ns() // 1_000_000
     adds = [
-        AddAction(path, part.bytes, partition_values(part.key), now_ms, True, json.dumps({"numRecords": part.rows}))
+        AddAction(path, part.bytes, partition_values(part.key), now_ms, True, make_stats(part))
         for path, part in wanted.items()
         if path not in there
     ]
@@ -270,6 +278,16 @@ def commit_table(store: Store, table: str, parts: Sequence[Part], at: DeltaTable
     if not adds and not removes:
         return delta.version()
     return commit_files(store, delta, schema, adds, removes, table in PERIODS)
+
+
+def make_stats(part: Part) -> str:
+    """What engines look at before they open a file."""
+    stats: dict[str, object] = {"numRecords": part.rows}
+    if part.first_session:
+        stats["minValues"], stats["maxValues"] = (
+            {"session_date": day} for day in (part.first_session, part.last_session)
+        )
+    return json.dumps(stats)
 
 
 def partition_values(key: PartKey) -> dict[str, str | None]:

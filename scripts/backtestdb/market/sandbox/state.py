@@ -6,6 +6,7 @@ from threading import Event
 
 from backtestdb.market.sandbox.exchange import Exchange
 from backtestdb.market.sandbox.faults import Faults
+from backtestdb.market.sandbox.flat_files import FlatFiles
 from backtestdb.market.sandbox.journal import Journal, Window
 from backtestdb.market.sandbox.listings import make_universe
 from backtestdb.market.sandbox.plan import Plan
@@ -34,6 +35,7 @@ class Sandbox:
     journal: Journal = field(default_factory=Journal)
     windows: dict[str, Window] = field(default_factory=dict)
     released: Event = field(default_factory=Event)
+    flat_files: FlatFiles = field(default_factory=FlatFiles)
 
     def release(self) -> None:
         """End the waiting of every request that is being held."""
