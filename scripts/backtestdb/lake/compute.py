@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from backtestdb.config import load_settings
 from backtestdb.lake.aggregates import make_aggregates
-from backtestdb.lake.executor import run_parts
+from backtestdb.lake.executor import Engine
 from backtestdb.lake.layout import SCHEMAS, Part, PartKey
 from backtestdb.lake.lineage import INPUTS, find_due_parts, find_inputs, make_lineage
 from backtestdb.lake.read_sqlite import as_stamps_ms
@@ -22,6 +22,7 @@ from backtestdb.lake.store import Store, StoreError, make_store
 from backtestdb.lake.table import Draft, Version, open_lake, read_part, write_part
 from backtestdb.market.metrics import make_metrics
 
+Progress = Callable[[str, int], Callable[[int], None]]
 BARS = ["ticker", "session_date", "timestamp", "open", "high", "low", "close", "volume"]
 
 
@@ -47,15 +48,14 @@ class Computed:
 
 def compute_metrics(
     store: Store,
-    engine: str,
+    engine: Engine,
     now_utc: datetime,
-    start: Callable[[int], Callable[[int], None]] = lambda _: lambda _: None,
+    progress: Progress = lambda _, __: lambda _: None,
     *,
-    processes: int | None = None,
     tables: Iterable[str] = tuple(INPUTS),
 ) -> Computed:
     """Compute what does not follow its bars yet, and commit it as one version per table: killed, it has lost what
-    was not committed and nothing else. `start` is called with the number of tasks and returns the progress."""
+    was not committed and nothing else. `progress`: given a label and a number of tasks, return what counts them."""
     version = open_lake(store)
     made = rows = 0
     for table in tables:
@@ -64,8 +64,8 @@ def compute_metrics(
         for key in find_due_parts(version.parts, table):
             if not make_lineage(version.parts, key):
                 draft.drop(key)  # its bars are gone
-        advance = start(len(tasks))
-        for task, parts in run_parts(engine, run_task, tasks, processes):
+        advance = progress(table, len(tasks))
+        for task, parts in engine.run(run_task, tasks):
             for part in parts:
                 draft.take(part)
             made += len(parts)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from backtestdb.errors import ProjectError
@@ -25,20 +25,63 @@ class EngineError(ProjectError):
     """The engine cannot be reached, or parts failed on it again and again."""
 
 
-@contextmanager
-def open_executor(engine: str, processes: int | None = None) -> Iterator[Executor]:
-    """`engine`: "processes", or the address of a Dask scheduler. Raise EngineError when it does not answer."""
-    if engine == PROCESSES:
-        # spawn: pyarrow has threads, and a forked child would inherit their locks in whatever state they are.
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(processes or os.cpu_count(), mp_context=context)
-        try:
-            yield pool
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-        return
-    with connect_to_cluster(engine) as client:
-        yield client.get_executor(pure=False, retries=TRIES)
+class Engine:
+    """Where parts are computed. Processes are started once and serve one `run` after the other."""
+
+    def __init__(self, address: str = PROCESSES, processes: int | None = None) -> None:
+        """`address`: "processes", or that of a Dask scheduler."""
+        self.address, self.processes = address, processes or os.cpu_count() or 1
+        self.opened = ExitStack()
+        self.executor: Executor | None = None
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.executor = None
+        self.opened.close()
+
+    def open(self) -> Executor:
+        """Raise EngineError when the cluster does not answer."""
+        if self.executor is None and self.address == PROCESSES:
+            # spawn: pyarrow has threads, and a forked child would inherit their locks in whatever state they are.
+            pool = ProcessPoolExecutor(self.processes, mp_context=multiprocessing.get_context("spawn"))
+            self.opened.callback(pool.shutdown, wait=True, cancel_futures=True)
+            self.executor = pool
+        elif self.executor is None:
+            client = self.opened.enter_context(connect_to_cluster(self.address))
+            self.executor = client.get_executor(pure=False, retries=TRIES)
+        assert self.executor is not None  # noqa: S101
+        return self.executor
+
+    def run(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
+        """Yield each task with its result, in order of completion. Tasks must be hashable. An exception of the
+        function is raised here; a worker that dies is not one. Raise EngineError when workers died TRIES times."""
+        left, tries = dict.fromkeys(tasks), 0
+        while left:
+            executor = self.open()
+            futures = {executor.submit(function, task): task for task in left}
+            try:
+                for future in as_completed(futures):
+                    result = future.result()
+                    del left[futures[future]]
+                    yield futures[future], result
+            except (BrokenProcessPool, CancelledError) as error:
+                # Which of the running parts took the worker down is not known: all that are left go again.
+                tries += 1
+                self.close()
+                if tries == TRIES:
+                    raise EngineError(
+                        f"workers died {TRIES} times; {len(left)} parts are not done, one is {next(iter(left))}",
+                        next_step="look for memory that ran out (dmesg), then start the same command again",
+                    ) from error
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                raise
 
 
 @contextmanager
@@ -59,31 +102,3 @@ def connect_to_cluster(engine: str) -> Iterator[Any]:
                 next_step=f"on each machine of the cluster: dask worker {engine}",
             )
         yield client
-
-
-def run_parts(
-    engine: str,
-    function: Callable[[Task], Result],
-    tasks: Sequence[Task],
-    processes: int | None = None,
-) -> Iterator[tuple[Task, Result]]:
-    """Yield each task with its result, in order of completion. Tasks must be hashable. An exception of the function
-    is raised here; a worker that dies is not one. Raise EngineError for tasks whose worker died TRIES times."""
-    left = dict.fromkeys(tasks, 0)
-    while left:
-        with open_executor(engine, processes) as executor:
-            futures = {executor.submit(function, task): task for task in left}
-            try:
-                for future in as_completed(futures):
-                    task = futures[future]
-                    result = future.result()
-                    del left[task]
-                    yield task, result
-            except (BrokenProcessPool, CancelledError):
-                # Which of the running parts took the worker down is not known: all that are left get a try less.
-                left = {task: tries + 1 for task, tries in left.items()}
-        if any(tries >= TRIES for tries in left.values()):
-            raise EngineError(
-                f"workers died {TRIES} times; {len(left)} parts are not done, the first is {next(iter(left))}",
-                next_step="look for memory that ran out (dmesg), then start the same command again",
-            )

@@ -94,10 +94,11 @@ SCHEMAS: dict[str, pa.Schema] = {
         + [pa.field(name, pa.int64()) for name in ("received", "stored", "rejected", "tickers")]
         + [pa.field("asked_at_utc", pa.string())]
     ),
-    # Bars that cannot be true, counted by reason; the first of each as it came.
+    # Minutes that cannot be true, counted by reason, the first of each as it came. The row with the reason "" names
+    # the tickers (a JSON list) that have no bar in the session because of it.
     "rejected": pa.schema(
         [pa.field("session_date", pa.date32()), pa.field("reason", pa.string())]
-        + [pa.field("bars", pa.int64()), pa.field("example", pa.string())]
+        + [pa.field("minutes", pa.int64()), pa.field("example", pa.string())]
     ),
 }
 # How long a period of a table is: files of 5-minute bars hold a month, those of daily rows a year.

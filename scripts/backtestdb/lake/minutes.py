@@ -24,13 +24,14 @@ PRICES = ("open", "high", "low", "close")
 @dataclass(frozen=True)
 class SessionBars:
     """`bars`: those of bars_5min by bucket, ticker and time, as traded; rows `bucket_ends[b - 1]` to `bucket_ends[b]`
-    are bucket b's. `rejected`: number of minutes and an example, by reason."""
+    are bucket b's. `rejected`: number of minutes and an example, by reason. `lost`: tickers without a good minute."""
 
     session_date: date
     bars: pa.Table
     bucket_ends: np.ndarray
     received: int
     rejected: dict[str, tuple[int, str]]
+    lost: list[str]
 
 
 def make_session_bars(minutes: pa.Table, session_date: date) -> SessionBars:
@@ -51,7 +52,8 @@ def make_session_bars(minutes: pa.Table, session_date: date) -> SessionBars:
         codes, starts = codes[good], starts[good]
         columns = {name: values[good] for name, values in columns.items()}
     bars, bucket_ends = group_by_five(columns, codes, starts, names, session_date)
-    return SessionBars(session_date, bars, bucket_ends, len(minutes), rejected)
+    lost = sorted(set(names) - {""} - {names[code] for code in np.unique(codes).tolist()})
+    return SessionBars(session_date, bars, bucket_ends, len(minutes), rejected, lost)
 
 
 def rank_by_bucket(tickers: pa.DictionaryArray) -> tuple[np.ndarray, list[str]]:

@@ -348,6 +348,12 @@ class Draft:
         if self.parts.pop(key, None):
             self.changed.add(key.table)
 
+    def as_version(self) -> Version:
+        """The state with the changes, for reading in this process."""
+        version = Version(self.store, self.base.row, self.base.log_version, self.base.rows)
+        version.__dict__["parts"] = self.parts
+        return version
+
     def commit(self, now_utc: datetime) -> Version:
         """Make the changes a version. Return the base when there are none. Raise BusyError when another
         publication came first."""
