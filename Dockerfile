@@ -1,6 +1,8 @@
 # The backup sidecar: what backups and restores need, and nothing else. No database, no .env, no pandas
 # (.dockerignore lets in only what is copied here). Made and run by docker-compose.yml.
-FROM python:3.12-slim
+# The base by its digest: --build-arg BASE=python:3.12-slim@sha256:…; `./db outdated` prints the one of today.
+ARG BASE=python:3.12-slim
+FROM ${BASE}
 
 ENV HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -8,8 +10,8 @@ ENV HOME=/tmp \
 
 WORKDIR /app
 
-COPY requirements-backup.txt .
-RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore -r requirements-backup.txt
+COPY locks/backup.txt .
+RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes -r backup.txt
 
 # The modes of a clone depend on its owner's umask; whichever user the container gets has to read this.
 COPY --chmod=755 sql sql

@@ -28,7 +28,8 @@ import pandas as pd  # noqa: E402
 import ta  # noqa: E402
 
 from backtestdb.database import connect  # noqa: E402
-from backtestdb.market.bars import BAR_COLUMNS, save_bar_columns  # noqa: E402
+from backtestdb.market.bar_rows import save_bar_columns  # noqa: E402
+from backtestdb.market.bars import BAR_COLUMNS  # noqa: E402
 from backtestdb.market.first_fill import deferred_indexes  # noqa: E402
 from backtestdb.market.metrics import make_metrics  # noqa: E402
 from backtestdb.schema import ensure_schema  # noqa: E402

@@ -11,17 +11,18 @@ from backtestdb.arguments import existing_file, parse_positive, parse_ticker_lis
 from backtestdb.config import Settings, load_settings
 from backtestdb.console import DONE, run
 from backtestdb.database import connect
-from backtestdb.market.api import MarketData
-from backtestdb.market.commands import name_some
+from backtestdb.market.client import MarketData
+from backtestdb.market.report import name_some
 from backtestdb.market.sessions import years_before
+from backtestdb.market.ticker_files import match_tickers
 from backtestdb.market.universes import (
     US_STOCKS,
     UniverseChange,
     choose_tickers,
-    match_tickers,
+    load_listed,
     save_universe,
+    update_us_stocks,
 )
-from backtestdb.market.us_stocks import load_listed, update_us_stocks
 from backtestdb.schema import ensure_schema
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from backtestdb.arguments import parse_positive
 from backtestdb.config import load_settings
 from backtestdb.console import run
-from backtestdb.market.commands import add_range_arguments, run_backfill
+from backtestdb.market.cli import add_range_arguments, run_backfill
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

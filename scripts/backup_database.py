@@ -8,11 +8,13 @@ from pathlib import Path
 
 from backtestdb import console
 from backtestdb.backups import report
-from backtestdb.backups.catalogue import load_catalogue
-from backtestdb.backups.run import Hooks, lock_backups, run_backup
-from backtestdb.backups.verify import adopt, verify_all
+from backtestdb.backups.adopt import adopt
+from backtestdb.backups.backup import Hooks
+from backtestdb.backups.catalogue import load_catalogue, lock_backups
+from backtestdb.backups.verify import verify_all
 from backtestdb.config import Settings, load_settings
 from backtestdb.console import format_bytes, say
+from backtestdb.scheduling.notify import run_backup
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from backtestdb.config import PROJECT_DIR
 from backtestdb.console import DONE, FAILED, run
-from backtestdb.doctor.examination import examine, folders_to_search
-from backtestdb.doctor.finding import Finding
+from backtestdb.health.environment import examine, folders_to_search
+from backtestdb.health.finding import Finding
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,11 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = make_parser().parse_args(arguments)
     settings, now_local = load_settings(), datetime.now().astimezone()
     if chosen.from_backup is not None:
-        from backtestdb.backups.command import run_restore_from_backup
+        from backtestdb.backups.cli import run_restore_from_backup
 
         named = None if chosen.from_backup == NEWEST else chosen.from_backup.expanduser().absolute()
         return run_restore_from_backup(settings, named, now_local, assume_yes=chosen.yes)
-    from backtestdb.rebuild.command import run_rebuild
+    from backtestdb.rebuild.cli import run_rebuild
 
     return run_rebuild(settings, chosen, now_local)
 

@@ -10,12 +10,12 @@ import threading
 from datetime import date, datetime
 from pathlib import Path
 
-from backtestdb.market.sandbox.plan import Plan
-from backtestdb.market.sandbox.server import SandboxServer
-from backtestdb.market.sandbox.sessions import NEW_YORK
-from backtestdb.market.sandbox.source import load_real_prices
-from backtestdb.market.sandbox.splits import Split, parse_split
-from backtestdb.market.sandbox.state import Settings, make_sandbox
+from backtestdb.sandbox.server import SandboxServer
+from backtestdb.sandbox.sessions import NEW_YORK
+from backtestdb.sandbox.source import load_real_prices
+from backtestdb.sandbox.splits import Split, parse_split
+from backtestdb.sandbox.state import Settings, make_sandbox
+from backtestdb.sandbox.subscription import Subscription
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -62,7 +62,7 @@ def make_server(options: argparse.Namespace) -> SandboxServer:
         window_seconds=options.window_seconds,
         retry_after=not options.no_retry_after,
         latency_seconds=options.latency_ms / 1000,
-        plan=Plan(options.history_years, options.free_plan),
+        plan=Subscription(options.history_years, options.free_plan),
     )
     load_real_prices()
     today = options.today or datetime.now(NEW_YORK).date()

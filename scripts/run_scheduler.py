@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from backtestdb import console
-from backtestdb.backups.event_log import open_event_log
-from backtestdb.backups.loop import Scheduler, run_loop, tick_safely
-from backtestdb.backups.pulse import describe_newest, find_ailments
-from backtestdb.backups.target_folder import ensure_backup_dir
+from backtestdb.backups.backup_dir import ensure_backup_dir
 from backtestdb.config import Settings, load_settings
 from backtestdb.errors import BusyError, SettingsError
 from backtestdb.files import exclusive_lock
+from backtestdb.scheduling.event_log import open_event_log
+from backtestdb.scheduling.health import describe_newest, find_problems
+from backtestdb.scheduling.loop import Scheduler, run_loop, tick_safely
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +79,7 @@ def verify_time_zone(name: str) -> None:
 
 
 def report_health(settings: Settings, now: datetime, *, loop: bool) -> int:
-    ailments = find_ailments(settings.backup_dir, now, loop=loop)
+    ailments = find_problems(settings.backup_dir, now, loop=loop)
     print("; ".join(ailments) or describe_newest(settings.backup_dir, now))
     return console.FAILED if ailments else console.DONE
 

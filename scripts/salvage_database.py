@@ -14,7 +14,7 @@ from backtestdb import console
 from backtestdb.arguments import existing_file
 from backtestdb.config import load_settings
 from backtestdb.salvage.report import print_salvaged
-from backtestdb.salvage.run import salvage
+from backtestdb.salvage.salvage import salvage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 
 from backtestdb.config import load_settings
 from backtestdb.console import DONE, run
-from backtestdb.status.facts import make_user
+from backtestdb.health.facts import make_user
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 from backtestdb.config import load_settings
 from backtestdb.console import DONE, FAILED, run
-from backtestdb.status.facts import load_facts, make_user
-from backtestdb.status.judgement import judge
-from backtestdb.status.report import facts_as_json, show_facts
+from backtestdb.health.facts import load_facts, make_user
+from backtestdb.health.problems import judge
+from backtestdb.health.report import facts_as_json, show_facts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

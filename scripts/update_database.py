@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from backtestdb.arguments import parse_date
 from backtestdb.config import load_settings
 from backtestdb.console import run
-from backtestdb.market.commands import add_output_arguments
-from backtestdb.market.update_command import run_update
+from backtestdb.market.cli import add_output_arguments, run_update
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

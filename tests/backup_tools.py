@@ -11,11 +11,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from backtestdb.backups.backup import Hooks, Outcome
 from backtestdb.backups.catalogue import Backup, load_catalogue
-from backtestdb.backups.run import Hooks, Outcome, run_backup
 from backtestdb.backups.verify import verify_backup
 from backtestdb.config import Settings, load_settings
 from backtestdb.database import connect, table_names
+from backtestdb.scheduling.notify import run_backup
 from backtestdb.schema import ensure_schema
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)

@@ -1,12 +1,29 @@
 """The project's commands as real processes, with settings of their own."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+PROJECT_DIR = Path(__file__).parents[1]
+SCRIPTS = PROJECT_DIR / "scripts"
+# A line of the list in `db`: name, what it runs, help.
+LISTED = re.compile(r"^  ([a-z0-9-]+)(?: \|[^)]*)?\) (.+) ;; ## (.+)$", re.MULTILINE)
+COMMANDS = {name: (runs, text) for name, runs, text in LISTED.findall((PROJECT_DIR / "db").read_text())}
+
+
+def copy_project(folder: Path) -> Path:
+    """Given a folder that is not there yet, return it with the project's files as a commit would have them."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=PROJECT_DIR, capture_output=True, text=True, check=True).stdout
+    for name in names.split("\0"):
+        if (PROJECT_DIR / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT_DIR / name, folder / name)
+    return folder
 
 
 @dataclass

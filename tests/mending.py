@@ -3,11 +3,10 @@
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 from backtestdb.config import PROJECT_DIR
-from backtestdb.status.schedule_facts import LAUNCHD_LABEL, SYSTEMD_UNIT
+from backtestdb.health.schedule_facts import LAUNCHD_LABEL, SYSTEMD_UNIT
 from commands import Project
 
 SCHEDULER = '#!/bin/sh\ncase "$*" in *ExecMainStatus*) echo 0;; esac\n'
@@ -31,10 +30,10 @@ def with_schedule(project: Project) -> Project:
 
 
 def run_printed_command(project: Project, command: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run a `make …` as the user would type it, with this Python in the place of .venv."""
+    """Run a `make …` as the user would type it, with the .venv that runs the tests."""
     words = shlex.split(command)
     if words[0] == "make":
-        words[1:1] = ["-C", str(PROJECT_DIR), "-o", ".venv/ready", "-o", ".env", f"PYTHON={sys.executable}"]
+        words[1:1] = ["-C", str(PROJECT_DIR)]
     return subprocess.run(
         words,
         env=project.environment(**changes),

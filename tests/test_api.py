@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from backtestdb.errors import ProjectError, SettingsError
-from backtestdb.market.api import (
+from backtestdb.market.client import (
     ATTEMPTS,
     LONGEST_PAUSE_SECONDS,
     LONGEST_RETRY_AFTER_SECONDS,

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from backtestdb.backups.backup import Hooks
 from backtestdb.backups.catalogue import load_catalogue
-from backtestdb.backups.run import Hooks, run_backup
 from backtestdb.backups.verify import verify_backup
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.database import connect
 from backtestdb.errors import BusyError, DatabaseFileError, ProjectError
 from backtestdb.files import make_stamp
+from backtestdb.scheduling.notify import run_backup
 from backup_tools import (
     NOON,
     KillAtStep,
@@ -230,7 +231,7 @@ def test_backup_folder_on_a_disk_that_was_never_there_is_refused(settings: Setti
 def test_second_backup_waits_and_then_names_the_holder(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backtestdb.backups.run.WAIT_FOR_LOCK_SECONDS", 0.3)
+    monkeypatch.setattr("backtestdb.backups.catalogue.WAIT_FOR_LOCK_SECONDS", 0.3)
 
     def second(step: str) -> None:
         if step == "copied":

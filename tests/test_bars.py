@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtestdb.database import transaction
-from backtestdb.market.bars import CheckedBars, check_bars, save_aside, save_bars
+from backtestdb.market.bar_rows import save_bars, save_rejected
+from backtestdb.market.bars import CheckedBars, check_bars
 from market_setup import CALENDAR, make_database
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -37,7 +38,7 @@ def check(*rows: dict[str, Any], timeframe: str = "1day", ticker: str | None = "
 
 def reasons(checked: CheckedBars) -> list[str]:
     assert checked.good.empty
-    return checked.aside["reason"].tolist()
+    return checked.rejected["reason"].tolist()
 
 
 ONE_RULE_BROKEN: list[tuple[dict[str, Any], str]] = [
@@ -97,7 +98,7 @@ def test_bar_that_cannot_be_true_is_set_aside_with_the_rule_it_broke(
 )
 def test_bar_at_the_edge_of_the_rules_is_stored(changes: dict[str, Any]) -> None:
     checked = check(make_bar(**changes))
-    assert checked.aside.empty
+    assert checked.rejected.empty
     assert len(checked.good) == 1
 
 
@@ -110,7 +111,7 @@ def test_bar_without_a_field_is_set_aside(letter: str) -> None:
 
 def test_bar_set_aside_keeps_what_came() -> None:
     bar = make_bar(c=None, vw=3.5)
-    row = check(bar, make_bar("2012-11-06")).aside.iloc[0]
+    row = check(bar, make_bar("2012-11-06")).rejected.iloc[0]
     assert (row["ticker"], row["timeframe"], row["session_date"]) == ("MSFT", "1day", "2012-11-05")
     assert orjson.loads(row["bar"]) == bar
 
@@ -118,7 +119,7 @@ def test_bar_set_aside_keeps_what_came() -> None:
 def test_empty_answer_is_no_bars() -> None:
     for timeframe in ("1day", "5min"):
         checked = check(timeframe=timeframe)
-        assert len(checked.good) == len(checked.aside) == 0
+        assert len(checked.good) == len(checked.rejected) == 0
 
 
 @pytest.mark.parametrize("day", ["2012-07-03", "2012-11-02", "2012-11-05", "2013-03-08", "2013-03-11"])
@@ -135,13 +136,13 @@ def test_both_conventions_of_day_bars_become_the_sessions_midnight_in_new_york(d
 def test_second_bar_of_a_session_is_set_aside_and_the_first_is_kept() -> None:
     checked = check(make_bar(c=10.5), make_bar("2012-11-05T16:00", c=11.5), make_bar("2012-11-06T00:00"))
     assert checked.good["close"].tolist() == [10.5, 11.0]
-    assert checked.aside["reason"].tolist() == ["a second bar of the same time"]
+    assert checked.rejected["reason"].tolist() == ["a second bar of the same time"]
 
 
 def test_bad_bar_does_not_keep_the_good_one_of_its_session_out() -> None:
     checked = check(make_bar(c=None), make_bar(c=10.5))
     assert checked.good["close"].tolist() == [10.5]
-    assert checked.aside["reason"].tolist() == ["not a finite number"]
+    assert checked.rejected["reason"].tolist() == ["not a finite number"]
 
 
 @pytest.mark.parametrize(
@@ -230,9 +231,9 @@ def test_every_row_is_either_stored_or_set_aside_and_what_is_stored_can_be_true(
     rows: list[dict[str, Any]], timeframe: str
 ) -> None:
     checked = check(*rows, timeframe=timeframe)
-    good, aside = checked.good, checked.aside
-    assert len(good) + len(aside) == len(rows)
-    assert (aside["reason"] != "").all()
+    good, rejected = checked.good, checked.rejected
+    assert len(good) + len(rejected) == len(rows)
+    assert (rejected["reason"] != "").all()
     assert good["timestamp"].is_monotonic_increasing
     assert good["timestamp"].is_unique
     for bar in good.to_dict("records"):
@@ -258,7 +259,7 @@ def save(connection: Any, checked: Sequence[CheckedBars]) -> None:
     with transaction(connection):
         for each in checked:
             save_bars(connection, each.good)
-            save_aside(connection, each.aside, "2012-12-01T00:00:00+00:00")
+            save_rejected(connection, each.rejected, "2012-12-01T00:00:00+00:00")
 
 
 def read(connection: Any) -> tuple[list[Any], list[Any]]:
@@ -284,7 +285,7 @@ def test_saving_twice_is_the_same_as_once_and_stores_what_was_good(
     assert len(once[0]) == len(good)
     for stored, bar in zip(once[0], good, strict=True):
         assert stored[1:11] == tuple(bar.values())[:10]
-    assert {row[4] for row in once[1]} == {reason for each in checked for reason in each.aside["reason"]}
+    assert {row[4] for row in once[1]} == {reason for each in checked for reason in each.rejected["reason"]}
 
 
 def test_bar_that_came_again_takes_the_new_values_and_keeps_its_row(database: Any) -> None:

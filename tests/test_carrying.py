@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.carrying import carry_tables
 from backtestdb.database import connect, table_names, transaction, verify_integrity
 from backtestdb.errors import VerificationError
 from backtestdb.schema import ensure_schema, tables_to_keep
+from backtestdb.table_copy import carry_tables
 
 PLATFORM = """
 CREATE TABLE ohlcv_data (id INTEGER PRIMARY KEY, ticker TEXT);

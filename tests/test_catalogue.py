@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from backtestdb.backups.adopt import adopt
 from backtestdb.backups.catalogue import choose_name, load_catalogue, look_at_backup
 from backtestdb.backups.manifest import load_manifest, write_manifest
-from backtestdb.backups.verify import adopt, verify_all
+from backtestdb.backups.verify import verify_all
 from backtestdb.config import Settings
 from backtestdb.errors import UsageError, VerificationError
 from backtestdb.files import make_stamp

@@ -32,7 +32,7 @@ from backtestdb.errors import (
     UsageError,
     VerificationError,
 )
-from backtestdb.market.api import KeyRefusedError, VendorFaultError
+from backtestdb.market.client import KeyRefusedError, VendorFaultError
 
 EXIT_CODES = {
     BusyError: 1,

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtestdb.market.cover import choose_requests
+from backtestdb.market.fewest_requests import choose_requests
 
 SESSIONS = 7
 missing_sessions = st.dictionaries(

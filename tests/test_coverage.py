@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtestdb.database import transaction
-from backtestdb.market.asked import (
+from backtestdb.market.coverage import Coverage, load_coverage
+from backtestdb.market.plan_limits import PlanLimits, save_limits
+from backtestdb.market.request_log import (
     EVERY_TICKER,
     ensure_ticker_set,
-    load_asked,
-    save_asked,
-    save_session_asked,
+    load_answered,
+    save_range_answer,
+    save_session_answer,
 )
-from backtestdb.market.coverage import Coverage, load_coverage
-from backtestdb.market.limits import Limits, save_limits
-from backtestdb.market.plan import RangeRequest
+from backtestdb.market.request_plan import RangeRequest
 from backtestdb.market.sessions import midnight_ms
 from market_setup import add_bars, make_database, sessions_of
 
@@ -39,7 +39,7 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 def ask(
     connection: sqlite3.Connection, ticker: str, first: date, last: date, timeframe: str = "1day"
 ) -> None:
-    save_asked(connection, RangeRequest(ticker, timeframe, first, last), [], NOW)
+    save_range_answer(connection, RangeRequest(ticker, timeframe, first, last), [], NOW)
 
 
 def store(connection: sqlite3.Connection, ticker: str, days: list[date], timeframe: str = "1day") -> None:
@@ -181,22 +181,24 @@ def test_record_of_an_answer_keeps_first_and_last_bar_and_is_replaced_by_the_nex
     connection: sqlite3.Connection,
 ) -> None:
     request = RangeRequest("NA", "1day", SESSIONS[0], SESSIONS[-1])
-    save_asked(connection, request, [], NOW)
-    save_asked(connection, request, ["2012-10-23", "2012-10-24"], NOW)
+    save_range_answer(connection, request, [], NOW)
+    save_range_answer(connection, request, ["2012-10-23", "2012-10-24"], NOW)
     rows: list[Any] = connection.execute("SELECT * FROM _ranges_asked").fetchall()
     assert rows == [("NA", "1day", "2012-10-22", "2012-11-09", "2012-10-23", "2012-10-24", 2, NOW)]
-    assert load_asked(connection, "1day", SESSIONS).of("NA") == (1 << len(SESSIONS)) - 1
-    assert load_asked(connection, "5min", SESSIONS).of("NA") == 0
+    assert load_answered(connection, "1day", SESSIONS).of("NA") == (1 << len(SESSIONS)) - 1
+    assert load_answered(connection, "5min", SESSIONS).of("NA") == 0
 
 
 def test_asked_sessions_are_counted_once_where_ranges_overlap(connection: sqlite3.Connection) -> None:
     ask(connection, "A", SESSIONS[0], SESSIONS[3])
     ask(connection, "A", SESSIONS[2], SESSIONS[5])
-    assert load_asked(connection, "1day", SESSIONS).of("A").bit_count() == 6
+    assert load_answered(connection, "1day", SESSIONS).of("A").bit_count() == 6
 
 
 def test_session_beyond_the_plan_is_neither_empty_nor_failed(connection: sqlite3.Connection) -> None:
-    save_limits(connection, Limits(covered_from=SESSIONS[5], refused_session=SESSIONS[-1]), datetime.now(UTC))
+    save_limits(
+        connection, PlanLimits(history_starts=SESSIONS[5], refused_session=SESSIONS[-1]), datetime.now(UTC)
+    )
     store(connection, "A", [SESSIONS[1], SESSIONS[6]])
     ask(connection, "A", SESSIONS[5], SESSIONS[-3])
     coverage = load_coverage(connection, ["A"], "1day", SESSIONS)
@@ -215,7 +217,7 @@ def test_session_of_the_whole_market_is_known_for_those_it_was_kept_for(
     with closing(make_database(Path(":memory:"))) as connection:
         ticker_set = ensure_ticker_set(connection, ["A", "B"] if member else ["B"])
         for number, kept_for in [*((n, ticker_set) for n in asked), *((n, EVERY_TICKER) for n in everyone)]:
-            save_session_asked(connection, SESSIONS[number].isoformat(), kept_for, (0, 0, 0, 0), NOW)
+            save_session_answer(connection, SESSIONS[number].isoformat(), kept_for, (0, 0, 0, 0), NOW)
         known = {*(asked if member else []), *everyone}
         coverage = load(connection, "A")
         assert parts_of(coverage) == (0, len(known), 0, 13 - len(known))

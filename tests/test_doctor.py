@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.backups.mounts import Mount
-from backtestdb.backups.run import run_backup
 from backtestdb.config import load_settings
-from backtestdb.doctor.disks import check_mount, check_protected_folders, uses_wal
-from backtestdb.doctor.settings import check_settings, find_other_databases
-from backtestdb.doctor.system import check_clock, check_time_zones, check_users, has_wal_bug
+from backtestdb.health.disks import check_mount, check_protected_folders, uses_wal
+from backtestdb.health.settings import check_settings, find_other_databases
+from backtestdb.health.system import check_clock, check_time_zones, check_users, has_wal_bug
+from backtestdb.mounts import Mount
+from backtestdb.scheduling.notify import run_backup
 from commands import Project
 from platform_database import make_platform_database
 from sandbox_process import running_sandbox
@@ -41,7 +41,7 @@ def test_wal_bug_is_in_the_versions_that_sqlite_names(version: tuple[int, int, i
 
 def test_mount_without_locks_is_wrong_under_wal(monkeypatch: pytest.MonkeyPatch) -> None:
     mount = Mount(Path("/x"), "virtiofs", is_read_only=False)
-    monkeypatch.setattr("backtestdb.doctor.disks.mount_of", lambda _path: mount)
+    monkeypatch.setattr("backtestdb.health.disks.mount_of", lambda _path: mount)
     assert check_mount(Path("/x.db"), is_wal=True).level == "wrong"
     assert check_mount(Path("/x.db"), is_wal=False).level == "note"
 

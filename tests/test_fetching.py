@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.market.api import Answer, KeyRefusedError, MarketData, MarketDataError, VendorFaultError
-from backtestdb.market.fetching import FAULTS_IN_A_ROW, fetch_all
+from backtestdb.market.client import Answer, KeyRefusedError, MarketData, MarketDataError, VendorFaultError
+from backtestdb.market.fetch import FAULTS_IN_A_ROW, fetch_all
 from backtestdb.market.quota import StoppedError
 from market_setup import make_settings
 from sandbox_process import SandboxProcess, running_sandbox
@@ -56,7 +56,7 @@ class Watched:
                 self.running -= 1
 
 
-def asking(sandbox: SandboxProcess, folder: Path, stopping: threading.Event, **values: object) -> Watched:
+def requester(sandbox: SandboxProcess, folder: Path, stopping: threading.Event, **values: object) -> Watched:
     client = MarketData(make_settings(folder, sandbox.url, **values), stopping)
     return Watched(lambda ticker: client.fetch_bars(ticker, "1day", START, END))
 
@@ -66,7 +66,7 @@ def test_every_request_is_answered_once_and_no_more_than_allowed_are_under_way(
     sandbox: SandboxProcess, tmp_path: Path, stopping: threading.Event, concurrency: int
 ) -> None:
     sandbox.set_settings(latency_seconds=0.01)
-    fetch = asking(sandbox, tmp_path, stopping)
+    fetch = requester(sandbox, tmp_path, stopping)
     answered = [ticker for ticker, _ in fetch_all(TICKERS, fetch, concurrency, stopping)]
     assert sorted(answered) == sorted(TICKERS)
     assert len(sandbox.fetch_log()) == len(TICKERS)
@@ -77,7 +77,7 @@ def test_every_request_is_answered_once_and_no_more_than_allowed_are_under_way(
 def test_first_request_goes_out_alone(
     sandbox: SandboxProcess, tmp_path: Path, stopping: threading.Event
 ) -> None:
-    fetch = asking(sandbox, tmp_path, stopping)
+    fetch = requester(sandbox, tmp_path, stopping)
     answers = fetch_all(TICKERS, fetch, 8, stopping)
     assert next(answers)[0] == TICKERS[0]
     assert fetch.begun == TICKERS[:1]
@@ -119,7 +119,7 @@ def test_answers_come_in_the_order_of_arrival(stopping: threading.Event) -> None
 def test_refused_key_costs_one_request_whatever_the_concurrency(
     sandbox: SandboxProcess, tmp_path: Path, stopping: threading.Event
 ) -> None:
-    fetch = asking(sandbox, tmp_path, stopping, POLYGON_API_KEY="wrong")
+    fetch = requester(sandbox, tmp_path, stopping, POLYGON_API_KEY="wrong")
     with pytest.raises(KeyRefusedError):
         list(fetch_all(TICKERS, fetch, 8, stopping))
     assert len(sandbox.fetch_log()) == 1

@@ -10,34 +10,55 @@ from pathlib import Path
 import pytest
 
 from backtestdb.config import PARSERS, PROJECT_DIR, load_settings
+from commands import COMMANDS
 
-MAKEFILE = (PROJECT_DIR / "Makefile").read_text()
-TARGETS = re.findall(r"^\.PHONY: ([a-z0-9-]+)$", MAKEFILE, re.MULTILINE)
 SCRIPTS = sorted((PROJECT_DIR / "scripts").glob("*.py"))
 PACKAGE = PROJECT_DIR / "scripts" / "backtestdb"
-ROOMS = {"market", "backups", "salvage", "rebuild", "status", "doctor", "page"}
-ABOVE = {
-    "salvage": {"backups", "salvage"},
-    "rebuild": {"market", "backups", "salvage", "rebuild"},
-    "status": {"market", "backups", "status"},
+# The rooms, and what each may import beside itself and the ground floor. market and backups do not know each other.
+ROOMS: dict[str, set[str]] = {
+    "sandbox": {"market"},
+    "market": set(),
+    "backups": set(),
+    "offsite": {"backups"},
+    "salvage": {"backups"},
+    "lake": {"market"},
+    "scheduling": {"backups", "offsite"},
+    "rebuild": {"market", "backups", "salvage"},
+    "health": {"market", "backups", "offsite", "lake", "scheduling"},
+    "page": {"market", "backups", "offsite", "lake", "scheduling", "health"},
 }
-ABOVE |= {"doctor": ABOVE["status"] | {"doctor"}, "page": ABOVE["status"] | {"page"}}
-WITH_PANDAS = {"market", "rebuild", "page"}
+WITH_PANDAS = {"market", "sandbox", "rebuild", "page", "lake"}
 
 
-def test_make_alone_lists_every_command_with_its_help() -> None:
-    listed = subprocess.run(["make", "-C", PROJECT_DIR], capture_output=True, text=True, check=True).stdout
-    assert set(re.findall(r"^  make ([a-z0-9-]+) +\S", listed, re.MULTILINE)) == set(TARGETS)
+@pytest.mark.parametrize("call", [["make", "-s", "-C", "."], ["./db"]], ids=["make", "db"])
+def test_front_door_alone_lists_every_command_with_its_help_on_80_columns(call: list[str]) -> None:
+    listed = subprocess.run(call, cwd=PROJECT_DIR, capture_output=True, text=True, check=True).stdout
+    assert re.findall(rf"^  {call[0]} ([a-z0-9-]+) +\S", listed, re.MULTILINE) == list(COMMANDS)
+    assert max(map(len, listed.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("target", TARGETS)
+def test_make_has_a_target_for_every_command_that_calls_the_other_entry() -> None:
+    asked = ["make", "-C", PROJECT_DIR, "--dry-run", *COMMANDS]
+    printed = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^\./db ([a-z0-9-]+)", printed, re.MULTILINE) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_runs_a_script_that_is_there(command: str) -> None:
+    found = re.search(r"(\S+\.(?:py|sh)) ", COMMANDS[command][0])
+    assert not found or (PROJECT_DIR / "scripts" / found[1]).is_file()
+    assert found or command in {"setup", "test", "test-long", "bench", "lint", "help"}
+
+
+@pytest.mark.parametrize("target", COMMANDS)
 def test_command_stands_in_the_readme(target: str) -> None:
     assert re.search(rf"`make {target}[ `]", (PROJECT_DIR / "README.md").read_text())
 
 
 def test_readme_names_no_command_that_is_not_there() -> None:
     named = re.findall(r"make ([a-z0-9-]+)", (PROJECT_DIR / "README.md").read_text())
-    assert set(named) <= set(TARGETS)
+    named += re.findall(r"\./db ([a-z0-9-]+)", (PROJECT_DIR / "README.md").read_text())
+    assert set(named) <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -99,18 +120,33 @@ def imported_modules(path: Path) -> set[str]:
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
 def test_imports_point_down(path: Path) -> None:
-    """The rooms stand on each other as ABOVE says; market and backups do not know each other."""
     room = path.relative_to(PACKAGE).parts[0]
     reached = {name.split(".")[1] for name in imported_modules(path) if name.startswith("backtestdb.")}
-    allowed = ABOVE.get(room, {room})
-    assert reached & ROOMS <= allowed
-    if room not in WITH_PANDAS:
+    assert reached & set(ROOMS) <= ROOMS.get(room, set()) | {room}
+    if room in ROOMS and room not in WITH_PANDAS:
         assert not imported_modules(path) & {"pandas", "numpy", "exchange_calendars", "orjson", "ta"}
 
 
+def test_every_room_stands_in_the_layering() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders <= set(ROOMS)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    waiting = {name: imported_modules(path) & set(modules) - {name} for name, path in modules.items()}
+    while free := [name for name, needed in waiting.items() if not needed & set(waiting)]:
+        for name in free:
+            del waiting[name]
+    assert not waiting, "these are part of a circle, or stand above one"
+
+
 def test_every_requirement_is_pinned_and_says_why() -> None:
-    for name in ("requirements.txt", "requirements-backup.txt", "requirements-page.txt"):
-        for line in (PROJECT_DIR / name).read_text().splitlines():
+    for path in PROJECT_DIR.glob("requirements*.txt"):
+        for line in path.read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
                 assert re.fullmatch(r"[\w-]+==[\w.]+ +# .+", line), line
 

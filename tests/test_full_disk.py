@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from backtestdb import console
+from backtestdb.backups.backup import Hooks
 from backtestdb.backups.restore import restore_from_backup
-from backtestdb.backups.run import Hooks
 from backtestdb.config import Settings
 from backtestdb.errors import ProjectError, SpaceError
 from backup_tools import (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from backtestdb.errors import UsageError
-from backtestdb.market.universes import match_tickers, parse_ticker_file
+from backtestdb.market.ticker_files import match_tickers, parse_ticker_file
 
 HOLDINGS = """\ufeffiShares Russell 2000 ETF
 Fund Holdings as of,"Nov 20, 2026"

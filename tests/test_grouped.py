@@ -39,7 +39,7 @@ def test_session_counts_add_up_and_other_tickers_are_dropped() -> None:
     assert (received, stored, dropped, set_aside) == (5, 1, 1, 3)
     assert bars.tickers == ["AAPL"]
     assert bars.prices[3].tolist() == [11.0]
-    assert dict(zip(bars.aside["ticker"], bars.aside["reason"], strict=True)) == {
+    assert dict(zip(bars.rejected["ticker"], bars.rejected["reason"], strict=True)) == {
         "IBM": "not a finite number",
         "BAD": "high below open or close",
         "AAPL": "a second bar of the same time",
@@ -63,7 +63,7 @@ def test_session_counts_add_up_and_other_tickers_are_dropped() -> None:
 def test_session_sets_a_bar_aside_that_cannot_be_true(changes: dict[str, object], reason: str) -> None:
     bars = check_session([row("GOOD"), row("JUNK", **changes)], DAY, None)
     assert bars.tickers == ["GOOD"]
-    assert bars.aside["reason"].tolist() == [reason]
+    assert bars.rejected["reason"].tolist() == [reason]
 
 
 def test_session_keeps_tickers_that_look_like_something_else() -> None:

@@ -1,7 +1,6 @@
 """The guide is true: its tables are the schema's, its commands exist, and those that can run here are run."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,11 +8,10 @@ import pytest
 
 from backtestdb.config import PROJECT_DIR
 from backtestdb.schema import load_table_classes
-from commands import Project
+from commands import COMMANDS, Project, copy_project
 from sandbox_process import running_sandbox
 
 GUIDE = (PROJECT_DIR / "docs" / "DATABASE.md").read_text()
-TARGETS = set(re.findall(r"^\.PHONY: ([a-z0-9-]+)$", (PROJECT_DIR / "Makefile").read_text(), re.MULTILINE))
 BLOCKS = re.findall(r"^```\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 # What this machine must not or cannot do for a test, and which test does it instead.
 ELSEWHERE = {
@@ -44,7 +42,7 @@ def test_guide_lists_every_table_in_its_class() -> None:
 
 
 def test_guide_names_only_commands_that_are_there() -> None:
-    assert set(re.findall(r"(?:`|^)make ([a-z0-9-]+)", GUIDE, re.MULTILINE)) <= TARGETS
+    assert set(re.findall(r"(?:`|^)make ([a-z0-9-]+)", GUIDE, re.MULTILINE)) <= set(COMMANDS)
 
 
 def test_guide_links_lead_to_its_chapters() -> None:
@@ -55,22 +53,9 @@ def test_guide_links_lead_to_its_chapters() -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """The project's files as a commit would have them, with this checkout's virtual environment."""
-    folder = tmp_path / "clone"
-    names = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=PROJECT_DIR,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    for name in names:
-        if (PROJECT_DIR / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(PROJECT_DIR / name, folder / name)
+    """The project's files, with this checkout's virtual environment."""
+    folder = copy_project(tmp_path / "clone")
     (folder / ".venv").symlink_to(PROJECT_DIR / ".venv")
-    for stamp in ("ready", "ready-to-test", "ready-to-serve"):
-        (PROJECT_DIR / ".venv" / stamp).touch()
     return folder
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.backups import heartbeat
-from backtestdb.backups.run import Hooks
+from backtestdb.backups.backup import Hooks
 from backtestdb.errors import ProjectError
+from backtestdb.scheduling import notify
 from backup_tools import back_up, make_platform_database, make_settings, verified_names
 
 
@@ -59,7 +59,7 @@ def test_heartbeat_tells_success_and_failure(tmp_path: Path) -> None:
 def test_heartbeat_that_fails_delays_nothing_and_says_so_without_its_address(
     tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "LIMIT_SECONDS", 0.5)
+    monkeypatch.setattr(notify, "LIMIT_SECONDS", 0.5)
     settings = make_settings(tmp_path)
     make_platform_database(settings.database_path)
     said: list[str] = []

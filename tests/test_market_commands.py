@@ -6,7 +6,7 @@ from datetime import date, datetime
 import pytest
 
 from backtestdb.errors import UsageError
-from backtestdb.market.commands import add_range_arguments, choose_end, choose_range
+from backtestdb.market.cli import add_range_arguments, choose_end, choose_range
 
 NOON_OF_FRIDAY = datetime.fromisoformat("2026-11-20T12:00:00-05:00")
 SUNDAY = datetime.fromisoformat("2026-11-22T12:00:00-05:00")

@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 
 from backtestdb.database import connect
-from backtestdb.market.plan import duration_seconds
-from backtestdb.market.universes import TECH_SECTOR_FILE, load_members, parse_ticker_file, save_universe
-from backtestdb.market.us_stocks import REQUESTS_AT_MOST, update_us_stocks
+from backtestdb.market.request_plan import duration_seconds
+from backtestdb.market.ticker_files import parse_ticker_file
+from backtestdb.market.universes import (
+    REQUESTS_AT_MOST,
+    TECH_SECTOR_FILE,
+    load_members,
+    save_universe,
+    update_us_stocks,
+)
 from contents import query_all
 from market_runs import make_database, make_source, run_backfill, run_update
 from sandbox_process import SandboxProcess, running_sandbox

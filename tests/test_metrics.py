@@ -13,10 +13,10 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from backtestdb.database import transaction
-from backtestdb.market.metric_rows import save_metrics, tickers_without_metrics
+from backtestdb.market.metric_store import save_metrics, tickers_without_metrics
 from backtestdb.market.metrics import BAR_METRICS, COMPUTED_METRICS, METRIC_COLUMNS, make_metrics
-from backtestdb.market.sandbox.source import REAL_TICKERS, load_real_prices
 from backtestdb.market.sessions import midnight_ms
+from backtestdb.sandbox.source import REAL_TICKERS, load_real_prices
 from market_setup import make_database, sessions_of
 from naive_metrics import make_naive_metrics
 

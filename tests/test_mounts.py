@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.backups.mounts import carries_no_locks, find_mount, mount_of, parse_mountinfo
+from backtestdb.mounts import carries_no_locks, find_mount, mount_of, parse_mountinfo
 
 MOUNTINFO = r"""
 22 1 259:2 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p2 rw

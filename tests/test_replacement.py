@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from backtestdb import replacement
+from backtestdb import replace as replace_module
 from backtestdb.database import connect
 from backtestdb.errors import BusyError
-from backtestdb.replacement import replace_database
+from backtestdb.replace import replace_database
 from writers import read_counters, running_writer
 
 
@@ -68,7 +68,7 @@ def test_commit_between_keeping_and_replacing_is_kept_too(
 ) -> None:
     live = make_database(tmp_path / "live.db", "old", journal=journal)
     new = make_database(tmp_path / "new.db", "new")
-    into_place = replacement.copy_into_place
+    into_place = replace_module.copy_into_place
     calls = 0
 
     def commit_first(*arguments: Any) -> None:
@@ -79,7 +79,7 @@ def test_commit_between_keeping_and_replacing_is_kept_too(
                 other.execute("UPDATE words SET word = 'late ' || id")
         into_place(*arguments)
 
-    monkeypatch.setattr(replacement, "copy_into_place", commit_first)
+    monkeypatch.setattr(replace_module, "copy_into_place", commit_first)
     assert replace_database(live, new, tmp_path / "kept.db")
     assert calls == 2
     assert (read_words(live), read_words(tmp_path / "kept.db")) == ({"new"}, {"late"})

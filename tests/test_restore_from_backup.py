@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from backtestdb.backups.backup import Hooks
 from backtestdb.backups.catalogue import load_catalogue
-from backtestdb.backups.restore import Restored, restore_from_backup
-from backtestdb.backups.run import Hooks
+from backtestdb.backups.restore import RestoreResult, restore_from_backup
 from backtestdb.backups.verify import verify_all
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.database import connect, table_names, verify_integrity
@@ -55,7 +55,7 @@ def settings(tmp_path: Path) -> Settings:
     return settings
 
 
-def restore(settings: Settings, path: Path | None = None, hooks: Hooks | None = None) -> Restored:
+def restore(settings: Settings, path: Path | None = None, hooks: Hooks | None = None) -> RestoreResult:
     return restore_from_backup(settings, path, LATER, hooks=hooks)
 
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from backtestdb.database import connect, transaction
 from backtestdb.errors import BusyError, DatabaseFileError
 from backtestdb.files import remove_database
-from backtestdb.salvage import private_copy
+from backtestdb.salvage import working_copy
 from backtestdb.salvage.pages import open_pages
 from backtestdb.salvage.records import decode
 from backtestdb.salvage.rows import read_rows
-from backtestdb.salvage.run import NothingSalvagedError, Salvaged, salvage
+from backtestdb.salvage.salvage import NothingSalvagedError, SalvageResult, salvage
 from backtestdb.salvage.scan import find_trunks
 from backtestdb.salvage.shapes import describe_table
 from backtestdb.salvage.trees import read_tree
@@ -64,7 +64,7 @@ def life(original: Life, tmp_path: Path) -> Life:
     return original.copy_to(tmp_path)
 
 
-def salvage_life(life: Life) -> Salvaged:
+def salvage_life(life: Life) -> SalvageResult:
     """Salvage, and see that it left the damaged file and its folder as they were."""
     folder = life.settings.database_path.parent
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
@@ -76,7 +76,7 @@ def salvage_life(life: Life) -> Salvaged:
     return salvaged
 
 
-def assert_nothing_wrong(life: Life, salvaged: Salvaged) -> float:
+def assert_nothing_wrong(life: Life, salvaged: SalvageResult) -> float:
     """Return the share of the newer rows that came through."""
     result = read_content(salvaged.path)
     assert find_wrong(result, life) == []
@@ -289,14 +289,14 @@ def test_salvage_takes_a_full_text_index_whole_or_from_the_backup(tmp_path: Path
 
 def test_salvage_while_a_program_writes_is_refused(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     database = life.settings.database_path
-    copy_files = private_copy.copy_files
+    copy_files = working_copy.copy_files
 
     def copy_and_commit(source: Path, copy: Path) -> None:
         copy_files(source, copy)
         with closing(connect(source)) as connection:
             connection.execute("UPDATE strategies SET ticker = ticker || 'X' WHERE id = 7")
 
-    monkeypatch.setattr(private_copy, "copy_files", copy_and_commit)
+    monkeypatch.setattr(working_copy, "copy_files", copy_and_commit)
     with pytest.raises(BusyError, match="another program is writing"):
         salvage(database, life.settings.backup_dir, LATER)
     assert not [
@@ -331,7 +331,7 @@ def test_salvage_killed_at_a_random_moment_leaves_no_half_result(life: Life, see
     zero_pages(database, 0.05, seed, first_page=bool(seed % 2))
     before = database.read_bytes()
 
-    def work() -> Salvaged:
+    def work() -> SalvageResult:
         return salvage(database, life.settings.backup_dir, LATER)
 
     seconds = time_of(work)

@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from backtestdb.backups.schedule import (
+from backtestdb.scheduling.due import (
     LATEST_AFTER,
     STALE_AFTER,
-    Taken,
+    BackupTimes,
     find_stale,
     find_stuck,
     retry_at,
@@ -29,7 +29,7 @@ def local(zone: str, text: str, fold: int = 0) -> datetime:
 
 
 def full_due(zone: str, now: str, *taken: str, at: time = TWO) -> bool:
-    times = Taken(full=tuple(local(zone, text) for text in taken))
+    times = BackupTimes(full=tuple(local(zone, text) for text in taken))
     due = what_is_due(local(zone, now), times, backup_time=at, every_minutes=0, zone=ZoneInfo(zone))
     return due == ["full"]
 
@@ -63,12 +63,12 @@ def test_hour_that_is_skipped_in_spring_is_made_up_for_at_once() -> None:
 def test_hour_that_comes_twice_in_autumn_has_one_backup() -> None:
     zone, at = "America/New_York", time(1, 30)
     first, second = local(zone, "2026-11-01 01:30", fold=0), local(zone, "2026-11-01 01:30", fold=1)
-    before = Taken(full=(local(zone, "2026-10-31 01:30"),))
+    before = BackupTimes(full=(local(zone, "2026-10-31 01:30"),))
     assert what_is_due(first, before, backup_time=at, every_minutes=0, zone=ZoneInfo(zone)) == ["full"]
     for minutes in range(120):
         now = first.astimezone(UTC) + minutes * MINUTE
         assert not what_is_due(
-            now, Taken(full=(first,)), backup_time=at, every_minutes=0, zone=ZoneInfo(zone)
+            now, BackupTimes(full=(first,)), backup_time=at, every_minutes=0, zone=ZoneInfo(zone)
         )
     assert second.astimezone(UTC) - first.astimezone(UTC) == HOUR
 
@@ -95,13 +95,13 @@ def test_small_backups_do_not_drift_when_asked_every_minute() -> None:
     taken = local("UTC", "2026-03-03 10:00:20")
     for now, expected in (("10:59:59", []), ("11:00:01", ["irreplaceable"])):
         moment = local("UTC", f"2026-03-03 {now}")
-        times = Taken(full=(taken,), small=(taken,))
+        times = BackupTimes(full=(taken,), irreplaceable=(taken,))
         assert what_is_due(moment, times, backup_time=TWO, every_minutes=60, zone=UTC) == expected
 
 
 def test_small_backups_turned_off_are_never_due() -> None:
     now = local("UTC", "2026-03-03 10:00")
-    assert what_is_due(now, Taken(full=(now,)), backup_time=TWO, every_minutes=0, zone=UTC) == []
+    assert what_is_due(now, BackupTimes(full=(now,)), backup_time=TWO, every_minutes=0, zone=UTC) == []
 
 
 def test_stale_after_26_hours_and_not_before() -> None:
@@ -192,7 +192,7 @@ def live_a_year(zone: ZoneInfo, seed: int, step: timedelta, at: time) -> tuple[C
         here = now.astimezone(zone)
         if works and here.time() >= at and true_time >= not_before:
             owed.add(here.date())
-        due = what_is_due(now, Taken(full=tuple(full[-8:])), backup_time=at, every_minutes=0, zone=zone)
+        due = what_is_due(now, BackupTimes(full=tuple(full[-8:])), backup_time=at, every_minutes=0, zone=zone)
         if due and true_time >= not_before:
             attempts += 1
             if works:
@@ -239,7 +239,7 @@ def test_undisturbed_year_is_never_stale_and_keeps_its_time(zone: str) -> None:
     while now < datetime(2027, 1, 1, tzinfo=UTC):
         now += 10 * MINUTE
         assert find_stale(now, full[-1:]) == ""
-        if what_is_due(now, Taken(full=tuple(full[-3:])), backup_time=TWO, every_minutes=0, zone=where):
+        if what_is_due(now, BackupTimes(full=tuple(full[-3:])), backup_time=TWO, every_minutes=0, zone=where):
             full.append(now)
             hours[now.astimezone(where).hour] += 1
     assert hours[2] + hours[3] == hours.total() >= 364

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from backtestdb.backups.catalogue import load_catalogue
-from backtestdb.backups.jobs import Job, make_crontab_line, make_plist, make_service, make_timer
 from backtestdb.config import PROJECT_DIR, load_settings
+from backtestdb.scheduling.host_units import Job, make_crontab_line, make_plist, make_service, make_timer
 from backup_tools import make_platform_database
 
 LABEL = "com.aibacktest.backup"

@@ -18,10 +18,10 @@ import schedule
 
 from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.backups.drill import load_drills
-from backtestdb.backups.event_log import open_event_log
-from backtestdb.backups.loop import Scheduler, plan_ticks, tick_safely
-from backtestdb.backups.pulse import load_pulse
 from backtestdb.config import PROJECT_DIR, Settings
+from backtestdb.scheduling.event_log import open_event_log
+from backtestdb.scheduling.health import load_liveness
+from backtestdb.scheduling.loop import Scheduler, plan_ticks, tick_safely
 from backup_tools import environment_of, leftovers, make_platform_database, make_settings
 
 SCRIPT = PROJECT_DIR / "scripts" / "run_scheduler.py"
@@ -70,8 +70,8 @@ def kinds(settings: Settings) -> list[str]:
 
 
 def is_idle(settings: Settings) -> bool:
-    pulse = load_pulse(settings.backup_dir)
-    return len(kinds(settings)) == 2 and pulse is not None and not pulse.running
+    liveness = load_liveness(settings.backup_dir)
+    return len(kinds(settings)) == 2 and liveness is not None and not liveness.running
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -117,9 +117,9 @@ def test_backup_that_does_not_finish_in_time_is_cleaned_up_at_the_end(settings: 
         assert child
         os.kill(child, signal.SIGSTOP)
         assert partial_is_there(settings)
-        pulse = load_pulse(settings.backup_dir)
-        assert pulse
-        assert pulse.running == "full backup"
+        liveness = load_liveness(settings.backup_dir)
+        assert liveness
+        assert liveness.running == "full backup"
         started = time.monotonic()
         loop.send_signal(signal.SIGTERM)
         out, _ = loop.communicate(timeout=30)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.backups.scripts_folder import (
+from backtestdb.backups.generated_scripts import (
     copy_scripts,
     describe_scripts,
-    remove_tree,
     restore_scripts,
     verify_scripts,
 )
 from backtestdb.errors import VerificationError
+from backtestdb.files import remove_tree
 
 ODD_NAMES = ("plain.py", "with space & 'quote'.py", "ünïcode-漢字.py", ".hidden", "-dash", "new\nline.py")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.backups.jobs import USED_SETTINGS
 from backtestdb.config import PARSERS, PROJECT_DIR
+from backtestdb.scheduling.host_units import USED_SETTINGS
 
 COMPOSE = (PROJECT_DIR / "docker-compose.yml").read_text()
 # What run_compose.py works out, because a compose file cannot; the shell knows the second.

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from backtestdb.backups import snapshot
-from backtestdb.backups.copying_ahead import BLOCK_BYTES, copy_ahead, settle
+from backtestdb.backups.precopy import BLOCK_BYTES, copy_ahead, patch_changed_blocks
 from backtestdb.backups.snapshot import copy_everything
-from backtestdb.copying import copy_pinned
 from backtestdb.database import connect, verify_integrity
 from backtestdb.errors import BusyError
+from backtestdb.pinned_copy import copy_pinned
 from backup_tools import BYTES_PER_BAR, make_platform_database
 from writers import read_counters, running_writer
 
@@ -127,8 +127,8 @@ def test_settling_makes_a_torn_copy_the_same_as_its_source(tmp_path: Path, seed:
             torn[chance.randrange(len(torn))] ^= 1
     target.write_bytes(torn + chance.choice([b"", bytes(BLOCK_BYTES)]))
     descriptors = [os.open(source, os.O_RDONLY), os.open(target, os.O_RDWR)]
-    settle(*descriptors, size)
+    patch_changed_blocks(*descriptors, size)
     assert target.read_bytes() == source.read_bytes()[:size]
-    assert settle(*descriptors, size) == 0
+    assert patch_changed_blocks(*descriptors, size) == 0
     for descriptor in descriptors:
         os.close(descriptor)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtestdb.database import connect
-from backtestdb.market.split_rows import apply_splits
+from backtestdb.market.split_store import apply_splits
 from backtestdb.market.splits import FetchedBars, Split, judge_splits, parse_splits
 from contents import query_all
 from market_runs import make_database, make_source, run_backfill, run_update

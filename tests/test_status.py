@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 
 from backtestdb.config import PROJECT_DIR, load_settings
-from backtestdb.status.backup_facts import BackupFacts, KindFacts
-from backtestdb.status.coverage_facts import UniverseCoverage, load_universe_coverage
-from backtestdb.status.database_facts import DatabaseFacts, Table, count_quickly
-from backtestdb.status.drill_facts import load_drill_facts
-from backtestdb.status.facts import Facts, QuotaFacts, load_facts
-from backtestdb.status.judgement import judge
-from backtestdb.status.reading import read_untouched
-from backtestdb.status.schedule_facts import ScheduleFacts, User, look_at_container
-from commands import SCRIPTS, Project
+from backtestdb.health.backup_facts import BackupFacts, KindFacts
+from backtestdb.health.coverage_facts import UniverseCoverage, load_universe_coverage
+from backtestdb.health.database_facts import DatabaseFacts, Table, count_quickly
+from backtestdb.health.drill_facts import load_drill_facts
+from backtestdb.health.facts import Facts, QuotaFacts, load_facts
+from backtestdb.health.problems import judge
+from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_container
+from backtestdb.health.untouched import read_untouched
+from commands import COMMANDS, SCRIPTS, Project
 from large_database import make_large_database
 from mending import list_files, with_schedule
 from platform_database import make_platform_database
@@ -246,14 +246,14 @@ def test_platform_database_with_unknown_tables_is_counted_whole(tmp_path: Path) 
 
 
 def test_container_loop_is_loaded_while_it_gives_signs_of_life(tmp_path: Path) -> None:
-    pulse = {"ticked_at": NOW.isoformat(), "process_id": 1, "running": "", "last_failure": ""}
+    liveness = {"ticked_at": NOW.isoformat(), "process_id": 1, "running": "", "last_failure": ""}
     assert not look_at_container(tmp_path, NOW).installed
-    (tmp_path / ".scheduler.json").write_text(json.dumps(pulse))
+    (tmp_path / ".scheduler.json").write_text(json.dumps(liveness))
     assert look_at_container(tmp_path, NOW + timedelta(minutes=4)).loaded
     late = look_at_container(tmp_path, NOW + timedelta(minutes=6))
     assert (late.installed, late.loaded) == (True, False)
     assert not look_at_container(tmp_path, NOW + timedelta(hours=27)).installed
-    (tmp_path / ".scheduler.json").write_text(json.dumps(pulse | {"last_failure": "the disk is full"}))
+    (tmp_path / ".scheduler.json").write_text(json.dumps(liveness | {"last_failure": "the disk is full"}))
     assert look_at_container(tmp_path, NOW).last_result == "the disk is full"
 
 
@@ -307,13 +307,9 @@ def test_facts_can_be_loaded_without_any_file_there(tmp_path: Path) -> None:
 
 
 def test_every_command_that_is_printed_is_there() -> None:
-    targets = set(
-        re.findall(r"^\.PHONY: ([a-z0-9-]+)$", (PROJECT_DIR / "Makefile").read_text(), re.MULTILINE)
-    )
     package = PROJECT_DIR / "scripts" / "backtestdb"
-    sources = [
-        path for room in ("status", "doctor", "page") for path in (package / room).rglob("*.[ph][yt]*")
-    ]
+    files = [path for room in ("health", "page") for path in (package / room).rglob("*")]
+    sources = [path for path in files if path.suffix in {".py", ".html"}]
     named = {name for path in sources for name in re.findall(r"\bmake ([a-z0-9-]{3,})", path.read_text())}
     assert {"restore", "backup", "schedule-install", "drill", "sidecar-up"} <= named
-    assert named <= targets
+    assert named <= set(COMMANDS)

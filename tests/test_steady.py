@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from backtestdb.backups.backup import Hooks
 from backtestdb.backups.catalogue import load_catalogue
-from backtestdb.backups.run import Hooks
-from backtestdb.backups.steady import is_in_wal_mode, read_mark, steady_copy
-from backtestdb.copying import copy_pinned
+from backtestdb.backups.unlocked_copy import is_in_wal_mode, read_mark, steady_copy
 from backtestdb.database import connect
 from backtestdb.errors import BusyError, DatabaseFileError
+from backtestdb.pinned_copy import copy_pinned
 from backup_tools import (
     back_up,
     leftovers,

@@ -179,9 +179,9 @@ def test_dry_run_counts_and_changes_nothing_and_the_second_run_corrects_nothing(
     assert "fixed -4" in dry.stdout
     assert "9 rows corrected" in run_script(path).stdout
     content = path.read_bytes()
-    again = run_script(path)
-    assert (again.returncode, path.read_bytes()) == (0, content)
-    assert "0 rows to correct; nothing was changed" in again.stdout
+    refetch = run_script(path)
+    assert (refetch.returncode, path.read_bytes()) == (0, content)
+    assert "0 rows to correct; nothing was changed" in refetch.stdout
 
 
 def test_correction_that_breaks_off_leaves_all_old(connection: sqlite3.Connection) -> None:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtestdb.errors import UsageError
+from backtestdb.market.ticker_files import parse_ticker_file
 from backtestdb.market.universes import (
     TECH_SECTOR_FILE,
     choose_tickers,
     load_tickers,
-    parse_ticker_file,
     require_tickers,
     save_universe,
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from backtestdb.database import connect
-from backtestdb.market import metric_rows
-from backtestdb.market.coverage_rows import load_coverage_rows
+from backtestdb.market import metric_store
+from backtestdb.market.coverage import load_coverage_rows
 from backtestdb.market.universes import save_universe
 from commands import Project
 from contents import query_all
@@ -112,13 +112,13 @@ def test_update_computes_from_a_window_what_the_whole_history_gives(
             "UPDATE ohlcv_data SET close = 100 WHERE ticker = 'STILL' AND timestamp > 1199163600000"
         )
         results = []
-        for window in (metric_rows.WINDOW_BARS, 10**6):
-            monkeypatch.setattr(metric_rows, "WINDOW_BARS", window)
+        for window in (metric_store.WINDOW_BARS, 10**6):
+            monkeypatch.setattr(metric_store, "WINDOW_BARS", window)
             connection.execute("DELETE FROM daily_metrics")
-            metric_rows.save_metrics(
+            metric_store.save_metrics(
                 connection, ["AAPL", "MSFT", "STILL"], source.calendar.sessions[0].date()
             )
-            metric_rows.save_metrics(connection, ["AAPL", "MSFT", "STILL"], make_day("2013-02-01"))
+            metric_store.save_metrics(connection, ["AAPL", "MSFT", "STILL"], make_day("2013-02-01"))
             results.append(
                 connection.execute(
                     "SELECT * FROM daily_metrics WHERE date > '2013-02' ORDER BY 2, 3"
@@ -197,7 +197,7 @@ def test_free_plan_gives_what_it_has_and_explains_the_rest(
     database = make_database(tmp_path, everyone=market, few=["AAPL", "IBM"])
     source = make_source(tmp_path, sandbox.url, TODAY)
     (few,) = run_backfill(source, database, "2024-06-03", TODAY, "few")
-    assert str(few.covered_from) == "2024-11-20"
+    assert str(few.history_starts) == "2024-11-20"
     assert str(few.refused_session) == TODAY
     assert few.coverage.failed == 0
     assert few.coverage.beyond_plan == 2 * (119 + 1)
@@ -215,7 +215,7 @@ def test_free_plan_gives_what_it_has_and_explains_the_rest(
     sandbox.set_settings(history_years=0, free=False)
     later = make_source(tmp_path, sandbox.url, "2026-11-21")
     (better,) = run_backfill(later, database, "2024-06-03", TODAY, "few")
-    assert better.covered_from is better.refused_session is None
+    assert better.history_starts is better.refused_session is None
     assert better.coverage.stored == better.coverage.expected
 
 
@@ -226,7 +226,7 @@ def test_free_plan_met_by_session_stops_at_its_wall(
     database = make_database(tmp_path, everyone=market)
     source = make_source(tmp_path, sandbox.url, TODAY, concurrency=2)
     (report,) = run_backfill(source, database, "2024-09-03", "2024-12-13", "everyone")
-    assert str(report.covered_from) == "2024-11-20"
+    assert str(report.history_starts) == "2024-11-20"
     assert report.coverage.failed == 0
     assert count(sandbox, "/grouped/") <= 17 + 1 + 2 * 2
 
@@ -237,6 +237,6 @@ def test_young_ticker_is_not_taken_for_the_end_of_the_plan(tmp_path: Path, sandb
     for requests in (2, 0):
         sandbox.clear_log()
         (report,) = run_backfill(source, database, "2026-03-02", TODAY, "young")
-        assert report.covered_from is None
+        assert report.history_starts is None
         assert report.coverage.known_empty > 70
         assert len(sandbox.fetch_log()) == requests

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from backtestdb.errors import BusyError
-from backtestdb.market.staging import staging_path
-from backtestdb.market.us_stocks import update_us_stocks
+from backtestdb.market.first_fill import staging_path
+from backtestdb.market.universes import update_us_stocks
 from contents import digest_market, find_damage, query_all
 from market_runs import DIRECTLY, KEY, database_of, make_database, make_source, run_backfill
 from sandbox_process import SandboxProcess, running_sandbox

@@ -1,6 +1,7 @@
 """Files that must survive a power cut: names with a time, flushing, free space, locks."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -9,7 +10,12 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from backtestdb.errors import BusyError, SpaceError
+from backtestdb.errors import (
+    BusyError,
+    SpaceError,
+)
+
+HASH_CHUNK_BYTES = 1 << 20
 
 DATABASE_COMPANIONS = ("-wal", "-shm", "-journal")
 
@@ -107,3 +113,25 @@ def wait_for_lock(descriptor: int, path: Path, purpose: str, deadline: float) ->
                     next_step="wait for it to end",
                 ) from None
             time.sleep(0.1)
+
+
+def hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def remove_tree(path: Path) -> None:
+    """Folders that lost their owner's permissions are opened first; a missing one is fine."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    path.chmod(0o700)
+    for entry in os.scandir(path):
+        if entry.is_dir(follow_symlinks=False):
+            remove_tree(Path(entry.path))
+        else:
+            Path(entry.path).unlink(missing_ok=True)
+    path.rmdir()

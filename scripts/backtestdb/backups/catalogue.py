@@ -3,14 +3,22 @@
 import os
 import re
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from backtestdb.backups.manifest import Kind, Manifest, load_manifest
 from backtestdb.errors import VerificationError
-from backtestdb.files import DATABASE_COMPANIONS, choose_free_names
+from backtestdb.files import (
+    DATABASE_COMPANIONS,
+    choose_free_names,
+    exclusive_lock,
+)
+
+LOCK_NAME = ".lock"
+WAIT_FOR_LOCK_SECONDS = 10.0
+
 
 PREFIXES: dict[Kind, str] = {"full": "backtesting", "irreplaceable": "irreplaceable"}
 NAME = re.compile(r"(backtesting|irreplaceable)-(\d{4}-\d{2}-\d{2}-\d{6})\.db")
@@ -132,3 +140,19 @@ def choose_taken_at(catalogue: Iterable[Backup], now_utc: datetime) -> datetime:
     restore and retention go by. Source of the rule: a clock set back must not make the newest look old."""
     newest = max((backup.taken_at_utc for backup in catalogue if backup.is_verified), default=None)
     return now_utc if newest is None or newest < now_utc else newest + timedelta(milliseconds=1)
+
+
+def is_foreign(backup: Backup) -> bool:
+    """Nobody said that it is a backup: no manifest at all, as opposed to one that is damaged."""
+    return backup.manifest is None and not backup.manifest_path.exists()
+
+
+def lock_backups(backup_dir: Path) -> AbstractContextManager[None]:
+    return exclusive_lock(
+        backup_dir / LOCK_NAME, f"a backup or restore in {backup_dir}", wait_seconds=WAIT_FOR_LOCK_SECONDS
+    )
+
+
+def partial(path: Path) -> Path:
+    """The name under which a file or folder is written before it gets its own."""
+    return path.with_name(path.name + PARTIAL)

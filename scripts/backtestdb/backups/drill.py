@@ -10,16 +10,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from backtestdb.backups.catalogue import Backup, load_catalogue
-from backtestdb.backups.contents import hash_contents
+from backtestdb.backups.catalogue import Backup, is_foreign, load_catalogue
+from backtestdb.backups.content_hash import hash_contents
+from backtestdb.backups.generated_scripts import verify_scripts
 from backtestdb.backups.manifest import Kind, Manifest
 from backtestdb.backups.restore import restore_from_backup
-from backtestdb.backups.scripts_folder import remove_tree, verify_scripts
-from backtestdb.backups.verify import is_foreign
 from backtestdb.config import Settings
 from backtestdb.database import connect, count_rows, verify_integrity
 from backtestdb.errors import ProjectError, VerificationError
-from backtestdb.files import choose_free_names, exclusive_lock, rename_durably
+from backtestdb.files import choose_free_names, exclusive_lock, remove_tree, rename_durably
 
 KINDS: tuple[Kind, ...] = ("full", "irreplaceable")
 EVERY = timedelta(days=7)

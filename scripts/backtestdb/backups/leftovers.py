@@ -4,21 +4,16 @@ import re
 from pathlib import Path
 
 from backtestdb.backups.catalogue import NAME, PARTIAL, PREFIXES, scripts_path_of
-from backtestdb.backups.checks import verify_against_manifest
+from backtestdb.backups.generated_scripts import verify_scripts
 from backtestdb.backups.manifest import Manifest, load_manifest
 from backtestdb.backups.retention import finish_removals
-from backtestdb.backups.scripts_folder import remove_tree, verify_scripts
+from backtestdb.backups.verify import verify_against_manifest
 from backtestdb.errors import VerificationError
-from backtestdb.files import DATABASE_COMPANIONS, fsync_directory
+from backtestdb.files import DATABASE_COMPANIONS, fsync_directory, remove_tree
 
 OURS = re.compile(
     r"(backtesting|irreplaceable|claude-scripts)-\d{4}-\d{2}-\d{2}-\d{6}(\.db|\.json)?\.partial.*"
 )
-
-
-def partial(path: Path) -> Path:
-    """The name under which a file or folder is written before it gets its own."""
-    return path.with_name(path.name + PARTIAL)
 
 
 def clean_leftovers(backup_dir: Path) -> list[str]:
@@ -28,14 +23,14 @@ def clean_leftovers(backup_dir: Path) -> list[str]:
     for waiting in sorted(backup_dir.glob(f"*.json{PARTIAL}")):
         database = waiting.with_name(waiting.name.removesuffix(f".json{PARTIAL}") + ".db")
         if NAME.fullmatch(database.name):
-            messages += settle(waiting, database)
+            messages += complete_or_drop(waiting, database)
     for path in sorted(backup_dir.glob(f"*{PARTIAL}*")):
         if OURS.fullmatch(path.name) and path.name.endswith((PARTIAL, *DATABASE_COMPANIONS)):
             remove_tree(path)
     return messages
 
 
-def settle(waiting: Path, database: Path) -> list[str]:
+def complete_or_drop(waiting: Path, database: Path) -> list[str]:
     """The manifest is complete before anything gets its name, and gets its own last. So the database that
     has its name already is a whole backup, if it is what the manifest says; one that is not is nobody's."""
     try:

@@ -8,10 +8,10 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
+from backtestdb.backups.backup import Outcome
 from backtestdb.backups.catalogue import Backup
-from backtestdb.backups.choice import Choice
-from backtestdb.backups.restore import Restored
-from backtestdb.backups.run import Outcome
+from backtestdb.backups.restore import RestoreResult
+from backtestdb.backups.restore_choice import RestoreChoice
 from backtestdb.console import format_bytes, print_table
 from backtestdb.database import connect, table_names
 
@@ -83,17 +83,19 @@ def describe(backup: Backup, fault: str) -> dict[str, object]:
     }
 
 
-def describe_choice(choice: Choice) -> str:
+def describe_choice(choice: RestoreChoice) -> str:
     parts = []
     if choice.full:
         parts.append(f"restoring {choice.full.path} of {format_local(choice.full.taken_at_utc)}")
-    if choice.small:
+    if choice.irreplaceable:
         what = "with the irreplaceable tables of" if choice.full else "restoring the irreplaceable tables of"
-        parts.append(f"{what} {choice.small.path} of {format_local(choice.small.taken_at_utc)}")
+        parts.append(
+            f"{what} {choice.irreplaceable.path} of {format_local(choice.irreplaceable.taken_at_utc)}"
+        )
     return ", ".join(parts)
 
 
-def show_restored(restored: Restored, database: Path) -> None:
+def show_restored(restored: RestoreResult, database: Path) -> None:
     """What the database holds now, and the way back."""
     print(f"restored {database}: {describe_choice(restored.choice).removeprefix('restoring ')}")
     with closing(connect(database)) as connection:

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from backtestdb.backups.catalogue import Backup
-from backtestdb.backups.choice import Choice, choose_backup
-from backtestdb.backups.contents import hash_table
-from backtestdb.backups.run import LOCK_NAME, Hooks, lock_backups
-from backtestdb.backups.scripts_folder import restore_scripts
-from backtestdb.carrying import carry_tables
+from backtestdb.backups.backup import Hooks
+from backtestdb.backups.catalogue import LOCK_NAME, Backup, lock_backups
+from backtestdb.backups.content_hash import hash_table
+from backtestdb.backups.generated_scripts import restore_scripts
+from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
 from backtestdb.config import Settings
-from backtestdb.copying import copy_pinned
 from backtestdb.database import connect, look_at_file, transaction
 from backtestdb.errors import ProjectError, VerificationError
 from backtestdb.files import choose_free_names, remove_database, verify_space
-from backtestdb.replacement import (
+from backtestdb.pinned_copy import copy_pinned
+from backtestdb.replace import (
     ARRIVING,
     busy_explained,
     keep_copy,
@@ -27,15 +26,16 @@ from backtestdb.replacement import (
     verify_space_to_replace,
 )
 from backtestdb.schema import ensure_schema, tables_to_keep
+from backtestdb.table_copy import carry_tables
 
 WAIT_FOR_OTHERS_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoreResult:
     """What was restored, and where that which stood there is now (None: there was nothing)."""
 
-    choice: Choice
+    choice: RestoreChoice
     kept_as: Path | None
     kept_is_sound: bool
     scripts_kept_as: Path | None
@@ -47,8 +47,8 @@ def restore_from_backup(
     now_local: datetime,
     *,
     hooks: Hooks | None = None,
-    approve: Callable[[Choice], bool] = lambda _choice: True,
-) -> Restored:
+    approve: Callable[[RestoreChoice], bool] = lambda _choice: True,
+) -> RestoreResult:
     """Restore the newest backup that verifies, or the file `path`; see choose_backup.
 
     Other programs may stay connected. Raise ProjectError when nothing verifies, when `approve` says no, when
@@ -70,7 +70,7 @@ def restore_from_backup(
         hooks.step("database restored")
         scripts_kept = bring_scripts_back(choice, settings.generated_scripts_dir, now_local)
         hooks.step("scripts restored")
-    return Restored(choice, kept_as if is_there else None, sound, scripts_kept)
+    return RestoreResult(choice, kept_as if is_there else None, sound, scripts_kept)
 
 
 @contextmanager
@@ -89,43 +89,43 @@ def choose_kept_name(path: Path, now_local: datetime) -> Path:
     return choose_free_names(lambda stamp: [path.with_name(f"{path.name}.backup-{stamp}")], now_local)[0]
 
 
-def restore_database(choice: Choice, target: Path, kept_as: Path) -> bool:
+def restore_database(choice: RestoreChoice, target: Path, kept_as: Path) -> bool:
     """Return whether what was kept passed its check."""
-    if choice.full and not choice.small and choice.full.manifest:
+    if choice.full and not choice.irreplaceable and choice.full.manifest:
         verify_space_to_replace(target, choice.full.bytes)
         return replace_database(target, choice.full.path, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
-    if choice.small and not choice.full and look_at_file(target) == "database":
-        return merge_in_place(choice.small, target, kept_as)
+    if choice.irreplaceable and not choice.full and look_at_file(target) == "database":
+        return merge_in_place(choice.irreplaceable, target, kept_as)
     return replace_with_built(choice, target, kept_as)
 
 
-def merge_in_place(small: Backup, target: Path, kept_as: Path) -> bool:
+def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path) -> bool:
     """One transaction on the live database: everything irreplaceable becomes what the backup holds, market
     data stays. Tables that are younger than the backup stay, too."""
-    verify_space(target.parent, 2 * target.stat().st_size + small.bytes, f"merging into {target}")
+    verify_space(target.parent, 2 * target.stat().st_size + irreplaceable.bytes, f"merging into {target}")
     with busy_explained(target), closing(connect(target, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)) as live:
         live.execute("PRAGMA foreign_keys = OFF")
-        live.execute("ATTACH ? AS small", (str(small.path),))
+        live.execute("ATTACH ? AS small", (str(irreplaceable.path),))
         with transaction(live):
             is_sound = keep_copy(target, kept_as)
-            carry_small(live, small)
+            carry_small(live, irreplaceable)
     return is_sound
 
 
-def carry_small(connection: sqlite3.Connection, small: Backup) -> None:
-    """From the attached schema `small` to main; what arrives is compared with the backup's manifest."""
+def carry_small(connection: sqlite3.Connection, irreplaceable: Backup) -> None:
+    """From the attached schema `irreplaceable` to main; what arrives is compared with the backup's manifest."""
     carry_tables(connection, tables_to_keep(connection, "small"), source="small", target="main")
-    expected = small.manifest.content_sha256 if small.manifest else {}
+    expected = irreplaceable.manifest.content_sha256 if irreplaceable.manifest else {}
     for table, digest in expected.items():
         if hash_table(connection, table)[0] != digest:
-            raise VerificationError(f"table {table} did not arrive as {small.path.name} holds it")
+            raise VerificationError(f"table {table} did not arrive as {irreplaceable.path.name} holds it")
 
 
-def replace_with_built(choice: Choice, target: Path, kept_as: Path) -> bool:
+def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path) -> bool:
     """Build the new database beside the target first: a full backup with a newer small one on top, a small
     one in a new schema, or a file without manifest, which may have a -wal of its own."""
     new = target.with_name(target.name + ".restoring" + ARRIVING)
-    size = sum(backup.bytes for backup in (choice.full, choice.small) if backup)
+    size = sum(backup.bytes for backup in (choice.full, choice.irreplaceable) if backup)
     verify_space_to_replace(target, size)
     verify_space(target.parent, 2 * size, f"building {new}")
     remove_database(new)
@@ -136,21 +136,21 @@ def replace_with_built(choice: Choice, target: Path, kept_as: Path) -> bool:
         remove_database(new)
 
 
-def build(choice: Choice, new: Path) -> None:
+def build(choice: RestoreChoice, new: Path) -> None:
     if choice.full:
         with closing(connect(choice.full.path)) as source:
             copy_pinned(source, new, private=True)
     with closing(connect(new, create=True)) as connection:
         if not choice.full:
             ensure_schema(connection)
-        if choice.small:
+        if choice.irreplaceable:
             connection.execute("PRAGMA foreign_keys = OFF")
-            connection.execute("ATTACH ? AS small", (str(choice.small.path),))
+            connection.execute("ATTACH ? AS small", (str(choice.irreplaceable.path),))
             with transaction(connection):
-                carry_small(connection, choice.small)
+                carry_small(connection, choice.irreplaceable)
 
 
-def bring_scripts_back(choice: Choice, target: Path, now_local: datetime) -> Path | None:
+def bring_scripts_back(choice: RestoreChoice, target: Path, now_local: datetime) -> Path | None:
     """Return where the folder that stood there is now."""
     backup = choice.full
     if not backup or not backup.manifest or not backup.manifest.generated_scripts:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from backtestdb.backups.catalogue import EXPIRED, NAME, PREFIXES, Backup, scripts_path_of, verified
 from backtestdb.backups.manifest import Kind
-from backtestdb.backups.scripts_folder import remove_tree
-from backtestdb.files import fsync_directory, remove_database
+from backtestdb.files import fsync_directory, remove_database, remove_tree
 
 
 def choose_expired(backups: Iterable[Backup], kind: Kind, keep: int) -> list[Backup]:

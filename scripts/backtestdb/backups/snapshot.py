@@ -8,14 +8,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from backtestdb.backups.contents import Contents, ordinary_tables
-from backtestdb.backups.copying_ahead import copy_ahead, create_private, settle
-from backtestdb.carrying import carry_tables
-from backtestdb.copying import copy_pinned
+from backtestdb.backups.content_hash import Contents, ordinary_tables
+from backtestdb.backups.precopy import copy_ahead, create_private, patch_changed_blocks
 from backtestdb.database import connect, look_at_file, primary_code, quote, table_names
 from backtestdb.errors import BusyError, DatabaseFileError
 from backtestdb.files import remove_database, verify_space
+from backtestdb.pinned_copy import copy_pinned
 from backtestdb.schema import schema_version, tables_to_keep
+from backtestdb.table_copy import carry_tables
 
 DEADLINE_SECONDS = 3600.0
 SPARE_BYTES = 1 << 20
@@ -118,7 +118,7 @@ def copy_without_waiting(path: Path, target: Path, deadline_seconds: float, on_s
             if journal_mode(source) == "wal":
                 raise BusyError(f"{path} changed its journal mode during the copy", next_step="try again")
             on_step("pinned")
-            settle(live, copy, database_bytes(source))
+            patch_changed_blocks(live, copy, database_bytes(source))
             return read_facts(source, table_names(source), None)
     finally:
         os.close(copy)
@@ -129,7 +129,7 @@ def journal_mode(connection: sqlite3.Connection) -> str:
     return str(connection.execute("PRAGMA main.journal_mode").fetchone()[0])
 
 
-def copy_kept_tables(
+def copy_irreplaceable_tables(
     source: sqlite3.Connection,
     target: Path,
     contents: Contents,

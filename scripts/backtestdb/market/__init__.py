@@ -1,1 +1,2 @@
-"""How data comes in: HTTP in `api`, the database in `bars`, arithmetic in `metrics` and `plan`."""
+"""How data comes in: HTTP in `client`, the database in `bar_store` and `metric_store`, arithmetic in `metrics` and
+`request_plan`."""

@@ -7,11 +7,16 @@ from dataclasses import replace
 from datetime import date
 
 from backtestdb.console import progress
-from backtestdb.market.api import MarketDataError
-from backtestdb.market.asking import Asking
-from backtestdb.market.coverage import Coverage, load_coverage
-from backtestdb.market.coverage_rows import load_gap_notes, load_range, save_coverage
-from backtestdb.market.fetching import fetch_all
+from backtestdb.market.bar_store import (
+    close_staging,
+    load_what_was_staged,
+    make_bar_store,
+    prepare_staging,
+    save_result,
+)
+from backtestdb.market.client import MarketDataError
+from backtestdb.market.coverage import Coverage, load_coverage, load_gap_notes, load_range, save_coverage
+from backtestdb.market.fetch import Requester, fetch_all
 from backtestdb.market.first_fill import deferred_indexes
 from backtestdb.market.jobs import (
     Job,
@@ -19,24 +24,18 @@ from backtestdb.market.jobs import (
     Source,
     all_sessions,
     all_tickers,
-    make_job,
-    plan_job,
     plan_jobs,
 )
-from backtestdb.market.limits import Limits, load_limits, save_limits
-from backtestdb.market.metric_rows import find_due_metrics, save_due_metrics, save_missing_metrics
-from backtestdb.market.plan import RangeRequest, Request
-from backtestdb.market.sessions import sessions_between
-from backtestdb.market.storing import (
-    close_staging,
-    load_what_was_staged,
-    make_storing,
-    prepare_staging,
-    save_result,
+from backtestdb.market.metric_store import find_due_metrics, save_due_metrics, save_missing_metrics
+from backtestdb.market.plan_limits import (
+    PlanLimits,
+    find_silent_cut,
+    load_limits,
+    recheck_limits,
+    save_limits,
 )
-from backtestdb.market.walls import find_silent_cut, recheck_limits
-
-__all__ = ["Job", "Report", "Source", "backfill", "backfill_together", "make_job", "plan_job", "plan_jobs"]
+from backtestdb.market.request_plan import RangeRequest, Request
+from backtestdb.market.sessions import sessions_between
 
 # From this many bars on, setting sessions aside and loading them by ticker is the quicker way.
 STAGED_FROM_BARS = 500_000
@@ -64,34 +63,49 @@ def backfill_together(
     called between the bars and their metrics.
     """
     started, sent_before = time.monotonic(), source.client.requests_sent
-    storing = make_storing(connection, source, jobs, keep_every_ticker=keep_every_ticker)
+    store = make_bar_store(connection, source, jobs, keep_every_ticker=keep_every_ticker)
     try:
-        limits = recheck_limits(connection, source, jobs, storing.staging)
-        planned = plan_jobs(connection, source.calendar, jobs, storing.staging)
-        prepare_staging(storing, planned, staged_from_bars)
+        limits = recheck_limits(
+            connection,
+            source.client,
+            source.clock(),
+            jobs[0].tickers[0],
+            lambda day: needs_day_before(day, plan_jobs(connection, source.calendar, jobs, store.staging)),
+        )
+        planned = plan_jobs(connection, source.calendar, jobs, store.staging)
+        prepare_staging(store, planned, staged_from_bars)
         wanted = None if keep_every_ticker else frozenset(all_tickers(jobs))
-        asking = Asking(source.client, all_sessions(source.calendar, jobs), limits, wanted)
+        requester = Requester(source.client, all_sessions(source.calendar, jobs), limits, wanted)
         with progress(label, len(planned)) as advance:
-            for request, result in fetch_all(planned, asking.fetch, source.concurrency, source.stopping):
-                if asking.limits is not limits:
-                    limits = asking.limits
+            for request, result in fetch_all(planned, requester.fetch, source.concurrency, source.stopping):
+                if requester.limits is not limits:
+                    limits = requester.limits
                     save_limits(connection, limits, source.clock())
                 if isinstance(result, MarketDataError):
-                    storing.report.failures[name_request(request)] = str(result)
+                    store.report.failures[name_request(request)] = str(result)
                 elif result is not None:
-                    save_result(storing, result)
+                    save_result(store, result)
                 advance(1)
-        load_what_was_staged(storing)
+        load_what_was_staged(store)
     finally:
-        close_staging(storing)
-    find_silent_cut(connection, source, jobs, limits)
+        close_staging(store)
+    tickers, timeframe = all_tickers(jobs), jobs[0].timeframe
+    find_silent_cut(connection, source.client, source.clock(), tickers, timeframe, limits)
     before_metrics()
     if jobs[0].timeframe == "1day":
         compute_metrics(connection, jobs)
-    storing.report.requests = source.client.requests_sent - sent_before
-    storing.report.seconds = time.monotonic() - started
-    counted = [storing.report, *[Report(failures=storing.report.failures)] * (len(jobs) - 1)]
+    store.report.requests = source.client.requests_sent - sent_before
+    store.report.seconds = time.monotonic() - started
+    counted = [store.report, *[Report(failures=store.report.failures)] * (len(jobs) - 1)]
     return [finish_report(connection, source, job, report) for job, report in zip(jobs, counted, strict=True)]
+
+
+def needs_day_before(day: date, planned: Sequence[Request]) -> bool:
+    """Whether one of the requests asks for bars before `day`."""
+    firsts = (
+        request.start if isinstance(request, RangeRequest) else request.session_date for request in planned
+    )
+    return any(first < day for first in firsts)
 
 
 def name_request(request: Request) -> str:
@@ -122,13 +136,13 @@ def finish_report(connection: sqlite3.Connection, source: Source, job: Job, repo
         report,
         coverage=coverage,
         gaps=gaps,
-        covered_from=wall_within(limits, job),
+        history_starts=wall_within(limits, job),
         refused_session=limits.refused_session if limits.refused_session in job.sessions else None,
     )
 
 
-def wall_within(limits: Limits, job: Job) -> date | None:
-    covered = limits.covered_from
+def wall_within(limits: PlanLimits, job: Job) -> date | None:
+    covered = limits.history_starts
     return covered if covered and covered > job.fetched_sessions[0] else None
 
 

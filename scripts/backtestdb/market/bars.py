@@ -1,7 +1,6 @@
-"""Bars as they arrive: checked one rule after another, then stored as columns. Knows no HTTP."""
+"""Bars as they arrive: checked one rule after another, and turned into columns. Knows no HTTP and no database."""
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -23,16 +22,15 @@ HIGHEST_PRICE = 1e7
 HIGHEST_VOLUME = 1e12
 FIVE_MINUTES_MS = 300_000
 NUMBER_TYPES = (int, float)  # exactly: a bool is neither, nor is a number in quotes
-ROWS_PER_STATEMENT = 200
 
 
 @dataclass(frozen=True)
 class CheckedBars:
-    """`good`: BAR_COLUMNS and session_date (ISO text), in order of ticker and time. `aside`: ticker,
+    """`good`: BAR_COLUMNS and session_date (ISO text), in order of ticker and time. `rejected`: ticker,
     timeframe, timestamp, session_date, reason, bar (JSON as it came)."""
 
     good: pd.DataFrame
-    aside: pd.DataFrame
+    rejected: pd.DataFrame
 
 
 def check_bars(
@@ -68,7 +66,7 @@ def check_bars(
     is_good &= ~repeated
     good = frame.loc[is_good, [*BAR_COLUMNS, "session_date"]]
     good["volume"] = good["volume"].round().astype("int64")  # the vendor counts fractions of shares
-    return CheckedBars(good.reset_index(drop=True), make_aside(frame[~is_good], rows))
+    return CheckedBars(good.reset_index(drop=True), make_rejected(frame[~is_good], rows))
 
 
 def make_frame(rows: Sequence[Mapping[str, Any]], ticker: str | None) -> pd.DataFrame:
@@ -127,51 +125,7 @@ def find_number_reasons(prices: np.ndarray, volume: np.ndarray) -> np.ndarray:
     return np.select(list(rules.values()), list(rules), default="")
 
 
-def make_aside(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    aside = frame[["ticker", "timeframe", "timestamp", "session_date", "reason"]].copy()
-    aside["bar"] = [json.dumps(rows[position], sort_keys=True) for position in frame.index]
-    return aside
-
-
-def save_bars(connection: sqlite3.Connection, good: pd.DataFrame) -> None:
-    """Store bars; one that is there already takes the new values. The caller's transaction."""
-    save_bar_columns(connection, [good[name].tolist() for name in BAR_COLUMNS])
-
-
-def save_bar_columns(connection: sqlite3.Connection, columns: Sequence[list[Any]]) -> None:
-    """Like `save_bars`, from lists in the order of BAR_COLUMNS."""
-    updates = ", ".join(
-        f"{name} = excluded.{name}" for name in BAR_COLUMNS if name not in {"ticker", "timeframe"}
-    )
-    save_rows(
-        connection,
-        f"INSERT INTO ohlcv_data ({', '.join(BAR_COLUMNS)})",
-        f"ON CONFLICT (ticker, timestamp, timeframe) DO UPDATE SET {updates}",
-        columns,
-    )
-
-
-def save_aside(connection: sqlite3.Connection, aside: pd.DataFrame, set_aside_at_utc: str) -> None:
-    """Record what was set aside, each bar once for each reason. The caller's transaction."""
-    columns = [aside[name].tolist() for name in aside.columns]
-    save_rows(
-        connection,
-        f"INSERT INTO _bars_set_aside ({', '.join(aside.columns)}, set_aside_at_utc)",
-        "ON CONFLICT DO NOTHING",
-        [*columns, [set_aside_at_utc] * len(aside)],
-    )
-
-
-def save_rows(
-    connection: sqlite3.Connection, insert: str, conflict: str, columns: Sequence[list[Any]]
-) -> None:
-    """Insert equally long columns as rows, `ROWS_PER_STATEMENT` a statement: one and a half times as fast as
-    a statement a row, and slices put the columns side by side without a step in Python for each value."""
-    count, width = len(columns[0]), len(columns)
-    one = f"({', '.join('?' * width)})"
-    for first in range(0, count, ROWS_PER_STATEMENT):
-        rows = min(ROWS_PER_STATEMENT, count - first)
-        values: list[Any] = [None] * (rows * width)
-        for place, column in enumerate(columns):
-            values[place::width] = column[first : first + rows]
-        connection.execute(f"{insert} VALUES {', '.join([one] * rows)} {conflict}", values)
+def make_rejected(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    rejected = frame[["ticker", "timeframe", "timestamp", "session_date", "reason"]].copy()
+    rejected["bar"] = [json.dumps(rows[position], sort_keys=True) for position in frame.index]
+    return rejected

@@ -19,21 +19,21 @@ ASIDE_COLUMNS = ["ticker", "timeframe", "timestamp", "session_date", "reason", "
 @dataclass(frozen=True)
 class SessionBars:
     """The bars of one session that can be true, each ticker once, in no order. `prices`: open, high, low,
-    close as rows. `aside`: ASIDE_COLUMNS. `received` rows are the bars, `dropped` ones of other tickers, and
-    those of `aside`."""
+    close as rows. `rejected`: ASIDE_COLUMNS. `received` rows are the bars, `dropped` ones of other tickers, and
+    those of `rejected`."""
 
     session_date: date
     tickers: list[str]
     prices: np.ndarray
     volume: np.ndarray
-    aside: pd.DataFrame
+    rejected: pd.DataFrame
     received: int
     dropped: int
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
         """Received, stored, dropped, set aside."""
-        return self.received, len(self.tickers), self.dropped, len(self.aside)
+        return self.received, len(self.tickers), self.dropped, len(self.rejected)
 
 
 def check_session(
@@ -60,7 +60,7 @@ def check_session(
         tickers[good].tolist(),
         prices[:, good],
         np.rint(volume[good]).astype("int64"),  # the vendor counts fractions of shares
-        make_aside([kept[place] for place in bad], reasons[bad], session_date),
+        make_rejected([kept[place] for place in bad], reasons[bad], session_date),
         received=len(rows),
         dropped=len(rows) - len(kept),
     )
@@ -80,7 +80,7 @@ def find_same_day(stamps_ms: np.ndarray, session_date: date) -> np.ndarray:
     return np.asarray(days == pd.Timestamp(session_date))[place]
 
 
-def make_aside(rows: list[Mapping[str, Any]], reasons: np.ndarray, session_date: date) -> pd.DataFrame:
+def make_rejected(rows: list[Mapping[str, Any]], reasons: np.ndarray, session_date: date) -> pd.DataFrame:
     stamp, day = midnight_ms(session_date), session_date.isoformat()
     found = [
         (str(row.get("T") or ""), "1day", stamp, day, str(reason), json.dumps(row, sort_keys=True))

@@ -9,14 +9,15 @@ from datetime import date, datetime
 from exchange_calendars import ExchangeCalendar
 
 from backtestdb.errors import UsageError
-from backtestdb.market.api import MarketData
-from backtestdb.market.asked import load_asked
+from backtestdb.market.client import MarketData
 from backtestdb.market.coverage import Coverage
-from backtestdb.market.limits import load_limits
+from backtestdb.market.first_fill import Staging, load_staged_dates, staged_for
 from backtestdb.market.metrics import WARM_UP_SESSIONS
-from backtestdb.market.plan import Asked, Request, Wish, mask_between, mask_of, plan_requests
+from backtestdb.market.plan_limits import load_limits
+from backtestdb.market.request_log import load_answered
+from backtestdb.market.request_plan import AnsweredSessions, Demand, Request, plan_requests
+from backtestdb.market.session_mask import mask_between, mask_of
 from backtestdb.market.sessions import load_calendar, sessions_back, sessions_between
-from backtestdb.market.staging import Staging, load_staged_dates, staged_for
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,14 @@ class Source:
 @dataclass(frozen=True)
 class Job:
     """`sessions`: what was asked for. `fetched_sessions`: those and the warm-up before them, which is fetched
-    where it costs no request of its own. `again`: sessions to ask for once more, for late corrections."""
+    where it costs no request of its own. `refetch`: sessions to ask for once more, for late corrections."""
 
     timeframe: str
     tickers: list[str]
     sessions: list[date]
     fetched_sessions: list[date]
     universe: str = ""
-    again: tuple[date, ...] = ()
+    refetch: tuple[date, ...] = ()
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Report:
     """What a backfill did for a job. Of jobs that were run together the first one's report has the `requests`,
     the `bars` that were stored, the bars of other tickers that were `dropped`, and what was `set_aside`.
     `failures`: ticker or session, and why its request brought nothing. `gaps`: sentences about tickers that did
-    not trade for months in between. `covered_from`, `refused_session`: what the key's plan does not cover."""
+    not trade for months in between. `history_starts`, `refused_session`: what the key's plan does not cover."""
 
     coverage: Coverage = field(default_factory=Coverage)
     requests: int = 0
@@ -61,7 +62,7 @@ class Report:
     set_aside: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
-    covered_from: date | None = None
+    history_starts: date | None = None
     refused_session: date | None = None
     seconds: float = 0.0
 
@@ -78,10 +79,10 @@ def make_job(
     end: date,
     *,
     universe: str = "",
-    again: int = 0,
+    refetch: int = 0,
 ) -> Job:
     """Raise UsageError when no session lies between `start` and `end`. Day bars get a warm-up ahead of them,
-    so that SMA 200 and RSI exist from the first asked session on. `again`: how many of the sessions before
+    so that SMA 200 and RSI exist from the first asked session on. `refetch`: how many of the sessions before
     `end` are asked for once more."""
     sessions = sessions_between(calendar, start, end)
     if not sessions:
@@ -89,7 +90,7 @@ def make_job(
     warm_up = WARM_UP_SESSIONS if timeframe == "1day" else 0
     first = sessions_back(calendar, start, warm_up)
     fetched = sessions_between(calendar, first, end)
-    return Job(timeframe, list(tickers), sessions, fetched, universe, tuple(sessions[-1 - again : -1]))
+    return Job(timeframe, list(tickers), sessions, fetched, universe, tuple(sessions[-1 - refetch : -1]))
 
 
 def all_sessions(calendar: ExchangeCalendar, jobs: Sequence[Job]) -> list[date]:
@@ -112,30 +113,30 @@ def plan_jobs(
     """The requests that jobs of one timeframe still need, together. `staging`: what a killed run set aside, where
     this process has it open already."""
     timeframe, sessions = jobs[0].timeframe, all_sessions(calendar, jobs)
-    wishes = [
-        Wish(
+    demands = [
+        Demand(
             job.tickers,
             sessions=mask_between(sessions, job.sessions[0], job.sessions[-1]),
             warm_up=mask_between(sessions, job.fetched_sessions[0], job.sessions[0]),
-            again=mask_of(sessions, job.again),
+            refetch=mask_of(sessions, job.refetch),
         )
         for job in jobs
     ]
-    asked = load_asked(connection, timeframe, sessions)
+    asked = load_answered(connection, timeframe, sessions)
     if timeframe == "1day":
         tickers = all_tickers(jobs)
         staged = (
             staged_for(connection, staging, tickers) if staging else load_staged_dates(connection, tickers)
         )
         asked = add_staged(asked, tickers, mask_of(sessions, staged))
-    return plan_requests(wishes, timeframe, sessions, asked, load_limits(connection).mask(sessions))
+    return plan_requests(demands, timeframe, sessions, asked, load_limits(connection).mask(sessions))
 
 
-def add_staged(asked: Asked, tickers: Sequence[str], staged: int) -> Asked:
+def add_staged(asked: AnsweredSessions, tickers: Sequence[str], staged: int) -> AnsweredSessions:
     """What a killed run set aside for the same tickers is as good as stored."""
     if not staged:
         return asked
-    return Asked({ticker: asked.of(ticker) | staged for ticker in tickers}, asked.of_everyone)
+    return AnsweredSessions({ticker: asked.of(ticker) | staged for ticker in tickers}, asked.of_everyone)
 
 
 def plan_job(connection: sqlite3.Connection, job: Job) -> list[Request]:

@@ -9,8 +9,7 @@ import sqlite3
 import numpy as np
 import pandas as pd
 
-from backtestdb.database import transaction
-from backtestdb.market.bars import save_rows
+from backtestdb.database import save_rows, transaction
 from backtestdb.market.sessions import make_new_york_times, sunday_based_weekday
 from backtestdb.schema import SQL_DIR
 

@@ -3,21 +3,24 @@
 Tickers are case-sensitive text. NA and TRUE are tickers: nothing here guesses types.
 """
 
-import csv
-import re
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 
 from backtestdb.database import transaction
 from backtestdb.errors import UsageError
+from backtestdb.market.client import MarketData
+from backtestdb.market.ticker_files import parse_ticker_file
+
+# For plans before the list is there: about 8,000 stocks at a thousand a page, and those delisted since.
+TICKERS_ABOUT = 8_000
+REQUESTS_AT_MOST = 20
 
 TECH_SECTOR_FILE = Path(__file__).with_name("tech_sector.txt")
 US_STOCKS = "us-stocks"
-CLASS_SEPARATOR = re.compile(r"(?<=\w)[ /-](?=\w)")
-NO_LETTER = re.compile(r"[^A-Za-z0-9]")
 DESCRIPTIONS = {
     "tech_sector": "Technology stocks",
     "us-stocks": "All US stocks",
@@ -124,53 +127,30 @@ def choose_tickers(
     )
 
 
-def parse_ticker_file(file: Path) -> list[str]:
-    """One ticker a line, or a CSV with a column ticker or symbol, whatever lines stand before its header; of a
-    fund's holdings the shares only. Raise UsageError when there is none in it."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UsageError(f"no file {file}", next_step="check the path after --from-file") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{file} is not UTF-8 text", next_step="save it as UTF-8 (CSV UTF-8)") from None
-    rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
-    for number, row in enumerate(rows):
-        header = [cell.strip().lower() for cell in row]
-        named = [header.index(name) for name in ("ticker", "symbol") if name in header]
-        if named:
-            found = read_holdings(header, rows[number + 1 :], named[0])
-            break
-    else:
-        found = [row[0].strip() for row in rows if len(row) == 1 and not row[0].startswith("#")]
-    tickers = list(dict.fromkeys(normalise_ticker(ticker) for ticker in found if ticker and ticker != "-"))
-    if not tickers:
-        raise UsageError(f"{file} names no ticker: one a line, or a CSV with a column ticker or symbol")
-    return tickers
+def update_us_stocks(
+    connection: sqlite3.Connection, client: MarketData, types: Sequence[str], since: date
+) -> UniverseChange:
+    """Fetch the active stocks of `types` and those delisted on or after `since`, and save the universe; the
+    delisted ones are members with is_active = 0. A ticker that lives again under another company is active."""
+    active: dict[str, str] = {}
+    delisted: dict[str, str] = {}
+    for ticker_type in types:
+        active |= {row["ticker"]: row.get("name") for row in client.fetch_tickers(ticker_type).rows}
+        gone = client.fetch_delisted(ticker_type, since).rows
+        delisted |= {row["ticker"]: row.get("name") for row in gone}
+    return save_universe(
+        connection,
+        US_STOCKS,
+        list(active),
+        delisted=[ticker for ticker in delisted if ticker not in active],
+        company_names={**delisted, **active},
+    )
 
 
-def read_holdings(header: Sequence[str], rows: Sequence[Sequence[str]], ticker_column: int) -> list[str]:
-    """The tickers below a header. Where a fund says what each holding is, cash, futures and money market funds
-    are no stocks."""
-    kind = header.index("asset class") if "asset class" in header else None
-    return [
-        row[ticker_column].strip()
-        for row in rows
-        if len(row) > ticker_column
-        and (kind is None or (len(row) > kind and row[kind].strip().lower() == "equity"))
-    ]
-
-
-def normalise_ticker(ticker: str) -> str:
-    """Funds write `BRK B`, `MOG-A` or `BF/B` where the vendor writes a full stop. Case is kept: it has a meaning."""
-    return CLASS_SEPARATOR.sub(".", ticker)
-
-
-def match_tickers(wanted: Sequence[str], listed: Iterable[str]) -> tuple[list[str], list[str]]:
-    """`wanted` in the spelling of the vendor's list (`BRKB` too is its `BRK.B`), and those that are not in it; they
-    stay as they are, for the vendor may have their past."""
-    listed = set(listed)
-    by_letters = {NO_LETTER.sub("", ticker): ticker for ticker in sorted(listed)}
-    matched = [
-        ticker if ticker in listed else by_letters.get(NO_LETTER.sub("", ticker), ticker) for ticker in wanted
-    ]
-    return list(dict.fromkeys(matched)), [ticker for ticker in matched if ticker not in listed]
+def load_listed(connection: sqlite3.Connection) -> list[str]:
+    """The vendor's list as far as this database has it; nothing where us-stocks was never fetched."""
+    rows = connection.execute(
+        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id WHERE universe.name = ?",
+        (US_STOCKS,),
+    )
+    return [ticker for (ticker,) in rows]

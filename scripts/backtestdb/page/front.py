@@ -8,12 +8,12 @@ from typing import Any
 
 from backtestdb.backups.catalogue import Backup
 from backtestdb.console import format_bytes
+from backtestdb.health.coverage_facts import UniverseCoverage
+from backtestdb.health.drill_facts import DrillFacts
+from backtestdb.health.facts import Facts
+from backtestdb.health.problems import judge
+from backtestdb.health.report import describe_tables, format_age
 from backtestdb.page.picture import Day, Month
-from backtestdb.status.coverage_facts import UniverseCoverage
-from backtestdb.status.drill_facts import DrillFacts
-from backtestdb.status.facts import Facts
-from backtestdb.status.judgement import judge
-from backtestdb.status.report import describe_tables, format_age
 
 WIDTH, HEIGHT = 600.0, 110.0
 BACKUPS_SHOWN = 60
@@ -44,7 +44,11 @@ def make_front(
         "backup_chart": make_backup_chart(catalogue),
         "newest": [
             ("full", format_optional_age(facts.backups.full.newest_age), facts.backups.full),
-            ("small", format_optional_age(facts.backups.small.newest_age), facts.backups.small),
+            (
+                "small",
+                format_optional_age(facts.backups.irreplaceable.newest_age),
+                facts.backups.irreplaceable,
+            ),
         ],
         "free": format_bytes(facts.backups.free_bytes),
         "drills": [make_drill_row(facts.checked_at, drill) for drill in facts.drills[:10]],

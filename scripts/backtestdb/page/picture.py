@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from backtestdb.health.coverage_facts import UniverseCoverage
 from backtestdb.market.sessions import NEW_YORK, load_calendar, sessions_between
-from backtestdb.status.coverage_facts import UniverseCoverage
 
 DAYS_SHOWN = 60
 INTRADAY_MONTHS = 13

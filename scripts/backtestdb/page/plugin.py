@@ -14,15 +14,15 @@ from datasette.database import Database
 
 from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.config import Settings
+from backtestdb.health.database_facts import make_absent_facts
+from backtestdb.health.facts import Facts, load_facts
+from backtestdb.health.schedule_facts import User
+from backtestdb.health.untouched import read_shared
 from backtestdb.page import scanner
 from backtestdb.page.front import Picture, make_front
 from backtestdb.page.guard import App, guard
 from backtestdb.page.picture import load_days, load_months
 from backtestdb.page.read_only import restrict
-from backtestdb.status.database_facts import make_absent_facts
-from backtestdb.status.facts import Facts, load_facts
-from backtestdb.status.reading import read_shared
-from backtestdb.status.schedule_facts import User
 
 WAIT_SECONDS = 1.5
 NO_PICTURE = Picture([], {})

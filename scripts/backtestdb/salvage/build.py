@@ -7,8 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup
-from backtestdb.backups.choice import Choice
-from backtestdb.carrying import has_sequences
+from backtestdb.backups.restore_choice import RestoreChoice
 from backtestdb.database import connect, table_names, transaction
 from backtestdb.salvage.objects import (
     Schema,
@@ -33,10 +32,11 @@ from backtestdb.salvage.union import (
     raise_sequences,
 )
 from backtestdb.schema import KEPT_CLASSES, class_of, ensure_schema, latest_version
+from backtestdb.table_copy import has_sequences
 
 
 def build(
-    new: Path, file: PageFile, choice: Choice | None, *, first_page_is_lost: bool
+    new: Path, file: PageFile, choice: RestoreChoice | None, *, first_page_is_lost: bool
 ) -> tuple[list[TableOutcome], int, list[str]]:
     """Make the database `new`; return what became of each table, how many pages belong to none, and the names
     of objects that could not be created."""
@@ -72,16 +72,16 @@ def build(
     return list(outcomes.values()), strays, not_created
 
 
-def newest_of(choice: Choice) -> Backup:
+def newest_of(choice: RestoreChoice) -> Backup:
     """The backup that holds the newest rows; a choice is never empty."""
-    backup = choice.small or choice.full
+    backup = choice.irreplaceable or choice.full
     if backup is None:
         raise ValueError("a choice without a backup")
     return backup
 
 
 @contextmanager
-def opened_backup(choice: Choice | None) -> Iterator[sqlite3.Connection | None]:
+def opened_backup(choice: RestoreChoice | None) -> Iterator[sqlite3.Connection | None]:
     if choice is None:
         yield None
         return
@@ -90,7 +90,7 @@ def opened_backup(choice: Choice | None) -> Iterator[sqlite3.Connection | None]:
         yield saved
 
 
-def load_known_objects(choice: Choice | None, saved: sqlite3.Connection | None) -> list[SchemaObject]:
+def load_known_objects(choice: RestoreChoice | None, saved: sqlite3.Connection | None) -> list[SchemaObject]:
     """The schema of the newest backup, with the root pages of the newest full one, which is a copy of the file
     page by page; the project's own schema where there is no backup."""
     if choice is None or saved is None:
@@ -125,7 +125,7 @@ def find_sources(
     return sources, adopt_orphans(file, scan, sources, rivals, roots, saved)
 
 
-def prepare(target: sqlite3.Connection, file: PageFile, choice: Choice | None) -> None:
+def prepare(target: sqlite3.Connection, file: PageFile, choice: RestoreChoice | None) -> None:
     target.execute("PRAGMA foreign_keys = OFF")
     target.execute(f"PRAGMA page_size = {file.page_size}")
     target.execute(f"PRAGMA encoding = '{file.encoding.replace('-16-', '-16')}'")

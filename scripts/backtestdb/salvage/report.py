@@ -1,10 +1,10 @@
 """What a salvage brought and what it could not, as people read it."""
 
 from backtestdb.console import print_table
-from backtestdb.salvage.run import Salvaged
+from backtestdb.salvage.salvage import SalvageResult
 
 
-def print_salvaged(salvaged: Salvaged) -> None:
+def print_salvaged(salvaged: SalvageResult) -> None:
     """On standard output: a line for each table that has rows or lost some, then what that means."""
     rows = [
         (
@@ -24,7 +24,7 @@ def print_salvaged(salvaged: Salvaged) -> None:
         print(line)
 
 
-def describe_losses(salvaged: Salvaged) -> list[str]:
+def describe_losses(salvaged: SalvageResult) -> list[str]:
     """Sentences for the user; one alone when nothing is lost."""
     if salvaged.is_complete:
         return ["every table could be read to its last row: nothing is lost"]

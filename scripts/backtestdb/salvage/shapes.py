@@ -4,9 +4,9 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backtestdb.carrying import rowid_name
 from backtestdb.database import quote
 from backtestdb.salvage.records import Value
+from backtestdb.table_copy import rowid_name
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from backtestdb.carrying import allow_schema_writes, has_sequences, rowid_name
 from backtestdb.database import column_names, quote, table_names
 from backtestdb.salvage.objects import SchemaObject
 from backtestdb.salvage.pages import PageFile
 from backtestdb.salvage.records import Value
 from backtestdb.salvage.shapes import Shape
 from backtestdb.salvage.sources import TableSource, agrees_with_an_index, read_source
+from backtestdb.table_copy import allow_schema_writes, has_sequences, rowid_name
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,0 @@
-"""What can be wrong around the database: settings, disks, system, vendor. Each check returns findings."""

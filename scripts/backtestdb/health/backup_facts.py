@@ -1,0 +1,81 @@
+"""The backups, from names and manifests: how many, how old, how much room is left for more."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from backtestdb.backups.backup_dir import load_mount_points
+from backtestdb.backups.catalogue import Backup, load_catalogue, verified
+from backtestdb.backups.manifest import Kind
+from backtestdb.files import free_bytes
+
+
+@dataclass(frozen=True)
+class KindFacts:
+    """The verified backups of one kind. `newest_age` counts a small one from when it was last found to be still
+    up to date; None without any. `newest_bytes`: size of the newest, 0 without any."""
+
+    kind: Kind
+    count: int
+    newest: Path | None
+    newest_at_utc: datetime | None
+    newest_age: timedelta | None
+    newest_bytes: int
+    bytes_used: int
+
+
+@dataclass(frozen=True)
+class BackupFacts:
+    """`unverified`: files that do not count, with the reason. `room_for`: how many more full backups fit, each
+    as large as the newest or else as the database; None without either. `missing_disk`: the mount point that
+    the folder was on at its last backup and that nothing is mounted at now."""
+
+    folder: Path
+    full: KindFacts
+    irreplaceable: KindFacts
+    unverified: dict[str, str]
+    free_bytes: int
+    room_for: int | None
+    missing_disk: str
+
+
+def load_backup_facts(
+    folder: Path,
+    database: Path,
+    database_bytes: int,
+    now: datetime,
+    catalogue: Sequence[Backup] | None = None,
+) -> BackupFacts:
+    """`now` has a zone."""
+    catalogue = load_catalogue(folder) if catalogue is None else catalogue
+    full, irreplaceable = (make_kind_facts(catalogue, kind, now) for kind in ("full", "irreplaceable"))
+    free = free_bytes(folder)
+    needed = full.newest_bytes or database_bytes
+    mount = load_mount_points(database).get(str(folder), "")
+    return BackupFacts(
+        folder,
+        full,
+        irreplaceable,
+        {backup.path.name: backup.problem for backup in catalogue if not backup.is_verified},
+        free,
+        free // needed if needed else None,
+        mount if mount and not Path(mount).is_mount() else "",
+    )
+
+
+def make_kind_facts(catalogue: Sequence[Backup], kind: Kind, now: datetime) -> KindFacts:
+    backups = verified(catalogue, kind)
+    if not backups:
+        return KindFacts(kind, 0, None, None, None, 0, 0)
+    newest = backups[0]
+    moment = newest.confirmed_at_utc if kind == "irreplaceable" else newest.taken_at_utc
+    return KindFacts(
+        kind,
+        len(backups),
+        newest.path,
+        newest.taken_at_utc,
+        max(now - moment, timedelta(0)),
+        newest.bytes,
+        sum(backup.bytes for backup in backups),
+    )

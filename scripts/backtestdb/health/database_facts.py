@@ -1,0 +1,98 @@
+"""The database itself: where, how large, which tables, how many rows."""
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from backtestdb.database import BUSY_CODES, DAMAGE_CODES, primary_code, quote, table_names
+from backtestdb.health.untouched import size_of
+from backtestdb.schema import load_table_classes
+
+State = Literal["missing", "empty", "damaged", "interrupted", "unreadable", "present"]
+COUNTED_UP_TO = 100_000
+
+
+@dataclass(frozen=True)
+class Table:
+    """`group` is the folder of its SQL file. Above 100,000 rows `rows` is the span of the row numbers, an upper
+    bound that costs two look-ups instead of the whole index; `is_exact` is then False."""
+
+    name: str
+    group: str
+    rows: int
+    is_exact: bool
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """`origin`: where DATABASE_PATH came from. `bytes` counts the log beside the file. `detail`: SQLite's words
+    when the file is damaged or cannot be read. `empty`: no tables, or none with a row in it. `interrupted`: a
+    killed program left a transaction that the next one with the right to write takes back."""
+
+    path: Path
+    origin: str
+    state: State
+    bytes: int
+    tables: list[Table]
+    detail: str = ""
+
+
+def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
+    """Facts about a file that need not be opened, None where there is something to open."""
+    if path.is_dir():
+        return DatabaseFacts(path, origin, "unreadable", 0, [], "it is a folder")
+    if not path.exists():
+        return DatabaseFacts(path, origin, "missing", 0, [])
+    if not size_of(path) and not size_of(Path(f"{path}-wal")):
+        return DatabaseFacts(path, origin, "empty", 0, [])
+    return None
+
+
+def make_failed_facts(path: Path, origin: str, error: sqlite3.Error) -> DatabaseFacts:
+    code = primary_code(error)
+    state: State = "damaged" if code in DAMAGE_CODES else "unreadable"
+    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN} and size_of(Path(f"{path}-journal")):
+        state = "interrupted"
+    detail = "another program holds it" if code in BUSY_CODES else str(error)
+    return DatabaseFacts(path, origin, state, size_of(path), [], detail)
+
+
+def load_database_facts(connection: sqlite3.Connection, path: Path, origin: str) -> DatabaseFacts:
+    tables = load_tables(connection, load_table_classes())
+    has_rows = any(table.rows for table in tables if table.group != "bookkeeping")
+    return DatabaseFacts(
+        path,
+        origin,
+        "present" if has_rows else "empty",
+        size_of(path) + size_of(Path(f"{path}-wal")),
+        tables,
+    )
+
+
+def load_tables(connection: sqlite3.Connection, classes: Mapping[str, str]) -> list[Table]:
+    return [
+        Table(name, classes.get(name, "irreplaceable"), *count_quickly(connection, name))
+        for name in table_names(connection)
+    ]
+
+
+def count_quickly(connection: sqlite3.Connection, table: str) -> tuple[int, bool]:
+    """Rows, and whether that is exact: see Table."""
+    name = quote(table)
+    try:
+        first, last = connection.execute(
+            f"SELECT (SELECT min(rowid) FROM {name}), (SELECT max(rowid) FROM {name})"
+        ).fetchone()
+    except sqlite3.OperationalError as error:
+        if primary_code(error) in BUSY_CODES:
+            raise
+        first, last = (
+            0,
+            0,
+        )  # WITHOUT ROWID: the project's own small tables, and perhaps some of the platform's
+    span = 0 if last is None else last - first + 1
+    if span > COUNTED_UP_TO:
+        return span, False
+    return (connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] if last is not None else 0), True

@@ -1,0 +1,91 @@
+"""All checks in the order in which their findings are read."""
+
+import sqlite3
+import sys
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from backtestdb.config import PROJECT_DIR, Settings
+from backtestdb.console import format_bytes, say
+from backtestdb.database import verify_integrity
+from backtestdb.errors import BusyError, VerificationError
+from backtestdb.health.backup_facts import load_backup_facts
+from backtestdb.health.disks import check_mount, check_permissions, check_protected_folders, uses_wal
+from backtestdb.health.facts import load_contents
+from backtestdb.health.finding import Finding, note, ok, wrong
+from backtestdb.health.problems import judge_database
+from backtestdb.health.settings import check_settings, find_other_databases
+from backtestdb.health.system import check_clock, check_sqlite, check_time_zones, check_users
+from backtestdb.health.untouched import read_shared, read_untouched
+
+
+def examine(
+    environment: Mapping[str, str],
+    env_file: Path,
+    now: datetime,
+    *,
+    home: Path,
+    folders: Mapping[Path, int],
+    online: bool,
+) -> list[Finding]:
+    """`folders`: where other databases are looked for. `online`: send one request to the vendor."""
+    settings, findings = check_settings(environment, env_file)
+    findings += find_other_databases(settings.database_path if settings else None, folders)
+    findings.append(check_time_zones())
+    if settings is None:
+        return findings
+    is_wal = uses_wal(settings.database_path)
+    findings.append(check_sqlite(sqlite3.sqlite_version_info, is_wal=is_wal))
+    findings.append(check_mount(settings.database_path, is_wal=is_wal))
+    paths = {
+        "DATABASE_PATH": settings.database_path,
+        "BACKUP_DIR": settings.backup_dir,
+        "project": PROJECT_DIR,
+    }
+    findings += check_protected_folders(sys.platform, home, paths)
+    findings += check_permissions(env_file, settings.backup_dir, settings.database_path)
+    findings.append(check_users(settings.database_path))
+    findings.append(check_database(settings, now, is_wal=is_wal))
+    vendor_now = None
+    if online:
+        from backtestdb.health.vendor import ask_vendor  # noqa: PLC0415  requests and orjson, for this alone
+
+        answered, vendor_now = ask_vendor(settings)
+        findings.append(answered)
+    findings.append(check_clock(now, settings.backup_dir, vendor_now))
+    return findings
+
+
+def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Finding:
+    """What status sees at a glance, and SQLite's quick_check: it reads the whole file, about as long as a copy."""
+    path = settings.database_path
+    database, _ = load_contents(path, settings.origins["DATABASE_PATH"], read_untouched)
+    backups = load_backup_facts(settings.backup_dir, path, database.bytes, now)
+    for problem in judge_database(database, backups):
+        next_step = (
+            problem.next_step if problem.name != "unreadable_database" else "check owner and permissions"
+        )
+        return wrong("database", problem.what, next_step)
+    say(f"reading the whole database ({format_bytes(database.bytes)})")
+    try:
+        read_untouched(path, verify_integrity, read_shared if is_wal else refuse_to_block)
+    except BusyError as error:
+        return note("database", str(error), error.next_step)
+    except VerificationError as error:
+        way_back = "make restore-from-backup" if backups.full.count else "make restore"
+        return wrong("database", f"{path} is damaged: {error}", way_back)
+    return ok("database", f"{path} passes SQLite's quick_check")
+
+
+def refuse_to_block(path: Path, _look: Callable[[sqlite3.Connection], None]) -> None:
+    """With a rollback journal no program could commit while the whole file is read."""
+    raise BusyError(
+        f"{path} was not read as a whole: another program is writing to it",
+        next_step="make backup checks a copy",
+    )
+
+
+def folders_to_search(working_folder: Path, home: Path) -> dict[Path, int]:
+    """Where programs are usually started from -> how many levels below to look; cron starts them at home."""
+    return {home: 0, PROJECT_DIR.parent: 1, PROJECT_DIR: 2, working_folder: 2}

@@ -1,0 +1,84 @@
+"""All facts at once: what the table, the JSON and the page are made from."""
+
+import os
+import sqlite3
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from backtestdb.config import Settings
+from backtestdb.health.backup_facts import BackupFacts, load_backup_facts
+from backtestdb.health.coverage_facts import UniverseCoverage, load_universe_coverage
+from backtestdb.health.database_facts import (
+    DatabaseFacts,
+    load_database_facts,
+    make_absent_facts,
+    make_failed_facts,
+)
+from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
+from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
+from backtestdb.health.untouched import Reader, read_untouched
+from backtestdb.market.quota import Quota, quota_path
+
+
+@dataclass(frozen=True)
+class QuotaFacts:
+    """Requests of the last minute, by all commands of this user with this key; `per_minute` 0: no limit."""
+
+    used: int
+    per_minute: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`drills`: the newest first."""
+
+    checked_at: datetime
+    database: DatabaseFacts
+    universes: list[UniverseCoverage]
+    backups: BackupFacts
+    schedule: ScheduleFacts
+    drills: list[DrillFacts]
+    quota: QuotaFacts
+
+
+Contents = tuple[DatabaseFacts, list[UniverseCoverage]]
+
+
+def load_facts(
+    settings: Settings, user: User, now: datetime, *, read: Reader[Contents] = read_untouched
+) -> Facts:
+    """`read`: how the database is opened; a process with other connections to it uses read_shared."""
+    database, universes = load_contents(settings.database_path, settings.origins["DATABASE_PATH"], read)
+    path = quota_path(settings.state_dir, settings.base_url, settings.api_key)
+    return Facts(
+        now,
+        database,
+        universes,
+        load_backup_facts(settings.backup_dir, settings.database_path, database.bytes, now),
+        look_at_schedule(sys.platform, user, settings.backup_dir, now),
+        load_drill_facts(settings.backup_dir),
+        QuotaFacts(Quota(path, settings.requests_per_minute).used(), settings.requests_per_minute),
+    )
+
+
+def load_contents(path: Path, origin: str, read: Reader[Contents]) -> Contents:
+    absent = make_absent_facts(path, origin)
+    if absent:
+        return absent, []
+
+    def look(connection: sqlite3.Connection) -> Contents:
+        return load_database_facts(connection, path, origin), load_universe_coverage(connection)
+
+    try:
+        return read(path, look)
+    except sqlite3.Error as error:
+        return make_failed_facts(path, origin, error), []
+
+
+def make_user(environment: Mapping[str, str]) -> User:
+    """The one who runs this process."""
+    home = Path.home()
+    return User(os.getuid(), home, Path(environment.get("XDG_CONFIG_HOME") or home / ".config"))

@@ -1,0 +1,134 @@
+"""What needs the user, and the command that helps: a pure function of the facts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from backtestdb.console import format_bytes, format_duration
+from backtestdb.health.backup_facts import BackupFacts
+from backtestdb.health.coverage_facts import UniverseCoverage
+from backtestdb.health.database_facts import DatabaseFacts
+from backtestdb.health.facts import Facts
+from backtestdb.scheduling.due import STALE_AFTER
+
+ROOM_FOR_AT_LEAST = 3
+REFILL = {
+    "1day": "make backfill-daily",
+    "5min": "make backfill-intraday",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`name` is for programs, `what` for people, `next_step` the command or the change that helps."""
+
+    name: str
+    what: str
+    next_step: str
+
+
+def judge(facts: Facts) -> list[Problem]:
+    """The problems, the most urgent first; none when all is well."""
+    return [
+        *judge_database(facts.database, facts.backups),
+        *judge_backups(facts.backups, facts.database),
+        *judge_coverage(facts),
+        *judge_schedule(facts),
+    ]
+
+
+def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Problem]:
+    way_back = (
+        "make restore-from-backup" if backups.full.count or backups.irreplaceable.count else "make restore"
+    )
+    path, origin = database.path, database.origin
+    if database.state == "missing":
+        what = f"there is no database at {path} (DATABASE_PATH, from {origin})"
+        yield Problem("no_database", what, way_back)
+    elif database.state == "empty":
+        yield Problem("empty_database", f"the database {path} has no rows", way_back)
+    elif database.state == "damaged":
+        what = f"the database {path} is damaged: {database.detail}"
+        yield Problem("damaged_database", what, way_back)
+    elif database.state == "interrupted":
+        what = f"a program was killed in the middle of a transaction on {path}: the next one takes that back"
+        yield Problem("interrupted_transaction", what, "make backup")
+    elif database.state == "unreadable":
+        what = f"the database {path} cannot be read: {database.detail}"
+        yield Problem("unreadable_database", what, "make doctor")
+
+
+def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Problem]:
+    age = backups.full.newest_age
+    if backups.missing_disk:
+        what = f"the disk of BACKUP_DIR {backups.folder} is not there: nothing is mounted at {backups.missing_disk}"
+        yield Problem("no_backup_disk", what, "connect the disk, or change BACKUP_DIR")
+        return
+    if database.state == "present" and age is None:
+        yield Problem("no_backup", f"there is no verified full backup in {backups.folder}", "make backup")
+    elif database.state == "present" and age is not None and age > STALE_AFTER:
+        what = (
+            f"the newest verified full backup is {format_duration(age.total_seconds())} old, more than 26 h"
+        )
+        yield Problem("stale_backup", what, "make backup")
+    if backups.room_for is not None and backups.room_for < ROOM_FOR_AT_LEAST:
+        yield make_space_problem(backups, backups.full.newest_bytes or database.bytes)
+
+
+def make_space_problem(backups: BackupFacts, each_bytes: int) -> Problem:
+    missing = ROOM_FOR_AT_LEAST * each_bytes - backups.free_bytes
+    what = (
+        f"{format_bytes(backups.free_bytes)} are free in {backups.folder}: room for {backups.room_for} backups"
+        f" of {format_bytes(each_bytes)}"
+    )
+    fewer = (
+        f", or keep fewer: MAX_BACKUPS below {backups.full.count} in .env, then make backup"
+        if backups.full.count > 1 and backups.room_for
+        else ""
+    )
+    return Problem("little_space", what, f"free {format_bytes(missing)} on this disk{fewer}")
+
+
+def judge_coverage(facts: Facts) -> Iterator[Problem]:
+    if facts.database.state != "present":
+        return
+    if not facts.universes:
+        yield Problem("no_universe", "the database has no universe and no market data", "make restore")
+    for coverage in facts.universes:
+        if coverage.has_holes:
+            yield Problem("holes", describe_holes(coverage), make_refill(coverage))
+        elif coverage.timeframe == "1day" and not coverage.first and coverage.tickers:
+            what = f"{coverage.universe}: no bars of its {coverage.tickers} tickers are stored"
+            yield Problem("no_bars", what, make_refill(coverage))
+
+
+def describe_holes(coverage: UniverseCoverage) -> str:
+    label = f"{coverage.universe}, {'daily' if coverage.timeframe == '1day' else '5-minute'} bars"
+    if coverage.failed:
+        return (
+            f"{label}: {coverage.failed:,} of {coverage.expected:,} sessions of tickers could not be fetched"
+        )
+    if coverage.is_stale:
+        return (
+            f"{label}: a backfill was interrupted, or the universe changed, since the sessions were counted"
+        )
+    return f"{label}: {coverage.unanswered:,} of {coverage.tickers:,} tickers could not be fetched yet"
+
+
+def make_refill(coverage: UniverseCoverage) -> str:
+    """The backfill of the same sessions: it asks only for what is missing."""
+    start, end = coverage.start or coverage.first, coverage.end or coverage.last
+    dates = f" --start {start} --end {end}" if start else ""
+    return f'{REFILL[coverage.timeframe]} ARGS="--universe {coverage.universe}{dates}"'
+
+
+def judge_schedule(facts: Facts) -> Iterator[Problem]:
+    schedule = facts.schedule
+    if not schedule.installed:
+        yield Problem("no_schedule", "no schedule for the backups is installed", "make schedule-install")
+    elif not schedule.loaded:
+        what = f"the schedule ({schedule.kind}) is installed and does not run"
+        again = "make sidecar-up" if schedule.kind == "container" else "make schedule-install"
+        yield Problem("schedule_not_loaded", what, again)
+    elif schedule.failed:
+        what = f"the last run of the schedule ({schedule.kind}) failed: {schedule.last_result}"
+        yield Problem("schedule_failed", what, "make backup")

@@ -1,0 +1,123 @@
+"""The facts as people and programs read them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from backtestdb.console import format_bytes, format_duration, print_table
+from backtestdb.health.backup_facts import KindFacts
+from backtestdb.health.database_facts import Table
+from backtestdb.health.facts import Facts
+from backtestdb.health.problems import Problem
+from backtestdb.schema import CLASSES
+
+
+def facts_as_json(facts: Facts, problems: Sequence[Problem]) -> str:
+    """Times in UTC with their zone, ages in seconds, sizes in bytes."""
+    values = {"ok": not problems, "problems": [asdict(problem) for problem in problems], **asdict(facts)}
+    return json.dumps(values, default=as_plain, indent=1)
+
+
+def as_plain(value: Any) -> object:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{value!r} has no plain form")
+
+
+def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
+    database = facts.database
+    print(
+        f"database  {database.path} (from {database.origin}): {database.state}, {format_bytes(database.bytes)}"
+    )
+    if database.tables:
+        print_table("tables", ("class", "tables", "rows", "largest"), describe_tables(database.tables))
+    if facts.universes:
+        show_universes(facts)
+    show_backups(facts)
+    print(describe_schedule(facts))
+    print(describe_drills(facts))
+    limit = f"of {facts.quota.per_minute}" if facts.quota.per_minute else "(no limit)"
+    print(f"quota     {facts.quota.used} {limit} requests in the last minute")
+    for problem in problems:
+        print(f"problem:  {problem.what}\n    next: {problem.next_step}")
+    if not problems:
+        print("all is well")
+
+
+def describe_tables(tables: Sequence[Table]) -> list[list[object]]:
+    """A row for each class; `at most` where a table is too large to count at a glance."""
+    rows: list[list[object]] = []
+    for group in CLASSES:
+        members = [table for table in tables if table.group == group]
+        if not members:
+            continue
+        total = sum(table.rows for table in members)
+        exact = all(table.is_exact for table in members)
+        largest = max(members, key=lambda table: table.rows)
+        shown = f"{total:,}" if exact else f"at most {total:,}"
+        name = f"{largest.name} ({largest.rows:,})" if largest.rows else "–"
+        rows.append([group.replace("_", " "), len(members), shown, name])
+    return rows
+
+
+def show_universes(facts: Facts) -> None:
+    """A column for each universe and timeframe: a terminal of 80 columns has room for five."""
+    names = ["tickers", "first", "last", "sessions"]
+    names += ["expected", "stored", "known_empty", "set_aside", "beyond_plan", "failed"]
+    print_table(
+        "coverage, in sessions of tickers",
+        ("", *(f"{row.universe} {row.timeframe}" for row in facts.universes)),
+        [[name.replace("_", " "), *(getattr(row, name) for row in facts.universes)] for name in names],
+    )
+
+
+def show_backups(facts: Facts) -> None:
+    backups = facts.backups
+    print_table(
+        f"verified backups in {backups.folder}",
+        ("kind", "count", "newest", "age", "size", "all of them"),
+        [describe_kind(kind) for kind in (backups.full, backups.irreplaceable)],
+    )
+    room = "" if backups.room_for is None else f", room for {backups.room_for:,} more full ones"
+    others = f"; {len(backups.unverified)} files that do not count" if backups.unverified else ""
+    print(f"disk      {format_bytes(backups.free_bytes)} free{room}{others}")
+
+
+def describe_kind(kind: KindFacts) -> list[object]:
+    age = None if kind.newest_age is None else format_age(kind.newest_age)
+    return [
+        *("full" if kind.kind == "full" else "small", kind.count),
+        *(kind.newest.name if kind.newest else None, age),
+        *(format_bytes(kind.newest_bytes), format_bytes(kind.bytes_used)),
+    ]
+
+
+def format_age(age: timedelta) -> str:
+    if age >= timedelta(days=2):
+        return f"{age.days} days"
+    if age >= timedelta(days=1):
+        return f"{age // timedelta(hours=1)} h"
+    return format_duration(age.total_seconds())
+
+
+def describe_schedule(facts: Facts) -> str:
+    schedule = facts.schedule
+    if not schedule.installed:
+        return "schedule  none installed"
+    result = f", last result: {schedule.last_result}" if schedule.last_result else ""
+    return f"schedule  {schedule.kind}: installed, {'loaded' if schedule.loaded else 'not loaded'}{result}"
+
+
+def describe_drills(facts: Facts) -> str:
+    if not facts.drills:
+        return "drill     none yet"
+    last = facts.drills[0]
+    outcome = "passed" if last.passed else f"failed: {last.detail}"
+    return f"drill     {format_age(facts.checked_at - last.at_utc)} ago, {outcome}, recovered in {last.seconds:.1f} s"

@@ -1,0 +1,93 @@
+"""Whether something makes the backups by itself: launchd, a systemd user timer, cron, or the container's loop."""
+
+import re
+import subprocess
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from backtestdb.scheduling.due import STALE_AFTER, STUCK_AFTER
+from backtestdb.scheduling.health import load_liveness
+
+LAUNCHD_LABEL = "com.aibacktest.backup"
+SYSTEMD_UNIT = "ai-backtest-backup"
+CRON_COMMAND = "run_scheduler.py"
+ASK_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class User:
+    """Whose schedule: the number of the user, the home folder, and where programs keep their settings."""
+
+    number: int
+    home: Path
+    config_home: Path
+
+
+@dataclass(frozen=True)
+class ScheduleFacts:
+    """`kind`: launchd, systemd, cron, container, or none. `last_result`: of the last run, empty when not known;
+    `failed`: whether it was a failure."""
+
+    kind: str
+    installed: bool
+    loaded: bool
+    last_result: str = ""
+    failed: bool = False
+
+
+NONE = ScheduleFacts("none", installed=False, loaded=False)
+
+
+def look_at_schedule(platform: str, user: User, backup_dir: Path, now: datetime) -> ScheduleFacts:
+    """`platform` as in sys.platform. The first that is loaded, else the first that is installed."""
+    native = look_at_launchd(user) if platform == "darwin" else look_at_systemd(user)
+    found = [native, look_at_container(backup_dir, now), NONE if native.installed else look_at_cron()]
+    return max(found, key=lambda facts: (facts.loaded, facts.installed))
+
+
+def look_at_launchd(user: User) -> ScheduleFacts:
+    if not (user.home / "Library" / "LaunchAgents" / f"{LAUNCHD_LABEL}.plist").is_file():
+        return NONE
+    code, out = ask("launchctl", "print", f"gui/{user.number}/{LAUNCHD_LABEL}")
+    return make_native("launchd", code == 0, re.findall(r"last exit code = (\d+)", out))
+
+
+def look_at_systemd(user: User) -> ScheduleFacts:
+    if not (user.config_home / "systemd" / "user" / f"{SYSTEMD_UNIT}.timer").is_file():
+        return NONE
+    code, _ = ask("systemctl", "--user", "is-active", f"{SYSTEMD_UNIT}.timer")
+    _, out = ask(
+        "systemctl", "--user", "show", "--property=ExecMainStatus", "--value", f"{SYSTEMD_UNIT}.service"
+    )
+    return make_native("systemd", code == 0, re.findall(r"^\d+$", out.strip()))
+
+
+def make_native(kind: str, is_loaded: bool, exit_codes: list[str]) -> ScheduleFacts:
+    result = f"exit code {exit_codes[0]}" if exit_codes else ""
+    return ScheduleFacts(kind, True, is_loaded, result, bool(exit_codes) and exit_codes[0] != "0")
+
+
+def look_at_cron() -> ScheduleFacts:
+    _, out = ask("crontab", "-l")
+    lines = [line for line in out.splitlines() if CRON_COMMAND in line and not line.lstrip().startswith("#")]
+    return ScheduleFacts("cron", installed=True, loaded=True) if lines else NONE
+
+
+def look_at_container(backup_dir: Path, now: datetime) -> ScheduleFacts:
+    """A loop that left no sign of life for five minutes is installed and does not run; after 26 hours it is
+    taken for gone. The host's schedule leaves the same sign, at each run."""
+    liveness = load_liveness(backup_dir)
+    if liveness is None or abs(now - liveness.ticked_at) > STALE_AFTER:
+        return NONE
+    is_alive = abs(now - liveness.ticked_at) <= STUCK_AFTER
+    return ScheduleFacts("container", True, is_alive, liveness.last_failure, bool(liveness.last_failure))
+
+
+def ask(*command: str) -> tuple[int, str]:
+    """Exit code and output; a program that is not there or does not answer counts as a failure."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 1, ""
+    return done.returncode, done.stdout

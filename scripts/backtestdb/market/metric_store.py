@@ -1,0 +1,215 @@
+"""Rows of daily_metrics: day bars are read from the database, metrics written to it. Knows no HTTP."""
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtestdb.database import connect, save_rows, transaction
+from backtestdb.market.metrics import METRIC_COLUMNS, make_metrics
+from backtestdb.market.request_log import EVERY_TICKER, METRICS_TASK, load_ticker_set
+from backtestdb.market.sessions import end_of_day_ms, make_new_york_times, midnight_ms
+from backtestdb.market.work_done import clear_done, load_done, save_done
+
+BAR_TYPES = {
+    "timestamp": "int64",
+    "open": "float64",
+    "high": "float64",
+    "low": "float64",
+    "close": "float64",
+    "volume": "int64",
+}
+TICKERS_AT_ONCE = 100
+# Bars ahead of the first session that is computed. What an exponential mean still knows of the time before
+# falls by 13/14 with each bar: 1e-13 after 400, and a rise and a fall within the newest 100 give both means a
+# size against which that is nothing. Tickers without them are computed from all of their bars.
+WINDOW_BARS = 500
+LIVELY_BARS = 100
+# Nobody halts a stock for four months without its ticker coming back changed; META stood still for 89 sessions
+# between the fund and the company.
+GAP_MS = 80 * 86_400_000
+
+
+@dataclass(frozen=True)
+class MetricRows:
+    """`columns`: those of METRIC_COLUMNS. `gaps`: ticker, first session after, last session before."""
+
+    columns: list[list[Any]]
+    gaps: list[tuple[str, str, str]]
+
+
+def load_day_bars(connection: sqlite3.Connection, tickers: Iterable[str], since_ms: int = 0) -> pd.DataFrame:
+    """Stored day bars: ticker, BAR_TYPES and date, by ticker and time. `since_ms` 0: all of them; else those
+    from this time on and the WINDOW_BARS before it."""
+    query = (
+        f"SELECT {', '.join(BAR_TYPES)} FROM ohlcv_data WHERE ticker = :ticker AND timeframe = '1day'"
+        " AND timestamp >= coalesce((SELECT timestamp FROM ohlcv_data WHERE ticker = :ticker AND"
+        " timeframe = '1day' AND timestamp < :since ORDER BY timestamp DESC LIMIT 1 OFFSET :window), 0)"
+        " ORDER BY timestamp"
+    )
+    names, counts = list(tickers), []
+    rows: list[tuple[float, ...]] = []
+    for ticker in names:
+        before = len(rows)
+        rows += connection.execute(query, {"ticker": ticker, "since": since_ms, "window": WINDOW_BARS - 1})
+        counts.append(len(rows) - before)
+    # A frame from tuples would look at the type of each value; columns have one.
+    columns = zip(*rows, strict=True) if rows else [()] * len(BAR_TYPES)
+    bars = pd.DataFrame(
+        {
+            name: np.array(column, dtype=kind)
+            for (name, kind), column in zip(BAR_TYPES.items(), columns, strict=True)
+        }
+    )
+    bars.insert(0, "ticker", np.repeat(np.array(names, dtype=object), counts))
+    bars["date"] = make_dates(bars["timestamp"].to_numpy())
+    return bars
+
+
+def make_dates(stamps_ms: np.ndarray) -> np.ndarray:
+    """ISO dates in New York; each distinct time is converted once."""
+    distinct, place = np.unique(stamps_ms, return_inverse=True)
+    texts = make_new_york_times(distinct).strftime("%Y-%m-%d").to_numpy(dtype=object)
+    return np.asarray(texts[place])
+
+
+def save_metrics(
+    connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date = date.max
+) -> int:
+    """Compute the metrics of the stored bars and store those of the sessions from `start` to `end`; return how
+    many. What lies before `start` is the warm-up. Metrics that are there already and lie behind `end` are
+    stored again, for they may have been computed without the bars before them. The caller's transaction."""
+    newest = "SELECT max(date) FROM daily_metrics WHERE ticker = ?"
+    days = [connection.execute(newest, (ticker,)).fetchone()[0] for ticker in tickers]
+    until = max([end, *(date.fromisoformat(day) for day in days if day)])
+    return save_metric_rows(connection, compute_metric_rows(connection, tickers, start, until))
+
+
+def compute_metric_rows(
+    connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date = date.max
+) -> MetricRows:
+    """Read only."""
+    since_ms = midnight_ms(start)
+    bars = load_day_bars(connection, tickers, since_ms)
+    quiet = find_quiet_tickers(bars, since_ms)
+    if quiet:
+        whole = load_day_bars(connection, quiet)
+        bars = pd.concat([bars[~bars["ticker"].isin(quiet)], whole], ignore_index=True)
+    metrics = make_metrics(bars)
+    asked = metrics[(metrics["timestamp"] >= since_ms) & (metrics["date"] <= end.isoformat())]
+    return MetricRows([asked[name].tolist() for name in METRIC_COLUMNS], find_gaps(bars))
+
+
+def save_metric_rows(connection: sqlite3.Connection, rows: MetricRows) -> int:
+    """The caller's transaction."""
+    updates = ", ".join(f"{name} = excluded.{name}" for name in METRIC_COLUMNS[2:])
+    save_rows(
+        connection,
+        f"INSERT INTO daily_metrics ({', '.join(METRIC_COLUMNS)})",
+        f"ON CONFLICT (ticker, date) DO UPDATE SET {updates}",
+        rows.columns,
+    )
+    connection.executemany(
+        "INSERT INTO _ticker_gaps VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET last_before = excluded.last_before",
+        rows.gaps,
+    )
+    return len(rows.columns[0])
+
+
+def find_quiet_tickers(bars: pd.DataFrame, since_ms: int) -> list[str]:
+    """Tickers with a full window before `since_ms` that rose or fell never within the newest LIVELY_BARS."""
+    before = bars[bars["timestamp"] < since_ms]
+    quiet = []
+    for ticker, closes in before.groupby("ticker", sort=False)["close"]:
+        changes = np.diff(closes.to_numpy()[-LIVELY_BARS:])
+        if len(closes) >= WINDOW_BARS and not ((changes > 0).any() and (changes < 0).any()):
+            quiet.append(str(ticker))
+    return quiet
+
+
+def find_gaps(bars: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Times of months without a bar: ticker, first session after, last session before."""
+    stamps, tickers = bars["timestamp"].to_numpy("int64"), bars["ticker"].to_numpy()
+    places = np.flatnonzero((np.diff(stamps) > GAP_MS) & (tickers[1:] == tickers[:-1]))
+    dates = bars["date"].to_numpy()
+    return [(tickers[place], dates[place + 1], dates[place]) for place in places.tolist()]
+
+
+def tickers_without_metrics(
+    connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date
+) -> list[str]:
+    """Tickers with a day bar between `start` and `end` that has no row in daily_metrics."""
+    bars = "SELECT count(*) FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' AND timestamp BETWEEN ? AND ?"
+    rows = "SELECT count(*) FROM daily_metrics WHERE ticker = ? AND date BETWEEN ? AND ?"
+    first_ms, last_ms = midnight_ms(start), end_of_day_ms(end)
+    return [
+        ticker
+        for ticker in tickers
+        if connection.execute(rows, (ticker, start.isoformat(), end.isoformat())).fetchone()
+        < connection.execute(bars, (ticker, first_ms, last_ms)).fetchone()
+    ]
+
+
+def save_missing_metrics(
+    connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date
+) -> None:
+    """Bars that an earlier job fetched as its warm-up, or for another universe, have no metrics yet."""
+    lacking = tickers_without_metrics(connection, tickers, start, end)
+    for first in range(0, len(lacking), TICKERS_AT_ONCE):
+        with transaction(connection):
+            save_metrics(connection, lacking[first : first + TICKERS_AT_ONCE], start, end)
+
+
+def find_due_metrics(connection: sqlite3.Connection) -> tuple[list[str], date | None, int]:
+    """Tickers whose metrics do not follow their bars yet after sessions of the whole market were stored, the
+    first of those sessions, and about how many rows they are."""
+    rows = connection.execute(
+        "SELECT ticker_set, min(session_date), sum(stored) FROM _sessions_asked WHERE metrics_due = 1"
+        " GROUP BY ticker_set"
+    ).fetchall()
+    if not rows:
+        return [], None, 0
+    tickers: set[str] = set()
+    for ticker_set, _, _ in rows:
+        tickers.update(
+            load_ticker_set(connection, ticker_set)
+            if ticker_set != EVERY_TICKER
+            else [t for (t,) in connection.execute("SELECT DISTINCT ticker FROM ohlcv_data")]
+        )
+    first = min(date.fromisoformat(day) for _, day, _ in rows)
+    return sorted(tickers), first, sum(count for _, _, count in rows)
+
+
+def save_due_metrics(
+    connection: sqlite3.Connection, tickers: Sequence[str], start: date, advance: Callable[[int], None]
+) -> None:
+    """Compute what `find_due_metrics` found, some tickers a transaction; killed, it goes on where it was. The
+    next tickers are computed while SQLite stores the ones before."""
+    done = load_done(connection, METRICS_TASK)
+    advance(done)
+    parts = [tickers[first : first + TICKERS_AT_ONCE] for first in range(done, len(tickers), TICKERS_AT_ONCE)]
+    path = Path(connection.execute("PRAGMA database_list").fetchone()[2])
+    with closing(connect(path, read_only=True)) as reader, ThreadPoolExecutor(1) as worker:
+        coming = deque(worker.submit(compute_metric_rows, reader, part, start) for part in parts[:1])
+        for number, part in enumerate(parts):
+            rows = coming.popleft().result()
+            coming += [
+                worker.submit(compute_metric_rows, reader, after, start)
+                for after in parts[number + 1 : number + 2]
+            ]
+            done += len(part)
+            with transaction(connection):
+                save_metric_rows(connection, rows)
+                save_done(connection, METRICS_TASK, done)
+            advance(len(part))
+    with transaction(connection):
+        connection.execute("UPDATE _sessions_asked SET metrics_due = 0 WHERE metrics_due = 1")
+        clear_done(connection, METRICS_TASK)

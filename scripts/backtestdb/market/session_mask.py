@@ -1,0 +1,30 @@
+"""Sets of sessions as whole numbers: bit i stands for the i-th session of the calendar list at hand."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+
+
+def iterate_bits(mask: int) -> Iterator[int]:
+    while mask:
+        lowest = mask & -mask
+        yield lowest.bit_length() - 1
+        mask ^= lowest
+
+
+def mask_between(sessions: Sequence[date], start: date, end: date) -> int:
+    """The bits of the sessions from `start` to `end`, both included."""
+    first, stop = bisect_left(sessions, start), bisect_right(sessions, end)
+    return ((1 << stop) - 1) & ~((1 << first) - 1) if stop > first else 0
+
+
+def mask_of(sessions: Sequence[date], days: Iterable[date]) -> int:
+    """The bits of those of `days` that are among `sessions`."""
+    mask = 0
+    for day in days:
+        mask |= mask_between(sessions, day, day)
+    return mask
+
+
+def days_of(sessions: Sequence[date], mask: int) -> list[date]:
+    return [sessions[bit] for bit in iterate_bits(mask)]

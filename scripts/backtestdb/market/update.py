@@ -1,0 +1,127 @@
+"""`make update`: the stored universes up to the last session, late corrections, splits."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+
+from exchange_calendars import ExchangeCalendar
+
+from backtestdb.console import say
+from backtestdb.market.backfill import backfill_together
+from backtestdb.market.client import ForeignHostError, KeyRefusedError, MarketDataError
+from backtestdb.market.coverage import has_range, load_range
+from backtestdb.market.jobs import Job, Report, Source, make_job
+from backtestdb.market.sessions import NEW_YORK, sessions_between
+from backtestdb.market.split_store import (
+    apply_splits,
+    find_first_fetch,
+    load_splits_asked,
+    new_york_day,
+    save_splits_asked,
+)
+from backtestdb.market.splits import Finding, parse_splits
+from backtestdb.market.universes import load_members
+
+CORRECTED_SESSIONS = 3
+# Splits have been listed weeks after they happened.
+LISTED_LATE = timedelta(days=45)
+TIMEFRAMES = ("1day", "5min")
+
+
+@dataclass
+class Update:
+    """What an update did: a report for each universe and timeframe, what came of splits, and why they could not
+    be looked up, if so."""
+
+    reports: list[tuple[str, str, Report]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    splits_failure: str = ""
+
+
+def make_update_jobs(
+    connection: sqlite3.Connection, calendar: ExchangeCalendar, end: date
+) -> dict[str, list[Job]]:
+    """For each timeframe a job for every universe that has bars of it: from where they begin to `end`. When
+    sessions are new, the last ones before them are asked for again."""
+    names = [name for (name,) in connection.execute("SELECT name FROM universe ORDER BY id").fetchall()]
+    jobs: dict[str, list[Job]] = {timeframe: [] for timeframe in TIMEFRAMES}
+    for name in names:
+        members = load_members(connection, name)
+        for timeframe in TIMEFRAMES:
+            known = load_range(connection, name, timeframe)
+            if known is None and not has_range(connection, name):
+                known = guess_range(connection, members, timeframe)
+            if known is None:
+                continue
+            start, until = known
+            job = make_job(calendar, timeframe, members, start, max(end, until), universe=name)
+            if end > until:
+                earlier = sessions_between(calendar, start, until)
+                job = replace(job, refetch=tuple(earlier[-CORRECTED_SESSIONS:]))
+            jobs[timeframe].append(job)
+    return jobs
+
+
+def guess_range(
+    connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str
+) -> tuple[date, date] | None:
+    """Where older programs left bars without a record of what they asked for: the newest stored session. Bars of
+    less than half of the tickers belong to another universe."""
+    query = "SELECT max(timestamp) FROM ohlcv_data WHERE ticker = ? AND timeframe = ?"
+    stamps = [connection.execute(query, (ticker, timeframe)).fetchone()[0] for ticker in tickers]
+    found = [stamp for stamp in stamps if stamp is not None]
+    if 2 * len(found) < len(stamps):
+        return None
+    day = datetime.fromtimestamp(max(found) / 1000, NEW_YORK).date()
+    return day, day
+
+
+def update(connection: sqlite3.Connection, source: Source, end: date) -> Update:
+    """Bring everything up to `end`. 5-minute bars come first, so that splits find all new bars."""
+    done = Update()
+    jobs = make_update_jobs(connection, source.calendar, end)
+    run_together(connection, source, jobs["5min"], done)
+    if jobs["1day"]:
+        labels = [job.universe for job in jobs["1day"]]
+        reports = backfill_together(
+            connection,
+            source,
+            jobs["1day"],
+            f"daily bars of {', '.join(labels)}",
+            before_metrics=lambda: look_at_splits(connection, source, done),
+        )
+        done.reports += list(zip(labels, ["1day"] * len(labels), reports, strict=True))
+    elif jobs["5min"]:
+        look_at_splits(connection, source, done)
+    return done
+
+
+def run_together(connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], done: Update) -> None:
+    if not jobs:
+        return
+    labels = [job.universe for job in jobs]
+    reports = backfill_together(connection, source, jobs, f"5-minute bars of {', '.join(labels)}")
+    done.reports += list(zip(labels, ["5min"] * len(labels), reports, strict=True))
+
+
+def look_at_splits(connection: sqlite3.Connection, source: Source, done: Update) -> None:
+    """One request. That it was made is recorded once everything that it brought was dealt with."""
+    asked = load_splits_asked(connection)
+    first = find_first_fetch(connection)
+    if first is None:
+        return
+    now_utc = source.clock()
+    since = max(first, asked - LISTED_LATE) if asked else first
+    try:
+        rows = source.client.fetch_splits(since).rows
+    except (KeyRefusedError, ForeignHostError):
+        raise
+    except MarketDataError as error:
+        done.splits_failure = str(error)
+        say(f"splits: {error}")
+        return
+    today = new_york_day(now_utc.isoformat())
+    splits = [split for split in parse_splits(rows) if split.execution_date <= today]
+    done.findings = apply_splits(connection, splits, now_utc)
+    save_splits_asked(connection, now_utc)

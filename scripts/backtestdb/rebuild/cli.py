@@ -1,0 +1,75 @@
+"""`restore_database.py` without --from-backup: arguments to plan, plan to result, result to words."""
+
+import argparse
+from datetime import datetime, timedelta
+
+from backtestdb.config import Settings
+from backtestdb.console import DONE, DONE_WITH_HOLES, say
+from backtestdb.market.cli import choose_end, make_source
+from backtestdb.market.report import print_reports
+from backtestdb.market.sessions import years_before
+from backtestdb.market.universes import US_STOCKS, choose_tickers
+from backtestdb.rebuild.rebuild import RebuildOptions, RebuildResult, rebuild
+from backtestdb.rebuild.work_file import RebuildSpec
+
+INTRADAY_DAYS = 30
+
+
+def make_wanted(settings: Settings, arguments: argparse.Namespace, now_local: datetime) -> RebuildSpec:
+    """The plan that the arguments name."""
+    if arguments.skip_backfill:
+        return RebuildSpec()
+    end = choose_end(arguments.end, now_local)
+    if arguments.full_us_stocks:
+        # Which tickers they are the vendor tells once the user agreed to the plan.
+        return RebuildSpec(US_STOCKS, (), years_before(end, 5).isoformat(), "", end.isoformat())
+    if arguments.russell2000:
+        tickers = choose_tickers("russell2000", [], arguments.russell2000, [])
+        return RebuildSpec(
+            "russell2000", tuple(tickers), years_before(end, 5).isoformat(), "", end.isoformat()
+        )
+    tickers = choose_tickers("tech_sector", [], None, settings.watchlist_tickers)
+    intraday_start = end - timedelta(days=INTRADAY_DAYS - 1)
+    return RebuildSpec(
+        "tech_sector",
+        tuple(tickers),
+        years_before(end, 1).isoformat(),
+        intraday_start.isoformat(),
+        end.isoformat(),
+    )
+
+
+def run_rebuild(settings: Settings, arguments: argparse.Namespace, now_local: datetime) -> int:
+    """Return the exit code. The key is asked for before anything else happens."""
+    source = None if arguments.skip_backfill else make_source(settings)
+    wanted = make_wanted(settings, arguments, now_local)
+    choices = RebuildOptions(
+        arguments.end is not None,
+        arguments.discard_irreplaceable,
+        arguments.yes,
+        arguments.carry_over_from,
+    )
+    rebuilt = rebuild(settings, wanted, choices, source, now_local)
+    if rebuilt is None:
+        say("nothing was changed")
+        return DONE
+    code = print_reports(rebuilt.reports) if rebuilt.reports else DONE
+    print_outcome(settings, rebuilt)
+    return DONE_WITH_HOLES if rebuilt.losses else code
+
+
+def print_outcome(settings: Settings, rebuilt: RebuildResult) -> None:
+    if rebuilt.carried:
+        rows = sum(rebuilt.carried.values())
+        print(f"carried over: {rows:,} rows of {len(rebuilt.carried)} tables")
+    print(f"database: {settings.database_path}")
+    if rebuilt.kept_as:
+        print(f"the old one is kept: {rebuilt.kept_as}")
+        if rebuilt.kept_is_sound:
+            print(f'to undo: make restore-from-backup BACKUP="{rebuilt.kept_as}"')
+        else:
+            print("it is damaged, as the old database was; keep it until you have what you need")
+    for line in rebuilt.losses:
+        print(line)
+    if any(report.has_holes for _, report in rebuilt.reports):
+        print("there are holes: the same command fetches what is missing")

@@ -1,0 +1,286 @@
+"""Rebuild a database from scratch, step by step. The old one stays whole and usable until the new one is proven.
+
+plan -> work file -> universe -> daily bars -> 5-minute bars -> checks -> carry over and replace
+"""
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+from backtestdb.backups.restore import lock_if_possible
+from backtestdb.config import Settings
+from backtestdb.console import confirm, format_bytes, format_duration, print_table, say
+from backtestdb.database import connect, look_at_file
+from backtestdb.errors import ProjectError
+from backtestdb.files import (
+    DATABASE_COMPANIONS,
+    choose_free_names,
+    exclusive_lock,
+    remove_database,
+    rename_durably,
+    verify_space,
+)
+from backtestdb.market.backfill import backfill
+from backtestdb.market.first_fill import staging_path
+from backtestdb.market.jobs import Job, Report, Source, make_job, plan_job
+from backtestdb.market.request_plan import Cost, duration_seconds, make_cost
+from backtestdb.market.sessions import load_calendar
+from backtestdb.market.universes import (
+    REQUESTS_AT_MOST,
+    TICKERS_ABOUT,
+    load_members,
+    load_tickers,
+    save_universe,
+    update_us_stocks,
+)
+from backtestdb.rebuild.carry_over import (
+    OldContent,
+    carry_from,
+    carry_salvaged,
+    make_carry_over,
+    read_old_content,
+)
+from backtestdb.rebuild.verify import verify_new_content
+from backtestdb.rebuild.work_file import (
+    COMPLETE,
+    HOLES,
+    RebuildSpec,
+    finish_work_file,
+    prepare_work_file,
+    work_path,
+)
+from backtestdb.replace import remove_arriving, replace_database
+from backtestdb.schema import ensure_schema, load_table_classes
+
+REPLACE_TIMEOUT_SECONDS = 120.0
+MANY_TICKERS = 1000
+
+
+class NothingFetchedError(ProjectError):
+    """The vendor gave no bar at all: nothing that could replace a database."""
+
+
+@dataclass(frozen=True)
+class RebuildOptions:
+    """What the user said on the command line."""
+
+    end_was_given: bool
+    discard_irreplaceable: bool
+    assume_yes: bool
+    carry_over_from: Path | None = None
+
+
+@dataclass(frozen=True)
+class RebuildResult:
+    """What came of it. `kept_as` is None where there was no old database; `kept_is_sound` is False when the
+    kept file is as damaged as the old one was. `losses`: sentences about what of it could not be salvaged."""
+
+    reports: list[tuple[str, Report]]
+    carried: Mapping[str, int]
+    kept_as: Path | None
+    kept_is_sound: bool
+    losses: list[str]
+
+
+def rebuild(
+    settings: Settings,
+    wanted: RebuildSpec,
+    choices: RebuildOptions,
+    source: Source | None,
+    now_local: datetime,
+    ask: Callable[[str], bool] = lambda question: confirm(question, assume_yes=False),
+) -> RebuildResult | None:
+    """Build what `wanted` names and put it in place; None when the user said no. `source` is None where the
+    plan needs no vendor. Raise ProjectError, with the old database untouched, when it cannot be done."""
+    database = settings.database_path
+    lock = work_path(database).with_name(work_path(database).name + ".lock")
+    with exclusive_lock(lock, "a rebuild of this database"):
+        remove_arriving(database)
+        remove_arriving(work_path(database))
+        plan = prepare_work_file(
+            database,
+            wanted,
+            end_was_given=choices.end_was_given,
+            fresh=choices.discard_irreplaceable,
+            now_utc=now_local,
+        )
+        with closing(connect(work_path(database))) as connection:
+            prepare_to_fill(connection, plan)
+            costs = plan_costs(connection, plan)
+            old = load_old_content(settings, choices, now_local)
+            show_plan(settings, plan, costs, old.rows)
+            verify_space_to_rebuild(database, sum(cost.bytes for cost in costs.values()))
+            must_ask = look_at_file(database) not in {"missing", "empty"} and not choices.assume_yes
+            if must_ask and not ask(f"Replace {database}? The old file is kept."):
+                remove_unstarted(connection, work_path(database))
+                return None
+            reports = run_jobs(connection, source, plan, settings)
+            verify_new_content(connection, work_path(database))
+            finish_work_file(
+                connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
+            )
+        with lock_if_possible(settings.backup_dir):  # a restore from a backup replaces the same file
+            return put_in_place(settings, choices, old, reports, now_local)
+
+
+def prepare_to_fill(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
+    """A larger cache keeps the pages that are still being filled. With a log, a commit need not be flushed: a power
+    cut may cost the newest answers, never the file. The whole market is gigabytes in few commits, and a log would
+    write them twice. A kill may have left indexes to be made (`deferred_indexes`)."""
+    connection.execute("PRAGMA cache_size = -131072")
+    is_large = bool(plan.universe) and (not plan.tickers or len(plan.tickers) >= MANY_TICKERS)
+    connection.execute(f"PRAGMA journal_mode = {'DELETE' if is_large else 'WAL'}")
+    connection.execute(f"PRAGMA synchronous = {'FULL' if is_large else 'NORMAL'}")
+    ensure_schema(connection)
+
+
+def remove_unstarted(connection: sqlite3.Connection, work: Path) -> None:
+    """A work file without a single answer in it holds nothing that a later run could continue."""
+    asked = "SELECT EXISTS (SELECT 1 FROM _ranges_asked) OR EXISTS (SELECT 1 FROM _sessions_asked)"
+    if not connection.execute(asked).fetchone()[0] and not staging_path(work).exists():
+        connection.close()
+        remove_database(work)
+
+
+def verify_space_to_rebuild(database: Path, bytes_to_come: int) -> None:
+    """The work file still grows, the old file is kept once more, and the journal of the replacement is as
+    large as the larger of the two."""
+    old, work = (path.stat().st_size if path.is_file() else 0 for path in (database, work_path(database)))
+    needed = bytes_to_come + old + max(old, work + bytes_to_come)
+    verify_space(database.parent, needed, f"rebuilding {database}")
+
+
+def must_ask_for_tickers(connection: sqlite3.Connection, plan: RebuildSpec) -> bool:
+    """Whether the vendor has still to say which tickers the universe has."""
+    return bool(plan.universe) and not plan.tickers and not load_tickers(connection, plan.universe)
+
+
+def plan_costs(connection: sqlite3.Connection, plan: RebuildSpec) -> dict[str, Cost]:
+    """What each step with requests will cost; about, where the tickers are still unknown."""
+    if must_ask_for_tickers(connection, plan):
+        unknown = [f"#{number}" for number in range(TICKERS_ABOUT)]
+        jobs = make_jobs(plan, unknown)
+        lists = {"list of tickers": Cost(REQUESTS_AT_MOST, 0, 0)}
+    else:
+        save_planned_universe(connection, plan)
+        jobs, lists = make_jobs(plan, members_of(connection, plan)), {}
+    return lists | {
+        label: make_cost(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()
+    }
+
+
+def save_planned_universe(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
+    if plan.universe and plan.tickers:
+        save_universe(connection, plan.universe, plan.tickers)
+
+
+def members_of(connection: sqlite3.Connection, plan: RebuildSpec) -> list[str]:
+    return load_members(connection, plan.universe) if plan.universe else []
+
+
+def make_jobs(plan: RebuildSpec, tickers: list[str]) -> dict[str, Job]:
+    """None for the schema alone."""
+    starts = {"daily bars": ("1day", plan.daily_start), "5-minute bars": ("5min", plan.intraday_start)}
+    return {
+        label: make_job(
+            load_calendar(),
+            timeframe,
+            tickers,
+            date.fromisoformat(start),
+            date.fromisoformat(plan.end),
+            universe=plan.universe,
+        )
+        for label, (timeframe, start) in starts.items()
+        if start
+    }
+
+
+def load_old_content(settings: Settings, choices: RebuildOptions, now_local: datetime) -> OldContent:
+    if choices.discard_irreplaceable:
+        return OldContent({}, is_damaged=False)
+    return read_old_content(settings, choices.carry_over_from, now_local)
+
+
+def show_plan(
+    settings: Settings, plan: RebuildSpec, costs: Mapping[str, Cost], old_content: Mapping[str, int]
+) -> None:
+    """Steps, requests and duration, before the first request."""
+    tables = sum(1 for name in load_table_classes().values() if name != "bookkeeping")
+    rows: list[list[object]] = [["schema", f"{tables} tables", 0, "0 B", "0 s"]]
+    if plan.universe:
+        tickers = f"{len(plan.tickers)} tickers" if plan.tickers else "as the vendor lists them"
+        rows.append(["universe", f"{plan.universe}: {tickers}", 0, "0 B", "0 s"])
+    for label, cost in costs.items():
+        start = plan.daily_start if label == "daily bars" else plan.intraday_start
+        duration = format_duration(duration_seconds(cost.requests, settings.requests_per_minute))
+        rows.append([label, f"{start} to {plan.end}", cost.requests, format_bytes(cost.bytes), duration])
+    kept = f"{sum(old_content.values()):,} rows of {len(old_content)} tables"
+    rows.append(["carry over", kept if old_content else "nothing to carry over", 0, "", ""])
+    rows.append(["check and replace", str(settings.database_path), 0, "", ""])
+    print_table("Plan", ["step", "what", "requests", "disk at most", "at the quota"], rows)
+    total = sum(cost.requests for cost in costs.values())
+    if settings.requests_per_minute:
+        seconds = duration_seconds(total, settings.requests_per_minute)
+        say(f"{total} requests at {settings.requests_per_minute} a minute: {format_duration(seconds)}")
+
+
+def run_jobs(
+    connection: sqlite3.Connection, source: Source | None, plan: RebuildSpec, settings: Settings
+) -> list[tuple[str, Report]]:
+    reports: list[tuple[str, Report]] = []
+    if not plan.universe:
+        return reports
+    if source is None:
+        raise ValueError("a plan with bars needs a source")
+    if must_ask_for_tickers(connection, plan):
+        since = date.fromisoformat(plan.daily_start)
+        update_us_stocks(connection, source.client, settings.us_stock_types, since)
+    for label, job in make_jobs(plan, members_of(connection, plan)).items():
+        report = backfill(connection, source, job, f"{plan.universe}: {label}")
+        if not report.coverage.stored:
+            raise NothingFetchedError(
+                f"{label}: the vendor gave no bar of {len(job.tickers)} tickers; the database was not touched",
+                next_step="see the reasons above; check --end and the key's plan"
+                if not report.failures
+                else f"first reason: {next(iter(report.failures.values()))}",
+            )
+        reports.append((label, report))
+    return reports
+
+
+def put_in_place(
+    settings: Settings,
+    choices: RebuildOptions,
+    old: OldContent,
+    reports: list[tuple[str, Report]],
+    now_local: datetime,
+) -> RebuildResult:
+    database = settings.database_path
+    state = look_at_file(database)
+    (kept_as,) = choose_free_names(
+        lambda stamp: [database.with_name(f"{database.name}.backup-{stamp}")], now_local
+    )
+    carried: dict[str, int] = {}
+    losses: list[str] = []
+    if choices.carry_over_from:
+        carried = carry_from(choices.carry_over_from, work_path(database))
+    elif old.is_damaged:
+        carried, losses = carry_salvaged(settings, work_path(database), now_local)
+    left = [database.with_name(database.name + suffix) for suffix in DATABASE_COMPANIONS]
+    if state == "missing" and not any(path.exists() for path in left):
+        # Nothing to keep, nothing that has the file open: 5 GB need no copy.
+        rename_durably(work_path(database), database)
+        return RebuildResult(reports, carried, None, True, losses)
+    must_carry = not (choices.discard_irreplaceable or choices.carry_over_from or old.is_damaged)
+    sound = replace_database(
+        database,
+        work_path(database),
+        kept_as,
+        carry_over=make_carry_over(carried) if must_carry else None,
+        timeout_seconds=REPLACE_TIMEOUT_SECONDS,
+    )
+    remove_database(work_path(database))
+    return RebuildResult(reports, carried, None if state == "missing" else kept_as, sound, losses)

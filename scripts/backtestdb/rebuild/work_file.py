@@ -1,0 +1,169 @@
+"""The file beside the database in which a new one grows: `<database>.rebuilding`.
+
+It carries its plan, so that a killed run is continued, and what another plan left is not mistaken for it.
+"""
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+from backtestdb.database import (
+    DAMAGE_CODES,
+    connect,
+    look_at_file,
+    primary_code,
+    table_names,
+    verify_integrity,
+)
+from backtestdb.errors import VerificationError
+from backtestdb.files import remove_database, rename_durably
+from backtestdb.market.first_fill import remove_staging
+from backtestdb.pinned_copy import copy_pinned
+from backtestdb.schema import ensure_schema
+
+CONTINUED_FOR = timedelta(days=7)
+
+BUILDING, COMPLETE, HOLES = "building", "complete", "holes"
+
+
+@dataclass(frozen=True)
+class RebuildSpec:
+    """`universe` is empty for the schema alone; no `tickers` means those that the vendor lists. Dates are
+    sessions in ISO text, empty where nothing is asked."""
+
+    universe: str = ""
+    tickers: tuple[str, ...] = ()
+    daily_start: str = ""
+    intraday_start: str = ""
+    end: str = ""
+
+    def to_text(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def parse_spec(text: str) -> RebuildSpec:
+    values = json.loads(text)
+    return RebuildSpec(**{**values, "tickers": tuple(values["tickers"])})
+
+
+def continues(earlier: RebuildSpec, wanted: RebuildSpec, *, end_was_given: bool) -> bool:
+    """Whether the work on `earlier` is work on `wanted`.
+
+    The same plan is. So is one of at most a week ago that differs in its dates alone, unless the
+    user named the end: whoever starts a killed rebuild again after midnight wants it finished, and the days
+    since are what `make update` is for.
+    """
+    if earlier == wanted:
+        return True
+    if end_was_given or not wanted.end or not earlier.end:
+        return False
+    age = date.fromisoformat(wanted.end) - date.fromisoformat(earlier.end)
+    return without_dates(earlier) == without_dates(wanted) and timedelta(0) <= age <= CONTINUED_FOR
+
+
+def without_dates(plan: RebuildSpec) -> RebuildSpec:
+    """Which steps there are still shows: an empty start stays empty."""
+    return replace(
+        plan,
+        daily_start="asked" if plan.daily_start else "",
+        intraday_start="asked" if plan.intraday_start else "",
+        end="",
+    )
+
+
+@dataclass(frozen=True)
+class RebuildRecord:
+    plan: RebuildSpec
+    state: str
+
+
+def work_path(database: Path) -> Path:
+    return database.with_name(database.name + ".rebuilding")
+
+
+def load_record(path: Path) -> RebuildRecord | None:
+    """The rebuild that made the file at `path`; None when there is no such file or no such record."""
+    if look_at_file(path) != "database":
+        return None
+    with closing(connect(path)) as connection:
+        if "_rebuild" not in table_names(connection):
+            return None
+        try:
+            row = connection.execute("SELECT plan, state FROM _rebuild").fetchone()
+        except sqlite3.DatabaseError as error:
+            if primary_code(error) not in DAMAGE_CODES:
+                raise
+            return None
+    return RebuildRecord(parse_spec(row[0]), row[1]) if row else None
+
+
+def is_sound(database: Path) -> bool:
+    try:
+        with closing(connect(database)) as connection:
+            verify_integrity(connection)
+    except VerificationError:
+        return False
+    return True
+
+
+def prepare_work_file(
+    database: Path, wanted: RebuildSpec, *, end_was_given: bool, fresh: bool, now_utc: datetime
+) -> RebuildSpec:
+    """Make the work file ready for `wanted`, and return the plan to follow (see `continues`).
+
+    In this order: what a killed run left of this plan; a copy of the current database, where this plan made it
+    and left holes in it; an empty database. `fresh` leaves out the second.
+    """
+    path = work_path(database)
+    left = load_record(path)
+    if left and continues(left.plan, wanted, end_was_given=end_was_given):
+        return left.plan
+    remove_database(path)
+    remove_staging(path)
+    current = None if fresh else load_record(database)
+    if (
+        current
+        and current.state == HOLES
+        and continues(current.plan, wanted, end_was_given=end_was_given)
+        and is_sound(database)
+    ):
+        copy_current(database, path)
+        return current.plan
+    create_work_file(path, page_size_of(database), wanted, now_utc)
+    return wanted
+
+
+def copy_current(database: Path, path: Path) -> None:
+    arriving = path.with_name(path.name + ".arriving")
+    with closing(connect(database)) as source:
+        copy_pinned(source, arriving)
+    rename_durably(arriving, path)
+
+
+def create_work_file(path: Path, page_size: int, plan: RebuildSpec, now_utc: datetime) -> None:
+    """The record comes last: a file without it is not continued."""
+    with closing(connect(path, create=True)) as connection:
+        connection.execute(f"PRAGMA page_size = {page_size}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        ensure_schema(connection)
+        connection.execute(
+            "INSERT INTO _rebuild VALUES (1, ?, ?, ?)",
+            (plan.to_text(), BUILDING, now_utc.isoformat(timespec="seconds")),
+        )
+
+
+def page_size_of(database: Path) -> int:
+    """Under WAL the page size of the replaced database must not change; 4096 where there is none."""
+    if look_at_file(database) != "database":
+        return 4096
+    with closing(connect(database)) as connection:
+        return int(connection.execute("PRAGMA page_size").fetchone()[0])
+
+
+def finish_work_file(connection: sqlite3.Connection, state: str) -> None:
+    """Write the outcome into the file and leave it as one file without a log."""
+    connection.execute("UPDATE _rebuild SET state = ?", (state,))
+    connection.execute("PRAGMA journal_mode = DELETE")

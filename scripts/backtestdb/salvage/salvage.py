@@ -1,0 +1,122 @@
+"""Salvage from beginning to end: a private copy, what can be read of it, the backup, a new database.
+
+The result gets its name when it is whole and checked; a kill before that leaves none.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from backtestdb.backups.catalogue import Backup
+from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
+from backtestdb.database import connect, verify_integrity
+from backtestdb.errors import DatabaseFileError, VerificationError
+from backtestdb.files import choose_free_names, exclusive_lock, remove_database, rename_durably
+from backtestdb.salvage.build import build, newest_of
+from backtestdb.salvage.pages import open_pages
+from backtestdb.salvage.union import TableOutcome
+from backtestdb.salvage.working_copy import make_private_copy
+from backtestdb.schema import ensure_schema
+
+Say = Callable[[str], None]
+
+
+class NothingSalvagedError(DatabaseFileError):
+    """Not one row could be read, and no backup has any."""
+
+
+@dataclass(frozen=True)
+class SalvageResult:
+    """`path`: an ordinary database with everything irreplaceable and no market data. `backup`: what it was
+    united with. `strays`: pages with rows of which no table can be told. `not_created`: names of views,
+    triggers and the like that this SQLite refused."""
+
+    path: Path
+    backup: Backup | None
+    tables: list[TableOutcome]
+    strays: int
+    not_created: list[str]
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.strays and not self.not_created and all(t.is_whole for t in self.tables)
+
+
+def salvage(
+    database: Path,
+    backup_dir: Path,
+    now_local: datetime,
+    *,
+    say: Say = lambda _message: None,
+    step: Callable[[str], None] = lambda _name: None,
+) -> SalvageResult:
+    """Write `<database>.salvaged-STAMP`; `database` is only read. Raise DatabaseFileError when there is no such
+    file, NothingSalvagedError when nothing comes out, BusyError when another program writes to it."""
+    if not database.is_file() or not database.stat().st_size:
+        raise DatabaseFileError(
+            f"there is nothing to salvage: {database} is missing or empty",
+            next_step="make restore-from-backup",
+        )
+    copy, new = (database.with_name(f"{database.name}.salvaging{suffix}") for suffix in ("", ".new"))
+    lock = copy.with_name(copy.name + ".lock")
+    with exclusive_lock(lock, "a salvage of this database"), removed_afterwards(copy, new):
+        choice = choose_newest(backup_dir, database, say)
+        say(f"reading {database}, united with {describe(choice)}")
+        first_page_is_lost = copy_database(database, copy, new, choice)
+        step("copied")
+        with open_pages(copy) as file:
+            tables, strays, not_created = build(new, file, choice, first_page_is_lost=first_page_is_lost)
+        step("built")
+        verify_result(new, tables, database)
+        (path,) = choose_free_names(
+            lambda stamp: [database.with_name(f"{database.name}.salvaged-{stamp}")], now_local
+        )
+        rename_durably(new, path)
+        step("named")
+    return SalvageResult(path, newest_of(choice) if choice else None, tables, strays, not_created)
+
+
+@contextmanager
+def removed_afterwards(*paths: Path) -> Iterator[None]:
+    """Before too: a killed run leaves its files to the next one."""
+    for path in paths:
+        remove_database(path)
+    try:
+        yield
+    finally:
+        for path in paths:
+            remove_database(path)
+
+
+def choose_newest(backup_dir: Path, database: Path, say: Say) -> RestoreChoice | None:
+    try:
+        return choose_backup(backup_dir, database, None, say)
+    except VerificationError as error:
+        say(str(error))
+        return None
+
+
+def describe(choice: RestoreChoice | None) -> str:
+    return newest_of(choice).path.name if choice else "no backup, because none is there"
+
+
+def copy_database(database: Path, copy: Path, new: Path, choice: RestoreChoice | None) -> bool:
+    """The template for a lost header is a backup, or without one a new database."""
+    template = (choice.full or newest_of(choice)).path if choice else new
+    if not choice:
+        with closing(connect(new, create=True)) as connection:
+            ensure_schema(connection)
+    is_lost = make_private_copy(database, copy, template)
+    remove_database(new)
+    return is_lost
+
+
+def verify_result(new: Path, tables: list[TableOutcome], database: Path) -> None:
+    if not any(table.is_whole or table.from_damaged or table.from_backup for table in tables):
+        raise NothingSalvagedError(
+            f"not one row could be read of {database}, and there is no backup", next_step="make restore"
+        )
+    with closing(connect(new)) as connection:
+        verify_integrity(connection, full=True)

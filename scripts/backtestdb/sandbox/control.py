@@ -1,0 +1,124 @@
+"""The control plane under /_sandbox/: how tests look at the server and change what it plays.
+
+GET log (?since=N), DELETE log; GET, POST, DELETE faults; POST release, today, splits, settings; GET health.
+No key is needed: the server listens on 127.0.0.1 only.
+"""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import date
+from typing import Any
+
+import orjson
+
+from backtestdb.sandbox.faults import parse_rule
+from backtestdb.sandbox.splits import parse_split
+from backtestdb.sandbox.state import Sandbox, Settings, move_today, put_splits
+from backtestdb.sandbox.subscription import Subscription
+
+Payload = dict[str, Any]
+
+
+def answer_control(
+    sandbox: Sandbox, method: str, name: str, params: dict[str, str], body: bytes
+) -> tuple[int, Payload]:
+    """Status and payload of a control call; 400 says what was wrong with it."""
+    call = CALLS.get((method, name))
+    if call is None:
+        return 404, {"error": f"there is no {method} /_sandbox/{name}"}
+    try:
+        return 200, call(sandbox, {**params, **orjson.loads(body or b"{}")})
+    except (ValueError, KeyError, TypeError) as error:
+        return 400, {"error": f"{type(error).__name__}: {error}"}
+
+
+def read_log(sandbox: Sandbox, given: Payload) -> Payload:
+    """The requests from number `since` on, and the most that arrived in any one window under one key."""
+    entries = sandbox.journal.read(int(given.get("since", 0)))
+    most = max((window.most for window in sandbox.windows.values()), default=0)
+    return {"requests": entries, "most_in_window": most}
+
+
+def clear_log(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
+    """Forget the requests; the windows go on."""
+    sandbox.journal.clear()
+    for window in sandbox.windows.values():
+        window.most = 0
+    return {}
+
+
+def read_faults(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
+    """The rules and how often each fired."""
+    return {"rules": sandbox.faults.describe()}
+
+
+def add_faults(sandbox: Sandbox, given: Payload) -> Payload:
+    """Put `rules` behind those that are there."""
+    rules = [parse_rule(row) for row in given["rules"]]
+    with sandbox.faults.lock:
+        sandbox.faults.rules += rules
+    return read_faults(sandbox, given)
+
+
+def clear_faults(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
+    """No rules any more; who is being held is let go."""
+    with sandbox.faults.lock:
+        sandbox.faults.rules.clear()
+    sandbox.release()
+    return {}
+
+
+def release(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
+    """Let go who is being held by a time-out or a slow answer."""
+    sandbox.release()
+    return {}
+
+
+def set_today(sandbox: Sandbox, given: Payload) -> Payload:
+    """Move the sandbox to the day `today`."""
+    move_today(sandbox, date.fromisoformat(given["today"]))
+    return {"today": sandbox.exchange.today.isoformat()}
+
+
+def set_splits(sandbox: Sandbox, given: Payload) -> Payload:
+    """The given `splits` instead of all made-up ones; none without any."""
+    put_splits(sandbox, tuple(parse_split(row) for row in given.get("splits", [])))
+    return {"splits": len(sandbox.exchange.splits)}
+
+
+def set_settings(sandbox: Sandbox, given: Payload) -> Payload:
+    """Change some of the settings, `history_years`, `free` and `junk` among them."""
+    plan_names, names = {each.name for each in fields(Subscription)}, {each.name for each in fields(Settings)}
+    known = (names - {"plan", "keys"}) | plan_names | {"keys", "junk"}
+    if unknown := set(given) - known:
+        raise ValueError(
+            f"there is no setting {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
+        )
+    settings = sandbox.settings
+    plan = replace(settings.plan, **{name: given[name] for name in plan_names & given.keys()})
+    changed = {name: given[name] for name in names & given.keys()}
+    if "keys" in changed:
+        changed["keys"] = tuple(changed["keys"])
+    sandbox.settings = replace(settings, plan=plan, **changed)
+    if "junk" in given:
+        sandbox.exchange = replace(sandbox.exchange, junk=bool(given["junk"]))
+    return {}
+
+
+def read_health(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
+    """That the server is there, which day it lives on and how many listings it has."""
+    return {"today": sandbox.exchange.today.isoformat(), "listings": len(sandbox.exchange.universe.listings)}
+
+
+CALLS: dict[tuple[str, str], Callable[[Sandbox, Payload], Payload]] = {
+    ("GET", "log"): read_log,
+    ("DELETE", "log"): clear_log,
+    ("GET", "faults"): read_faults,
+    ("POST", "faults"): add_faults,
+    ("DELETE", "faults"): clear_faults,
+    ("POST", "release"): release,
+    ("POST", "today"): set_today,
+    ("POST", "splits"): set_splits,
+    ("POST", "settings"): set_settings,
+    ("GET", "health"): read_health,
+}

@@ -1,0 +1,194 @@
+"""What traded: the bars of any ticker and session as the vendor would serve them on a given day."""
+
+from dataclasses import dataclass, fields
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+
+from backtestdb.sandbox.intraday import MinuteBars, make_minute_bars
+from backtestdb.sandbox.listings import Universe
+from backtestdb.sandbox.made_up import SILENT, Bars, Profiles, make_day_bars
+from backtestdb.sandbox.noise import uniform
+from backtestdb.sandbox.sessions import Floats, Ints, load_sessions
+from backtestdb.sandbox.source import load_real_prices, make_real_bars
+from backtestdb.sandbox.splits import Split, make_divisors
+
+QUIRK = 50
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Who is listed, which splits there are, and up to which day (included) anything has happened.
+
+    With `junk`, the grouped answers hold a row of junk.
+    """
+
+    universe: Universe
+    splits: tuple[Split, ...]
+    today: date
+    junk: bool = False
+
+
+@dataclass(frozen=True)
+class ServedBars:
+    """Bars in order of time with the start of each in ms UTC and its number of base bars.
+
+    `quirk` in [0, 1) decides which of the vendor's oddities a bar shows.
+    """
+
+    start_ms: Ints
+    base: Ints
+    quirk: Floats
+    bars: Bars
+
+
+def find_sessions(exchange: Exchange, ticker: str, first: date, last: date) -> list[tuple[int, Ints]]:
+    """The sessions in which a ticker traded, for each company that had it, in order of time."""
+    universe, wanted = exchange.universe, load_sessions().index_range(first, min(last, exchange.today))
+    found = []
+    for index in sorted(universe.by_ticker.get(ticker, []), key=lambda i: int(universe.first[i])):
+        start, stop = (
+            max(wanted.start, int(universe.first[index])),
+            min(wanted.stop, int(universe.stop[index])),
+        )
+        sessions = np.arange(start, max(start, stop))
+        if universe.thin[index]:
+            sessions = sessions[uniform(universe.profiles.keys[[index]], sessions, SILENT) >= 0.05]
+        found.append((index, sessions))
+    return found
+
+
+def load_day_bars(exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool) -> ServedBars:
+    """Day bars of one listing; each starts at midnight in New York."""
+    return ServedBars(
+        start_ms=load_sessions().midnight_ms[sessions],
+        base=np.ones(len(sessions), dtype=np.int64),
+        quirk=uniform(exchange.universe.profiles.keys[[index]], sessions, QUIRK),
+        bars=divide(
+            make_unsplit_bars(exchange.universe, index, sessions),
+            load_divisors(exchange, index, sessions, adjusted=adjusted),
+        ),
+    )
+
+
+def load_minute_bars(exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool) -> ServedBars:
+    """Five-minute bars of one listing, 04:00 to 20:00 New York, in agreement with its day bars."""
+    universe, calendar = exchange.universe, load_sessions()
+    key = universe.profiles.keys[[index]]
+    day = make_unsplit_bars(universe, index, sessions)
+    open_ms, regular = calendar.open_ms[sessions], calendar.regular_bars[sessions]
+    made = make_minute_bars(key, sessions, open_ms, regular, day, thin=bool(universe.thin[index]))
+    divisors = load_divisors(exchange, index, sessions, adjusted=adjusted)
+    quirk = uniform(key, made.start_ms, QUIRK)
+    return ServedBars(made.start_ms, made.base_minutes, quirk, divide(made.bars, divisors[made.row]))
+
+
+def load_grouped_bars(exchange: Exchange, session: int, *, adjusted: bool) -> tuple[Ints, ServedBars]:
+    """The day bars of everyone who traded in a session, stamped 16:00 New York, and whose they are."""
+    traded, bars, divisors = load_market_days(exchange, session, adjusted=adjusted)
+    start = np.full(len(traded), load_sessions().grouped_ms[session])
+    quirk = uniform(exchange.universe.profiles.keys[traded], np.array([session]), QUIRK)
+    return traded, ServedBars(start, np.ones_like(start), quirk, divide(bars, divisors))
+
+
+def load_market_days(exchange: Exchange, session: int, *, adjusted: bool) -> tuple[Ints, Bars, Floats]:
+    """Everyone who traded in a session, their unsplit day bars, and by what their prices are to be divided."""
+    universe, at = exchange.universe, np.array([session])
+    silent = universe.thin & (uniform(universe.profiles.keys, at, SILENT) < 0.05)
+    traded = np.nonzero((universe.first <= session) & (session < universe.stop) & ~silent.astype(bool))[0]
+    bars = make_day_bars(select_profiles(universe, traded), at)
+    divisors = np.ones(len(traded))
+    for ticker in {*load_real_prices(), *(split.ticker for split in exchange.splits)}:
+        for index in universe.by_ticker.get(ticker, []):
+            place = int(np.searchsorted(traded, index))
+            if place < len(traded) and traded[place] == index:
+                put(bars, place, make_unsplit_bars(universe, index, at))
+                divisors[place] = load_divisors(exchange, index, at, adjusted=adjusted)[0]
+    return traded, bars, divisors
+
+
+def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteBars]:
+    """The five-minute bars of everyone in a session, as traded (unadjusted), and whose each is."""
+    universe, calendar = exchange.universe, load_sessions()
+    traded, days, divisors = load_market_days(exchange, session, adjusted=False)
+    parts: list[tuple[Ints, MinuteBars]] = []
+    for thin in (False, True):
+        places = np.nonzero(universe.thin[traded] == thin)[0]
+        if not len(places):
+            continue
+        at = np.full(len(places), session)
+        chosen = Bars(**{f.name: getattr(days, f.name)[places] for f in fields(Bars)})
+        keys = universe.profiles.keys[traded[places]][:, None]
+        made = make_minute_bars(keys, at, calendar.open_ms[at], calendar.regular_bars[at], chosen, thin=thin)
+        bars = divide(made.bars, divisors[places][made.row])
+        parts.append((traded[places][made.row], MinuteBars(made.row, made.start_ms, made.base_minutes, bars)))
+    joined = {f.name: np.concatenate([getattr(made.bars, f.name) for _, made in parts]) for f in fields(Bars)}
+    row, start, base = (
+        np.concatenate([getattr(made, name) for _, made in parts]) for name in ("row", "start_ms", "base_minutes")
+    )
+    return np.concatenate([listing for listing, _ in parts]), MinuteBars(row, start, base, Bars(**joined))
+
+
+def make_unsplit_bars(universe: Universe, index: int, sessions: Ints) -> Bars:
+    """Bars before any made-up split: the source where it reaches, made up elsewhere."""
+    profile = select_profiles(universe, np.array([index]))
+    real = load_real_prices().get(universe.listings[index].ticker)
+    return make_real_bars(real, profile, sessions) if real else make_day_bars(profile, sessions)
+
+
+def select_profiles(universe: Universe, indexes: Ints) -> Profiles:
+    """The profiles of some listings."""
+    every = universe.profiles
+    return Profiles(
+        every.keys[indexes], every.log_price[indexes], every.volatility[indexes], every.log_volume[indexes]
+    )
+
+
+def load_divisors(exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool) -> Floats:
+    """By what a listing's unsplit prices are divided at each session."""
+    ticker = exchange.universe.listings[index].ticker
+    splits = [split for split in exchange.splits if split.ticker == ticker]
+    return make_divisors(splits, sessions, adjusted=adjusted, today=exchange.today)
+
+
+def divide(bars: Bars, divisors: Floats) -> Bars:
+    """Bars with divided prices and multiplied volume."""
+    return Bars(
+        open=bars.open / divisors,
+        high=bars.high / divisors,
+        low=bars.low / divisors,
+        close=bars.close / divisors,
+        volume=bars.volume * divisors,
+        vwap=bars.vwap / divisors,
+        trades=bars.trades,
+    )
+
+
+def put(bars: Bars, place: int, one: Bars) -> None:
+    """Overwrite one bar, in place."""
+    for field in fields(Bars):
+        getattr(bars, field.name)[place] = getattr(one, field.name)[0]
+
+
+def join(parts: list[ServedBars]) -> ServedBars:
+    """Bars of companies that followed each other under one ticker, as one."""
+    columns = {f.name: np.concatenate([getattr(part.bars, f.name) for part in parts]) for f in fields(Bars)}
+    return ServedBars(
+        start_ms=np.concatenate([part.start_ms for part in parts]),
+        base=np.concatenate([part.base for part in parts]),
+        quirk=np.concatenate([part.quirk for part in parts]),
+        bars=Bars(**columns),
+    )
+
+
+def make_no_bars() -> ServedBars:
+    """What an unknown ticker has."""
+    none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
+    return ServedBars(none, none, nothing, Bars(nothing, nothing, nothing, nothing, nothing, nothing, none))
+
+
+def take(served: ServedBars, where: npt.NDArray[np.bool_] | slice) -> ServedBars:
+    """The bars at some places."""
+    bars = Bars(**{field.name: getattr(served.bars, field.name)[where] for field in fields(Bars)})
+    return ServedBars(served.start_ms[where], served.base[where], served.quirk[where], bars)

@@ -1,0 +1,44 @@
+"""What a rule makes of an answer: pure functions, the connection is the server's business."""
+
+from dataclasses import replace
+from datetime import date
+from math import ceil
+
+from backtestdb.sandbox.bad_bars import spoil_bars
+from backtestdb.sandbox.endpoints import TOO_MANY, Answer, Payload, make_json_answer
+from backtestdb.sandbox.faults import Rule
+
+BAD_GATEWAY = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+
+
+def make_fault_answer(rule: Rule) -> Answer | None:
+    """The answer that stands in the place of the right one, if the rule has one."""
+    if rule.kind == "server_error":
+        return make_json_answer(500, {"status": "ERROR", "error": "internal error"})
+    if rule.kind == "refusal":
+        status = "NOT_FOUND" if rule.status == 404 else "NOT_AUTHORIZED"
+        return make_json_answer(rule.status, {"status": status, "message": "This endpoint is not for you."})
+    if rule.kind == "bad_gateway":
+        return Answer(502, BAD_GATEWAY, {"Content-Type": "text/html"})
+    if rule.kind == "too_many":
+        headers = {} if rule.retry_after is None else {"Retry-After": str(ceil(rule.retry_after))}
+        return Answer(429, b"", headers) if rule.empty_body else make_json_answer(429, TOO_MANY, headers)
+    return None
+
+
+def spoil_payload(rule: Rule, payload: Payload, today: date) -> Payload:
+    """A payload with a foreign next_url, without its rows, or with bad bars among them."""
+    if rule.kind == "foreign_next_url":
+        return payload | {"next_url": f"{rule.root}/v2/aggs/ticker/X/range/1/day/0/1?cursor=bGltaXQ9MQ=="}
+    if rule.kind == "missing_results":
+        return {name: value for name, value in payload.items() if name not in ("results", "next_url")}
+    if rule.kind == "bad_bars" and payload.get("results"):
+        return payload | {"results": spoil_bars(payload["results"], rule.bars, today)}
+    return payload
+
+
+def spoil_body(rule: Rule, answer: Answer) -> Answer:
+    """A body that is complete as HTTP has it, and half of the JSON."""
+    if rule.kind != "invalid_json":
+        return answer
+    return replace(answer, body=answer.body[: len(answer.body) // 2])

@@ -1,0 +1,61 @@
+"""What one running server holds: the exchange it plays, its settings, its faults and its memory."""
+
+from dataclasses import dataclass, field, replace
+from datetime import date
+from threading import Event
+
+from backtestdb.sandbox.exchange import Exchange
+from backtestdb.sandbox.faults import Faults
+from backtestdb.sandbox.flat_files import FlatFiles
+from backtestdb.sandbox.journal import Journal, Window
+from backtestdb.sandbox.listings import make_universe
+from backtestdb.sandbox.splits import SOURCE_SPLITS, Split
+from backtestdb.sandbox.subscription import Subscription
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How strict and how slow the server is; 0 requests a minute means no limit."""
+
+    keys: tuple[str, ...] = ("sandbox",)
+    requests_per_minute: int = 0
+    window_seconds: float = 60.0
+    retry_after: bool = True
+    latency_seconds: float = 0.0
+    plan: Subscription = field(default_factory=Subscription)
+
+
+@dataclass
+class Sandbox:
+    """One server's state; exchange and settings are replaced as a whole, so a request sees one version."""
+
+    exchange: Exchange
+    settings: Settings
+    faults: Faults = field(default_factory=Faults)
+    journal: Journal = field(default_factory=Journal)
+    windows: dict[str, Window] = field(default_factory=dict)
+    released: Event = field(default_factory=Event)
+    flat_files: FlatFiles = field(default_factory=FlatFiles)
+
+    def release(self) -> None:
+        """End the waiting of every request that is being held."""
+        held, self.released = self.released, Event()
+        held.set()
+
+
+def make_sandbox(
+    settings: Settings, *, today: date, tickers: int, splits: tuple[Split, ...] = (), junk: bool = False
+) -> Sandbox:
+    """A server's state at its start."""
+    exchange = Exchange(make_universe(tickers), (*SOURCE_SPLITS, *splits), today, junk=junk)
+    return Sandbox(exchange, settings)
+
+
+def move_today(sandbox: Sandbox, today: date) -> None:
+    """Let the sandbox live on another day."""
+    sandbox.exchange = replace(sandbox.exchange, today=today)
+
+
+def put_splits(sandbox: Sandbox, splits: tuple[Split, ...]) -> None:
+    """The given splits instead of all made-up ones."""
+    sandbox.exchange = replace(sandbox.exchange, splits=(*SOURCE_SPLITS, *splits))

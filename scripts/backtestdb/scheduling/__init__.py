@@ -1,0 +1,1 @@
+"""When backups are due, what wakes them, and who hears how they went; stands on backups."""

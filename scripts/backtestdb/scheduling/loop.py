@@ -1,0 +1,225 @@
+"""The scheduler: asks what is due, starts a process for each backup, outlives whatever happens to it."""
+
+import json
+import logging
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+import schedule
+
+from backtestdb.backups.catalogue import lock_backups
+from backtestdb.backups.drill import drill_is_due, load_last_drill
+from backtestdb.backups.leftovers import clean_leftovers
+from backtestdb.backups.manifest import Kind
+from backtestdb.config import PROJECT_DIR, Settings
+from backtestdb.console import explain_os_error, explain_sqlite_error, format_bytes
+from backtestdb.errors import ProjectError
+from backtestdb.scheduling.due import BackupTimes, retry_at, what_is_due
+from backtestdb.scheduling.health import load_backup_times, make_liveness, save_liveness
+
+Task = Kind | Literal["drill"]
+OPTIONS: dict[Task, tuple[str, ...]] = {
+    "full": ("backup_database.py", "--json"),
+    "irreplaceable": ("backup_database.py", "--json", "--irreplaceable-only"),
+    "drill": ("run_drill.py", "--json"),
+}
+WORDS: dict[Task, str] = {"full": "full backup", "irreplaceable": "small backup", "drill": "drill"}
+TICK_SECONDS = 60
+LOOK_SECONDS = 0.2
+# A process that is told to end has 8 seconds altogether; the rest is for cleaning up.
+FINISH_SECONDS = 6.0
+RUN_LIMIT_SECONDS = 2 * 3600.0
+
+
+@dataclass
+class Scheduler:
+    """What one scheduler knows while it runs. `failures` and `not_before` are forgotten with the process: at a
+    start, overdue means now. `clock` returns the time with its zone; `stop` is set by a signal."""
+
+    settings: Settings
+    log: logging.Logger
+    clock: Callable[[], datetime]
+    stop: threading.Event
+    failures: dict[Task, int] = field(default_factory=dict)
+    not_before: dict[Task, datetime] = field(default_factory=dict)
+    last_failure: str = ""
+
+
+def run_loop(scheduler: Scheduler) -> None:
+    """Ask at once and then every minute, until `stop` is set."""
+    jobs = schedule.Scheduler()
+    tick_safely(scheduler)
+    while not scheduler.stop.is_set():
+        plan_ticks(jobs, lambda: tick_safely(scheduler))
+        jobs.run_pending()
+        scheduler.stop.wait(min(max(jobs.idle_seconds or 0.0, 0.0), TICK_SECONDS))
+
+
+def plan_ticks(jobs: schedule.Scheduler, tick: Callable[[], object]) -> None:
+    """`schedule` plans in local wall-clock time: when the clock goes back, in autumn or by hand, its next run
+    lies up to an hour or more ahead. Such a plan is made anew."""
+    if jobs.idle_seconds is None or jobs.idle_seconds > TICK_SECONDS:
+        jobs.clear()
+        jobs.every(TICK_SECONDS).seconds.do(tick)
+
+
+def tick_safely(scheduler: Scheduler) -> bool:
+    """Make what is due; return whether nothing failed. The disk of the backups may come and go meanwhile."""
+    try:
+        return tick(scheduler)
+    except (ProjectError, OSError, sqlite3.Error) as error:
+        scheduler.log.error("the schedule could not be looked at: %s", describe_error(error))
+        return False
+
+
+def describe_error(error: ProjectError | OSError | sqlite3.Error) -> str:
+    if isinstance(error, ProjectError):
+        return join_advice(str(error), error.next_step)
+    explain = explain_os_error(error) if isinstance(error, OSError) else explain_sqlite_error(error)
+    return join_advice(*explain)
+
+
+def join_advice(what: str, next_step: str) -> str:
+    return f"{what}; next: {next_step}" if next_step else what
+
+
+def tick(scheduler: Scheduler) -> bool:
+    """One look: leave a sign of life, then make what is due; return whether nothing failed."""
+    settings, now = scheduler.settings, scheduler.clock()
+    save_liveness(settings.backup_dir, make_liveness(now, last_failure=scheduler.last_failure))
+    taken = load_backup_times(settings.backup_dir)
+    due: list[Task] = [
+        *what_is_due(
+            now,
+            taken,
+            backup_time=settings.backup_time,
+            every_minutes=settings.irreplaceable_every_minutes,
+        )
+    ]
+    if is_a_day_old(taken, now) and drill_is_due(load_last_drill(settings.backup_dir), now):
+        due.append("drill")
+    results = [
+        make_one(scheduler, kind)
+        for kind in due
+        if not scheduler.stop.is_set() and is_time_to_try(scheduler, kind, now)
+    ]
+    return all(results)
+
+
+def is_a_day_old(taken: BackupTimes, now: datetime) -> bool:
+    """The first drill waits until a full backup is a day old: whoever sets the schedule up has enough to watch."""
+    return bool(taken.full) and now - min(taken.full) >= timedelta(days=1)
+
+
+def is_time_to_try(scheduler: Scheduler, kind: Task, now: datetime) -> bool:
+    """After a failure there is a pause, unless the clock was set back so far that it would never end."""
+    after = scheduler.not_before.get(kind)
+    return after is None or now >= after or retry_at(now, scheduler.failures[kind]) < after
+
+
+def make_one(scheduler: Scheduler, kind: Task) -> bool:
+    """Make one backup, or hold a drill; return False when it failed. One that a signal interrupts is no failure."""
+    scheduler.log.info("%s started", WORDS[kind])
+    started = time.monotonic()
+    code, out, err = run_process(scheduler, kind)
+    if code == 0:
+        scheduler.failures.pop(kind, None)
+        scheduler.not_before.pop(kind, None)
+        scheduler.last_failure = ""
+        scheduler.log.info("%s ok: %s, %.1f s", WORDS[kind], describe_made(out), time.monotonic() - started)
+    elif scheduler.stop.is_set() and code < 0:
+        scheduler.log.info("%s interrupted: it will be made at the next start", WORDS[kind])
+    else:
+        note_failure(scheduler, kind, f"{WORDS[kind]} failed (exit code {code}): {describe_failure(err)}")
+    save_liveness(
+        scheduler.settings.backup_dir, make_liveness(scheduler.clock(), last_failure=scheduler.last_failure)
+    )
+    return code == 0 or scheduler.stop.is_set()
+
+
+def note_failure(scheduler: Scheduler, kind: Task, message: str) -> None:
+    scheduler.failures[kind] = scheduler.failures.get(kind, 0) + 1
+    scheduler.not_before[kind] = retry_at(scheduler.clock(), scheduler.failures[kind])
+    scheduler.last_failure = message
+    scheduler.log.error("%s; tried again at %s", message, f"{scheduler.not_before[kind].astimezone():%H:%M}")
+
+
+def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
+    """Return exit code (negative: killed), standard output and standard error of the backup's process.
+
+    It has a session of its own, so that Ctrl-C reaches this process only. After `stop` it may finish for
+    FINISH_SECONDS; then it is killed, which a backup survives by design, and what it leaves is removed.
+    """
+    script, *options = OPTIONS[kind]
+    with subprocess.Popen(
+        [sys.executable, str(PROJECT_DIR / "scripts" / script), *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        out, err = wait_for(scheduler, kind, process)
+    if process.returncode < 0:
+        remove_leftovers(scheduler)
+    return process.returncode, out, err
+
+
+def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Standard output and error of a process that ends by itself, at its limit, or soon after `stop`."""
+    kill_at = time.monotonic() + RUN_LIMIT_SECONDS
+    next_liveness = 0.0
+    while True:
+        if scheduler.stop.is_set():
+            kill_at = min(kill_at, time.monotonic() + FINISH_SECONDS)
+        if time.monotonic() > kill_at:
+            process.kill()
+        if time.monotonic() > next_liveness:
+            next_liveness = time.monotonic() + TICK_SECONDS
+            save_liveness_if_possible(scheduler, kind)
+        try:
+            return process.communicate(timeout=LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def save_liveness_if_possible(scheduler: Scheduler, kind: Task) -> None:
+    """A full disk is for the backup to report."""
+    liveness = make_liveness(scheduler.clock(), WORDS[kind], scheduler.last_failure)
+    try:
+        save_liveness(scheduler.settings.backup_dir, liveness)
+    except OSError as error:
+        scheduler.log.error("no sign of life could be left: %s", describe_error(error))
+
+
+def remove_leftovers(scheduler: Scheduler) -> None:
+    with lock_backups(scheduler.settings.backup_dir):
+        for message in clean_leftovers(scheduler.settings.backup_dir):
+            scheduler.log.info(message)
+
+
+def describe_made(out: str) -> str:
+    """What the process printed for programs, on one line."""
+    try:
+        backup = json.loads(out)[0]
+        name = str(backup["path"]).rpartition("/")[2]
+        rows = sum((backup["rows"] or {}).values())
+        return f"{name}, {format_bytes(backup['bytes'])}, {rows:,} rows"
+    except (ValueError, LookupError, TypeError):
+        return " ".join(out.split())[:200]
+
+
+def describe_failure(err: str) -> str:
+    """What console.print_error wrote, on one line."""
+    lines = err.strip().splitlines()
+    what = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
+    advice = next((line.partition("next: ")[2] for line in reversed(lines) if "next: " in line), "")
+    return join_advice(what, advice) if what else "; ".join(lines[-1:]) or "it was killed"

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Make .venv with the interpreter that runs this, and install one set of packages from its lock file.
+
+Needs the standard library alone, because it runs before anything is installed; `./db` calls it by set_up.sh.
+"""
+
+import argparse
+import fcntl
+import filecmp
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+PROJECT_DIR = Path(__file__).resolve().parents[1]
+# Each set with those that it contains: what one has installed, the others need not install again.
+SETS = {
+    "backup": ("backup",),
+    "market": ("backup", "market"),
+    "demo": ("backup", "market", "demo"),
+    "page": ("backup", "market", "page"),
+    "dev": ("backup", "market", "demo", "page", "dev"),
+}
+
+
+class SetUpError(Exception):
+    """What is missing, and what to do next."""
+
+    def __init__(self, what: str, next_step: str) -> None:
+        super().__init__(what)
+        self.next_step = next_step
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("set", choices=SETS, help="requirements-SET.txt, as locked in locks/SET.txt")
+    name = parser.parse_args(arguments).set
+    try:
+        with alone(PROJECT_DIR / ".venv.lock"):
+            prepare(PROJECT_DIR, name)
+    except SetUpError as error:
+        print(f"error: {error}\n       next: {error.next_step}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def prepare(project: Path, name: str) -> None:
+    """Given the name of a set, see that .venv runs and has it. Raise SetUpError."""
+    venv, lock = project / ".venv", project / "locks" / f"{name}.txt"
+    if not runs(venv):
+        create(venv)
+
+    stamp = venv / f"ready-{name}"
+    if stamp.is_file() and filecmp.cmp(lock, stamp, shallow=False):
+        return  # another command was faster
+    install(venv, lock)
+
+    # Last, so that whatever is killed on the way is done again. Only sets whose lock is the one that was meant.
+    for contained in SETS[name]:
+        shutil.copyfile(project / "locks" / f"{contained}.txt", venv / f"ready-{contained}")
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Two first commands at once: the second waits, and finds the work done. A killed one leaves nothing locked."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def runs(venv: Path) -> bool:
+    """Whether the interpreter is there and finds its packages: neither is so after an upgrade of Python."""
+    try:
+        command = [venv / "bin" / "python", "-Ic", "import pip"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def create(venv: Path) -> None:
+    if venv.is_symlink():
+        venv.unlink()  # --clear would empty the folder that it points to
+    version = "{}.{}.{}".format(*sys.version_info)
+    again = " anew, because the interpreter that it was made with is gone" if venv.exists() else ""
+    say(f"making .venv{again} with Python {version}")
+    # By its own name and not through a virtual environment that may be active, whose life is another one.
+    python = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    command = [python if python.exists() else sys.executable, "-m", "venv", "--clear", venv]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not runs(venv):
+        reason = last_line(done.stderr) or last_line(done.stdout) or "it does not run"
+        raise SetUpError(f"Python {version} could not make {venv}: {reason}", "make doctor, or free space")
+
+
+def install(venv: Path, lock: Path) -> None:
+    """Given a lock file, install what it names, and nothing whose hash is another. Raise SetUpError."""
+    say(f"installing requirements-{lock.stem}.txt into .venv")
+    command = [venv / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    command += ["--require-hashes", "--requirement", lock]
+    # An index that does not answer is asked three times, 2 seconds in all, instead of six times.
+    environment = {"PIP_RETRIES": "2", **os.environ}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise SetUpError(*explain(lock, done.stderr))
+
+
+def explain(lock: Path, errors: str) -> tuple[str, str]:
+    """Given what pip wrote, return in one sentence what is missing, and what to do next."""
+    packages = f"the packages of requirements-{lock.stem}.txt"
+    if "No matching distribution" in errors or "Could not find a version" in errors:
+        unreachable = "NewConnectionError" in errors or "Connection" in errors or "Retrying" in errors
+        where = "no package index answers" if unreachable else "the package index does not have them"
+        if wheels := os.environ.get("PIP_FIND_LINKS"):
+            where += f", nor does PIP_FIND_LINKS={wheels}"
+        download = f"python3 -m pip download --require-hashes -r locks/{lock.stem}.txt -d wheels"
+        return (
+            f"{packages} are not installed, and {where}",
+            f"connect to the internet and try again, or, on a machine that is connected: {download}; "
+            "then here: PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make …",
+        )
+    if "THESE PACKAGES DO NOT MATCH THE HASHES" in errors:
+        return (
+            f"{packages} are not what locks/{lock.name} expects: {last_line(errors)}",
+            "ask who serves them",
+        )
+    if "No space left" in errors:
+        return f"{packages} do not fit on the disk", "free space, then the same command again"
+    return f"{packages} could not be installed: {last_line(errors)}", "the same command again"
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("ERROR: ") if lines else ""
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
