@@ -22,7 +22,8 @@ SETS = {
     "market": ("backup", "market"),
     "demo": ("backup", "market", "demo"),
     "page": ("backup", "market", "page"),
-    "dev": ("backup", "market", "demo", "page", "dev"),
+    "lake": ("backup", "market", "lake"),
+    "dev": ("backup", "market", "demo", "page", "lake", "dev"),
 }
 
 

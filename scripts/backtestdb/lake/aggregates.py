@@ -19,14 +19,18 @@ def load_hours(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`days`: dates as datetime64[D], each a session. Return the regular open and close of each, ms UTC."""
     schedule = load_calendar().schedule
     found = schedule.index.get_indexer(pd.DatetimeIndex(days))
-    opens, closes = (schedule[name].dt.as_unit("ms").astype("int64").to_numpy()[found] for name in ("open", "close"))
+    opens, closes = (
+        schedule[name].dt.as_unit("ms").astype("int64").to_numpy()[found] for name in ("open", "close")
+    )
     return opens, closes
 
 
 def make_aggregates(bars: pa.Table) -> pa.Table:
     """`bars`: 5-minute bars of whole tickers, by ticker and time. Return session_aggregates; a value that has no bar
     to come from (no bar in regular hours, no session before) is NULL."""
-    frame = pd.DataFrame({name: bars[name].to_numpy() for name in ("ticker", "open", "high", "low", "close", "volume")})
+    frame = pd.DataFrame(
+        {name: bars[name].to_numpy() for name in ("ticker", "open", "high", "low", "close", "volume")}
+    )
     days = bars["session_date"].to_numpy()
     distinct, place = np.unique(days, return_inverse=True)
     opens, closes = load_hours(distinct)
@@ -36,7 +40,9 @@ def make_aggregates(bars: pa.Table) -> pa.Table:
 
     regular = (stamps >= opened) & (stamps < closed)
     frame["volume_outside"] = np.where(regular, 0, frame["volume"])
-    whole = frame.groupby(keys, sort=False).agg(bars=("close", "size"), extended_volume=("volume_outside", "sum"))
+    whole = frame.groupby(keys, sort=False).agg(
+        bars=("close", "size"), extended_volume=("volume_outside", "sum")
+    )
 
     frame["first_hour"] = np.where(stamps < opened + HOUR_MS, frame["volume"], 0)
     frame["last_hour"] = np.where(stamps >= closed - HOUR_MS, frame["volume"], 0)

@@ -128,7 +128,9 @@ def merge_month(
     splits = tuple(as_split(row) for row in load_lake_splits(draft) if row["state"] == "applied")
     owned = load_owned(draft.as_version())
     keys = [PartKey("bars_5min", month, bucket) for bucket in range(BUCKETS)]
-    tasks = [MergeTask(draft.store, key, draft.parts.get(key), sessions, folder, splits, owned) for key in keys]
+    tasks = [
+        MergeTask(draft.store, key, draft.parts.get(key), sessions, folder, splits, owned) for key in keys
+    ]
     for _, part in engine.run(merge_bucket, tasks):
         if part is not None and part.path != getattr(draft.parts.get(part.key), "path", None):
             draft.take(part)
@@ -177,7 +179,9 @@ def save_asked(draft: Draft, staged: Sequence[Staged], now_utc: datetime) -> Non
             for reason, (minutes, example) in each.rejected.items()
         ]
         if each.lost:
-            rejected.append({"session_date": day, "reason": "", "minutes": 0, "example": json.dumps(each.lost)})
+            rejected.append(
+                {"session_date": day, "reason": "", "minutes": 0, "example": json.dumps(each.lost)}
+            )
     asked.sort(key=lambda row: (row["ticker"], row["start_date"], row["end_date"]))
     rejected.sort(key=lambda row: (row["session_date"], row["reason"]))
     draft.put(PartKey("asked"), pa.Table.from_pylist(asked, schema=SCHEMAS["asked"]))

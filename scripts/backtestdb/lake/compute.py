@@ -136,5 +136,3 @@ def make_daily_metrics(bars: pa.Table) -> pa.Table:
         for field in SCHEMAS["daily_metrics"]
     ]
     return pa.table(columns, schema=SCHEMAS["daily_metrics"])
-
-

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from backtestdb.errors import ProjectError
 
-Task, Result = TypeVar("Task"), TypeVar("Result")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 PROCESSES = "processes"
 TRIES = 3
 CONNECT_SECONDS = 10
@@ -89,7 +90,7 @@ def connect_to_cluster(engine: str) -> Iterator[Any]:
     from distributed import Client  # noqa: PLC0415  only a cluster pays for it
 
     try:
-        client = Client(engine, timeout=CONNECT_SECONDS, set_as_default=False)
+        client = Client(engine, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError, ValueError) as error:
         raise EngineError(
             f"no Dask scheduler answers at ENGINE={engine} ({error or type(error).__name__})",

@@ -19,7 +19,13 @@ from backtestdb.errors import ProjectError, SettingsError
 from backtestdb.lake.store import make_s3
 
 FOLDER = "us_stocks_sip/minute_aggs_v1"
-DENIED = ("ACCESS_DENIED", "AccessDenied", "INVALID_ACCESS_KEY", "InvalidAccessKeyId", "SIGNATURE_DOES_NOT_MATCH")
+DENIED = (
+    "ACCESS_DENIED",
+    "AccessDenied",
+    "INVALID_ACCESS_KEY",
+    "InvalidAccessKeyId",
+    "SIGNATURE_DOES_NOT_MATCH",
+)
 TYPES = {
     "ticker": pa.string(),
     **{name: pa.float64() for name in ("volume", "open", "close", "high", "low")},
@@ -63,7 +69,9 @@ class FlatFiles:
         text = str(error)
         if any(word in text for word in DENIED):
             if self.accepts_keys():
-                return NotInSubscriptionError(f"the subscription does not have the flat file of {session_date}")
+                return NotInSubscriptionError(
+                    f"the subscription does not have the flat file of {session_date}"
+                )
             return FlatFilesError(
                 "the vendor's flat files do not accept the keys",
                 next_step="check FLATFILES_ACCESS_KEY and FLATFILES_SECRET in .env",
@@ -76,7 +84,9 @@ class FlatFiles:
     def accepts_keys(self) -> bool:
         """The answer about one file's size has no body that would tell: a list has one."""
         try:
-            make_s3(self.options).get_file_info(pa_fs.FileSelector(f"{self.bucket}/{FOLDER}", allow_not_found=True))
+            make_s3(self.options).get_file_info(
+                pa_fs.FileSelector(f"{self.bucket}/{FOLDER}", allow_not_found=True)
+            )
         except OSError:
             return False
         return True
@@ -87,7 +97,7 @@ def make_flat_files(settings: Settings) -> FlatFiles:
     if not settings.flatfiles_access_key or not settings.flatfiles_secret:
         raise SettingsError(
             "no keys for the vendor's flat files: FLATFILES_ACCESS_KEY or FLATFILES_SECRET is empty",
-            next_step="write them into .env, or fetch by the API: make backfill-lake ARGS=\"--by-api …\"",
+            next_step='write them into .env, or fetch by the API: make backfill-lake ARGS="--by-api …"',
         )
     return FlatFiles(
         settings.flatfiles_bucket,
@@ -103,7 +113,10 @@ def make_flat_files(settings: Settings) -> FlatFiles:
 def parse_minutes(content: bytes, session_date: date) -> pa.Table:
     """A whole file. NA and TRUE are tickers. Raise FlatFilesError for one that is cut short or has other columns."""
     options = pa_csv.ConvertOptions(
-        column_types=TYPES, include_columns=list(TYPES), strings_can_be_null=False, quoted_strings_can_be_null=False
+        column_types=TYPES,
+        include_columns=list(TYPES),
+        strings_can_be_null=False,
+        quoted_strings_can_be_null=False,
     )
     try:
         with gzip.open(BytesIO(content)) as unpacked:
@@ -113,5 +126,3 @@ def parse_minutes(content: bytes, session_date: date) -> pa.Table:
             f"the flat file of {session_date} is damaged or of another form than documented: {error}",
             next_step="start the same command again: it asks for this file anew",
         ) from error
-
-

@@ -35,7 +35,9 @@ BAR_FIELDS = [
 ]
 # The bar as it was traded, NULL where no split has changed it: the adjusted bar is computed from it once, whatever
 # splits come later, and is therefore equal to that of a fresh backfill. All NULL, such a column takes no room.
-TRADED_FIELDS = [pa.field(f"traded_{name}", pa.float64()) for name in ("open", "high", "low", "close", "volume")]
+TRADED_FIELDS = [
+    pa.field(f"traded_{name}", pa.float64()) for name in ("open", "high", "low", "close", "volume")
+]
 COUNTS = ("consecutive_up_days", "consecutive_down_days")
 METRIC_NAMES = [
     *("change_percent", "change_from_open", "volume_ratio", "volume_20d_avg", "high_low_range_percent"),
@@ -47,8 +49,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "bars_1day": pa.schema(BAR_FIELDS),
     "bars_5min": pa.schema([*BAR_FIELDS, *TRADED_FIELDS]),
     "daily_metrics": pa.schema(
-        BAR_FIELDS
-        + [pa.field(name, pa.int64() if name in COUNTS else pa.float64()) for name in METRIC_NAMES]
+        BAR_FIELDS + [pa.field(name, pa.int64() if name in COUNTS else pa.float64()) for name in METRIC_NAMES]
     ),
     "session_aggregates": pa.schema(
         [
@@ -62,7 +63,9 @@ SCHEMAS: dict[str, pa.Schema] = {
             pa.field("vwap", pa.float64()),  # sum of (high + low + close) / 3 × volume, by the sum of volume
             pa.field("first_hour_volume", pa.int64()),
             pa.field("last_hour_volume", pa.int64()),
-            pa.field("gap_percent", pa.float64()),  # open against the regular close of the ticker's session before
+            pa.field(
+                "gap_percent", pa.float64()
+            ),  # open against the regular close of the ticker's session before
         ]
     ),
     "universes": pa.schema(
@@ -75,7 +78,9 @@ SCHEMAS: dict[str, pa.Schema] = {
             *(pa.field("split_from", pa.float64()), pa.field("split_to", pa.float64())),
             pa.field("state", pa.string()),  # applied, or unconfirmed: the prices do not show it
             pa.field("seen_ratio", pa.float64()),  # close before / open after, as traded
-            pa.field("origin", pa.string()),  # database: of its bars; lake: of those that backfill-lake brought
+            pa.field(
+                "origin", pa.string()
+            ),  # database: of its bars; lake: of those that backfill-lake brought
         ]
     ),
     "coverage": pa.schema(
@@ -89,7 +94,11 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # What backfill-lake asked and was answered. ticker "*": the whole market's file of a session.
     "asked": pa.schema(
-        [pa.field("ticker", pa.string()), pa.field("start_date", pa.date32()), pa.field("end_date", pa.date32())]
+        [
+            pa.field("ticker", pa.string()),
+            pa.field("start_date", pa.date32()),
+            pa.field("end_date", pa.date32()),
+        ]
         + [pa.field("source", pa.string())]
         + [pa.field(name, pa.int64()) for name in ("received", "stored", "rejected", "tickers")]
         + [pa.field("asked_at_utc", pa.string())]
@@ -97,8 +106,10 @@ SCHEMAS: dict[str, pa.Schema] = {
     # Minutes that cannot be true, counted by reason, the first of each as it came. The row with the reason "" names
     # the tickers (a JSON list) that have no bar in the session because of it.
     "rejected": pa.schema(
-        [pa.field("session_date", pa.date32()), pa.field("reason", pa.string())]
-        + [pa.field("minutes", pa.int64()), pa.field("example", pa.string())]
+        [
+            *(pa.field("session_date", pa.date32()), pa.field("reason", pa.string())),
+            *(pa.field("minutes", pa.int64()), pa.field("example", pa.string())),
+        ]
     ),
 }
 # How long a period of a table is: files of 5-minute bars hold a month, those of daily rows a year.

@@ -71,7 +71,11 @@ def is_ordered(codes: np.ndarray, starts: np.ndarray) -> bool:
 
 
 def find_reasons(
-    columns: dict[str, np.ndarray], codes: np.ndarray, starts: np.ndarray, names: list[str], session_date: date
+    columns: dict[str, np.ndarray],
+    codes: np.ndarray,
+    starts: np.ndarray,
+    names: list[str],
+    session_date: date,
 ) -> dict[int, str]:
     """The rows that break a rule, each with the first one. In slices: a text for each of three million rows would
     take more memory than the rows."""
@@ -101,7 +105,11 @@ def find_reasons(
 
 
 def count_reasons(
-    reasons: dict[int, str], columns: dict[str, np.ndarray], codes: np.ndarray, starts: np.ndarray, names: list[str]
+    reasons: dict[int, str],
+    columns: dict[str, np.ndarray],
+    codes: np.ndarray,
+    starts: np.ndarray,
+    names: list[str],
 ) -> dict[str, tuple[int, str]]:
     found: dict[str, tuple[int, str]] = {}
     for place, reason in reasons.items():
@@ -112,7 +120,11 @@ def count_reasons(
 
 
 def group_by_five(
-    columns: dict[str, np.ndarray], codes: np.ndarray, starts: np.ndarray, names: list[str], session_date: date
+    columns: dict[str, np.ndarray],
+    codes: np.ndarray,
+    starts: np.ndarray,
+    names: list[str],
+    session_date: date,
 ) -> tuple[pa.Table, np.ndarray]:
     """Five minutes of a ticker are one bar: first open, highest high, lowest low, last close, sum of volume."""
     windows = starts - starts % FIVE_MINUTES_NS
@@ -124,7 +136,9 @@ def group_by_five(
     of_bar = codes[first]
     volume = np.zeros(0) if none else np.add.reduceat(columns["volume"].astype("float64"), first)
     values = {
-        "ticker": pa.DictionaryArray.from_arrays(pa.array(of_bar), pa.array(names, pa.string())).cast(pa.string()),
+        "ticker": pa.DictionaryArray.from_arrays(pa.array(of_bar), pa.array(names, pa.string())).cast(
+            pa.string()
+        ),
         "session_date": pa.array(np.full(len(first), np.datetime64(session_date))),
         "timestamp": pa.array(windows[first] // 1000).cast(pa.timestamp("us", tz="UTC")),
         "open": columns["open"][first],

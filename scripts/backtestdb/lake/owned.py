@@ -6,7 +6,6 @@ from datetime import date
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from backtestdb.lake.layout import PartKey
 from backtestdb.lake.table import Version
@@ -38,7 +37,9 @@ class Owned:
     def holds_any(self, period: str) -> bool:
         """Whether a month has any such session."""
         first = (date.fromisoformat(f"{period}-01") - EPOCH).days
-        spans = [(day, day) for day in self.sessions] + [span for spans in self.ranges.values() for span in spans]
+        spans = [(day, day) for day in self.sessions] + [
+            span for spans in self.ranges.values() for span in spans
+        ]
         return any(start <= first + 31 and end >= first for start, end in spans)
 
 
@@ -57,5 +58,3 @@ def load_owned(version: Version) -> Owned:
 
 def select(rows: pa.Table, mask: np.ndarray) -> pa.Table:
     return rows.filter(pa.array(mask)) if not mask.all() else rows
-
-

@@ -50,7 +50,9 @@ def open_reader(database: Path) -> Iterator[Reader]:
         raise DatabaseFileError(f"cannot open the database {database}: {error}") from error
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM sqlite_schema")  # begins the transaction that all reads share
+            cursor.execute(
+                "SELECT count(*) FROM sqlite_schema"
+            )  # begins the transaction that all reads share
             cursor.fetchone()
         yield connection
     finally:
@@ -99,7 +101,8 @@ def with_nulls(table: str, columns: dict[str, Any], count: int) -> pa.Table:
     """The columns of a table; those that are not given are NULL."""
     schema = SCHEMAS[table]
     return pa.table(
-        [columns[f.name] if f.name in columns else pa.nulls(count, f.type) for f in schema], names=schema.names
+        [columns[f.name] if f.name in columns else pa.nulls(count, f.type) for f in schema],
+        names=schema.names,
     ).cast(schema)
 
 
@@ -155,7 +158,9 @@ def load_small_table(reader: Reader, table: str, there: set[str]) -> pa.Table:
         cursor.execute(query)
         names = [column[0] for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    return pa.Table.from_pylist([{f.name: as_type(f, row.get(f.name)) for f in schema} for row in rows], schema=schema)
+    return pa.Table.from_pylist(
+        [{f.name: as_type(f, row.get(f.name)) for f in schema} for row in rows], schema=schema
+    )
 
 
 def as_type(field: pa.Field, value: Any) -> Any:

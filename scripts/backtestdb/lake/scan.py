@@ -65,7 +65,9 @@ def connect(version: Version, threads: int | None = None) -> duckdb.DuckDBPyConn
         connection.execute(f"SET threads = {threads}")
     for table in SCHEMAS:
         parts = version.parts_of(table)
-        source = describe_files(version, table, parts) if version.store.is_local and parts else f"{table}_files"
+        source = (
+            describe_files(version, table, parts) if version.store.is_local and parts else f"{table}_files"
+        )
         if source == f"{table}_files":
             connection.register(source, make_dataset(version, table, parts))
         connection.execute(f"CREATE VIEW {table} AS SELECT *{SHOWN_BESIDE.get(table, '')} FROM {source}")
@@ -75,7 +77,9 @@ def connect(version: Version, threads: int | None = None) -> duckdb.DuckDBPyConn
 
 def describe_files(version: Version, table: str, parts: Sequence[Part]) -> str:
     """DuckDB's own reader, which leaves out files whose period or bucket is not asked for."""
-    names = ", ".join("'" + str(Path(version.store.root, part.path)).replace("'", "''") + "'" for part in parts)
+    names = ", ".join(
+        "'" + str(Path(version.store.root, part.path)).replace("'", "''") + "'" for part in parts
+    )
     if table not in BIG_TABLES:
         return f"read_parquet([{names}])"
     kinds = "{'period': VARCHAR, 'bucket': INTEGER}"
@@ -90,7 +94,9 @@ def make_dataset(version: Version, table: str, parts: Sequence[Part]) -> Any:
         return schema.empty_table()
     files, root = make_s3(version.store.options), version.store.root.removeprefix("s3://")
     kind = pa_dataset.ParquetFileFormat()
-    fragments = [kind.make_fragment(f"{root}/{p.path}", files, partition_expression=tell_part(p)) for p in parts]
+    fragments = [
+        kind.make_fragment(f"{root}/{p.path}", files, partition_expression=tell_part(p)) for p in parts
+    ]
     return pa_dataset.FileSystemDataset(fragments, schema, kind, files)
 
 

@@ -39,7 +39,9 @@ def make_ratios(rows: pa.Table, splits: Iterable[Split], owned: Owned) -> np.nda
     ratios = np.ones(len(rows))
     mine = owned.mask(rows)
     for split in splits:
-        before = pc.and_(pc.equal(rows["ticker"], split.ticker), pc.less(rows["session_date"], split.execution_date))
+        before = pc.and_(
+            pc.equal(rows["ticker"], split.ticker), pc.less(rows["session_date"], split.execution_date)
+        )
         ratios[before.to_numpy() & mine] *= split.ratio
     return ratios
 
@@ -68,9 +70,7 @@ def apply_splits(draft: Draft, listed: Sequence[Split], owned: Owned) -> list[Sp
     return applied
 
 
-def judge(
-    draft: Draft, bucket: int, splits: Sequence[Split], owned: Owned
-) -> list[tuple[Split, str, float]]:
+def judge(draft: Draft, bucket: int, splits: Sequence[Split], owned: Owned) -> list[tuple[Split, str, float]]:
     """State and seen ratio of the splits that have bars on both sides. Several between the same two bars are judged
     together."""
     together: dict[tuple[str, float], list[Split]] = defaultdict(list)
@@ -91,7 +91,7 @@ def judge(
 
 
 def load_around(draft: Draft, bucket: int, ticker: str, first: date, last: date, owned: Owned) -> pa.Table:
-    """A ticker's bars as they came, from the last month before `first` that has some to the first one after `last`."""
+    """A ticker's bars as they came, from the last month with some before `first` to the first one after `last`."""
     keys = sorted(key for key in draft.parts if (key.table, key.bucket) == ("bars_5min", bucket))
     found = []
     before = [key for key in keys if key.period < f"{first:%Y-%m}"]
@@ -146,5 +146,7 @@ def save_lake_splits(draft: Draft, rows: Sequence[dict[str, Any]]) -> None:
     part = draft.parts.get(SPLITS)
     there = read_part(draft.store, part).to_pylist() if part else []
     others = [row for row in there if row["origin"] != "lake"]
-    ordered = sorted(rows, key=lambda row: (row["ticker"], row["execution_date"], row["split_from"], row["split_to"]))
+    ordered = sorted(
+        rows, key=lambda row: (row["ticker"], row["execution_date"], row["split_from"], row["split_to"])
+    )
     draft.put(SPLITS, pa.Table.from_pylist([*others, *ordered], schema=SCHEMAS["splits"]))

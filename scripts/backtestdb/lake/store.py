@@ -5,13 +5,11 @@ same endpoint and keys from the settings of the process that uses them. A store 
 without its keys.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow.fs as pa_fs
 
@@ -117,36 +115,3 @@ def make_store(settings: Settings) -> Store:
             "aws_conditional_put": "etag",
         }
     return Store(settings.lake, {name: value for name, value in options.items() if value})
-
-
-def verify_conditional_writes(store: Store) -> None:
-    """Two handles of one small table commit the same version: the second must be refused, or two publications at
-    the same time would each overwrite what the other said. Raise StoreError where it is not."""
-    from deltalake import DeltaTable  # noqa: PLC0415
-    from deltalake.exceptions import DeltaError  # noqa: PLC0415
-
-    from backtestdb.lake.table import commit_files  # noqa: PLC0415  (it stands on this module)
-
-    import pyarrow as pa  # noqa: PLC0415
-
-    name = f"_probe-{uuid4().hex}"
-    schema = pa.schema([pa.field("probe", pa.int64())])
-    try:
-        DeltaTable.create(store.uri(name), schema=schema, storage_options=dict(store.options))
-        one, other = (DeltaTable(store.uri(name), storage_options=dict(store.options)) for _ in "12")
-        commit_files(store, one, schema, [], [])
-        try:
-            commit_files(store, other, schema, [], [])
-        except DeltaError:
-            return
-        raise StoreError(
-            f"{store.root} lets one writer overwrite what another one has just written (no conditional PUT)",
-            next_step="choose a store with conditional writes, or a folder on a disk of this machine",
-        )
-    finally:
-        store.remove_tree(name)
-
-
-def as_folder(text: str) -> str:
-    """A local place as the settings give it, without an end slash."""
-    return os.path.normpath(Path(text).expanduser())

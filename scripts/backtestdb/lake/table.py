@@ -152,11 +152,11 @@ def open_lake(store: Store, number: int | None = None, *, may_be_missing: bool =
 def read_small(delta: DeltaTable, store: Store, schema: pa.Schema) -> pa.Table:
     """A table of one file or none, read without a look at anything else."""
     paths = active_paths(delta)
-    tables = [pq.read_table(BytesIO(store.read(f"{table_name(delta, store)}/{path}"))) for path in paths]
+    tables = [pq.read_table(BytesIO(store.read(f"{table_name(delta)}/{path}"))) for path in paths]
     return pa.concat_tables(tables).cast(schema) if tables else schema.empty_table()
 
 
-def table_name(delta: DeltaTable, store: Store) -> str:
+def table_name(delta: DeltaTable) -> str:
     return delta.table_uri.rstrip("/").rsplit("/", 1)[-1]
 
 
@@ -202,7 +202,9 @@ def encode(rows: pa.Table) -> bytes:
         compression="zstd",
         compression_level=3,
         row_group_size=ROW_GROUP_ROWS,
-        use_dictionary=[name for name in names if name in DICTIONARY or rows.schema.field(name).type == pa.string()],
+        use_dictionary=[
+            name for name in names if name in DICTIONARY or rows.schema.field(name).type == pa.string()
+        ],
         column_encoding={name: "DELTA_BINARY_PACKED" for name in names if name in DELTA_ENCODED},
     )
     return output.getvalue()
@@ -233,7 +235,7 @@ def commit_files(
         PARTITION_COLUMNS if partitioned else None,
         commit_properties=CommitProperties(max_commit_retries=0),
     )
-    store.flush(f"{table_name(delta, store)}/_delta_log/{expected:020d}.json")
+    store.flush(f"{table_name(delta)}/_delta_log/{expected:020d}.json")
     return expected
 
 
@@ -306,9 +308,7 @@ def write_log_table(store: Store, table: str, rows: list[dict[str, object]]) -> 
     encoded = encode(content)
     path = f"{table}/{uuid4().hex}.parquet"
     store.write(path, encoded)
-    return Part(
-        key=PartKey(table), path=path, rows=len(rows), bytes=len(encoded), sha256="", content=""
-    )
+    return Part(key=PartKey(table), path=path, rows=len(rows), bytes=len(encoded), sha256="", content="")
 
 
 class Draft:
@@ -383,7 +383,10 @@ class Draft:
     def point_to(self, tables: Mapping[str, int], now_utc: datetime) -> Version:
         """The commit that readers see."""
         row = VersionRow(
-            version=max((row.version for row in self.base.rows), default=0) + 1, published_at_utc=now_utc, command=self.command, tables=tables
+            version=max((row.version for row in self.base.rows), default=0) + 1,
+            published_at_utc=now_utc,
+            command=self.command,
+            tables=tables,
         )
         return commit_versions(self.base, [*self.base.rows, row])
 

@@ -106,11 +106,14 @@ class MarketData:
         self.session.trust_env = settings.base_url.startswith("https:")
         self.session.headers["Accept-Encoding"] = "gzip"
 
-    def fetch_bars(self, ticker: str, timeframe: str, start: date, end: date) -> Answer:
-        """Split-adjusted bars (1day or 5min) of the sessions from `start` to `end`, both included."""
+    def fetch_bars(
+        self, ticker: str, timeframe: str, start: date, end: date, *, adjusted: bool = True
+    ) -> Answer:
+        """Bars (1day or 5min) of the sessions from `start` to `end`, both included: split-adjusted, or as traded."""
         multiplier, timespan = {"1day": (1, "day"), "5min": (5, "minute")}[timeframe]
         path = f"/v2/aggs/ticker/{quote(ticker, safe='')}/range/{multiplier}/{timespan}/{start}/{end}"
-        return self.fetch_pages(path, {"adjusted": "true", "sort": "asc", "limit": BARS_LIMIT})
+        query = {"adjusted": "true" if adjusted else "false", "sort": "asc", "limit": BARS_LIMIT}
+        return self.fetch_pages(path, query)
 
     def fetch_grouped(self, session_date: date) -> Answer:
         """The day bar of every US ticker of one session; each row carries its ticker in `T`."""

@@ -125,7 +125,8 @@ def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteB
         parts.append((traded[places][made.row], MinuteBars(made.row, made.start_ms, made.base_minutes, bars)))
     joined = {f.name: np.concatenate([getattr(made.bars, f.name) for _, made in parts]) for f in fields(Bars)}
     row, start, base = (
-        np.concatenate([getattr(made, name) for _, made in parts]) for name in ("row", "start_ms", "base_minutes")
+        np.concatenate([getattr(made, name) for _, made in parts])
+        for name in ("row", "start_ms", "base_minutes")
     )
     return np.concatenate([listing for listing, _ in parts]), MinuteBars(row, start, base, Bars(**joined))
 

@@ -20,9 +20,9 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from backtestdb.sandbox.exchange import Exchange, load_market_minutes
-from backtestdb.sandbox.subscription import Subscription, find_wall
 from backtestdb.sandbox.sessions import MINUTE_MS, Ints, load_sessions
 from backtestdb.sandbox.signature import find_signer
+from backtestdb.sandbox.subscription import Subscription, find_wall
 
 BUCKET = "/flatfiles"
 OBJECT = re.compile(BUCKET + r"/us_stocks_sip/minute_aggs_v1/(\d{4})/(\d{2})/(\1-\2-\d{2})\.csv\.gz")
@@ -61,7 +61,11 @@ class S3Answer:
 
 
 def answer_s3(
-    files: FlatFiles, exchange: Exchange, plan: Subscription, keys: tuple[str, ...], request: tuple[str, str, Mapping[str, str]]
+    files: FlatFiles,
+    exchange: Exchange,
+    plan: Subscription,
+    keys: tuple[str, ...],
+    request: tuple[str, str, Mapping[str, str]],
 ) -> S3Answer:
     """`request`: method, target and headers (names in lower case). Access keys are the API's keys, each its own
     secret. A session that is not over has no file; one before the plan's history is forbidden."""
@@ -105,8 +109,14 @@ def make_csv(exchange: Exchange, session: int) -> bytes:
 
     columns = make_minutes(exchange, session)
     names = np.array([listing.ticker for listing in exchange.universe.listings], dtype=object)
-    texts = pa.DictionaryArray.from_arrays(pa.array(columns.pop("listing")), pa.array(names)).cast(pa.string())
-    table = pa.table({"ticker": texts, **columns}).select(list(COLUMNS)).sort_by([("ticker", "ascending"), ("window_start", "ascending")])
+    texts = pa.DictionaryArray.from_arrays(pa.array(columns.pop("listing")), pa.array(names)).cast(
+        pa.string()
+    )
+    table = (
+        pa.table({"ticker": texts, **columns})
+        .select(list(COLUMNS))
+        .sort_by([("ticker", "ascending"), ("window_start", "ascending")])
+    )
     output = pa.BufferOutputStream()
     output.write(",".join(COLUMNS).encode() + b"\n")
     pa_csv.write_csv(table, output, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
