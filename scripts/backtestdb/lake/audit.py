@@ -75,14 +75,13 @@ def check_file(version: Version, part: Part) -> list[Finding]:
 def check_rows(lake: Lake, table: str, rules: dict[str, str]) -> Iterator[Finding]:
     """All rules in one pass, and no bar twice."""
     counts = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in rules.values())
-    row = lake.sql(f"SELECT {counts} FROM {table}").fetchone()
+    row = lake.connection.execute(f"SELECT {counts} FROM {table}").fetchall()[0]
     for rule, count in zip(rules, row, strict=True):
         if count:
             yield Finding(table, rule, count)
     for part in lake.version.parts_of(table):
-        (twice,) = lake.sql(
-            TWICE.format(table=table) + f" WHERE period = '{part.key.period}' AND bucket = {part.key.bucket}"
-        ).fetchone()
+        where = f" WHERE period = '{part.key.period}' AND bucket = {part.key.bucket}"
+        ((twice,),) = lake.connection.execute(TWICE.format(table=table) + where).fetchall()
         if twice:
             yield Finding(part.path, "two bars of the same time", twice)
 
@@ -91,7 +90,7 @@ def check_counts(lake: Lake) -> Iterator[Finding]:
     """Every session that came as a file has the rows that its record says."""
     if PartKey("asked") not in lake.version.parts:
         return
-    rows = lake.sql(
+    rows = lake.connection.execute(
         "SELECT start_date, stored, (SELECT count(*) FROM bars_5min"
         " WHERE period = strftime(start_date, '%Y-%m') AND session_date = start_date)"
         " FROM asked WHERE ticker = '*' ORDER BY start_date"
