@@ -61,7 +61,14 @@ def clone(tmp_path: Path) -> Path:
 
 def test_commands_of_the_guide_run_as_printed(tmp_path: Path, clone: Path) -> None:
     with running_sandbox(today="2026-11-22") as sandbox:
-        project = Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": "AAPL,IBM"})
+        settings = {
+            "WATCHLIST_TICKERS": "AAPL,IBM",
+            "LAKE": str(tmp_path / "lake"),
+            "FLATFILES_ENDPOINT": sandbox.url,
+            "FLATFILES_ACCESS_KEY": sandbox.key,
+            "FLATFILES_SECRET": sandbox.key,
+        }
+        project = Project(tmp_path, sandbox.url, settings=settings)
         for command in ["make restore", *printed_commands()]:
             target = command.split()[1]
             if target in ELSEWHERE:

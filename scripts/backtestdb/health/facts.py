@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from backtestdb.config import Settings
 from backtestdb.health.backup_facts import BackupFacts, load_backup_facts
@@ -20,6 +21,7 @@ from backtestdb.health.database_facts import (
 from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
 from backtestdb.health.untouched import Reader, read_untouched
+from backtestdb.lake.summary import lake_facts
 from backtestdb.market.quota import Quota, quota_path
 
 
@@ -33,7 +35,7 @@ class QuotaFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """`drills`: the newest first."""
+    """`drills`: the newest first. `lake`: None where there is no LAKE, else as `lake_facts` says."""
 
     checked_at: datetime
     database: DatabaseFacts
@@ -42,6 +44,7 @@ class Facts:
     schedule: ScheduleFacts
     drills: list[DrillFacts]
     quota: QuotaFacts
+    lake: dict[str, Any] | None = None
 
 
 Contents = tuple[DatabaseFacts, list[UniverseCoverage]]
@@ -61,6 +64,7 @@ def load_facts(
         look_at_schedule(sys.platform, user, settings.backup_dir, now),
         load_drill_facts(settings.backup_dir),
         QuotaFacts(Quota(path, settings.requests_per_minute).used(), settings.requests_per_minute),
+        lake_facts(settings),
     )
 
 

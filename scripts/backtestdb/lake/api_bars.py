@@ -5,6 +5,7 @@ staged is there for the next run.
 """
 
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -168,7 +169,7 @@ def stage_answer(folder: Path, request: RangeRequest, answer: Answer) -> TickerA
     rows = with_nulls("bars_5min", columns, len(good))
     path = staged_path(folder, facts.ticker, facts.start, facts.end)
     path.parent.mkdir(parents=True, exist_ok=True)
-    writing = path.with_suffix(".writing")
+    writing = path.with_suffix(f".{os.getpid()}.writing")
     pq.write_table(rows.replace_schema_metadata({FACTS: json.dumps(asdict(facts))}), writing)
     rename_durably(writing, path)
     return facts

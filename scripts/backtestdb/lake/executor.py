@@ -7,6 +7,7 @@ and is made anew for the parts that are left.
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -30,8 +31,10 @@ class Engine:
     """Where parts are computed. Processes are started once and serve one `run` after the other."""
 
     def __init__(self, address: str = PROCESSES, processes: int | None = None) -> None:
-        """`address`: "processes", or that of a Dask scheduler."""
-        self.address, self.processes = address, processes or os.cpu_count() or 1
+        """`address`: "processes", or that of a Dask scheduler. `processes`: one for each core when left out; with 0
+        the work is done in this process."""
+        self.address = address
+        self.processes = processes if processes is not None else os.cpu_count() or 1
         self.opened = ExitStack()
         self.executor: Executor | None = None
 
@@ -49,7 +52,8 @@ class Engine:
         """Raise EngineError when the cluster does not answer."""
         if self.executor is None and self.address == PROCESSES:
             # spawn: pyarrow has threads, and a forked child would inherit their locks in whatever state they are.
-            pool = ProcessPoolExecutor(self.processes, mp_context=multiprocessing.get_context("spawn"))
+            context = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(self.processes, mp_context=context, initializer=end_with_parent)
             self.opened.callback(pool.shutdown, wait=True, cancel_futures=True)
             self.executor = pool
         elif self.executor is None:
@@ -61,6 +65,9 @@ class Engine:
     def run(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
         """Yield each task with its result, in order of completion. Tasks must be hashable. An exception of the
         function is raised here; a worker that dies is not one. Raise EngineError when workers died TRIES times."""
+        if self.address == PROCESSES and not self.processes:
+            yield from ((task, function(task)) for task in tasks)
+            return
         left, tries = dict.fromkeys(tasks), 0
         while left:
             executor = self.open()
@@ -83,6 +90,18 @@ class Engine:
                 for future in futures:
                     future.cancel()
                 raise
+
+
+def end_with_parent() -> None:
+    """A worker of a killed command would wait for work for ever, with the memory of its last part."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def group_by_five(
     is_first = np.ones(len(codes), dtype=bool)
     is_first[1:] = (codes[1:] != codes[:-1]) | (windows[1:] != windows[:-1])
     first = np.flatnonzero(is_first)
-    last = np.append(first[1:], len(codes)) - 1
+    last = (np.append(first[1:], len(codes)) - 1)[: len(first)]
     none = not len(first)
     of_bar = codes[first]
     volume = np.zeros(0) if none else np.add.reduceat(columns["volume"].astype("float64"), first)

@@ -5,6 +5,7 @@ before a kill is not fetched again.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -82,7 +83,7 @@ def write_staged(path: Path, session: SessionBars) -> None:
         "lost": session.lost,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    writing = path.with_suffix(".writing")
+    writing = path.with_suffix(f".{os.getpid()}.writing")
     schema = SCHEMAS["bars_5min"].with_metadata({FACTS: json.dumps(facts)})
     ends = [0, *session.bucket_ends.tolist()]
     with pq.ParquetWriter(writing, schema, compression="lz4", use_dictionary=["ticker"]) as writer:
