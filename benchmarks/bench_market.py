@@ -184,7 +184,7 @@ def bench_store(folder: Path, tickers: int = 400, sessions: int = 1254) -> dict[
             ensure_schema(connection)
             with deferred_indexes(connection, "ohlcv_data", len(bars)):
                 connection.execute("BEGIN")
-                save_bar_columns(connection, columns)
+                save_bar_columns(connection, [*columns, ["2026-11-20 00:00:00"] * len(bars)])
                 connection.execute("COMMIT")
 
     def store_bare() -> None:

@@ -23,14 +23,14 @@ from backtestdb.market.universes import (
     save_universe,
     update_us_stocks,
 )
-from backtestdb.schema import ensure_schema
+from backtestdb.schema import ensure_market_schema
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = make_parser().parse_args(arguments)
     settings = load_settings()
     with closing(connect(settings.database_path)) as connection:
-        ensure_schema(connection, ["recoverable", "bookkeeping"])
+        ensure_market_schema(connection)
         if chosen.universe == US_STOCKS and not (chosen.tickers or chosen.from_file):
             since = years_before(datetime.now(UTC).date(), chosen.years)
             change = create_us_stocks(connection, settings, since)

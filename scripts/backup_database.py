@@ -10,7 +10,8 @@ from backtestdb import console
 from backtestdb.backups import report
 from backtestdb.backups.adopt import adopt
 from backtestdb.backups.backup import Hooks
-from backtestdb.backups.catalogue import load_catalogue, lock_backups
+from backtestdb.backups.catalogue import lock_backups
+from backtestdb.backups.identity import load_own_catalogue
 from backtestdb.backups.verify import verify_all
 from backtestdb.config import Settings, load_settings
 from backtestdb.console import format_bytes, say
@@ -26,8 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return verify_backups(settings, options)
     if options.adopt:
         with lock_backups(settings.backup_dir):
-            adopted = adopt(options.adopt.absolute(), settings.backup_dir, datetime.now(UTC))
-        print(f"{adopted.path.name} passed every check and counts as a backup from now on")
+            adopted = adopt(
+                options.adopt.absolute(), settings.backup_dir, settings.database_path, datetime.now(UTC)
+            )
+        of = f" of {adopted.other_database}" if adopted.other_database else ""
+        print(f"{adopted.path.name} passed every check and counts as a backup{of} from now on")
         return console.DONE
     return back_up(settings, options)
 
@@ -55,17 +59,22 @@ def back_up(settings: Settings, options: argparse.Namespace) -> int:
     if options.json:
         print(report.backups_as_json([outcome.backup], {}))
     else:
-        report.show_outcome(outcome, load_catalogue(settings.backup_dir))
+        report.show_outcome(outcome, load_own_catalogue(settings.backup_dir, settings.database_path))
     return console.DONE
 
 
 def list_backups(settings: Settings, as_json: bool) -> int:
-    report.show(f"backups in {settings.backup_dir}", load_catalogue(settings.backup_dir), {}, as_json)
+    report.show(
+        f"backups in {settings.backup_dir}",
+        load_own_catalogue(settings.backup_dir, settings.database_path),
+        {},
+        as_json,
+    )
     return console.DONE
 
 
 def verify_backups(settings: Settings, options: argparse.Namespace) -> int:
-    backups = load_catalogue(settings.backup_dir)
+    backups = load_own_catalogue(settings.backup_dir, settings.database_path)
     bad = verify_all(backups, full=options.full_check, say=say)
     report.show(f"verified in {settings.backup_dir}", backups, bad, options.json)
     return console.FAILED if bad else console.DONE

@@ -43,9 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with alone(PROJECT_DIR / ".venv.lock"):
             prepare(PROJECT_DIR, name)
     except SetUpError as error:
-        print(f"error: {error}\n       next: {error.next_step}", file=sys.stderr)
-        return 1
+        return fail(str(error), error.next_step)
+    except OSError as error:
+        return fail(f".venv cannot be made: {error}", "free space, or give yourself the project's folder")
+    except KeyboardInterrupt:
+        return fail("interrupted; .venv is not ready yet", "the same command again")
     return 0
+
+
+def fail(what: str, next_step: str) -> int:
+    print(f"error: {what}\n       next: {next_step}", file=sys.stderr)
+    return 1
 
 
 def prepare(project: Path, name: str) -> None:
@@ -93,7 +101,10 @@ def create(venv: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not runs(venv):
         reason = last_line(done.stderr) or last_line(done.stdout) or "it does not run"
-        raise SetUpError(f"Python {version} could not make {venv}: {reason}", "make doctor, or free space")
+        raise SetUpError(
+            f"Python {version} could not make {venv}: {reason}",
+            "free space, or another PYTHON3=/path/to/python3 make …",
+        )
 
 
 def install(venv: Path, lock: Path) -> None:

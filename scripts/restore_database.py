@@ -65,6 +65,11 @@ def make_parser() -> argparse.ArgumentParser:
         type=existing_file,
         help="carry them over from FILE, such as make salvage made, instead of the old file",
     )
+    parser.add_argument(
+        "--market-only",
+        action="store_true",
+        help="make the market tables only, and leave all others to the platform",
+    )
     parser.add_argument("--yes", action="store_true", help="replace without asking")
     return parser
 

@@ -14,6 +14,7 @@ from backtestdb.config import PROJECT_DIR, Settings, load_settings
 from backtestdb.errors import DatabaseFileError, ProjectError
 
 USE_HOST_SCHEDULE = "start Docker, or let this machine's own schedule make the backups: make schedule-install"
+INSTALL_COMPOSE = "install docker-compose-plugin (Debian: docker-compose), or use make schedule-install"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +37,9 @@ def verify_engine() -> None:
     if asked.returncode:
         reason = asked.stderr.strip().splitlines()[-1:]
         raise ProjectError(f"no container engine answers: {''.join(reason)}", next_step=USE_HOST_SCHEDULE)
+    # The plugin is a package of its own; without it docker takes --project-directory for a flag it does not know.
+    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
+        raise ProjectError("docker is there without its compose plugin", next_step=INSTALL_COMPOSE)
 
 
 def prepare_folders(settings: Settings) -> None:

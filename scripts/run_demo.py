@@ -17,12 +17,14 @@ from pathlib import Path
 from backtestdb.config import PROJECT_DIR
 from backtestdb.console import format_duration, run
 from backtestdb.database import connect, transaction
-from backtestdb.errors import ProjectError
+from backtestdb.errors import ProjectError, UsageError
 
 SCRIPTS = PROJECT_DIR / "scripts"
 # The public-domain prices of the sandbox end here: AAPL, MSFT, IBM and GOOG are real, the rest is made up.
 END = "2013-03-01"
 KEY = "demonstration-key"
+# In a folder that an earlier demonstration made: such a folder, and no other, is emptied.
+MARKER = ".made-by-demo"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,14 +32,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=PROJECT_DIR / "demo", help="where it happens (demo/)")
     folder = parser.parse_args(arguments).folder.resolve()
     started = time.monotonic()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    empty_folder(folder)
     announce("DEMONSTRATION: prices of 2012/13, most of them made up. Not for trading, not for learning.")
     with running_sandbox() as url:
         environment = make_environment(folder, url)
         live_through(folder, environment)
     announce(f"demonstration done in {format_duration(time.monotonic() - started)}: look into {folder}")
     return 0
+
+
+def empty_folder(folder: Path) -> None:
+    """Given the folder of the demonstration, leave it there and empty but for its marker. Raise UsageError, with
+    nothing removed, for a folder with files in it that no demonstration made."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file", next_step="name a folder that does not exist yet")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / MARKER).is_file():
+            raise UsageError(
+                f"{folder} holds files that no demonstration made: nothing was removed",
+                next_step="name a folder that does not exist yet, or an empty one",
+            )
+        shutil.rmtree(folder)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).touch()
 
 
 def live_through(folder: Path, environment: dict[str, str]) -> None:

@@ -20,7 +20,7 @@ from backtestdb.config import Settings, load_settings
 from backtestdb.errors import BusyError, SettingsError
 from backtestdb.files import exclusive_lock
 from backtestdb.scheduling.event_log import open_event_log
-from backtestdb.scheduling.health import describe_newest, find_problems
+from backtestdb.scheduling.health import describe_newest, find_problems, scheduler_path
 from backtestdb.scheduling.loop import Scheduler, run_loop, tick_safely
 
 
@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ensure_backup_dir(settings.backup_dir, settings.database_path)
     scheduler = Scheduler(settings, open_event_log(settings.backup_dir), local_now, stop)
     try:
-        with exclusive_lock(settings.backup_dir / ".scheduler.lock", "a scheduler for this BACKUP_DIR"):
+        with exclusive_lock(
+            scheduler_path(settings.backup_dir, settings.database_path, ".lock"),
+            f"a scheduler for {settings.database_path}",
+        ):
             return run(scheduler, once=options.once)
     except BusyError as error:
         if not options.once:
@@ -79,8 +82,9 @@ def verify_time_zone(name: str) -> None:
 
 
 def report_health(settings: Settings, now: datetime, *, loop: bool) -> int:
-    ailments = find_problems(settings.backup_dir, now, loop=loop)
-    print("; ".join(ailments) or describe_newest(settings.backup_dir, now))
+    folders = (settings.backup_dir, settings.database_path)
+    ailments = find_problems(*folders, now, loop=loop)
+    print("; ".join(ailments) or describe_newest(*folders, now))
     return console.FAILED if ailments else console.DONE
 
 

@@ -25,7 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments).file
     settings = load_settings()
     database = chosen.absolute() if chosen else settings.database_path
-    salvaged = salvage(database, settings.backup_dir, datetime.now().astimezone(), say=console.say)
+    salvaged = salvage(
+        database,
+        settings.backup_dir,
+        datetime.now().astimezone(),
+        say=console.say,
+        in_use=settings.database_path,
+    )
     print_salvaged(salvaged)
     print(f"salvaged: {salvaged.path}")
     print(f'next: make restore ARGS="--carry-over-from {shlex.quote(str(salvaged.path))}"')

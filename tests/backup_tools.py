@@ -19,7 +19,8 @@ from backtestdb.database import connect, table_names
 from backtestdb.scheduling.notify import run_backup
 from backtestdb.schema import ensure_schema
 
-NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
+# One moment everywhere, said in the local time that names of backups are made of.
+NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC).astimezone()
 BARS = """
 WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers LIMIT ?)
 INSERT INTO ohlcv_data

@@ -41,7 +41,11 @@ class Project:
 
     def environment(self, **changes: str) -> dict[str, str]:
         return {
-            **{name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ},
+            **{
+                name: os.environ[name]
+                for name in ("PATH", "LANG", "HOME", "TZ", "TMPDIR")
+                if name in os.environ
+            },
             "PYTHONDONTWRITEBYTECODE": "1",
             "BACKTEST_ENV_FILE": os.devnull,
             "XDG_STATE_HOME": str(self.folder / "state"),

@@ -1,5 +1,6 @@
 """A database with a life behind it, a backup of it in the middle of that life, and ways to damage it."""
 
+import os
 import random
 import shutil
 import sqlite3
@@ -39,7 +40,12 @@ class Life:
     def copy_to(self, folder: Path) -> "Life":
         """The same in another folder, to be damaged there."""
         shutil.copytree(self.settings.database_path.parents[1], folder, dirs_exist_ok=True)
-        return Life(make_settings(folder), self.live, self.saved)
+        settings = make_settings(folder)
+        for manifest in settings.backup_dir.glob("*.json"):
+            before, after = (str(one.database_path) for one in (self.settings, settings))
+            manifest.write_text(manifest.read_text().replace(before, after))
+            os.utime(manifest, (LATER.timestamp(), LATER.timestamp()))
+        return Life(settings, self.live, self.saved)
 
 
 def live_a_life(folder: Path, *, rows: int = 700, kind: str = "full", journal: str = "DELETE") -> Life:

@@ -37,7 +37,9 @@ def test_manifest_is_read_as_it_was_written(manifest_path: Path, tmp_path: Path)
 
 
 WRONG_VALUES = {
-    "format": 2,
+    "format": 3,
+    "database_id": None,
+    "earlier_paths": [1],
     "kind": "other",
     "file": "backtesting-2000-01-01-000000.db",
     "taken_at_utc": "2026-11-20T12:00:00",
@@ -98,12 +100,17 @@ def test_foreign_files_are_listed_and_make_verify_fail_for_nobody(settings: Sett
 def test_foreign_backup_that_passes_is_adopted_and_then_counts(settings: Settings, tmp_path: Path) -> None:
     foreign = settings.backup_dir / "backtesting-2024-03-01-020000.db"
     make_platform_database(foreign, journal="WAL")
-    adopted = adopt(foreign, settings.backup_dir, NOON)
+    adopted = adopt(foreign, settings.backup_dir, settings.database_path, NOON)
     assert adopted.is_verified
     assert adopted.taken_at_utc == datetime(2024, 3, 1, 2).astimezone(UTC)
     assert verify_all(load_catalogue(settings.backup_dir), full=True, say=str) == {}
     with pytest.raises(UsageError, match="is not named"):
-        adopt(make_platform_database(tmp_path / "elsewhere.db"), settings.backup_dir, NOON)
+        adopt(
+            make_platform_database(tmp_path / "elsewhere.db"),
+            settings.backup_dir,
+            settings.database_path,
+            NOON,
+        )
 
 
 @pytest.mark.parametrize("way", ["cut", "cut at a page", "empty", "zeroed"])
@@ -112,7 +119,7 @@ def test_foreign_backup_that_does_not_pass_is_not_adopted(settings: Settings, wa
     damage(foreign, way, random.Random(3), foreign)
     before = foreign.read_bytes()
     with pytest.raises(VerificationError):
-        adopt(foreign, settings.backup_dir, NOON)
+        adopt(foreign, settings.backup_dir, settings.database_path, NOON)
     assert not look_at_backup(foreign).is_verified
     assert foreign.read_bytes() == before
 

@@ -63,7 +63,7 @@ def test_drill_of_good_backups_is_green_and_leaves_a_report_and_nothing_else(set
     assert all(r.seconds > 0 and r.rows for r in drill.rehearsals)
     assert json.loads(report.read_text())["is_good"] is True
     assert left_in(settings) == {".lock", "history.jsonl", report.name}
-    assert load_last_drill(settings.backup_dir) == drill
+    assert load_last_drill(settings.backup_dir, settings.database_path) == drill
     assert settings.database_path.read_bytes() == before
     assert strategy_names(settings.database_path)[-1] == "new"
 
@@ -166,11 +166,11 @@ def test_history_stays_bounded_and_survives_a_broken_line(
     drills = [Drill(NOON + timedelta(days=n), bool(n % 2), "", ()) for n in range(12)]
     for drill in drills:
         save_drill(drill, folder, drill.started_at_utc)
-    assert load_drills(tmp_path) == drills[-5:]
+    assert load_drills(tmp_path, tmp_path / "backtesting.db") == drills[-5:]
     assert len(list(folder.glob("drill-*.json"))) == 3
     with (folder / "history.jsonl").open("a") as history:
         history.write('{"half": \n')
-    assert load_last_drill(tmp_path) == drills[-1]
+    assert load_last_drill(tmp_path, tmp_path / "backtesting.db") == drills[-1]
 
 
 @pytest.mark.parametrize(

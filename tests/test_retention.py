@@ -41,6 +41,8 @@ def write_backup(folder: Path, kind: Kind, now: datetime) -> Path:
         taken_at_utc=choose_taken_at(load_catalogue(folder), now),
         clock_utc=now,
         source_path="/live.db",
+        database_id="",
+        earlier_paths=(),
         schema_version=1,
         bytes=1,
         sha256="",

@@ -254,7 +254,7 @@ def test_script_options_make_the_plan_the_junk_and_the_splits(tmp_path: Path) ->
     with running_sandbox(*options) as sandbox:
         assert sandbox.get(AAPL_WEEK).status_code == 403
         assert sandbox.get(f"{GROUPED}/2011-02-28").status_code == 403
-        assert sandbox.get(f"{GROUPED}/2013-02-28").json()["results"][-1]["T"] == "JUNK"
+        assert sandbox.get(f"{GROUPED}/2013-02-28").json()["results"][-1]["T"] == "JUNK\x1b"
         answer = sandbox.get("/stocks/v1/splits", ticker="NVDA")
         assert answer.json()["count"] == 1
         assert answer.elapsed.total_seconds() >= 0.05

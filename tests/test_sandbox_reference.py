@@ -99,7 +99,7 @@ def test_grouped_holds_junk_on_demand(sandbox: SandboxProcess) -> None:
     sandbox.set_settings(junk=True)
     with_junk = sandbox.get(f"{GROUPED}/2026-11-19").json()["results"]
     assert with_junk[:-1] == plain
-    assert (with_junk[-1]["T"], with_junk[-1]["c"]) == ("JUNK", 9e11)
+    assert (with_junk[-1]["T"], with_junk[-1]["c"]) == ("JUNK\x1b", 9e11)
 
 
 def test_splits_endpoints_list_what_is_known_today(sandbox: SandboxProcess) -> None:

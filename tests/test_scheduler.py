@@ -70,7 +70,7 @@ def kinds(settings: Settings) -> list[str]:
 
 
 def is_idle(settings: Settings) -> bool:
-    liveness = load_liveness(settings.backup_dir)
+    liveness = load_liveness(settings.backup_dir, settings.database_path)
     return len(kinds(settings)) == 2 and liveness is not None and not liveness.running
 
 
@@ -117,7 +117,7 @@ def test_backup_that_does_not_finish_in_time_is_cleaned_up_at_the_end(settings: 
         assert child
         os.kill(child, signal.SIGSTOP)
         assert partial_is_there(settings)
-        liveness = load_liveness(settings.backup_dir)
+        liveness = load_liveness(settings.backup_dir, settings.database_path)
         assert liveness
         assert liveness.running == "full backup"
         started = time.monotonic()
@@ -221,16 +221,16 @@ def test_drill_is_held_a_day_after_the_first_backup_and_then_weekly(
     now = datetime.now(UTC)
     scheduler = make_scheduler(settings, lambda: now)
     assert tick_safely(scheduler)
-    assert load_drills(settings.backup_dir) == []
+    assert load_drills(settings.backup_dir, settings.database_path) == []
     now += timedelta(days=1, minutes=1)
     assert tick_safely(scheduler)
-    assert [drill.is_good for drill in load_drills(settings.backup_dir)] == [True]
+    assert [drill.is_good for drill in load_drills(settings.backup_dir, settings.database_path)] == [True]
     now += timedelta(minutes=1)
     assert tick_safely(scheduler)
-    assert len(load_drills(settings.backup_dir)) == 1
+    assert len(load_drills(settings.backup_dir, settings.database_path)) == 1
     now += timedelta(days=7)
     assert tick_safely(scheduler)
-    assert len(load_drills(settings.backup_dir)) == 2
+    assert len(load_drills(settings.backup_dir, settings.database_path)) == 2
 
 
 def test_backup_folder_that_goes_away_does_not_end_the_loop(settings: Settings) -> None:

@@ -47,6 +47,8 @@ def load_expected(name: str) -> dict[str, list[dict[str, str]]]:
     tables = defaultdict(list)
     with (DATA / name).open(newline="") as file:
         for row in csv.DictReader(file):
+            if "class" in row:  # written with a blank in some rows, and an underscore in others
+                row["class"] = row["class"].replace(" ", "_")
             tables[row["table"]].append(row)
     return dict(tables)
 
@@ -75,7 +77,7 @@ def describe_columns(connection: sqlite3.Connection, table: str) -> list[dict[st
     }
     return [
         {
-            "class": class_of(table).replace("_", " "),
+            "class": class_of(table),
             "table": table,
             "column": name,
             "type": kind,
@@ -84,9 +86,15 @@ def describe_columns(connection: sqlite3.Connection, table: str) -> list[dict[st
             "primary_key": str(key) if key else "",
             "references": parents.get(name, ("", ""))[0],
             "on_delete": parents.get(name, ("", ""))[1],
+            "autoincrement": "yes" if key and gives_no_number_twice(connection, table) else "",
         }
         for _, name, kind, not_null, default, key in connection.execute(f"PRAGMA table_info({quote(table)})")
     ]
+
+
+def gives_no_number_twice(connection: sqlite3.Connection, table: str) -> bool:
+    (sql,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+    return "AUTOINCREMENT" in sql
 
 
 def describe_indexes(connection: sqlite3.Connection, table: str) -> list[tuple[str, str, str]]:
@@ -138,7 +146,7 @@ def test_every_file_makes_the_table_of_its_name_and_only_its_indexes() -> None:
                 connection.execute(statement)
             made = connection.execute("SELECT DISTINCT type, tbl_name FROM sqlite_schema").fetchall()
             assert table_names(connection) == [path.stem]
-            assert {table for _, table in made} == {path.stem}
+            assert {table for _, table in made} - {"sqlite_sequence"} == {path.stem}
 
 
 def test_every_file_has_a_header_with_row_writer_and_way_back() -> None:
@@ -180,8 +188,6 @@ def test_schema_of_one_class_makes_its_tables_only(path: Path) -> None:
         assert sorted(table_names(connection)) == [
             "daily_metrics",
             "ohlcv_data",
-            "universe",
-            "universe_stocks",
         ]
 
 

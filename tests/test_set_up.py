@@ -176,6 +176,16 @@ def test_restore_from_backup_without_a_package_index_says_in_one_sentence_what_i
     assert checkout.run("./db", "restore-from-backup", **nothing).returncode == 1
 
 
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_folder_of_another_user_is_named_without_a_traceback(checkout: Checkout) -> None:
+    checkout.folder.chmod(0o555)
+    done = checkout.run("./db", "backups")
+    checkout.folder.chmod(0o755)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: .venv cannot be made: [Errno 13] Permission denied: ")
+    assert "next: free space, or give yourself the project's folder" in done.stderr
+
+
 def make_path(folder: Path, **programs: str) -> str:
     """A PATH with the programs that every system has and no Python, and with small scripts by name."""
     folder.mkdir()

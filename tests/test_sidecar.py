@@ -41,12 +41,13 @@ def engine_answers() -> bool:
     return (
         bool(shutil.which("docker"))
         and not subprocess.run(["docker", "version"], capture_output=True, check=False).returncode
+        and not subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode
     )
 
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.skipif(not engine_answers(), reason="no container engine answers"),
+    pytest.mark.skipif(not engine_answers(), reason="no container engine answers, or docker has no compose"),
 ]
 
 

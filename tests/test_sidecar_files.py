@@ -10,6 +10,7 @@ import pytest
 
 from backtestdb.config import PARSERS, PROJECT_DIR
 from backtestdb.scheduling.host_units import USED_SETTINGS
+from commands import Project
 
 COMPOSE = (PROJECT_DIR / "docker-compose.yml").read_text()
 # What run_compose.py works out, because a compose file cannot; the shell knows the second.
@@ -45,9 +46,32 @@ def test_image_lets_in_only_what_is_named() -> None:
     assert sorted(rule[1:] for rule in rules if rule.startswith("!")) == sorted(copied)
 
 
-@pytest.mark.skipif(not shutil.which("docker"), reason="docker is not installed")
+def compose_answers() -> bool:
+    asked = ["docker", "compose", "version"]
+    return (
+        bool(shutil.which("docker"))
+        and not subprocess.run(asked, capture_output=True, check=False).returncode
+    )
+
+
+@pytest.mark.skipif(not compose_answers(), reason="docker compose is not installed")
 def test_compose_file_is_valid(tmp_path: Path) -> None:
     environment = {**os.environ, "DATABASE_PATH": str(tmp_path / "a b" / "backtesting.db")}
     command = ["docker", "compose", "--project-directory", PROJECT_DIR, "config", "-q"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_docker_without_the_compose_plugin_is_named_with_two_ways_out(tmp_path: Path) -> None:
+    """Docker itself then complains about an unknown flag, --project-directory."""
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\n[ "$1" = version ] || { echo "unknown flag: $2" >&2; exit 125; }\n')
+    docker.chmod(0o755)
+    done = Project(tmp_path).run("run_compose.py", "up", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 1
+    assert "error: docker is there without its compose plugin" in done.stderr
+    assert (
+        "next: install docker-compose-plugin (Debian: docker-compose), or use make schedule-install"
+        in done.stderr
+    )
+    assert "unknown flag" not in done.stderr

@@ -22,7 +22,8 @@ from backtestdb.health.drill_facts import load_drill_facts
 from backtestdb.health.facts import Facts, QuotaFacts, load_facts
 from backtestdb.health.problems import judge
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_container
-from backtestdb.health.untouched import read_untouched
+from backtestdb.scheduling.health import scheduler_path
+from backtestdb.untouched import read_untouched
 from commands import COMMANDS, SCRIPTS, Project
 from large_database import make_large_database
 from mending import list_files, with_schedule
@@ -246,15 +247,17 @@ def test_platform_database_with_unknown_tables_is_counted_whole(tmp_path: Path) 
 
 
 def test_container_loop_is_loaded_while_it_gives_signs_of_life(tmp_path: Path) -> None:
+    database = tmp_path / "backtesting.db"
+    path = scheduler_path(tmp_path, database, ".json")
     liveness = {"ticked_at": NOW.isoformat(), "process_id": 1, "running": "", "last_failure": ""}
-    assert not look_at_container(tmp_path, NOW).installed
-    (tmp_path / ".scheduler.json").write_text(json.dumps(liveness))
-    assert look_at_container(tmp_path, NOW + timedelta(minutes=4)).loaded
-    late = look_at_container(tmp_path, NOW + timedelta(minutes=6))
+    assert not look_at_container(tmp_path, database, NOW).installed
+    path.write_text(json.dumps(liveness))
+    assert look_at_container(tmp_path, database, NOW + timedelta(minutes=4)).loaded
+    late = look_at_container(tmp_path, database, NOW + timedelta(minutes=6))
     assert (late.installed, late.loaded) == (True, False)
-    assert not look_at_container(tmp_path, NOW + timedelta(hours=27)).installed
-    (tmp_path / ".scheduler.json").write_text(json.dumps(liveness | {"last_failure": "the disk is full"}))
-    assert look_at_container(tmp_path, NOW).last_result == "the disk is full"
+    assert not look_at_container(tmp_path, database, NOW + timedelta(hours=27)).installed
+    path.write_text(json.dumps(liveness | {"last_failure": "the disk is full"}))
+    assert look_at_container(tmp_path, database, NOW).last_result == "the disk is full"
 
 
 @pytest.mark.parametrize(
@@ -283,7 +286,7 @@ def test_drills_are_shown_newest_first_and_torn_lines_left_out(tmp_path: Path) -
     ]
     history = "\n".join(json.dumps(line) for line in lines) + '\n{"started_at'
     (tmp_path / "drills" / "history.jsonl").write_text(history)
-    newest, oldest = load_drill_facts(tmp_path)
+    newest, oldest = load_drill_facts(tmp_path, tmp_path / "backtesting.db")
     assert (newest.passed, newest.seconds, newest.detail) == (False, 2.5, "b.db: other rows")
     assert oldest.passed
 

@@ -7,15 +7,27 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from backtestdb.errors import BusyError
-from backtestdb.market.first_fill import staging_path
+from backtestdb.files import staging_path
+from backtestdb.market.backfill import backfill_together
+from backtestdb.market.bars import parse_bars
+from backtestdb.market.client import KeyRefusedError
+from backtestdb.market.first_fill import load_staging
+from backtestdb.market.jobs import make_job
+from backtestdb.market.metrics import COMPUTED_METRICS
+from backtestdb.market.request_log import EVERY_TICKER
+from backtestdb.market.sessions import make_new_york_times, midnight_ms
+from backtestdb.market.staging import create_staging, stage_session
 from backtestdb.market.universes import update_us_stocks
 from contents import digest_market, find_damage, query_all
 from market_runs import DIRECTLY, KEY, database_of, make_database, make_source, run_backfill
+from naive_metrics import make_naive_metrics
 from sandbox_process import SandboxProcess, running_sandbox
 
 NOW = "2026-11-21"
@@ -45,6 +57,10 @@ def market(sandbox: SandboxProcess) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def quiet(sandbox: SandboxProcess) -> None:
+    calm(sandbox)
+
+
+def calm(sandbox: SandboxProcess) -> None:
     sandbox.set_faults()
     sandbox.set_settings(history_years=0, free=False, junk=False, latency_seconds=0)
     sandbox.clear_log()
@@ -167,11 +183,13 @@ def test_every_ticker_of_the_answers_is_kept_on_demand(
 def test_junk_in_the_market_is_set_aside_and_counted(
     tmp_path: Path, sandbox: SandboxProcess, market: list[str]
 ) -> None:
-    database = make_database(tmp_path, everyone=[*market, "JUNK"])
+    database = make_database(tmp_path, everyone=market)
     sandbox.set_settings(junk=True)
-    (report,) = run_backfill(make_source(tmp_path, sandbox.url, NOW), database, START, END, "everyone")
-    assert report.coverage.set_aside == SESSIONS
-    assert query_all(database, "SELECT count(*) FROM ohlcv_data WHERE ticker = 'JUNK'") == [(0,)]
+    source = make_source(tmp_path, sandbox.url, NOW)
+    (report,) = run_backfill(source, database, START, END, "everyone", keep_every_ticker=True)
+    assert report.set_aside == {"JUNK\x1b: a broken ticker name": SESSIONS}
+    assert query_all(database, "SELECT count(*) FROM _bars_set_aside") == [(SESSIONS,)]
+    assert query_all(database, "SELECT count(*) FROM ohlcv_data WHERE ticker LIKE 'JUNK%'") == [(0,)]
     assert sum(
         getattr(report.coverage, name)
         for name in ("stored", "known_empty", "set_aside", "beyond_plan", "failed")
@@ -200,7 +218,59 @@ def test_ticker_that_changed_its_company_shows_in_the_report(tmp_path: Path, san
     for _ in range(2):
         (report,) = run_backfill(source, database, "2021-07-01", "2023-01-31", "few")
         (gap,) = report.gaps
-        assert gap.startswith("META changed its company: no bar between 2022-01-28 and 2022-06-09")
+        assert gap.startswith(
+            "META: no bar between 2022-01-28 and 2022-06-09; the prices before may be those of"
+        )
+
+
+def load_naive_metrics(database: Path, ticker: str, since: str = "") -> dict[str, dict[str, float | None]]:
+    """By date, from the stored bars on or after `since`, one number at a time."""
+    query = (
+        "SELECT timestamp, open, high, low, close, volume FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day'"
+        " AND timestamp >= ? ORDER BY timestamp"
+    )
+    rows = query_all(database, query, ticker, midnight_ms(date.fromisoformat(since)) if since else 0)
+    names = ("open", "high", "low", "close", "volume")
+    bars = [dict(zip(names, row[1:], strict=True)) for row in rows]
+    days = make_new_york_times(np.array([row[0] for row in rows])).strftime("%Y-%m-%d")
+    return dict(zip(days, make_naive_metrics(bars), strict=True))
+
+
+def verify_against_naive(database: Path, ticker: str, naive: dict[str, dict[str, float | None]]) -> int:
+    """Compare the rows of `daily_metrics` on the days of `naive`; return how many there were."""
+    rows = query_all(
+        database, f"SELECT date, {', '.join(COMPUTED_METRICS)} FROM daily_metrics WHERE ticker = ?", ticker
+    )
+    stored = {row[0]: dict(zip(COMPUTED_METRICS, row[1:], strict=True)) for row in rows}
+    for day in stored.keys() & naive.keys():
+        for name, value in naive[day].items():
+            assert stored[day][name] == (value if value is None else pytest.approx(value)), (day, name)
+    return len(stored.keys() & naive.keys())
+
+
+def test_metrics_of_another_company_begin_anew(tmp_path: Path, sandbox: SandboxProcess) -> None:
+    database = make_database(tmp_path, few=["META", "AAPL"])
+    source = make_source(tmp_path, sandbox.url, NOW)
+    run_backfill(source, database, "2021-07-01", "2023-01-31", "few")
+    fields = "change_percent, sma_20, rsi_14, consecutive_up_days"
+    query = f"SELECT {fields} FROM daily_metrics WHERE ticker = 'META' AND date = '2022-06-09'"
+    assert query_all(database, query) == [(None, None, None, 0)]
+    assert verify_against_naive(database, "META", load_naive_metrics(database, "META", "2022-06-09")) > 150
+    run_backfill(source, database, "2021-07-01", "2023-06-30", "few")
+    assert verify_against_naive(database, "META", load_naive_metrics(database, "META", "2022-06-09")) > 250
+
+
+def test_metrics_that_were_there_follow_a_warm_up_that_comes_ahead_of_them(
+    tmp_path: Path, sandbox: SandboxProcess, market: list[str]
+) -> None:
+    database = make_database(tmp_path, everyone=market, few=TRAPS)
+    source = make_source(tmp_path, sandbox.url, NOW)
+    run_backfill(source, database, START, "2026-11-13", "everyone")
+    run_backfill(source, database, "2026-11-16", END, "few")
+    query = "SELECT count(*) FROM daily_metrics WHERE ticker = 'BRK.B' AND sma_50 IS NOT NULL"
+    assert query_all(database, query) == [(SESSIONS,)]
+    for ticker in TRAPS:
+        assert verify_against_naive(database, ticker, load_naive_metrics(database, ticker)) > 0
 
 
 def test_ticker_whose_years_between_were_never_asked_for_changed_nothing(
@@ -211,13 +281,12 @@ def test_ticker_whose_years_between_were_never_asked_for_changed_nothing(
     run_backfill(source, database, "2024-01-02", "2024-02-28", "few")
     (report,) = run_backfill(source, database, "2026-10-01", "2026-11-20", "few")
     assert report.gaps == []
+    assert query_all(database, "SELECT * FROM _ticker_gaps") == []
 
 
 def test_us_stocks_have_the_delisted_of_the_asked_years_as_inactive_members(
     tmp_path: Path, sandbox: SandboxProcess
 ) -> None:
-    from datetime import date
-
     from backtestdb.database import connect
     from backtestdb.market.universes import load_members, load_tickers
 
@@ -243,6 +312,8 @@ CONCURRENCY = 4
 def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, sandbox: SandboxProcess, market: list[str]
 ) -> tuple[dict[str, str], float]:
+    # A module's fixture is made before `quiet` has undone what the test before it set.
+    calm(sandbox)
     folder = tmp_path_factory.mktemp("undisturbed")
     database = make_database(folder, everyone=market)
     sandbox.set_settings(latency_seconds=0.03)
@@ -324,4 +395,83 @@ def test_staging_file_that_is_no_database_is_asked_for_again(
     staging_path(database).write_bytes(b"not a database, but long enough to be looked at" * 100)
     (report,) = run_backfill(make_source(tmp_path, sandbox.url, NOW), database, START, END, "everyone")
     assert not report.has_holes
+    assert not staging_path(database).exists()
+
+
+def stop_while_setting_aside(sandbox: SandboxProcess, folder: Path, database: Path, refetch: int = 0) -> None:
+    """A first fill that ends after its newest sessions, as one does whose key is withdrawn meanwhile."""
+    sandbox.set_faults({"match": "grouped.*2026-11-0", "kind": "refusal", "status": 401})
+    with pytest.raises(KeyRefusedError):
+        fill(sandbox, folder, database, refetch)
+    sandbox.set_faults()
+    assert staging_path(database).exists()
+
+
+def fill(sandbox: SandboxProcess, folder: Path, database: Path, refetch: int) -> None:
+    from backtestdb.database import connect
+    from backtestdb.market.universes import load_members
+
+    source = make_source(folder, sandbox.url, NOW, concurrency=1)
+    with closing(connect(database)) as connection:
+        days = (date.fromisoformat(START), date.fromisoformat(END))
+        members = load_members(connection, "everyone")
+        job = make_job(source.calendar, "1day", members, *days, universe="everyone", refetch=refetch)
+        backfill_together(connection, source, [job], "everyone", staged_from_bars=1)
+
+
+def test_sessions_set_aside_are_not_asked_for_again_as_corrections(
+    tmp_path: Path, sandbox: SandboxProcess, market: list[str]
+) -> None:
+    database = make_database(tmp_path / "stopped", everyone=market)
+    stop_while_setting_aside(sandbox, tmp_path / "stopped", database, refetch=3)
+    asked = [path for path in paths(sandbox) if "2026-11-1" in path or "2026-11-2" in path]
+    sandbox.clear_log()
+    fill(sandbox, tmp_path / "stopped", database, refetch=3)
+    assert not set(asked) & set(paths(sandbox))
+    fresh = make_database(tmp_path / "fresh", everyone=market)
+    fill(sandbox, tmp_path / "fresh", fresh, refetch=3)
+    assert digest_market(database) == digest_market(fresh)
+
+
+def test_session_set_aside_twice_counts_once(tmp_path: Path) -> None:
+    from backtestdb.database import connect
+
+    day = date(2026, 11, 20)
+    row = {"T": "IBM", "o": 1.0, "h": 1.0, "l": 1.0, "c": 1.0, "v": 5, "t": 1795208400000}
+    with closing(connect(make_database(tmp_path))) as connection:
+        staging = create_staging(connection, EVERY_TICKER, "2026-11-21T00:00:00+00:00")
+        for close in (1.0, 1.005):
+            bars = parse_bars([{**row, "c": close, "h": close}, {**row, "T": "BAD", "v": -1}], "1day", [day])
+            stage_session(staging, day, bars, "2026-11-21T00:00:00+00:00")
+        load_staging(connection, staging, lambda _: None)
+        assert connection.execute("SELECT ticker, close FROM ohlcv_data").fetchall() == [("IBM", 1.005)]
+        assert connection.execute("SELECT count(*) FROM _bars_set_aside").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("restored", ["before the fill", "another one"])
+def test_what_was_set_aside_for_another_state_of_the_database_is_removed(
+    tmp_path: Path,
+    sandbox: SandboxProcess,
+    market: list[str],
+    capfd: pytest.CaptureFixture[str],
+    restored: str,
+) -> None:
+    database = make_database(tmp_path / "restored", everyone=market, some=market[:70])
+    backup = tmp_path / "backup.db"
+    if restored == "another one":
+        backup = make_database(tmp_path / "other", some=market[:70], everyone=[*market, "ZZZZ"])
+        stop_while_setting_aside(sandbox, tmp_path / "other", backup)
+    else:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("VACUUM INTO ?", (str(backup),))
+    stop_while_setting_aside(sandbox, tmp_path / "restored", database)
+    with closing(sqlite3.connect(backup)) as source, closing(sqlite3.connect(database)) as target:
+        source.backup(target)
+
+    fill(sandbox, tmp_path / "restored", database, 0)
+    assert f"removed {staging_path(database)}" in capfd.readouterr().err
+    fresh = make_database(tmp_path / "fresh", everyone=market, some=market[:70])
+    fill(sandbox, tmp_path / "fresh", fresh, 0)
+    bars = f"{BARS} WHERE ticker <> 'ZZZZ' ORDER BY 1, 2"
+    assert query_all(database, bars) == query_all(fresh, bars)
     assert not staging_path(database).exists()

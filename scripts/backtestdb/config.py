@@ -20,7 +20,8 @@ WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}")
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting, checked. `origins` tells where each came from: environment, the file, default."""
+    """Every setting, checked. `origins` tells where each came from: environment, the file, default.
+    `database_link`: what DATABASE_PATH says, where that is a symbolic link to `database_path`."""
 
     database_path: Path
     backup_dir: Path
@@ -37,6 +38,7 @@ class Settings:
     timeout_seconds: float
     watchlist_tickers: tuple[str, ...]
     us_stock_types: tuple[str, ...]
+    platform_schema: Path | None
     port: int
     sidecar_user: str
     sidecar_zone: str
@@ -52,6 +54,7 @@ class Settings:
     engine: str
     state_dir: Path
     origins: Mapping[str, str]
+    database_link: Path | None = None
 
 
 def parse_absolute_path(text: str) -> Path:
@@ -63,6 +66,16 @@ def parse_absolute_path(text: str) -> Path:
     if not path.is_absolute():
         raise ValueError("is a relative path; write it absolute, beginning with / or ~")
     return path
+
+
+def follow_link(path: Path) -> Path:
+    """The file that a symbolic link leads to: SQLite puts -wal and -journal beside that one, so everything here
+    has to look there. A link that leads nowhere stays itself; commands then say that its disk is not there."""
+    return path.resolve() if path.is_symlink() and os.path.exists(path) else path  # noqa: PTH110  never raises
+
+
+def parse_optional_path(text: str) -> Path | None:
+    return parse_absolute_path(text) if text else None
 
 
 def parse_integer(minimum: int, maximum: int = 1_000_000) -> Callable[[str], int]:
@@ -171,6 +184,7 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "POLYGON_TIMEOUT_SECONDS": ("30", parse_seconds),
     "WATCHLIST_TICKERS": ("", parse_tickers),
     "US_STOCK_TYPES": ("CS,ADRC,PFD", parse_tickers),
+    "PLATFORM_SCHEMA": ("", parse_optional_path),
     "PORT": ("3000", parse_integer(1, 65535)),
     "SIDECAR_USER": ("", parse_user_and_group),
     "SIDECAR_TZ": ("", parse_text),
@@ -236,7 +250,8 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_d
     per_minute = values["POLYGON_REQUESTS_PER_MINUTE"]
     slow_plan = 0 < per_minute <= 100
     return Settings(
-        database_path=values["DATABASE_PATH"],
+        database_path=follow_link(values["DATABASE_PATH"]),
+        database_link=values["DATABASE_PATH"] if values["DATABASE_PATH"].is_symlink() else None,
         backup_dir=values["BACKUP_DIR"],
         generated_scripts_dir=values["GENERATED_SCRIPTS_DIR"],
         max_backups=values["MAX_BACKUPS"],
@@ -251,6 +266,7 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_d
         timeout_seconds=values["POLYGON_TIMEOUT_SECONDS"],
         watchlist_tickers=values["WATCHLIST_TICKERS"],
         us_stock_types=values["US_STOCK_TYPES"],
+        platform_schema=values["PLATFORM_SCHEMA"],
         port=values["PORT"],
         sidecar_user=values["SIDECAR_USER"],
         sidecar_zone=values["SIDECAR_TZ"],

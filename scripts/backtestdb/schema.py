@@ -16,6 +16,9 @@ from backtestdb.database import column_names, table_names, transaction
 SQL_DIR = PROJECT_DIR / "sql"
 CLASSES = ("irreplaceable", "partially_recoverable", "recoverable", "bookkeeping")
 KEPT_CLASSES = {"irreplaceable", "partially_recoverable"}
+# What a backfill needs. The lists are the user's, the bars are the vendor's.
+UNIVERSE_TABLES = ("universe", "universe_stocks")
+MARKET_TABLES = (*UNIVERSE_TABLES, "ohlcv_data", "daily_metrics")
 ADD_COLUMN = re.compile(r"ALTER TABLE (\w+) ADD COLUMN (\w+)")
 
 
@@ -55,18 +58,29 @@ def split_statements(sql: str) -> list[str]:
 
 
 def ensure_schema(connection: sqlite3.Connection, classes: Iterable[str] = CLASSES) -> None:
-    """Create what is missing of the given classes, in one transaction. A database without any table gets
-    the number of the newest migration: it is born with all of them."""
+    """Create what is missing of the tables of the given classes, in one transaction. A database without any
+    table is born with all migrations."""
+    ensure_tables(connection, schema_files(classes))
+
+
+def ensure_market_schema(connection: sqlite3.Connection) -> None:
+    """Create what is missing of the market tables and of the project's own. All other tables are the platform's
+    affair: a newer one makes newer ones."""
+    universes = [path for path in schema_files() if path.stem in UNIVERSE_TABLES]
+    ensure_tables(connection, [*universes, *schema_files(["recoverable", "bookkeeping"])])
+
+
+def ensure_tables(connection: sqlite3.Connection, files: Iterable[Path]) -> None:
     is_new = not table_names(connection)
-    files = schema_files(classes)
     if agents_table_was_renamed(connection):
         files = [path for path in files if path.stem != "trading_agents"]
+
     with transaction(connection):
         for path in files:
             for statement in split_statements(path.read_text()):
                 connection.execute(statement)
-        if is_new:
-            connection.execute(f"PRAGMA user_version = {latest_version()}")
+        if is_new and "_migrations" in table_names(connection):
+            record_migrations(connection)
 
 
 def migration_files() -> list[Path]:
@@ -78,7 +92,23 @@ def latest_version() -> int:
 
 
 def schema_version(connection: sqlite3.Connection, schema: str = "main") -> int:
-    return int(connection.execute(f"PRAGMA {schema}.user_version").fetchone()[0])
+    """The number of the newest migration that this database has recorded. The numbers in its header
+    (`user_version`, `application_id`) are the platform's, and never written here."""
+    if "_migrations" not in table_names(connection, schema):
+        return 0
+    (number,) = connection.execute(f"SELECT max(number) FROM {schema}._migrations").fetchone()
+    return number or 0
+
+
+def record_migrations(connection: sqlite3.Connection, schema: str = "main") -> None:
+    """All of them were applied. The caller's transaction."""
+    (file,) = (path for path in schema_files(["bookkeeping"]) if path.stem == "_migrations")
+    for statement in split_statements(file.read_text()):
+        connection.execute(statement.replace(" _migrations ", f" {schema}._migrations ", 1))
+    connection.executemany(
+        f"INSERT OR IGNORE INTO {schema}._migrations (number, name) VALUES (?, ?)",
+        [(number, path.stem) for number, path in enumerate(migration_files(), 1)],
+    )
 
 
 def agents_table_was_renamed(connection: sqlite3.Connection, schema: str = "main") -> bool:
@@ -91,8 +121,7 @@ def agents_table_was_renamed(connection: sqlite3.Connection, schema: str = "main
 
 def migrate(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
     """Apply every migration that this database lacks; return a sentence for each change, none when nothing
-    was to do. All of it is one transaction (the caller's, if there is one), which also counts the migrations
-    in `PRAGMA user_version`.
+    was to do. All of it is one transaction (the caller's, if there is one), which also records the migrations.
 
     A column that is already there is left alone, so a table that was carried over from an older file can be
     migrated whatever the number says. Added columns stand at the end of their table: programs address
@@ -106,7 +135,7 @@ def migrate(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
             for change in add_column(connection, statement, schema)
         ]
         if schema_version(connection, schema) < latest_version():
-            connection.execute(f"PRAGMA {schema}.user_version = {latest_version()}")
+            record_migrations(connection, schema)
     return changes
 
 

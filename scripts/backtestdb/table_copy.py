@@ -116,6 +116,13 @@ def carry_sequences(connection: sqlite3.Connection, tables: list[str], source: s
         )
 
 
+def carry_header_numbers(connection: sqlite3.Connection, source: str = "main", target: str = "fresh") -> None:
+    """The two numbers in the header that belong to the program whose database it is: its migrations, its name."""
+    for name in ("user_version", "application_id"):
+        (number,) = connection.execute(f"PRAGMA {source}.{name}").fetchone()
+        connection.execute(f"PRAGMA {target}.{name} = {number}")
+
+
 def has_sequences(connection: sqlite3.Connection, schema: str) -> bool:
     query = f"SELECT count(*) FROM {schema}.sqlite_schema WHERE name = 'sqlite_sequence'"
     return bool(connection.execute(query).fetchone()[0])

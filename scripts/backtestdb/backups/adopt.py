@@ -1,5 +1,6 @@
 """Make a backup of a database file that has no manifest: check it in full, then write one."""
 
+import shlex
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -9,11 +10,19 @@ from backtestdb.backups.catalogue import (
     PREFIXES,
     Backup,
     guess_taken_at,
+    load_catalogue,
     look_at_backup,
     partial,
     scripts_path_of,
 )
 from backtestdb.backups.generated_scripts import describe_scripts
+from backtestdb.backups.identity import (
+    Identity,
+    find_identities,
+    identify_current,
+    load_id_of_source,
+    mark_others,
+)
 from backtestdb.backups.manifest import Manifest, write_manifest
 from backtestdb.backups.verify import examine, make_manifest
 from backtestdb.database import connect
@@ -21,24 +30,54 @@ from backtestdb.errors import UsageError, VerificationError
 from backtestdb.files import fsync_directory
 
 
-def adopt(path: Path, backup_dir: Path, now_utc: datetime) -> Backup:
-    """Check a foreign file in full and write its manifest. Raise VerificationError when it does not pass,
-    UsageError when it does not lie in the backup folder under a backup's name."""
+def adopt(path: Path, backup_dir: Path, database: Path, now_utc: datetime) -> Backup:
+    """Check a foreign file in full and write its manifest: from then on it is a backup of `database`, or of the
+    database whose id it holds. Raise VerificationError when it does not pass, UsageError when it does not lie in the
+    backup folder under a backup's name, or is a backup of another database already."""
     if path.parent.resolve() != backup_dir.resolve() or not NAME.fullmatch(path.name):
         raise UsageError(
             f"{path} is not named backtesting-YYYY-MM-DD-HHmmss.db in BACKUP_DIR {backup_dir}",
             next_step="copy it there under such a name, in the local time at which it was made",
         )
     path = backup_dir / path.name
-    if look_at_backup(path).is_verified:
-        return look_at_backup(path)
+    identity = identify_current(database, backup_dir)
+    (there,) = mark_others([look_at_backup(path)], identity)
+    if there.counts:
+        return there
+    if there.is_verified:
+        verify_may_change_hands(there)
     examine(path, full=True)
     leave_wal(path)
     manifest_path = path.with_suffix(".json")
-    write_manifest(describe(path, now_utc), partial(manifest_path))
+    write_manifest(
+        describe(path, whose(path, identity, load_catalogue(backup_dir)), now_utc), partial(manifest_path)
+    )
     partial(manifest_path).rename(manifest_path)
     fsync_directory(backup_dir)
-    return look_at_backup(path)
+    return mark_others([look_at_backup(path)], identity)[0]
+
+
+def verify_may_change_hands(backup: Backup) -> None:
+    """Raise UsageError unless the database that a verified backup was made from is gone without a trace: it was
+    known by its path, and nothing stands there. So a database that was moved keeps its older backups."""
+    manifest = backup.manifest
+    is_adopted_file = (
+        manifest and Path(manifest.source_path).name == backup.path.name
+    )  # format 1 named itself
+    if manifest and (manifest.database_id or (Path(manifest.source_path).exists() and not is_adopted_file)):
+        raise UsageError(
+            f"{backup.path.name} is a backup of another database: {backup.other_database}",
+            next_step=f"make restore-from-backup BACKUP={shlex.quote(str(backup.path))} restores it all the same",
+        )
+
+
+def whose(path: Path, current: Identity, catalogue: list[Backup]) -> Identity:
+    """The database in use, unless the file holds the id of another one."""
+    database_id = load_id_of_source(path)
+    if not database_id or current.database_id in {"", database_id}:
+        return current
+    known = (one for one, _newest in find_identities(catalogue) if one.database_id == database_id)
+    return next(known, Identity(database_id, str(path)))
 
 
 def leave_wal(path: Path) -> None:
@@ -49,7 +88,7 @@ def leave_wal(path: Path) -> None:
         raise VerificationError(f"{path.name} is in use by another program")
 
 
-def describe(path: Path, now_utc: datetime) -> Manifest:
+def describe(path: Path, identity: Identity, now_utc: datetime) -> Manifest:
     findings = examine(path, full=True, flush=True)
     scripts_path = scripts_path_of(path)
     is_full = path.name.startswith(PREFIXES["full"])
@@ -59,7 +98,7 @@ def describe(path: Path, now_utc: datetime) -> Manifest:
         findings,
         kind="full" if is_full else "irreplaceable",
         file=path.name,
-        source=path,
+        source=identity,
         scripts=scripts,
         taken_at_utc=guess_taken_at(path),
         clock_utc=now_utc,

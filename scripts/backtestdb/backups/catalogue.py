@@ -32,7 +32,8 @@ EXPIRED = ".expired"
 class Backup:
     """A database file in the backup folder. Without a valid manifest it is foreign: `manifest` is None and
     `problem` says why. `confirmed_at_utc`: what the clock said when it was finished, or when a small one was
-    last found to be still up to date."""
+    last found to be still up to date. `other_database`: the path of the database that it was made from, when
+    that is not the one in use; only identity.py can tell."""
 
     path: Path
     kind: Kind
@@ -41,10 +42,15 @@ class Backup:
     confirmed_at_utc: datetime
     manifest: Manifest | None
     problem: str
+    other_database: str = ""
 
     @property
     def is_verified(self) -> bool:
         return self.manifest is not None and not self.problem
+
+    @property
+    def counts(self) -> bool:
+        return self.is_verified and not self.other_database
 
     @property
     def manifest_path(self) -> Path:
@@ -61,7 +67,8 @@ def scripts_path_of(database: Path) -> Path:
 
 
 def load_catalogue(backup_dir: Path) -> list[Backup]:
-    """Every backup and every foreign database file, the newest first."""
+    """Every backup of every database and every foreign file, the newest first. To count, restore or remove, ask
+    load_own_catalogue of identity.py instead: it knows which of them are of another database."""
     if not backup_dir.is_dir():
         return []
     stems = {path.with_suffix("") for path in backup_dir.iterdir() if is_backup_name(path)}
@@ -122,7 +129,7 @@ def guess_taken_at(path: Path) -> datetime:
 
 def verified(backups: Iterable[Backup], kind: Kind) -> list[Backup]:
     """The backups of one kind that count, the newest first."""
-    return newest_first(backup for backup in backups if backup.is_verified and backup.kind == kind)
+    return newest_first(backup for backup in backups if backup.counts and backup.kind == kind)
 
 
 def choose_name(backup_dir: Path, kind: Kind, now_local: datetime) -> Path:

@@ -10,6 +10,7 @@ from backtestdb.backups.restore import restore_from_backup
 from backtestdb.backups.restore_choice import RestoreChoice
 from backtestdb.backups.unlocked_copy import cannot_be_opened
 from backtestdb.config import Settings
+from backtestdb.files import remove_database, staging_path
 
 
 def run_restore_from_backup(
@@ -27,5 +28,7 @@ def run_restore_from_backup(
         return console.confirm(f"Replace {settings.database_path}?", assume_yes=assume_yes)
 
     restored = restore_from_backup(settings, backup, now_local, hooks=Hooks(say=console.say), approve=approve)
+    if restored:
+        remove_database(staging_path(settings.database_path))
     show_restored(restored, settings.database_path)
     return console.DONE

@@ -1,6 +1,7 @@
 """Prove that a backup can be restored by restoring it, into a folder that is emptied afterwards."""
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from backtestdb.backups.catalogue import Backup, is_foreign, load_catalogue
+from backtestdb.backups.catalogue import Backup, is_foreign
 from backtestdb.backups.content_hash import hash_contents
 from backtestdb.backups.generated_scripts import verify_scripts
+from backtestdb.backups.identity import is_same_place, load_own_catalogue
 from backtestdb.backups.manifest import Kind, Manifest
 from backtestdb.backups.restore import restore_from_backup
 from backtestdb.config import Settings
@@ -43,12 +45,14 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class Drill:
-    """`problem`: why nothing could be restored at all; otherwise each rehearsal has its own."""
+    """`problem`: why nothing could be restored at all; otherwise each rehearsal has its own. `database`: whose
+    backups were restored, a path with links resolved; empty in drills of before several could share a folder."""
 
     started_at_utc: datetime
     is_good: bool
     problem: str
     rehearsals: tuple[Rehearsal, ...]
+    database: str = ""
 
 
 def run_drill(
@@ -63,12 +67,16 @@ def run_drill(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with exclusive_lock(folder / ".lock", f"a drill in {folder}"):
         rehearsals = []
-        for backup in newest_of_each_kind(load_catalogue(settings.backup_dir)):
+        catalogue = load_own_catalogue(settings.backup_dir, settings.database_path)
+        for backup in newest_of_each_kind(catalogue):
             say(f"restoring {backup.path.name} into {folder / 'scratch'}")
             rehearsals.append(rehearse(settings, backup, folder / "scratch", now_local))
-        problem = "" if rehearsals else f"there is no backup in {settings.backup_dir}"
+        problem = (
+            "" if rehearsals else (f"there is no backup of {settings.database_path} in {settings.backup_dir}")
+        )
         is_good = not problem and all(rehearsal.is_good for rehearsal in rehearsals)
-        drill = Drill(now_local.astimezone(UTC), is_good, problem, tuple(rehearsals))
+        database = os.path.realpath(settings.database_path)
+        drill = Drill(now_local.astimezone(UTC), is_good, problem, tuple(rehearsals), database)
         return drill, save_drill(drill, folder, now_local)
 
 
@@ -77,8 +85,9 @@ def drill_folder(backup_dir: Path) -> Path:
 
 
 def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:
-    """Also one that is visibly damaged: a drill is to find out. Files that nobody called a backup are none."""
-    ours = [backup for backup in catalogue if not is_foreign(backup)]
+    """Of this database. Also one that is visibly damaged: a drill is to find out. Files without a manifest are no
+    backups."""
+    ours = [backup for backup in catalogue if not is_foreign(backup) and not backup.other_database]
     return [found[0] for kind in KINDS if (found := [backup for backup in ours if backup.kind == kind])]
 
 
@@ -119,7 +128,7 @@ def verify_restored(settings: Settings, manifest: Manifest | None) -> None:
     with closing(connect(settings.database_path, read_only=True)) as connection:
         verify_integrity(connection, full=True)
         rows = count_rows(connection, list(manifest.rows))
-        contents = hash_contents(connection).tables
+        contents = hash_contents(connection, manifest.content_sha256).tables
     for table, expected in manifest.rows.items():
         if rows[table] != expected:
             raise VerificationError(
@@ -152,15 +161,16 @@ def write(path: Path, text: str) -> None:
     rename_durably(arriving, path)
 
 
-def load_drills(backup_dir: Path) -> list[Drill]:
-    """The history, oldest first; a line that cannot be read is no drill."""
+def load_drills(backup_dir: Path, database: Path) -> list[Drill]:
+    """The history of this database's backups, oldest first; a line that cannot be read is no drill."""
     history = drill_folder(backup_dir) / "history.jsonl"
     lines = history.read_text(errors="replace").splitlines() if history.is_file() else []
-    return [drill for line in lines if (drill := parse_drill(line))]
+    drills = [drill for line in lines if (drill := parse_drill(line))]
+    return [drill for drill in drills if not drill.database or is_same_place(drill.database, str(database))]
 
 
-def load_last_drill(backup_dir: Path) -> Drill | None:
-    return next(reversed(load_drills(backup_dir)), None)
+def load_last_drill(backup_dir: Path, database: Path) -> Drill | None:
+    return next(reversed(load_drills(backup_dir, database)), None)
 
 
 def parse_drill(line: str) -> Drill | None:
@@ -171,6 +181,7 @@ def parse_drill(line: str) -> Drill | None:
             bool(values["is_good"]),
             str(values["problem"]),
             tuple(Rehearsal(**rehearsal) for rehearsal in values["rehearsals"]),
+            str(values.get("database", "")),
         )
     except (ValueError, TypeError, KeyError):
         return None

@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backtestdb.errors import VerificationError
+from backtestdb.files import flush_descriptor
 
-FORMAT = 1
+# 1 knew neither whose backup it was nor which tables had lost rows; it is still read.
+FORMAT = 2
+READABLE_FORMATS = (1, 2)
+ADDED_IN_FORMAT_2: Mapping[str, Any] = {"database_id": "", "earlier_paths": []}
 Kind = Literal["full", "irreplaceable"]
 
 
@@ -27,10 +31,12 @@ class GeneratedScripts:
     links: Mapping[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """- `taken_at_utc`: the order of backups; later than that of every backup that was there before.
     - `clock_utc`: what the clock said. The two differ when the clock was set back.
+    - `source_path`: where the database lay, links resolved (in format 1 as the user had written it).
+    - `database_id`, `earlier_paths`: whose backup this is, see identity.py. Empty in format 1.
     - `content_sha256`: table -> hash of its rows, for every table that no download brings back.
     - `structure_sha256`: of the schema of those tables, see contents.hash_structure.
     - `rows`: table -> rows, virtual tables left out.
@@ -42,6 +48,8 @@ class Manifest:
     taken_at_utc: datetime
     clock_utc: datetime
     source_path: str
+    database_id: str
+    earlier_paths: tuple[str, ...]
     schema_version: int
     bytes: int
     sha256: str
@@ -64,7 +72,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         json.dump(values, file, indent=1)
         file.write("\n")
         file.flush()
-        os.fsync(file.fileno())
+        flush_descriptor(file.fileno())
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -87,21 +95,26 @@ def parse_manifest(values: Any) -> Manifest:
     """From decoded JSON. Raise VerificationError with the first value that is missing or of another type."""
     if not isinstance(values, dict):
         raise VerificationError("the manifest is not an object")
-    if values.get("format") != FORMAT:
+    format_number = values.get("format")
+    if format_number not in READABLE_FORMATS or isinstance(format_number, bool):
         raise VerificationError(
-            f"the manifest has format {values.get('format')!r}, this project reads {FORMAT}"
+            f"the manifest has format {format_number!r}, this project reads {READABLE_FORMATS}"
         )
+    if format_number == 1:
+        values = {**values, **ADDED_IN_FORMAT_2}
     kind = take(values, "kind", str)
     if kind not in ("full", "irreplaceable"):
         raise VerificationError(f"the manifest has the unknown kind {kind!r}")
     scripts = values.get("generated_scripts")
     return Manifest(
-        format=FORMAT,
+        format=format_number,
         kind="full" if kind == "full" else "irreplaceable",
         file=take(values, "file", str),
         taken_at_utc=take_time(values, "taken_at_utc"),
         clock_utc=take_time(values, "clock_utc"),
         source_path=take(values, "source_path", str),
+        database_id=take(values, "database_id", str),
+        earlier_paths=tuple(take_list(values, "earlier_paths", str)),
         schema_version=take(values, "schema_version", int),
         bytes=take(values, "bytes", int),
         sha256=take(values, "sha256", str),
@@ -132,6 +145,13 @@ def take(values: Mapping[str, Any], name: str, kind: type) -> Any:
     if type(value) is not kind:
         raise VerificationError(f"the manifest's {name} is {value!r} instead of {kind.__name__}")
     return value
+
+
+def take_list(values: Mapping[str, Any], name: str, kind: type) -> list[Any]:
+    items: list[Any] = take(values, name, list)
+    if any(type(item) is not kind for item in items):
+        raise VerificationError(f"the manifest's {name} holds values that are not {kind.__name__}")
+    return items
 
 
 def take_mapping(values: Mapping[str, Any], name: str, kind: type) -> dict[str, Any]:

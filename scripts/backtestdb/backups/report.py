@@ -47,12 +47,20 @@ def print_backups(title: str, backups: Sequence[Backup], bad: Mapping[Path, str]
             format_local(backup.taken_at_utc),
             backup.path.name,
             format_bytes(backup.bytes),
-            f"no: {find_fault(backup, bad)}" if find_fault(backup, bad) else "yes",
+            describe_state(backup, bad),
             sum(backup.manifest.rows.values()) if backup.manifest else None,
         )
         for backup in backups
     ]
     print_table(title, ("taken", "backup", "size", "verified", "rows"), rows)
+    for path in sorted({backup.other_database for backup in backups if backup.other_database}):
+        print(f"of another database: {path}")
+
+
+def describe_state(backup: Backup, bad: Mapping[Path, str]) -> str:
+    fault = find_fault(backup, bad)
+    state = f"no: {fault}" if fault else "yes"
+    return f"{state}; of another database" if backup.other_database else state
 
 
 def find_fault(backup: Backup, bad: Mapping[Path, str]) -> str:
@@ -78,6 +86,7 @@ def describe(backup: Backup, fault: str) -> dict[str, object]:
         "bytes": backup.bytes,
         "verified": not fault,
         "problem": fault,
+        "other_database": backup.other_database,
         "rows": dict(manifest.rows) if manifest else None,
         "generated_scripts": scripts.count if scripts else 0,
     }
@@ -98,14 +107,15 @@ def describe_choice(choice: RestoreChoice) -> str:
 def show_restored(restored: RestoreResult, database: Path) -> None:
     """What the database holds now, and the way back."""
     print(f"restored {database}: {describe_choice(restored.choice).removeprefix('restoring ')}")
-    with closing(connect(database)) as connection:
+    with closing(connect(database, read_only=True, lenient=True)) as connection:
         show_market_data(connection)
     if restored.scripts_kept_as:
         print(f"the generated scripts that stood there are in {restored.scripts_kept_as}")
-    if restored.kept_as and restored.kept_is_sound:
-        print(f"undo with: make restore-from-backup BACKUP={shlex.quote(str(restored.kept_as))}")
-    elif restored.kept_as:
-        print(f"what stood there is damaged, and kept as {restored.kept_as}")
+    for path in restored.replacement.kept:
+        print(f"what stood there is kept as {path}")
+    if restored.replacement.kept_as and restored.replacement.kept_is_sound:
+        undo = shlex.quote(str(restored.replacement.kept_as))
+        print(f"undo with: make restore-from-backup BACKUP={undo}")
 
 
 def show_market_data(connection: sqlite3.Connection) -> None:

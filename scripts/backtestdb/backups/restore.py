@@ -1,5 +1,6 @@
 """Put a backup in the place of the database, which is kept; whole-old or whole-new at every kill."""
 
+import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -11,21 +12,27 @@ from backtestdb.backups.backup import Hooks
 from backtestdb.backups.catalogue import LOCK_NAME, Backup, lock_backups
 from backtestdb.backups.content_hash import hash_table
 from backtestdb.backups.generated_scripts import restore_scripts
+from backtestdb.backups.identity import Identity, identify_current, load_id_of_source, save_database_id
 from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
+from backtestdb.commit_counter import CommitCounter
 from backtestdb.config import Settings
 from backtestdb.database import connect, look_at_file, transaction
 from backtestdb.errors import ProjectError, VerificationError
-from backtestdb.files import choose_free_names, remove_database, verify_space
+from backtestdb.files import remove_database, verify_space
+from backtestdb.free_name import choose_kept_name
+from backtestdb.outline import read_outline
 from backtestdb.pinned_copy import copy_pinned
 from backtestdb.replace import (
     ARRIVING,
+    Replacement,
     busy_explained,
     keep_copy,
+    prove,
     remove_arriving,
     replace_database,
     verify_space_to_replace,
 )
-from backtestdb.schema import ensure_schema, tables_to_keep
+from backtestdb.schema import ensure_market_schema, tables_to_keep
 from backtestdb.table_copy import carry_tables
 
 WAIT_FOR_OTHERS_SECONDS = 60.0
@@ -33,11 +40,11 @@ WAIT_FOR_OTHERS_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """What was restored, and where that which stood there is now (None: there was nothing)."""
+    """What was restored, what stood there, and where that is now. `scripts_kept_as`: None when no generated
+    scripts stood there."""
 
     choice: RestoreChoice
-    kept_as: Path | None
-    kept_is_sound: bool
+    replacement: Replacement
     scripts_kept_as: Path | None
 
 
@@ -64,13 +71,28 @@ def restore_from_backup(
             raise ProjectError("nothing was changed: the restore was not confirmed")
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_arriving(target)
-        is_there = look_at_file(target) not in {"missing", "empty"}
-        kept_as = choose_kept_name(target, now_local)
-        sound = restore_database(choice, target, kept_as)
+        database_id = choose_database_id(choice, identify_current(target, settings.backup_dir))
+        replacement = restore_database(choice, target, choose_kept_name(target, now_local), database_id)
         hooks.step("database restored")
+        for line in describe_replacement(replacement, target):  # before anything else that can fail
+            hooks.say(line)
         scripts_kept = bring_scripts_back(choice, settings.generated_scripts_dir, now_local)
         hooks.step("scripts restored")
-    return RestoreResult(choice, kept_as if is_there else None, sound, scripts_kept)
+    return RestoreResult(choice, replacement, scripts_kept)
+
+
+def describe_replacement(done: Replacement, target: Path) -> list[str]:
+    """What stands where now, and the way back."""
+    lines = [f"the database is in its place, opened again and compared: {target}"]
+    if done.kept_as and done.kept_is_sound:
+        lines.append(f"undo with: make restore-from-backup BACKUP={shlex.quote(str(done.kept_as))}")
+    elif done.kept_as:
+        lines.append(f"what stood there is damaged, and kept as {done.kept_as}")
+    if done.moved_to:
+        lines.append(f"what stood there was no database any more, and is kept as {done.moved_to}")
+    if done.written_since:
+        lines.append(f"another program has written to it since: {'; '.join(done.written_since)}")
+    return lines
 
 
 @contextmanager
@@ -85,31 +107,45 @@ def lock_if_possible(backup_dir: Path) -> Iterator[None]:
         yield
 
 
-def choose_kept_name(path: Path, now_local: datetime) -> Path:
-    return choose_free_names(lambda stamp: [path.with_name(f"{path.name}.backup-{stamp}")], now_local)[0]
+def choose_database_id(choice: RestoreChoice, current: Identity) -> str:
+    """The database stays the one that it was, whatever is restored into it; a new one is the one that the backup
+    was made from."""
+    backup = choice.full or choice.irreplaceable
+    of_backup = backup.manifest.database_id if backup and backup.manifest else ""
+    return current.database_id or of_backup
 
 
-def restore_database(choice: RestoreChoice, target: Path, kept_as: Path) -> bool:
-    """Return whether what was kept passed its check."""
-    if choice.full and not choice.irreplaceable and choice.full.manifest:
-        verify_space_to_replace(target, choice.full.bytes)
-        return replace_database(target, choice.full.path, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
+def restore_database(choice: RestoreChoice, target: Path, kept_as: Path, database_id: str) -> Replacement:
+    """`database_id`: of the restored database, empty for none."""
+    full = choice.full
+    holds_id = full and full.manifest and load_id_of_source(full.path, read_only=True) == database_id
+    if full and holds_id and not choice.irreplaceable:
+        verify_space_to_replace(target, full.bytes)
+        return replace_database(target, full.path, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
     if choice.irreplaceable and not choice.full and look_at_file(target) == "database":
         return merge_in_place(choice.irreplaceable, target, kept_as)
-    return replace_with_built(choice, target, kept_as)
+    return replace_with_built(choice, target, kept_as, database_id)
 
 
-def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path) -> bool:
+def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path) -> Replacement:
     """One transaction on the live database: everything irreplaceable becomes what the backup holds, market
     data stays. Tables that are younger than the backup stay, too."""
     verify_space(target.parent, 2 * target.stat().st_size + irreplaceable.bytes, f"merging into {target}")
-    with busy_explained(target), closing(connect(target, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)) as live:
+    with (
+        closing(CommitCounter(target)) as counter,
+        busy_explained(target),
+        closing(connect(target, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)) as live,
+    ):
         live.execute("PRAGMA foreign_keys = OFF")
         live.execute("ATTACH ? AS small", (str(irreplaceable.path),))
+        counter.follow(live)
         with transaction(live):
+            seen = counter.read()
             is_sound = keep_copy(target, kept_as)
             carry_small(live, irreplaceable)
-    return is_sound
+            expected = read_outline(live)
+        written = prove(target, expected, lambda: counter.read() == seen + 1, WAIT_FOR_OTHERS_SECONDS)
+    return Replacement(kept_as, is_sound, None, written)
 
 
 def carry_small(connection: sqlite3.Connection, irreplaceable: Backup) -> None:
@@ -117,37 +153,41 @@ def carry_small(connection: sqlite3.Connection, irreplaceable: Backup) -> None:
     carry_tables(connection, tables_to_keep(connection, "small"), source="small", target="main")
     expected = irreplaceable.manifest.content_sha256 if irreplaceable.manifest else {}
     for table, digest in expected.items():
-        if hash_table(connection, table)[0] != digest:
+        if hash_table(connection, table, like=digest)[0] != digest:
             raise VerificationError(f"table {table} did not arrive as {irreplaceable.path.name} holds it")
 
 
-def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path) -> bool:
+def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path, database_id: str) -> Replacement:
     """Build the new database beside the target first: a full backup with a newer small one on top, a small
-    one in a new schema, or a file without manifest, which may have a -wal of its own."""
+    one in a new schema, a backup without this database's id, or a file without manifest, which may have a -wal of its
+    own."""
     new = target.with_name(target.name + ".restoring" + ARRIVING)
     size = sum(backup.bytes for backup in (choice.full, choice.irreplaceable) if backup)
     verify_space_to_replace(target, size)
     verify_space(target.parent, 2 * size, f"building {new}")
     remove_database(new)
     try:
-        build(choice, new)
+        build(choice, new, database_id)
         return replace_database(target, new, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
     finally:
         remove_database(new)
 
 
-def build(choice: RestoreChoice, new: Path) -> None:
+def build(choice: RestoreChoice, new: Path, database_id: str) -> None:
     if choice.full:
         with closing(connect(choice.full.path)) as source:
             copy_pinned(source, new, private=True)
     with closing(connect(new, create=True)) as connection:
         if not choice.full:
-            ensure_schema(connection)
+            # A small backup brings every table of the platform that there was, in the platform's own form.
+            ensure_market_schema(connection)
         if choice.irreplaceable:
             connection.execute("PRAGMA foreign_keys = OFF")
             connection.execute("ATTACH ? AS small", (str(choice.irreplaceable.path),))
             with transaction(connection):
                 carry_small(connection, choice.irreplaceable)
+        if database_id:
+            save_database_id(connection, database_id)
 
 
 def bring_scripts_back(choice: RestoreChoice, target: Path, now_local: datetime) -> Path | None:

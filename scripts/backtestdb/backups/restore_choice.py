@@ -1,13 +1,27 @@
 """Which backup a restore takes: the newest that verifies, or the file that the user named."""
 
-from collections.abc import Callable, Iterable
+import shlex
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup, load_catalogue, look_at_backup
+from backtestdb.backups.identity import (
+    Identity,
+    find_identities,
+    identify,
+    identify_current,
+    mark_others,
+    read_database_id,
+)
 from backtestdb.backups.verify import examine, verify_backup
-from backtestdb.errors import DatabaseFileError, ProjectError, VerificationError
+from backtestdb.config import follow_link
+from backtestdb.database import look_at_file, quote, table_names, virtual_table_names
+from backtestdb.errors import DatabaseFileError, ProjectError, UsageError, VerificationError
 from backtestdb.files import same_file
+from backtestdb.schema import load_table_classes
+from backtestdb.untouched import read_untouched
 
 Say = Callable[[str], None]
 
@@ -24,21 +38,65 @@ class RestoreChoice:
 def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -> RestoreChoice:
     """Every backup that is chosen has been read and checked in this very call.
 
-    Without `path`: the newest full backup that verifies, and the newest small one made after it, so that
-    nothing irreplaceable is older than it must be. Raise VerificationError when none verifies.
+    Without `path`: of the backups of this very database the newest full one that verifies, and the newest small
+    one made after it, so that nothing irreplaceable is older than it must be. Raise VerificationError when none
+    verifies, UsageError when there is no database yet and the folder holds backups of several.
     """
     if path is not None:
-        return choose_named(path, target, say)
-    catalogue = load_catalogue(backup_dir)
+        return choose_named(path, backup_dir, target, say)
+    everything = load_backups_to_restore(backup_dir, target, say)
+    catalogue = [backup for backup in everything if not backup.other_database]
     full = find_good((backup for backup in catalogue if backup.kind == "full"), say)
     newer = (backup for backup in catalogue if not full or backup.taken_at_utc > full.taken_at_utc)
     irreplaceable = find_good((backup for backup in newer if backup.kind == "irreplaceable"), say)
     if not full and not irreplaceable:
+        others = find_identities([backup for backup in everything if backup.other_database])
         raise VerificationError(
-            f"no backup in {backup_dir} verifies",
-            next_step="name a file with --from-backup PATH, or rebuild with make restore",
+            f"no backup in {backup_dir} verifies that was made of {target}" + describe_others(others),
+            next_step="name a file with make restore-from-backup BACKUP=PATH, or rebuild with make restore",
         )
     return RestoreChoice(full, irreplaceable)
+
+
+def load_backups_to_restore(backup_dir: Path, target: Path, say: Say) -> list[Backup]:
+    """Every backup, those of other databases marked. On a new machine, where none is of a database at `target`
+    and nothing stands there, the only database in the folder is taken for this one."""
+    everything = load_catalogue(backup_dir)
+    own = mark_others(everything, identify(target, read_database_id(target), everything))
+    if any(backup.counts for backup in own) or holds_rows(target):
+        return own
+    others = find_identities(everything)
+    if len(others) > 1:
+        raise UsageError(
+            f"{backup_dir} holds backups of {len(others)} databases, none of {target}"
+            + describe_others(others),
+            next_step="choose one: make restore-from-backup BACKUP=" + shlex.quote(str(others[0][1].path)),
+        )
+    for identity, _newest in others:
+        say(
+            f"there is no backup of {target} yet: taking those of {identity.path}, the only ones in {backup_dir}"
+        )
+        return mark_others(everything, identity)
+    return own
+
+
+def holds_rows(target: Path) -> bool:
+    """Whether a database at `target` has a row of the user's, or is too damaged to tell. A platform that was
+    started before its database was brought back leaves tables without rows."""
+    state = look_at_file(target)
+    if state != "database":
+        return state in {"damaged", "too_new"}
+    return read_untouched(target, has_rows)
+
+
+def has_rows(connection: sqlite3.Connection) -> bool:
+    bookkeeping = {name for name, group in load_table_classes().items() if group == "bookkeeping"}
+    tables = set(table_names(connection)) - bookkeeping - virtual_table_names(connection)
+    return any(connection.execute(f"SELECT 1 FROM {quote(table)} LIMIT 1").fetchone() for table in tables)
+
+
+def describe_others(others: Sequence[tuple[Identity, Backup]]) -> str:
+    return "".join(f"; of another database, {one.path}: {newest.path}" for one, newest in others)
 
 
 def find_good(backups: Iterable[Backup], say: Say) -> Backup | None:
@@ -53,15 +111,19 @@ def find_good(backups: Iterable[Backup], say: Say) -> Backup | None:
     return None
 
 
-def choose_named(path: Path, target: Path, say: Say) -> RestoreChoice:
+def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> RestoreChoice:
     """The file that the user named. Raise ProjectError when it is missing, the database itself, or not sound."""
     if not path.is_file():
         raise DatabaseFileError(f"there is no file {path}", next_step="make backups lists what there is")
+    path = follow_link(path)
     if same_file(path, target):
         raise ProjectError(f"{path} is the database itself", next_step="name a backup")
     backup = look_at_backup(path)
     if backup.manifest_path.exists():
         verify_backup(backup)
+        (named,) = mark_others([backup], identify_current(target, backup_dir))
+        if named.other_database:
+            say(f"note: {path.name} is of another database: {named.other_database}")
         return RestoreChoice(backup, None) if backup.kind == "full" else RestoreChoice(None, backup)
     say(f"{path.name} has no manifest: checking it in full")
     has_market_data = "ohlcv_data" in examine(path, full=True).tables

@@ -1,12 +1,14 @@
 """The backups, from names and manifests: how many, how old, how much room is left for more."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from backtestdb.backups.backup_dir import load_mount_points
-from backtestdb.backups.catalogue import Backup, load_catalogue, verified
+from backtestdb.backups.catalogue import Backup, verified
+from backtestdb.backups.identity import load_own_catalogue
 from backtestdb.backups.manifest import Kind
 from backtestdb.files import free_bytes
 
@@ -27,7 +29,8 @@ class KindFacts:
 
 @dataclass(frozen=True)
 class BackupFacts:
-    """`unverified`: files that do not count, with the reason. `room_for`: how many more full backups fit, each
+    """`unverified`: files that do not count, with the reason. `of_others`: paths of other databases with backups in
+    this folder -> how many; they count for those. `room_for`: how many more full backups fit, each
     as large as the newest or else as the database; None without either. `missing_disk`: the mount point that
     the folder was on at its last backup and that nothing is mounted at now."""
 
@@ -38,6 +41,7 @@ class BackupFacts:
     free_bytes: int
     room_for: int | None
     missing_disk: str
+    of_others: Mapping[str, int] = field(default_factory=dict)
 
 
 def load_backup_facts(
@@ -45,10 +49,11 @@ def load_backup_facts(
     database: Path,
     database_bytes: int,
     now: datetime,
-    catalogue: Sequence[Backup] | None = None,
+    *,
+    database_id: str,
 ) -> BackupFacts:
-    """`now` has a zone."""
-    catalogue = load_catalogue(folder) if catalogue is None else catalogue
+    """`now` has a zone. `database_id`: see DatabaseFacts; the process may have the file open."""
+    catalogue = load_own_catalogue(folder, database, database_id)
     full, irreplaceable = (make_kind_facts(catalogue, kind, now) for kind in ("full", "irreplaceable"))
     free = free_bytes(folder)
     needed = full.newest_bytes or database_bytes
@@ -61,6 +66,7 @@ def load_backup_facts(
         free,
         free // needed if needed else None,
         mount if mount and not Path(mount).is_mount() else "",
+        dict(Counter(backup.other_database for backup in catalogue if backup.other_database)),
     )
 
 

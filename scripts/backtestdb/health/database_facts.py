@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from backtestdb.backups.identity import load_database_id
 from backtestdb.database import BUSY_CODES, DAMAGE_CODES, primary_code, quote, table_names
-from backtestdb.health.untouched import size_of
 from backtestdb.schema import load_table_classes
+from backtestdb.untouched import size_of
 
-State = Literal["missing", "empty", "damaged", "interrupted", "unreadable", "present"]
+State = Literal["missing", "no_disk", "empty", "damaged", "too_new", "interrupted", "unreadable", "present"]
 COUNTED_UP_TO = 100_000
 
 
@@ -29,7 +30,8 @@ class Table:
 class DatabaseFacts:
     """`origin`: where DATABASE_PATH came from. `bytes` counts the log beside the file. `detail`: SQLite's words
     when the file is damaged or cannot be read. `empty`: no tables, or none with a row in it. `interrupted`: a
-    killed program left a transaction that the next one with the right to write takes back."""
+    killed program left a transaction that the next one with the right to write takes back. `database_id`: empty
+    where none is stored, or the file cannot be read."""
 
     path: Path
     origin: str
@@ -37,12 +39,15 @@ class DatabaseFacts:
     bytes: int
     tables: list[Table]
     detail: str = ""
+    database_id: str = ""
 
 
 def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
     """Facts about a file that need not be opened, None where there is something to open."""
     if path.is_dir():
         return DatabaseFacts(path, origin, "unreadable", 0, [], "it is a folder")
+    if path.is_symlink() and not path.exists():
+        return DatabaseFacts(path, origin, "no_disk", 0, [], f"a symbolic link to {path.readlink()}")
     if not path.exists():
         return DatabaseFacts(path, origin, "missing", 0, [])
     if not size_of(path) and not size_of(Path(f"{path}-wal")):
@@ -68,6 +73,7 @@ def load_database_facts(connection: sqlite3.Connection, path: Path, origin: str)
         "present" if has_rows else "empty",
         size_of(path) + size_of(Path(f"{path}-wal")),
         tables,
+        database_id=load_database_id(connection),
     )
 
 

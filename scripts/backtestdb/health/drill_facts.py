@@ -18,9 +18,9 @@ class DrillFacts:
     detail: str = ""
 
 
-def load_drill_facts(backup_dir: Path) -> list[DrillFacts]:
+def load_drill_facts(backup_dir: Path, database: Path) -> list[DrillFacts]:
     """The newest first."""
-    drills = sorted(load_drills(backup_dir), key=lambda drill: drill.started_at_utc, reverse=True)
+    drills = sorted(load_drills(backup_dir, database), key=lambda drill: drill.started_at_utc, reverse=True)
     return [make_drill_facts(drill) for drill in drills]
 
 

@@ -18,7 +18,7 @@ from backtestdb.health.lake import check_lake
 from backtestdb.health.problems import judge_database
 from backtestdb.health.settings import check_settings, find_other_databases
 from backtestdb.health.system import check_clock, check_sqlite, check_time_zones, check_users
-from backtestdb.health.untouched import read_shared, read_untouched
+from backtestdb.untouched import read_shared, read_untouched
 
 
 def examine(
@@ -63,7 +63,9 @@ def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Findin
     """What status sees at a glance, and SQLite's quick_check: it reads the whole file, about as long as a copy."""
     path = settings.database_path
     database, _ = load_contents(path, settings.origins["DATABASE_PATH"], read_untouched)
-    backups = load_backup_facts(settings.backup_dir, path, database.bytes, now)
+    backups = load_backup_facts(
+        settings.backup_dir, path, database.bytes, now, database_id=database.database_id
+    )
     for problem in judge_database(database, backups):
         next_step = (
             problem.next_step if problem.name != "unreadable_database" else "check owner and permissions"

@@ -107,6 +107,8 @@ def show_backups(facts: Facts) -> None:
     )
     room = "" if backups.room_for is None else f", room for {backups.room_for:,} more full ones"
     others = f"; {len(backups.unverified)} files that do not count" if backups.unverified else ""
+    for path, count in backups.of_others.items():
+        print(f"others    {count:,} backups in this folder are of another database: {path}")
     print(f"disk      {format_bytes(backups.free_bytes)} free{room}{others}")
 
 

@@ -39,10 +39,16 @@ class ScheduleFacts:
 NONE = ScheduleFacts("none", installed=False, loaded=False)
 
 
-def look_at_schedule(platform: str, user: User, backup_dir: Path, now: datetime) -> ScheduleFacts:
+def look_at_schedule(
+    platform: str, user: User, backup_dir: Path, database: Path, now: datetime
+) -> ScheduleFacts:
     """`platform` as in sys.platform. The first that is loaded, else the first that is installed."""
     native = look_at_launchd(user) if platform == "darwin" else look_at_systemd(user)
-    found = [native, look_at_container(backup_dir, now), NONE if native.installed else look_at_cron()]
+    found = [
+        native,
+        look_at_container(backup_dir, database, now),
+        NONE if native.installed else look_at_cron(),
+    ]
     return max(found, key=lambda facts: (facts.loaded, facts.installed))
 
 
@@ -74,10 +80,10 @@ def look_at_cron() -> ScheduleFacts:
     return ScheduleFacts("cron", installed=True, loaded=True) if lines else NONE
 
 
-def look_at_container(backup_dir: Path, now: datetime) -> ScheduleFacts:
+def look_at_container(backup_dir: Path, database: Path, now: datetime) -> ScheduleFacts:
     """A loop that left no sign of life for five minutes is installed and does not run; after 26 hours it is
     taken for gone. The host's schedule leaves the same sign, at each run."""
-    liveness = load_liveness(backup_dir)
+    liveness = load_liveness(backup_dir, database)
     if liveness is None or abs(now - liveness.ticked_at) > STALE_AFTER:
         return NONE
     is_alive = abs(now - liveness.ticked_at) <= STUCK_AFTER

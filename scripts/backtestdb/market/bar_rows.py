@@ -2,38 +2,70 @@
 
 import sqlite3
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-import pandas as pd
-
 from backtestdb.database import save_rows
-from backtestdb.market.bars import BAR_COLUMNS
+from backtestdb.market.bars import (
+    BAR_COLUMNS,
+    LARGEST_STEP,
+    ParsedBars,
+    RejectedBar,
+    find_lone_high_prices,
+    reject_places,
+)
 
 
-def save_bars(connection: sqlite3.Connection, good: pd.DataFrame) -> None:
-    """Store bars; one that is there already takes the new values. The caller's transaction."""
-    save_bar_columns(connection, [good[name].tolist() for name in BAR_COLUMNS])
+def save_bars(connection: sqlite3.Connection, bars: ParsedBars, fetched_at_utc: str | Sequence[str]) -> None:
+    """Store bars with the time at which they came (of all, or of each); one that is there already takes the new
+    values, the time too. The caller's transaction."""
+    if isinstance(fetched_at_utc, str):
+        created_at = [make_sqlite_time(fetched_at_utc)] * len(bars)
+    else:
+        created_at = [make_sqlite_time(text) for text in fetched_at_utc]
+    save_bar_columns(connection, [*bars.columns(), created_at])
+
+
+def make_sqlite_time(utc_text: str) -> str:
+    """ISO text with its zone as CURRENT_TIMESTAMP writes it, which other programs put into the same column."""
+    return datetime.fromisoformat(utc_text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def save_bar_columns(connection: sqlite3.Connection, columns: Sequence[list[Any]]) -> None:
-    """Like `save_bars`, from lists in the order of BAR_COLUMNS."""
-    updates = ", ".join(
-        f"{name} = excluded.{name}" for name in BAR_COLUMNS if name not in {"ticker", "timeframe"}
-    )
+    """Like `save_bars`, from lists in the order of BAR_COLUMNS and created_at."""
+    names = [*BAR_COLUMNS, "created_at"]
+    updates = ", ".join(f"{name} = excluded.{name}" for name in names if name not in {"ticker", "timeframe"})
     save_rows(
         connection,
-        f"INSERT INTO ohlcv_data ({', '.join(BAR_COLUMNS)})",
+        f"INSERT INTO ohlcv_data ({', '.join(names)})",
         f"ON CONFLICT (ticker, timestamp, timeframe) DO UPDATE SET {updates}",
         columns,
     )
 
 
-def save_rejected(connection: sqlite3.Connection, rejected: pd.DataFrame, set_aside_at_utc: str) -> None:
-    """Record what was set aside, each bar once for each reason. The caller's transaction."""
-    columns = [rejected[name].tolist() for name in rejected.columns]
-    save_rows(
-        connection,
-        f"INSERT INTO _bars_set_aside ({', '.join(rejected.columns)}, set_aside_at_utc)",
-        "ON CONFLICT DO NOTHING",
-        [*columns, [set_aside_at_utc] * len(rejected)],
+def save_rejected(
+    connection: sqlite3.Connection, rejected: Sequence[RejectedBar], set_aside_at_utc: str
+) -> None:
+    """Record bars that cannot be true, each once for each reason. The caller's transaction."""
+    names = [*RejectedBar._fields, "set_aside_at_utc"]
+    connection.executemany(
+        f"INSERT INTO _bars_set_aside ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+        " ON CONFLICT DO NOTHING",
+        [(*bar, set_aside_at_utc) for bar in rejected],
     )
+
+
+def reject_unlike_stored(connection: sqlite3.Connection, bars: ParsedBars) -> ParsedBars:
+    """Hold the bars that stand alone above what is believed at once against the stored bar of their ticker that is
+    nearest in time; those that are unlike it are rejected. Without a stored bar they are believed."""
+    unlike = []
+    for place in find_lone_high_prices(bars):
+        row = connection.execute(
+            "SELECT high, low FROM ohlcv_data WHERE ticker = ?1 AND timeframe = ?2 AND timestamp <> ?3"
+            " ORDER BY abs(timestamp - ?3) LIMIT 1",
+            (bars.tickers[place], bars.timeframe, int(bars.timestamps[place])),
+        ).fetchone()
+        prices = bars.prices[:, place]
+        if row and max(prices.max() / row[1], row[0] / prices.min()) >= LARGEST_STEP:
+            unlike.append(place)
+    return reject_places(bars, unlike)

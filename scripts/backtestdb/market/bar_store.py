@@ -5,28 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-import pandas as pd
-
 from backtestdb.console import progress
 from backtestdb.database import transaction
-from backtestdb.market.bar_rows import save_bar_columns, save_bars, save_rejected
-from backtestdb.market.bars import check_bars
-from backtestdb.market.fetch import RangeAnswer
-from backtestdb.market.first_fill import (
-    TASK,
-    Staging,
-    count_staged_bars,
-    create_staging,
-    database_path,
-    deferred_indexes,
-    is_loaded,
-    load_staging,
-    open_staging,
-    remove_staging,
-    stage_session,
-    staging_path,
-)
-from backtestdb.market.grouped import SessionBars, make_bar_columns
+from backtestdb.market.bar_rows import reject_unlike_stored, save_bars, save_rejected
+from backtestdb.market.bars import ParsedBars, RejectedBar, parse_bars
+from backtestdb.market.fetch import RangeAnswer, SessionAnswer
+from backtestdb.market.first_fill import deferred_indexes, load_staging
 from backtestdb.market.jobs import Job, Report, Source, all_tickers
 from backtestdb.market.metric_store import save_metrics
 from backtestdb.market.request_log import (
@@ -36,7 +20,18 @@ from backtestdb.market.request_log import (
     save_session_answer,
 )
 from backtestdb.market.request_plan import Request, SessionRequest
-from backtestdb.market.work_done import clear_done, load_done
+from backtestdb.market.sessions import sessions_between
+from backtestdb.market.staging import (
+    LOADING_TASK,
+    Staging,
+    count_staged_bars,
+    create_staging,
+    database_path,
+    open_staging,
+    remove_staging,
+    stage_session,
+)
+from backtestdb.market.work_done import load_done
 
 
 @dataclass
@@ -64,13 +59,9 @@ def make_bar_store(
             metrics_from[ticker] = min(job.sessions[0], metrics_from.get(ticker, date.max))
     ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, all_tickers(jobs))
     store = BarStore(connection, source, Report(), ticker_set, metrics_from)
-    store.staging = open_staging(staging_path(database_path(connection)))
-    if store.staging is None:
-        clear_done(connection, TASK)
-    elif store.staging.ticker_set != ticker_set or load_done(connection, TASK):
+    store.staging = open_staging(connection)
+    if store.staging and (store.staging.ticker_set != ticker_set or load_done(connection, LOADING_TASK)):
         load_what_was_staged(store)
-    elif is_loaded(connection, store.staging):
-        drop_staging(store)
     return store
 
 
@@ -78,61 +69,59 @@ def prepare_staging(store: BarStore, planned: Sequence[Request], staged_from_bar
     """Decide whether the sessions of a run are set aside first."""
     coming = sum(request.kept for request in planned if isinstance(request, SessionRequest))
     if store.staging is None and coming >= staged_from_bars:
-        path = staging_path(database_path(store.connection))
-        store.staging = create_staging(path, store.ticker_set)
+        store.staging = create_staging(store.connection, store.ticker_set, store.source.now_text())
 
 
-def save_result(store: BarStore, result: RangeAnswer | SessionBars) -> None:
+def save_result(store: BarStore, result: RangeAnswer | SessionAnswer) -> None:
     """One answer, all or nothing."""
     if isinstance(result, RangeAnswer):
-        rejected = save_range(store, result)
+        bars = save_range(store, result)
+    elif store.staging is not None:
+        bars = result.bars
+        stage_session(store.staging, result.session_date, bars, store.source.now_text())
     else:
-        store.report.bars += len(result.tickers)
-        store.report.dropped += result.dropped
-        rejected = result.rejected
-        if store.staging is not None:
-            stage_session(store.staging, result, store.source.now_text())
-        else:
-            save_session(store, result)
-    names = (rejected["ticker"] + ": " + rejected["reason"]).tolist()
-    for name in names:
-        store.report.set_aside[name] = store.report.set_aside.get(name, 0) + 1
+        bars = save_session(store, result)
+
+    store.report.bars += len(bars)
+    store.report.dropped += bars.dropped
+    store.report.clamped += bars.clamped
+    count_rejected(store.report, bars.rejected)
 
 
-def save_range(store: BarStore, result: RangeAnswer) -> pd.DataFrame:
-    """One ticker's answer: good bars, bars set aside, metrics, the record of the request. Return what was set
-    aside."""
+def count_rejected(report: Report, rejected: Sequence[RejectedBar]) -> None:
+    for bar in rejected:
+        name = f"{bar.ticker}: {bar.reason}"
+        report.set_aside[name] = report.set_aside.get(name, 0) + 1
+
+
+def save_range(store: BarStore, result: RangeAnswer) -> ParsedBars:
+    """One ticker's answer: good bars, rejected ones, metrics, and the record of the request."""
     request, connection = result.request, store.connection
-    bars = check_bars(
-        result.answer.rows,
-        request.timeframe,
-        store.source.calendar,
-        request.start,
-        request.end,
-        ticker=request.ticker,
-    )
+    sessions = sessions_between(store.source.calendar, request.start, request.end)
+    bars = parse_bars(result.answer.rows, request.timeframe, sessions, ticker=request.ticker)
+    bars = reject_unlike_stored(connection, bars)
     now_text = store.source.now_text()
     with transaction(connection):
-        save_bars(connection, bars.good)
+        save_bars(connection, bars, now_text)
         save_rejected(connection, bars.rejected, now_text)
-        save_range_answer(connection, request, bars.good["session_date"].tolist(), now_text)
+        save_range_answer(connection, request, bars.session_dates.tolist(), now_text)
         if request.timeframe == "1day":
             start = max(store.metrics_from[request.ticker], request.start)
-            save_metrics(connection, [request.ticker], start, request.end)
-    store.report.bars += len(bars.good)
-    return bars.rejected
+            save_metrics(connection, [request.ticker], start, request.end, changed_from=request.start)
+    return bars
 
 
-def save_session(store: BarStore, bars: SessionBars) -> None:
-    """A session of the whole market: its bars, those set aside, and the record, which also says that the
+def save_session(store: BarStore, answer: SessionAnswer) -> ParsedBars:
+    """A session of the whole market: its bars, the rejected ones, and the record, which also says that the
     metrics are still to follow."""
+    bars = reject_unlike_stored(store.connection, answer.bars)
     now_text = store.source.now_text()
     with transaction(store.connection):
-        save_bar_columns(store.connection, make_bar_columns(bars))
+        save_bars(store.connection, bars, now_text)
         save_rejected(store.connection, bars.rejected, now_text)
-        save_session_answer(
-            store.connection, bars.session_date.isoformat(), store.ticker_set, bars.counts, now_text
-        )
+        session_date = answer.session_date.isoformat()
+        save_session_answer(store.connection, session_date, store.ticker_set, bars.counts, now_text)
+    return bars
 
 
 def load_what_was_staged(store: BarStore) -> None:
@@ -145,7 +134,8 @@ def load_what_was_staged(store: BarStore) -> None:
         progress("storing by ticker", len(staging.numbers)) as advance,
         deferred_indexes(store.connection, "ohlcv_data", rows),
     ):
-        load_staging(store.connection, staging, advance)
+        rejected = load_staging(store.connection, staging, advance)
+    count_rejected(store.report, rejected)
     drop_staging(store)
 
 

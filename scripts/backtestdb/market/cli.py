@@ -30,7 +30,7 @@ from backtestdb.market.request_plan import Cost, make_cost
 from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
 from backtestdb.market.universes import TICKERS_ABOUT, US_STOCKS, choose_tickers, load_members, load_tickers
 from backtestdb.market.update import make_update_jobs, update
-from backtestdb.schema import ensure_schema
+from backtestdb.schema import ensure_market_schema, ensure_schema
 
 SPLIT_REQUESTS = 1
 
@@ -96,7 +96,7 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
         return plan_backfill(settings, timeframe, names, (start, end), as_json=arguments.json)
     source = make_source(settings)
     with closing(connect(settings.database_path)) as connection:
-        ensure_schema(connection, ["recoverable", "bookkeeping"])
+        ensure_market_schema(connection)
         jobs = [
             make_job(load_calendar(), timeframe, load_members(connection, name), start, end, universe=name)
             for name in names
@@ -169,7 +169,7 @@ def run_update(
         source = make_source(settings)
     with closing(connect(settings.database_path)) as connection:
         if not arguments.plan:
-            ensure_schema(connection, ["recoverable", "bookkeeping"])
+            ensure_market_schema(connection)
         jobs = make_update_jobs(connection, calendar, end)
         if not any(jobs.values()):
             raise UsageError("no universe has bars yet", next_step="make backfill-daily, or make restore")

@@ -9,6 +9,7 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import TypeVar
 
+from backtestdb.market.bars import ParsedBars, parse_bars
 from backtestdb.market.client import (
     Answer,
     ForeignHostError,
@@ -19,7 +20,6 @@ from backtestdb.market.client import (
     NotListedError,
     VendorFaultError,
 )
-from backtestdb.market.grouped import SessionBars, check_session
 from backtestdb.market.plan_limits import PlanLimits
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
 
@@ -88,7 +88,15 @@ class RangeAnswer:
     answer: Answer
 
 
-Result = RangeAnswer | SessionBars | None
+@dataclass(frozen=True)
+class SessionAnswer:
+    """The day bars of the whole market in one session, parsed by the thread that fetched them."""
+
+    session_date: date
+    bars: ParsedBars
+
+
+Result = RangeAnswer | SessionAnswer | None
 
 
 class Requester:
@@ -109,7 +117,7 @@ class Requester:
             return self.fetch_session(request.session_date)
         return self.fetch_range(request)
 
-    def fetch_session(self, session_date: date) -> SessionBars | None:
+    def fetch_session(self, session_date: date) -> SessionAnswer | None:
         if self.is_refused(session_date):
             return None
         try:
@@ -119,7 +127,8 @@ class Requester:
             return None
         if not answer.rows:
             raise EmptySessionError(f"the vendor has no bar of the session {session_date} yet")
-        return check_session(answer.rows, session_date, self.wanted)
+        bars = parse_bars(answer.rows, "1day", [session_date], wanted=self.wanted)
+        return SessionAnswer(session_date, bars)
 
     def fetch_range(self, request: RangeRequest) -> RangeAnswer | None:
         while True:

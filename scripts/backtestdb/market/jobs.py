@@ -11,13 +11,13 @@ from exchange_calendars import ExchangeCalendar
 from backtestdb.errors import UsageError
 from backtestdb.market.client import MarketData
 from backtestdb.market.coverage import Coverage
-from backtestdb.market.first_fill import Staging, load_staged_dates, staged_for
 from backtestdb.market.metrics import WARM_UP_SESSIONS
 from backtestdb.market.plan_limits import load_limits
 from backtestdb.market.request_log import load_answered
 from backtestdb.market.request_plan import AnsweredSessions, Demand, Request, plan_requests
 from backtestdb.market.session_mask import mask_between, mask_of
 from backtestdb.market.sessions import load_calendar, sessions_back, sessions_between
+from backtestdb.market.staging import Staging, load_staged_dates, staged_for
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,16 @@ class Job:
 @dataclass
 class Report:
     """What a backfill did for a job. Of jobs that were run together the first one's report has the `requests`,
-    the `bars` that were stored, the bars of other tickers that were `dropped`, and what was `set_aside`.
-    `failures`: ticker or session, and why its request brought nothing. `gaps`: sentences about tickers that did
-    not trade for months in between. `history_starts`, `refused_session`: what the key's plan does not cover."""
+    the `bars` that were stored, those of other tickers that were `dropped`, those `clamped` by at most a tick, and
+    what was `set_aside`. `failures`: ticker or session, and why its request brought nothing. `gaps`: sentences
+    about tickers that did not trade for months in between. `history_starts`, `refused_session`: what the key's plan
+    does not cover."""
 
     coverage: Coverage = field(default_factory=Coverage)
     requests: int = 0
     bars: int = 0
     dropped: int = 0
+    clamped: int = 0
     set_aside: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
@@ -113,22 +115,25 @@ def plan_jobs(
     """The requests that jobs of one timeframe still need, together. `staging`: what a killed run set aside, where
     this process has it open already."""
     timeframe, sessions = jobs[0].timeframe, all_sessions(calendar, jobs)
+    asked = load_answered(connection, timeframe, sessions)
+    staged = 0
+    if timeframe == "1day":
+        tickers = all_tickers(jobs)
+        waiting = (
+            staged_for(connection, staging, tickers) if staging else load_staged_dates(connection, tickers)
+        )
+        staged = mask_of(sessions, waiting)
+        asked = add_staged(asked, tickers, staged)
     demands = [
         Demand(
             job.tickers,
             sessions=mask_between(sessions, job.sessions[0], job.sessions[-1]),
             warm_up=mask_between(sessions, job.fetched_sessions[0], job.sessions[0]),
-            refetch=mask_of(sessions, job.refetch),
+            # What waits to be loaded came after the correction that would ask for it.
+            refetch=mask_of(sessions, job.refetch) & ~staged,
         )
         for job in jobs
     ]
-    asked = load_answered(connection, timeframe, sessions)
-    if timeframe == "1day":
-        tickers = all_tickers(jobs)
-        staged = (
-            staged_for(connection, staging, tickers) if staging else load_staged_dates(connection, tickers)
-        )
-        asked = add_staged(asked, tickers, mask_of(sessions, staged))
     return plan_requests(demands, timeframe, sessions, asked, load_limits(connection).mask(sessions))
 
 

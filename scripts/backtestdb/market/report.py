@@ -95,6 +95,7 @@ def make_json_report(step: str, report: Report) -> dict[str, object]:
         "requests": report.requests,
         "bars": report.bars,
         "dropped": report.dropped,
+        "clamped": report.clamped,
         "coverage": {name: getattr(report.coverage, name) for name in COUNTS},
         "failed_of": report.coverage.failed_of,
         "failures": report.failures,
@@ -115,11 +116,15 @@ def make_notes(step: str, report: Report) -> list[str]:
     if report.set_aside:
         named = [f"{what} ({count})" for what, count in report.set_aside.items()]
         notes.append(f"{step}: bars set aside: {name_some(named)}")
+    if report.clamped:
+        notes.append(
+            f"{step}: {report.clamped:,} bars had a high or low within a tick of open or close: clamped"
+        )
     if report.dropped:
         notes.append(f"{step}: {report.dropped:,} bars of other tickers were not stored (--all-tickers does)")
     notes += [f"{step}: {gap}" for gap in report.gaps[:NAMED_AT_MOST]]
     if len(report.gaps) > NAMED_AT_MOST:
-        notes.append(f"{step}: and {len(report.gaps) - NAMED_AT_MOST} more changed their company")
+        notes.append(f"{step}: and {len(report.gaps) - NAMED_AT_MOST} more were away for months")
     if report.history_starts:
         notes.append(
             f"{step}: the vendor's bars begin on {report.history_starts}: the key's plan reaches no further"

@@ -63,6 +63,11 @@ def midnight_ms(session_date: date) -> int:
     return int(make_midnights_ms(pd.DatetimeIndex([session_date]))[0])
 
 
+def new_york_date(timestamp_ms: int) -> date:
+    """The date in New York of a time in milliseconds UTC."""
+    return datetime.fromtimestamp(timestamp_ms / 1000, NEW_YORK).date()
+
+
 def end_of_day_ms(session_date: date) -> int:
     """The last millisecond of the day in New York."""
     return midnight_ms(date.fromordinal(session_date.toordinal() + 1)) - 1

@@ -10,10 +10,11 @@ from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 
+from backtestdb.console import say
 from backtestdb.database import transaction
 from backtestdb.errors import UsageError
-from backtestdb.market.client import MarketData
-from backtestdb.market.ticker_files import parse_ticker_file
+from backtestdb.market.client import MarketData, NotInPlanError, VendorFaultError
+from backtestdb.market.ticker_files import match_tickers, parse_ticker_file
 
 # For plans before the list is there: about 8,000 stocks at a thousand a page, and those delisted since.
 TICKERS_ABOUT = 8_000
@@ -21,6 +22,7 @@ REQUESTS_AT_MOST = 20
 
 TECH_SECTOR_FILE = Path(__file__).with_name("tech_sector.txt")
 US_STOCKS = "us-stocks"
+RUSSELL2000 = "russell2000"
 DESCRIPTIONS = {
     "tech_sector": "Technology stocks",
     "us-stocks": "All US stocks",
@@ -47,30 +49,48 @@ def save_universe(
 ) -> UniverseChange:
     """Make `tickers` the active members of the universe: new ones come in, missing ones get is_active = 0 and
     stay, because the past of a universe has them, as it has the `delisted` ones. One transaction."""
-    tickers = list(dict.fromkeys(tickers))
     with transaction(connection):
-        connection.execute(
-            "INSERT INTO universe (name, description) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
-            (name, DESCRIPTIONS.get(name, name)),
-        )
-        (universe_id,) = connection.execute("SELECT id FROM universe WHERE name = ?", (name,)).fetchone()
-        before = set(load_tickers(connection, name))
-        connection.execute("UPDATE universe_stocks SET is_active = 0 WHERE universe_id = ?", (universe_id,))
-        active = dict.fromkeys(tickers, 1)
-        members = {**dict.fromkeys(delisted, 0), **active}
-        connection.executemany(
-            "INSERT INTO universe_stocks (universe_id, ticker, name, is_active) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (universe_id, ticker) DO UPDATE SET is_active = excluded.is_active,"
-            " name = coalesce(excluded.name, name)",
-            [
-                (universe_id, ticker, company_names.get(ticker), is_active)
-                for ticker, is_active in members.items()
-            ],
-        )
-        connection.execute(
-            "UPDATE universe SET total_stocks = ?, updated_at = CURRENT_TIMESTAMP WHERE id = ?",
-            (len(tickers), universe_id),
-        )
+        return write_universe(connection, name, tickers, delisted=delisted, company_names=company_names)
+
+
+def write_universe(
+    connection: sqlite3.Connection,
+    name: str,
+    tickers: Sequence[str],
+    *,
+    delisted: Sequence[str] = (),
+    company_names: Mapping[str, str | None] = MappingProxyType({}),
+    schema: str = "main",
+) -> UniverseChange:
+    """Like `save_universe`, in the caller's transaction, and in an attached database where `schema` names one."""
+    tickers = list(dict.fromkeys(tickers))
+    connection.execute(
+        f"INSERT INTO {schema}.universe (name, description) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
+        (name, DESCRIPTIONS.get(name, name)),
+    )
+    query = f"SELECT id FROM {schema}.universe WHERE name = ?"
+    (universe_id,) = connection.execute(query, (name,)).fetchone()
+    query = f"SELECT ticker FROM {schema}.universe_stocks WHERE universe_id = ? AND is_active = 1"
+    before = {ticker for (ticker,) in connection.execute(query, (universe_id,))}
+
+    connection.execute(
+        f"UPDATE {schema}.universe_stocks SET is_active = 0 WHERE universe_id = ?", (universe_id,)
+    )
+    members = {**dict.fromkeys(delisted, 0), **dict.fromkeys(tickers, 1)}
+    connection.executemany(
+        f"INSERT INTO {schema}.universe_stocks (universe_id, ticker, name, is_active) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (universe_id, ticker) DO UPDATE SET is_active = excluded.is_active,"
+        " name = coalesce(excluded.name, name)",
+        [
+            (universe_id, ticker, company_names.get(ticker), is_active)
+            for ticker, is_active in members.items()
+        ],
+    )
+    connection.execute(
+        f"UPDATE {schema}.universe SET total_stocks = ?, updated_at = CURRENT_TIMESTAMP WHERE id = ?",
+        (len(tickers), universe_id),
+    )
+
     added = [ticker for ticker in tickers if ticker not in before]
     return UniverseChange(len(tickers), added, sorted(before - set(tickers)))
 
@@ -109,6 +129,29 @@ def require_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
         f"no universe {universe!r} with active tickers; there are: {', '.join(names) or 'none'}",
         next_step=f'make create-universe ARGS="--universe {universe}"',
     )
+
+
+def spell_as_the_vendor(
+    connection: sqlite3.Connection, client: MarketData, name: str, session_date: date
+) -> None:
+    """Rename the members of a universe that a fund's file spells in its own way (`MOGA` for `MOG.A`) as they stand in
+    the vendor's answer about a session: one request, without which the bars of these tickers are dropped."""
+    members = load_tickers(connection, name)
+    try:
+        traded = [str(row.get("T")) for row in client.fetch_grouped(session_date).rows]
+    except (NotInPlanError, VendorFaultError) as error:
+        say(f"{name}: the tickers stay as the file spells them: {error}")
+        return
+    spelt, _ = match_tickers(members, traded)
+    if spelt == members:
+        return
+    save_universe(connection, name, spelt)
+    with transaction(connection):
+        connection.executemany(
+            "DELETE FROM universe_stocks WHERE ticker = ?"
+            " AND universe_id = (SELECT id FROM universe WHERE name = ?)",
+            [(ticker, name) for ticker in members if ticker not in spelt],
+        )
 
 
 def choose_tickers(

@@ -12,17 +12,17 @@ from datasette import Response, hookimpl
 from datasette.app import Datasette
 from datasette.database import Database
 
-from backtestdb.backups.catalogue import load_catalogue
+from backtestdb.backups.identity import load_own_catalogue
 from backtestdb.config import Settings
 from backtestdb.health.database_facts import make_absent_facts
 from backtestdb.health.facts import Facts, load_facts
 from backtestdb.health.schedule_facts import User
-from backtestdb.health.untouched import read_shared
 from backtestdb.page import scanner
 from backtestdb.page.front import Picture, make_front
 from backtestdb.page.guard import App, guard
 from backtestdb.page.picture import load_days, load_months
 from backtestdb.page.read_only import restrict
+from backtestdb.untouched import read_shared
 
 WAIT_SECONDS = 1.5
 NO_PICTURE = Picture([], {})
@@ -71,7 +71,10 @@ class Page:
         facts = await asyncio.to_thread(self.load_facts)
         name = follow_database(datasette, self.settings.database_path, facts)
         is_drawn = await self.wait_for_picture(facts)
-        catalogue = load_catalogue(self.settings.backup_dir)
+        own = load_own_catalogue(
+            self.settings.backup_dir, self.settings.database_path, facts.database.database_id
+        )
+        catalogue = [backup for backup in own if not backup.other_database]
         picture = self.drawn[1] if facts.universes else NO_PICTURE
         values = {"is_drawn": is_drawn} | make_front(
             facts, catalogue, picture, datasette.urls.database(name) if name else ""

@@ -1,6 +1,7 @@
 """`restore_database.py` without --from-backup: arguments to plan, plan to result, result to words."""
 
 import argparse
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from backtestdb.config import Settings
@@ -10,13 +11,26 @@ from backtestdb.market.report import print_reports
 from backtestdb.market.sessions import years_before
 from backtestdb.market.universes import US_STOCKS, choose_tickers
 from backtestdb.rebuild.rebuild import RebuildOptions, RebuildResult, rebuild
-from backtestdb.rebuild.work_file import RebuildSpec
+from backtestdb.rebuild.work_file import OtherTables, RebuildSpec
 
 INTRADAY_DAYS = 30
 
 
 def make_wanted(settings: Settings, arguments: argparse.Namespace, now_local: datetime) -> RebuildSpec:
     """The plan that the arguments name."""
+    return replace(
+        make_market_plan(settings, arguments, now_local), other_tables=other_tables(settings, arguments)
+    )
+
+
+def other_tables(settings: Settings, arguments: argparse.Namespace) -> OtherTables:
+    if arguments.market_only:
+        return "none"
+    return "platform" if settings.platform_schema else "ours"
+
+
+def make_market_plan(settings: Settings, arguments: argparse.Namespace, now_local: datetime) -> RebuildSpec:
+    """Universe and dates."""
     if arguments.skip_backfill:
         return RebuildSpec()
     end = choose_end(arguments.end, now_local)

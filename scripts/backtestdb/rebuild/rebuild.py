@@ -10,50 +10,50 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+from backtestdb.backups.identity import identify_current, make_database_id, save_database_id
 from backtestdb.backups.restore import lock_if_possible
 from backtestdb.config import Settings
 from backtestdb.console import confirm, format_bytes, format_duration, print_table, say
 from backtestdb.database import connect, look_at_file
 from backtestdb.errors import ProjectError
-from backtestdb.files import (
-    DATABASE_COMPANIONS,
-    choose_free_names,
-    exclusive_lock,
-    remove_database,
-    rename_durably,
-    verify_space,
-)
+from backtestdb.files import exclusive_lock, fsync_file, remove_database, staging_path, verify_space
+from backtestdb.free_name import NameTakenError, choose_kept_name, take_free_name
 from backtestdb.market.backfill import backfill
-from backtestdb.market.first_fill import staging_path
 from backtestdb.market.jobs import Job, Report, Source, make_job, plan_job
 from backtestdb.market.request_plan import Cost, duration_seconds, make_cost
 from backtestdb.market.sessions import load_calendar
 from backtestdb.market.universes import (
     REQUESTS_AT_MOST,
+    RUSSELL2000,
     TICKERS_ABOUT,
     load_members,
     load_tickers,
     save_universe,
+    spell_as_the_vendor,
     update_us_stocks,
 )
 from backtestdb.rebuild.carry_over import (
     OldContent,
     carry_from,
     carry_salvaged,
+    find_backup_to_carry,
     make_carry_over,
     read_old_content,
 )
+from backtestdb.rebuild.left_behind import load_left_behind
 from backtestdb.rebuild.verify import verify_new_content
 from backtestdb.rebuild.work_file import (
     COMPLETE,
     HOLES,
     RebuildSpec,
+    create_schema,
     finish_work_file,
+    page_size_of,
     prepare_work_file,
     work_path,
 )
-from backtestdb.replace import remove_arriving, replace_database
-from backtestdb.schema import ensure_schema, load_table_classes
+from backtestdb.replace import ARRIVING, remove_arriving, replace_database
+from backtestdb.schema import MARKET_TABLES, ensure_market_schema, load_table_classes
 
 REPLACE_TIMEOUT_SECONDS = 120.0
 MANY_TICKERS = 1000
@@ -103,6 +103,7 @@ def rebuild(
         plan = prepare_work_file(
             database,
             wanted,
+            platform_schema=settings.platform_schema,
             end_was_given=choices.end_was_given,
             fresh=choices.discard_irreplaceable,
             now_utc=now_local,
@@ -110,20 +111,23 @@ def rebuild(
         with closing(connect(work_path(database))) as connection:
             prepare_to_fill(connection, plan)
             costs = plan_costs(connection, plan)
-            old = load_old_content(settings, choices, now_local)
-            show_plan(settings, plan, costs, old.rows)
+            old = load_old_content(settings, plan, choices, now_local)
+            show_plan(settings, plan, costs, old)
+            show_left_behind(settings.database_path, plan)
             verify_space_to_rebuild(database, sum(cost.bytes for cost in costs.values()))
             must_ask = look_at_file(database) not in {"missing", "empty"} and not choices.assume_yes
             if must_ask and not ask(f"Replace {database}? The old file is kept."):
                 remove_unstarted(connection, work_path(database))
                 return None
             reports = run_jobs(connection, source, plan, settings)
-            verify_new_content(connection, work_path(database))
+            verify_new_content(connection, work_path(database), expected_tables(plan))
+            identity = identify_current(database, settings.backup_dir)
+            save_database_id(connection, identity.database_id or make_database_id())
             finish_work_file(
                 connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
             )
         with lock_if_possible(settings.backup_dir):  # a restore from a backup replaces the same file
-            return put_in_place(settings, choices, old, reports, now_local)
+            return put_in_place(settings, plan, choices, old, reports, now_local)
 
 
 def prepare_to_fill(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
@@ -134,7 +138,14 @@ def prepare_to_fill(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
     is_large = bool(plan.universe) and (not plan.tickers or len(plan.tickers) >= MANY_TICKERS)
     connection.execute(f"PRAGMA journal_mode = {'DELETE' if is_large else 'WAL'}")
     connection.execute(f"PRAGMA synchronous = {'FULL' if is_large else 'NORMAL'}")
-    ensure_schema(connection)
+    ensure_market_schema(connection)
+
+
+def expected_tables(plan: RebuildSpec) -> set[str]:
+    """What every new database has; beside it stand the platform's tables, of October 2025 where it brings none."""
+    classes = load_table_classes()
+    own = {name for name, of in classes.items() if of == "bookkeeping"} | set(MARKET_TABLES)
+    return set(classes) if plan.other_tables == "ours" else own
 
 
 def remove_unstarted(connection: sqlite3.Connection, work: Path) -> None:
@@ -167,6 +178,8 @@ def plan_costs(connection: sqlite3.Connection, plan: RebuildSpec) -> dict[str, C
     else:
         save_planned_universe(connection, plan)
         jobs, lists = make_jobs(plan, members_of(connection, plan)), {}
+        if plan.universe == RUSSELL2000:
+            lists = {"spelling of the tickers": Cost(1, 0, 0)}
     return lists | {
         label: make_cost(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()
     }
@@ -198,18 +211,25 @@ def make_jobs(plan: RebuildSpec, tickers: list[str]) -> dict[str, Job]:
     }
 
 
-def load_old_content(settings: Settings, choices: RebuildOptions, now_local: datetime) -> OldContent:
+def load_old_content(
+    settings: Settings, plan: RebuildSpec, choices: RebuildOptions, now_local: datetime
+) -> OldContent:
+    """What will be carried over, tried out once on an empty database before the first request."""
     if choices.discard_irreplaceable:
-        return OldContent({}, is_damaged=False)
-    return read_old_content(settings, choices.carry_over_from, now_local)
+        return OldContent({})
+    work = work_path(settings.database_path)
+    trial = work.with_name(f"{work.name}.trial{ARRIVING}")
+    remove_database(trial)
+    try:
+        create_schema(trial, page_size_of(work), plan.other_tables, settings.platform_schema)
+        return read_old_content(settings, choices.carry_over_from, trial, now_local)
+    finally:
+        remove_database(trial)
 
 
-def show_plan(
-    settings: Settings, plan: RebuildSpec, costs: Mapping[str, Cost], old_content: Mapping[str, int]
-) -> None:
+def show_plan(settings: Settings, plan: RebuildSpec, costs: Mapping[str, Cost], old: OldContent) -> None:
     """Steps, requests and duration, before the first request."""
-    tables = sum(1 for name in load_table_classes().values() if name != "bookkeeping")
-    rows: list[list[object]] = [["schema", f"{tables} tables", 0, "0 B", "0 s"]]
+    rows: list[list[object]] = [["schema", describe_schema(plan), 0, "0 B", "0 s"]]
     if plan.universe:
         tickers = f"{len(plan.tickers)} tickers" if plan.tickers else "as the vendor lists them"
         rows.append(["universe", f"{plan.universe}: {tickers}", 0, "0 B", "0 s"])
@@ -217,14 +237,34 @@ def show_plan(
         start = plan.daily_start if label == "daily bars" else plan.intraday_start
         duration = format_duration(duration_seconds(cost.requests, settings.requests_per_minute))
         rows.append([label, f"{start} to {plan.end}", cost.requests, format_bytes(cost.bytes), duration])
-    kept = f"{sum(old_content.values()):,} rows of {len(old_content)} tables"
-    rows.append(["carry over", kept if old_content else "nothing to carry over", 0, "", ""])
+    kept = f"{sum(old.rows.values()):,} rows of {len(old.rows)} tables"
+    if old.from_backup:
+        kept += f", from {old.from_backup}"
+    rows.append(["carry over", kept if old.rows else "nothing to carry over", 0, "", ""])
     rows.append(["check and replace", str(settings.database_path), 0, "", ""])
     print_table("Plan", ["step", "what", "requests", "disk at most", "at the quota"], rows)
     total = sum(cost.requests for cost in costs.values())
     if settings.requests_per_minute:
         seconds = duration_seconds(total, settings.requests_per_minute)
         say(f"{total} requests at {settings.requests_per_minute} a minute: {format_duration(seconds)}")
+
+
+def describe_schema(plan: RebuildSpec) -> str:
+    if plan.other_tables == "none":
+        return f"{len(MARKET_TABLES)} market tables; the platform makes the rest"
+    if plan.other_tables == "platform":
+        return f"{len(MARKET_TABLES)} market tables, the rest from PLATFORM_SCHEMA"
+    tables = sum(1 for name in load_table_classes().values() if name != "bookkeeping")
+    return f"{tables} tables, the platform's of October 2025"
+
+
+def show_left_behind(database: Path, plan: RebuildSpec) -> None:
+    """Which bars of the old database the new one will not have. They stay in the kept file."""
+    if look_at_file(database) != "database":
+        return
+    with closing(connect(database, read_only=True)) as connection:
+        for left in load_left_behind(connection, plan):
+            say(left.describe())
 
 
 def run_jobs(
@@ -238,6 +278,9 @@ def run_jobs(
     if must_ask_for_tickers(connection, plan):
         since = date.fromisoformat(plan.daily_start)
         update_us_stocks(connection, source.client, settings.us_stock_types, since)
+    if plan.universe == RUSSELL2000:
+        last = date.fromisoformat(plan.end)
+        spell_as_the_vendor(connection, source.client, plan.universe, last)
     for label, job in make_jobs(plan, members_of(connection, plan)).items():
         report = backfill(connection, source, job, f"{plan.universe}: {label}")
         if not report.coverage.stored:
@@ -253,6 +296,7 @@ def run_jobs(
 
 def put_in_place(
     settings: Settings,
+    plan: RebuildSpec,
     choices: RebuildOptions,
     old: OldContent,
     reports: list[tuple[str, Report]],
@@ -260,27 +304,36 @@ def put_in_place(
 ) -> RebuildResult:
     database = settings.database_path
     state = look_at_file(database)
-    (kept_as,) = choose_free_names(
-        lambda stamp: [database.with_name(f"{database.name}.backup-{stamp}")], now_local
-    )
+    kept_as = choose_kept_name(database, now_local)
     carried: dict[str, int] = {}
     losses: list[str] = []
-    if choices.carry_over_from:
-        carried = carry_from(choices.carry_over_from, work_path(database))
+    # Retention may have removed meanwhile what was the newest backup when the plan was shown.
+    named = choices.carry_over_from or (find_backup_to_carry(settings) if old.from_backup else None)
+    if named:
+        carried = carry_from(named, work_path(database), plan.universe)
     elif old.is_damaged:
-        carried, losses = carry_salvaged(settings, work_path(database), now_local)
-    left = [database.with_name(database.name + suffix) for suffix in DATABASE_COMPANIONS]
-    if state == "missing" and not any(path.exists() for path in left):
-        # Nothing to keep, nothing that has the file open: 5 GB need no copy.
-        rename_durably(work_path(database), database)
+        carried, losses = carry_salvaged(settings, work_path(database), plan.universe, now_local)
+    if state == "missing" and takes_the_free_name(work_path(database), database):
         return RebuildResult(reports, carried, None, True, losses)
-    must_carry = not (choices.discard_irreplaceable or choices.carry_over_from or old.is_damaged)
-    sound = replace_database(
+    must_carry = not (choices.discard_irreplaceable or named or old.is_damaged)
+    done = replace_database(
         database,
         work_path(database),
         kept_as,
-        carry_over=make_carry_over(carried) if must_carry else None,
+        carry_over=make_carry_over(carried, plan.universe) if must_carry else None,
         timeout_seconds=REPLACE_TIMEOUT_SECONDS,
     )
     remove_database(work_path(database))
-    return RebuildResult(reports, carried, None if state == "missing" else kept_as, sound, losses)
+    kept = done.kept_as or done.moved_to
+    return RebuildResult(reports, carried, kept, done.kept_is_sound or kept is None, losses)
+
+
+def takes_the_free_name(work: Path, database: Path) -> bool:
+    """Nothing to keep, nothing that has the file open: 5 GB need no copy. False when a program made a file of
+    this name meanwhile, or a log lies there."""
+    fsync_file(work)
+    try:
+        take_free_name(work, database)
+    except NameTakenError:
+        return False
+    return True

@@ -1,6 +1,7 @@
 """The checks of a new database, before anything of the old one is touched."""
 
 import sqlite3
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -12,18 +13,17 @@ from backtestdb.database import (
     verify_integrity,
 )
 from backtestdb.errors import VerificationError
-from backtestdb.schema import load_table_classes
 
 LARGEST = ("daily_metrics", "ohlcv_data")
 TABLES_AT_ONCE = 2
 CACHE_KILOBYTES = 131_072
 
 
-def verify_new_content(connection: sqlite3.Connection, path: Path) -> None:
+def verify_new_content(connection: sqlite3.Connection, path: Path, expected_tables: Collection[str]) -> None:
     """The whole file `path`, which `connection` has open outside of a transaction. Raise VerificationError."""
     verify_tables(path, table_names(connection))
     verify_integrity(connection)
-    missing = set(load_table_classes()) - set(table_names(connection))
+    missing = set(expected_tables) - set(table_names(connection))
     if missing:
         raise VerificationError(f"tables are missing in the new database: {', '.join(sorted(missing))}")
     violations = count_foreign_key_violations(connection)

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from backtestdb.database import (
     DAMAGE_CODES,
@@ -20,12 +21,14 @@ from backtestdb.database import (
 )
 from backtestdb.errors import VerificationError
 from backtestdb.files import remove_database, rename_durably
-from backtestdb.market.first_fill import remove_staging
+from backtestdb.market.staging import remove_staging
 from backtestdb.pinned_copy import copy_pinned
-from backtestdb.schema import ensure_schema
+from backtestdb.rebuild.platform_schema import add_platform_tables
+from backtestdb.schema import ensure_market_schema, ensure_schema
 
 CONTINUED_FOR = timedelta(days=7)
 
+OtherTables = Literal["ours", "platform", "none"]
 BUILDING, COMPLETE, HOLES = "building", "complete", "holes"
 
 
@@ -39,6 +42,8 @@ class RebuildSpec:
     daily_start: str = ""
     intraday_start: str = ""
     end: str = ""
+    # Whose tables there are beside those of the market: ours (October 2025), the platform's own, or none.
+    other_tables: OtherTables = "ours"
 
     def to_text(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -110,7 +115,13 @@ def is_sound(database: Path) -> bool:
 
 
 def prepare_work_file(
-    database: Path, wanted: RebuildSpec, *, end_was_given: bool, fresh: bool, now_utc: datetime
+    database: Path,
+    wanted: RebuildSpec,
+    *,
+    platform_schema: Path | None,
+    end_was_given: bool,
+    fresh: bool,
+    now_utc: datetime,
 ) -> RebuildSpec:
     """Make the work file ready for `wanted`, and return the plan to follow (see `continues`).
 
@@ -132,7 +143,7 @@ def prepare_work_file(
     ):
         copy_current(database, path)
         return current.plan
-    create_work_file(path, page_size_of(database), wanted, now_utc)
+    create_work_file(path, page_size_of(database), wanted, platform_schema, now_utc)
     return wanted
 
 
@@ -143,16 +154,34 @@ def copy_current(database: Path, path: Path) -> None:
     rename_durably(arriving, path)
 
 
-def create_work_file(path: Path, page_size: int, plan: RebuildSpec, now_utc: datetime) -> None:
+def create_work_file(
+    path: Path, page_size: int, plan: RebuildSpec, platform_schema: Path | None, now_utc: datetime
+) -> None:
     """The record comes last: a file without it is not continued."""
-    with closing(connect(path, create=True)) as connection:
-        connection.execute(f"PRAGMA page_size = {page_size}")
+    create_schema(path, page_size, plan.other_tables, platform_schema)
+    with closing(connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-        ensure_schema(connection)
         connection.execute(
-            "INSERT INTO _rebuild VALUES (1, ?, ?, ?)",
+            "INSERT INTO _rebuild (id, plan, state, started_at_utc) VALUES (1, ?, ?, ?)",
             (plan.to_text(), BUILDING, now_utc.isoformat(timespec="seconds")),
         )
+
+
+def create_schema(
+    path: Path, page_size: int, other_tables: OtherTables, platform_schema: Path | None
+) -> None:
+    """A new database without a row but those of the platform's own schema. Raise SettingsError where
+    `platform_schema` cannot be used."""
+    with closing(connect(path, create=True)) as connection:
+        connection.execute(f"PRAGMA page_size = {page_size}")
+        if other_tables == "ours":
+            ensure_schema(connection)
+        else:
+            ensure_market_schema(connection)
+    if other_tables == "platform":
+        if platform_schema is None:
+            raise ValueError("a plan with the platform's tables needs PLATFORM_SCHEMA")
+        add_platform_tables(path, platform_schema)
 
 
 def page_size_of(database: Path) -> int:

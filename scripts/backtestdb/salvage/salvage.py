@@ -11,7 +11,8 @@ from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup
 from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
-from backtestdb.database import connect, verify_integrity
+from backtestdb.config import follow_link
+from backtestdb.database import connect, verify_integrity, verify_no_dangling_link
 from backtestdb.errors import DatabaseFileError, VerificationError
 from backtestdb.files import choose_free_names, exclusive_lock, remove_database, rename_durably
 from backtestdb.salvage.build import build, newest_of
@@ -51,9 +52,13 @@ def salvage(
     *,
     say: Say = lambda _message: None,
     step: Callable[[str], None] = lambda _name: None,
+    in_use: Path | None = None,
 ) -> SalvageResult:
-    """Write `<database>.salvaged-STAMP`; `database` is only read. Raise DatabaseFileError when there is no such
+    """Write `<database>.salvaged-STAMP`; `database` is only read. `in_use`: the database whose backups it is united
+    with, when `database` is a file of it that was kept aside. Raise DatabaseFileError when there is no such
     file, NothingSalvagedError when nothing comes out, BusyError when another program writes to it."""
+    verify_no_dangling_link(database)
+    database = follow_link(database)
     if not database.is_file() or not database.stat().st_size:
         raise DatabaseFileError(
             f"there is nothing to salvage: {database} is missing or empty",
@@ -62,7 +67,7 @@ def salvage(
     copy, new = (database.with_name(f"{database.name}.salvaging{suffix}") for suffix in ("", ".new"))
     lock = copy.with_name(copy.name + ".lock")
     with exclusive_lock(lock, "a salvage of this database"), removed_afterwards(copy, new):
-        choice = choose_newest(backup_dir, database, say)
+        choice = choose_newest(backup_dir, in_use or database, say)
         say(f"reading {database}, united with {describe(choice)}")
         first_page_is_lost = copy_database(database, copy, new, choice)
         step("copied")

@@ -142,7 +142,7 @@ def answer_grouped(exchange: Exchange, plan: Subscription, request: Request, day
         listings = exchange.universe.listings
         rows = make_rows(served, [listings[index].ticker for index in indexes.tolist()])
         if exchange.junk:
-            rows.append({**rows[0], "T": "JUNK", **dict.fromkeys("ohlc", 9e11)})
+            rows.append({**rows[0], "T": "JUNK\x1b", **dict.fromkeys("ohlc", 9e11)})
     return make_answer(exchange, (day, day), rows, adjusted=adjusted) | {"queryCount": len(rows)}
 
 

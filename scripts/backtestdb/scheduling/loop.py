@@ -93,8 +93,10 @@ def join_advice(what: str, next_step: str) -> str:
 def tick(scheduler: Scheduler) -> bool:
     """One look: leave a sign of life, then make what is due; return whether nothing failed."""
     settings, now = scheduler.settings, scheduler.clock()
-    save_liveness(settings.backup_dir, make_liveness(now, last_failure=scheduler.last_failure))
-    taken = load_backup_times(settings.backup_dir)
+    save_liveness(
+        settings.backup_dir, settings.database_path, make_liveness(now, last_failure=scheduler.last_failure)
+    )
+    taken = load_backup_times(settings.backup_dir, settings.database_path)
     due: list[Task] = [
         *what_is_due(
             now,
@@ -103,7 +105,8 @@ def tick(scheduler: Scheduler) -> bool:
             every_minutes=settings.irreplaceable_every_minutes,
         )
     ]
-    if is_a_day_old(taken, now) and drill_is_due(load_last_drill(settings.backup_dir), now):
+    last_drill = load_last_drill(settings.backup_dir, settings.database_path)
+    if is_a_day_old(taken, now) and drill_is_due(last_drill, now):
         due.append("drill")
     results = [
         make_one(scheduler, kind)
@@ -139,7 +142,9 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
     else:
         note_failure(scheduler, kind, f"{WORDS[kind]} failed (exit code {code}): {describe_failure(err)}")
     save_liveness(
-        scheduler.settings.backup_dir, make_liveness(scheduler.clock(), last_failure=scheduler.last_failure)
+        scheduler.settings.backup_dir,
+        scheduler.settings.database_path,
+        make_liveness(scheduler.clock(), last_failure=scheduler.last_failure),
     )
     return code == 0 or scheduler.stop.is_set()
 
@@ -195,7 +200,7 @@ def save_liveness_if_possible(scheduler: Scheduler, kind: Task) -> None:
     """A full disk is for the backup to report."""
     liveness = make_liveness(scheduler.clock(), WORDS[kind], scheduler.last_failure)
     try:
-        save_liveness(scheduler.settings.backup_dir, liveness)
+        save_liveness(scheduler.settings.backup_dir, scheduler.settings.database_path, liveness)
     except OSError as error:
         scheduler.log.error("no sign of life could be left: %s", describe_error(error))
 

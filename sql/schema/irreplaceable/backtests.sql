@@ -3,7 +3,7 @@
 -- Made again: running it again gives a new row, not this one.
 
 CREATE TABLE IF NOT EXISTS backtests (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     strategy_id INTEGER NOT NULL REFERENCES strategies (id) ON DELETE CASCADE,
     config TEXT NOT NULL,
     status TEXT NOT NULL DEFAULT 'RUNNING',

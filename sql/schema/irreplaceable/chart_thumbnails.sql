@@ -4,7 +4,7 @@
 --   it.
 
 CREATE TABLE IF NOT EXISTS chart_thumbnails (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     ticker TEXT NOT NULL,
     start_date TEXT NOT NULL,
     end_date TEXT NOT NULL,

@@ -3,7 +3,7 @@
 -- Made again: it cannot be: only a backup has it.
 
 CREATE TABLE IF NOT EXISTS conversations (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     strategy_id INTEGER REFERENCES strategies (id) ON DELETE SET NULL,
     messages TEXT NOT NULL,
     created_at DATETIME DEFAULT CURRENT_TIMESTAMP,

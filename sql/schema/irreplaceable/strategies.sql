@@ -3,7 +3,7 @@
 -- Made again: it cannot be: only a backup has it.
 
 CREATE TABLE IF NOT EXISTS strategies (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL,
     description TEXT,
     strategy_type TEXT DEFAULT 'rule-based',

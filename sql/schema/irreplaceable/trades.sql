@@ -3,7 +3,7 @@
 -- Made again: running the backtest again gives new rows, not these.
 
 CREATE TABLE IF NOT EXISTS trades (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     backtest_id INTEGER NOT NULL REFERENCES backtests (id) ON DELETE CASCADE,
     ticker TEXT NOT NULL,
     side TEXT NOT NULL,

@@ -3,7 +3,7 @@
 -- Made again: past reports from its data source, while that still lists them.
 
 CREATE TABLE IF NOT EXISTS earnings_events (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     ticker TEXT NOT NULL,
     fiscal_period TEXT,
     fiscal_year TEXT,

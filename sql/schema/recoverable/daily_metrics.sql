@@ -3,7 +3,7 @@
 -- Made again: computed from the day bars of ohlcv_data.
 
 CREATE TABLE IF NOT EXISTS daily_metrics (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     ticker TEXT NOT NULL,
     date TEXT NOT NULL,
     timestamp INTEGER NOT NULL,

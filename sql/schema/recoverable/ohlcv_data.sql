@@ -4,7 +4,7 @@
 -- Made again: from the market data vendor, by the same scripts.
 
 CREATE TABLE IF NOT EXISTS ohlcv_data (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     ticker TEXT NOT NULL,
     timestamp INTEGER NOT NULL,
     open REAL NOT NULL,

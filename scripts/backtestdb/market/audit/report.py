@@ -1,0 +1,78 @@
+"""The audit's result as people and programs read it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+
+from backtestdb.console import format_duration, print_table
+from backtestdb.market.audit.mending import Mender
+from backtestdb.market.audit.rule import Finding, Rule
+from backtestdb.market.audit.run import AuditResult
+
+SHOWN_OF_A_RULE = 10
+
+
+def print_result(result: AuditResult, rules: Sequence[Rule], mender: Mender, *, show_all: bool) -> None:
+    """A table of the findings, SHOWN_OF_A_RULE of each rule unless `show_all`, then the commands that mend them."""
+    by_rule = [(rule_id, list(found)) for rule_id, found in groupby(result.findings, lambda each: each.rule)]
+    if by_rule:
+        print_table(
+            "Findings",
+            ("rule", "level", "ticker", "first", "last", "sessions", "what (of the first)"),
+            [row for _, found in by_rule for row in make_rows(found, show_all=show_all)],
+        )
+    mend_of = {rule.id: rule.mend for rule in rules}
+    for rule_id, found in by_rule:
+        for group in mender.group(found):
+            print(f"next ({rule_id}): {mender.command(mend_of[rule_id], group)}")
+    print(describe_result(result))
+
+
+def make_rows(found: Sequence[Finding], *, show_all: bool) -> list[list[object]]:
+    shown = found if show_all else found[:SHOWN_OF_A_RULE]
+    rows: list[list[object]] = [
+        [
+            *(each.rule, each.level, each.ticker, each.first_session or "–", each.last_session or "–"),
+            *(each.sessions, each.what),
+        ]
+        for each in shown
+    ]
+    more = found[len(shown) :]
+    if more:
+        sessions = sum(each.sessions for each in more)
+        rows.append(
+            [
+                found[0].rule,
+                found[0].level,
+                f"{len(more):,} more",
+                "–",
+                "–",
+                sessions,
+                "ARGS=--all shows them",
+            ]
+        )
+    return rows
+
+
+def describe_result(result: AuditResult) -> str:
+    read = (
+        f"{result.tickers:,} tickers, {result.day_bars:,} day bars, {result.minute_bars:,} 5-minute bars and"
+        f" {result.metrics:,} rows of metrics against {result.rules} rules in {format_duration(result.seconds)}"
+    )
+    accepted = f", {result.accepted:,} sessions accepted" if result.accepted else ""
+    if not result.findings:
+        return f"{read}: nothing found{accepted}"
+    return f"{read}: {result.count('error'):,} errors, {result.count('warning'):,} warnings{accepted}"
+
+
+def make_json(result: AuditResult) -> str:
+    return json.dumps({"ok": not result.count("error"), **asdict(result)}, indent=1)
+
+
+def print_rules(rules: Sequence[Rule]) -> None:
+    print_table(
+        "Rules: it is wrong when …",
+        ("rule", "level", "it is wrong when", "source"),
+        [[rule.id, rule.level, rule.checks, rule.source] for rule in rules],
+    )
