@@ -99,7 +99,7 @@ def test_five_minutes_are_first_highest_lowest_last_and_sum(rows: list[tuple[Any
         ({1: -1.0}, "volume below 0"),
         ({4: 9.0}, "high below open or close"),
         ({5: 11.0}, "low above open or close"),
-        ({0: ""}, "no ticker"),
+        ({0: ""}, "a broken ticker name"),
         ({6: at("03:59")}, "outside of 04:00-20:00 of the session"),
         ({6: at("20:00")}, "outside of 04:00-20:00 of the session"),
         ({6: at("10:00", date(2026, 11, 21))}, "outside of 04:00-20:00 of the session"),

@@ -25,11 +25,11 @@ from backtestdb.lake.read_sqlite import with_nulls
 from backtestdb.lake.splits import apply_splits, as_split, load_lake_splits, make_ratios
 from backtestdb.lake.store import Store
 from backtestdb.lake.table import Draft, open_lake
-from backtestdb.market.bars import check_bars
+from backtestdb.market.bars import parse_bars
 from backtestdb.market.client import Answer, MarketData, MarketDataError, NotListedError
 from backtestdb.market.fetch import fetch_all
 from backtestdb.market.request_plan import RangeRequest
-from backtestdb.market.sessions import load_calendar
+from backtestdb.market.sessions import load_calendar, sessions_between
 from backtestdb.market.splits import Split
 
 API = "api"
@@ -148,25 +148,24 @@ def staged_path(folder: Path, ticker: str, start: str, end: str) -> Path:
 
 
 def stage_answer(folder: Path, request: RangeRequest, answer: Answer) -> TickerAnswer:
-    checked = check_bars(
-        answer.rows, "5min", load_calendar(), request.start, request.end, ticker=request.ticker
-    )
-    good = checked.good
+    sessions = sessions_between(load_calendar(), request.start, request.end)
+    bars = parse_bars(answer.rows, "5min", sessions, ticker=request.ticker)
     columns = {
-        "ticker": pa.array(good["ticker"], pa.string()),
-        "session_date": pa.array([date.fromisoformat(day) for day in good["session_date"]], pa.date32()),
-        "timestamp": pa.array(good["timestamp"].to_numpy() * 1000).cast(pa.timestamp("us", tz="UTC")),
-        **{name: pa.array(good[name].to_numpy()) for name in ("open", "high", "low", "close", "volume")},
+        "ticker": pa.array(bars.tickers, pa.string()),
+        "session_date": pa.array([date.fromisoformat(day) for day in bars.session_dates], pa.date32()),
+        "timestamp": pa.array(bars.timestamps * 1000).cast(pa.timestamp("us", tz="UTC")),
+        **dict(zip(("open", "high", "low", "close"), map(pa.array, bars.prices), strict=True)),
+        "volume": pa.array(bars.volume),
     }
     facts = TickerAnswer(
         ticker=request.ticker,
         start=str(request.start),
         end=str(request.end),
-        received=len(answer.rows),
-        stored=len(good),
-        rejected=dict(Counter(checked.rejected["reason"].tolist())),
+        received=bars.received,
+        stored=len(bars),
+        rejected=dict(Counter(bar.reason for bar in bars.rejected)),
     )
-    rows = with_nulls("bars_5min", columns, len(good))
+    rows = with_nulls("bars_5min", columns, len(bars))
     path = staged_path(folder, facts.ticker, facts.start, facts.end)
     path.parent.mkdir(parents=True, exist_ok=True)
     writing = path.with_suffix(f".{os.getpid()}.writing")

@@ -9,11 +9,11 @@ from backtestdb.lake.layout import SCHEMAS, Part, PartKey
 from backtestdb.lake.lineage import INPUTS, find_due_parts
 from backtestdb.lake.scan import Lake
 from backtestdb.lake.table import PARTS, Version, active_paths
-from backtestdb.market.bars import HIGHEST_PRICE, HIGHEST_VOLUME
+from backtestdb.market.bars import HIGHEST_VOLUME
 
 # A rule is a condition that no row may meet; they are those of the bars that come in, and of where a row may lie.
 BAR_RULES = {
-    "price not above 0, or above the highest": f"least(open, high, low, close) <= 0 OR high > {HIGHEST_PRICE}",
+    "price not above 0": "NOT least(open, high, low, close) > 0",
     "high below open, close or low": "high < greatest(open, close, low)",
     "low above open or close": "low > least(open, close)",
     "volume below 0, or above the highest": f"volume < 0 OR volume > {HIGHEST_VOLUME}",

@@ -12,7 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from backtestdb.lake.layout import BUCKETS, SCHEMAS, bucket_of
-from backtestdb.market.bars import find_number_reasons
+from backtestdb.market.bars import (
+    BELIEVED_PRICE,
+    clamp_within_a_tick,
+    find_broken_numbers,
+    find_ticker_names,
+)
 from backtestdb.market.sessions import midnight_ms
 
 MINUTE_NS, FIVE_MINUTES_NS = 60 * 10**9, 300 * 10**9
@@ -42,7 +47,8 @@ def make_session_bars(minutes: pa.Table, session_date: date) -> SessionBars:
     columns = {name: minutes[name].to_numpy() for name in (*PRICES, "volume")}
     order = np.lexsort((starts, codes)) if not is_ordered(codes, starts) else slice(None)
     codes, starts = codes[order], starts[order]
-    columns = {name: values[order] for name, values in columns.items()}
+    # Copies: what Arrow hands out is read-only, and a high or low may be put right.
+    columns = {name: np.array(values[order]) for name, values in columns.items()}
 
     reasons = find_reasons(columns, codes, starts, names, session_date)
     rejected = count_reasons(reasons, columns, codes, starts, names)
@@ -77,30 +83,32 @@ def find_reasons(
     names: list[str],
     session_date: date,
 ) -> dict[int, str]:
-    """The rows that break a rule, each with the first one. In slices: a text for each of three million rows would
-    take more memory than the rows."""
+    """The rows that break a rule, each with the first one; a high or low that misses its open or close by a tick is
+    put right in `columns`, as in the API's bars. In slices: a text for each of three million rows would take more
+    memory than the rows."""
     hour_ns = 60 * MINUTE_NS
     # Clocks change on Sundays, so that a session's hours are always counted from its midnight.
     into_day = starts - midnight_ms(session_date) * 1_000_000
     twice = np.zeros(len(codes), dtype=bool)
     twice[1:] = (codes[1:] == codes[:-1]) & (starts[1:] == starts[:-1])
-    nameless = np.array([name == "" for name in names], dtype=bool)
+    has_no_name = ~find_ticker_names(np.array(names, dtype=object))
     found: dict[int, str] = {}
     for first in range(0, len(codes), ROWS_AT_ONCE):
         rows = slice(first, first + ROWS_AT_ONCE)
-        reasons = find_number_reasons(
-            np.stack([columns[name][rows] for name in PRICES]), columns["volume"][rows]
-        )
-        rules = {
-            "no ticker": nameless[codes[rows]],
+        prices = np.stack([columns[name][rows] for name in PRICES])
+        clamp_within_a_tick(prices)
+        columns["high"][rows], columns["low"][rows] = prices[1], prices[2]
+        rules = find_broken_numbers(prices, columns["volume"][rows]) | {
+            # As traded, no share costs that; what is adjusted for reverse splits may.
+            f"price above {BELIEVED_PRICE:.0f}": (prices > BELIEVED_PRICE).any(axis=0),
+            "a broken ticker name": has_no_name[codes[rows]],
             "outside of 04:00-20:00 of the session": (into_day[rows] < OPENS_HOUR * hour_ns)
             | (into_day[rows] >= CLOSES_HOUR * hour_ns),
             "not on a minute": starts[rows] % MINUTE_NS != 0,
             "a second bar of the same minute": twice[rows],
         }
-        for place in np.flatnonzero(np.logical_or.reduce([reasons != "", *rules.values()])).tolist():
-            broken = [name for name, rule in rules.items() if rule[place]]
-            found[first + place] = str(reasons[place]) or broken[0]
+        for place in np.flatnonzero(np.logical_or.reduce(list(rules.values()))).tolist():
+            found[first + place] = next(name for name, broken in rules.items() if broken[place])
     return found
 
 
