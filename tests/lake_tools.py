@@ -88,6 +88,7 @@ def add_bars(
         [timeframe] * len(close),
         local.strftime("%H:%M:%S").tolist() if timeframe == "5min" else [None] * len(close),
         [0] * len(close),
+        ["2026-02-28 12:00:00"] * len(close),
     ]
     save_bar_columns(connection, columns)
 

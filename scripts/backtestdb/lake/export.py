@@ -19,7 +19,7 @@ from backtestdb.lake.owned import load_owned
 from backtestdb.lake.read_sqlite import as_stamps_ms
 from backtestdb.lake.store import make_store
 from backtestdb.lake.table import Version, open_lake
-from backtestdb.market.bar_rows import save_bar_columns
+from backtestdb.market.bar_rows import make_sqlite_time, save_bar_columns
 from backtestdb.market.request_log import save_range_answer
 from backtestdb.market.request_plan import RangeRequest
 from backtestdb.market.sessions import (
@@ -49,14 +49,15 @@ def run_export(settings: Settings, arguments: argparse.Namespace) -> int:
             if not len(rows):
                 say(f"{ticker}: the lake has no bar of it in these sessions")
                 continue
+            # Adjusted for the splits that the lake knew: the database asks for those since.
+            asked_at = version.row.published_at_utc.astimezone(UTC).isoformat(timespec="seconds")
             with transaction(connection):
-                save_bar_columns(connection, make_columns(rows))
+                created_at = [make_sqlite_time(asked_at)] * len(rows)
+                save_bar_columns(connection, [*make_columns(rows), created_at])
                 for first, last in find_whole_ranges(version, ticker, sessions):
                     request = RangeRequest(ticker, "5min", first, last)
                     days = [str(day) for day in rows["session_date"].to_pylist() if first <= day <= last]
-                    # Adjusted for the splits that the lake knew: the database asks for those since.
-                    asked_at = version.row.published_at_utc.astimezone(UTC).isoformat(timespec="seconds")
-                    save_range_answer(connection, request, days, asked_at)
+                    save_range_answer(connection, request, days, asked_at, f"lake {version.number}")
             stored += len(rows)
     print(
         f"{settings.database_path}: {stored:,} bars of five minutes from version {version.number} of {settings.lake}"
