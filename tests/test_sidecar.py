@@ -248,6 +248,7 @@ def check_confinement(sidecar: Sidecar) -> None:
     assert sidecar.inspect("{{.HostConfig.RestartPolicy.Name}}") == "unless-stopped"
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may stop a process inside the container from here")
 def test_sidecar_told_to_end_mid_backup_ends_in_time_and_leaves_nothing(sidecar: Sidecar) -> None:
     sidecar.make_database(filler_megabytes=150)
@@ -263,6 +264,7 @@ def test_sidecar_told_to_end_mid_backup_ends_in_time_and_leaves_nothing(sidecar:
     assert not list(sidecar.backup_dir.glob("backtesting-*"))
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may kill a process inside the container from here")
 def test_killed_sidecar_restarts_and_catches_up(sidecar: Sidecar) -> None:
     sidecar.make_database(filler_megabytes=60)
