@@ -22,9 +22,9 @@ main() {
 # ── on this machine
 
 run_here() {
-  local zone=$1 user=() home
+  local zone=$1 user=()
   shift
-  home=$(mktemp -d)
+  home=$(mktemp -d) # not local: the trap runs after this function
   trap 'rm -rf "$home"' EXIT
   mkdir -p "$home/my projects/back test" "$home/a blank/tmp"
   list_files | tar --directory "$home/my projects/back test" --extract --file -
