@@ -45,7 +45,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
     return os.environ | {
         "DATABASE_PATH": str(settings.database_path),
         "BACKUP_DIR": str(settings.backup_dir),
-        "GENERATED_SCRIPTS_DIR": str(settings.generated_scripts_dir),
+        "GENERATED_SCRIPTS_DIR": ":".join(map(str, settings.generated_scripts_dirs)),
         "MAX_BACKUPS": str(settings.max_backups),
         "HEARTBEAT_URL": settings.heartbeat_url,
         "BACKTEST_ENV_FILE": str(settings.backup_dir / "no.env"),

@@ -65,8 +65,8 @@ BACKUP = PROJECT_DIR / "scripts" / "backup_database.py"
 def settings(tmp_path: Path) -> Settings:
     settings = make_settings(tmp_path, max_backups=3)
     make_platform_database(settings.database_path)
-    (settings.generated_scripts_dir / "sub").mkdir(parents=True)
-    (settings.generated_scripts_dir / "sub" / "pattern.py").write_text("print('pattern')\n")
+    (settings.generated_scripts_dirs[0] / "sub").mkdir(parents=True)
+    (settings.generated_scripts_dirs[0] / "sub" / "pattern.py").write_text("print('pattern')\n")
     return settings
 
 
@@ -217,7 +217,7 @@ def test_backup_of_a_backup_through_a_link_is_refused(settings: Settings, make_l
 
 def test_backup_folder_that_is_a_file_or_lies_in_the_scripts_folder_is_refused(settings: Settings) -> None:
     with pytest.raises(ProjectError, match="lies inside GENERATED_SCRIPTS_DIR"):
-        back_up(replace(settings, backup_dir=settings.generated_scripts_dir / "backups"))
+        back_up(replace(settings, backup_dir=settings.generated_scripts_dirs[0] / "backups"))
     with pytest.raises(ProjectError, match="is a file"):
         back_up(replace(settings, backup_dir=settings.database_path))
 

@@ -58,7 +58,7 @@ def test_settings_without_environment_and_file_are_the_defaults(env_file: Path) 
     settings = load(env_file)
     assert settings.database_path == PROJECT_DIR / "backtesting.db"
     assert settings.backup_dir == Path.home() / "Backups" / "ai-backtest"
-    assert settings.generated_scripts_dir == PROJECT_DIR / "claude-generated-scripts"
+    assert settings.generated_scripts_dirs[0] == PROJECT_DIR / "claude-generated-scripts"
     assert (settings.max_backups, settings.max_irreplaceable_backups) == (30, 336)
     assert (settings.backup_time, settings.irreplaceable_every_minutes) == (time(2, 0), 60)
     assert (settings.heartbeat_url, settings.api_key) == ("", "")

@@ -62,8 +62,8 @@ def exit_code_of(work: Callable[[], object], capsys: pytest.CaptureFixture[str])
 def settings(tmp_path: Path, tiny_disk: Path) -> Settings:
     settings = make_settings(tmp_path, backup_dir=tiny_disk / "backups", max_backups=2)
     make_platform_database(settings.database_path, bars=6000)
-    settings.generated_scripts_dir.mkdir()
-    (settings.generated_scripts_dir / "large.py").write_bytes(b"# pattern\n" * 100_000)
+    settings.generated_scripts_dirs[0].mkdir()
+    (settings.generated_scripts_dirs[0] / "large.py").write_bytes(b"# pattern\n" * 100_000)
     for minutes in range(2):
         back_up(settings, minutes=minutes)
     return settings

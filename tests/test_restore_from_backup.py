@@ -50,8 +50,8 @@ RESTORE = PROJECT_DIR / "scripts" / "restore_database.py"
 def settings(tmp_path: Path) -> Settings:
     settings = make_settings(tmp_path)
     make_platform_database(settings.database_path)
-    settings.generated_scripts_dir.mkdir()
-    (settings.generated_scripts_dir / "pattern.py").write_text("print('old')\n")
+    settings.generated_scripts_dirs[0].mkdir()
+    (settings.generated_scripts_dirs[0] / "pattern.py").write_text("print('old')\n")
     return settings
 
 
@@ -64,7 +64,7 @@ def test_restore_brings_back_database_and_scripts_and_undoes_itself(settings: Se
     back_up(settings)
     change(settings.database_path, "new")
     new = read_all(settings.database_path)
-    script = settings.generated_scripts_dir / "pattern.py"
+    script = settings.generated_scripts_dirs[0] / "pattern.py"
     script.write_text("print('new')\n")
     restored = restore(settings)
     assert read_all(settings.database_path) == old

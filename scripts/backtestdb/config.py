@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 from backtestdb.errors import SettingsError
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
+SCRIPTS_FOLDER = "claude-generated-scripts"
 LOOPBACK_HOSTS = {"127.0.0.1", "localhost", "::1"}
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}")
 
@@ -24,9 +25,16 @@ class Settings:
 
     database_path: Path
     backup_dir: Path
-    generated_scripts_dir: Path
+    generated_scripts_dirs: tuple[Path, ...]
+    generated_scripts_max_megabytes: int
     max_backups: int
-    max_irreplaceable_backups: int
+    keep_full_weekly: int
+    keep_full_monthly: int
+    keep_small_hourly: int
+    keep_small_daily: int
+    keep_small_weekly: int
+    keep_small_monthly: int
+    min_backups: int
     backup_time: time
     irreplaceable_every_minutes: int
     heartbeat_url: str = field(repr=False)
@@ -44,6 +52,13 @@ class Settings:
     state_dir: Path
     origins: Mapping[str, str]
 
+    @property
+    def scripts_dirs_are_default(self) -> bool:
+        """Whether nobody named the folder of scripts. The sidecar gets its default from the compose file, because
+        the project lies elsewhere in the container."""
+        beside = self.database_path.parent / SCRIPTS_FOLDER
+        return self.origins["GENERATED_SCRIPTS_DIR"] == "default" or self.generated_scripts_dirs == (beside,)
+
 
 def parse_absolute_path(text: str) -> Path:
     """`~` is expanded. A relative path would name another file from every folder, so it is refused."""
@@ -54,6 +69,18 @@ def parse_absolute_path(text: str) -> Path:
     if not path.is_absolute():
         raise ValueError("is a relative path; write it absolute, beginning with / or ~")
     return path
+
+
+def parse_absolute_paths(text: str) -> tuple[Path, ...]:
+    """One folder, or several with a colon between them; a folder inside another of them is part of that one."""
+    paths = [parse_absolute_path(part.strip()) for part in text.split(":") if part.strip()]
+    if not paths:
+        raise ValueError("names no folder")
+    return tuple(
+        path
+        for path in dict.fromkeys(paths)
+        if not any(path != other and path.is_relative_to(other) for other in paths)
+    )
 
 
 def parse_optional_path(text: str) -> Path | None:
@@ -122,9 +149,16 @@ def parse_key(text: str) -> str:
 PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DATABASE_PATH": (str(PROJECT_DIR / "backtesting.db"), parse_absolute_path),
     "BACKUP_DIR": ("~/Backups/ai-backtest", parse_absolute_path),
-    "GENERATED_SCRIPTS_DIR": (str(PROJECT_DIR / "claude-generated-scripts"), parse_absolute_path),
+    "GENERATED_SCRIPTS_DIR": (str(PROJECT_DIR / SCRIPTS_FOLDER), parse_absolute_paths),
+    "GENERATED_SCRIPTS_MAX_MB": ("1024", parse_integer(1)),
     "MAX_BACKUPS": ("30", parse_integer(1)),
-    "MAX_IRREPLACEABLE_BACKUPS": ("336", parse_integer(1)),
+    "KEEP_FULL_WEEKLY": ("4", parse_integer(0)),
+    "KEEP_FULL_MONTHLY": ("3", parse_integer(0)),
+    "KEEP_SMALL_HOURLY": ("336", parse_integer(0)),
+    "KEEP_SMALL_DAILY": ("60", parse_integer(0)),
+    "KEEP_SMALL_WEEKLY": ("52", parse_integer(0)),
+    "KEEP_SMALL_MONTHLY": ("120", parse_integer(0)),
+    "MIN_BACKUPS": ("7", parse_integer(1)),
     "BACKUP_TIME": ("02:00", parse_local_time),
     "IRREPLACEABLE_EVERY_MINUTES": ("60", parse_integer(0)),
     "HEARTBEAT_URL": ("", parse_text),
@@ -141,6 +175,8 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "SIDECAR_USER": ("", parse_user_and_group),
     "SIDECAR_TZ": ("", parse_text),
 }
+# Read when the new name is empty: what an older .env calls it.
+OLDER_NAMES = {"KEEP_SMALL_HOURLY": "MAX_IRREPLACEABLE_BACKUPS"}
 SECRETS = {"POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"}
 
 
@@ -155,11 +191,7 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name, (default, parse) in PARSERS.items():
-        text, origin = environment.get(name) or "", "the environment"
-        if not text:
-            text, origin = from_file.get(name) or "", str(env_file)
-        if not text:
-            text, origin = default, "default"
+        text, origin = find_value(name, environment, from_file, str(env_file)) or (default, "default")
         try:
             values[name] = parse(text)
         except ValueError as error:
@@ -169,6 +201,18 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
             ) from None
         origins[name] = origin
     return make_settings(values, origins, find_state_home(environment) / "ai-backtest")
+
+
+def find_value(
+    name: str, environment: Mapping[str, str], from_file: Mapping[str, str | None], file: str
+) -> tuple[str, str] | None:
+    """The text of a setting and where it came from, under its name or an older one; None when it is empty."""
+    for known_as in (name, OLDER_NAMES.get(name, name)):
+        if text := environment.get(known_as):
+            return text, "the environment"
+        if text := from_file.get(known_as):
+            return text, file
+    return None
 
 
 def read_env_file(env_file: Path) -> Mapping[str, str | None]:
@@ -192,9 +236,16 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_d
     return Settings(
         database_path=values["DATABASE_PATH"],
         backup_dir=values["BACKUP_DIR"],
-        generated_scripts_dir=values["GENERATED_SCRIPTS_DIR"],
+        generated_scripts_dirs=values["GENERATED_SCRIPTS_DIR"],
+        generated_scripts_max_megabytes=values["GENERATED_SCRIPTS_MAX_MB"],
         max_backups=values["MAX_BACKUPS"],
-        max_irreplaceable_backups=values["MAX_IRREPLACEABLE_BACKUPS"],
+        keep_full_weekly=values["KEEP_FULL_WEEKLY"],
+        keep_full_monthly=values["KEEP_FULL_MONTHLY"],
+        keep_small_hourly=values["KEEP_SMALL_HOURLY"],
+        keep_small_daily=values["KEEP_SMALL_DAILY"],
+        keep_small_weekly=values["KEEP_SMALL_WEEKLY"],
+        keep_small_monthly=values["KEEP_SMALL_MONTHLY"],
+        min_backups=values["MIN_BACKUPS"],
         backup_time=values["BACKUP_TIME"],
         irreplaceable_every_minutes=values["IRREPLACEABLE_EVERY_MINUTES"],
         heartbeat_url=values["HEARTBEAT_URL"],

@@ -109,8 +109,9 @@ def show_restored(restored: RestoreResult, database: Path) -> None:
     print(f"restored {database}: {describe_choice(restored.choice).removeprefix('restoring ')}")
     with closing(connect(database)) as connection:
         show_market_data(connection)
-    if restored.scripts_kept_as:
-        print(f"the generated scripts that stood there are in {restored.scripts_kept_as}")
+    for part in restored.scripts:
+        if part.kept_as:
+            print(f"the generated scripts that stood there are in {part.kept_as}")
     if restored.kept_as and restored.kept_is_sound:
         print(f"undo with: make restore-from-backup BACKUP={shlex.quote(str(restored.kept_as))}")
     elif restored.kept_as:

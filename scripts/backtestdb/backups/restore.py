@@ -1,7 +1,7 @@
 """Put a backup in the place of the database, which is kept; whole-old or whole-new at every kill."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from pathlib import Path
 from backtestdb.backups.backup import Hooks
 from backtestdb.backups.catalogue import LOCK_NAME, Backup, lock_backups
 from backtestdb.backups.content_hash import hash_table
-from backtestdb.backups.generated_scripts import restore_scripts
+from backtestdb.backups.generated_scripts import RestoredPart, restore_parts
 from backtestdb.backups.identity import Identity, identify_current, load_id_of_source, save_database_id
 from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
 from backtestdb.config import Settings
@@ -39,7 +39,7 @@ class RestoreResult:
     choice: RestoreChoice
     kept_as: Path | None
     kept_is_sound: bool
-    scripts_kept_as: Path | None
+    scripts: list[RestoredPart]
 
 
 def restore_from_backup(
@@ -70,9 +70,9 @@ def restore_from_backup(
         database_id = choose_database_id(choice, identify_current(target, settings.backup_dir))
         sound = restore_database(choice, target, kept_as, database_id)
         hooks.step("database restored")
-        scripts_kept = bring_scripts_back(choice, settings.generated_scripts_dir, now_local)
+        scripts = bring_scripts_back(choice, settings.generated_scripts_dirs, now_local, hooks)
         hooks.step("scripts restored")
-    return RestoreResult(choice, kept_as if is_there else None, sound, scripts_kept)
+    return RestoreResult(choice, kept_as if is_there else None, sound, scripts)
 
 
 @contextmanager
@@ -166,11 +166,11 @@ def build(choice: RestoreChoice, new: Path, database_id: str) -> None:
             save_database_id(connection, database_id)
 
 
-def bring_scripts_back(choice: RestoreChoice, target: Path, now_local: datetime) -> Path | None:
-    """Return where the folder that stood there is now."""
+def bring_scripts_back(
+    choice: RestoreChoice, folders: Sequence[Path], now_local: datetime, hooks: Hooks
+) -> list[RestoredPart]:
     backup = choice.full
     if not backup or not backup.manifest or not backup.manifest.generated_scripts:
-        return None
-    kept_as = choose_kept_name(target, now_local)
-    is_kept = restore_scripts(backup.scripts_path, backup.manifest.generated_scripts, target, kept_as)
-    return kept_as if is_kept else None
+        return []
+    scripts = backup.manifest.generated_scripts
+    return restore_parts(backup.scripts_path, scripts, folders, now_local, hooks.say)
