@@ -44,6 +44,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument("--verify", action="store_true", help="read and check every backup again")
     what.add_argument("--adopt", metavar="FILE", type=Path, help="check a foreign file and let it count")
     parser.add_argument("--json", action="store_true", help="results for programs")
+    parser.add_argument(
+        "--accept-loss", action="store_true", help="tables that lost rows since the last backup were meant to"
+    )
     parser.add_argument("--full-check", action="store_true", help="integrity_check instead of quick_check")
     return parser.parse_args(arguments)
 
@@ -55,12 +58,19 @@ def back_up(settings: Settings, options: argparse.Namespace) -> int:
     if source.is_file():
         say(f"source: {source} ({format_bytes(source.stat().st_size)})")
     say(f"target: {settings.backup_dir}")
-    outcome = run_backup(settings, kind, now, full_check=options.full_check, hooks=Hooks(say=say))
+    outcome = run_backup(
+        settings,
+        kind,
+        now,
+        full_check=options.full_check,
+        accept_loss=options.accept_loss,
+        hooks=Hooks(say=say),
+    )
     if options.json:
         print(report.backups_as_json([outcome.backup], {}))
     else:
         report.show_outcome(outcome, load_own_catalogue(settings.backup_dir, settings.database_path))
-    return console.DONE
+    return report.print_faults(outcome)
 
 
 def list_backups(settings: Settings, as_json: bool) -> int:

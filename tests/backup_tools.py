@@ -36,7 +36,7 @@ def make_settings(folder: Path, **values: object) -> Settings:
     environment = {
         "DATABASE_PATH": str(folder / "live" / "backtesting.db"),
         "BACKUP_DIR": str(folder / "backups"),
-        "GENERATED_SCRIPTS_DIR": str(folder / "live" / "generated"),
+        "GENERATED_SCRIPTS_DIR": str(folder / "live" / "claude-generated-scripts"),
     }
     return replace(load_settings(environment, folder / "no.env"), **values)  # type: ignore[arg-type]
 

@@ -162,7 +162,7 @@ def test_backups_of_the_same_second_and_of_a_clock_set_back_keep_their_order(set
 
 
 def test_retention_keeps_the_newest_of_each_kind_and_takes_the_scripts_along(settings: Settings) -> None:
-    settings = replace(settings, max_backups=2, max_irreplaceable_backups=1)
+    settings = replace(settings, max_backups=2, keep_full_weekly=0, keep_full_monthly=0)
     foreign = settings.backup_dir / "backtesting-2020-01-01-000000.db"
     back_up(settings)
     foreign.write_bytes(b"of somebody else")
@@ -171,7 +171,7 @@ def test_retention_keeps_the_newest_of_each_kind_and_takes_the_scripts_along(set
         back_up(settings, minutes=minutes)
         back_up(settings, "irreplaceable", minutes=minutes)
     kinds = [backup.kind for backup in verify_every_listed(settings.backup_dir)]
-    assert sorted(kinds) == ["full", "full", "irreplaceable"]
+    assert sorted(kinds) == ["full", "full", *4 * ["irreplaceable"]]  # of small ones all of 48 hours
     assert len(list(settings.backup_dir.glob("claude-scripts-*"))) == 2
     assert foreign.exists()
     assert [b.path for b in load_catalogue(settings.backup_dir) if not b.is_verified] == [foreign]

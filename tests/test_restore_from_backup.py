@@ -69,8 +69,9 @@ def test_restore_brings_back_database_and_scripts_and_undoes_itself(settings: Se
     restored = restore(settings)
     assert read_all(settings.database_path) == old
     assert script.read_text() == "print('old')\n"
-    assert restored.scripts_kept_as
-    assert (restored.scripts_kept_as / "pattern.py").read_text() == "print('new')\n"
+    (part,) = restored.scripts
+    assert part.kept_as
+    assert (part.kept_as / "pattern.py").read_text() == "print('new')\n"
     assert restored.kept_as
     assert restored.kept_is_sound
     assert restored.kept_as.name == f"backtesting.db.backup-{make_stamp(LATER)}"

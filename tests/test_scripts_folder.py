@@ -7,7 +7,7 @@ import pytest
 
 from backtestdb.backups.generated_scripts import (
     copy_scripts,
-    describe_scripts,
+    holds_exactly,
     restore_scripts,
     verify_scripts,
 )
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_copied_folder_keeps_names_times_and_links(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    scripts = copy_scripts(folder, copy, "copy")
+    scripts = copy_scripts([folder], copy, "copy", limit_bytes=10**9)
     assert scripts
     assert scripts.count == len(ODD_NAMES) + 1 + 4
     assert dict(scripts.links)["link-out"] == "../secret"
@@ -53,21 +53,21 @@ def test_copied_folder_keeps_names_times_and_links(folder: Path, tmp_path: Path)
 
 
 def test_restored_folder_is_the_one_that_was_copied(folder: Path, tmp_path: Path) -> None:
-    scripts = copy_scripts(folder, tmp_path / "copy", "copy")
+    scripts = copy_scripts([folder], tmp_path / "copy", "copy", limit_bytes=10**9)
     assert scripts
     target, kept = tmp_path / "target", tmp_path / "kept"
     assert not restore_scripts(tmp_path / "copy", scripts, target, kept)
-    assert describe_scripts(target, "copy") == scripts
+    assert holds_exactly(target, scripts)
     (target / "sub" / "plain.py").write_text("changed")
     assert restore_scripts(tmp_path / "copy", scripts, target, kept)
     assert (kept / "sub" / "plain.py").read_text() == "changed"
-    assert describe_scripts(target, "copy") == scripts
+    assert holds_exactly(target, scripts)
 
 
 @pytest.mark.parametrize("change", ["bit", "missing", "link", "folder"])
 def test_changed_copy_is_not_verified(folder: Path, tmp_path: Path, change: str) -> None:
     copy = tmp_path / "copy"
-    scripts = copy_scripts(folder, copy, "copy")
+    scripts = copy_scripts([folder], copy, "copy", limit_bytes=10**9)
     assert scripts
     if change == "bit":
         (copy / "sub" / "plain.py").write_text("# plaim.py")
@@ -83,5 +83,5 @@ def test_changed_copy_is_not_verified(folder: Path, tmp_path: Path, change: str)
 
 
 def test_folder_that_is_missing_gives_no_copy(tmp_path: Path) -> None:
-    assert copy_scripts(tmp_path / "none", tmp_path / "copy", "copy") is None
+    assert copy_scripts([], tmp_path / "copy", "copy", limit_bytes=10**9) is None
     assert not (tmp_path / "copy").exists()

@@ -59,8 +59,8 @@ def copy_scripts(
     )
     parts = name_parts(sources)
     target.mkdir(mode=0o700)
-    for part, source in parts.items():
-        copy_tree(Path(source), target / part, copying, name=part, depth=0)
+    for part, path in parts.items():
+        copy_tree(Path(path), target / part, copying, name=part, depth=0)
     fsync_directory(target)
     return replace(describe_scripts(target, folder), parts=parts, not_copied=copying.not_copied)
 

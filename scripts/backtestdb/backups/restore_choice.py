@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backtestdb.backups.catalogue import Backup, load_catalogue, look_at_backup
+from backtestdb.backups.catalogue import Backup, is_foreign, load_catalogue, look_at_backup
 from backtestdb.backups.identity import (
     Identity,
     find_identities,
@@ -15,6 +15,7 @@ from backtestdb.backups.identity import (
     mark_others,
     read_database_id,
 )
+from backtestdb.backups.shrinkage import describe_losses
 from backtestdb.backups.verify import examine, verify_backup
 from backtestdb.database import look_at_file, quote, table_names, virtual_table_names
 from backtestdb.errors import DatabaseFileError, ProjectError, UsageError, VerificationError
@@ -26,12 +27,21 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A backup newer than the chosen one of its kind that could not be read, or is not what its manifest says."""
+
+    backup: Backup
+    reason: str
+
+
+@dataclass(frozen=True)
 class RestoreChoice:
     """What to restore. `full`: a database with market data; `irreplaceable`: one with everything else, put on top of
     `full` or, without it, into the database that is there."""
 
     full: Backup | None
     irreplaceable: Backup | None
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -> RestoreChoice:
@@ -45,16 +55,17 @@ def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -
         return choose_named(path, backup_dir, target, say)
     everything = load_backups_to_restore(backup_dir, target, say)
     catalogue = [backup for backup in everything if not backup.other_database]
-    full = find_good((backup for backup in catalogue if backup.kind == "full"), say)
+    left_out: list[LeftOut] = []
+    full = find_good((backup for backup in catalogue if backup.kind == "full"), say, left_out)
     newer = (backup for backup in catalogue if not full or backup.taken_at_utc > full.taken_at_utc)
-    irreplaceable = find_good((backup for backup in newer if backup.kind == "irreplaceable"), say)
+    irreplaceable = find_good((b for b in newer if b.kind == "irreplaceable"), say, left_out)
     if not full and not irreplaceable:
         others = find_identities([backup for backup in everything if backup.other_database])
         raise VerificationError(
             f"no backup in {backup_dir} verifies that was made of {target}" + describe_others(others),
             next_step="name a file with make restore-from-backup BACKUP=PATH, or rebuild with make restore",
         )
-    return RestoreChoice(full, irreplaceable)
+    return RestoreChoice(full, irreplaceable, tuple(left_out))
 
 
 def load_backups_to_restore(backup_dir: Path, target: Path, say: Say) -> list[Backup]:
@@ -98,13 +109,25 @@ def describe_others(others: Sequence[tuple[Identity, Backup]]) -> str:
     return "".join(f"; of another database, {one.path}: {newest.path}" for one, newest in others)
 
 
-def find_good(backups: Iterable[Backup], say: Say) -> Backup | None:
-    """The first that verifies, read in full; what is passed over is said with its reason."""
+def rows_after(choice: RestoreChoice) -> dict[str, int]:
+    """Rows of each table that no download brings back, once this is restored; none for a file without a manifest."""
+    manifests = [one.manifest for one in (choice.full, choice.irreplaceable) if one and one.manifest]
+    return {table: rows for manifest in manifests for table, rows in manifest.kept_rows.items()}
+
+
+def find_good(backups: Iterable[Backup], say: Say, left_out: list[LeftOut]) -> Backup | None:
+    """The first without a loss that verifies, read in full; what is passed over is said with its reason. Whatever is
+    wrong with one file, the next may be good; a backup that could not be read is noted in `left_out`."""
     for backup in backups:
+        if backup.manifest and backup.manifest.is_suspicious:
+            say(f"passed over {backup.path.name}, suspicious: {describe_losses(backup.manifest.losses)}")
+            continue
         try:
             verify_backup(backup)
-        except VerificationError as error:
+        except (ProjectError, sqlite3.Error, OSError, ValueError, MemoryError) as error:
             say(f"passed over {backup.path.name}: {error}")
+            if not is_foreign(backup):
+                left_out.append(LeftOut(backup, str(error)))
         else:
             return backup
     return None

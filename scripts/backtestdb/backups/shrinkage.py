@@ -95,7 +95,7 @@ def load_expected(manifest: Manifest | None) -> dict[str, Expected]:
 
 
 def find_losses(expected: Mapping[str, Expected], now: Mapping[str, int]) -> dict[str, Loss]:
-    """A table that had rows and is empty or gone, or lost more than half of FEW_ROWS or more. `now`: table -> rows."""
+    """A table that had rows and is empty or gone, or lost more than half of FEW_ROWS or more."""
     known = {*expected, *now}
     return {
         table: Loss(before.rows, before.at_utc, now.get(table, 0))

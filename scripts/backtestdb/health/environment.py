@@ -11,6 +11,7 @@ from backtestdb.console import format_bytes, say
 from backtestdb.database import verify_integrity
 from backtestdb.errors import BusyError, VerificationError
 from backtestdb.health.backup_facts import load_backup_facts
+from backtestdb.health.database_facts import rows_of
 from backtestdb.health.disks import check_mount, check_permissions, check_protected_folders, uses_wal
 from backtestdb.health.facts import load_contents
 from backtestdb.health.finding import Finding, note, ok, wrong
@@ -62,7 +63,12 @@ def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Findin
     path = settings.database_path
     database, _ = load_contents(path, settings.origins["DATABASE_PATH"], read_untouched)
     backups = load_backup_facts(
-        settings.backup_dir, path, database.bytes, now, database_id=database.database_id
+        settings.backup_dir,
+        path,
+        database.bytes,
+        now,
+        database_id=database.database_id,
+        rows=rows_of(database),
     )
     for problem in judge_database(database, backups):
         next_step = (

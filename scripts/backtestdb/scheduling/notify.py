@@ -39,18 +39,25 @@ def get(address: str, problems: list[str]) -> None:
 
 
 def run_backup(
-    settings: Settings, kind: Kind, now: datetime, *, full_check: bool = False, hooks: Hooks | None = None
+    settings: Settings,
+    kind: Kind,
+    now: datetime,
+    *,
+    full_check: bool = False,
+    accept_loss: bool = False,
+    hooks: Hooks | None = None,
 ) -> Outcome:
-    """Make a backup, drop those beyond the limit, and tell the watcher how it went.
+    """Make a backup, drop those beyond the limit, and tell the watcher how it went: a backup of a database that
+    has lost rows is a failure.
 
     `now` has a time zone, the user's: names are in local time. Raise ProjectError, OSError or sqlite3.Error
     when no backup was made; then nothing was removed either.
     """
     hooks = hooks or Hooks()
     try:
-        outcome = make_backup(settings, kind, now, full_check, hooks)
+        outcome = make_backup(settings, kind, now, full_check, hooks, accept_loss=accept_loss)
     except BaseException:
         send_heartbeat(settings.heartbeat_url, success=False, say=hooks.say)
         raise
-    send_heartbeat(settings.heartbeat_url, success=True, say=hooks.say)
+    send_heartbeat(settings.heartbeat_url, success=not outcome.is_suspicious, say=hooks.say)
     return outcome
