@@ -1,11 +1,12 @@
 """What the tests of backups and restores share: databases, settings, and processes that are killed."""
 
+import json
 import os
 import random
 import signal
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -115,6 +116,17 @@ def back_up(
 ) -> Outcome:
     """At NOON plus `minutes`."""
     return run_backup(settings, kind, NOON + timedelta(minutes=minutes), hooks=hooks)  # type: ignore[arg-type]
+
+
+def age_backups(backups: Iterable[Backup], age: timedelta) -> None:
+    """As if they had been made that much earlier."""
+    for backup in backups:
+        values = json.loads(backup.manifest_path.read_text())
+        for name in ("taken_at_utc", "clock_utc"):
+            values[name] = (datetime.fromisoformat(values[name]) - age).isoformat()
+        confirmed = (backup.confirmed_at_utc - age).timestamp()
+        backup.manifest_path.write_text(json.dumps(values))
+        os.utime(backup.manifest_path, (confirmed, confirmed))
 
 
 def verified_names(backup_dir: Path) -> set[str]:

@@ -3,11 +3,12 @@
 import json
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.backups.shrinkage import (
     Expected,
     TableShape,
@@ -15,7 +16,7 @@ from backtestdb.backups.shrinkage import (
     find_renames,
 )
 from backtestdb.database import connect
-from backup_tools import make_platform_database, strategy_names
+from backup_tools import age_backups, make_platform_database, strategy_names
 from commands import Project
 
 MONDAY = datetime(2026, 11, 23, 2, tzinfo=UTC)
@@ -182,6 +183,7 @@ def test_heartbeat_hears_of_a_loss_as_a_failure(project: Project, tmp_path: Path
         project.check("backup_database.py", HEARTBEAT_URL=url)
         run_sql(project, "DELETE FROM strategies")
         project.check("backup_database.py", expect=1, HEARTBEAT_URL=url)
+        age_backups(load_catalogue(tmp_path / "backups"), timedelta(days=2))
         project.check("run_scheduler.py", "--once", expect=1, HEARTBEAT_URL=url)
         server.shutdown()
     assert asked[:2] == ["/ping", "/ping/fail"]
