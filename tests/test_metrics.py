@@ -120,6 +120,15 @@ def test_tickers_of_different_lengths_at_once_equal_one_at_a_time(lengths: list[
     pd.testing.assert_frame_equal(together, alone, check_exact=False, rtol=1e-12)
 
 
+def test_metrics_of_another_company_look_back_no_further_than_its_first_bar() -> None:
+    walk, other = make_walk(4, 300, "META"), make_walk(5, 260, "IBM")
+    first_date = walk["date"][120]
+    metrics = make_metrics(pd.concat([walk, other], ignore_index=True), [("META", first_date)])
+    companies = [walk[:120], walk[120:], other]
+    expected = pd.concat([make_metrics(each.reset_index(drop=True)) for each in companies])
+    pd.testing.assert_frame_equal(metrics, expected.reset_index(drop=True))
+
+
 def test_bars_of_several_tickers_may_be_interleaved_by_session() -> None:
     walks = pd.concat([make_walk(n, 60, f"T{n}") for n in range(3)]).reset_index(drop=True)
     mixed = walks.sort_values(["timestamp", "ticker"], kind="stable")

@@ -50,7 +50,7 @@ def test_restore_of_us_stocks_brings_the_listed_and_the_delisted(
     assert bars[0][0] > 900
     assert find_damage(project.database) == "ok"
     assert query_all(project.database, "PRAGMA journal_mode") == [("delete",)]
-    assert "META changed its company: no bar between 2022-01-28 and 2022-06-09" in output
+    assert "META: no bar between 2022-01-28 and 2022-06-09" in output
 
 
 @pytest.mark.parametrize("seed", [0, *[pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 10)]])

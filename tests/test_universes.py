@@ -18,7 +18,10 @@ from backtestdb.market.universes import (
     require_tickers,
     save_universe,
 )
+from commands import Project
+from contents import query_all
 from market_setup import make_database
+from sandbox_process import running_sandbox
 
 ODD = ["NA", "TRUE", "BRK.B", "KIMpL", "NULL", "NaN", "ON", "1E5", "007", "INF", "None", "kimpl"]
 TICKERS = st.lists(st.sampled_from([*ODD, "AAPL", "MSFT", "IBM"]), unique=True)
@@ -43,10 +46,12 @@ def read_universe(connection: sqlite3.Connection, name: str) -> tuple[int, dict[
 def test_tickers_that_look_like_something_else_survive_file_and_database(
     connection: sqlite3.Connection, tmp_path: Path
 ) -> None:
-    file = tmp_path / "tickers.txt"
-    file.write_text("\n".join(ODD))
-    save_universe(connection, "odd", parse_ticker_file(file))
+    save_universe(connection, "odd", ODD)
     assert load_tickers(connection, "odd") == ODD
+    file = tmp_path / "tickers.txt"
+    names = ["NA", "TRUE", "BRK.B", "KIMpL", "NULL", "NaN", "ON", "INF", "E5"]
+    file.write_text("\n".join(names))
+    assert parse_ticker_file(file) == names
     kinds = connection.execute("SELECT DISTINCT typeof(ticker) FROM universe_stocks").fetchall()
     assert kinds == [("text",)]
 
@@ -148,6 +153,19 @@ FILES = {
     "CSV with Symbol": "Symbol,Name\nAAPL,Apple\nNA,National\n",
     "CSV in quotes": '"Ticker","Name"\n"AAPL","Apple, Inc."\n"NA","Nat"\n',
     "CSV of one column": "ticker\nAAPL\nNA\n",
+    "semicolons": "Ticker;Name\nAAPL;Apple, Inc.\nNA;Nat\n",
+    "tabs": "Name\tSymbol\nApple\tAAPL\nNational\tNA\n",
+    "bars": "Symbol|Name\nAAPL|Apple\nNA|Nat\n",
+    "several a line": "AAPL, NA\n",
+    "several a line with blanks": "AAPL NA\n",
+    "several a line with semicolons": "AAPL;NA;AAPL\n",
+    "names of exchanges": "NASDAQ:AAPL\nNYSE:NA\n",
+    "dollars": "$AAPL\n$NA\n",
+    "small letters": "aapl\nna\n",
+    "as a terminal of Bloomberg has them": "AAPL US Equity\nNA US Equity\n",
+    "ticker and name without a header": "AAPL, Apple Incorporated\nNA, National\n",
+    "footer behind the table": 'Ticker,Name\nAAPL,Apple\nNA,Nat\n\n"Source: a fund. No warranty."\nTotal\n',
+    "header in the plural": "Tickers\nAAPL\nNA\n",
     "preamble before the header": 'Fund Holdings as of,"Nov 20, 2026"\n\nTicker,Name\nAAPL,Apple\nNA,N\n',
 }
 
@@ -157,6 +175,38 @@ def test_file_of_each_form_is_read(tmp_path: Path, form: str) -> None:
     file = tmp_path / "f"
     file.write_text(FILES[form], encoding="utf-8", newline="")
     assert parse_ticker_file(file) == ["AAPL", "NA"]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("AAPL\nTotal: 2 holdings\n", ["line 2: 'Total: 2 holdings'"]),
+        ("AAPL\n\n1,234.56\n005930\n", ["line 3: '1'", "line 4: '005930'"]),
+        ("Ticker,Name\nApple Inc,AAPL\nNA,Nat\n", ["line 2: 'Apple Inc'"]),
+        ("My list of stocks\nAAPL\n", ["line 1: 'My list of stocks'"]),
+        ("AAPL\nMICROSOFT\n", ["line 2: 'MICROSOFT'"]),
+    ],
+)
+def test_file_with_something_else_in_a_tickers_place_is_refused_with_its_lines(
+    tmp_path: Path, text: str, lines: list[str]
+) -> None:
+    file = tmp_path / "f.csv"
+    file.write_text(text)
+    with pytest.raises(UsageError, match="something else") as caught:
+        parse_ticker_file(file)
+    assert all(line in str(caught.value) for line in lines)
+
+
+def test_ticker_before_a_name_without_a_header_is_not_lost(tmp_path: Path) -> None:
+    file = tmp_path / "f.csv"
+    file.write_text("IBM, International Business Machines\nT, AT&T\nF, FORD\n")
+    assert parse_ticker_file(file) == ["IBM", "T", "F"]
+
+
+def test_class_of_a_share_with_a_blank_is_one_ticker(tmp_path: Path) -> None:
+    file = tmp_path / "f.txt"
+    file.write_text("BRK B\nBF/B\nMOG-A\nAAPL MSFT\n")
+    assert parse_ticker_file(file) == ["BRK.B", "BF.B", "MOG.A", "AAPL", "MSFT"]
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# nothing\n", "ticker,name\n", "ticker\n-\n"])
@@ -173,3 +223,17 @@ def test_file_that_is_missing_or_no_text_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "odd.csv").write_bytes(b"ticker,name\nAAPL,Caf\xe9\n")
     with pytest.raises(UsageError, match="UTF-8"):
         parse_ticker_file(tmp_path / "odd.csv")
+
+
+def test_fund_that_spells_a_class_without_its_full_stop_gets_its_bars(tmp_path: Path) -> None:
+    file = tmp_path / "IWM.csv"
+    file.write_text("Ticker,Name\nBRKB,Berkshire\nIBM,Business Machines\n")
+    with running_sandbox(today="2026-11-21") as sandbox:
+        project = Project(tmp_path, sandbox.url)
+        output = project.check(
+            "restore_database.py", "--russell2000", str(file), "--yes", "--end", "2026-11-20"
+        )
+    assert "spelling of the tickers" in output
+    query = "SELECT DISTINCT ticker FROM {} ORDER BY 1"
+    for table in ("ohlcv_data", "daily_metrics", "universe_stocks"):
+        assert query_all(project.database, query.format(table)) == [("BRK.B",), ("IBM",)]

@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from backtestdb.errors import BusyError
@@ -19,11 +20,14 @@ from backtestdb.market.bars import parse_bars
 from backtestdb.market.client import KeyRefusedError
 from backtestdb.market.first_fill import load_staging
 from backtestdb.market.jobs import make_job
+from backtestdb.market.metrics import COMPUTED_METRICS
 from backtestdb.market.request_log import EVERY_TICKER
+from backtestdb.market.sessions import make_new_york_times, midnight_ms
 from backtestdb.market.staging import create_staging, stage_session
 from backtestdb.market.universes import update_us_stocks
 from contents import digest_market, find_damage, query_all
 from market_runs import DIRECTLY, KEY, database_of, make_database, make_source, run_backfill
+from naive_metrics import make_naive_metrics
 from sandbox_process import SandboxProcess, running_sandbox
 
 NOW = "2026-11-21"
@@ -214,7 +218,59 @@ def test_ticker_that_changed_its_company_shows_in_the_report(tmp_path: Path, san
     for _ in range(2):
         (report,) = run_backfill(source, database, "2021-07-01", "2023-01-31", "few")
         (gap,) = report.gaps
-        assert gap.startswith("META changed its company: no bar between 2022-01-28 and 2022-06-09")
+        assert gap.startswith(
+            "META: no bar between 2022-01-28 and 2022-06-09; the prices before may be those of"
+        )
+
+
+def load_naive_metrics(database: Path, ticker: str, since: str = "") -> dict[str, dict[str, float | None]]:
+    """By date, from the stored bars on or after `since`, one number at a time."""
+    query = (
+        "SELECT timestamp, open, high, low, close, volume FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day'"
+        " AND timestamp >= ? ORDER BY timestamp"
+    )
+    rows = query_all(database, query, ticker, midnight_ms(date.fromisoformat(since)) if since else 0)
+    names = ("open", "high", "low", "close", "volume")
+    bars = [dict(zip(names, row[1:], strict=True)) for row in rows]
+    days = make_new_york_times(np.array([row[0] for row in rows])).strftime("%Y-%m-%d")
+    return dict(zip(days, make_naive_metrics(bars), strict=True))
+
+
+def verify_against_naive(database: Path, ticker: str, naive: dict[str, dict[str, float | None]]) -> int:
+    """Compare the rows of `daily_metrics` on the days of `naive`; return how many there were."""
+    rows = query_all(
+        database, f"SELECT date, {', '.join(COMPUTED_METRICS)} FROM daily_metrics WHERE ticker = ?", ticker
+    )
+    stored = {row[0]: dict(zip(COMPUTED_METRICS, row[1:], strict=True)) for row in rows}
+    for day in stored.keys() & naive.keys():
+        for name, value in naive[day].items():
+            assert stored[day][name] == (value if value is None else pytest.approx(value)), (day, name)
+    return len(stored.keys() & naive.keys())
+
+
+def test_metrics_of_another_company_begin_anew(tmp_path: Path, sandbox: SandboxProcess) -> None:
+    database = make_database(tmp_path, few=["META", "AAPL"])
+    source = make_source(tmp_path, sandbox.url, NOW)
+    run_backfill(source, database, "2021-07-01", "2023-01-31", "few")
+    fields = "change_percent, sma_20, rsi_14, consecutive_up_days"
+    query = f"SELECT {fields} FROM daily_metrics WHERE ticker = 'META' AND date = '2022-06-09'"
+    assert query_all(database, query) == [(None, None, None, 0)]
+    assert verify_against_naive(database, "META", load_naive_metrics(database, "META", "2022-06-09")) > 150
+    run_backfill(source, database, "2021-07-01", "2023-06-30", "few")
+    assert verify_against_naive(database, "META", load_naive_metrics(database, "META", "2022-06-09")) > 250
+
+
+def test_metrics_that_were_there_follow_a_warm_up_that_comes_ahead_of_them(
+    tmp_path: Path, sandbox: SandboxProcess, market: list[str]
+) -> None:
+    database = make_database(tmp_path, everyone=market, few=TRAPS)
+    source = make_source(tmp_path, sandbox.url, NOW)
+    run_backfill(source, database, START, "2026-11-13", "everyone")
+    run_backfill(source, database, "2026-11-16", END, "few")
+    query = "SELECT count(*) FROM daily_metrics WHERE ticker = 'BRK.B' AND sma_50 IS NOT NULL"
+    assert query_all(database, query) == [(SESSIONS,)]
+    for ticker in TRAPS:
+        assert verify_against_naive(database, ticker, load_naive_metrics(database, ticker)) > 0
 
 
 def test_ticker_whose_years_between_were_never_asked_for_changed_nothing(
@@ -225,6 +281,7 @@ def test_ticker_whose_years_between_were_never_asked_for_changed_nothing(
     run_backfill(source, database, "2024-01-02", "2024-02-28", "few")
     (report,) = run_backfill(source, database, "2026-10-01", "2026-11-20", "few")
     assert report.gaps == []
+    assert query_all(database, "SELECT * FROM _ticker_gaps") == []
 
 
 def test_us_stocks_have_the_delisted_of_the_asked_years_as_inactive_members(

@@ -107,7 +107,7 @@ def save_range(store: BarStore, result: RangeAnswer) -> ParsedBars:
         save_range_answer(connection, request, bars.session_dates.tolist(), now_text)
         if request.timeframe == "1day":
             start = max(store.metrics_from[request.ticker], request.start)
-            save_metrics(connection, [request.ticker], start, request.end)
+            save_metrics(connection, [request.ticker], start, request.end, changed_from=request.start)
     return bars
 
 

@@ -185,8 +185,8 @@ def load_gap_notes(
             and is_empty_between(connection, ticker, before, after)
         ):
             notes.append(
-                f"{ticker} changed its company: no bar between {before} and {after},"
-                " and the prices before are those of another one"
+                f"{ticker}: no bar between {before} and {after}; the prices before may be those of another company,"
+                " and the metrics begin anew"
             )
     return notes
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,15 @@ import pandas as pd
 
 from backtestdb.database import connect, save_rows, transaction
 from backtestdb.market.metrics import METRIC_COLUMNS, make_metrics
-from backtestdb.market.request_log import EVERY_TICKER, METRICS_TASK, load_ticker_set
-from backtestdb.market.sessions import end_of_day_ms, make_new_york_times, midnight_ms
+from backtestdb.market.request_log import EVERY_TICKER, METRICS_TASK, load_answered, load_ticker_set
+from backtestdb.market.session_mask import mask_between
+from backtestdb.market.sessions import (
+    end_of_day_ms,
+    load_calendar,
+    make_new_york_times,
+    midnight_ms,
+    sessions_between,
+)
 from backtestdb.market.work_done import clear_done, load_done, save_done
 
 BAR_TYPES = {
@@ -36,14 +43,17 @@ LIVELY_BARS = 100
 # Nobody halts a stock for four months without its ticker coming back changed; META stood still for 89 sessions
 # between the fund and the company.
 GAP_MS = 80 * 86_400_000
+ONE_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class MetricRows:
-    """`columns`: those of METRIC_COLUMNS. `gaps`: ticker, first session after, last session before."""
+    """`columns`: those of METRIC_COLUMNS. `gaps`: ticker, first session after, last session before, of changes of a
+    company. `looked_from`: ticker and the first date of the bars in which gaps were looked for."""
 
     columns: list[list[Any]]
     gaps: list[tuple[str, str, str]]
+    looked_from: list[tuple[str, str]]
 
 
 def load_day_bars(connection: sqlite3.Connection, tickers: Iterable[str], since_ms: int = 0) -> pd.DataFrame:
@@ -82,15 +92,30 @@ def make_dates(stamps_ms: np.ndarray) -> np.ndarray:
 
 
 def save_metrics(
-    connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date = date.max
+    connection: sqlite3.Connection,
+    tickers: Sequence[str],
+    start: date,
+    end: date = date.max,
+    *,
+    changed_from: date | None = None,
 ) -> int:
     """Compute the metrics of the stored bars and store those of the sessions from `start` to `end`; return how
-    many. What lies before `start` is the warm-up. Metrics that are there already and lie behind `end` are
-    stored again, for they may have been computed without the bars before them. The caller's transaction."""
-    newest = "SELECT max(date) FROM daily_metrics WHERE ticker = ?"
-    days = [connection.execute(newest, (ticker,)).fetchone()[0] for ticker in tickers]
-    until = max([end, *(date.fromisoformat(day) for day in days if day)])
-    return save_metric_rows(connection, compute_metric_rows(connection, tickers, start, until))
+    many. What lies before `start` is the warm-up. The caller's transaction.
+
+    Metrics that are there already are stored again where bars changed at or before them: behind `end`, and from
+    `changed_from` on, the first session that was asked for (warm-up that comes ahead of rows completes their
+    windows, and months without a bar begin a new company, once it is known that they have none).
+    """
+    until, since = end, start
+    for ticker in tickers:
+        newest = "SELECT max(date) FROM daily_metrics WHERE ticker = ?"
+        (day,) = connection.execute(newest, (ticker,)).fetchone()
+        until = max(until, date.fromisoformat(day)) if day else until
+        if changed_from:
+            oldest = "SELECT min(date) FROM daily_metrics WHERE ticker = ? AND date >= ?"
+            (day,) = connection.execute(oldest, (ticker, changed_from.isoformat())).fetchone()
+            since = min(since, date.fromisoformat(day)) if day else since
+    return save_metric_rows(connection, compute_metric_rows(connection, tickers, since, until))
 
 
 def compute_metric_rows(
@@ -103,9 +128,23 @@ def compute_metric_rows(
     if quiet:
         whole = load_day_bars(connection, quiet)
         bars = pd.concat([bars[~bars["ticker"].isin(quiet)], whole], ignore_index=True)
-    metrics = make_metrics(bars)
+    gaps = [gap for gap in find_gaps(bars) if was_asked_between(connection, *gap)]
+    metrics = make_metrics(bars, [(ticker, first_after) for ticker, first_after, _ in gaps])
     asked = metrics[(metrics["timestamp"] >= since_ms) & (metrics["date"] <= end.isoformat())]
-    return MetricRows([asked[name].tolist() for name in METRIC_COLUMNS], find_gaps(bars))
+    first_bars = bars.drop_duplicates("ticker")
+    looked_from = list(zip(first_bars["ticker"].tolist(), first_bars["date"].tolist(), strict=True))
+    return MetricRows([asked[name].tolist() for name in METRIC_COLUMNS], gaps, looked_from)
+
+
+def was_asked_between(
+    connection: sqlite3.Connection, ticker: str, first_after: str, last_before: str
+) -> bool:
+    """Whether the vendor answered about every session between two bars: only then is it known that the ticker did
+    not trade, and that the bars before may be those of another company."""
+    first, last = date.fromisoformat(last_before) + ONE_DAY, date.fromisoformat(first_after) - ONE_DAY
+    sessions = sessions_between(load_calendar(), first, last)
+    answered = load_answered(connection, "1day", sessions).of(ticker)
+    return mask_between(sessions, first, last) & ~answered == 0
 
 
 def save_metric_rows(connection: sqlite3.Connection, rows: MetricRows) -> int:
@@ -117,8 +156,10 @@ def save_metric_rows(connection: sqlite3.Connection, rows: MetricRows) -> int:
         f"ON CONFLICT (ticker, date) DO UPDATE SET {updates}",
         rows.columns,
     )
+    connection.executemany("DELETE FROM _ticker_gaps WHERE ticker = ? AND last_before >= ?", rows.looked_from)
     connection.executemany(
-        "INSERT INTO _ticker_gaps VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET last_before = excluded.last_before",
+        "INSERT INTO _ticker_gaps (ticker, first_after, last_before) VALUES (?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET last_before = excluded.last_before",
         rows.gaps,
     )
     return len(rows.columns[0])

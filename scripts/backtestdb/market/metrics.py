@@ -5,7 +5,7 @@ on matrices with a column for each ticker and a row for its first, second, third
 row before is always the ticker's previous stored session, whatever sessions others have.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pandas as pd
@@ -37,10 +37,18 @@ WARM_UP_SESSIONS = 200
 RSI_WINDOW = 14
 
 
-def make_metrics(bars: pd.DataFrame) -> pd.DataFrame:
-    """`bars`: ticker, date, timestamp, open, high, low, close, volume of any number of tickers, in order of
-    ticker and time. Return METRIC_COLUMNS with the same rows in the same order."""
-    codes, tickers = pd.factorize(bars["ticker"])
+def make_metrics(bars: pd.DataFrame, companies: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
+    """Given ticker, date, timestamp, open, high, low, close, volume of any number of tickers, in order of ticker and
+    time, return METRIC_COLUMNS with the same rows in the same order.
+
+    `companies`: ticker and date of the first bar of another company that took the ticker over: no value looks back
+    beyond it, as none does beyond a first listing.
+    """
+    names = bars["ticker"]
+    for ticker, first_date in companies:
+        is_later = (bars["ticker"] == ticker) & (bars["date"] >= first_date)
+        names = names.mask(is_later, names + "\n")  # no ticker's name has a new line in it
+    codes, tickers = pd.factorize(names)
     positions = bars.groupby(codes).cumcount().to_numpy()
 
     def pack(column: str) -> pd.DataFrame:

@@ -124,7 +124,7 @@ def make_notes(step: str, report: Report) -> list[str]:
         notes.append(f"{step}: {report.dropped:,} bars of other tickers were not stored (--all-tickers does)")
     notes += [f"{step}: {gap}" for gap in report.gaps[:NAMED_AT_MOST]]
     if len(report.gaps) > NAMED_AT_MOST:
-        notes.append(f"{step}: and {len(report.gaps) - NAMED_AT_MOST} more changed their company")
+        notes.append(f"{step}: and {len(report.gaps) - NAMED_AT_MOST} more were away for months")
     if report.history_starts:
         notes.append(
             f"{step}: the vendor's bars begin on {report.history_starts}: the key's plan reaches no further"

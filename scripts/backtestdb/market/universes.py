@@ -10,10 +10,11 @@ from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 
+from backtestdb.console import say
 from backtestdb.database import transaction
 from backtestdb.errors import UsageError
-from backtestdb.market.client import MarketData
-from backtestdb.market.ticker_files import parse_ticker_file
+from backtestdb.market.client import MarketData, NotInPlanError, VendorFaultError
+from backtestdb.market.ticker_files import match_tickers, parse_ticker_file
 
 # For plans before the list is there: about 8,000 stocks at a thousand a page, and those delisted since.
 TICKERS_ABOUT = 8_000
@@ -21,6 +22,7 @@ REQUESTS_AT_MOST = 20
 
 TECH_SECTOR_FILE = Path(__file__).with_name("tech_sector.txt")
 US_STOCKS = "us-stocks"
+RUSSELL2000 = "russell2000"
 DESCRIPTIONS = {
     "tech_sector": "Technology stocks",
     "us-stocks": "All US stocks",
@@ -127,6 +129,29 @@ def require_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
         f"no universe {universe!r} with active tickers; there are: {', '.join(names) or 'none'}",
         next_step=f'make create-universe ARGS="--universe {universe}"',
     )
+
+
+def spell_as_the_vendor(
+    connection: sqlite3.Connection, client: MarketData, name: str, session_date: date
+) -> None:
+    """Rename the members of a universe that a fund's file spells in its own way (`MOGA` for `MOG.A`) as they stand in
+    the vendor's answer about a session: one request, without which the bars of these tickers are dropped."""
+    members = load_tickers(connection, name)
+    try:
+        traded = [str(row.get("T")) for row in client.fetch_grouped(session_date).rows]
+    except (NotInPlanError, VendorFaultError) as error:
+        say(f"{name}: the tickers stay as the file spells them: {error}")
+        return
+    spelt, _ = match_tickers(members, traded)
+    if spelt == members:
+        return
+    save_universe(connection, name, spelt)
+    with transaction(connection):
+        connection.executemany(
+            "DELETE FROM universe_stocks WHERE ticker = ?"
+            " AND universe_id = (SELECT id FROM universe WHERE name = ?)",
+            [(ticker, name) for ticker in members if ticker not in spelt],
+        )
 
 
 def choose_tickers(
