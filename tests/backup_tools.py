@@ -48,6 +48,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "BACKUP_DIR": str(settings.backup_dir),
         "GENERATED_SCRIPTS_DIR": ":".join(map(str, settings.generated_scripts_dirs)),
         "MAX_BACKUPS": str(settings.max_backups),
+        "KEEP_FULL_WEEKLY": str(settings.keep_full_weekly),
+        "KEEP_FULL_MONTHLY": str(settings.keep_full_monthly),
         "HEARTBEAT_URL": settings.heartbeat_url,
         "BACKTEST_ENV_FILE": str(settings.backup_dir / "no.env"),
     }

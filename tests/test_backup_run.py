@@ -63,7 +63,7 @@ BACKUP = PROJECT_DIR / "scripts" / "backup_database.py"
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    settings = make_settings(tmp_path, max_backups=3)
+    settings = make_settings(tmp_path, max_backups=3, keep_full_weekly=0, keep_full_monthly=0)
     make_platform_database(settings.database_path)
     (settings.generated_scripts_dirs[0] / "sub").mkdir(parents=True)
     (settings.generated_scripts_dirs[0] / "sub" / "pattern.py").write_text("print('pattern')\n")
