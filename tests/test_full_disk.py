@@ -78,8 +78,8 @@ def filled_after_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("filled_after_the_look")
 @pytest.mark.parametrize(
     ("step", "leave_bytes"),
-    [("pinned", 300_000), ("checked", 100_000), ("checked", 0), ("scripts copied", 0)],
-    ids=["snapshot", "scripts", "first script", "manifest"],
+    [("pinned", 300_000), ("scripts copied", 0)],
+    ids=["snapshot", "manifest"],
 )
 def test_disk_that_fills_during_a_backup_fails_it_and_loses_nothing(
     settings: Settings,
@@ -103,6 +103,17 @@ def test_disk_that_fills_during_a_backup_fails_it_and_loses_nothing(
     (tiny_disk / "filler").unlink()
     back_up(settings, minutes=10)
     assert len(verify_every_listed(settings.backup_dir)) == 2
+
+
+@pytest.mark.usefixtures("filled_after_the_look")
+def test_disk_that_fills_during_the_copy_of_the_scripts_costs_that_script_alone(
+    settings: Settings, tiny_disk: Path
+) -> None:
+    fill_at = lambda name: fill(tiny_disk, 100_000) if name == "checked" else None  # noqa: E731
+    outcome = back_up(settings, minutes=9, hooks=Hooks(step=fill_at))
+    assert set(outcome.not_copied) == {"large.py"}
+    assert outcome.backup in verify_every_listed(settings.backup_dir)
+    assert leftovers(settings.backup_dir) == []
 
 
 @pytest.mark.parametrize("kind", ["full", "irreplaceable"])

@@ -85,8 +85,6 @@ def make_checkout(folder: Path, word: str) -> Checkout:
 
 
 def act(checkout: Checkout, action: str, run: Run) -> None:
-    tables = checkout.rows()
-    notes = next((table for table in NOTES if table in tables), None)
     if action in {"full", "small", "accept"}:
         options = {"full": (), "small": ("--irreplaceable-only",), "accept": ("--accept-loss",)}[action]
         assert run(checkout.project, "backup_database.py", options) in {0, 1}
@@ -95,7 +93,15 @@ def act(checkout: Checkout, action: str, run: Run) -> None:
         assert run(checkout.project, "restore_database.py", ("--from-backup", "--yes")) in {0, 1}
     elif action == "age":
         age_backups(backups_of(checkout), timedelta(days=3))
-    elif action == "empty":
+    else:
+        have_an_accident(checkout, action)
+
+
+def have_an_accident(checkout: Checkout, action: str) -> None:
+    """What other programs do to a database."""
+    tables = checkout.rows()
+    notes = next((table for table in NOTES if table in tables), None)
+    if action == "empty":
         checkout.sql("DELETE FROM strategies", *[f"DELETE FROM {notes}" for _ in [notes] if notes])
     elif action == "shrink":
         checkout.sql("DELETE FROM strategies WHERE id % 3")
@@ -105,6 +111,8 @@ def act(checkout: Checkout, action: str, run: Run) -> None:
         checkout.sql(*[row] * 7)
     elif action == "rename" and notes:
         other = NOTES[notes == NOTES[0]]
+        if other in tables:  # a full backup of before the rename with a newer small one on top brings both
+            return
         checkout.sql(f"ALTER TABLE {notes} RENAME TO {other}")
     elif action == "drop" and notes:
         checkout.sql(f"DROP TABLE {notes}")
