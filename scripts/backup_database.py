@@ -3,6 +3,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from backtestdb.backups.identity import load_own_catalogue
 from backtestdb.backups.verify import verify_all
 from backtestdb.config import Settings, load_settings
 from backtestdb.console import format_bytes, say
+from backtestdb.scheduling.health import find_overdue
 from backtestdb.scheduling.notify import run_backup
 
 
@@ -47,6 +49,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--accept-loss", action="store_true", help="tables that lost rows since the last backup were meant to"
     )
+    parser.add_argument(
+        "--no-heartbeat", action="store_true", help="say nothing to HEARTBEAT_URL: the scheduler does"
+    )
     parser.add_argument("--full-check", action="store_true", help="integrity_check instead of quick_check")
     return parser.parse_args(arguments)
 
@@ -58,6 +63,8 @@ def back_up(settings: Settings, options: argparse.Namespace) -> int:
     if source.is_file():
         say(f"source: {source} ({format_bytes(source.stat().st_size)})")
     say(f"target: {settings.backup_dir}")
+    if options.no_heartbeat:
+        settings = replace(settings, heartbeat_url="")
     outcome = run_backup(
         settings,
         kind,
@@ -65,6 +72,7 @@ def back_up(settings: Settings, options: argparse.Namespace) -> int:
         full_check=options.full_check,
         accept_loss=options.accept_loss,
         hooks=Hooks(say=say),
+        find_overdue=lambda: find_overdue(settings, now),
     )
     if options.json:
         print(report.backups_as_json([outcome.backup], {}))

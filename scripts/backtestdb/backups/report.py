@@ -23,7 +23,7 @@ from backtestdb.console import (
     print_error,
     print_table,
 )
-from backtestdb.database import connect, table_names
+from backtestdb.database import connect_to_read, table_names
 
 NEWEST_SHOWN = 5
 
@@ -177,7 +177,7 @@ def print_left_out(choice: RestoreChoice) -> int:
 def show_restored(restored: RestoreResult, database: Path) -> None:
     """What the database holds now, and the way back."""
     print(f"restored {database}: {describe_choice(restored.choice).removeprefix('restoring ')}")
-    with closing(connect(database, read_only=True, lenient=True)) as connection:
+    with closing(connect_to_read(database)) as connection:
         show_market_data(connection)
     for part in restored.scripts:
         if part.kept_as:

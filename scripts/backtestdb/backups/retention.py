@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
-from backtestdb.backups.catalogue import EXPIRED, NAME, PREFIXES, Backup, scripts_path_of, verified
+from backtestdb.backups.catalogue import (
+    EXPIRED,
+    FAILED_DRILL,
+    NAME,
+    PREFIXES,
+    Backup,
+    scripts_path_of,
+    verified,
+)
 from backtestdb.backups.manifest import Kind
 from backtestdb.backups.shrinkage import find_highest
 from backtestdb.config import Settings
@@ -133,6 +141,7 @@ def finish_removal(expired: Path, on_step: Callable[[str], None] = lambda _name:
         expired.unlink()
         return
     remove_database(database)
+    database.with_suffix(FAILED_DRILL).unlink(missing_ok=True)
     on_step("expired database removed")
     if database.name.startswith(PREFIXES["full"]):
         remove_tree(scripts_path_of(database))

@@ -156,6 +156,12 @@ def find_backup_to_carry(settings: Settings) -> Path | None:
             f"{settings.database_path} is gone, and {error}",
             next_step="to begin without what they held, add ARGS=--discard-irreplaceable",
         ) from error
+    except UsageError as error:
+        raise UsageError(
+            str(error),
+            next_step="name one of these backups: make restore ARGS='--carry-over-from FILE', or begin without them:"
+            " make restore ARGS=--discard-irreplaceable",
+        ) from error
     newest = choice.irreplaceable or choice.full
     return newest.path if newest else None
 
