@@ -19,7 +19,7 @@ from backtestdb.database import (
     transaction,
     verify_integrity,
 )
-from backtestdb.errors import DatabaseFileError, VerificationError
+from backtestdb.errors import DatabaseFileError, UsageError, VerificationError
 from backtestdb.files import remove_database
 from backtestdb.market.universes import write_universe
 from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
