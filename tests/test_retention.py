@@ -4,6 +4,7 @@ import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -71,13 +72,29 @@ def write_backup(
     if kind == "full":
         scripts_path_of(path).mkdir()
     catalogue = load_catalogue(folder)
-    newest = find_newest(catalogue)
-    manifest = Manifest(
+    manifest = make_manifest(
+        path, kind, choose_taken_at(catalogue, now), now, find_newest(catalogue), rows or {}, size=size
+    )
+    write_manifest(replace(manifest, accepts_loss=accept), path.with_suffix(".json"))
+    return path
+
+
+def make_manifest(
+    path: Path,
+    kind: Kind,
+    taken: datetime,
+    clock: datetime,
+    newest: Backup | None,
+    rows: Mapping[str, int],
+    *,
+    size: int = 1,
+) -> Manifest:
+    return Manifest(
         format=FORMAT,
         kind=kind,
         file=path.name,
-        taken_at_utc=choose_taken_at(catalogue, now),
-        clock_utc=now,
+        taken_at_utc=taken,
+        clock_utc=clock,
         source_path="/live.db",
         database_id="",
         earlier_paths=(),
@@ -86,18 +103,16 @@ def write_backup(
         sha256="",
         sqlite_version="",
         check="quick_check",
-        rows=rows or {},
+        rows=rows,
         foreign_key_violations=0,
-        content_sha256=dict.fromkeys(rows or {}, ""),
+        content_sha256=dict.fromkeys(rows, ""),
         content_format=1,
         structure_sha256="",
-        losses=find_losses(load_expected(newest.manifest if newest else None), rows or {}),
-        accepts_loss=accept,
+        losses=find_losses(load_expected(newest.manifest if newest else None), rows),
+        accepts_loss=False,
         renames={},
         generated_scripts=None,
     )
-    write_manifest(manifest, path.with_suffix(".json"))
-    return path
 
 
 def best_counts(backups: Sequence[Backup]) -> dict[str, int]:
@@ -186,27 +201,26 @@ def test_retention_of_none_is_a_mistake_of_the_caller() -> None:
         choose_expired([], "full", Retention(newest=0))
 
 
-def live_for(
-    folder: Path, kind: Kind, retention: Retention, *, days: int, every: timedelta
-) -> list[datetime]:
-    """Make a backup `every` so often, prune after each; return when those were taken that are left."""
-    now = START
-    while now < START + timedelta(days=days):
-        write_backup(folder, kind, now)
-        for backup in choose_expired(load_catalogue(folder), kind, retention, UTC):
-            remove_backup(backup)
-        now += every
-    return [backup.taken_at_utc for backup in verified(load_catalogue(folder), kind)]
+def live_for(kind: Kind, retention: Retention, *, days: int, every: timedelta) -> list[datetime]:
+    """Make a backup `every` so often, prune after each; return when those were taken that are left, newest first."""
+    left: list[Backup] = []
+    for number in range(timedelta(days=days) // every):
+        now, path = START + number * every, Path(f"backtesting-{number}.db")
+        manifest = make_manifest(path, kind, now, now, None, {})
+        left = [Backup(path, kind, 1, now, now, manifest, ""), *left]
+        expired = {backup.path for backup in choose_expired(left, kind, retention, UTC)}
+        left = [backup for backup in left if backup.path not in expired]
+    return [backup.taken_at_utc for backup in left]
 
 
 def gaps(ages: Sequence[timedelta]) -> set[timedelta]:
     return {later - earlier for earlier, later in itertools.pairwise(ages)}
 
 
-def test_small_backups_thin_out_with_age(tmp_path: Path) -> None:
+def test_small_backups_thin_out_with_age() -> None:
     """Hours, then days, then weeks, then months, each rule where the one before it ends."""
     retention = Retention(all_of=timedelta(hours=6), hourly=12, daily=5, weekly=3, monthly=2)
-    left = live_for(tmp_path, "irreplaceable", retention, days=120, every=timedelta(minutes=30))
+    left = live_for("irreplaceable", retention, days=120, every=timedelta(minutes=30))
     ages = [left[0] - taken for taken in left]
     assert len(left) == 13 + 12 + 5 + 3 + 2
     assert ages[12] == timedelta(hours=6)  # every half hour of six hours
@@ -216,9 +230,9 @@ def test_small_backups_thin_out_with_age(tmp_path: Path) -> None:
     assert timedelta(days=28) <= ages[34] - ages[33] <= timedelta(days=31)
 
 
-def test_full_backups_reach_back_by_weeks_and_months_beyond_the_newest(tmp_path: Path) -> None:
+def test_full_backups_reach_back_by_weeks_and_months_beyond_the_newest() -> None:
     retention = Retention(newest=30, weekly=4, monthly=3)
-    left = live_for(tmp_path, "full", retention, days=300, every=timedelta(days=1))
+    left = live_for("full", retention, days=300, every=timedelta(days=1))
     assert len(left) == 30 + 4 + 3
     assert left[29] == left[0] - timedelta(days=29)
     assert all(taken.isoweekday() == 7 for taken in left[30:34])

@@ -186,7 +186,7 @@ def test_heartbeat_hears_of_a_loss_as_a_failure(project: Project, tmp_path: Path
         age_backups(load_catalogue(tmp_path / "backups"), timedelta(days=2))
         project.check("run_scheduler.py", "--once", expect=1, HEARTBEAT_URL=url)
         server.shutdown()
-    assert asked[:2] == ["/ping", "/ping/fail"]
+    assert asked[:4] == ["/ping/start", "/ping", "/ping/start", "/ping/fail"]
     assert "rows were lost" in (tmp_path / "backups" / "backup-error.log").read_text()
 
 

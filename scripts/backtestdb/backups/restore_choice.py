@@ -1,5 +1,6 @@
 """Which backup a restore takes: the newest that verifies, or the file that the user named."""
 
+import os
 import shlex
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,10 @@ from backtestdb.schema import load_table_classes
 from backtestdb.untouched import read_untouched
 
 Say = Callable[[str], None]
+
+
+class NoBackupError(VerificationError):
+    """There is no backup of this database at all, as opposed to some that do not verify."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -
     irreplaceable = find_good((b for b in newer if b.kind == "irreplaceable"), say, left_out)
     if not full and not irreplaceable:
         others = find_identities([backup for backup in everything if backup.other_database])
-        raise VerificationError(
+        is_bad = any(not is_foreign(backup) for backup in catalogue)
+        raise (VerificationError if is_bad else NoBackupError)(
             f"no backup in {backup_dir} verifies that was made of {target}" + describe_others(others),
             next_step="name a file with make restore-from-backup BACKUP=PATH, or rebuild with make restore",
         )
@@ -70,25 +76,24 @@ def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -
 
 
 def load_backups_to_restore(backup_dir: Path, target: Path, say: Say) -> list[Backup]:
-    """Every backup, those of other databases marked. On a new machine, where none is of a database at `target`
-    and nothing stands there, the only database in the folder is taken for this one."""
+    """Every backup, those of other databases marked. On a new machine, where none is of a database at `target` and
+    nothing stands there, the only database in the folder is taken for this one; not one that is still in use on this
+    machine, which is a second checkout's."""
     everything = load_catalogue(backup_dir)
     own = mark_others(everything, identify(target, read_database_id(target), everything))
-    if any(backup.counts for backup in own) or holds_rows(target):
-        return own
     others = find_identities(everything)
+    gone = [identity for identity, _newest in others if not os.path.lexists(identity.path)]
+    if not gone or any(backup.counts for backup in own) or holds_rows(target):
+        return own
+
     if len(others) > 1:
         raise UsageError(
             f"{backup_dir} holds backups of {len(others)} databases, none of {target}"
             + describe_others(others),
             next_step="choose one: make restore-from-backup BACKUP=" + shlex.quote(str(others[0][1].path)),
         )
-    for identity, _newest in others:
-        say(
-            f"there is no backup of {target} yet: taking those of {identity.path}, the only ones in {backup_dir}"
-        )
-        return mark_others(everything, identity)
-    return own
+    say(f"there is no backup of {target} yet: taking those of {gone[0].path}, the only ones in {backup_dir}")
+    return mark_others(everything, gone[0])
 
 
 def holds_rows(target: Path) -> bool:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from backtestdb.backups.catalogue import load_catalogue
-from backtestdb.backups.restore_choice import choose_backup
+from backtestdb.backups.restore_choice import NoBackupError, choose_backup
 from backtestdb.config import Settings
 from backtestdb.console import say
 from backtestdb.database import (
@@ -151,6 +151,9 @@ def find_backup_to_carry(settings: Settings) -> Path | None:
         return None
     try:
         choice = choose_backup(settings.backup_dir, settings.database_path, None, say)
+    except NoBackupError as error:
+        say(str(error))
+        return None
     except VerificationError as error:
         raise VerificationError(
             f"{settings.database_path} is gone, and {error}",
