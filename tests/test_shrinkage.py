@@ -4,6 +4,7 @@ import json
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -186,7 +187,8 @@ def test_heartbeat_hears_of_a_loss_as_a_failure(project: Project, tmp_path: Path
         age_backups(load_catalogue(tmp_path / "backups"), timedelta(days=2))
         project.check("run_scheduler.py", "--once", expect=1, HEARTBEAT_URL=url)
         server.shutdown()
-    assert asked[:4] == ["/ping/start", "/ping", "/ping/start", "/ping/fail"]
+    told = [path for path, _ in groupby(asked)]  # a slow answer is asked for again
+    assert told[:4] == ["/ping/start", "/ping", "/ping/start", "/ping/fail"]
     assert "rows were lost" in (tmp_path / "backups" / "backup-error.log").read_text()
 
 
