@@ -19,9 +19,14 @@ from backtestdb.untouched import read_untouched
 
 
 def run_restore_from_backup(
-    settings: Settings, backup: Path | None, now_local: datetime, *, assume_yes: bool
+    settings: Settings,
+    backup: Path | None,
+    now_local: datetime,
+    *,
+    assume_yes: bool,
+    all_are_meant: bool = False,
 ) -> int:
-    """`backup` None means the newest that verifies. Return the exit code."""
+    """`backup` None means the newest that verifies; `all_are_meant`: see choose_backup. Return the exit code."""
 
     def approve(choice: RestoreChoice) -> bool:
         console.say(describe_choice(choice))
@@ -33,7 +38,14 @@ def run_restore_from_backup(
             )
         return console.confirm(f"Replace {settings.database_path}?", assume_yes=assume_yes)
 
-    restored = restore_from_backup(settings, backup, now_local, hooks=Hooks(say=console.say), approve=approve)
+    restored = restore_from_backup(
+        settings,
+        backup,
+        now_local,
+        hooks=Hooks(say=console.say),
+        approve=approve,
+        all_are_meant=all_are_meant,
+    )
     if restored:
         remove_database(staging_path(settings.database_path))
     show_restored(restored, settings.database_path)

@@ -63,6 +63,7 @@ def restore_from_backup(
     *,
     hooks: Hooks | None = None,
     approve: Callable[[RestoreChoice], bool] = lambda _choice: True,
+    all_are_meant: bool = False,
 ) -> RestoreResult:
     """Restore the newest backup that verifies, or the file `path`; see choose_backup.
 
@@ -73,7 +74,7 @@ def restore_from_backup(
     hooks = hooks or Hooks()
     target = settings.database_path
     with lock_if_possible(settings.backup_dir):
-        choice = choose_backup(settings.backup_dir, target, path, hooks.say)
+        choice = choose_backup(settings.backup_dir, target, path, hooks.say, all_are_meant=all_are_meant)
         hooks.step("chosen")
         if not approve(choice):
             raise ProjectError("nothing was changed: the restore was not confirmed")

@@ -50,21 +50,35 @@ class RestoreChoice:
     left_out: tuple[LeftOut, ...] = ()
 
 
-def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -> RestoreChoice:
+def choose_backup(
+    backup_dir: Path, target: Path, path: Path | None, say: Say, *, all_are_meant: bool = False
+) -> RestoreChoice:
     """Every backup that is chosen has been read and checked in this very call.
 
     Without `path`: of the backups of this very database the newest full one that verifies, and the newest small
     one made after it, so that nothing irreplaceable is older than it must be. Raise VerificationError when none
-    verifies, UsageError when there is no database yet and the folder holds backups of several.
+    verifies, UsageError when there is no database yet and the folder holds backups of several. `all_are_meant`: the
+    folder holds what the user chose already, of whichever database.
     """
     if path is not None:
         return choose_named(path, backup_dir, target, say)
-    everything = load_backups_to_restore(backup_dir, target, say)
+    if all_are_meant:
+        everything = load_catalogue(backup_dir)
+    else:
+        everything = load_backups_to_restore(backup_dir, target, say)
     catalogue = [backup for backup in everything if not backup.other_database]
     left_out: list[LeftOut] = []
-    full = find_good((backup for backup in catalogue if backup.kind == "full"), say, left_out)
+
+    def is_wanted(backup: Backup) -> bool:
+        if backup.manifest and backup.manifest.is_suspicious:
+            word = "note: suspicious:" if all_are_meant else "passed over, suspicious:"
+            say(f"{word} {backup.path.name}: {describe_losses(backup.manifest.losses)}")
+            return all_are_meant
+        return True
+
+    full = find_good((b for b in catalogue if b.kind == "full" and is_wanted(b)), say, left_out)
     newer = (backup for backup in catalogue if not full or backup.taken_at_utc > full.taken_at_utc)
-    irreplaceable = find_good((b for b in newer if b.kind == "irreplaceable"), say, left_out)
+    irreplaceable = find_good((b for b in newer if b.kind == "irreplaceable" and is_wanted(b)), say, left_out)
     if not full and not irreplaceable:
         others = find_identities([backup for backup in everything if backup.other_database])
         is_bad = any(not is_foreign(backup) for backup in catalogue)
@@ -122,12 +136,9 @@ def rows_after(choice: RestoreChoice) -> dict[str, int]:
 
 
 def find_good(backups: Iterable[Backup], say: Say, left_out: list[LeftOut]) -> Backup | None:
-    """The first without a loss that verifies, read in full; what is passed over is said with its reason. Whatever is
+    """The first that verifies, read in full; what is passed over is said with its reason. Whatever is
     wrong with one file, the next may be good; a backup that could not be read is noted in `left_out`."""
     for backup in backups:
-        if backup.manifest and backup.manifest.is_suspicious:
-            say(f"passed over {backup.path.name}, suspicious: {describe_losses(backup.manifest.losses)}")
-            continue
         try:
             verify_backup(backup)
         except (ProjectError, sqlite3.Error, OSError, ValueError, MemoryError) as error:
