@@ -176,6 +176,8 @@ def test_heartbeat_hears_of_a_loss_as_a_failure(project: Project, tmp_path: Path
             self.send_response(200)
             self.end_headers()
 
+        do_POST = do_GET  # a failure comes with its reason
+
         def log_message(self, *_arguments: object) -> None: ...
 
     with HTTPServer(("127.0.0.1", 0), Watcher) as server:

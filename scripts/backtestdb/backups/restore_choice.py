@@ -62,10 +62,8 @@ def choose_backup(
     """
     if path is not None:
         return choose_named(path, backup_dir, target, say)
-    if all_are_meant:
-        everything = load_catalogue(backup_dir)
-    else:
-        everything = load_backups_to_restore(backup_dir, target, say)
+    load = load_catalogue if all_are_meant else lambda folder: load_backups_to_restore(folder, target, say)
+    everything = load(backup_dir)
     catalogue = [backup for backup in everything if not backup.other_database]
     left_out: list[LeftOut] = []
 
