@@ -176,7 +176,7 @@ def test_heartbeat_hears_of_a_loss_as_a_failure(project: Project, tmp_path: Path
             self.send_response(200)
             self.end_headers()
 
-        do_POST = do_GET  # a failure comes with its reason
+        do_POST = do_GET  # noqa: N815  a failure comes with its reason
 
         def log_message(self, *_arguments: object) -> None: ...
 
