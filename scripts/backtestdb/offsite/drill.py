@@ -53,7 +53,7 @@ def hold_drill(
             settings,
             backup_dir=scratch / "backups",
             database_path=scratch / "live" / "backtesting.db",
-            generated_scripts_dir=scratch / "live" / "generated",
+            generated_scripts_dirs=make_script_folders(fetched, scratch / "live" / "generated"),
         )
         restore_from_backup(aside, None, now_local)
         seconds = time.monotonic() - started
@@ -72,6 +72,13 @@ def hold_drill(
         rows=rows,
         passed_over=passed_over,
     )
+
+
+def make_script_folders(fetched: Fetched, folder: Path) -> tuple[Path, ...]:
+    """One for each that the full backup was made with."""
+    manifest = fetched.full.manifest if fetched.full else None
+    scripts = manifest.generated_scripts if manifest else None
+    return tuple(folder / part for part in (scripts.parts if scripts else ()) or ("",))
 
 
 def verify_rows(database: Path, fetched: Fetched) -> int:
