@@ -47,7 +47,7 @@ def make_large_database(path: Path, *, tickers: int, sessions: int, journal: str
         connection.execute(BARS)
         connection.execute(METRICS)
         connection.execute(
-            "INSERT INTO _ranges_asked SELECT ticker, '1day', ?, ?, ?, ?, ?, '2026-11-21T00:00:00+00:00'"
+            "INSERT INTO _ranges_asked SELECT ticker, '1day', ?, ?, ?, ?, ?, '2026-11-21T02:00:00+00:00', 'a run'"
             " FROM universe_stocks",
             (*(days[0].isoformat(), days[-1].isoformat()) * 2, len(days)),
         )

@@ -20,7 +20,7 @@ from backtestdb.database import connect  # noqa: E402
 from backtestdb.market.backfill import backfill_together  # noqa: E402
 from backtestdb.market.client import MarketData  # noqa: E402
 from backtestdb.market.jobs import Report, Source, make_job  # noqa: E402
-from backtestdb.market.sessions import load_calendar  # noqa: E402
+from backtestdb.market.sessions import NEW_YORK, load_calendar  # noqa: E402
 from backtestdb.market.universes import load_members, save_universe  # noqa: E402
 from backtestdb.market.update import Update, update  # noqa: E402
 from backtestdb.schema import ensure_schema  # noqa: E402
@@ -45,8 +45,12 @@ def make_database(folder: Path, **universes: Sequence[str]) -> Path:
 
 
 def make_source(folder: Path, url: str, now: str, concurrency: int = 4, **settings: str) -> Source:
-    """`now`: the moment that the clock shows, in ISO text; a date alone means 18:00 New York, after the close."""
-    moment = datetime.fromisoformat(now if "T" in now else f"{now}T23:00:00").replace(tzinfo=UTC)
+    """`now`: the moment that the clock shows, in ISO text; a date alone means 20:30 New York, when its session is
+    final."""
+    if "T" in now:
+        moment = datetime.fromisoformat(now).replace(tzinfo=UTC)
+    else:
+        moment = datetime.fromisoformat(f"{now}T20:30:00").replace(tzinfo=NEW_YORK).astimezone(UTC)
     environment = {
         "BACKTEST_ENV_FILE": os.devnull,
         "DATABASE_PATH": str(database_of(folder)),

@@ -15,17 +15,20 @@ from backtestdb.market.client import (
     ATTEMPTS,
     LONGEST_PAUSE_SECONDS,
     LONGEST_RETRY_AFTER_SECONDS,
+    WAITS_FOR_QUOTA,
     ForeignHostError,
     KeyRefusedError,
     MarketData,
     MarketDataError,
     NotInPlanError,
     NotListedError,
+    UnreachableError,
     VendorFaultError,
+    WrongClockError,
     make_pause_seconds,
     parse_retry_after,
 )
-from backtestdb.market.quota import StoppedError
+from backtestdb.market.quota import WINDOW_SECONDS, StoppedError
 from foreign_host import ForeignHost, running_foreign_host
 from market_setup import make_settings
 from sandbox_process import KEY, SandboxProcess, running_sandbox
@@ -167,7 +170,7 @@ def test_delisted_tickers_are_those_since_a_day(tmp_path: Path) -> None:
 def test_splits_are_asked_of_the_old_endpoint_where_the_new_one_is_not_there(
     foreign: ForeignHost, tmp_path: Path, status: int
 ) -> None:
-    foreign.answer = (status, {}, b"{}")
+    foreign.answer = (status, {}, b'{"status":"NOT_AUTHORIZED"}')
     with pytest.raises((NotListedError, NotInPlanError), match="/v3/reference/splits"):
         make_client(tmp_path, foreign.url).fetch_splits(date(2005, 1, 1))
     assert [request.split("?")[0] for request in foreign.seen] == [
@@ -189,11 +192,97 @@ def test_delayed_answer_is_fine_and_says_so(client: MarketData) -> None:
     assert answer.rows
 
 
-def test_missing_results_by_a_fault_of_the_vendor_are_an_empty_answer_too(
-    client: MarketData, sandbox: SandboxProcess
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"kind": "missing_results"},
+        {"kind": "null_results"},
+        {"kind": "odd_frame", "changes": {"adjusted": False}},
+        {"kind": "odd_frame", "changes": {"ticker": "IBM"}},
+        {"kind": "odd_frame", "changes": {"resultsCount": 450}},
+        {"kind": "fewer_rows", "rows": 5},
+        {"kind": "refusal", "status": 403, "word": "FORBIDDEN"},
+        {"kind": "gateway", "status": 403},
+    ],
+    ids=str,
+)
+def test_answer_that_does_not_say_what_was_asked_is_asked_again(
+    client: MarketData, sandbox: SandboxProcess, rule: dict[str, Any]
 ) -> None:
-    sandbox.set_faults({"match": "MSFT", "kind": "missing_results"})
-    assert client.fetch_bars("MSFT", "1day", START, END).rows == []
+    undisturbed = client.fetch_bars("MSFT", "1day", START, END)
+    sandbox.set_faults({"match": "MSFT", "times": 2, **rule})
+    assert client.fetch_bars("MSFT", "1day", START, END) == undisturbed
+    sandbox.set_faults({"match": "MSFT", "times": None, **rule})
+    with pytest.raises(VendorFaultError):
+        client.fetch_bars("MSFT", "1day", START, END)
+
+
+@pytest.mark.parametrize("status", [301, 302, 400, 404, 451])
+def test_status_that_is_not_documented_is_no_answer_and_asked_once(
+    client: MarketData, sandbox: SandboxProcess, status: int
+) -> None:
+    sandbox.set_faults({"match": "MSFT", "kind": "gateway", "status": status})
+    with pytest.raises(MarketDataError, match=str(status)) as caught:
+        client.fetch_bars("MSFT", "1day", START, END)
+    assert "POLYGON_BASE_URL" in caught.value.next_step
+    assert client.requests_sent == 1
+
+
+def test_answer_that_trickles_in_is_given_up_at_its_deadline(sandbox: SandboxProcess, tmp_path: Path) -> None:
+    client = make_client(tmp_path, sandbox.url, POLYGON_TIMEOUT_SECONDS="0.1")
+    sandbox.set_faults({"match": "MSFT", "kind": "trickle", "seconds": 0.05, "times": None})
+    with pytest.raises(VendorFaultError, match="not complete after"):
+        client.fetch_bars("MSFT", "1day", START, END)
+
+
+@pytest.mark.parametrize("ahead_seconds", [3 * 86_400, -3 * 86_400])
+def test_clock_that_is_days_off_stops_the_run_and_minutes_are_said(
+    client: MarketData, sandbox: SandboxProcess, capsys: pytest.CaptureFixture[str], ahead_seconds: int
+) -> None:
+    sandbox.set_settings(clock_seconds=ahead_seconds)
+    with pytest.raises(WrongClockError, match="4,320 minutes"):
+        client.fetch_bars("MSFT", "1day", START, END)
+    client.clock_was_compared = False
+    sandbox.set_settings(clock_seconds=600)
+    assert client.fetch_bars("MSFT", "1day", START, END).rows
+    assert "10 minutes behind the vendor's" in capsys.readouterr().err
+    sandbox.set_settings(clock_seconds=0)
+
+
+def test_full_window_is_waited_for_and_is_no_attempt(
+    client: MarketData, sandbox: SandboxProcess, pauses: NotedPauses
+) -> None:
+    undisturbed = client.fetch_bars("MSFT", "1day", START, END)
+    sandbox.set_faults({"match": "MSFT", "kind": "too_many", "retry_after": None, "times": ATTEMPTS + 3})
+    assert client.fetch_bars("MSFT", "1day", START, END) == undisturbed
+    assert pauses.seconds == [WINDOW_SECONDS] * (ATTEMPTS + 3)
+
+
+@pytest.mark.parametrize(
+    ("variable", "url", "said"),
+    [
+        ("NO_PROXY", "https://name.invalid", "does not resolve"),
+        ("HTTPS_PROXY", "https://name.invalid", "proxy"),
+        ("NO_PROXY", "https://127.0.0.1:{port}", "certificate|broke"),
+    ],
+)
+def test_request_that_cannot_leave_is_said_at_once_and_costs_no_quota(
+    tmp_path: Path,
+    sandbox: SandboxProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    url: str,
+    said: str,
+) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "http://127.0.0.1:9" if variable == "HTTPS_PROXY" else "*")
+    port = sandbox.url.rpartition(":")[2]
+    client = make_client(tmp_path, url.format(port=port), POLYGON_REQUESTS_PER_MINUTE="5")
+    with pytest.raises(UnreachableError, match=said):
+        client.fetch_bars("MSFT", "1day", START, END)
+    assert client.requests_sent == 1
+    assert client.quota.used() == 0
 
 
 def test_wrong_key_costs_one_request_and_is_named_nowhere(
@@ -270,10 +359,11 @@ def test_fault_that_does_not_pass_is_given_up_after_the_last_attempt(
     client: MarketData, sandbox: SandboxProcess, pauses: NotedPauses, fault: str
 ) -> None:
     sandbox.set_faults({"match": "MSFT", "times": None, **PASSING_FAULTS[fault]})
-    with pytest.raises(VendorFaultError, match=f"{ATTEMPTS} times") as caught:
+    attempts = WAITS_FOR_QUOTA if PASSING_FAULTS[fault]["kind"] == "too_many" else ATTEMPTS
+    with pytest.raises(VendorFaultError, match=f"{attempts} times") as caught:
         client.fetch_bars("MSFT", "1day", START, END)
-    assert len(sandbox.fetch_log()) == client.requests_sent == ATTEMPTS
-    assert len(pauses.seconds) == ATTEMPTS - 1
+    assert len(sandbox.fetch_log()) == client.requests_sent == attempts
+    assert len(pauses.seconds) in {attempts - 1, attempts}
     assert "/v2/aggs/ticker/MSFT" in str(caught.value)
     assert "again later" in caught.value.next_step
     assert KEY not in str(caught.value)
@@ -419,7 +509,8 @@ def test_answer_of_another_form_is_a_fault_of_the_vendor(
 
 
 def test_vendors_words_are_shown_shortened_and_without_the_key(foreign: ForeignHost, tmp_path: Path) -> None:
-    foreign.answer = (403, {}, orjson.dumps({"message": f"key {KEY} " + "x" * 5000}))
+    words = {"status": "NOT_AUTHORIZED", "message": f"key {KEY} " + "x" * 5000}
+    foreign.answer = (403, {}, orjson.dumps(words))
     with pytest.raises(NotInPlanError) as caught:
         make_client(tmp_path, foreign.url).fetch_grouped(START)
     assert KEY not in str(caught.value)

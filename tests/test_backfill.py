@@ -157,14 +157,19 @@ def test_intraday_backfill_has_the_sessions_the_exchange_had(tmp_path: Path, san
     assert weekday == [(1,)]
 
 
-def test_backfill_asked_twice_sends_no_second_request(tmp_path: Path, sandbox: SandboxProcess) -> None:
+def test_backfill_asked_again_sends_no_request_but_one_to_confirm_an_empty_answer(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
     project = make_project(tmp_path, sandbox.url, "few", "IBM,NOT-A-TICKER")
     arguments = ("02_backfill_daily.py", "--universe", "few", "--end", "2013-03-01")
     output = project.check(*arguments)
     assert "the vendor has nothing of NOT-A-TICKER" in output
     sandbox.clear_log()
     project.check(*arguments)
-    assert sandbox.fetch_log() == []
+    (again,) = sandbox.fetch_log()
+    assert "/NOT-A-TICKER/" in again["path"]
+    project.check(*arguments)
+    assert sandbox.fetch_log() == [again]
 
 
 def test_plan_sends_no_request_and_needs_no_key(tmp_path: Path, sandbox: SandboxProcess) -> None:

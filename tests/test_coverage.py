@@ -32,14 +32,23 @@ FIRST_FIVE_MINUTES = {"1day": 0, "5min": 4 * 3_600_000}
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(make_database(tmp_path / "c.db")) as connection:
+    with closing(make_market(tmp_path / "c.db")) as connection:
         yield connection
+
+
+def make_market(path: Path) -> sqlite3.Connection:
+    """An empty database in which somebody else's bars reach to the last session."""
+    connection = make_database(path)
+    for timeframe in ("1day", "5min"):
+        request = RangeRequest("OTHER", timeframe, SESSIONS[0], SESSIONS[-1])
+        save_range_answer(connection, request, [SESSIONS[-1].isoformat()], NOW, "a run")
+    return connection
 
 
 def ask(
     connection: sqlite3.Connection, ticker: str, first: date, last: date, timeframe: str = "1day"
 ) -> None:
-    save_range_answer(connection, RangeRequest(ticker, timeframe, first, last), [], NOW)
+    save_range_answer(connection, RangeRequest(ticker, timeframe, first, last), [], NOW, "a run")
 
 
 def store(connection: sqlite3.Connection, ticker: str, days: list[date], timeframe: str = "1day") -> None:
@@ -158,7 +167,7 @@ STATES = st.lists(st.sampled_from(["stored", "aside", "both", "empty", "failed"]
 
 @given(states=st.fixed_dictionaries({"A": STATES, "B": STATES}))
 def test_coverage_adds_up_for_any_mixture(states: dict[str, list[str]]) -> None:
-    with closing(make_database(Path(":memory:"))) as connection:
+    with closing(make_market(Path(":memory:"))) as connection:
         for ticker, each in states.items():
             for day, state in zip(SESSIONS, each, strict=True):
                 if state != "failed":
@@ -181,10 +190,10 @@ def test_record_of_an_answer_keeps_first_and_last_bar_and_is_replaced_by_the_nex
     connection: sqlite3.Connection,
 ) -> None:
     request = RangeRequest("NA", "1day", SESSIONS[0], SESSIONS[-1])
-    save_range_answer(connection, request, [], NOW)
-    save_range_answer(connection, request, ["2012-10-23", "2012-10-24"], NOW)
-    rows: list[Any] = connection.execute("SELECT * FROM _ranges_asked").fetchall()
-    assert rows == [("NA", "1day", "2012-10-22", "2012-11-09", "2012-10-23", "2012-10-24", 2, NOW)]
+    save_range_answer(connection, request, [], NOW, "a run")
+    save_range_answer(connection, request, ["2012-10-23", "2012-10-24"], NOW, "a run")
+    rows: list[Any] = connection.execute("SELECT * FROM _ranges_asked WHERE ticker = 'NA'").fetchall()
+    assert rows == [("NA", "1day", "2012-10-22", "2012-11-09", "2012-10-23", "2012-10-24", 2, NOW, "a run")]
     assert load_answered(connection, "1day", SESSIONS).of("NA") == (1 << len(SESSIONS)) - 1
     assert load_answered(connection, "5min", SESSIONS).of("NA") == 0
 
@@ -197,7 +206,10 @@ def test_asked_sessions_are_counted_once_where_ranges_overlap(connection: sqlite
 
 def test_session_beyond_the_plan_is_neither_empty_nor_failed(connection: sqlite3.Connection) -> None:
     save_limits(
-        connection, PlanLimits(history_starts=SESSIONS[5], refused_session=SESSIONS[-1]), datetime.now(UTC)
+        connection,
+        "1day",
+        PlanLimits(history_starts=SESSIONS[5], refused_session=SESSIONS[-1]),
+        datetime.now(UTC),
     )
     store(connection, "A", [SESSIONS[1], SESSIONS[6]])
     ask(connection, "A", SESSIONS[5], SESSIONS[-3])
@@ -214,10 +226,12 @@ def test_session_beyond_the_plan_is_neither_empty_nor_failed(connection: sqlite3
 def test_session_of_the_whole_market_is_known_for_those_it_was_kept_for(
     asked: list[int], member: bool, everyone: list[int]
 ) -> None:
-    with closing(make_database(Path(":memory:"))) as connection:
+    with closing(make_market(Path(":memory:"))) as connection:
         ticker_set = ensure_ticker_set(connection, ["A", "B"] if member else ["B"])
         for number, kept_for in [*((n, ticker_set) for n in asked), *((n, EVERY_TICKER) for n in everyone)]:
-            save_session_answer(connection, SESSIONS[number].isoformat(), kept_for, (0, 0, 0, 0), NOW)
+            save_session_answer(
+                connection, SESSIONS[number].isoformat(), kept_for, (1, 0, 1, 0), NOW, "a run"
+            )
         known = {*(asked if member else []), *everyone}
         coverage = load(connection, "A")
         assert parts_of(coverage) == (0, len(known), 0, 13 - len(known))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backtestdb.market.client import Answer, KeyRefusedError, MarketData, MarketDataError, VendorFaultError
-from backtestdb.market.fetch import FAULTS_IN_A_ROW, fetch_all
+from backtestdb.market.fetch import SAME_FAILURES_IN_A_ROW, fetch_all
 from backtestdb.market.quota import StoppedError
 from market_setup import make_settings
 from sandbox_process import SandboxProcess, running_sandbox
@@ -137,15 +137,16 @@ def scripted(outcomes: str) -> Callable[[int], Answer]:
     return fetch
 
 
-def test_vendor_that_is_down_ends_the_run_after_some_faults_in_a_row(stopping: threading.Event) -> None:
-    outcomes = "." + "f" * 20
+@pytest.mark.parametrize("failure", ["f", "x"])
+def test_same_failure_some_times_in_a_row_ends_the_run(stopping: threading.Event, failure: str) -> None:
+    outcomes = "." + failure * 20
     answers = fetch_all(range(21), scripted(outcomes), 1, stopping)
-    assert [next(answers)[0] for _ in range(FAULTS_IN_A_ROW)] == [0, 1, 2, 3, 4]
-    with pytest.raises(VendorFaultError):
+    assert [next(answers)[0] for _ in range(SAME_FAILURES_IN_A_ROW)] == [0, 1, 2, 3, 4]
+    with pytest.raises(MarketDataError):
         next(answers)
 
 
-@pytest.mark.parametrize("outcomes", ["ffff.ffff.ffff", "ffffxffff", "ffff", "x" * 20])
+@pytest.mark.parametrize("outcomes", ["ffff.ffff.ffff", "ffffxffff", "ffff", "xxxxfxxxx"])
 def test_faults_with_an_answer_between_them_are_named_and_the_run_goes_on(
     stopping: threading.Event, outcomes: str
 ) -> None:

@@ -324,7 +324,7 @@ def test_migrated_database_equals_a_fresh_one(path: Path, fresh: sqlite3.Connect
         for table in table_names(fresh):
             assert by_name(describe_columns(connection, table)) == by_name(describe_columns(fresh, table))
             assert describe_indexes(connection, table) == describe_indexes(fresh, table)
-        assert schema_version(connection) == schema_version(fresh) == latest_version() == 1
+        assert schema_version(connection) == schema_version(fresh) == latest_version() == 2
 
 
 def by_name(columns: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -333,7 +333,7 @@ def by_name(columns: list[dict[str, str]]) -> list[dict[str, str]]:
 
 def test_migration_that_fails_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_old_database(path, LEARNING_LAB)
-    more = path.with_name("0002_more.sql")
+    more = path.with_name("0003_more.sql")
     more.write_text("ALTER TABLE trading_agents ADD COLUMN never TEXT NOT NULL;\n")
     monkeypatch.setattr("backtestdb.schema.migration_files", lambda: [*migration_files(), more])
     with closing(connect(path)) as connection:

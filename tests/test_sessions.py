@@ -56,19 +56,20 @@ def test_sessions_between_are_the_sessions_of_each_day(start: date, days: int) -
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        ("2026-11-20T15:59:59-05:00", "2026-11-19"),
-        ("2026-11-20T16:00:00-05:00", "2026-11-20"),
+        ("2026-11-20T16:01:00-05:00", "2026-11-19"),
+        ("2026-11-20T20:14:59-05:00", "2026-11-19"),
+        ("2026-11-20T20:15:00-05:00", "2026-11-20"),
         ("2026-11-21T12:00:00-05:00", "2026-11-20"),
         ("2026-11-23T03:00:00-05:00", "2026-11-20"),
-        ("2012-11-23T12:59:00-05:00", "2012-11-21"),
-        ("2012-11-23T13:00:00-05:00", "2012-11-23"),
+        ("2012-11-23T17:14:00-05:00", "2012-11-21"),
+        ("2012-11-23T17:15:00-05:00", "2012-11-23"),
         ("2012-10-30T20:00:00-04:00", "2012-10-26"),
-        ("2026-07-06T15:59:00-04:00", "2026-07-02"),
-        ("2026-11-21T05:30:00+09:00", "2026-11-19"),
-        ("2026-11-21T06:00:00+09:00", "2026-11-20"),
+        ("2026-07-06T20:14:00-04:00", "2026-07-02"),
+        ("2026-11-21T10:14:00+09:00", "2026-11-19"),
+        ("2026-11-21T10:15:00+09:00", "2026-11-20"),
     ],
 )
-def test_last_completed_session_is_the_newest_whose_close_is_past(now: str, expected: str) -> None:
+def test_last_completed_session_is_the_newest_that_is_final(now: str, expected: str) -> None:
     moment = datetime.fromisoformat(now)
     assert last_completed_session(CALENDAR, moment).isoformat() == expected
     assert last_completed_session(CALENDAR, moment.astimezone(UTC)).isoformat() == expected

@@ -23,6 +23,7 @@ from backtestdb.health.facts import Facts, QuotaFacts, load_facts
 from backtestdb.health.problems import judge
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_container
 from backtestdb.scheduling.health import scheduler_path
+from backtestdb.schema import SQL_DIR
 from backtestdb.untouched import read_untouched
 from commands import COMMANDS, SCRIPTS, Project
 from large_database import make_large_database
@@ -207,22 +208,19 @@ def test_holes_are_what_was_asked_for_and_not_answered(
     assert names_of(make_facts(universes=[coverage])) == expected
 
 
-def test_coverage_is_stale_once_something_was_asked_after_the_count(tmp_path: Path) -> None:
+def test_coverage_is_stale_while_a_run_that_asks_has_not_counted(tmp_path: Path) -> None:
+    """Each universe by itself: that another one was counted later says nothing about it."""
     database = make_large_database(tmp_path / "a.db", tickers=2, sessions=3)
     with closing(sqlite3.connect(database)) as connection, connection:
+        connection.executescript((SQL_DIR / "schema" / "bookkeeping" / "_coverage.sql").read_text())
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS _coverage (universe, timeframe, start_date, end_date, tickers, expected,"
-            " stored, known_empty, set_aside, beyond_plan, failed, counted_at_utc)"
-        )
-        connection.execute(
-            "INSERT INTO _coverage VALUES ('us-stocks', '1day', '2026-11-18', '2026-11-20', 2, 6, 5, 0, 0, 0, 1,"
-            " '2026-11-21T00:00:01+00:00')"
+            "INSERT INTO _coverage (universe, timeframe, start_date, end_date, tickers, expected, stored,"
+            " known_empty, set_aside, beyond_plan, failed, counted_at_utc) VALUES ('us-stocks', '1day',"
+            " '2026-11-18', '2026-11-20', 2, 6, 5, 0, 0, 0, 1, '2026-11-21T00:00:01+00:00')"
         )
         (coverage,) = load_universe_coverage(connection)
         assert (coverage.expected, coverage.failed, coverage.sessions, coverage.is_stale) == (6, 1, 3, False)
-        connection.execute(
-            "UPDATE _ranges_asked SET asked_at_utc = '2026-11-21T00:00:02+00:00' WHERE ticker = 'T0001'"
-        )
+        connection.execute("UPDATE _coverage SET state = 'running'")
         (coverage,) = load_universe_coverage(connection)
         assert coverage.is_stale
 

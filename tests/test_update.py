@@ -9,7 +9,6 @@ import pytest
 
 from backtestdb.database import connect
 from backtestdb.market import metric_store
-from backtestdb.market.coverage import load_coverage_rows
 from backtestdb.market.universes import save_universe
 from commands import Project
 from contents import query_all
@@ -164,9 +163,8 @@ def test_update_command_tells_programs_what_is_there(tmp_path: Path, sandbox: Sa
     (report,) = json.loads(done.stdout)["reports"]
     coverage = report["coverage"]
     assert coverage.pop("expected") == sum(coverage.values()) == 2 * 37
-    with closing(connect(database)) as connection:
-        (row,) = load_coverage_rows(connection)
-    assert (row["universe"], row["stored"], row["end_date"], row["is_stale"]) == ("few", 74, TODAY, False)
+    columns = "universe, stored, end_date, state"
+    assert query_all(database, f"SELECT {columns} FROM _coverage") == [("few", 74, TODAY, "counted")]
 
 
 def test_update_of_a_database_without_bars_says_what_to_do(tmp_path: Path, sandbox: SandboxProcess) -> None:

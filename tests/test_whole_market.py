@@ -201,7 +201,7 @@ def test_session_that_the_vendor_does_not_have_yet_is_a_hole_and_asked_again(
 ) -> None:
     database = make_database(tmp_path, everyone=market)
     source = make_source(tmp_path, sandbox.url, NOW)
-    sandbox.set_faults({"match": "grouped.*2026-11-20", "kind": "missing_results"})
+    sandbox.set_faults({"match": "grouped.*2026-11-20", "kind": "empty"})
     (report,) = run_backfill(source, database, START, END, "everyone")
     assert report.coverage.failed == len(market)
     assert report.failures == {"session 2026-11-20": "the vendor has no bar of the session 2026-11-20 yet"}
@@ -443,7 +443,7 @@ def test_session_set_aside_twice_counts_once(tmp_path: Path) -> None:
         for close in (1.0, 1.005):
             bars = parse_bars([{**row, "c": close, "h": close}, {**row, "T": "BAD", "v": -1}], "1day", [day])
             stage_session(staging, day, bars, "2026-11-21T00:00:00+00:00")
-        load_staging(connection, staging, lambda _: None)
+        load_staging(connection, staging, "a run", lambda _: None)
         assert connection.execute("SELECT ticker, close FROM ohlcv_data").fetchall() == [("IBM", 1.005)]
         assert connection.execute("SELECT count(*) FROM _bars_set_aside").fetchone() == (1,)
 

@@ -16,6 +16,8 @@ from backtestdb.database import column_names, table_names, transaction
 SQL_DIR = PROJECT_DIR / "sql"
 CLASSES = ("irreplaceable", "partially_recoverable", "recoverable", "bookkeeping")
 KEPT_CLASSES = {"irreplaceable", "partially_recoverable"}
+# Tables that the project itself made once and does not read any more; what they held is learnt again.
+RETIRED = ("_plan_limits",)
 # What a backfill needs. The lists are the user's, the bars are the vendor's.
 UNIVERSE_TABLES = ("universe", "universe_stocks")
 MARKET_TABLES = (*UNIVERSE_TABLES, "ohlcv_data", "daily_metrics")
@@ -71,7 +73,7 @@ def ensure_market_schema(connection: sqlite3.Connection) -> None:
 
 
 def ensure_tables(connection: sqlite3.Connection, files: Iterable[Path]) -> None:
-    is_new = not table_names(connection)
+    is_new, files = not table_names(connection), list(files)
     if agents_table_was_renamed(connection):
         files = [path for path in files if path.stem != "trading_agents"]
 
@@ -81,6 +83,20 @@ def ensure_tables(connection: sqlite3.Connection, files: Iterable[Path]) -> None
                 connection.execute(statement)
         if is_new and "_migrations" in table_names(connection):
             record_migrations(connection)
+        elif any(path.parent.name == "bookkeeping" for path in files):
+            bring_bookkeeping_up(connection)
+
+
+def bring_bookkeeping_up(connection: sqlite3.Connection) -> None:
+    """The project's own tables follow along with any command that writes: columns that newer programs need are
+    added, tables that nobody reads any more go. The caller's transaction."""
+    for path in migration_files():
+        for statement in split_statements(path.read_text()):
+            addition = ADD_COLUMN.match(statement)
+            if addition and addition[1].startswith("_"):
+                add_column(connection, statement, "main")
+    for table in RETIRED:
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 
 def migration_files() -> list[Path]:

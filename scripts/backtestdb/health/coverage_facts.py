@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from backtestdb.database import table_names
+from backtestdb.database import column_names, table_names
 
 TIMEFRAMES = ("1day", "5min")
 TICKERS_AT_ONCE = 250
@@ -16,8 +16,9 @@ NEW_YORK = ZoneInfo("America/New_York")
 class UniverseCoverage:
     """A universe in one timeframe. Sessions of tickers: expected = stored + known_empty + set_aside + beyond_plan
     + failed; None where no backfill has come to its end and counted them. `sessions`: asked ones.
-    `first` and `last`: sessions of the stored bars. `unanswered`: active tickers that the vendor was never
-    asked about with success. `is_stale`: something was asked, or a ticker came in, since the last count."""
+    `provisional`: those of them that the next run asks for again. `first` and `last`: sessions of the stored bars.
+    `unanswered`: active tickers that the vendor was never asked about with success. `is_stale`: a run that asked has
+    not counted, or a ticker came in, since the last count."""
 
     universe: str
     timeframe: str
@@ -34,6 +35,7 @@ class UniverseCoverage:
     set_aside: int | None = None
     beyond_plan: int | None = None
     failed: int | None = None
+    provisional: int = 0
     is_stale: bool = False
 
     @property
@@ -97,29 +99,20 @@ def with_counts(
     """Add what the last backfill of this universe counted at its end."""
     row = None
     if "_coverage" in tables:
+        state = "state, provisional" if "state" in column_names(connection, "_coverage") else "'counted', 0"
         row = connection.execute(
             "SELECT start_date, end_date, expected / max(tickers, 1), expected, stored, known_empty, set_aside,"
-            " beyond_plan, failed, tickers FROM _coverage WHERE universe = ? AND timeframe = ?",
+            f" beyond_plan, failed, tickers, {state} FROM _coverage"
+            " WHERE universe = ? AND timeframe = ?",
             (coverage.universe, coverage.timeframe),
         ).fetchone()
     if row is None:
         return coverage
-    *counts, tickers = row
+    *counts, tickers, state, provisional = row
     names = ("start", "end", "sessions", "expected", "stored", "known_empty", "set_aside", "beyond_plan")
-    is_stale = tickers < coverage.tickers or was_interrupted(connection, tables, coverage.timeframe)
-    return replace(coverage, **dict(zip((*names, "failed"), counts, strict=True)), is_stale=is_stale)
-
-
-def was_interrupted(connection: sqlite3.Connection, tables: set[str], timeframe: str) -> bool:
-    """Whether an answer was stored after the newest count: the run behind it has not come to its end."""
-    (counted,) = connection.execute(
-        "SELECT max(counted_at_utc) FROM _coverage WHERE timeframe = ?", (timeframe,)
-    ).fetchone()
-    asked = [
-        connection.execute(
-            "SELECT max(asked_at_utc) FROM _ranges_asked WHERE timeframe = ?", (timeframe,)
-        ).fetchone()[0]
-    ]
-    if "_sessions_asked" in tables and timeframe == "1day":
-        asked.append(connection.execute("SELECT max(asked_at_utc) FROM _sessions_asked").fetchone()[0])
-    return any(moment and moment > counted for moment in asked)
+    return replace(
+        coverage,
+        **dict(zip((*names, "failed"), counts, strict=True)),
+        provisional=provisional,
+        is_stale=tickers < coverage.tickers or state == "running",
+    )

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 
-from backtestdb.console import progress
+from backtestdb.console import progress, say
 from backtestdb.market.bar_store import (
+    BarStore,
+    SavedBars,
     close_staging,
     load_what_was_staged,
     make_bar_store,
@@ -15,8 +17,10 @@ from backtestdb.market.bar_store import (
     save_result,
 )
 from backtestdb.market.client import MarketDataError
-from backtestdb.market.coverage import Coverage, load_coverage, load_gap_notes, load_range, save_coverage
-from backtestdb.market.fetch import Requester, fetch_all
+from backtestdb.market.closures import find_unseen_sessions, is_session_empty, save_closures
+from backtestdb.market.coverage import Coverage, add_coverages, load_coverage, load_gap_notes
+from backtestdb.market.coverage_rows import load_ranges, save_coverage, start_counting
+from backtestdb.market.fetch import EmptySessionError, Requester, fetch_all
 from backtestdb.market.first_fill import deferred_indexes
 from backtestdb.market.jobs import (
     Job,
@@ -28,14 +32,18 @@ from backtestdb.market.jobs import (
 )
 from backtestdb.market.metric_store import find_due_metrics, save_due_metrics, save_missing_metrics
 from backtestdb.market.plan_limits import (
+    GROUPED,
+    KnownLimits,
     PlanLimits,
+    choose_witness,
     find_silent_cut,
     load_limits,
     recheck_limits,
-    save_limits,
+    save_learnt,
 )
-from backtestdb.market.request_plan import RangeRequest, Request
-from backtestdb.market.sessions import sessions_between
+from backtestdb.market.request_log import load_frontier
+from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
+from backtestdb.market.sessions import sessions_back, sessions_between
 
 # From this many bars on, setting sessions aside and loading them by ticker is the quicker way.
 STAGED_FROM_BARS = 500_000
@@ -43,7 +51,7 @@ STAGED_FROM_BARS = 500_000
 
 def backfill(connection: sqlite3.Connection, source: Source, job: Job, label: str) -> Report:
     """Run a job to its end. A request that brings nothing is named in the report and does not stop the rest;
-    KeyRefusedError, ForeignHostError and a vendor that is down are raised."""
+    StoppedRunError and a vendor that is down are raised."""
     return backfill_together(connection, source, [job], label)[0]
 
 
@@ -63,41 +71,123 @@ def backfill_together(
     called between the bars and their metrics.
     """
     started, sent_before = time.monotonic(), source.client.requests_sent
-    store = make_bar_store(connection, source, jobs, keep_every_ticker=keep_every_ticker)
+    timeframe, tickers = jobs[0].timeframe, all_tickers(jobs)
+    for job in jobs:
+        if job.universe:
+            asked = job.sessions[0], job.sessions[-1]
+            start_counting(connection, source.calendar, job.universe, timeframe, asked, source.now_text())
+    store = make_bar_store(
+        connection,
+        source.calendar,
+        source.run,
+        find_metrics_starts(jobs),
+        timeframe=timeframe,
+        keep_every_ticker=keep_every_ticker,
+    )
+    total = Report()
     try:
         limits = recheck_limits(
             connection,
             source.client,
+            source.calendar,
             source.clock(),
-            jobs[0].tickers[0],
+            tickers,
+            timeframe,
             lambda day: needs_day_before(day, plan_jobs(connection, source.calendar, jobs, store.staging)),
         )
-        planned = plan_jobs(connection, source.calendar, jobs, store.staging)
-        prepare_staging(store, planned, staged_from_bars)
-        wanted = None if keep_every_ticker else frozenset(all_tickers(jobs))
-        requester = Requester(source.client, all_sessions(source.calendar, jobs), limits, wanted)
-        with progress(label, len(planned)) as advance:
-            for request, result in fetch_all(planned, requester.fetch, source.concurrency, source.stopping):
-                if requester.limits is not limits:
-                    limits = requester.limits
-                    save_limits(connection, limits, source.clock())
-                if isinstance(result, MarketDataError):
-                    store.report.failures[name_request(request)] = str(result)
-                elif result is not None:
-                    save_result(store, result)
-                advance(1)
-        load_what_was_staged(store)
+        wanted = None if keep_every_ticker else frozenset(tickers)
+        requester = make_requester(connection, source, jobs, limits, wanted)
+        fetch_and_store(connection, source, jobs, store, requester, label, staged_from_bars, total)
+        add_saved(total, load_what_was_staged(store))
     finally:
         close_staging(store)
-    tickers, timeframe = all_tickers(jobs), jobs[0].timeframe
-    find_silent_cut(connection, source.client, source.clock(), tickers, timeframe, limits)
+    find_silent_cut(connection, source.client, source.calendar, source.clock(), tickers, timeframe)
     before_metrics()
-    if jobs[0].timeframe == "1day":
+    if timeframe == "1day":
         compute_metrics(connection, jobs)
-    store.report.requests = source.client.requests_sent - sent_before
-    store.report.seconds = time.monotonic() - started
-    counted = [store.report, *[Report(failures=store.report.failures)] * (len(jobs) - 1)]
+        record_closures(connection, source, jobs, total)
+    total.requests = source.client.requests_sent - sent_before
+    total.seconds = time.monotonic() - started
+    counted = [total, *[Report(failures=total.failures)] * (len(jobs) - 1)]
     return [finish_report(connection, source, job, report) for job, report in zip(jobs, counted, strict=True)]
+
+
+def make_requester(
+    connection: sqlite3.Connection,
+    source: Source,
+    jobs: Sequence[Job],
+    limits: KnownLimits,
+    wanted: frozenset[str] | None,
+) -> Requester:
+    sessions = all_sessions(source.calendar, jobs)
+    one_older = sessions_back(source.calendar, sessions[0], 1)
+    witness = choose_witness(connection, all_tickers(jobs), limits.refused_of(jobs[0].timeframe))
+    return Requester(source.client, [one_older, *sessions], limits, [witness, *all_tickers(jobs)], wanted)
+
+
+def fetch_and_store(
+    connection: sqlite3.Connection,
+    source: Source,
+    jobs: Sequence[Job],
+    store: BarStore,
+    requester: Requester,
+    label: str,
+    staged_from_bars: int,
+    total: Report,
+) -> None:
+    """All requests of the jobs. When the plan turns out not to have the endpoint for the whole market, what is left
+    is asked for ticker by ticker."""
+    was_grouped = not requester.limits.of(GROUPED).is_refused
+    planned = plan_jobs(connection, source.calendar, jobs, store.staging)
+    prepare_staging(store, planned, staged_from_bars, source.now_text())
+    fetch_planned(connection, source, planned, store, requester, label, total)
+    if was_grouped and requester.limits.of(GROUPED).is_refused:
+        say("the key's plan does not have the endpoint for the whole market: asking ticker by ticker")
+        add_saved(total, load_what_was_staged(store))
+        planned = plan_jobs(connection, source.calendar, jobs, store.staging)
+        fetch_planned(connection, source, planned, store, requester, label, total)
+
+
+def fetch_planned(
+    connection: sqlite3.Connection,
+    source: Source,
+    planned: Sequence[Request],
+    store: BarStore,
+    requester: Requester,
+    label: str,
+    total: Report,
+) -> None:
+    """Some requests: each answer is stored as it comes, and so is what was learnt of the plan."""
+    limits = requester.limits
+    with progress(label, len(planned)) as advance:
+        for request, result in fetch_all(planned, requester.fetch, source.concurrency, source.stopping):
+            if requester.limits is not limits:
+                save_learnt(connection, limits, requester.limits, source.clock())
+                limits = requester.limits
+            if isinstance(result, MarketDataError):
+                total.failures[name_request(request)] = str(result)
+                if isinstance(result, EmptySessionError) and isinstance(request, SessionRequest):
+                    total.empty_sessions.append(request.session_date)
+            elif result is not None:
+                add_saved(total, save_result(store, result, source.now_text()))
+            advance(1)
+
+
+def find_metrics_starts(jobs: Sequence[Job]) -> dict[str, date]:
+    """For each ticker the first session that any job asks for."""
+    starts: dict[str, date] = {}
+    for job in jobs:
+        for ticker in job.tickers:
+            starts[ticker] = min(job.sessions[0], starts.get(ticker, date.max))
+    return starts
+
+
+def add_saved(report: Report, saved: SavedBars) -> None:
+    report.bars += saved.bars
+    report.dropped += saved.dropped
+    report.clamped += saved.clamped
+    for what, count in saved.rejected.items():
+        report.set_aside[what] = report.set_aside.get(what, 0) + count
 
 
 def needs_day_before(day: date, planned: Sequence[Request]) -> bool:
@@ -125,9 +215,29 @@ def compute_metrics(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None
         save_missing_metrics(connection, job.tickers, job.sessions[0], job.sessions[-1])
 
 
+def record_closures(
+    connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], total: Report
+) -> None:
+    """Sessions of which nobody has a bar while a later one has: said once, never asked for again."""
+    tickers, frontier = all_tickers(jobs), load_frontier(connection, "1day")
+    witness = choose_witness(connection, tickers, frozenset())
+    closed = [
+        day
+        for day in total.empty_sessions
+        if day < frontier and is_session_empty(source.client, source.calendar, witness, day)
+    ]
+    for job in jobs:
+        closed += find_unseen_sessions(connection, job.tickers, job.sessions)
+    for day in sorted(set(closed)):
+        total.failures.pop(f"session {day}", None)
+        say(f"nothing traded on {day}, which the calendar takes for a session: recorded as closed")
+    save_closures(connection, closed, source.now_text())
+
+
 def finish_report(connection: sqlite3.Connection, source: Source, job: Job, report: Report) -> Report:
     """The report of one job, whose coverage is counted and kept."""
     limits = load_limits(connection)
+    own = limits.of(job.timeframe)
     coverage = load_coverage(connection, job.tickers, job.timeframe, job.sessions)
     if job.universe:
         keep_coverage(connection, source, job, coverage)
@@ -136,8 +246,9 @@ def finish_report(connection: sqlite3.Connection, source: Source, job: Job, repo
         report,
         coverage=coverage,
         gaps=gaps,
-        history_starts=wall_within(limits, job),
-        refused_session=limits.refused_session if limits.refused_session in job.sessions else None,
+        history_starts=wall_within(own, job),
+        refused_session=own.refused_session if own.refused_session in job.sessions else None,
+        refused_tickers=sorted(limits.refused_of(job.timeframe) & set(job.tickers)),
     )
 
 
@@ -147,15 +258,13 @@ def wall_within(limits: PlanLimits, job: Job) -> date | None:
 
 
 def keep_coverage(connection: sqlite3.Connection, source: Source, job: Job, coverage: Coverage) -> None:
-    """Of the range that is asked for of this universe by now: a job that touches the earlier range extends it,
-    any other one begins anew. `coverage`: of the job's sessions."""
-    earlier = load_range(connection, job.universe, job.timeframe)
-    start, end = job.sessions[0], job.sessions[-1]
-    if earlier and start <= earlier[1] and end >= earlier[0]:
-        start, end = min(start, earlier[0]), max(end, earlier[1])
-    sessions = sessions_between(source.calendar, start, end)
-    if sessions != job.sessions:
-        coverage = load_coverage(connection, job.tickers, job.timeframe, sessions)
-    save_coverage(
-        connection, job.universe, job.timeframe, sessions, len(job.tickers), coverage, source.now_text()
-    )
+    """Of all ranges that are asked for of this universe by now. `coverage`: of the job's sessions."""
+    parts = []
+    for start, end in load_ranges(connection, job.universe, job.timeframe):
+        sessions = sessions_between(source.calendar, start, end)
+        if sessions == job.sessions:
+            parts.append(coverage)
+        elif sessions:
+            parts.append(load_coverage(connection, job.tickers, job.timeframe, sessions))
+    counted = add_coverages(parts)
+    save_coverage(connection, job.universe, job.timeframe, len(job.tickers), counted, source.now_text())

@@ -1,26 +1,37 @@
-"""Answers into the database: each in one transaction with its record, or set aside first when there are many."""
+"""Answers into the database: each in one transaction with its record, or set aside first when there are many.
+
+Values come in, counts go out: this module knows no vendor, no job and no report.
+"""
 
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+
+import numpy as np
+from exchange_calendars import ExchangeCalendar
 
 from backtestdb.console import progress
 from backtestdb.database import transaction
 from backtestdb.market.bar_rows import reject_unlike_stored, save_bars, save_rejected
 from backtestdb.market.bars import ParsedBars, RejectedBar, parse_bars
+from backtestdb.market.evidence import Weighed, weigh_range
 from backtestdb.market.fetch import RangeAnswer, SessionAnswer
 from backtestdb.market.first_fill import deferred_indexes, load_staging
-from backtestdb.market.jobs import Job, Report, Source, all_tickers
 from backtestdb.market.metric_store import save_metrics
 from backtestdb.market.request_log import (
     EVERY_TICKER,
     ensure_ticker_set,
+    load_doubted,
+    mask_between_texts,
+    mask_of_texts,
     save_range_answer,
     save_session_answer,
+    save_unconfirmed,
 )
-from backtestdb.market.request_plan import Request, SessionRequest
-from backtestdb.market.sessions import sessions_between
+from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
+from backtestdb.market.sessions import end_of_day_ms, make_new_york_times, midnight_ms, sessions_between
 from backtestdb.market.staging import (
     LOADING_TASK,
     Staging,
@@ -34,109 +45,238 @@ from backtestdb.market.staging import (
 from backtestdb.market.work_done import load_done
 
 
+@dataclass(frozen=True)
+class SavedBars:
+    """What came of one answer: `bars` stored, bars of other tickers `dropped`, `rejected`: "ticker: reason" and how
+    many, `removed`: stored bars that the answer did not have any more, `doubtful`: sessions that wait for a second
+    answer, `kept`: sessions before the answer's first bar whose stored bars stayed."""
+
+    bars: int = 0
+    dropped: int = 0
+    clamped: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    removed: int = 0
+    doubtful: int = 0
+    kept: int = 0
+
+
 @dataclass
 class BarStore:
     """Where the answers of one run go. `metrics_from`: for each ticker the first session whose metrics are
     wanted. `staging` is there while sessions are set aside."""
 
     connection: sqlite3.Connection
-    source: Source
-    report: Report
+    calendar: ExchangeCalendar
+    run: str
     ticker_set: int
-    metrics_from: dict[str, date] = field(default_factory=dict)
+    metrics_from: Mapping[str, date]
     staging: Staging | None = None
 
 
 def make_bar_store(
-    connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], *, keep_every_ticker: bool
+    connection: sqlite3.Connection,
+    calendar: ExchangeCalendar,
+    run: str,
+    metrics_from: Mapping[str, date],
+    *,
+    timeframe: str,
+    keep_every_ticker: bool,
 ) -> BarStore:
-    """What an earlier run set aside is taken up when it was for the same tickers, and loaded first when not."""
-    if jobs[0].timeframe != "1day":
-        return BarStore(connection, source, Report(), EVERY_TICKER)
-    metrics_from: dict[str, date] = {}
-    for job in jobs:
-        for ticker in job.tickers:
-            metrics_from[ticker] = min(job.sessions[0], metrics_from.get(ticker, date.max))
-    ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, all_tickers(jobs))
-    store = BarStore(connection, source, Report(), ticker_set, metrics_from)
+    """Given the tickers of a run with the first session whose metrics are wanted. What an earlier run set aside is
+    taken up when it was for the same tickers, and loaded first when not."""
+    if timeframe != "1day":
+        return BarStore(connection, calendar, run, EVERY_TICKER, metrics_from)
+    ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, metrics_from)
+    store = BarStore(connection, calendar, run, ticker_set, metrics_from)
     store.staging = open_staging(connection)
     if store.staging and (store.staging.ticker_set != ticker_set or load_done(connection, LOADING_TASK)):
         load_what_was_staged(store)
     return store
 
 
-def prepare_staging(store: BarStore, planned: Sequence[Request], staged_from_bars: int) -> None:
+def prepare_staging(
+    store: BarStore, planned: Sequence[Request], staged_from_bars: int, begun_at_utc: str
+) -> None:
     """Decide whether the sessions of a run are set aside first."""
     coming = sum(request.kept for request in planned if isinstance(request, SessionRequest))
     if store.staging is None and coming >= staged_from_bars:
-        store.staging = create_staging(store.connection, store.ticker_set, store.source.now_text())
+        store.staging = create_staging(store.connection, store.ticker_set, begun_at_utc)
 
 
-def save_result(store: BarStore, result: RangeAnswer | SessionAnswer) -> None:
+def save_result(store: BarStore, result: RangeAnswer | SessionAnswer, asked_at_utc: str) -> SavedBars:
     """One answer, all or nothing."""
     if isinstance(result, RangeAnswer):
-        bars = save_range(store, result)
-    elif store.staging is not None:
-        bars = result.bars
-        stage_session(store.staging, result.session_date, bars, store.source.now_text())
+        metrics_from = store.metrics_from.get(result.request.ticker, result.request.start)
+        return save_range(
+            store.connection,
+            store.calendar,
+            result,
+            asked_at_utc=asked_at_utc,
+            run=store.run,
+            metrics_from=metrics_from,
+        )
+    bars = result.bars
+    if store.staging is not None:
+        stage_session(store.staging, result.session_date, bars, asked_at_utc)
     else:
-        bars = save_session(store, result)
-
-    store.report.bars += len(bars)
-    store.report.dropped += bars.dropped
-    store.report.clamped += bars.clamped
-    count_rejected(store.report, bars.rejected)
+        bars = save_session(store, result, asked_at_utc)
+    return SavedBars(len(bars), bars.dropped, bars.clamped, count_reasons(bars.rejected))
 
 
-def count_rejected(report: Report, rejected: Sequence[RejectedBar]) -> None:
-    for bar in rejected:
-        name = f"{bar.ticker}: {bar.reason}"
-        report.set_aside[name] = report.set_aside.get(name, 0) + 1
+def count_reasons(rejected: Sequence[RejectedBar]) -> Mapping[str, int]:
+    return Counter(f"{bar.ticker}: {bar.reason}" for bar in rejected)
 
 
-def save_range(store: BarStore, result: RangeAnswer) -> ParsedBars:
-    """One ticker's answer: good bars, rejected ones, metrics, and the record of the request."""
-    request, connection = result.request, store.connection
-    sessions = sessions_between(store.source.calendar, request.start, request.end)
+def save_range(
+    connection: sqlite3.Connection,
+    calendar: ExchangeCalendar,
+    result: RangeAnswer,
+    *,
+    asked_at_utc: str,
+    run: str,
+    metrics_from: date,
+    proven_from: date | None = None,
+) -> SavedBars:
+    """One ticker's answer in the place of what is stored of its sessions: good bars, rejected ones, the record, the
+    metrics from `metrics_from` on. What the answer does not have stays until a second one agrees (see evidence), and
+    what lies before its first bar stays unless the subscription is known to reach back to `proven_from`."""
+    request = result.request
+    sessions = sessions_between(calendar, request.start, request.end)
     bars = parse_bars(result.answer.rows, request.timeframe, sessions, ticker=request.ticker)
     bars = reject_unlike_stored(connection, bars)
-    now_text = store.source.now_text()
+    days = [day.isoformat() for day in sessions]
     with transaction(connection):
-        save_bars(connection, bars, now_text)
-        save_rejected(connection, bars.rejected, now_text)
-        save_range_answer(connection, request, bars.session_dates.tolist(), now_text)
+        stored = load_stored_days(connection, request)
+        weighed = weigh_answer(connection, request, days, bars, stored, run, proven_from)
+        removed = remove_replaced(connection, request, days, bars, stored, weighed)
+        save_bars(connection, bars, asked_at_utc)
+        replace_rejected(connection, request, bars.rejected, asked_at_utc)
+        save_range_answer(connection, request, bars.session_dates.tolist(), asked_at_utc, run)
+        save_unconfirmed(connection, request, days, weighed.doubtful, run, asked_at_utc)
         if request.timeframe == "1day":
-            start = max(store.metrics_from[request.ticker], request.start)
-            save_metrics(connection, [request.ticker], start, request.end, changed_from=request.start)
-    return bars
+            start = find_metrics_start(connection, request, metrics_from)
+            save_metrics(connection, [request.ticker], start, request.end)
+    return SavedBars(
+        len(bars),
+        0,
+        bars.clamped,
+        count_reasons(bars.rejected),
+        removed,
+        weighed.doubtful.bit_count(),
+        weighed.kept.bit_count(),
+    )
 
 
-def save_session(store: BarStore, answer: SessionAnswer) -> ParsedBars:
+def load_stored_days(connection: sqlite3.Connection, request: RangeRequest) -> dict[int, str]:
+    """The time stamps that are stored of what is asked for, with the day of each in New York."""
+    stamps = [
+        stamp
+        for (stamp,) in connection.execute(
+            "SELECT timestamp FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?",
+            (request.ticker, request.timeframe, midnight_ms(request.start), end_of_day_ms(request.end)),
+        )
+    ]
+    if not stamps:
+        return {}
+    days = make_new_york_times(np.array(stamps, dtype="int64")).strftime("%Y-%m-%d")
+    return dict(zip(stamps, days, strict=True))
+
+
+def weigh_answer(
+    connection: sqlite3.Connection,
+    request: RangeRequest,
+    days: Sequence[str],
+    bars: ParsedBars,
+    stored: Mapping[int, str],
+    run: str,
+    proven_from: date | None,
+) -> Weighed:
+    proven = mask_between_texts(days, proven_from.isoformat(), days[-1]) if proven_from and days else 0
+    rejected = mask_of_texts(days, {bar.session_date for bar in bars.rejected})
+    return weigh_range(
+        every=(1 << len(days)) - 1,
+        good=mask_of_texts(days, set(bars.session_dates.tolist())) & ~rejected,
+        rejected=rejected,
+        stored=mask_of_texts(days, set(stored.values())),
+        doubted_before=load_doubted(connection, request, days, run),
+        proven=proven,
+    )
+
+
+def remove_replaced(
+    connection: sqlite3.Connection,
+    request: RangeRequest,
+    days: Sequence[str],
+    bars: ParsedBars,
+    stored: Mapping[int, str],
+    weighed: Weighed,
+) -> int:
+    """Remove stored bars that a believed answer does not have, and their metrics; return how many."""
+    replaced = {day for place, day in enumerate(days) if weighed.replaced >> place & 1}
+    coming = set(bars.timestamps.tolist())
+    gone = [(stamp, day) for stamp, day in stored.items() if stamp not in coming and day in replaced]
+    connection.executemany(
+        "DELETE FROM ohlcv_data WHERE ticker = ? AND timestamp = ? AND timeframe = ?",
+        [(request.ticker, stamp, request.timeframe) for stamp, _ in gone],
+    )
+    if request.timeframe == "1day":
+        connection.executemany(
+            "DELETE FROM daily_metrics WHERE ticker = ? AND date = ?",
+            [(request.ticker, day) for _, day in gone],
+        )
+    return len(gone)
+
+
+def replace_rejected(
+    connection: sqlite3.Connection, request: RangeRequest, rejected: Sequence[RejectedBar], asked_at_utc: str
+) -> None:
+    """A bar that was rejected before may have been mended since."""
+    connection.execute(
+        "DELETE FROM _bars_set_aside WHERE ticker = ? AND timeframe = ? AND session_date BETWEEN ? AND ?",
+        (request.ticker, request.timeframe, request.start.isoformat(), request.end.isoformat()),
+    )
+    save_rejected(connection, rejected, asked_at_utc)
+
+
+def find_metrics_start(connection: sqlite3.Connection, request: RangeRequest, metrics_from: date) -> date:
+    """The first session whose metrics follow from an answer: the first wanted one, or one before it that has
+    metrics already, because they were computed without the bars that came now."""
+    (first,) = connection.execute(
+        "SELECT min(date) FROM daily_metrics WHERE ticker = ? AND date >= ?",
+        (request.ticker, request.start.isoformat()),
+    ).fetchone()
+    wanted = max(metrics_from, request.start)
+    return min(wanted, date.fromisoformat(first)) if first else wanted
+
+
+def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> ParsedBars:
     """A session of the whole market: its bars, the rejected ones, and the record, which also says that the
     metrics are still to follow."""
     bars = reject_unlike_stored(store.connection, answer.bars)
-    now_text = store.source.now_text()
+    session_date = answer.session_date.isoformat()
     with transaction(store.connection):
-        save_bars(store.connection, bars, now_text)
-        save_rejected(store.connection, bars.rejected, now_text)
-        session_date = answer.session_date.isoformat()
-        save_session_answer(store.connection, session_date, store.ticker_set, bars.counts, now_text)
+        save_bars(store.connection, bars, asked_at_utc)
+        save_rejected(store.connection, bars.rejected, asked_at_utc)
+        save_session_answer(
+            store.connection, session_date, store.ticker_set, bars.counts, asked_at_utc, store.run
+        )
     return bars
 
 
-def load_what_was_staged(store: BarStore) -> None:
-    """The end of a first fill. Nothing happens when no session was set aside."""
+def load_what_was_staged(store: BarStore) -> SavedBars:
+    """The end of a first fill: what is rejected only beside the bars of other sessions. Nothing happens when no
+    session was set aside."""
     staging = store.staging
     if staging is None:
-        return
+        return SavedBars()
     rows = count_staged_bars(staging)
     with (
         progress("storing by ticker", len(staging.numbers)) as advance,
         deferred_indexes(store.connection, "ohlcv_data", rows),
     ):
-        rejected = load_staging(store.connection, staging, advance)
-    count_rejected(store.report, rejected)
+        rejected = load_staging(store.connection, staging, store.run, advance)
     drop_staging(store)
+    return SavedBars(rejected=count_reasons(rejected))
 
 
 def drop_staging(store: BarStore) -> None:

@@ -137,7 +137,7 @@ def connect_to_plan(settings: Settings) -> sqlite3.Connection:
     """The database, read only; an empty one in memory where there is none, or none with the tables of the plan."""
     if settings.database_path.is_file():
         connection = connect(settings.database_path, read_only=True)
-        if {"_sessions_asked", "_plan_limits", "universe"} <= set(table_names(connection)):
+        if {"_sessions_asked", "_vendor_limits", "universe"} <= set(table_names(connection)):
             return connection
         connection.close()
     connection = sqlite3.connect(":memory:", isolation_level=None)

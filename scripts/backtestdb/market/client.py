@@ -6,17 +6,21 @@ module knows no database.
 
 import random
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import orjson
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
 
 from backtestdb.config import Settings
+from backtestdb.console import say
 from backtestdb.errors import ProjectError, SettingsError
 from backtestdb.market.quota import Quota, StoppedError, quota_path
 
@@ -24,24 +28,60 @@ ATTEMPTS = 6
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 LONGEST_RETRY_AFTER_SECONDS = 120.0
+# Another program may use the key: its requests leave the window within a minute, so a refusal is waited for and
+# is no attempt. Half an hour of refusals is a fault.
+WAITS_FOR_QUOTA = 30
+# An answer that trickles in resets the time-out with each byte.
+TIMEOUTS_IN_AN_ANSWER = 4
+CHUNK_BYTES = 65536
+CLOCK_IS_SAID_SECONDS = 120
+CLOCK_IS_WRONG_SECONDS = 12 * 3600
 BARS_LIMIT = 50000  # base bars (minutes or days) in one page; the default of 5000 cuts a month of minutes
 TICKERS_LIMIT = 1000
 SPLITS_LIMIT = 5000
 
 
 class MarketDataError(ProjectError):
-    """A request that brought no data."""
+    """A request that brought no data. `kind`: what failures have in common that have the same cause."""
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
 
 
-class KeyRefusedError(MarketDataError):
+class StoppedRunError(MarketDataError):
+    """Nothing that a run asks can succeed; what it stored so far stays."""
+
+
+class KeyRefusedError(StoppedRunError):
     """401: no other request can succeed either."""
 
 
+class UnreachableError(StoppedRunError):
+    """The request never left: the name, the proxy or the certificate is wrong."""
+
+
+class WrongClockError(StoppedRunError):
+    """This machine's clock and the vendor's are a day apart: no session could be told to be over."""
+
+
 class NotInPlanError(MarketDataError):
-    """403: the range lies outside of what the key's plan covers."""
+    """403 in the vendor's own words: the range lies outside of what the key's plan covers."""
 
 
-class NotListedError(MarketDataError):
+class UndocumentedAnswerError(MarketDataError):
+    """A status that the vendor does not document for what was asked: a wrong address, a captive portal."""
+
+    def __init__(self, what: str, status: int, *, next_step: str = "") -> None:
+        super().__init__(what, next_step=next_step)
+        self.status = status
+
+    @property
+    def kind(self) -> str:
+        return f"status {self.status}"
+
+
+class NotListedError(UndocumentedAnswerError):
     """404: the vendor does not know it."""
 
 
@@ -49,7 +89,7 @@ class VendorFaultError(MarketDataError):
     """A passing fault that did not pass in `ATTEMPTS` attempts."""
 
 
-class ForeignHostError(MarketDataError):
+class ForeignHostError(StoppedRunError):
     """The next page lies on another host: neither the request nor the key goes there."""
 
 
@@ -61,12 +101,23 @@ class PassingFaultError(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+class OverQuotaError(PassingFaultError):
+    """429: the window is full."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """All pages of an answer. `rows` as the vendor sent them; none is a legal answer."""
 
     rows: list[dict[str, Any]]
     is_delayed: bool = False
+
+
+Verify = Callable[[dict[str, Any]], None]
+
+
+def accept(body: dict[str, Any]) -> None:
+    """Nothing to verify of a page."""
 
 
 class HeaderKey(requests.auth.AuthBase):
@@ -84,8 +135,14 @@ class HeaderKey(requests.auth.AuthBase):
 class MarketData:
     """A client for one key. Its methods may be called from several threads at once."""
 
-    def __init__(self, settings: Settings, stopping: threading.Event | None = None) -> None:
-        """Raise SettingsError without a key. `stopping`, once set, ends every wait."""
+    def __init__(
+        self,
+        settings: Settings,
+        stopping: threading.Event | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Raise SettingsError without a key. `stopping`, once set, ends every wait. `clock`: compared with the
+        vendor's."""
         if not settings.api_key:
             raise SettingsError(
                 "no API key: POLYGON_API_KEY (or MASSIVE_API_KEY) is empty",
@@ -98,6 +155,8 @@ class MarketData:
         path = quota_path(settings.state_dir, settings.base_url, settings.api_key)
         self.quota = Quota(path, settings.requests_per_minute, stopping=self.stopping)
         self.counting, self.requests_sent = threading.Lock(), 0
+        self.clock, self.clock_was_compared, self.was_reached = clock, False, False
+        self.date_header: str | None = None
         self.session = requests.Session()
         self.session.mount("https://", HTTPAdapter(pool_maxsize=settings.concurrency))
         self.session.mount("http://", HTTPAdapter(pool_maxsize=settings.concurrency))
@@ -110,13 +169,13 @@ class MarketData:
         """Split-adjusted bars (1day or 5min) of the sessions from `start` to `end`, both included."""
         multiplier, timespan = {"1day": (1, "day"), "5min": (5, "minute")}[timeframe]
         path = f"/v2/aggs/ticker/{quote(ticker, safe='')}/range/{multiplier}/{timespan}/{start}/{end}"
-        return self.fetch_pages(path, {"adjusted": "true", "sort": "asc", "limit": BARS_LIMIT})
+        query = {"adjusted": "true", "sort": "asc", "limit": BARS_LIMIT}
+        return self.fetch_pages(path, query, lambda body: verify_bars(body, ticker))
 
     def fetch_grouped(self, session_date: date) -> Answer:
         """The day bar of every US ticker of one session; each row carries its ticker in `T`."""
-        return self.fetch_pages(
-            f"/v2/aggs/grouped/locale/us/market/stocks/{session_date}", {"adjusted": "true"}
-        )
+        path = f"/v2/aggs/grouped/locale/us/market/stocks/{session_date}"
+        return self.fetch_pages(path, {"adjusted": "true"}, verify_bars)
 
     def fetch_tickers(self, ticker_type: str) -> Answer:
         """Reference rows of all active tickers of a type (CS common stock, ADRC, PFD …)."""
@@ -151,19 +210,27 @@ class MarketData:
         except (NotListedError, NotInPlanError):
             return self.fetch_pages("/v3/reference/splits", {**query, "limit": TICKERS_LIMIT})
 
-    def fetch_pages(self, path: str, query: Mapping[str, Any]) -> Answer:
-        """Follow `next_url` to the end; `results` is absent where there are none."""
+    def fetch_pages(
+        self,
+        path: str,
+        query: Mapping[str, Any],
+        verify: Verify = accept,
+    ) -> Answer:
+        """Follow `next_url` to the end; `results` is absent where there are none. `verify` raises PassingFaultError
+        for a page that does not say what was asked."""
         rows: list[dict[str, Any]] = []
         is_delayed = False
-        for body in self.iterate_pages(self.base_url + path, query):
+        for body in self.iterate_pages(self.base_url + path, query, verify):
             rows += body.get("results") or []
             is_delayed = is_delayed or body["status"] == "DELAYED"
         return Answer(rows, is_delayed)
 
-    def iterate_pages(self, url: str, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def iterate_pages(
+        self, url: str, query: Mapping[str, Any], verify: Verify = accept
+    ) -> Iterator[dict[str, Any]]:
         seen = set()
         while url:
-            body = self.fetch_json(url, query)
+            body = self.fetch_json(url, query, verify)
             yield body
             seen.add(url)
             url, query = body.get("next_url") or "", {}
@@ -176,23 +243,35 @@ class MarketData:
                     next_step="check POLYGON_BASE_URL",
                 )
 
-    def fetch_json(self, url: str, query: Mapping[str, Any]) -> dict[str, Any]:
+    def fetch_json(self, url: str, query: Mapping[str, Any], verify: Verify = accept) -> dict[str, Any]:
         """One answer. Passing faults are tried again `ATTEMPTS` times in all, each attempt within the quota,
-        after a random pause that doubles its bound (full jitter), or after Retry-After."""
-        cause = ""
-        for attempt in range(ATTEMPTS):
+        after a random pause that doubles its bound (full jitter), or after Retry-After. A full window is waited
+        for and is no attempt."""
+        cause, attempt, waits = "", 0, 0
+        while attempt < ATTEMPTS and waits < WAITS_FOR_QUOTA:
             self.quota.take()
             with self.counting:
                 self.requests_sent += 1
             try:
-                return self.attempt_json(url, query)
+                body = self.attempt_json(url, query)
+                self.compare_clocks()
+                verify(body)
+                return body
+            except OverQuotaError as fault:
+                cause, waits = str(fault), waits + 1
+                if waits == 1:
+                    say(
+                        "over the quota (429): another program may use this key; waiting for the rest of the minute"
+                    )
+                asked = fault.retry_after_seconds
+                self.pause(self.quota.window_seconds if asked is None else asked)
             except PassingFaultError as fault:
-                cause = str(fault)
-                if attempt + 1 < ATTEMPTS:
+                cause, attempt = str(fault), attempt + 1
+                if attempt < ATTEMPTS:
                     asked = fault.retry_after_seconds
-                    self.pause(make_pause_seconds(attempt) if asked is None else asked)
+                    self.pause(make_pause_seconds(attempt - 1) if asked is None else asked)
         raise VendorFaultError(
-            f"{urlsplit(url).path}: {cause}, {ATTEMPTS} times",
+            f"{urlsplit(url).path}: {cause}, {max(attempt, waits)} times",
             next_step="start the same command again later: it fetches only what is missing",
         )
 
@@ -201,48 +280,135 @@ class MarketData:
             raise StoppedError
 
     def attempt_json(self, url: str, query: Mapping[str, Any]) -> dict[str, Any]:
+        deadline = time.monotonic() + TIMEOUTS_IN_AN_ANSWER * self.timeout_seconds
         try:
             # A redirect would take the request, and with it the question, to another place.
-            response = self.session.get(
-                url, params=dict(query), timeout=self.timeout_seconds, allow_redirects=False
-            )
-        except requests.Timeout as error:
+            with self.session.get(
+                url, params=dict(query), timeout=self.timeout_seconds, allow_redirects=False, stream=True
+            ) as response:
+                self.was_reached = True
+                content = self.read_content(response, deadline)
+        except (requests.Timeout, ReadTimeoutError) as error:
             raise PassingFaultError(f"no answer within {self.timeout_seconds:.0f} s") from error
         except requests.RequestException as error:
+            if reason := explain_unreachable(error, self.base_url):
+                self.quota.give_back()
+                # Hours into a run the network may come back; at its beginning somebody sits before it.
+                if not self.was_reached:
+                    raise UnreachableError(reason[0], next_step=reason[1]) from error
+                raise PassingFaultError(reason[0]) from error
             raise PassingFaultError(f"the connection broke ({type(error).__name__})") from error
-        return self.read_answer(response)
+        except (HTTPError, OSError) as error:
+            raise PassingFaultError(f"the connection broke ({type(error).__name__})") from error
+        self.date_header = response.headers.get("Date")
+        return self.read_answer(response, content)
 
-    def read_answer(self, response: requests.Response) -> dict[str, Any]:
+    def read_content(self, response: requests.Response, deadline: float) -> bytes:
+        """The whole body, before `deadline` (monotonic seconds) and while the run goes on."""
+        parts = []
+        # read1 returns what is there; read would wait for the whole chunk, however slowly it comes.
+        while part := response.raw.read1(CHUNK_BYTES, decode_content=True):
+            parts.append(part)
+            if self.stopping.is_set():
+                raise StoppedError
+            if time.monotonic() > deadline:
+                seconds = TIMEOUTS_IN_AN_ANSWER * self.timeout_seconds
+                raise PassingFaultError(f"the answer was not complete after {seconds:.1f} s")
+        return b"".join(parts)
+
+    def compare_clocks(self) -> None:
+        """Once in a run. Whether a session is over is told by this machine's clock."""
+        if self.clock_was_compared or not self.date_header:
+            return
+        self.clock_was_compared = True
+        try:
+            vendor = parsedate_to_datetime(self.date_header).astimezone(UTC)
+        except ValueError:
+            return
+        ahead_seconds = (self.clock() - vendor).total_seconds()
+        direction = "ahead of" if ahead_seconds > 0 else "behind"
+        apart = f"this machine's clock is {abs(ahead_seconds) / 60:,.0f} minutes {direction} the vendor's"
+        if abs(ahead_seconds) >= CLOCK_IS_WRONG_SECONDS:
+            raise WrongClockError(
+                f"{apart} ({vendor:%Y-%m-%d %H:%M} UTC)",
+                next_step="set the clock, then start the same command again",
+            )
+        if abs(ahead_seconds) >= CLOCK_IS_SAID_SECONDS:
+            say(f"{apart}: it decides which sessions are over")
+
+    def read_answer(self, response: requests.Response, content: bytes) -> dict[str, Any]:
         """The table of answers: docs/DATABASE.md, "What the vendor answers"."""
-        if response.status_code == requests.codes.too_many_requests:
-            raise PassingFaultError(
+        status, path = response.status_code, urlsplit(response.url).path
+        if status == requests.codes.too_many_requests:
+            raise OverQuotaError(
                 "over the quota (429)", parse_retry_after(response.headers.get("Retry-After"))
             )
-        if response.status_code >= 500:
-            raise PassingFaultError(f"a fault of the vendor ({response.status_code})")
-        if response.status_code == requests.codes.ok:
-            return parse_body(response.content)
-        what = f"{urlsplit(response.url).path}: {self.read_message(response)}"
-        if response.status_code == requests.codes.unauthorized:
+        if status >= 500:
+            raise PassingFaultError(f"a fault of the vendor ({status})")
+        if status == requests.codes.ok:
+            return parse_body(content)
+        if status == requests.codes.unauthorized:
             raise KeyRefusedError(
                 "the vendor does not accept the API key (401)", next_step="check POLYGON_API_KEY in .env"
             )
-        if response.status_code == requests.codes.forbidden:
+        word, message = self.read_message(content)
+        if status == requests.codes.forbidden and word != "NOT_AUTHORIZED":
+            raise PassingFaultError("refused (403), but not in the vendor's words")
+        what = f"{path}: {message or f'status {status}'}"
+        if status == requests.codes.forbidden:
             raise NotInPlanError(what)
-        if response.status_code == requests.codes.not_found:
-            raise NotListedError(what)
-        raise MarketDataError(f"{what} (status {response.status_code})")
+        next_step = "check POLYGON_BASE_URL, and whether a page wants a log-in before this network works"
+        if status == requests.codes.not_found:
+            raise NotListedError(what, status, next_step=next_step)
+        raise UndocumentedAnswerError(f"{what} (status {status})", status, next_step=next_step)
 
-    def read_message(self, response: requests.Response) -> str:
-        """The vendor's own words, shortened; should they ever repeat the key, it is struck out."""
+    def read_message(self, content: bytes) -> tuple[str, str]:
+        """The vendor's status word, and its own words, shortened; should they ever repeat the key, it is struck
+        out."""
         try:
-            body = orjson.loads(response.content)
+            body = orjson.loads(content)
         except orjson.JSONDecodeError:
             body = None
-        message = ""
-        if isinstance(body, dict):
-            message = str(body.get("message") or body.get("error") or body.get("status") or "")
-        return message.replace(self.api_key, "***")[:200] or f"status {response.status_code}"
+        if not isinstance(body, dict):
+            return "", ""
+        message = str(body.get("message") or body.get("error") or body.get("status") or "")
+        return str(body.get("status") or ""), message.replace(self.api_key, "***")[:200]
+
+
+def verify_bars(body: Mapping[str, Any], ticker: str = "") -> None:
+    """Raise PassingFaultError when a page of bars is not what was asked for: of another ticker, not adjusted, or
+    with another number of rows than it says."""
+    rows = body.get("results") or []
+    said = body.get("resultsCount", len(rows))
+    if said != len(rows):
+        raise PassingFaultError(f"the answer says {said} bars and holds {len(rows)}")
+    if "results" in body and body["results"] is None:
+        raise PassingFaultError("the results of the answer are null")
+    if body.get("adjusted", True) is not True:
+        raise PassingFaultError("the answer is not adjusted for splits")
+    if ticker and body.get("ticker", ticker) != ticker:
+        raise PassingFaultError(f"the answer is about {str(body['ticker'])[:20]!r}, not about {ticker}")
+
+
+def explain_unreachable(error: BaseException, base_url: str) -> tuple[str, str] | None:
+    """What is wrong and what to do, when a request never left; None for a connection that may work again."""
+    host = urlsplit(base_url).netloc
+    if isinstance(error, requests.exceptions.ProxyError):
+        return f"the proxy on the way to {host} does not answer", "check HTTPS_PROXY and NO_PROXY"
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"the certificate of {host} is not accepted ({find_cause(error)})", (
+            "check the clock, and whether something on this network reads along (REQUESTS_CA_BUNDLE)"
+        )
+    if isinstance(find_cause(error), NameResolutionError):
+        return f"the name {host} does not resolve (DNS)", "check the network and POLYGON_BASE_URL"
+    return None
+
+
+def find_cause(error: BaseException) -> BaseException:
+    """The error of urllib3 inside of one of requests."""
+    inner = error.args[0] if error.args else None
+    reason = getattr(inner, "reason", inner)
+    return reason if isinstance(reason, HTTPError) else error
 
 
 def parse_body(content: bytes) -> dict[str, Any]:

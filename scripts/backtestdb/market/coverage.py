@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from backtestdb.market.plan_limits import load_limits
-from backtestdb.market.request_log import load_answered
+from backtestdb.market.request_log import load_answered, load_frontier
 from backtestdb.market.session_mask import mask_between, mask_of
 from backtestdb.market.sessions import end_of_day_ms, midnight_ms
 
@@ -24,7 +24,9 @@ FIRST_DAY = date(1970, 1, 1).toordinal()
 class Coverage:
     """Counts of (ticker, session). `failed` are those that were never answered, by ticker in `failed_of`,
     unless the key's plan does not cover them; `silent` are tickers of which the vendor has nothing in the whole
-    range: renamed, delisted or unknown."""
+    range: renamed, delisted or unknown. `provisional` are stored or known empty by an answer that came too early, or
+    that no second one confirmed yet; they are asked for again. `not_yet` of `beyond_plan` are of the newest session,
+    which the plan has tomorrow."""
 
     expected: int = 0
     stored: int = 0
@@ -34,6 +36,8 @@ class Coverage:
     failed: int = 0
     failed_of: dict[str, int] = field(default_factory=dict)
     silent: list[str] = field(default_factory=list)
+    provisional: int = 0
+    not_yet: int = 0
 
 
 def load_coverage(
@@ -41,25 +45,53 @@ def load_coverage(
 ) -> Coverage:
     """How much of `sessions` (not empty, in order) is there for each ticker."""
     asked = load_answered(connection, timeframe, sessions)
-    plan_lacks = load_limits(connection).mask(sessions)
+    known = load_limits(connection)
+    plan_lacks = known.of(timeframe).mask(sessions)
+    newest = known.of(timeframe).refused_session
+    refused_now = mask_of(sessions, [newest] if newest else [])
+    reached = mask_between(sessions, date.min, load_frontier(connection, timeframe))
     every = (1 << len(sessions)) - 1
-    stored, beyond_plan = 0, 0
+    stored = beyond_plan = provisional = not_yet = 0
     failed_of, silent = {}, []
     for ticker in tickers:
         count = count_stored_sessions(connection, ticker, timeframe, sessions)
         lacking = every & ~asked.of(ticker)
+        provisional += lacking.bit_count()
         if lacking and count:
             lacking &= ~load_stored_mask(connection, ticker, timeframe, sessions)
-        beyond_plan += (lacking & plan_lacks).bit_count()
-        if lacking & ~plan_lacks:
-            failed_of[ticker] = (lacking & ~plan_lacks).bit_count()
-        elif not count and lacking != every:
+        # One answer without a bar, where others have one, is likely the truth: a ticker that was renamed or delisted.
+        lacking &= ~(asked.unconfirmed.get(ticker, 0) & reached)
+        provisional -= lacking.bit_count()
+        beyond = lacking if ticker in known.refused_of(timeframe) else lacking & plan_lacks
+        beyond_plan += beyond.bit_count()
+        not_yet += (beyond & refused_now).bit_count()
+        if lacking & ~beyond:
+            failed_of[ticker] = (lacking & ~beyond).bit_count()
+        elif not count and lacking != every and not beyond:
             silent.append(ticker)
         stored += count
     expected, failed = len(tickers) * len(sessions), sum(failed_of.values())
     set_aside = count_rejected(connection, tickers, timeframe, sessions)
     known_empty = expected - stored - set_aside - beyond_plan - failed
-    return Coverage(expected, stored, known_empty, set_aside, beyond_plan, failed, failed_of, silent)
+    return Coverage(
+        expected, stored, known_empty, set_aside, beyond_plan, failed, failed_of, silent, provisional, not_yet
+    )
+
+
+def add_coverages(coverages: Sequence[Coverage]) -> Coverage:
+    """Those of several ranges, as one."""
+    total = Coverage()
+    for coverage in coverages:
+        counts = {
+            name: getattr(total, name) + getattr(coverage, name)
+            for name in (*COUNTS, "provisional", "not_yet")
+        }
+        failed_of = {
+            ticker: total.failed_of.get(ticker, 0) + coverage.failed_of.get(ticker, 0)
+            for ticker in {**total.failed_of, **coverage.failed_of}
+        }
+        total = Coverage(**counts, failed_of=failed_of)
+    return total
 
 
 def count_stored_sessions(
@@ -109,61 +141,6 @@ def count_rejected(
         and (day := date.fromisoformat(text)) in asked_for
         and not count_stored_sessions(connection, ticker, timeframe, [day])
     )
-
-
-def save_coverage(
-    connection: sqlite3.Connection,
-    universe: str,
-    timeframe: str,
-    sessions: Sequence[date],
-    tickers: int,
-    coverage: Coverage,
-    counted_at_utc: str,
-) -> None:
-    """Keep what was counted for a universe."""
-    counts = [getattr(coverage, name) for name in COUNTS]
-    connection.execute(
-        "INSERT OR REPLACE INTO _coverage (universe, timeframe, start_date, end_date, tickers,"
-        f" {', '.join(COUNTS)}, counted_at_utc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            universe,
-            timeframe,
-            sessions[0].isoformat(),
-            sessions[-1].isoformat(),
-            tickers,
-            *counts,
-            counted_at_utc,
-        ),
-    )
-
-
-def load_coverage_rows(connection: sqlite3.Connection) -> list[dict[str, object]]:
-    """A row for each universe and timeframe: the columns of `_coverage`, and `is_stale` when the vendor was asked
-    since it was counted. Takes milliseconds whatever the size of the database."""
-    cursor = connection.execute("SELECT * FROM _coverage ORDER BY universe, timeframe")
-    names = [column[0] for column in cursor.description]
-    rows = [dict(zip(names, row, strict=True)) for row in cursor]
-    ranges = dict(
-        connection.execute("SELECT timeframe, max(asked_at_utc) FROM _ranges_asked GROUP BY timeframe")
-    )
-    (sessions,) = connection.execute("SELECT max(asked_at_utc) FROM _sessions_asked").fetchone()
-    asked = {**ranges, "1day": max(ranges.get("1day") or "", sessions or "")}
-    return [{**row, "is_stale": asked.get(row["timeframe"], "") > str(row["counted_at_utc"])} for row in rows]
-
-
-def load_range(connection: sqlite3.Connection, universe: str, timeframe: str) -> tuple[date, date] | None:
-    """The first and last session that were asked for of a universe."""
-    row = connection.execute(
-        "SELECT start_date, end_date FROM _coverage WHERE universe = ? AND timeframe = ?",
-        (universe, timeframe),
-    ).fetchone()
-    return (date.fromisoformat(row[0]), date.fromisoformat(row[1])) if row else None
-
-
-def has_range(connection: sqlite3.Connection, universe: str) -> bool:
-    """Whether anything was asked for of a universe, of whichever timeframe."""
-    query = "SELECT EXISTS (SELECT 1 FROM _coverage WHERE universe = ?)"
-    return bool(connection.execute(query, (universe,)).fetchone()[0])
 
 
 def load_gap_notes(

@@ -1,32 +1,40 @@
 """Several requests at once, in bounded numbers; the answers come to one thread, which alone writes."""
 
+import queue
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from itertools import islice
-from queue import SimpleQueue
 from typing import TypeVar
 
 from backtestdb.market.bars import ParsedBars, parse_bars
 from backtestdb.market.client import (
     Answer,
-    ForeignHostError,
-    KeyRefusedError,
     MarketData,
     MarketDataError,
     NotInPlanError,
-    NotListedError,
+    StoppedRunError,
     VendorFaultError,
 )
-from backtestdb.market.plan_limits import PlanLimits
+from backtestdb.market.plan_limits import (
+    GROUPED,
+    KnownLimits,
+    PlanLimits,
+    Refused,
+    ask_whether_refused,
+    judge_refusal,
+)
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
 
-ONE_DAY = timedelta(days=1)
 Sent = TypeVar("Sent")
 Received = TypeVar("Received")
-FAULTS_IN_A_ROW = 5
+SAME_FAILURES_IN_A_ROW = 5
+# A refusal that an older session contradicts is asked again so often.
+REFUSALS = 3
+# Tickers that are asked for in the place of a refused one; the last one is in every plan.
+WITNESSES = 3
+WITNESS = "AAPL"
 
 
 def fetch_all(
@@ -38,46 +46,95 @@ def fetch_all(
     """Yield each request with its result or its error, in the order of arrival.
 
     The first request goes out alone, so that a refused key costs one request. At most `concurrency` are under
-    way, and as many answers wait to be taken. A refused key, a foreign host, and `FAULTS_IN_A_ROW` faults of
-    the vendor one after the other end the run: they are raised, not yielded.
+    way, and as many answers wait to be taken. What no other request can change ends the run (a refused key, a
+    foreign host, no way to the vendor), and so do `SAME_FAILURES_IN_A_ROW` equal failures one after the other:
+    they are raised, not yielded. The threads are daemons: an interrupted run does not wait for their answers.
     """
-    remaining = iter(requests)
-    pool = ThreadPoolExecutor(concurrency)
-    under_way: dict[Future[Received], Sent] = {}
-    arrived: SimpleQueue[Future[Received]] = SimpleQueue()
-    faults, room = 0, 1
+    remaining, failures = iter(requests), FailureCount()
+    waiting: queue.SimpleQueue[Sent | None] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[tuple[Sent, Received | BaseException]] = queue.SimpleQueue()
+    workers = [
+        threading.Thread(target=work, args=(waiting, arrived, fetch, stopping), daemon=True)
+        for _ in range(concurrency)
+    ]
+    for worker in workers:
+        worker.start()
+    under_way, room = 0, 1
+    is_interrupted = False
     try:
         while True:
-            for request in islice(remaining, room - len(under_way)):
-                future = pool.submit(fetch, request)
-                under_way[future] = request
-                future.add_done_callback(arrived.put)
+            for request in islice(remaining, room - under_way):
+                waiting.put(request)
+                under_way += 1
             if not under_way:
                 return
-            future = arrived.get()
-            request, result = under_way.pop(future), result_or_error(future)
-            faults = faults + 1 if isinstance(result, VendorFaultError) else 0
-            if faults == FAULTS_IN_A_ROW:
-                raise result  # type: ignore[misc]
+            request, result = arrived.get()
+            under_way -= 1
+            if isinstance(result, BaseException):
+                result = failures.judge(result)
+            else:
+                failures.forget()
             yield request, result
             room = 2 * concurrency
+    except KeyboardInterrupt:
+        is_interrupted = True
+        raise
     finally:
         stopping.set()
-        pool.shutdown(cancel_futures=True)
-        stopping.clear()
+        for _ in workers:
+            waiting.put(None)
+        if not is_interrupted:
+            for worker in workers:
+                worker.join()
+            stopping.clear()
 
 
-def result_or_error(future: Future[Received]) -> Received | MarketDataError:
-    try:
-        return future.result()
-    except (KeyRefusedError, ForeignHostError):
-        raise
-    except MarketDataError as error:
+def work(
+    waiting: queue.SimpleQueue[Sent | None],
+    arrived: queue.SimpleQueue[tuple[Sent, Received | BaseException]],
+    fetch: Callable[[Sent], Received],
+    stopping: threading.Event,
+) -> None:
+    """One thread: requests until there are no more, or the run ends."""
+    while (request := waiting.get()) is not None and not stopping.is_set():
+        try:
+            arrived.put((request, fetch(request)))
+        except BaseException as error:  # noqa: BLE001  (raised again in the thread that writes)
+            arrived.put((request, error))
+
+
+@dataclass
+class FailureCount:
+    """How often the same failure came one after the other."""
+
+    kind: str = ""
+    count: int = 0
+
+    def judge(self, error: BaseException) -> MarketDataError:
+        """The error to yield. Raise one that ends the run."""
+        if not isinstance(error, MarketDataError) or isinstance(error, StoppedRunError):
+            raise error
+        self.count = self.count + 1 if error.kind == self.kind else 1
+        self.kind = error.kind
+        if self.count == SAME_FAILURES_IN_A_ROW:
+            raise error
         return error
+
+    def forget(self) -> None:
+        self.count = 0
 
 
 class EmptySessionError(MarketDataError):
-    """A session of the calendar of which the vendor has no bar at all: not there yet, never legally empty."""
+    """A session of the calendar of which the vendor has no bar at all: not there yet, or nothing traded."""
+
+    @property
+    def kind(self) -> str:
+        """Each session is a failure of its own: a clock that is a week ahead has several."""
+        return str(self)
+
+
+class NothingInPlanError(StoppedRunError):
+    """The vendor refuses whatever is asked."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +157,23 @@ Result = RangeAnswer | SessionAnswer | None
 
 
 class Requester:
-    """Asks for what is planned, from several threads. A refusal of the newest session concerns that session,
-    any other one all earlier sessions too; what is known to be refused is not asked for again."""
+    """Asks for what is planned, from several threads. What a refusal concerns is found out by one thread, with a
+    second request as a witness; what is known to be refused is not asked for again."""
 
     def __init__(
-        self, client: MarketData, sessions: Sequence[date], limits: PlanLimits, wanted: Collection[str] | None
+        self,
+        client: MarketData,
+        sessions: Sequence[date],
+        limits: KnownLimits,
+        tickers: Sequence[str],
+        wanted: Collection[str] | None,
     ) -> None:
-        """`sessions`: those of the jobs, in order. `wanted`: whose bars to keep of the whole market's; None for
-        everyone's."""
-        self.client, self.sessions, self.wanted = client, sessions, wanted
+        """`sessions`: the calendar from one session before the jobs' first to their last. `tickers`: those of the
+        jobs, for witnesses. `wanted`: whose bars to keep of the whole market's; None for everyone's."""
+        self.client, self.sessions, self.tickers, self.wanted = client, sessions, tickers, wanted
         self.limits, self.learning = limits, threading.Lock()
+        self.answered_from: dict[str, date] = {}
+        self.answered_tickers: dict[str, str] = {}
 
     def fetch(self, request: Request) -> Result:
         """The answer, or None when the plan does not cover any of it."""
@@ -118,49 +182,105 @@ class Requester:
         return self.fetch_range(request)
 
     def fetch_session(self, session_date: date) -> SessionAnswer | None:
-        if self.is_refused(session_date):
-            return None
-        try:
-            answer = self.client.fetch_grouped(session_date)
-        except NotInPlanError:
-            self.learn_refusal(session_date)
-            return None
-        if not answer.rows:
-            raise EmptySessionError(f"the vendor has no bar of the session {session_date} yet")
-        bars = parse_bars(answer.rows, "1day", [session_date], wanted=self.wanted)
-        return SessionAnswer(session_date, bars)
+        for _ in range(REFUSALS):
+            if self.limits.of(GROUPED).refuses(session_date):
+                return None
+            try:
+                answer = self.client.fetch_grouped(session_date)
+            except NotInPlanError as refusal:
+                self.learn_refusal(GROUPED, self.tickers[0], session_date, refusal)
+                continue
+            if not answer.rows:
+                raise EmptySessionError(f"the vendor has no bar of the session {session_date} yet")
+            self.note_answer(GROUPED, session_date)
+            bars = parse_bars(answer.rows, "1day", [session_date], wanted=self.wanted)
+            return SessionAnswer(session_date, bars)
+        raise VendorFaultError(f"session {session_date}: refused, although an older one is answered")
 
     def fetch_range(self, request: RangeRequest) -> RangeAnswer | None:
-        while True:
+        for _ in range(REFUSALS):
             trimmed = self.trim(request)
             if trimmed is None:
                 return None
             try:
                 answer = self.client.fetch_bars(trimmed.ticker, trimmed.timeframe, trimmed.start, trimmed.end)
-            except NotListedError:
-                answer = Answer([])
-            except NotInPlanError:
-                self.learn_refusal(trimmed.end)
+            except NotInPlanError as refusal:
+                self.learn_refusal(trimmed.timeframe, trimmed.ticker, trimmed.end, refusal)
                 continue
+            self.note_answer(trimmed.timeframe, trimmed.end)
+            if answer.rows:
+                self.answered_tickers[trimmed.timeframe] = trimmed.ticker
             return RangeAnswer(trimmed, answer)
+        raise VendorFaultError(f"{request.ticker}: refused, although an older session is answered")
 
-    def is_refused(self, session_date: date) -> bool:
-        limits = self.limits
-        too_early = limits.history_starts is not None and session_date < limits.history_starts
-        return too_early or session_date == limits.refused_session
+    def note_answer(self, endpoint: str, session_date: date) -> None:
+        known = self.answered_from.get(endpoint)
+        self.answered_from[endpoint] = min(known, session_date) if known else session_date
 
     def trim(self, request: RangeRequest) -> RangeRequest | None:
         """What the plan covers of a range, as far as is known."""
+        if request.ticker in self.limits.refused_of(request.timeframe):
+            return None
+        limits = self.limits.of(request.timeframe)
         covered = [
-            day for day in self.sessions if request.start <= day <= request.end and not self.is_refused(day)
+            day for day in self.sessions if request.start <= day <= request.end and not limits.refuses(day)
         ]
         return replace(request, start=covered[0], end=covered[-1]) if covered else None
 
-    def learn_refusal(self, session_date: date) -> None:
-        """A refused range ends with a refused session, since plans cut off at the beginning without a word."""
+    def learn_refusal(self, endpoint: str, ticker: str, refused: date, refusal: NotInPlanError) -> None:
+        """Find out what a refusal concerns, unless another thread just did. A refused range ends with a refused
+        session, since plans cut off at the beginning without a word."""
         with self.learning:
-            if session_date == self.sessions[-1] and self.limits.refused_session is None:
-                self.limits = replace(self.limits, refused_session=session_date)
-            else:
-                earlier = self.limits.history_starts or date.min
-                self.limits = replace(self.limits, history_starts=max(earlier, session_date + ONE_DAY))
+            limits = self.limits.of(endpoint)
+            if limits.refuses(refused) or ticker in self.limits.refused_of(endpoint):
+                return
+            concerns, starts = judge_refusal(
+                refused,
+                self.sessions,
+                self.answered_from.get(endpoint),
+                lambda day: ask_whether_refused(self.client, endpoint, ticker, day),
+                lambda day: self.is_other_refused(endpoint, ticker, day),
+            )
+            if concerns is Refused.EVERYTHING:
+                raise NothingInPlanError(
+                    f"the vendor refuses whatever is asked with this key ({refusal})",
+                    next_step="check the key's subscription at the vendor",
+                ) from refusal
+            self.limits = self.conclude(endpoint, ticker, limits, concerns, starts, refused)
+
+    def is_other_refused(self, endpoint: str, ticker: str, session_date: date) -> bool | None:
+        """Whether the same session is refused of another ticker, or of one ticker in the place of the market."""
+        if endpoint == GROUPED:
+            return ask_whether_refused(self.client, "1day", ticker, session_date)
+        others = [self.answered_tickers.get(endpoint), *self.tickers[:WITNESSES], WITNESS]
+        candidates = list(dict.fromkeys(each for each in others if each and each != ticker))
+        for other in candidates[:WITNESSES]:
+            refused = ask_whether_refused(self.client, endpoint, other, session_date)
+            if refused is not True:
+                return refused
+        return True
+
+    def conclude(
+        self,
+        endpoint: str,
+        ticker: str,
+        limits: PlanLimits,
+        concerns: Refused,
+        starts: date | None,
+        refused: date,
+    ) -> KnownLimits:
+        """What is known with a judged refusal."""
+        if concerns is Refused.NEWEST:
+            return self.limits.with_limits(endpoint, replace(limits, refused_session=refused))
+        if concerns is Refused.SUBJECT and endpoint == GROUPED:
+            return self.limits.with_limits(endpoint, replace(limits, is_refused=True))
+        if concerns is Refused.SUBJECT:
+            return self.limits.with_refused_ticker(endpoint, ticker)
+        if concerns is Refused.HISTORY:
+            known = self.limits.with_limits(endpoint, replace(limits, history_starts=starts))
+            if endpoint == GROUPED and self.is_other_refused(GROUPED, ticker, refused):
+                # The wall of the whole market is that of its tickers too: or each of them would be asked for.
+                own = replace(self.limits.of("1day"), history_starts=starts)
+                return known.with_limits("1day", own)
+            return known
+        return self.limits

@@ -35,7 +35,7 @@ TICKERS_PER_INSERT = 100
 
 
 def load_staging(
-    connection: sqlite3.Connection, staging: Staging, advance: Callable[[int], None]
+    connection: sqlite3.Connection, staging: Staging, run: str, advance: Callable[[int], None]
 ) -> list[RejectedBar]:
     """Store all that was set aside, ticker by ticker, and end with the record of the sessions. Killed, it goes
     on where it was. Nothing more may be set aside once this has begun. Return the bars that are unlike those of
@@ -59,7 +59,7 @@ def load_staging(
                 save_done(connection, LOADING_TASK, end)
             rejected += bars.rejected
             advance(end - start)
-    finish_loading(connection, staging)
+    finish_loading(connection, staging, run)
     return rejected
 
 
@@ -105,12 +105,12 @@ def make_fetch_times(bars: ParsedBars, records: Sequence[tuple[Any, ...]]) -> li
     return [asked_at[day] for day in bars.session_dates.tolist()]
 
 
-def finish_loading(connection: sqlite3.Connection, staging: Staging) -> None:
+def finish_loading(connection: sqlite3.Connection, staging: Staging, run: str) -> None:
     """The records of the sessions, and the end of the first fill."""
     rejected = staging.connection.execute(f"SELECT {', '.join(RejectedBar._fields)} FROM rejected").fetchall()
     with transaction(connection):
         for session_date, *counts, asked_at_utc in iterate_records(staging):
-            save_session_answer(connection, session_date, staging.ticker_set, counts, asked_at_utc)
+            save_session_answer(connection, session_date, staging.ticker_set, counts, asked_at_utc, run)
             newest = asked_at_utc
         if rejected:
             save_rejected(connection, [RejectedBar(*row) for row in rejected], newest)

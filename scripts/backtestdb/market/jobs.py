@@ -3,8 +3,9 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from uuid import uuid4
 
 from exchange_calendars import ExchangeCalendar
 
@@ -12,7 +13,7 @@ from backtestdb.errors import UsageError
 from backtestdb.market.client import MarketData
 from backtestdb.market.coverage import Coverage
 from backtestdb.market.metrics import WARM_UP_SESSIONS
-from backtestdb.market.plan_limits import load_limits
+from backtestdb.market.plan_limits import GROUPED, load_limits
 from backtestdb.market.request_log import load_answered
 from backtestdb.market.request_plan import AnsweredSessions, Demand, Request, plan_requests
 from backtestdb.market.session_mask import mask_between, mask_of
@@ -22,14 +23,15 @@ from backtestdb.market.staging import Staging, load_staged_dates, staged_for
 
 @dataclass(frozen=True)
 class Source:
-    """Where bars come from: the vendor, the calendar, how many requests at once, what ends every wait, and
-    the clock that dates the records."""
+    """Where bars come from: the vendor, the calendar, how many requests at once, what ends every wait, the clock
+    that dates the records, and the name of this run in them (two answers agree when they are of two runs)."""
 
     client: MarketData
     calendar: ExchangeCalendar
     concurrency: int
     stopping: threading.Event
     clock: Callable[[], datetime]
+    run: str = field(default_factory=lambda: uuid4().hex[:12])
 
     def now_text(self) -> str:
         return self.clock().isoformat(timespec="seconds")
@@ -53,8 +55,8 @@ class Report:
     """What a backfill did for a job. Of jobs that were run together the first one's report has the `requests`,
     the `bars` that were stored, those of other tickers that were `dropped`, those `clamped` by at most a tick, and
     what was `set_aside`. `failures`: ticker or session, and why its request brought nothing. `gaps`: sentences
-    about tickers that did not trade for months in between. `history_starts`, `refused_session`: what the key's plan
-    does not cover."""
+    about tickers that did not trade for months in between. `history_starts`, `refused_session`, `refused_tickers`:
+    what the key's plan does not cover. `empty_sessions`: sessions of which the vendor has no bar of any ticker."""
 
     coverage: Coverage = field(default_factory=Coverage)
     requests: int = 0
@@ -66,11 +68,15 @@ class Report:
     gaps: list[str] = field(default_factory=list)
     history_starts: date | None = None
     refused_session: date | None = None
+    refused_tickers: list[str] = field(default_factory=list)
+    empty_sessions: list[date] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def has_holes(self) -> bool:
-        return self.coverage.failed > 0
+        """Whether anything that was asked for is not there and was not told to be nothing. The newest session on a
+        plan that has it tomorrow is none."""
+        return self.coverage.failed > 0 or self.coverage.beyond_plan > self.coverage.not_yet
 
 
 def make_job(
@@ -134,7 +140,13 @@ def plan_jobs(
         )
         for job in jobs
     ]
-    return plan_requests(demands, timeframe, sessions, asked, load_limits(connection).mask(sessions))
+    known = load_limits(connection)
+    entitled = [
+        replace(demand, tickers=[t for t in demand.tickers if t not in known.refused_of(timeframe)])
+        for demand in demands
+    ]
+    beyond, not_grouped = known.of(timeframe).mask(sessions), known.of(GROUPED).mask(sessions)
+    return plan_requests(entitled, timeframe, sessions, asked, beyond, not_grouped)
 
 
 def add_staged(asked: AnsweredSessions, tickers: Sequence[str], staged: int) -> AnsweredSessions:

@@ -1,130 +1,281 @@
-"""What the key's plan covers: learnt from refusals, remembered, and asked again, because plans get better."""
+"""What the key's plan covers: learnt from refusals, remembered, and asked again, because plans get better.
+
+A refusal is a sign, not a fact: a second request has to agree before anything is concluded from it. Limits are kept
+for each endpoint: 1day and 5min (a ticker's range), GROUPED (the whole market's session).
+"""
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from enum import Enum
+
+from exchange_calendars import ExchangeCalendar
 
 from backtestdb.database import transaction
-from backtestdb.market.client import MarketData, NotInPlanError, NotListedError, VendorFaultError
+from backtestdb.market.client import MarketData, MarketDataError, NotInPlanError
 from backtestdb.market.session_mask import mask_between
+from backtestdb.market.sessions import sessions_back
 
-ONE_DAY = timedelta(days=1)
-
-# A second run at once relies on what the first one learnt; an hour later one request finds out anew.
+GROUPED = "grouped"
+RANGES = ("1day", "5min")
+# A second run at once relies on what the first one learnt; an hour later one request finds out anew. Whether an
+# endpoint or a ticker belongs to the plan changes with the plan only.
 BELIEVED_FOR = timedelta(hours=1)
+REFUSED_FOR = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class PlanLimits:
-    """Sessions before `history_starts` were refused; a day as early as `proven_from` was answered;
-    `refused_session`, the newest, was refused for now (the free plan has no bars of today)."""
+    """Of one endpoint. Sessions before `history_starts` were refused; a day as early as `proven_from` was answered;
+    `refused_session`, the newest, was refused for now (the free plan has no bars of today); `is_refused`: the plan
+    does not have the endpoint at all."""
 
     history_starts: date | None = None
     proven_from: date | None = None
     refused_session: date | None = None
+    is_refused: bool = False
     learnt_at_utc: datetime | None = None
 
+    @property
+    def is_bound(self) -> bool:
+        return bool(self.history_starts or self.refused_session or self.is_refused)
+
     def is_fresh(self, now_utc: datetime) -> bool:
-        return self.learnt_at_utc is not None and now_utc - self.learnt_at_utc < BELIEVED_FOR
+        believed_for = REFUSED_FOR if self.is_refused else BELIEVED_FOR
+        return self.learnt_at_utc is not None and now_utc - self.learnt_at_utc < believed_for
+
+    def refuses(self, session_date: date) -> bool:
+        too_early = self.history_starts is not None and session_date < self.history_starts
+        return self.is_refused or too_early or session_date == self.refused_session
+
+    def mask_history(self, sessions: Sequence[date]) -> int:
+        """The ones of `sessions` before the plan's history, as bits."""
+        return (
+            mask_between(sessions, date.min, self.history_starts - timedelta(days=1))
+            if self.history_starts
+            else 0
+        )
 
     def mask(self, sessions: Sequence[date]) -> int:
         """The ones of `sessions` beyond the plan, as bits."""
-        beyond = 0
-        if self.history_starts:
-            beyond |= mask_between(sessions, date.min, self.history_starts - timedelta(days=1))
+        if self.is_refused:
+            return (1 << len(sessions)) - 1
+        beyond = self.mask_history(sessions)
         if self.refused_session:
             beyond |= mask_between(sessions, self.refused_session, self.refused_session)
         return beyond
 
 
-def load_limits(connection: sqlite3.Connection) -> PlanLimits:
+@dataclass(frozen=True)
+class KnownLimits:
+    """What is known of all endpoints, and the tickers of each timeframe that the plan does not include."""
+
+    of_endpoint: Mapping[str, PlanLimits] = field(default_factory=dict)
+    refused_tickers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def of(self, endpoint: str) -> PlanLimits:
+        return self.of_endpoint.get(endpoint, PlanLimits())
+
+    def refused_of(self, timeframe: str) -> frozenset[str]:
+        return self.refused_tickers.get(timeframe, frozenset())
+
+    def with_limits(self, endpoint: str, limits: PlanLimits) -> "KnownLimits":
+        return replace(self, of_endpoint={**self.of_endpoint, endpoint: limits})
+
+    def with_refused_ticker(self, timeframe: str, ticker: str) -> "KnownLimits":
+        tickers = self.refused_of(timeframe) | {ticker}
+        return replace(self, refused_tickers={**self.refused_tickers, timeframe: tickers})
+
+
+def load_limits(connection: sqlite3.Connection) -> KnownLimits:
     """What was learnt before; nothing where nothing was."""
-    row = connection.execute(
-        "SELECT covered_from, proven_from, refused_session, learnt_at_utc FROM _plan_limits"
-    ).fetchone()
-    if not row:
-        return PlanLimits()
-    covered, proven, refused = (date.fromisoformat(day) if day else None for day in row[:3])
-    return PlanLimits(covered, proven, refused, datetime.fromisoformat(row[3]))
+    rows = connection.execute(
+        "SELECT endpoint, history_starts, proven_from, refused_session, is_refused, learnt_at_utc FROM _vendor_limits"
+    )
+    of_endpoint = {}
+    for endpoint, *days, is_refused, learnt in rows:
+        history_starts, proven, refused = (date.fromisoformat(day) if day else None for day in days)
+        moment = datetime.fromisoformat(learnt)
+        of_endpoint[endpoint] = PlanLimits(history_starts, proven, refused, bool(is_refused), moment)
+    refused_tickers: dict[str, frozenset[str]] = {}
+    for ticker, timeframe in connection.execute("SELECT ticker, timeframe FROM _tickers_refused"):
+        refused_tickers[timeframe] = refused_tickers.get(timeframe, frozenset()) | {ticker}
+    return KnownLimits(of_endpoint, refused_tickers)
 
 
-def save_limits(connection: sqlite3.Connection, limits: PlanLimits, now_utc: datetime) -> PlanLimits:
-    """Keep what was learnt now; the caller's transaction, if there is one."""
+def save_limits(
+    connection: sqlite3.Connection, endpoint: str, limits: PlanLimits, now_utc: datetime
+) -> PlanLimits:
+    """Keep what was learnt now of an endpoint; the caller's transaction, if there is one."""
     days = [
         day.isoformat() if day else None
         for day in (limits.history_starts, limits.proven_from, limits.refused_session)
     ]
-    learnt = now_utc.isoformat(timespec="seconds")
-    connection.execute("INSERT OR REPLACE INTO _plan_limits VALUES (1, ?, ?, ?, ?)", (*days, learnt))
+    connection.execute(
+        "INSERT OR REPLACE INTO _vendor_limits VALUES (?, ?, ?, ?, ?, ?)",
+        (endpoint, *days, limits.is_refused, now_utc.isoformat(timespec="seconds")),
+    )
     return replace(limits, learnt_at_utc=now_utc)
+
+
+def save_learnt(
+    connection: sqlite3.Connection, before: KnownLimits, now: KnownLimits, now_utc: datetime
+) -> None:
+    """Keep what a run learnt since `before`."""
+    for endpoint, limits in now.of_endpoint.items():
+        if limits != before.of(endpoint):
+            save_limits(connection, endpoint, limits, now_utc)
+    for timeframe, tickers in now.refused_tickers.items():
+        connection.executemany(
+            "INSERT OR REPLACE INTO _tickers_refused VALUES (?, ?, ?)",
+            [
+                (ticker, timeframe, now_utc.isoformat(timespec="seconds"))
+                for ticker in sorted(tickers - before.refused_of(timeframe))
+            ],
+        )
 
 
 def recheck_limits(
     connection: sqlite3.Connection,
     client: MarketData,
+    calendar: ExchangeCalendar,
     now_utc: datetime,
-    ticker: str,
+    tickers: Sequence[str],
+    timeframe: str,
     needs_day_before: Callable[[date], bool],
-) -> PlanLimits:
+) -> KnownLimits:
     """What is believed of the plan when a run begins. After an hour the newest session may be there, and one
-    request for `ticker` tells whether the plan reaches back further by now, where `needs_day_before` says that
-    the run would ask for a day before the given one."""
-    limits = load_limits(connection)
-    if limits.is_fresh(now_utc) or not (limits.history_starts or limits.refused_session):
-        return limits
-    unbound = save_limits(connection, PlanLimits(proven_from=limits.proven_from), now_utc)
-    if limits.history_starts is None:
-        return unbound
-    last_refused = limits.history_starts - ONE_DAY
-    if needs_day_before(limits.history_starts) and (
-        ask_whether_refused(client, ticker, last_refused, last_refused) is False
-    ):
-        return unbound
-    return save_limits(connection, replace(unbound, history_starts=limits.history_starts), now_utc)
+    request for one of `tickers` tells whether the plan reaches back further by now, where `needs_day_before` says
+    that the run would ask for a day before the given one. After a day what was refused as a whole is tried again."""
+    yesterday = (now_utc - REFUSED_FOR).isoformat(timespec="seconds")
+    connection.execute("DELETE FROM _tickers_refused WHERE refused_at_utc < ?", (yesterday,))
+    known = load_limits(connection)
+    for endpoint in (timeframe, GROUPED) if timeframe == "1day" else (timeframe,):
+        limits = known.of(endpoint)
+        if limits.is_fresh(now_utc) or not limits.is_bound:
+            continue
+        unbound = PlanLimits(proven_from=limits.proven_from)
+        # Saved first: whether the run needs an earlier day is asked of a plan without the limit.
+        save_limits(connection, endpoint, unbound, now_utc)
+        starts = limits.history_starts
+        if starts:
+            witness = choose_witness(connection, tickers, known.refused_of(timeframe))
+            reaches_further = (
+                needs_day_before(starts)
+                and ask_whether_refused(client, endpoint, witness, sessions_back(calendar, starts, 1))
+                is False
+            )
+            unbound = unbound if reaches_further else replace(unbound, history_starts=starts)
+        known = known.with_limits(endpoint, save_limits(connection, endpoint, unbound, now_utc))
+    return known
 
 
-def ask_whether_refused(client: MarketData, ticker: str, start: date, end: date) -> bool | None:
-    """None when the vendor does not say, because of a fault of its own."""
+def choose_witness(connection: sqlite3.Connection, tickers: Sequence[str], refused: Collection[str]) -> str:
+    """A ticker that the vendor is known to have bars of; the first one that it did not refuse otherwise."""
+    entitled = [ticker for ticker in tickers if ticker not in refused] or list(tickers)
+    with_bars = {
+        ticker for (ticker,) in connection.execute("SELECT DISTINCT ticker FROM _ranges_asked WHERE bars > 0")
+    }
+    return next((ticker for ticker in entitled if ticker in with_bars), entitled[0])
+
+
+def ask_whether_refused(client: MarketData, endpoint: str, ticker: str, session_date: date) -> bool | None:
+    """Of one session; `ticker` where the endpoint has one. None when the vendor does not say, because of a fault."""
     try:
-        client.fetch_bars(ticker, "1day", start, end)
+        if endpoint == GROUPED:
+            client.fetch_grouped(session_date)
+        else:
+            client.fetch_bars(ticker, endpoint, session_date, session_date)
     except NotInPlanError:
         return True
-    except NotListedError:
-        return False
-    except VendorFaultError:
+    except MarketDataError:
         return None
     return False
+
+
+class Refused(Enum):
+    """What a refusal turned out to concern."""
+
+    HISTORY = "all sessions before one"
+    NEWEST = "the newest session, for now"
+    SUBJECT = "the ticker, or the endpoint for the whole market"
+    NOTHING = "a passing fault: an older session is answered"
+    EVERYTHING = "whatever is asked with this key"
+
+
+def judge_refusal(
+    refused: date,
+    sessions: Sequence[date],
+    answered_from: date | None,
+    is_refused: Callable[[date], bool | None],
+    is_other_refused: Callable[[date], bool | None],
+) -> tuple[Refused, date | None]:
+    """Given a refused session among `sessions` (the calendar, one older session at least, up to the newest that was
+    asked for), say what it concerns; for HISTORY with the first session that is answered.
+
+    `answered_from`: the earliest later session that this run was answered about. `is_refused` asks the same about
+    another session, `is_other_refused` asks about another ticker, or for a ticker in the place of the whole market.
+    Two or three requests; a search where many are on their way at once.
+    """
+    place = sessions.index(refused)
+    if is_refused(sessions[place - 1]) is not True:
+        return (Refused.NEWEST if refused == sessions[-1] else Refused.NOTHING), None
+    answered = sessions.index(answered_from) if answered_from and answered_from > refused else None
+    if answered is None:
+        # The free plan refuses today, so the one before has its say too.
+        for candidate in (len(sessions) - 1, len(sessions) - 2):
+            if candidate > place and is_refused(sessions[candidate]) is False:
+                answered = candidate
+                break
+    if answered is None:
+        other = is_other_refused(refused)
+        return (Refused.SUBJECT if other is False else Refused.EVERYTHING), None
+    while answered - place > 1:
+        middle = (place + answered) // 2
+        if is_refused(sessions[middle]) is False:
+            answered = middle
+        else:
+            place = middle
+    return Refused.HISTORY, sessions[answered]
 
 
 def find_silent_cut(
     connection: sqlite3.Connection,
     client: MarketData,
+    calendar: ExchangeCalendar,
     now_utc: datetime,
     tickers: Sequence[str],
     timeframe: str,
-    limits: PlanLimits,
-) -> PlanLimits:
-    """When no ticker's answer begins where it was asked for, one request about the time before tells whether
-    the plan cut it. If so, the records say what was really answered."""
+) -> None:
+    """When no ticker's answer begins where it was asked for, one request about the session before the first bar tells
+    whether the plan cut it, and one about the session before that agrees. If so, the records say what was really
+    answered."""
+    limits = load_limits(connection).of(timeframe)
     asked_from, first, ticker = find_late_beginning(connection, tickers, timeframe)
     if not first or not asked_from or (limits.proven_from and limits.proven_from <= asked_from):
-        return limits
+        return
     if limits.history_starts and first <= limits.history_starts:
-        return limits
-    refused = ask_whether_refused(client, ticker, asked_from, first - ONE_DAY)
+        return
+    # Sessions, not days: a plan that begins on a weekend refuses the Friday and answers the Sunday with nothing.
+    before = sessions_back(calendar, first, 1)
+    refused = ask_whether_refused(client, timeframe, ticker, before)
     if refused is None:
-        return limits
+        return
     if not refused:
-        return save_limits(connection, replace(limits, proven_from=asked_from), now_utc)
+        save_limits(connection, timeframe, replace(limits, proven_from=asked_from), now_utc)
+        return
+    if ask_whether_refused(client, timeframe, ticker, sessions_back(calendar, before, 1)) is not True:
+        return
     with transaction(connection):
         for member in tickers:
             connection.execute(
                 "UPDATE OR REPLACE _ranges_asked SET start_date = :first WHERE ticker = :ticker"
-                " AND start_date < :first AND end_date >= :first AND coalesce(first_date, :first) >= :first",
-                {"first": first.isoformat(), "ticker": member},
+                " AND timeframe = :timeframe AND start_date < :first AND end_date >= :first"
+                " AND coalesce(first_date, :first) >= :first",
+                {"first": first.isoformat(), "ticker": member, "timeframe": timeframe},
             )
-        return save_limits(connection, replace(limits, history_starts=first), now_utc)
+        save_limits(connection, timeframe, replace(limits, history_starts=first), now_utc)
 
 
 def find_late_beginning(

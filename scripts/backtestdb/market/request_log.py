@@ -1,14 +1,21 @@
-"""What the vendor was asked and answered: the memory that keeps a run from asking twice."""
+"""What the vendor was asked and answered: the memory that keeps a run from asking twice.
+
+An answer is final for a session when it was given after that session was over (`asked_at_utc`), and when nothing
+in it waits for a second sign (`_unconfirmed`, see evidence). Everything else is provisional: asked again.
+"""
 
 import json
 import sqlite3
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import date
 
 from backtestdb.database import transaction
+from backtestdb.market.evidence import find_thin_sessions
 from backtestdb.market.request_plan import AnsweredSessions, RangeRequest
-from backtestdb.market.session_mask import mask_between
+from backtestdb.market.session_mask import iterate_runs
+from backtestdb.market.sessions import load_final_times
 from backtestdb.market.work_done import clear_done
 
 EVERY_TICKER = 0
@@ -18,26 +25,156 @@ METRICS_TASK = "metrics"
 def load_answered(
     connection: sqlite3.Connection, timeframe: str, sessions: Sequence[date]
 ) -> AnsweredSessions:
-    """The answered ones of `sessions` for each ticker."""
-    of_ticker: dict[str, int] = defaultdict(int)
-    rows = connection.execute(
-        "SELECT ticker, start_date, end_date FROM _ranges_asked WHERE timeframe = ?", (timeframe,)
+    """The answered ones of `sessions` for each ticker: finally, and once without a bar (`unconfirmed`)."""
+    days, final_times = [day.isoformat() for day in sessions], load_final_times(sessions)
+    reached = mask_between_texts(days, "", load_frontier(connection, timeframe).isoformat())
+    unconfirmed = load_unconfirmed(connection, timeframe, days)
+    of_ticker = {
+        ticker: mask & reached
+        for ticker, mask in load_answered_ranges(connection, timeframe, days, final_times).items()
+    }
+    closed = mask_of_texts(
+        days, (day for (day,) in connection.execute("SELECT session_date FROM _closed_sessions"))
     )
-    for ticker, start, end in rows:
-        of_ticker[ticker] |= mask_between(sessions, date.fromisoformat(start), date.fromisoformat(end))
     if timeframe != "1day":
-        return AnsweredSessions(of_ticker)
-    of_set: dict[int, int] = defaultdict(int)
-    for session_date, ticker_set in connection.execute(
-        "SELECT session_date, ticker_set FROM _sessions_asked"
-    ):
-        day = date.fromisoformat(session_date)
-        of_set[ticker_set] |= mask_between(sessions, day, day)
-    of_everyone = of_set.pop(EVERY_TICKER, 0)
+        return AnsweredSessions(of_ticker, closed, unconfirmed)
+    of_set = load_answered_sessions(connection, days, final_times)
+    of_everyone = of_set.pop(EVERY_TICKER, 0) | closed
     for ticker_set, mask in of_set.items():
         for ticker in load_ticker_set(connection, ticker_set) if mask else ():
-            of_ticker[ticker] |= mask
-    return AnsweredSessions(of_ticker, of_everyone)
+            of_ticker[ticker] = of_ticker.get(ticker, 0) | mask
+    return AnsweredSessions(of_ticker, of_everyone, unconfirmed)
+
+
+def load_frontier(connection: sqlite3.Connection, timeframe: str) -> date:
+    """The newest session of which any answer had a bar. That a session behind it is empty is never believed: the
+    vendor does not have it yet, or the clock is ahead."""
+    newest = "SELECT max(last_date) FROM _ranges_asked WHERE timeframe = ?"
+    days = [connection.execute(newest, (timeframe,)).fetchone()[0]]
+    if timeframe == "1day":
+        whole = "SELECT max(session_date) FROM _sessions_asked WHERE received > 0"
+        days.append(connection.execute(whole).fetchone()[0])
+    return max((date.fromisoformat(day) for day in days if day), default=date.min)
+
+
+def load_answered_ranges(
+    connection: sqlite3.Connection, timeframe: str, days: Sequence[str], final_times: Sequence[str]
+) -> dict[str, int]:
+    """For each ticker the sessions that were final when an answer about them came."""
+    rows = connection.execute(
+        "SELECT ticker, start_date, end_date, last_date, asked_at_utc, run FROM _ranges_asked WHERE timeframe = ?",
+        (timeframe,),
+    ).fetchall()
+    newest_bar: dict[str, str] = defaultdict(str)
+    for ticker, _, _, last, _, _ in rows:
+        newest_bar[ticker] = max(newest_bar[ticker], last or "")
+    of_ticker: dict[str, int] = defaultdict(int)
+    for ticker, start, end, _, asked_at, run in rows:
+        # Older programs took any empty answer for a fact, that of a wrong address too.
+        believed_until = end if run else min(end, newest_bar[ticker])
+        over = (1 << bisect_right(final_times, asked_at)) - 1
+        of_ticker[ticker] |= mask_between_texts(days, start, believed_until) & over
+    return of_ticker
+
+
+def load_answered_sessions(
+    connection: sqlite3.Connection, days: Sequence[str], final_times: Sequence[str]
+) -> dict[int, int]:
+    """The same for answers about the whole market, by ticker set."""
+    rows = connection.execute(
+        "SELECT session_date, ticker_set, received, asked_at_utc, is_confirmed FROM _sessions_asked ORDER BY 1, 2"
+    ).fetchall()
+    thin = set(find_thin_sessions([row[2] for row in rows]))
+    final_at = dict(zip(days, final_times, strict=True))
+    of_set: dict[int, int] = defaultdict(int)
+    for place, (day, ticker_set, _, asked_at, is_confirmed) in enumerate(rows):
+        if day in final_at and asked_at >= final_at[day] and (is_confirmed or place not in thin):
+            of_set[ticker_set] |= mask_between_texts(days, day, day)
+    return of_set
+
+
+def mask_between_texts(days: Sequence[str], start: str, end: str) -> int:
+    """Like `mask_between`, for ISO texts: thousands of records need no dates."""
+    first, stop = bisect_left(days, start), bisect_right(days, end)
+    return ((1 << stop) - 1) & ~((1 << first) - 1) if stop > first else 0
+
+
+def mask_of_texts(days: Sequence[str], wanted: Iterable[str]) -> int:
+    mask = 0
+    for day in wanted:
+        mask |= mask_between_texts(days, day, day)
+    return mask
+
+
+def load_unconfirmed(
+    connection: sqlite3.Connection, timeframe: str, days: Sequence[str], other_than_run: str = ""
+) -> dict[str, int]:
+    """For each ticker those of `days` that were answered once without a bar; `other_than_run` leaves out what that
+    run was answered."""
+    rows = connection.execute(
+        "SELECT ticker, start_date, end_date FROM _unconfirmed WHERE timeframe = ? AND run <> ?",
+        (timeframe, other_than_run),
+    )
+    of_ticker: dict[str, int] = defaultdict(int)
+    for ticker, start, end in rows:
+        of_ticker[ticker] |= mask_between_texts(days, start, end)
+    return of_ticker
+
+
+def load_doubted(connection: sqlite3.Connection, request: RangeRequest, days: Sequence[str], run: str) -> int:
+    """Those of `days` that another run was answered without a bar of the request's ticker."""
+    rows = connection.execute(
+        "SELECT start_date, end_date FROM _unconfirmed WHERE ticker = ? AND timeframe = ? AND run <> ?",
+        (request.ticker, request.timeframe, run),
+    )
+    mask = 0
+    for start, end in rows:
+        mask |= mask_between_texts(days, start, end)
+    return mask
+
+
+def save_unconfirmed(
+    connection: sqlite3.Connection,
+    request: RangeRequest,
+    days: Sequence[str],
+    doubtful: int,
+    run: str,
+    asked_at_utc: str,
+) -> None:
+    """Given the sessions of an answer (`days`), keep which of them wait for a second one, in the place of what was
+    kept of them before. The caller's transaction."""
+    forget_unconfirmed(connection, request.ticker, request.timeframe, days[0], days[-1])
+    connection.executemany(
+        "INSERT OR REPLACE INTO _unconfirmed VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (request.ticker, request.timeframe, days[first], days[last], run, asked_at_utc)
+            for first, last in iterate_runs(doubtful)
+        ],
+    )
+
+
+def forget_unconfirmed(
+    connection: sqlite3.Connection, ticker: str, timeframe: str, start: str, end: str
+) -> None:
+    """Take the days from `start` to `end` out of what waits for a second answer; what lies around them stays."""
+    touched = connection.execute(
+        "SELECT start_date, end_date, run, asked_at_utc FROM _unconfirmed"
+        " WHERE ticker = ? AND timeframe = ? AND start_date <= ? AND end_date >= ?",
+        (ticker, timeframe, end, start),
+    ).fetchall()
+    for first, last, run, asked_at in touched:
+        connection.execute(
+            "DELETE FROM _unconfirmed WHERE ticker = ? AND timeframe = ? AND start_date = ?",
+            (ticker, timeframe, first),
+        )
+        before = (first, (date.fromisoformat(start) - date.resolution).isoformat())
+        behind = ((date.fromisoformat(end) + date.resolution).isoformat(), last)
+        for left, right in (before, behind):
+            if left <= right:
+                connection.execute(
+                    "INSERT OR REPLACE INTO _unconfirmed VALUES (?, ?, ?, ?, ?, ?)",
+                    (ticker, timeframe, left, right, run, asked_at),
+                )
 
 
 def load_ticker_set(connection: sqlite3.Connection, ticker_set: int) -> list[str]:
@@ -56,13 +193,17 @@ def ensure_ticker_set(connection: sqlite3.Connection, tickers: Iterable[str]) ->
 
 
 def save_range_answer(
-    connection: sqlite3.Connection, request: RangeRequest, session_dates: Sequence[str], asked_at_utc: str
+    connection: sqlite3.Connection,
+    request: RangeRequest,
+    session_dates: Sequence[str],
+    asked_at_utc: str,
+    run: str,
 ) -> None:
-    """Record an answer, an empty one too; `session_dates`: of each stored bar, in order. The caller's
-    transaction."""
+    """Record an answer, an empty one too; `session_dates`: of each stored bar, in order; `run`: the run that asked.
+    The caller's transaction."""
     first, last = (session_dates[0], session_dates[-1]) if session_dates else (None, None)
     connection.execute(
-        "INSERT OR REPLACE INTO _ranges_asked VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO _ranges_asked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             request.ticker,
             request.timeframe,
@@ -72,6 +213,7 @@ def save_range_answer(
             last,
             len(session_dates),
             asked_at_utc,
+            run,
         ),
     )
 
@@ -82,11 +224,17 @@ def save_session_answer(
     ticker_set: int,
     counts: Sequence[int],
     asked_at_utc: str,
+    run: str,
 ) -> None:
-    """Record a session of the whole market. `counts`: received, stored, dropped, set aside. The caller's
-    transaction."""
+    """Record a session of the whole market. `counts`: received, stored, dropped, set aside; as many received as
+    another run was told confirm both. The caller's transaction."""
+    same_before = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM _sessions_asked WHERE session_date = ? AND ticker_set = ? AND received = ?"
+        " AND run <> ?)",
+        (session_date, ticker_set, counts[0], run),
+    ).fetchone()[0]
     connection.execute(
-        "INSERT OR REPLACE INTO _sessions_asked VALUES (?, ?, ?, ?, ?, ?, 1, ?)",
-        (session_date, ticker_set, *counts, asked_at_utc),
+        "INSERT OR REPLACE INTO _sessions_asked VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?)",
+        (session_date, ticker_set, *counts, asked_at_utc, run, same_before),
     )
     clear_done(connection, METRICS_TASK)

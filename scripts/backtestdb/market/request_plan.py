@@ -45,13 +45,16 @@ Request = RangeRequest | SessionRequest
 
 @dataclass(frozen=True)
 class AnsweredSessions:
-    """What was answered before, as bits: for each ticker, and for whoever it may be."""
+    """What was finally answered before, as bits: for each ticker, and for every one. `unconfirmed`: sessions of a
+    ticker that one answer had no bar of, without a second sign; they are asked for again."""
 
     of_ticker: Mapping[str, int] = field(default_factory=dict)
     of_everyone: int = 0
+    unconfirmed: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, ticker: str) -> int:
-        return self.of_ticker.get(ticker, 0) | self.of_everyone
+        """What needs no further answer about a ticker."""
+        return (self.of_ticker.get(ticker, 0) | self.of_everyone) & ~self.unconfirmed.get(ticker, 0)
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,19 @@ class Cost:
 
 
 def plan_requests(
-    demands: Sequence[Demand], timeframe: str, sessions: Sequence[date], asked: AnsweredSessions, beyond: int
+    demands: Sequence[Demand],
+    timeframe: str,
+    sessions: Sequence[date],
+    asked: AnsweredSessions,
+    beyond: int,
+    not_grouped: int = 0,
 ) -> list[Request]:
     """The fewest requests that bring what nobody asked for yet, the newest sessions first.
 
     `beyond`: sessions that the key's plan does not cover; they are not asked for. Only day bars can be asked
-    for by session, for all tickers at once. An answer about one ticker costs the same whatever its length: it
-    reaches from the first missing session to the last, and back over the warm-up that was not asked for yet.
+    for by session, for all tickers at once, and not those of `not_grouped`. An answer about one ticker costs the
+    same whatever its length: it reaches from the first missing session to the last, and back over the warm-up that
+    was not asked for yet.
     """
     missing: dict[str, int] = {}
     warm_up: dict[str, int] = {}
@@ -90,7 +99,12 @@ def plan_requests(
             lacking = (demand.sessions & ~asked.of(ticker) | demand.refetch) & ~beyond
             missing[ticker] = missing.get(ticker, 0) | lacking
             warm_up[ticker] = warm_up.get(ticker, 0) | demand.warm_up
-    alone, whole = choose_requests(missing) if timeframe == "1day" else (list(missing), 0)
+    alone, whole = list(missing), 0
+    if timeframe == "1day":
+        alone = [ticker for ticker, lacking in missing.items() if lacking & not_grouped]
+        others = {ticker: lacking for ticker, lacking in missing.items() if not lacking & not_grouped}
+        chosen, whole = choose_requests(others)
+        alone += chosen
     ranges: list[Request] = []
     for ticker in alone:
         needed = missing[ticker] & ~whole

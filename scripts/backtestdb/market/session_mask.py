@@ -12,6 +12,18 @@ def iterate_bits(mask: int) -> Iterator[int]:
         mask ^= lowest
 
 
+def iterate_runs(mask: int) -> Iterator[tuple[int, int]]:
+    """First and last bit of each run of ones, lowest first."""
+    shift = 0
+    while mask:
+        first = (mask & -mask).bit_length() - 1
+        ones = ~(mask >> first)
+        length = (ones & -ones).bit_length() - 1
+        yield shift + first, shift + first + length - 1
+        mask >>= first + length
+        shift += first + length
+
+
 def mask_between(sessions: Sequence[date], start: date, end: date) -> int:
     """The bits of the sessions from `start` to `end`, both included."""
     first, stop = bisect_left(sessions, start), bisect_right(sessions, end)

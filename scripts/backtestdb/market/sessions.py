@@ -1,5 +1,6 @@
 """Sessions of the New York exchange: which days have one, when it closes, and its midnight in UTC."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from functools import cache
 from zoneinfo import ZoneInfo
@@ -11,6 +12,9 @@ from exchange_calendars import ExchangeCalendar
 
 NEW_YORK = ZoneInfo("America/New_York")
 FIRST_DAY = "1990-01-01"
+# Trading after hours ends four hours after the close, and bars of the vendor are 15 minutes late on its cheaper
+# plans: a day bar asked for at 16:01 had half of the session's volume.
+FINAL_AFTER_CLOSE = pd.Timedelta(hours=4, minutes=15)
 MINUTES_PER_SESSION = 960  # 04:00 to 20:00 New York, the hours for which the vendor has bars
 
 
@@ -28,10 +32,18 @@ def sessions_between(calendar: ExchangeCalendar, start: date, end: date) -> list
 
 
 def last_completed_session(calendar: ExchangeCalendar, now_utc: datetime) -> date:
-    """The newest session whose close is past at `now_utc` (16:00 New York, 13:00 on half days)."""
+    """The newest session that is final at `now_utc`: 20:15 New York, 17:15 on half days (FINAL_AFTER_CLOSE)."""
     closes = calendar.schedule["close"]
-    position = closes.searchsorted(pd.Timestamp(now_utc), "right") - 1
+    position = closes.searchsorted(pd.Timestamp(now_utc) - FINAL_AFTER_CLOSE, "right") - 1
     return pd.Timestamp(closes.index[position]).date()
+
+
+def load_final_times(sessions: Sequence[date]) -> list[str]:
+    """When each of `sessions` became final, as the text of UTC that records carry (see `last_completed_session`)."""
+    calendar = load_calendar()
+    places = calendar.sessions.get_indexer(pd.DatetimeIndex(list(sessions)))
+    final = pd.DatetimeIndex(calendar.closes)[places] + FINAL_AFTER_CLOSE
+    return list(final.strftime("%Y-%m-%dT%H:%M:%S+00:00"))
 
 
 def sessions_back(calendar: ExchangeCalendar, session_date: date, count: int) -> date:

@@ -9,8 +9,8 @@ from exchange_calendars import ExchangeCalendar
 
 from backtestdb.console import say
 from backtestdb.market.backfill import backfill_together
-from backtestdb.market.client import ForeignHostError, KeyRefusedError, MarketDataError
-from backtestdb.market.coverage import has_range, load_range
+from backtestdb.market.client import MarketDataError, StoppedRunError
+from backtestdb.market.coverage_rows import Range, has_ranges, load_ranges
 from backtestdb.market.jobs import Job, Report, Source, make_job
 from backtestdb.market.sessions import NEW_YORK, sessions_between
 from backtestdb.market.split_store import (
@@ -42,39 +42,38 @@ class Update:
 def make_update_jobs(
     connection: sqlite3.Connection, calendar: ExchangeCalendar, end: date
 ) -> dict[str, list[Job]]:
-    """For each timeframe a job for every universe that has bars of it: from where they begin to `end`. When
-    sessions are new, the last ones before them are asked for again."""
+    """For each timeframe a job for every range of every universe that has bars of it; the newest range goes on to
+    `end`, and what lies between two ranges is nobody's. When sessions are new, the last ones before them are asked
+    for again."""
     names = [name for (name,) in connection.execute("SELECT name FROM universe ORDER BY id").fetchall()]
     jobs: dict[str, list[Job]] = {timeframe: [] for timeframe in TIMEFRAMES}
     for name in names:
         members = load_members(connection, name)
         for timeframe in TIMEFRAMES:
-            known = load_range(connection, name, timeframe)
-            if known is None and not has_range(connection, name):
-                known = guess_range(connection, members, timeframe)
-            if known is None:
-                continue
-            start, until = known
-            job = make_job(calendar, timeframe, members, start, max(end, until), universe=name)
-            if end > until:
-                earlier = sessions_between(calendar, start, until)
-                job = replace(job, refetch=tuple(earlier[-CORRECTED_SESSIONS:]))
-            jobs[timeframe].append(job)
+            ranges = load_ranges(connection, name, timeframe)
+            if not ranges and not has_ranges(connection, name):
+                ranges = guess_ranges(connection, members, timeframe)
+            for start, until in ranges[:-1]:
+                jobs[timeframe].append(make_job(calendar, timeframe, members, start, until, universe=name))
+            for start, until in ranges[-1:]:
+                job = make_job(calendar, timeframe, members, start, max(end, until), universe=name)
+                if end > until:
+                    earlier = sessions_between(calendar, start, until)
+                    job = replace(job, refetch=tuple(earlier[-CORRECTED_SESSIONS:]))
+                jobs[timeframe].append(job)
     return jobs
 
 
-def guess_range(
-    connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str
-) -> tuple[date, date] | None:
+def guess_ranges(connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str) -> list[Range]:
     """Where older programs left bars without a record of what they asked for: the newest stored session. Bars of
     less than half of the tickers belong to another universe."""
     query = "SELECT max(timestamp) FROM ohlcv_data WHERE ticker = ? AND timeframe = ?"
     stamps = [connection.execute(query, (ticker, timeframe)).fetchone()[0] for ticker in tickers]
     found = [stamp for stamp in stamps if stamp is not None]
     if 2 * len(found) < len(stamps):
-        return None
+        return []
     day = datetime.fromtimestamp(max(found) / 1000, NEW_YORK).date()
-    return day, day
+    return [(day, day)]
 
 
 def update(connection: sqlite3.Connection, source: Source, end: date) -> Update:
@@ -115,7 +114,7 @@ def look_at_splits(connection: sqlite3.Connection, source: Source, done: Update)
     since = max(first, asked - LISTED_LATE) if asked else first
     try:
         rows = source.client.fetch_splits(since).rows
-    except (KeyRefusedError, ForeignHostError):
+    except StoppedRunError:
         raise
     except MarketDataError as error:
         done.splits_failure = str(error)

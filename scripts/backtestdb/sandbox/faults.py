@@ -9,8 +9,10 @@ from backtestdb.sandbox.noise import make_key
 
 KINDS = {
     "server_error": "500 with JSON",
-    "refusal": "`status`, 403 or 404, with JSON, as when an endpoint is not in the plan or withdrawn",
+    "refusal": "`status`, 403 or 404, with JSON, as when an endpoint is not in the plan or withdrawn; `word` is its"
+    " status word where it is not the documented one",
     "bad_gateway": "502 with HTML",
+    "gateway": "`status` with HTML: a proxy, a captive portal, a wrong address",
     "too_many": "429; `retry_after` seconds or null for no header; `empty_body`",
     "reset": "the connection is reset before the answer",
     "reset_midway": "the connection is reset after half of the body",
@@ -20,6 +22,13 @@ KINDS = {
     "slow": "the right answer after `seconds`",
     "foreign_next_url": "a next_url that begins with `root`",
     "missing_results": "the right frame without its rows",
+    "null_results": "the right frame with `results` null, and counts of 0",
+    "empty": "the documented empty answer, although there are rows",
+    "odd_frame": "the right answer with the `changes` to its frame",
+    "fewer_rows": "the first `rows` of the right answer, the counts of all of them",
+    "few_rows": "the first `rows` of the right answer as if there were no more",
+    "shuffled": "the right rows in another order",
+    "trickle": "the right answer, a byte every `seconds`",
     "bad_bars": "rows spoilt in the ways named in `bars`",
 }
 
@@ -45,6 +54,9 @@ class Rule:
     root: str = "http://foreign.invalid"
     bars: tuple[str, ...] = ("junk",)
     status: int = 403
+    word: str = ""
+    rows: int = 1
+    changes: dict[str, Any] = field(default_factory=dict)
     fired: int = 0
     matched: int = 0
     seen: dict[str, int] = field(default_factory=dict)

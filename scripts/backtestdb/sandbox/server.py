@@ -103,6 +103,11 @@ class Handler(BaseHTTPRequestHandler):
             entry["status"] = answer.status
             self.send(answer)
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The Date of every answer, by the server's clock, which may be wrong."""
+        now = time.time() if timestamp is None else timestamp
+        return super().date_time_string(int(now + self.server.sandbox.settings.clock_seconds))
+
     def root(self) -> str:
         """How the client calls this server, so that next_url stays on the host that it knows."""
         host, port = self.server.server_address[:2]
@@ -124,12 +129,26 @@ class Handler(BaseHTTPRequestHandler):
             self.server.sandbox.released.wait(rule.seconds)
         if rule.kind in ("reset_midway", "cut_json"):
             self.send(answer, share=0.5)
+        if rule.kind == "trickle":
+            self.trickle(answer, rule.seconds)
+            return False
         if rule.kind in ("reset", "reset_midway"):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         if rule.kind in ("reset", "reset_midway", "cut_json", "timeout"):
             self.close_connection = True
             return False
         return True
+
+    def trickle(self, answer: Answer, seconds: float) -> None:
+        """The answer, a byte every few seconds, until somebody lets go."""
+        self.send(answer, share=0.0)
+        released = self.server.sandbox.released
+        for byte in answer.body:
+            if released.wait(seconds):
+                self.close_connection = True
+                return
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
 
     def send(self, answer: Answer, share: float = 1.0) -> None:
         """The answer on the wire, or the first share of its body under the length of the whole."""

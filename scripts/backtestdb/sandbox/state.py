@@ -14,13 +14,15 @@ from backtestdb.sandbox.subscription import Subscription
 
 @dataclass(frozen=True)
 class Settings:
-    """How strict and how slow the server is; 0 requests a minute means no limit."""
+    """How strict and how slow the server is; 0 requests a minute means no limit. `clock_seconds`: how far its
+    clock is ahead."""
 
     keys: tuple[str, ...] = ("sandbox",)
     requests_per_minute: int = 0
     window_seconds: float = 60.0
     retry_after: bool = True
     latency_seconds: float = 0.0
+    clock_seconds: float = 0.0
     plan: Subscription = field(default_factory=Subscription)
 
 
