@@ -75,8 +75,16 @@ def refetch_ranges(
             RangeAnswer(request, answer),
             asked_at_utc=source.now_text(),
             run=source.run,
-            metrics_from=request.start,
+            metrics_from=load_metrics_start(connection, request),
         )
         yield Refetched(
             request=request, bars=saved.bars, removed=saved.removed, not_answered=saved.doubtful + saved.kept
         )
+
+
+def load_metrics_start(connection: sqlite3.Connection, request: RangeRequest) -> date:
+    """Metrics begin where they began: bars that were stored as a warm-up have none, nor has a fresh download."""
+    (first,) = connection.execute(
+        "SELECT min(date) FROM daily_metrics WHERE ticker = ?", (request.ticker,)
+    ).fetchone()
+    return date.fromisoformat(first) if first else request.start

@@ -1,7 +1,7 @@
 """What backfills and updates cost and brought, as people and programs read it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from backtestdb.config import Settings
 from backtestdb.console import (
@@ -15,7 +15,7 @@ from backtestdb.console import (
 from backtestdb.market.coverage import COUNTS
 from backtestdb.market.jobs import Job, Report
 from backtestdb.market.request_plan import Cost, duration_seconds
-from backtestdb.market.splits import Finding
+from backtestdb.market.split_look import SplitLook
 from backtestdb.market.update import Update
 
 LABELS = {"1day": "daily bars", "5min": "5-minute bars"}
@@ -155,25 +155,21 @@ def announce(settings: Settings, jobs: Sequence[Job], costs: dict[str, Cost]) ->
 
 def print_update(done: Update, *, as_json: bool) -> int:
     steps = [(f"{universe}: {LABELS[timeframe]}", report) for universe, timeframe, report in done.reports]
-    lines = [describe_finding(finding) for finding in done.findings]
-    if as_json:
-        reports = [make_json_report(step, report) for step, report in steps]
-        print(json.dumps({"reports": reports, "splits": lines, "splits_failure": done.splits_failure}))
-        code = DONE_WITH_HOLES if any(report.has_holes for _, report in steps) else DONE
-    else:
-        code = print_reports(steps)
-        for line in lines:
-            print(line)
-        if done.splits_failure:
-            print(f"FAILED splits: {done.splits_failure}")
-    return DONE_WITH_HOLES if done.splits_failure else code
+    if not as_json:
+        return max(print_reports(steps), print_splits(done.splits))
+    reports = [make_json_report(step, report) for step, report in steps]
+    splits = {"asked_again": done.splits.refetched, "due": done.splits.due}
+    print(json.dumps({"reports": reports, "splits": splits, "splits_failure": done.splits.failure}))
+    has_holes = done.splits.has_holes or any(report.has_holes for _, report in steps)
+    return DONE_WITH_HOLES if has_holes else DONE
 
 
-def describe_finding(finding: Finding) -> str:
-    split = finding.split
-    what = f"split {split.ticker} {split.split_to:g}:{split.split_from:g} on {split.execution_date}"
-    if finding.state == "applied":
-        return f"{what}: applied to the bars that were stored before"
-    if finding.state == "waiting":
-        return f"{what}: waits for the first bar after it"
-    return f"{what}: NOT applied, the prices do not show it (close before to open after: {finding.seen_ratio:.3f})"
+def print_splits(look: SplitLook, tell: Callable[[str], None] = print) -> int:
+    """What came of the look at the splits, by ticker; return the exit code."""
+    for ticker, reason in look.refetched.items():
+        tell(f"{reason}: all stored bars of {ticker} were asked for again")
+    for ticker, reason in look.due.items():
+        tell(f"FAILED {ticker}: {reason}: its bars are still to be asked for again (make update)")
+    if look.failure:
+        tell(f"FAILED splits: {look.failure}")
+    return DONE_WITH_HOLES if look.has_holes else DONE

@@ -95,7 +95,7 @@ def find_splits(exchange: Exchange, request: Request) -> list[Split]:
     found = [
         split
         for split in exchange.splits
-        if split.listed_from <= exchange.today
+        if split.is_listed(exchange.today)
         and matches(request, "ticker", split.ticker)
         and matches(request, "execution_date", split.execution_date.isoformat())
     ]
