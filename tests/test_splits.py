@@ -85,7 +85,7 @@ def test_look_leaves_an_announced_split_for_its_day_and_believes_it_from_the_ope
 def test_look_that_comes_after_the_bars_takes_old_splits_to_have_been_listed_in_time() -> None:
     later = NOW + timedelta(days=365)
     (found,) = compare([], [SPLIT], later, bars_came_first=True)
-    assert found.believed_at_utc - datetime(2026, 3, 2, 14, 30, tzinfo=UTC) == timedelta(days=65)
+    assert found.believed_at_utc == datetime(2026, 5, 6, 13, 30, tzinfo=UTC)  # 65 days later, in summer time
     (recent,) = compare([], [SPLIT], bars_came_first=True)
     assert recent.believed_at_utc == NOW
 
@@ -109,8 +109,8 @@ class Story:
         """`listed` and `unlisted` count days from the first listing on."""
         first = self.executed + timedelta(days=late)
         listed = []
-        for row in self.rows:
-            row = dict(row)
+        for given in self.rows:
+            row = dict(given)
             row["listed_from"] = str(first + timedelta(days=row.pop("listed", 0)))
             if "unlisted" in row:
                 row["listed_until"] = str(first + timedelta(days=row.pop("unlisted")))
@@ -176,7 +176,7 @@ class Bench:
 
     def __init__(self, folder: Path, sandbox: SandboxProcess, ticker: str, begun: date) -> None:
         self.folder, self.sandbox, self.tickers = folder, sandbox, [ticker, "IBM"]
-        self.daily, self.intraday = begun - timedelta(days=60), begun - timedelta(days=5)
+        self.daily, self.intraday = begun - timedelta(days=60), begun - timedelta(days=12)
 
     def source(self, name: str, moment: datetime) -> Any:
         self.sandbox.set_today(str(moment.astimezone(NEW_YORK).date()))
@@ -307,7 +307,7 @@ def test_ticker_that_could_not_be_asked_again_stays_due_until_it_was(
 ) -> None:
     sandbox.set_splits({**LISTED_LATE, "listed_from": "2012-06-11"})
     database = bench.download("kept", at("2012-06-08"))
-    sandbox.set_faults({"match": "MSFT/range/1/day/2011", "kind": "refusal", "status": 500})
+    sandbox.set_faults({"match": "MSFT/range/1/day/2011", "kind": "refusal", "status": 404, "times": None})
     look = bench.update("kept", database, at("2012-06-11"))
     sandbox.set_faults()
     assert look.due.keys() == {"MSFT"}
@@ -322,7 +322,7 @@ def test_nightly_backfill_in_the_place_of_update_looks_at_the_splits_too(tmp_pat
     split = {"ticker": "ORCL", "execution_date": "2026-11-05", "split_from": 1, "split_to": 3}
     with running_sandbox(today="2026-11-18") as sandbox:
         project = Project(tmp_path, sandbox.url)
-        project.check("01_create_universe.py", "--universe", "mine", "--tickers", "ORCL,IBM")
+        make_database(tmp_path, mine=["ORCL", "IBM"])
         command = (
             "02_backfill_daily.py",
             "--universe",
@@ -338,8 +338,7 @@ def test_nightly_backfill_in_the_place_of_update_looks_at_the_splits_too(tmp_pat
         output = project.check(*command)
         assert "ORCL 3:1 on 2026-11-05 is listed: all stored bars of ORCL were asked for again" in output
         other = Project(tmp_path / "fresh", sandbox.url)
-        (tmp_path / "fresh").mkdir()
-        other.check("01_create_universe.py", "--universe", "mine", "--tickers", "ORCL,IBM")
+        make_database(tmp_path / "fresh", mine=["ORCL", "IBM"])
         assert "asked for again" not in other.check(*command)
     assert query_all(project.database, BARS) == query_all(other.database, BARS)
 
