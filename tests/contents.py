@@ -10,7 +10,6 @@ MARKET = {
     "daily_metrics": "*",
     "universe": "name, description, total_stocks",
     "universe_stocks": "universe_id, ticker, is_active",
-    "_ranges_asked": "ticker, timeframe, start_date, end_date, first_date, last_date, bars",
     "_sessions_asked": "session_date, ticker_set, received, stored, dropped, set_aside, metrics_due",
     "_bars_set_aside": "ticker, timeframe, timestamp, reason, bar",
 }
@@ -22,7 +21,8 @@ def query_all(database: Path, sql: str, *values: object) -> list[tuple]:
 
 
 def digest_market(database: Path) -> dict[str, str]:
-    """A digest of each market table, without ids and the times at which rows were written."""
+    """A digest of each market table, without ids and the times at which rows were written. What was asked is left
+    out: a run that was killed asks once more about what came empty."""
     digests = {}
     with closing(sqlite3.connect(database)) as connection:
         for table, columns in MARKET.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backtestdb.backups import snapshot
-from backtestdb.backups.precopy import BLOCK_BYTES, copy_ahead, patch_changed_blocks
+from backtestdb.backups.precopy import BLOCK_BYTES, copy_ahead, make_mark, patch_changed_blocks
 from backtestdb.backups.snapshot import copy_everything
 from backtestdb.database import connect, verify_integrity
 from backtestdb.errors import BusyError
@@ -132,3 +132,46 @@ def test_settling_makes_a_torn_copy_the_same_as_its_source(tmp_path: Path, seed:
     assert patch_changed_blocks(*descriptors, size) == 0
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def test_mark_of_a_database_proves_nothing_after_a_commit_or_a_page_written_before_one(
+    tmp_path: Path,
+) -> None:
+    live = make_filled(tmp_path / "live.db", "DELETE", MB)
+    os.utime(live, (1_700_000_000, 1_700_000_000))
+    descriptor = os.open(live, os.O_RDONLY)
+    before = make_mark(descriptor)
+    assert before.proves_unchanged(make_mark(descriptor))
+    with closing(sqlite3.connect(live, isolation_level=None)) as other:
+        other.execute("PRAGMA cache_size = 1")
+        other.execute("BEGIN")
+        other.execute("UPDATE ohlcv_data SET volume = volume + 1")
+        assert not before.proves_unchanged(make_mark(descriptor)), "pages were written before the commit"
+        other.execute("ROLLBACK")
+        assert not before.proves_unchanged(make_mark(descriptor))
+        other.execute("UPDATE strategies SET name = 'other'")
+    assert not before.proves_unchanged(make_mark(descriptor))
+    assert not make_mark(descriptor).proves_unchanged(make_mark(descriptor)), (
+        "the change is too young to tell"
+    )
+    os.close(descriptor)
+
+
+def test_snapshot_whose_patching_takes_too_long_is_made_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "LARGE_BYTES", 0)
+    monkeypatch.setattr(snapshot, "LOCKED_SECONDS", -1.0)
+    live = make_filled(tmp_path / "live.db", "DELETE", MB)
+    steps: list[str] = []
+
+    def commit(step: str) -> None:
+        steps.append(step)
+        if step == "copying" and steps.count("pinned") < snapshot.ROUNDS:
+            with closing(connect(live)) as other:
+                other.execute("UPDATE strategies SET name = name || '!'")
+
+    copy_everything(live, tmp_path / "copy.db", on_step=commit)
+    assert steps.count("pinned") == snapshot.ROUNDS + 1
+    with closing(connect(tmp_path / "copy.db")) as copy:
+        assert copy.execute("SELECT min(name GLOB '*!!!') FROM strategies").fetchone() == (1,)

@@ -15,9 +15,16 @@ import pytest
 from backtestdb.database import connect
 from backtestdb.market.cli import choose_end
 from backtestdb.market.sessions import NEW_YORK
-from backtestdb.market.split_look import SplitLook, look_at_splits, look_before_first_bars
+from backtestdb.market.split_look import look_at_splits, look_before_first_bars
 from backtestdb.market.split_store import load_due_tickers
-from backtestdb.market.splits import IncompleteListError, KnownSplit, Split, compare_splits, parse_splits
+from backtestdb.market.splits import (
+    IncompleteListError,
+    KnownSplit,
+    Split,
+    SplitLook,
+    compare_splits,
+    parse_splits,
+)
 from backtestdb.schema import ensure_market_schema
 from commands import Project
 from contents import query_all

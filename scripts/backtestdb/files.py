@@ -39,12 +39,35 @@ def fsync_file(path: Path) -> None:
     """Never for a database that this process has open: closing the descriptor drops SQLite's locks."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        flush_descriptor(descriptor)
     finally:
         os.close(descriptor)
 
 
 fsync_directory = fsync_file
+
+
+def flush_descriptor(descriptor: int) -> None:
+    """On macOS fsync ends when the drive has the data, which may not be on the platter yet: F_FULLFSYNC waits for
+    that (man 2 fsync). A network drive may not know it."""
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+        except OSError:
+            pass
+    os.fsync(descriptor)
+
+
+def forget_cached(path: Path) -> None:
+    """Let the next read of a flushed file come from the disk. Without this, 8 of the 204,456 blocks of a fresh backup
+    did; the others were checked in the memory that they had been written from. macOS has no such call."""
+    if hasattr(os, "posix_fadvise"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 def rename_durably(source: Path, target: Path) -> None:

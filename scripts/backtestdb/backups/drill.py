@@ -128,7 +128,7 @@ def verify_restored(settings: Settings, manifest: Manifest | None) -> None:
     with closing(connect(settings.database_path, read_only=True)) as connection:
         verify_integrity(connection, full=True)
         rows = count_rows(connection, list(manifest.rows))
-        contents = hash_contents(connection).tables
+        contents = hash_contents(connection, manifest.content_sha256).tables
     for table, expected in manifest.rows.items():
         if rows[table] != expected:
             raise VerificationError(

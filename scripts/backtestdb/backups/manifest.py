@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backtestdb.errors import VerificationError
+from backtestdb.files import flush_descriptor
 
 # 1 knew neither whose backup it was nor which tables had lost rows; it is still read.
 FORMAT = 2
@@ -71,7 +72,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         json.dump(values, file, indent=1)
         file.write("\n")
         file.flush()
-        os.fsync(file.fileno())
+        flush_descriptor(file.fileno())
 
 
 def load_manifest(path: Path) -> Manifest:

@@ -11,12 +11,15 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backtestdb.errors import BusyError
 
 BLOCK_BYTES = 1 << 18
 THREADS = 2
+# Two writes within one step of the file system's clock leave the same time behind; Linux steps every 4 ms or less.
+MTIME_STEP_SECONDS = 0.05
 BytesDone = Callable[[int, int], None]
 
 
@@ -34,23 +37,53 @@ def copy_ahead(source: int, target: int, *, deadline_seconds: float, on_bytes: B
             raise BusyError(f"copying the database was given up after {deadline_seconds:.0f} s")
 
 
-def patch_changed_blocks(source: int, target: int, size: int) -> int:
-    """Make `target` the same as the first `size` bytes of `source`, which nobody may write to meanwhile;
-    return the number of blocks that differed."""
+@dataclass(frozen=True)
+class FileMark:
+    """What changes when a program writes to a database with a rollback journal: every commit counts up a number in
+    the header, and a page that is written before its commit, or taken back, changes the file's time."""
+
+    header: bytes
+    bytes: int
+    inode: int
+    changed_ns: int
+    is_old: bool
+
+    def proves_unchanged(self, later: "FileMark") -> bool:
+        """Whether nothing was written between this mark and `later`."""
+        return self.is_old and self == replace(later, is_old=self.is_old)
+
+
+def make_mark(source: int) -> FileMark:
+    """Given a descriptor of the live file, return its mark. `is_old`: the last change lies further back than one step
+    of the file system's clock, so that a later change shows in the time."""
+    state = os.fstat(source)
+    is_old = time.time() - state.st_mtime_ns / 1e9 > MTIME_STEP_SECONDS
+    return FileMark(os.pread(source, 100, 0), state.st_size, state.st_ino, state.st_mtime_ns, is_old)
+
+
+def patch_changed_blocks(
+    source: int, target: int, size: int, *, limit_seconds: float = float("inf")
+) -> int | None:
+    """Make `target` the same as the first `size` bytes of `source`, which nobody may write to meanwhile. Return the
+    number of blocks that differed, or None when it was given up after `limit_seconds`."""
     os.ftruncate(target, size)
+    ends = time.monotonic() + limit_seconds
     share = -(-size // (BLOCK_BYTES * THREADS)) * BLOCK_BYTES
     with ThreadPoolExecutor(THREADS) as pool:
         starts = range(0, size, share)
-        return sum(
-            pool.map(lambda start: patch_range(source, target, start, min(start + share, size)), starts)
+        counts = list(
+            pool.map(lambda start: patch_range(source, target, start, min(start + share, size), ends), starts)
         )
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
-def patch_range(source: int, target: int, start: int, end: int) -> int:
-    """Like `patch_changed_blocks`, for the bytes from `start` to `end`; return the number of blocks that differed."""
+def patch_range(source: int, target: int, start: int, end: int, ends: float) -> int | None:
+    """Like `patch_changed_blocks`, for the bytes from `start` to `end`, until the monotonic time `ends`."""
     ours, theirs = bytearray(BLOCK_BYTES), bytearray(BLOCK_BYTES)
     different = 0
     for offset in range(start, end, BLOCK_BYTES):
+        if time.monotonic() > ends:
+            return None
         count = min(BLOCK_BYTES, end - offset)
         read_all(source, memoryview(theirs)[:count], offset)
         read_all(target, memoryview(ours)[:count], offset)

@@ -5,11 +5,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backtestdb.backups.content_hash import Contents, ordinary_tables
-from backtestdb.backups.precopy import copy_ahead, create_private, patch_changed_blocks
+from backtestdb.backups.content_hash import Contents, hash_contents, hash_structure, ordinary_tables
+from backtestdb.backups.precopy import copy_ahead, create_private, make_mark, patch_changed_blocks
 from backtestdb.database import connect, look_at_file, primary_code, quote, table_names
 from backtestdb.errors import BusyError, DatabaseFileError
 from backtestdb.files import remove_database, verify_space
@@ -21,16 +21,21 @@ DEADLINE_SECONDS = 3600.0
 SPARE_BYTES = 1 << 20
 # Up to here a pinned copy keeps writers waiting for less than 0.1 s.
 LARGE_BYTES = 48 << 20
+# How long writers wait for the patching of a copy made ahead, and how often that is tried before a pinned copy.
+LOCKED_SECONDS = 1.0
+ROUNDS = 3
 OnStep = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What the source held in the very state that was copied."""
+    """What the source held in the very state that was copied. `structure` and `contents`, hashes, are those of a
+    small backup, empty otherwise; the contents are read from the copy."""
 
     tables: list[str]
     filled_tables: list[str]
-    contents: Contents | None
+    structure: str = ""
+    contents: Contents | None = None
 
 
 def verify_source(path: Path) -> None:
@@ -83,7 +88,9 @@ def copy_everything(
     """Copy one committed state of the database `path` to the new file `target`. The bytes needed are known
     before the first is written."""
     if has_waiting_writers(path):
-        return copy_without_waiting(path, target, deadline_seconds, on_step)
+        facts = copy_without_waiting(path, target, deadline_seconds, on_step)
+        if facts:
+            return facts
     with pinned_source(path) as source:
         on_step("pinned")
         verify_space(target.parent, database_bytes(source) + SPARE_BYTES, f"the backup {target.name}")
@@ -94,7 +101,7 @@ def copy_everything(
             on_step=lambda _done, _total: on_step("copying"),
             private=True,
         )
-        return read_facts(source, table_names(source), None)
+        return read_facts(source, table_names(source))
 
 
 def has_waiting_writers(path: Path) -> bool:
@@ -104,25 +111,37 @@ def has_waiting_writers(path: Path) -> bool:
         return is_large and journal_mode(source) != "wal"
 
 
-def copy_without_waiting(path: Path, target: Path, deadline_seconds: float, on_step: OnStep) -> SourceFacts:
-    """See copying_ahead. The descriptor of the live file is closed after SQLite is done with it: closing it
-    drops the lock."""
+def copy_without_waiting(
+    path: Path, target: Path, deadline_seconds: float, on_step: OnStep
+) -> SourceFacts | None:
+    """Copy ahead and patch (see precopy). None when patching took longer than LOCKED_SECONDS in each of ROUNDS, as it
+    does when the file does not fit in memory: writers wait no longer than that each time."""
     verify_space(target.parent, path.stat().st_size + SPARE_BYTES, f"the backup {target.name}")
     remove_database(target)
     live, copy = os.open(path, os.O_RDONLY), create_private(target)
     try:
-        copy_ahead(
-            live, copy, deadline_seconds=deadline_seconds, on_bytes=lambda _done, _total: on_step("copying")
-        )
-        with pinned_source(path) as source:
-            if journal_mode(source) == "wal":
-                raise BusyError(f"{path} changed its journal mode during the copy", next_step="try again")
-            on_step("pinned")
-            patch_changed_blocks(live, copy, database_bytes(source))
-            return read_facts(source, table_names(source), None)
+        for _ in range(ROUNDS):
+            before = make_mark(live)
+            copy_ahead(
+                live,
+                copy,
+                deadline_seconds=deadline_seconds,
+                on_bytes=lambda _done, _total: on_step("copying"),
+            )
+            with pinned_source(path) as source:
+                if journal_mode(source) == "wal":
+                    raise BusyError(f"{path} changed its journal mode during the copy", next_step="try again")
+                on_step("pinned")
+                size = database_bytes(source)
+                if before.proves_unchanged(make_mark(live)):
+                    os.ftruncate(copy, size)
+                    return read_facts(source, table_names(source))
+                if patch_changed_blocks(live, copy, size, limit_seconds=LOCKED_SECONDS) is not None:
+                    return read_facts(source, table_names(source))
+        return None
     finally:
         os.close(copy)
-        os.close(live)
+        os.close(live)  # after SQLite is done with the file: closing it drops SQLite's lock
 
 
 def journal_mode(connection: sqlite3.Connection) -> str:
@@ -132,21 +151,28 @@ def journal_mode(connection: sqlite3.Connection) -> str:
 def copy_irreplaceable_tables(
     source: sqlite3.Connection,
     target: Path,
-    contents: Contents,
     *,
+    expected_bytes: int,
     deadline_seconds: float = DEADLINE_SECONDS,
 ) -> SourceFacts:
     """The small backup: the tables that no download brings back, with their own schema, from a pinned source
-    to which `target` is attached as `fresh`. `contents`: what the source held in this transaction."""
-    verify_space(target.parent, 2 * contents.bytes + SPARE_BYTES, f"the backup {target.name}")
+    to which `target` is attached as `fresh`. `expected_bytes`: the size of the last one, 0 where there is none."""
+    verify_space(target.parent, expected_bytes + SPARE_BYTES, f"the backup {target.name}")
     tables = tables_to_keep(source)
-    facts = read_facts(source, tables, contents)
+    facts = read_facts(source, tables, hash_structure(source))
     with deadline(source, deadline_seconds, f"copying to {target}"):
         carry_tables(source, tables)
         carry_header_numbers(source)
     source.execute("COMMIT")
     source.execute("DETACH fresh")
     return facts
+
+
+def with_contents(facts: SourceFacts, copy: Path) -> SourceFacts:
+    """Add the hashes of what was copied, read from the closed file `copy`."""
+    with closing(connect(copy, read_only=True)) as connection:
+        found = hash_contents(connection)
+    return replace(facts, contents=replace(found, structure=facts.structure))
 
 
 @contextmanager
@@ -164,7 +190,7 @@ def deadline(connection: sqlite3.Connection, seconds: float, purpose: str) -> It
         connection.set_progress_handler(None, 0)
 
 
-def read_facts(source: sqlite3.Connection, tables: list[str], contents: Contents | None) -> SourceFacts:
+def read_facts(source: sqlite3.Connection, tables: list[str], structure: str = "") -> SourceFacts:
     ordinary = set(ordinary_tables(source))
     filled = [
         table
@@ -172,7 +198,7 @@ def read_facts(source: sqlite3.Connection, tables: list[str], contents: Contents
         if table in ordinary
         and source.execute(f"SELECT EXISTS (SELECT 1 FROM main.{quote(table)})").fetchone()[0]
     ]
-    return SourceFacts(sorted(tables), filled, contents)
+    return SourceFacts(sorted(tables), filled, structure)
 
 
 def database_bytes(connection: sqlite3.Connection) -> int:

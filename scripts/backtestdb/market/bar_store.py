@@ -154,8 +154,8 @@ def save_range(
         save_range_answer(connection, request, bars.session_dates.tolist(), asked_at_utc, run)
         save_unconfirmed(connection, request, days, weighed.doubtful, run, asked_at_utc)
         if request.timeframe == "1day":
-            start = find_metrics_start(connection, request, metrics_from)
-            save_metrics(connection, [request.ticker], start, request.end)
+            start = max(metrics_from, request.start)
+            save_metrics(connection, [request.ticker], start, request.end, changed_from=request.start)
     return SavedBars(
         len(bars),
         0,
@@ -236,17 +236,6 @@ def replace_rejected(
         (request.ticker, request.timeframe, request.start.isoformat(), request.end.isoformat()),
     )
     save_rejected(connection, rejected, asked_at_utc)
-
-
-def find_metrics_start(connection: sqlite3.Connection, request: RangeRequest, metrics_from: date) -> date:
-    """The first session whose metrics follow from an answer: the first wanted one, or one before it that has
-    metrics already, because they were computed without the bars that came now."""
-    (first,) = connection.execute(
-        "SELECT min(date) FROM daily_metrics WHERE ticker = ? AND date >= ?",
-        (request.ticker, request.start.isoformat()),
-    ).fetchone()
-    wanted = max(metrics_from, request.start)
-    return min(wanted, date.fromisoformat(first)) if first else wanted
 
 
 def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> ParsedBars:

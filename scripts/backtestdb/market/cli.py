@@ -24,12 +24,12 @@ from backtestdb.market.report import (
     describe_job,
     print_plan,
     print_reports,
-    print_splits,
     print_update,
 )
 from backtestdb.market.request_plan import Cost, make_cost
 from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
-from backtestdb.market.split_look import SplitLook, look_at_splits, look_before_first_bars
+from backtestdb.market.split_look import look_at_splits, look_before_first_bars
+from backtestdb.market.splits import SplitLook
 from backtestdb.market.universes import TICKERS_ABOUT, US_STOCKS, choose_tickers, load_members, load_tickers
 from backtestdb.market.update import make_update_jobs, update
 from backtestdb.schema import ensure_market_schema, ensure_schema
@@ -108,12 +108,7 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
         requests = plan_jobs(connection, load_calendar(), jobs)
         planned = make_cost(requests, all_sessions(load_calendar(), jobs))
         say(describe_cost(planned.requests, settings))
-        look = SplitLook()
-
-        def look_at_end() -> None:
-            nonlocal look
-            look = look_at_splits(connection, source)
-
+        looks: list[SplitLook] = []
         look_before_first_bars(connection, source)
         reports = backfill_together(
             connection,
@@ -121,11 +116,11 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
             jobs,
             f"{', '.join(names)}: {LABELS[timeframe]}",
             keep_every_ticker=getattr(arguments, "all_tickers", False),
-            before_metrics=look_at_end,
+            before_metrics=lambda: looks.append(look_at_splits(connection, source)),
         )
+        reports[-1].splits = looks[-1]
     steps = [LABELS[timeframe]] if len(names) == 1 else [f"{name}: {LABELS[timeframe]}" for name in names]
-    code = print_reports(list(zip(steps, reports, strict=True)), as_json=arguments.json)
-    return max(code, print_splits(look, say if arguments.json else print))
+    return print_reports(list(zip(steps, reports, strict=True)), as_json=arguments.json)
 
 
 def plan_backfill(

@@ -18,6 +18,7 @@ from backtestdb.market.request_log import load_answered
 from backtestdb.market.request_plan import AnsweredSessions, Demand, Request, plan_requests
 from backtestdb.market.session_mask import mask_between, mask_of
 from backtestdb.market.sessions import load_calendar, sessions_back, sessions_between
+from backtestdb.market.splits import SplitLook
 from backtestdb.market.staging import Staging, load_staged_dates, staged_for
 
 
@@ -56,7 +57,8 @@ class Report:
     the `bars` that were stored, those of other tickers that were `dropped`, those `clamped` by at most a tick, and
     what was `set_aside`. `failures`: ticker or session, and why its request brought nothing. `gaps`: sentences
     about tickers that did not trade for months in between. `history_starts`, `refused_session`, `refused_tickers`:
-    what the key's plan does not cover. `empty_sessions`: sessions of which the vendor has no bar of any ticker."""
+    what the key's plan does not cover. `empty_sessions`: sessions of which the vendor has no bar of any ticker.
+    `splits`: the look at the end of the run, in one report of it."""
 
     coverage: Coverage = field(default_factory=Coverage)
     requests: int = 0
@@ -71,12 +73,14 @@ class Report:
     refused_tickers: list[str] = field(default_factory=list)
     empty_sessions: list[date] = field(default_factory=list)
     seconds: float = 0.0
+    splits: SplitLook = field(default_factory=SplitLook)
 
     @property
     def has_holes(self) -> bool:
         """Whether anything that was asked for is not there and was not told to be nothing. The newest session on a
         plan that has it tomorrow is none."""
-        return self.coverage.failed > 0 or self.coverage.beyond_plan > self.coverage.not_yet
+        is_lacking = self.coverage.failed > 0 or self.coverage.beyond_plan > self.coverage.not_yet
+        return is_lacking or self.splits.has_holes
 
 
 def make_job(

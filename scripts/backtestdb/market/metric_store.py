@@ -92,15 +92,30 @@ def make_dates(stamps_ms: np.ndarray) -> np.ndarray:
 
 
 def save_metrics(
-    connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date = date.max
+    connection: sqlite3.Connection,
+    tickers: Sequence[str],
+    start: date,
+    end: date = date.max,
+    *,
+    changed_from: date | None = None,
 ) -> int:
     """Compute the metrics of the stored bars and store those of the sessions from `start` to `end`; return how
-    many. What lies before `start` is the warm-up. Metrics that are there already and lie behind `end` are
-    stored again, for they may have been computed without the bars before them. The caller's transaction."""
-    newest = "SELECT max(date) FROM daily_metrics WHERE ticker = ?"
-    days = [connection.execute(newest, (ticker,)).fetchone()[0] for ticker in tickers]
-    until = max([end, *(date.fromisoformat(day) for day in days if day)])
-    return save_metric_rows(connection, compute_metric_rows(connection, tickers, start, until))
+    many. What lies before `start` is the warm-up. The caller's transaction.
+
+    Metrics that are there already are stored again where bars changed at or before them: behind `end`, and from
+    `changed_from` on, the first session that was asked for (warm-up that comes ahead of rows completes their
+    windows, and months without a bar begin a new company, once it is known that they have none).
+    """
+    until, since = end, start
+    for ticker in tickers:
+        newest = "SELECT max(date) FROM daily_metrics WHERE ticker = ?"
+        (day,) = connection.execute(newest, (ticker,)).fetchone()
+        until = max(until, date.fromisoformat(day)) if day else until
+        if changed_from:
+            oldest = "SELECT min(date) FROM daily_metrics WHERE ticker = ? AND date >= ?"
+            (day,) = connection.execute(oldest, (ticker, changed_from.isoformat())).fetchone()
+            since = min(since, date.fromisoformat(day)) if day else since
+    return save_metric_rows(connection, compute_metric_rows(connection, tickers, since, until))
 
 
 def compute_metric_rows(

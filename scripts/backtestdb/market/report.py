@@ -1,7 +1,7 @@
 """What backfills and updates cost and brought, as people and programs read it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from backtestdb.config import Settings
 from backtestdb.console import (
@@ -15,7 +15,7 @@ from backtestdb.console import (
 from backtestdb.market.coverage import COUNTS
 from backtestdb.market.jobs import Job, Report
 from backtestdb.market.request_plan import Cost, duration_seconds
-from backtestdb.market.split_look import SplitLook
+from backtestdb.market.splits import SplitLook
 from backtestdb.market.update import Update
 
 LABELS = {"1day": "daily bars", "5min": "5-minute bars"}
@@ -104,6 +104,9 @@ def make_json_report(step: str, report: Report) -> dict[str, object]:
         "changed_company": report.gaps,
         "plan_covers_from": report.history_starts.isoformat() if report.history_starts else None,
         "plan_refused": report.refused_session.isoformat() if report.refused_session else None,
+        "asked_again_after_splits": report.splits.refetched,
+        "due_after_splits": report.splits.due,
+        "splits_failure": report.splits.failure,
         "seconds": round(report.seconds, 1),
     }
 
@@ -139,7 +142,7 @@ def make_notes(step: str, report: Report) -> list[str]:
         notes.append(f"{step}: FAILED too: {', '.join(list(report.coverage.failed_of)[NAMED_AT_MOST:])}")
     failed = [f"{what}: {why}" for what, why in report.failures.items() if what.startswith("session ")]
     notes += [f"{step}: FAILED {each}" for each in failed[:NAMED_AT_MOST]]
-    return notes
+    return notes + describe_splits(report.splits)
 
 
 def name_some(names: Sequence[str]) -> str:
@@ -156,20 +159,21 @@ def announce(settings: Settings, jobs: Sequence[Job], costs: dict[str, Cost]) ->
 def print_update(done: Update, *, as_json: bool) -> int:
     steps = [(f"{universe}: {LABELS[timeframe]}", report) for universe, timeframe, report in done.reports]
     if not as_json:
-        return max(print_reports(steps), print_splits(done.splits))
+        return print_reports(steps)
     reports = [make_json_report(step, report) for step, report in steps]
     splits = {"asked_again": done.splits.refetched, "due": done.splits.due}
     print(json.dumps({"reports": reports, "splits": splits, "splits_failure": done.splits.failure}))
-    has_holes = done.splits.has_holes or any(report.has_holes for _, report in steps)
-    return DONE_WITH_HOLES if has_holes else DONE
+    return DONE_WITH_HOLES if any(report.has_holes for _, report in steps) else DONE
 
 
-def print_splits(look: SplitLook, tell: Callable[[str], None] = print) -> int:
-    """What came of the look at the splits, by ticker; return the exit code."""
-    for ticker, reason in look.refetched.items():
-        tell(f"{reason}: all stored bars of {ticker} were asked for again")
-    for ticker, reason in look.due.items():
-        tell(f"FAILED {ticker}: {reason}: its bars are still to be asked for again (make update)")
-    if look.failure:
-        tell(f"FAILED splits: {look.failure}")
-    return DONE_WITH_HOLES if look.has_holes else DONE
+def describe_splits(look: SplitLook) -> list[str]:
+    """What came of the look at the splits, by ticker."""
+    again = [
+        f"{reason}: all stored bars of {ticker} were asked for again"
+        for ticker, reason in look.refetched.items()
+    ]
+    due = [
+        f"FAILED {ticker}: {reason}: its bars are still to be asked for again (make update)"
+        for ticker, reason in look.due.items()
+    ]
+    return [*again, *due, *([f"FAILED splits: {look.failure}"] if look.failure else [])]

@@ -5,7 +5,6 @@ One request for the list; for each ticker concerned one for its day bars and one
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from backtestdb.console import progress, say
 from backtestdb.market.client import MarketDataError, StoppedRunError
@@ -19,21 +18,13 @@ from backtestdb.market.split_store import (
     load_last_look,
     save_look,
 )
-from backtestdb.market.splits import IncompleteListError, compare_splits, look_since, parse_splits
-
-
-@dataclass
-class SplitLook:
-    """What came of a look. `refetched`: ticker and reason of those that were asked for again; `due`: those that are
-    still to be, with the reason; `failure`: why the list could not be read, if so."""
-
-    refetched: dict[str, str] = field(default_factory=dict)
-    due: dict[str, str] = field(default_factory=dict)
-    failure: str = ""
-
-    @property
-    def has_holes(self) -> bool:
-        return bool(self.due or self.failure)
+from backtestdb.market.splits import (
+    IncompleteListError,
+    SplitLook,
+    compare_splits,
+    look_since,
+    parse_splits,
+)
 
 
 def look_before_first_bars(connection: sqlite3.Connection, source: Source) -> None:

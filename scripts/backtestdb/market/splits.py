@@ -6,7 +6,7 @@ prices here: a ticker whose list changed is asked for again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
@@ -57,6 +57,20 @@ class KnownSplit:
 
     def __str__(self) -> str:
         return f"{self.split} was withdrawn" if self.withdrawn_at_utc else f"{self.split} is listed"
+
+
+@dataclass
+class SplitLook:
+    """What came of a look. `refetched`: ticker and reason of those that were asked for again; `due`: those that are
+    still to be, with the reason; `failure`: why the list could not be read, if so."""
+
+    refetched: dict[str, str] = field(default_factory=dict)
+    due: dict[str, str] = field(default_factory=dict)
+    failure: str = ""
+
+    @property
+    def has_holes(self) -> bool:
+        return bool(self.due or self.failure)
 
 
 def parse_splits(rows: Iterable[Mapping[str, Any]]) -> list[Split]:

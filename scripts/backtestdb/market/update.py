@@ -11,7 +11,8 @@ from backtestdb.market.backfill import backfill_together
 from backtestdb.market.coverage_rows import Range, has_ranges, load_ranges
 from backtestdb.market.jobs import Job, Report, Source, make_job
 from backtestdb.market.sessions import NEW_YORK, sessions_between
-from backtestdb.market.split_look import SplitLook, look_at_splits
+from backtestdb.market.split_look import look_at_splits
+from backtestdb.market.splits import SplitLook
 from backtestdb.market.universes import load_members
 
 CORRECTED_SESSIONS = 3
@@ -80,6 +81,8 @@ def update(connection: sqlite3.Connection, source: Source, end: date) -> Update:
         done.reports += list(zip(labels, ["1day"] * len(labels), reports, strict=True))
     elif jobs["5min"]:
         look()
+    for _, _, report in done.reports[-1:]:
+        report.splits = done.splits
     return done
 
 

@@ -29,6 +29,7 @@ from backtestdb.market.backfill import backfill
 from backtestdb.market.jobs import Job, Report, Source, make_job, plan_job
 from backtestdb.market.request_plan import Cost, duration_seconds, make_cost
 from backtestdb.market.sessions import load_calendar
+from backtestdb.market.split_look import look_at_splits, look_before_first_bars
 from backtestdb.market.universes import (
     REQUESTS_AT_MOST,
     RUSSELL2000,
@@ -187,9 +188,9 @@ def plan_costs(connection: sqlite3.Connection, plan: RebuildSpec) -> dict[str, C
         jobs, lists = make_jobs(plan, members_of(connection, plan)), {}
         if plan.universe == RUSSELL2000:
             lists = {"spelling of the tickers": Cost(1, 0, 0)}
-    return lists | {
-        label: make_cost(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()
-    }
+    bars = {label: make_cost(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()}
+    # One look at the list of splits before the first bar, and one at the end.
+    return lists | bars | ({"splits": Cost(2, 0, 0)} if jobs else {})
 
 
 def save_planned_universe(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
@@ -285,6 +286,7 @@ def run_jobs(
     if must_ask_for_tickers(connection, plan):
         since = date.fromisoformat(plan.daily_start)
         update_us_stocks(connection, source.client, settings.us_stock_types, since)
+    look_before_first_bars(connection, source)
     if plan.universe == RUSSELL2000:
         last = date.fromisoformat(plan.end)
         spell_as_the_vendor(connection, source.client, plan.universe, last)
@@ -298,6 +300,7 @@ def run_jobs(
                 else f"first reason: {next(iter(report.failures.values()))}",
             )
         reports.append((label, report))
+    reports[-1][1].splits = look_at_splits(connection, source)
     return reports
 
 
