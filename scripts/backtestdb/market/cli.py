@@ -26,15 +26,13 @@ from backtestdb.market.report import (
     print_reports,
     print_update,
 )
-from backtestdb.market.request_plan import Cost, make_cost
+from backtestdb.market.request_plan import make_cost
 from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
-from backtestdb.market.split_look import look_at_splits, look_before_first_bars
+from backtestdb.market.split_look import look_at_splits, look_before_first_bars, plan_looks
 from backtestdb.market.splits import SplitLook
 from backtestdb.market.universes import TICKERS_ABOUT, US_STOCKS, choose_tickers, load_members, load_tickers
 from backtestdb.market.update import make_update_jobs, update
 from backtestdb.schema import ensure_market_schema, ensure_schema
-
-SPLIT_REQUESTS = 1
 
 RUSSELL_ABOUT = 2_000
 
@@ -107,7 +105,7 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
             say(describe_job(job))
         requests = plan_jobs(connection, load_calendar(), jobs)
         planned = make_cost(requests, all_sessions(load_calendar(), jobs))
-        say(describe_cost(planned.requests, settings))
+        say(describe_cost(planned.requests + plan_looks(connection).requests, settings))
         looks: list[SplitLook] = []
         look_before_first_bars(connection, source)
         reports = backfill_together(
@@ -136,7 +134,8 @@ def plan_backfill(
         ]
         requests = plan_jobs(connection, load_calendar(), jobs)
         planned = make_cost(requests, all_sessions(load_calendar(), jobs))
-    return print_plan(settings, {LABELS[timeframe]: planned}, as_json=as_json)
+        costs = {LABELS[timeframe]: planned, "splits": plan_looks(connection)}
+    return print_plan(settings, costs, as_json=as_json)
 
 
 def connect_to_plan(settings: Settings) -> sqlite3.Connection:
@@ -184,7 +183,7 @@ def run_update(
             for timeframe, some in jobs.items()
             if some
         }
-        costs["splits"] = Cost(SPLIT_REQUESTS, 0, 0)
+        costs["splits"] = plan_looks(connection)
         if source is None:
             return print_plan(settings, costs, as_json=arguments.json)
         announce(settings, [job for some in jobs.values() for job in some], costs)

@@ -7,9 +7,11 @@ import sqlite3
 from collections.abc import Sequence
 
 from backtestdb.console import progress, say
+from backtestdb.database import table_names
 from backtestdb.market.client import MarketDataError, StoppedRunError
 from backtestdb.market.jobs import Source
 from backtestdb.market.refetch import Refetched, refetch_ticker
+from backtestdb.market.request_plan import Cost
 from backtestdb.market.split_store import (
     clear_due_ticker,
     has_bars,
@@ -25,6 +27,15 @@ from backtestdb.market.splits import (
     look_since,
     parse_splits,
 )
+
+
+def plan_looks(connection: sqlite3.Connection) -> Cost:
+    """The requests for splits of the next run: the list, also before the first bars; and for each ticker that is
+    due already its day bars and its 5-minute bars."""
+    if "_splits_due" not in table_names(connection):
+        return Cost(1, 0, 0)
+    is_first = load_last_look(connection) is None and not has_bars(connection)
+    return Cost(1 + is_first + 2 * len(load_due_tickers(connection)), 0, 0)
 
 
 def look_before_first_bars(connection: sqlite3.Connection, source: Source) -> None:

@@ -29,7 +29,7 @@ from backtestdb.market.backfill import backfill
 from backtestdb.market.jobs import Job, Report, Source, make_job, plan_job
 from backtestdb.market.request_plan import Cost, duration_seconds, make_cost
 from backtestdb.market.sessions import load_calendar
-from backtestdb.market.split_look import look_at_splits, look_before_first_bars
+from backtestdb.market.split_look import look_at_splits, look_before_first_bars, plan_looks
 from backtestdb.market.universes import (
     REQUESTS_AT_MOST,
     RUSSELL2000,
@@ -189,8 +189,7 @@ def plan_costs(connection: sqlite3.Connection, plan: RebuildSpec) -> dict[str, C
         if plan.universe == RUSSELL2000:
             lists = {"spelling of the tickers": Cost(1, 0, 0)}
     bars = {label: make_cost(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()}
-    # One look at the list of splits before the first bar, and one at the end.
-    return lists | bars | ({"splits": Cost(2, 0, 0)} if jobs else {})
+    return lists | bars | ({"splits": plan_looks(connection)} if jobs else {})
 
 
 def save_planned_universe(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
