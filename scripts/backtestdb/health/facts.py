@@ -4,7 +4,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from backtestdb.health.database_facts import (
     make_failed_facts,
 )
 from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
+from backtestdb.health.market_facts import MarketFacts, load_market_facts
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
 from backtestdb.market.quota import Quota, quota_path
 from backtestdb.untouched import Reader, read_untouched
@@ -42,16 +43,19 @@ class Facts:
     schedule: ScheduleFacts
     drills: list[DrillFacts]
     quota: QuotaFacts
+    market: MarketFacts = field(default_factory=MarketFacts)
 
 
-Contents = tuple[DatabaseFacts, list[UniverseCoverage]]
+Contents = tuple[DatabaseFacts, list[UniverseCoverage], MarketFacts]
 
 
 def load_facts(
     settings: Settings, user: User, now: datetime, *, read: Reader[Contents] = read_untouched
 ) -> Facts:
     """`read`: how the database is opened; a process with other connections to it uses read_shared."""
-    database, universes = load_contents(settings.database_path, settings.origins["DATABASE_PATH"], read)
+    database, universes, market = load_contents(
+        settings.database_path, settings.origins["DATABASE_PATH"], now, read
+    )
     path = quota_path(settings.state_dir, settings.base_url, settings.api_key)
     return Facts(
         now,
@@ -63,21 +67,26 @@ def load_facts(
         look_at_schedule(sys.platform, user, settings.backup_dir, settings.database_path, now),
         load_drill_facts(settings.backup_dir, settings.database_path),
         QuotaFacts(Quota(path, settings.requests_per_minute).used(), settings.requests_per_minute),
+        market,
     )
 
 
-def load_contents(path: Path, origin: str, read: Reader[Contents]) -> Contents:
+def load_contents(path: Path, origin: str, now: datetime, read: Reader[Contents]) -> Contents:
     absent = make_absent_facts(path, origin)
     if absent:
-        return absent, []
+        return absent, [], MarketFacts()
 
     def look(connection: sqlite3.Connection) -> Contents:
-        return load_database_facts(connection, path, origin), load_universe_coverage(connection)
+        return (
+            load_database_facts(connection, path, origin),
+            load_universe_coverage(connection),
+            load_market_facts(connection, now),
+        )
 
     try:
         return read(path, look)
     except sqlite3.Error as error:
-        return make_failed_facts(path, origin, error), []
+        return make_failed_facts(path, origin, error), [], MarketFacts()
 
 
 def make_user(environment: Mapping[str, str]) -> User:

@@ -15,6 +15,9 @@ from backtestdb.health.problems import Problem
 from backtestdb.schema import CLASSES
 
 
+STOPPED_AT_MOST = 10
+
+
 def facts_as_json(facts: Facts, problems: Sequence[Problem]) -> str:
     """Times in UTC with their zone, ages in seconds, sizes in bytes."""
     values = {"ok": not problems, "problems": [asdict(problem) for problem in problems], **asdict(facts)}
@@ -40,6 +43,10 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
         print_table("tables", ("class", "tables", "rows", "largest"), describe_tables(database.tables))
     if facts.universes:
         show_universes(facts)
+    for ticker, note in list(facts.market.stopped.items())[:STOPPED_AT_MOST]:
+        print(f"stopped   {ticker}: {note}")
+    if len(facts.market.stopped) > STOPPED_AT_MOST:
+        print(f"stopped   and {len(facts.market.stopped) - STOPPED_AT_MOST} more: --json names them")
     show_backups(facts)
     print(describe_schedule(facts))
     print(describe_drills(facts))
