@@ -254,13 +254,25 @@ def delete_day(place: Place, tickers: Sequence[str], *days: date) -> None:
 
 
 def plant_thin_session(place: Place) -> None:
-    """Two of three tickers have no bar of a session: an answer that was cut."""
+    """Two of three tickers have no bar of the newest session: an answer that was cut. No value comes after it."""
     tickers = [
         ticker
         for (ticker,) in place.connection.execute("SELECT DISTINCT ticker FROM _ranges_asked ORDER BY 1")
     ]
-    day = place.sessions[len(place.sessions) // 3]
-    delete_day(place, [ticker for number, ticker in enumerate(tickers) if number % 3], day)
+    cut = [ticker for number, ticker in enumerate(tickers) if number % 3]
+    day = place.sessions[-1]
+    place.connection.executemany(
+        "DELETE FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' AND timestamp = ?",
+        [(ticker, midnight_ms(day)) for ticker in cut],
+    )
+    place.connection.executemany(
+        "DELETE FROM daily_metrics WHERE ticker = ? AND date = ?",
+        [(ticker, day.isoformat()) for ticker in cut],
+    )
+    place.connection.executemany(
+        "UPDATE _ranges_asked SET bars = bars - 1 WHERE ticker = ? AND timeframe = '1day'",
+        [(ticker,) for ticker in cut],
+    )
 
 
 def plant_gap_in_life(place: Place) -> None:

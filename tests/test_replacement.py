@@ -1,15 +1,19 @@
 """Putting new content in place of a database that other programs have open."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backtestdb import free_name
 from backtestdb import replace as replace_module
 from backtestdb.database import connect
-from backtestdb.errors import BusyError
+from backtestdb.errors import BusyError, ProjectError, VerificationError
 from backtestdb.replace import replace_database
 from writers import read_counters, running_writer
 
@@ -35,7 +39,7 @@ def test_replacement_with_reader_connected_shows_it_the_new_content(tmp_path: Pa
     new = make_database(tmp_path / "new.db", "new")
     with closing(connect(live)) as reader:
         assert reader.execute("SELECT word FROM words").fetchone() == ("old 0",)
-        assert replace_database(live, new, tmp_path / "kept.db")
+        assert replace_database(live, new, tmp_path / "kept.db").kept_is_sound
         assert reader.execute("SELECT word FROM words").fetchone() == ("new 0",)
     assert (read_words(live), read_words(tmp_path / "kept.db")) == ({"new"}, {"old"})
 
@@ -80,7 +84,7 @@ def test_commit_between_keeping_and_replacing_is_kept_too(
         into_place(*arguments)
 
     monkeypatch.setattr(replace_module, "copy_into_place", commit_first)
-    assert replace_database(live, new, tmp_path / "kept.db")
+    assert replace_database(live, new, tmp_path / "kept.db").kept_is_sound
     assert calls == 2
     assert (read_words(live), read_words(tmp_path / "kept.db")) == ({"new"}, {"late"})
 
@@ -118,7 +122,7 @@ def test_replacement_of_a_file_that_is_no_database_keeps_it_with_its_journals(tm
     live.write_bytes(b"no database at all" * 500)
     (tmp_path / "live.db-wal").write_bytes(b"old log")
     new = make_database(tmp_path / "new.db", "new")
-    assert not replace_database(live, new, tmp_path / "kept.db")
+    assert replace_database(live, new, tmp_path / "kept.db").moved_to == tmp_path / "kept.db"
     assert read_words(live) == {"new"}
     assert (tmp_path / "kept.db").read_bytes().startswith(b"no database")
     assert (tmp_path / "kept.db-wal").read_bytes() == b"old log"
@@ -131,3 +135,158 @@ def test_replacement_of_a_missing_file_is_not_fooled_by_its_stale_journal(tmp_pa
     replace_database(live, new, tmp_path / "kept.db")
     assert read_words(live) == {"new"}
     assert not (tmp_path / "live.db-journal").exists()
+
+
+def test_replacement_of_a_missing_file_whose_name_is_taken_meanwhile_keeps_what_took_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, new = tmp_path / "live.db", make_database(tmp_path / "new.db", "new")
+    take = free_name.take_free_name
+
+    def be_late(arriving: Path, target: Path) -> None:
+        make_database(target, "platform", journal="WAL")
+        take(arriving, target)
+
+    monkeypatch.setattr(replace_module, "take_free_name", be_late)
+    done = replace_database(live, new, tmp_path / "kept.db")
+    assert read_words(live) == {"new"}
+    assert done.kept == [tmp_path / "kept.db"]
+    assert read_words(tmp_path / "kept.db") == {"platform"}
+
+
+def test_replacement_of_no_database_whose_name_is_taken_meanwhile_keeps_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, new = tmp_path / "live.db", make_database(tmp_path / "new.db", "new")
+    live.write_bytes(b"no database")
+    take = free_name.take_free_name
+
+    def be_late(arriving: Path, target: Path) -> None:
+        make_database(target, "platform")
+        take(arriving, target)
+
+    monkeypatch.setattr(replace_module, "take_free_name", be_late)
+    done = replace_database(live, new, tmp_path / "kept.db")
+    assert read_words(live) == {"new"}
+    assert done.moved_to is not None
+    assert done.moved_to.read_bytes() == b"no database"
+    assert done.kept_as is not None
+    assert read_words(done.kept_as) == {"platform"}
+
+
+def test_replacement_with_a_log_that_appears_beside_the_free_name_is_not_fooled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, new = tmp_path / "live.db", make_database(tmp_path / "new.db", "new")
+    link, calls = os.link, 0
+
+    def leave_a_log(source: Path, target: Path) -> None:
+        nonlocal calls
+        calls += 1
+        link(source, target)
+        if calls == 1:
+            (tmp_path / "live.db-wal").write_bytes(b"log of another database")
+
+    monkeypatch.setattr(os, "link", leave_a_log)
+    replace_database(live, new, tmp_path / "kept.db")
+    assert (calls, read_words(live)) == (2, {"new"})
+    assert not (tmp_path / "live.db-wal").exists()
+
+
+def test_replacement_of_a_missing_file_where_no_links_can_be_made_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, new = tmp_path / "live.db", make_database(tmp_path / "new.db", "new")
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert replace_database(live, new, tmp_path / "kept.db").kept == []
+    assert read_words(live) == {"new"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["live.db", "new.db"]
+
+
+HOLD = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT count(*) FROM words").fetchone()
+print("connected", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+def test_replacement_of_no_database_that_another_process_has_open_is_refused(
+    tmp_path: Path, journal: str
+) -> None:
+    live = make_database(tmp_path / "live.db", "old", journal=journal)
+    new = make_database(tmp_path / "new.db", "new")
+    command = [sys.executable, "-c", HOLD, str(live)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "connected\n"
+        with live.open("r+b") as file:
+            file.write(b"its header is gone")
+        with pytest.raises(BusyError, match="has it open"):
+            replace_database(live, new, tmp_path / "kept.db", timeout_seconds=0.2)
+        assert live.read_bytes().startswith(b"its header is gone")
+        assert not (tmp_path / "kept.db").exists()
+        holder.communicate("")
+    assert replace_database(live, new, tmp_path / "kept.db").moved_to == tmp_path / "kept.db"
+    assert read_words(live) == {"new"}
+
+
+def test_file_and_log_that_a_kill_parted_come_together_again(tmp_path: Path) -> None:
+    live, new = tmp_path / "live.db", make_database(tmp_path / "new.db", "new")
+    live.write_bytes(b"no database")
+    (tmp_path / "live.db.backup-2026-11-20-120000-wal").write_bytes(b"its log")
+    done = replace_database(live, new, tmp_path / "live.db.backup-2026-11-20-120007")
+    assert done.moved_to == tmp_path / "live.db.backup-2026-11-20-120000"
+    assert done.moved_to.read_bytes() == b"no database"
+
+
+def test_replacement_that_another_program_renames_away_is_not_called_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = make_database(tmp_path / "live.db", "old")
+    new = make_database(tmp_path / "new.db", "new")
+    other = make_database(tmp_path / "other.db", "other", rows=2)
+    monkeypatch.setattr(replace_module, "shrink_log", lambda _live: other.replace(live))
+    with pytest.raises(VerificationError, match=r"does not hold what was put there.*2 rows instead of 3,000"):
+        replace_database(live, new, tmp_path / "kept.db")
+
+
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+def test_commit_right_behind_a_replacement_is_told_and_no_error(
+    tmp_path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = make_database(tmp_path / "live.db", "old", journal=journal)
+    new = make_database(tmp_path / "new.db", "new")
+
+    def commit_at_once(_live: sqlite3.Connection) -> None:
+        with closing(connect(live)) as other:
+            other.execute("INSERT INTO words (word) VALUES ('later')")
+
+    monkeypatch.setattr(replace_module, "shrink_log", commit_at_once)
+    done = replace_database(live, new, tmp_path / "kept.db")
+    assert done.written_since == ("table words has 3,001 rows instead of 3,000",)
+
+
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+def test_error_behind_the_commit_says_what_stands_where_and_the_undo(
+    tmp_path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = make_database(tmp_path / "live.db", "old", journal=journal)
+    new = make_database(tmp_path / "new.db", "new")
+
+    def fail(_live: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(replace_module, "shrink_log", fail)
+    with pytest.raises(ProjectError) as caught:
+        replace_database(live, new, tmp_path / "kept.db")
+    assert str(caught.value) == (
+        f"{live} holds the new content, whole, but then: disk I/O error; what stood there is in {tmp_path}/kept.db"
+    )
+    assert caught.value.next_step == f"make restore-from-backup BACKUP={tmp_path}/kept.db brings that back"

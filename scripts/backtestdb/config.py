@@ -20,7 +20,8 @@ WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}")
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting, checked. `origins` tells where each came from: environment, the file, default."""
+    """Every setting, checked. `origins` tells where each came from: environment, the file, default.
+    `database_link`: what DATABASE_PATH says, where that is a symbolic link to `database_path`."""
 
     database_path: Path
     backup_dir: Path
@@ -43,6 +44,7 @@ class Settings:
     sidecar_zone: str
     state_dir: Path
     origins: Mapping[str, str]
+    database_link: Path | None = None
 
 
 def parse_absolute_path(text: str) -> Path:
@@ -54,6 +56,12 @@ def parse_absolute_path(text: str) -> Path:
     if not path.is_absolute():
         raise ValueError("is a relative path; write it absolute, beginning with / or ~")
     return path
+
+
+def follow_link(path: Path) -> Path:
+    """The file that a symbolic link leads to: SQLite puts -wal and -journal beside that one, so everything here
+    has to look there. A link that leads nowhere stays itself; commands then say that its disk is not there."""
+    return path.resolve() if path.is_symlink() and os.path.exists(path) else path  # noqa: PTH110  never raises
 
 
 def parse_optional_path(text: str) -> Path | None:
@@ -190,7 +198,8 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_d
     per_minute = values["POLYGON_REQUESTS_PER_MINUTE"]
     slow_plan = 0 < per_minute <= 100
     return Settings(
-        database_path=values["DATABASE_PATH"],
+        database_path=follow_link(values["DATABASE_PATH"]),
+        database_link=values["DATABASE_PATH"] if values["DATABASE_PATH"].is_symlink() else None,
         backup_dir=values["BACKUP_DIR"],
         generated_scripts_dir=values["GENERATED_SCRIPTS_DIR"],
         max_backups=values["MAX_BACKUPS"],

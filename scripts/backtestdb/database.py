@@ -5,28 +5,71 @@ process's locks on a file when any descriptor of it is closed.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote as quote_url
 
 from backtestdb.errors import DatabaseFileError, VerificationError
+from backtestdb.newer_sqlite import was_written_by_newer_sqlite
 
 MAGIC = b"SQLite format 3\0"
-FileState = Literal["missing", "empty", "database", "damaged"]
+HEADER_BYTES = 100
+FileState = Literal["missing", "empty", "database", "too_new", "damaged"]
 BUSY_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+UNREADABLE_SCHEMA = "malformed database schema"
+UNKNOWN_FORMAT = "unsupported file format"
 
 ROWS_PER_STATEMENT = 200
 
 
+class Connection(sqlite3.Connection):
+    """SQLite's own words about a damaged schema quote it, and what they quote need not be UTF-8: Python then
+    raises UnicodeDecodeError and hides what SQLite said. Here that is an error of SQLite like any other."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        try:
+            return super().execute(sql, parameters)
+        except UnicodeDecodeError as error:
+            raise make_sqlite_error(error) from None
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        try:
+            return super().executemany(sql, parameters)
+        except UnicodeDecodeError as error:
+            raise make_sqlite_error(error) from None
+
+    def executescript(self, sql: str, /) -> sqlite3.Cursor:
+        try:
+            return super().executescript(sql)
+        except UnicodeDecodeError as error:
+            raise make_sqlite_error(error) from None
+
+
+def make_sqlite_error(error: UnicodeDecodeError) -> sqlite3.DatabaseError:
+    """Given what Python raised over the bytes of a message, return the error that SQLite meant."""
+    message = bytes(error.object).decode(errors="backslashreplace")
+    meant = sqlite3.DatabaseError(message)
+    is_damage = message.startswith(UNREADABLE_SCHEMA)
+    meant.sqlite_errorcode = sqlite3.SQLITE_CORRUPT if is_damage else sqlite3.SQLITE_ERROR
+    return meant
+
+
 def connect(
-    path: Path, *, create: bool = False, read_only: bool = False, timeout_seconds: float = 30.0
+    path: Path,
+    *,
+    create: bool = False,
+    read_only: bool = False,
+    lenient: bool = False,
+    timeout_seconds: float = 30.0,
 ) -> sqlite3.Connection:
     """Open a database in autocommit mode, so that transactions begin and end where the code says so.
 
-    A missing file is an error unless `create`. Raise DatabaseFileError when the file cannot be opened.
+    A missing file is an error unless `create`. `lenient` also opens a database with tables, views or triggers
+    whose text this SQLite cannot read: it does not see those. That is for reading and for copying pages; a
+    writer would leave their indexes behind. Raise DatabaseFileError when the file cannot be opened.
     """
     mode = "ro" if read_only else "rwc" if create else "rw"
     if not create and not path.is_file():
@@ -38,8 +81,11 @@ def connect(
             timeout=timeout_seconds,
             isolation_level=None,
             check_same_thread=False,
+            factory=Connection,
         )
         connection.execute("PRAGMA foreign_keys = ON")
+        if lenient:
+            skip_unreadable_schema(connection)
     except sqlite3.OperationalError as error:
         raise DatabaseFileError(f"cannot open the database {path}: {error}") from error
     return connection
@@ -63,31 +109,62 @@ def primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+def skip_unreadable_schema(connection: sqlite3.Connection) -> None:
+    """From now on what this SQLite cannot read of the schema is left out, in attached databases too.
+    `writable_schema` does that: https://www.sqlite.org/pragma.html#pragma_writable_schema."""
+    connection.execute("PRAGMA writable_schema = ON")
+    with suppress(sqlite3.DatabaseError):  # the first statement may still fail, the next sees the rest
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+
 def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
     """What is at `path`: nothing, a file of no bytes, a database, or something that is not one any more.
 
-    "damaged" means a wrong header, or a schema that SQLite cannot read. A busy database is a database. Call
-    it before this process connects to the file: it reads the header itself, because SQLite removes the -wal
-    beside a file that is no database, and with it the last commits that a salvage could find.
+    "damaged" means a wrong header, or a schema that SQLite cannot read. "too_new" is one that this SQLite cannot
+    read and that a newer one wrote. A busy database is a database. Call it before this process connects to the
+    file: it reads the header itself, because SQLite removes the -wal beside a file that is no database, and with
+    it the last commits that a salvage could find. Raise DatabaseFileError for a folder and for a symbolic link
+    that leads nowhere.
     """
     if path.is_dir():
         raise DatabaseFileError(f"{path} is a folder, not a database", next_step="change DATABASE_PATH")
     if not path.exists():
+        verify_no_dangling_link(path)
         return "missing"
     if path.stat().st_size == 0:
         return "empty"
     with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            return "damaged"
+        header = file.read(HEADER_BYTES)
+    if not header.startswith(MAGIC):
+        return "damaged"
     with closing(connect(path, timeout_seconds=timeout_seconds)) as connection:
         try:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         except sqlite3.DatabaseError as error:
-            if primary_code(error) in DAMAGE_CODES:
+            if str(error).startswith(UNREADABLE_SCHEMA):
+                skip_unreadable_schema(connection)
+                return "too_new" if was_written_by_newer_sqlite(connection, path) else "damaged"
+            if primary_code(error) in DAMAGE_CODES or UNKNOWN_FORMAT in str(error):
                 return "damaged"
             if primary_code(error) not in BUSY_CODES:
                 raise
-    return "database"
+    return "database" if is_writable_format(path, header) else "damaged"
+
+
+def verify_no_dangling_link(path: Path) -> None:
+    """Raise DatabaseFileError for one: its disk is not there, which is not the same as an empty place."""
+    if path.is_symlink() and not path.exists():
+        raise DatabaseFileError(
+            f"{path} is a symbolic link to {path.readlink()}, and nothing is there",
+            next_step="connect the disk that it leads to, or change DATABASE_PATH",
+        )
+
+
+def is_writable_format(path: Path, header: bytes) -> bool:
+    """Byte 18 above 2 makes SQLite read-only, for a format that is yet to come: no SQLite has written that. A
+    log may hold a better first page."""
+    log = Path(f"{path}-wal")
+    return header[18] <= 2 or (log.is_file() and log.stat().st_size > 0)
 
 
 def quote(name: str) -> str:
@@ -110,6 +187,12 @@ def virtual_table_names(connection: sqlite3.Connection, schema: str = "main") ->
         f"SELECT name FROM {schema}.sqlite_schema WHERE type = 'table' AND rootpage = 0"
     )
     return {name for (name,) in rows}
+
+
+def ordinary_table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
+    """All tables but the virtual ones, whose content lies in ordinary ones."""
+    virtual = virtual_table_names(connection, schema)
+    return [table for table in table_names(connection, schema) if table not in virtual]
 
 
 def column_names(connection: sqlite3.Connection, table: str, schema: str = "main") -> list[str]:

@@ -38,7 +38,7 @@ def copy_pinned(
         source.execute("BEGIN")
     try:
         source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        with closing(connect(target, create=True)) as copy:
+        with closing(connect(target, create=True, lenient=True)) as copy:
             copy.execute("PRAGMA synchronous = OFF")
             step = make_step_watch(f"copying to {target}", deadline_seconds, on_step)
             source.backup(copy, pages=PAGES_PER_STEP, progress=step, sleep=0.01)

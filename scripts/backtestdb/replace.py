@@ -4,25 +4,38 @@ Measured over 60 kills each: copying over the live file corrupted it 60 times, r
 renaming lost commits 24 times, renaming first corrupted 16; the backup API into the live file never did.
 """
 
-import os
+import glob
+import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backtestdb.database import BUSY_CODES, connect, look_at_file, primary_code, transaction, verify_integrity
-from backtestdb.errors import BusyError, VerificationError
-from backtestdb.files import (
-    DATABASE_COMPANIONS,
-    fsync_directory,
-    remove_database,
-    rename_durably,
-    verify_space,
+from backtestdb.commit_counter import CommitCounter
+from backtestdb.database import (
+    BUSY_CODES,
+    FileState,
+    connect,
+    look_at_file,
+    primary_code,
+    table_names,
+    transaction,
+    verify_integrity,
 )
+from backtestdb.errors import BusyError, DatabaseFileError, ProjectError, VerificationError
+from backtestdb.files import fsync_file, remove_database, rename_durably, verify_space
+from backtestdb.free_name import (
+    NameTakenError,
+    can_be_locked,
+    move_aside,
+    move_stray_companions,
+    take_free_name,
+)
+from backtestdb.outline import Outline, find_differences, read_outline
 from backtestdb.pinned_copy import copy_pinned, make_step_watch
 
 ATTEMPTS = 5
-CHANGE_COUNTER = slice(24, 28)
 PAGES_PER_STEP = 64
 ARRIVING = ".arriving"
 CarryOver = Callable[[sqlite3.Connection], None]
@@ -30,6 +43,23 @@ CarryOver = Callable[[sqlite3.Connection], None]
 
 class ChangedMeanwhileError(Exception):
     """A commit arrived between the last look at the old content and its replacement."""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """`kept_as`: the copy of the database that stood there; `kept_is_sound`: whether it passed its check.
+    `moved_to`: where a file is now that was no database any more. Both are None where there was nothing.
+    `written_since`: how the database differs already from what was put in, because another program has written
+    to it."""
+
+    kept_as: Path | None
+    kept_is_sound: bool
+    moved_to: Path | None
+    written_since: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> list[Path]:
+        return [path for path in (self.kept_as, self.moved_to) if path]
 
 
 def verify_space_to_replace(target: Path, new_bytes: int) -> None:
@@ -48,25 +78,34 @@ def replace_database(
     *,
     carry_over: CarryOver | None = None,
     timeout_seconds: float = 60.0,
-) -> bool:
-    """Make `target` hold the content of the closed database `new`, which stays as it is.
+) -> Replacement:
+    """Make `target` hold the content of the closed database `new`, which stays as it is; return when that is
+    proven by opening `target` anew.
 
     - A database at `target` is copied to `kept_as` first. `carry_over`, if any, then runs in one transaction
       on a connection whose main schema is the old database and whose schema `fresh` is `new`; nothing can be
       committed to the old one between that transaction and the replacement, or all of it runs again.
-    - A file that is no database any more is moved to `kept_as` with its -wal, -shm and -journal.
-    - A missing target gets the file by rename.
-    The caller holds no connection to `target`. Return whether what was kept passed its check (True when there
-    was nothing to keep). Raise BusyError when another program does not let go in time.
+    - A file that is no database any more is moved to `kept_as` with its -wal, -shm and -journal, while nobody
+      has it open.
+    - A name that is free is taken by a whole file. When another program takes it first, what that program made
+      is a database like any other: see above.
+    The caller holds no connection to `target`. Raise BusyError when another program does not let go in time,
+    VerificationError when `target` does not hold the new content afterwards.
     """
-    state = look_at_file(target)
-    if state in {"missing", "damaged"}:
-        move_aside(target, kept_as)
-        install_new_file(new, target)
-        return state == "missing"
+    moved_to = None
     for _ in range(ATTEMPTS):
-        with suppress(ChangedMeanwhileError), busy_explained(target):
-            return replace_once(target, new, kept_as, carry_over, timeout_seconds)
+        with suppress(ChangedMeanwhileError, NameTakenError), busy_explained(target):
+            state = look_at_file(target)
+            if state != "missing" and not (state == "damaged" and not can_be_locked(target)):
+                kept_as = kept_as if kept_as != moved_to else second_name(kept_as)
+                done = replace_through_sqlite(target, new, kept_as, state, carry_over, timeout_seconds)
+                return replace(done, moved_to=moved_to)
+            with arriving_copy(new, target) as arriving:  # whole before anything is moved away
+                if state == "damaged":
+                    moved_to = move_aside(target, kept_as, timeout_seconds=timeout_seconds)
+                move_stray_companions(target, kept_as)
+                take_free_name(arriving, target)
+            return Replacement(None, kept_is_sound=False, moved_to=moved_to)
     raise BusyError(
         f"{target} was written to {ATTEMPTS} times while it was being replaced",
         next_step="stop the program that writes to it, then start the same command again",
@@ -87,52 +126,65 @@ def busy_explained(target: Path) -> Iterator[None]:
         ) from error
 
 
-def move_aside(path: Path, kept_as: Path) -> None:
-    """A journal that stayed behind would be played into the next file of this name: it moves along."""
-    for suffix in (*DATABASE_COMPANIONS, ""):
-        companion = path.with_name(path.name + suffix)
-        if companion.exists():
-            companion.rename(kept_as.with_name(kept_as.name + suffix))
-    fsync_directory(path.parent)
+def second_name(kept_as: Path) -> Path:
+    """Where the first one holds the file that was no database, and then a program made a new one."""
+    return kept_as.with_name(f"{kept_as.name}-2")
 
 
-def install_new_file(new: Path, target: Path) -> None:
+@contextmanager
+def arriving_copy(new: Path, target: Path) -> Iterator[Path]:
     """`new` may lie on another disk and has to stay, so a copy of it gets the name."""
     arriving = target.with_name(target.name + ARRIVING)
-    with closing(connect(new)) as source:
+    with closing(connect(new, lenient=True)) as source:
         copy_pinned(source, arriving)
-    rename_durably(arriving, target)
-
-
-def replace_once(
-    target: Path, new: Path, kept_as: Path, carry_over: CarryOver | None, timeout_seconds: float
-) -> bool:
-    header = os.open(target, os.O_RDONLY)  # before SQLite opens it: see the note on closing in database.py
+    fsync_file(arriving)
     try:
-        with closing(connect(target, timeout_seconds=timeout_seconds)) as observer:
+        yield arriving
+    finally:
+        remove_database(arriving)
+
+
+def replace_through_sqlite(
+    target: Path,
+    new: Path,
+    kept_as: Path,
+    state: FileState,
+    carry_over: CarryOver | None,
+    timeout_seconds: float,
+) -> Replacement:
+    """Through the backup interface, which takes SQLite's locks: others may stay connected. `state` need not be a
+    sound database, as long as nothing has to be carried over from it."""
+    if carry_over and state in {"damaged", "too_new"}:
+        raise DatabaseFileError(
+            f"{target} cannot be read any more: nothing was carried over from it, and nothing was changed",
+            next_step="make doctor",
+        )
+    with ExitStack() as closed_last:
+        # Before SQLite opens the file, and closed after it: see the note on closing in database.py.
+        counter = closed_last.enter_context(closing(CommitCounter(target)))
+        with closing(connect(target, lenient=True, timeout_seconds=timeout_seconds)) as observer:
             if carry_over:
                 observer.execute("PRAGMA foreign_keys = OFF")
                 observer.execute("ATTACH ? AS fresh", (str(new),))
-            mark = make_commit_mark(observer, header)
+            counter.follow(observer)
             with transaction(observer):
-                kept_is_sound = keep_copy(target, kept_as)
+                has_content = state in {"damaged", "too_new"} or bool(table_names(observer))
+                kept_is_sound = has_content and keep_copy(target, kept_as) and state != "damaged"
                 if carry_over:
                     carry_over(observer)
-                seen = mark()
-            copy_into_place(new, target, lambda: mark() == seen, timeout_seconds)
-    finally:
-        os.close(header)
-    return kept_is_sound
+                seen = counter.read()
+            written = copy_into_place(new, target, kept_as, counter, seen, timeout_seconds)
+    return Replacement(kept_as if has_content else None, kept_is_sound, None, written)
 
 
 def keep_copy(target: Path, kept_as: Path) -> bool:
     """The current state as an ordinary file; return whether it passed its check. A damaged database is kept
     as it is, page by page. The caller's transaction keeps writers out meanwhile."""
     arriving = kept_as.with_name(kept_as.name + ARRIVING)
-    with closing(connect(target)) as source:
+    with closing(connect(target, lenient=True)) as source:
         copy_pinned(source, arriving, private=True)
     try:
-        with closing(connect(arriving, read_only=True)) as copy:
+        with closing(connect(arriving, read_only=True, lenient=True)) as copy:
             verify_integrity(copy)
         is_sound = True
     except VerificationError:
@@ -141,39 +193,87 @@ def keep_copy(target: Path, kept_as: Path) -> bool:
     return is_sound
 
 
-def make_commit_mark(observer: sqlite3.Connection, header: int) -> Callable[[], object]:
-    """Return a function whose value changes with every commit by another connection.
-
-    Under WAL that is `data_version`. With a rollback journal the replacement's exclusive lock keeps the
-    observer from asking, but there every commit counts up a number in the file's header.
-    """
-    if observer.execute("PRAGMA main.journal_mode").fetchone()[0] == "wal":
-        return lambda: observer.execute("PRAGMA main.data_version").fetchone()[0]
-    return lambda: os.pread(header, 28, 0)[CHANGE_COUNTER]
-
-
-def copy_into_place(new: Path, target: Path, unchanged: Callable[[], bool], timeout_seconds: float) -> None:
+def copy_into_place(
+    new: Path, target: Path, kept_as: Path, counter: CommitCounter, seen: int, timeout_seconds: float
+) -> tuple[str, ...]:
+    """Return how the database differs already because somebody else wrote to it; see prove."""
     with (
-        closing(connect(target, timeout_seconds=timeout_seconds)) as live,
+        closing(connect(target, lenient=True, timeout_seconds=timeout_seconds)) as live,
         source_that_fits(new, live, target) as source,
     ):
-        wait = make_step_watch(f"replacing {target}", timeout_seconds, lambda _done, _total: None)
-        is_locked = False
+        expected = read_outline(source)
+        try:
+            copy_pages(source, live, target, lambda: counter.read() == seen, timeout_seconds)
+            shrink_log(live)
+            return prove(target, expected, lambda: counter.read() == seen + 1, timeout_seconds)
+        except (sqlite3.Error, OSError) as error:
+            is_busy = isinstance(error, sqlite3.Error) and primary_code(error) in BUSY_CODES
+            if is_busy and counter.read() == seen:
+                raise
+            raise describe_failure(error, target, kept_as, expected) from error
 
-        def step(code: int, remaining: int, total: int) -> None:
-            nonlocal is_locked
-            if code in BUSY_CODES and not is_locked:
-                wait(code, remaining, total)
-            elif not is_locked:
-                # The first step that succeeds holds the write lock: from here on nobody else commits.
-                is_locked = True
-                if not unchanged():
-                    raise ChangedMeanwhileError
 
-        pages = source.execute("PRAGMA page_count").fetchone()[0]
-        # The last step commits, so the first must not be the last.
-        source.backup(live, pages=min(PAGES_PER_STEP, max(pages - 1, 1)), progress=step, sleep=0.05)
-        shrink_log(live)
+def copy_pages(
+    source: sqlite3.Connection,
+    live: sqlite3.Connection,
+    target: Path,
+    unchanged: Callable[[], bool],
+    timeout_seconds: float,
+) -> None:
+    """One transaction on the live database. Raise ChangedMeanwhileError when somebody else committed first."""
+    wait = make_step_watch(f"replacing {target}", timeout_seconds, lambda _done, _total: None)
+    is_locked = False
+
+    def step(code: int, remaining: int, total: int) -> None:
+        nonlocal is_locked
+        if code in BUSY_CODES and not is_locked:
+            wait(code, remaining, total)
+        elif not is_locked:
+            # The first step that succeeds holds the write lock: from here on nobody else commits.
+            is_locked = True
+            if not unchanged():
+                raise ChangedMeanwhileError
+
+    pages = source.execute("PRAGMA page_count").fetchone()[0]
+    # The last step commits, so the first must not be the last.
+    source.backup(live, pages=min(PAGES_PER_STEP, max(pages - 1, 1)), progress=step, sleep=0.05)
+
+
+def prove(
+    target: Path, expected: Outline, is_ours: Callable[[], bool], timeout_seconds: float
+) -> tuple[str, ...]:
+    """Open the name anew and compare what it leads to with what was put in. A difference is right only where
+    another program has committed since: return it. Raise VerificationError for any other."""
+    with closing(connect(target, lenient=True, timeout_seconds=timeout_seconds)) as live:
+        live.execute("BEGIN")
+        differences = find_differences(expected, read_outline(live))
+        if differences and is_ours():
+            raise VerificationError(
+                f"{target} does not hold what was put there: {'; '.join(differences)}",
+                next_step="make status",
+            )
+    return tuple(differences)
+
+
+def describe_failure(error: Exception, target: Path, kept_as: Path, expected: Outline) -> ProjectError:
+    """What stands where after an error that came during or behind the commit, and the way on."""
+    kept = f"what stood there is in {kept_as}"
+    undo = f"make restore-from-backup BACKUP={shlex.quote(str(kept_as))} brings that back"
+    try:
+        with closing(connect(target, read_only=True, lenient=True)) as live:
+            is_new = not find_differences(expected, read_outline(live))
+    except (sqlite3.Error, OSError, ProjectError) as second:
+        return ProjectError(
+            f"{target} could not be replaced ({error}), nor read again ({second}); {kept}", next_step=undo
+        )
+    if is_new:
+        return ProjectError(
+            f"{target} holds the new content, whole, but then: {error}; {kept}", next_step=undo
+        )
+    return ProjectError(
+        f"{target} was not replaced: {error}; it holds what it held before, and {kept} too",
+        next_step="see that the disk is well (make doctor), then start the same command again",
+    )
 
 
 @contextmanager
@@ -182,7 +282,7 @@ def source_that_fits(new: Path, live: sqlite3.Connection, target: Path) -> Itera
     sizes differ, a copy of `new` with the size of the live database is what goes in."""
     size = live.execute("PRAGMA page_size").fetchone()[0]
     resized = target.with_name(target.name + ".resized" + ARRIVING)
-    with closing(connect(new, read_only=True)) as source:
+    with closing(connect(new, read_only=True, lenient=True)) as source:
         fits = source.execute("PRAGMA page_size").fetchone()[0] == size
         if fits or live.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             yield source
@@ -191,7 +291,7 @@ def source_that_fits(new: Path, live: sqlite3.Connection, target: Path) -> Itera
         source.execute(f"PRAGMA page_size = {size}")
         source.execute("VACUUM INTO ?", (str(resized),))
     try:
-        with closing(connect(resized, read_only=True)) as source:
+        with closing(connect(resized, read_only=True, lenient=True)) as source:
             yield source
     finally:
         remove_database(resized)
@@ -208,5 +308,5 @@ def shrink_log(live: sqlite3.Connection) -> None:
 
 def remove_arriving(target: Path) -> None:
     """Remove what a killed replacement left beside `target`."""
-    for path in target.parent.glob(f"{target.name}*{ARRIVING}"):
+    for path in target.parent.glob(f"{glob.escape(target.name)}*{ARRIVING}"):
         remove_database(path)

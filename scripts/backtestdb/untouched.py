@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote as quote_url
 
-from backtestdb.database import connect
+from backtestdb.database import Connection, connect
 from backtestdb.files import DATABASE_COMPANIONS
 
 BUSY_SECONDS = 2.0
@@ -47,7 +47,9 @@ def read_shared(path: Path, look: Callable[[sqlite3.Connection], Found]) -> Foun
 
 
 def open_immutable(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote_url(str(path))}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    return sqlite3.connect(
+        f"file:{quote_url(str(path))}?mode=ro&immutable=1", uri=True, isolation_level=None, factory=Connection
+    )
 
 
 def busy_companions(path: Path) -> list[str]:

@@ -137,5 +137,5 @@ def find_identities(backups: Sequence[Backup]) -> list[tuple[Identity, Backup]]:
 
 def load_id_of_source(source: Path, *, read_only: bool = False) -> str:
     """Of a file that SQLite may open, such as a private copy."""
-    with closing(connect(source, read_only=read_only)) as connection:
+    with closing(connect(source, read_only=read_only, lenient=True)) as connection:
         return load_database_id(connection)

@@ -107,14 +107,15 @@ def describe_choice(choice: RestoreChoice) -> str:
 def show_restored(restored: RestoreResult, database: Path) -> None:
     """What the database holds now, and the way back."""
     print(f"restored {database}: {describe_choice(restored.choice).removeprefix('restoring ')}")
-    with closing(connect(database)) as connection:
+    with closing(connect(database, read_only=True, lenient=True)) as connection:
         show_market_data(connection)
     if restored.scripts_kept_as:
         print(f"the generated scripts that stood there are in {restored.scripts_kept_as}")
-    if restored.kept_as and restored.kept_is_sound:
-        print(f"undo with: make restore-from-backup BACKUP={shlex.quote(str(restored.kept_as))}")
-    elif restored.kept_as:
-        print(f"what stood there is damaged, and kept as {restored.kept_as}")
+    for path in restored.replacement.kept:
+        print(f"what stood there is kept as {path}")
+    if restored.replacement.kept_as and restored.replacement.kept_is_sound:
+        undo = shlex.quote(str(restored.replacement.kept_as))
+        print(f"undo with: make restore-from-backup BACKUP={undo}")
 
 
 def show_market_data(connection: sqlite3.Connection) -> None:

@@ -1,5 +1,6 @@
 """Put a backup in the place of the database, which is kept; whole-old or whole-new at every kill."""
 
+import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -13,15 +14,20 @@ from backtestdb.backups.content_hash import hash_table
 from backtestdb.backups.generated_scripts import restore_scripts
 from backtestdb.backups.identity import Identity, identify_current, load_id_of_source, save_database_id
 from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
+from backtestdb.commit_counter import CommitCounter
 from backtestdb.config import Settings
 from backtestdb.database import connect, look_at_file, transaction
 from backtestdb.errors import ProjectError, VerificationError
-from backtestdb.files import choose_free_names, remove_database, verify_space
+from backtestdb.files import remove_database, verify_space
+from backtestdb.free_name import choose_kept_name
+from backtestdb.outline import read_outline
 from backtestdb.pinned_copy import copy_pinned
 from backtestdb.replace import (
     ARRIVING,
+    Replacement,
     busy_explained,
     keep_copy,
+    prove,
     remove_arriving,
     replace_database,
     verify_space_to_replace,
@@ -34,11 +40,11 @@ WAIT_FOR_OTHERS_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """What was restored, and where that which stood there is now (None: there was nothing)."""
+    """What was restored, what stood there, and where that is now. `scripts_kept_as`: None when no generated
+    scripts stood there."""
 
     choice: RestoreChoice
-    kept_as: Path | None
-    kept_is_sound: bool
+    replacement: Replacement
     scripts_kept_as: Path | None
 
 
@@ -65,14 +71,28 @@ def restore_from_backup(
             raise ProjectError("nothing was changed: the restore was not confirmed")
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_arriving(target)
-        is_there = look_at_file(target) not in {"missing", "empty"}
-        kept_as = choose_kept_name(target, now_local)
         database_id = choose_database_id(choice, identify_current(target, settings.backup_dir))
-        sound = restore_database(choice, target, kept_as, database_id)
+        replacement = restore_database(choice, target, choose_kept_name(target, now_local), database_id)
         hooks.step("database restored")
+        for line in describe_replacement(replacement, target):  # before anything else that can fail
+            hooks.say(line)
         scripts_kept = bring_scripts_back(choice, settings.generated_scripts_dir, now_local)
         hooks.step("scripts restored")
-    return RestoreResult(choice, kept_as if is_there else None, sound, scripts_kept)
+    return RestoreResult(choice, replacement, scripts_kept)
+
+
+def describe_replacement(done: Replacement, target: Path) -> list[str]:
+    """What stands where now, and the way back."""
+    lines = [f"the database is in its place, opened again and compared: {target}"]
+    if done.kept_as and done.kept_is_sound:
+        lines.append(f"undo with: make restore-from-backup BACKUP={shlex.quote(str(done.kept_as))}")
+    elif done.kept_as:
+        lines.append(f"what stood there is damaged, and kept as {done.kept_as}")
+    if done.moved_to:
+        lines.append(f"what stood there was no database any more, and is kept as {done.moved_to}")
+    if done.written_since:
+        lines.append(f"another program has written to it since: {'; '.join(done.written_since)}")
+    return lines
 
 
 @contextmanager
@@ -87,10 +107,6 @@ def lock_if_possible(backup_dir: Path) -> Iterator[None]:
         yield
 
 
-def choose_kept_name(path: Path, now_local: datetime) -> Path:
-    return choose_free_names(lambda stamp: [path.with_name(f"{path.name}.backup-{stamp}")], now_local)[0]
-
-
 def choose_database_id(choice: RestoreChoice, current: Identity) -> str:
     """The database stays the one that it was, whatever is restored into it; a new one is the one that the backup
     was made from."""
@@ -99,8 +115,8 @@ def choose_database_id(choice: RestoreChoice, current: Identity) -> str:
     return current.database_id or of_backup
 
 
-def restore_database(choice: RestoreChoice, target: Path, kept_as: Path, database_id: str) -> bool:
-    """Return whether what was kept passed its check. `database_id`: of the restored database, empty for none."""
+def restore_database(choice: RestoreChoice, target: Path, kept_as: Path, database_id: str) -> Replacement:
+    """`database_id`: of the restored database, empty for none."""
     full = choice.full
     holds_id = full and full.manifest and load_id_of_source(full.path, read_only=True) == database_id
     if full and holds_id and not choice.irreplaceable:
@@ -111,17 +127,25 @@ def restore_database(choice: RestoreChoice, target: Path, kept_as: Path, databas
     return replace_with_built(choice, target, kept_as, database_id)
 
 
-def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path) -> bool:
+def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path) -> Replacement:
     """One transaction on the live database: everything irreplaceable becomes what the backup holds, market
     data stays. Tables that are younger than the backup stay, too."""
     verify_space(target.parent, 2 * target.stat().st_size + irreplaceable.bytes, f"merging into {target}")
-    with busy_explained(target), closing(connect(target, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)) as live:
+    with (
+        closing(CommitCounter(target)) as counter,
+        busy_explained(target),
+        closing(connect(target, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)) as live,
+    ):
         live.execute("PRAGMA foreign_keys = OFF")
         live.execute("ATTACH ? AS small", (str(irreplaceable.path),))
+        counter.follow(live)
         with transaction(live):
+            seen = counter.read()
             is_sound = keep_copy(target, kept_as)
             carry_small(live, irreplaceable)
-    return is_sound
+            expected = read_outline(live)
+        written = prove(target, expected, lambda: counter.read() == seen + 1, WAIT_FOR_OTHERS_SECONDS)
+    return Replacement(kept_as, is_sound, None, written)
 
 
 def carry_small(connection: sqlite3.Connection, irreplaceable: Backup) -> None:
@@ -133,7 +157,7 @@ def carry_small(connection: sqlite3.Connection, irreplaceable: Backup) -> None:
             raise VerificationError(f"table {table} did not arrive as {irreplaceable.path.name} holds it")
 
 
-def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path, database_id: str) -> bool:
+def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path, database_id: str) -> Replacement:
     """Build the new database beside the target first: a full backup with a newer small one on top, a small
     one in a new schema, a backup without this database's id, or a file without manifest, which may have a -wal of its
     own."""

@@ -16,6 +16,7 @@ from backtestdb.backups.identity import (
     read_database_id,
 )
 from backtestdb.backups.verify import examine, verify_backup
+from backtestdb.config import follow_link
 from backtestdb.database import look_at_file, quote, table_names, virtual_table_names
 from backtestdb.errors import DatabaseFileError, ProjectError, UsageError, VerificationError
 from backtestdb.files import same_file
@@ -84,7 +85,7 @@ def holds_rows(target: Path) -> bool:
     started before its database was brought back leaves tables without rows."""
     state = look_at_file(target)
     if state != "database":
-        return state == "damaged"
+        return state in {"damaged", "too_new"}
     return read_untouched(target, has_rows)
 
 
@@ -114,6 +115,7 @@ def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> Restor
     """The file that the user named. Raise ProjectError when it is missing, the database itself, or not sound."""
     if not path.is_file():
         raise DatabaseFileError(f"there is no file {path}", next_step="make backups lists what there is")
+    path = follow_link(path)
     if same_file(path, target):
         raise ProjectError(f"{path} is the database itself", next_step="name a backup")
     backup = look_at_backup(path)

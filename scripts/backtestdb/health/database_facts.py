@@ -11,7 +11,7 @@ from backtestdb.database import BUSY_CODES, DAMAGE_CODES, primary_code, quote, t
 from backtestdb.schema import load_table_classes
 from backtestdb.untouched import size_of
 
-State = Literal["missing", "empty", "damaged", "interrupted", "unreadable", "present"]
+State = Literal["missing", "no_disk", "empty", "damaged", "too_new", "interrupted", "unreadable", "present"]
 COUNTED_UP_TO = 100_000
 
 
@@ -46,6 +46,8 @@ def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
     """Facts about a file that need not be opened, None where there is something to open."""
     if path.is_dir():
         return DatabaseFacts(path, origin, "unreadable", 0, [], "it is a folder")
+    if path.is_symlink() and not path.exists():
+        return DatabaseFacts(path, origin, "no_disk", 0, [], f"a symbolic link to {path.readlink()}")
     if not path.exists():
         return DatabaseFacts(path, origin, "missing", 0, [])
     if not size_of(path) and not size_of(Path(f"{path}-wal")):

@@ -3,12 +3,14 @@
 import os
 import sqlite3
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from backtestdb.config import Settings
+from backtestdb.database import UNREADABLE_SCHEMA, skip_unreadable_schema
 from backtestdb.health.backup_facts import BackupFacts, load_backup_facts
 from backtestdb.health.coverage_facts import UniverseCoverage, load_universe_coverage
 from backtestdb.health.database_facts import (
@@ -21,6 +23,7 @@ from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
 from backtestdb.health.market_facts import MarketFacts, load_market_facts
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
 from backtestdb.market.quota import Quota, quota_path
+from backtestdb.newer_sqlite import was_written_by_newer_sqlite
 from backtestdb.untouched import Reader, read_untouched
 
 
@@ -86,7 +89,24 @@ def load_contents(path: Path, origin: str, now: datetime, read: Reader[Contents]
     try:
         return read(path, look)
     except sqlite3.Error as error:
-        return make_failed_facts(path, origin, error), [], MarketFacts()
+        failed = make_failed_facts(path, origin, error)
+        is_schema = str(error).startswith(UNREADABLE_SCHEMA)
+    if not is_schema:
+        return failed, [], MarketFacts()
+    with suppress(sqlite3.Error):
+        part, universes, market = read(path, lambda connection: look_at_part(connection, path, look))
+        return replace(part, state="too_new", detail=failed.detail), universes, market
+    return failed, [], MarketFacts()
+
+
+def look_at_part(
+    connection: sqlite3.Connection, path: Path, look: Callable[[sqlite3.Connection], Contents]
+) -> Contents:
+    """What this SQLite can read of a database that a newer one wrote. Raise sqlite3.Error for any other."""
+    skip_unreadable_schema(connection)
+    if not was_written_by_newer_sqlite(connection, path):
+        raise sqlite3.DatabaseError("damaged")
+    return look(connection)
 
 
 def make_user(environment: Mapping[str, str]) -> User:

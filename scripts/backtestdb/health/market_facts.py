@@ -52,9 +52,7 @@ def load_market_facts(connection: sqlite3.Connection, now: datetime) -> MarketFa
     )
 
 
-def load_texts(
-    connection: sqlite3.Connection, tables: set[str], table: str, columns: str
-) -> dict[str, str]:
+def load_texts(connection: sqlite3.Connection, tables: set[str], table: str, columns: str) -> dict[str, str]:
     if table not in tables:
         return {}
     return dict(connection.execute(f"SELECT {columns} FROM {table} ORDER BY ticker").fetchall())

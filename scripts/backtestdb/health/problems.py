@@ -8,6 +8,7 @@ from backtestdb.health.backup_facts import BackupFacts
 from backtestdb.health.coverage_facts import UniverseCoverage
 from backtestdb.health.database_facts import DatabaseFacts
 from backtestdb.health.facts import Facts
+from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
 from backtestdb.scheduling.due import STALE_AFTER
 
 ROOM_FOR_AT_LEAST = 3
@@ -45,6 +46,13 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
     if database.state == "missing":
         what = f"there is no database at {path} (DATABASE_PATH, from {origin})"
         yield Problem("no_database", what, way_back)
+    elif database.state == "no_disk":
+        what = (
+            f"the database {path} (DATABASE_PATH, from {origin}) is {database.detail}, and nothing is there"
+        )
+        yield Problem("no_database_disk", what, "connect the disk that it leads to, or change DATABASE_PATH")
+    elif database.state == "too_new":
+        yield Problem("too_new_database", f"the database {path}: {TOO_NEW} ({database.detail})", NEWER_PYTHON)
     elif database.state == "empty":
         yield Problem("empty_database", f"the database {path} has no rows", way_back)
     elif database.state == "damaged":

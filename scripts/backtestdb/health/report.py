@@ -14,7 +14,6 @@ from backtestdb.health.facts import Facts
 from backtestdb.health.problems import Problem
 from backtestdb.schema import CLASSES
 
-
 STOPPED_AT_MOST = 10
 
 

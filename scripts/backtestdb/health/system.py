@@ -1,14 +1,12 @@
 """The machine: SQLite's version, time zones, the clock, and who has the database open."""
 
-import os
-import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from backtestdb.backups.catalogue import Backup, load_catalogue, verified
 from backtestdb.health.finding import Finding, note, ok, wrong
+from backtestdb.holders import name_holders
 
 CLOCK_TOLERANCE = timedelta(minutes=2)
 SUMMER, WINTER = datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
@@ -73,50 +71,7 @@ def check_users(database: Path) -> Finding:
     """Other processes that have the database open, as far as this user may see them."""
     if not database.exists():
         return ok("in use", "no database, nobody has it open")
-    facts = database.stat()
-    users = (
-        list(find_holders(facts.st_dev, facts.st_ino))
-        if Path("/proc/self/fd").is_dir()
-        else ask_lsof(database)
-    )
+    users = name_holders(database)
     if users is None:
         return note("in use", "this system does not tell who has the database open")
     return ok("in use", f"open in {', '.join(users)}" if users else "no other program of yours has it open")
-
-
-def find_holders(device: int, inode: int) -> Iterator[str]:
-    """Linux: every process whose descriptors may be read."""
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and int(process.name) != os.getpid() and has_open(process, device, inode):
-            try:
-                name = (process / "comm").read_text().strip()
-            except OSError:
-                continue
-            yield f"{name} ({process.name})"
-
-
-def has_open(process: Path, device: int, inode: int) -> bool:
-    try:
-        descriptors = list((process / "fd").iterdir())
-    except OSError:
-        return False
-    for descriptor in descriptors:
-        try:
-            facts = descriptor.stat()
-        except OSError:
-            continue
-        if (facts.st_dev, facts.st_ino) == (device, inode):
-            return True
-    return False
-
-
-def ask_lsof(database: Path) -> list[str] | None:
-    """macOS and others; None where there is no lsof."""
-    try:
-        done = subprocess.run(
-            ["lsof", "-F", "pc", "--", str(database)], capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    fields = [line[1:] for line in done.stdout.splitlines() if line[:1] in {"p", "c"}]
-    return [f"{name} ({number})" for number, name in zip(fields[::2], fields[1::2], strict=False)]

@@ -9,14 +9,13 @@ from datetime import UTC, date, datetime, timedelta
 
 from backtestdb.arguments import parse_date
 from backtestdb.config import Settings
-from backtestdb.console import (
-    say,
-)
+from backtestdb.console import DONE, progress, say
 from backtestdb.database import connect, table_names
 from backtestdb.errors import UsageError
 from backtestdb.market.backfill import backfill_together
 from backtestdb.market.client import MarketData
 from backtestdb.market.jobs import Source, all_sessions, make_job, plan_jobs
+from backtestdb.market.metric_store import compute_metrics_again
 from backtestdb.market.report import (
     LABELS,
     announce,
@@ -40,7 +39,7 @@ RUSSELL_ABOUT = 2_000
 def add_range_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--universe",
-        required=True,
+        default=[],
         action="append",
         help="whose bars: tech_sector, us-stocks, russell2000 …; given again: together, with fewer requests",
     )
@@ -92,6 +91,8 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
     """The whole of 02_backfill_daily.py and 03_backfill_intraday.py behind their arguments."""
     start, end = choose_range(arguments, now_utc)
     names = list(dict.fromkeys(arguments.universe))
+    if not names:
+        raise UsageError("whose bars?", next_step='name a universe: ARGS="--universe tech_sector"')
     if arguments.plan:
         return plan_backfill(settings, timeframe, names, (start, end), as_json=arguments.json)
     source = make_source(settings)
@@ -119,6 +120,20 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
         reports[-1].splits = looks[-1]
     steps = [LABELS[timeframe]] if len(names) == 1 else [f"{name}: {LABELS[timeframe]}" for name in names]
     return print_reports(list(zip(steps, reports, strict=True)), as_json=arguments.json)
+
+
+def run_metrics_again(settings: Settings, names: Sequence[str]) -> int:
+    """Compute the daily metrics of universes (all where none is named) anew from the stored bars. Sends no request and
+    needs no key."""
+    with closing(connect(settings.database_path)) as connection:
+        ensure_market_schema(connection)
+        rows = connection.execute("SELECT name FROM universe ORDER BY id").fetchall()
+        chosen = list(names) or [name for (name,) in rows]
+        tickers = list(dict.fromkeys(t for name in chosen for t in load_members(connection, name)))
+        with progress("metrics", len(tickers)) as advance:
+            count = compute_metrics_again(connection, tickers, advance)
+    print(f"{count:,} rows of daily metrics computed anew from the stored bars")
+    return DONE
 
 
 def plan_backfill(

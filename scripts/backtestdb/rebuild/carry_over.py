@@ -19,9 +19,10 @@ from backtestdb.database import (
     transaction,
     verify_integrity,
 )
-from backtestdb.errors import VerificationError
+from backtestdb.errors import DatabaseFileError, VerificationError
 from backtestdb.files import remove_database
 from backtestdb.market.universes import write_universe
+from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
 from backtestdb.salvage.report import describe_losses
 from backtestdb.salvage.salvage import NothingSalvagedError, SalvageResult, salvage
 from backtestdb.schema import agents_table_was_renamed, migrate, tables_to_keep
@@ -116,6 +117,10 @@ def read_old_content(settings: Settings, source: Path | None, trial: Path, now_l
     if state in {"missing", "empty"}:
         backup = find_backup_to_carry(settings)
         return OldContent(rehearse(backup, trial), from_backup=backup.name) if backup else OldContent({})
+    if state == "too_new":
+        raise DatabaseFileError(
+            f"{database}: {TOO_NEW}; what stands in it could not be carried over", next_step=NEWER_PYTHON
+        )
     if state == "database":
         try:
             return OldContent(rehearse(database, trial))

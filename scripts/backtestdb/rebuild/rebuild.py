@@ -16,15 +16,8 @@ from backtestdb.config import Settings
 from backtestdb.console import confirm, format_bytes, format_duration, print_table, say
 from backtestdb.database import connect, look_at_file
 from backtestdb.errors import ProjectError
-from backtestdb.files import (
-    DATABASE_COMPANIONS,
-    choose_free_names,
-    exclusive_lock,
-    remove_database,
-    rename_durably,
-    staging_path,
-    verify_space,
-)
+from backtestdb.files import exclusive_lock, fsync_file, remove_database, staging_path, verify_space
+from backtestdb.free_name import NameTakenError, choose_kept_name, take_free_name
 from backtestdb.market.backfill import backfill
 from backtestdb.market.jobs import Job, Report, Source, make_job, plan_job
 from backtestdb.market.request_plan import Cost, duration_seconds, make_cost
@@ -313,9 +306,7 @@ def put_in_place(
 ) -> RebuildResult:
     database = settings.database_path
     state = look_at_file(database)
-    (kept_as,) = choose_free_names(
-        lambda stamp: [database.with_name(f"{database.name}.backup-{stamp}")], now_local
-    )
+    kept_as = choose_kept_name(database, now_local)
     carried: dict[str, int] = {}
     losses: list[str] = []
     # Retention may have removed meanwhile what was the newest backup when the plan was shown.
@@ -324,13 +315,10 @@ def put_in_place(
         carried = carry_from(named, work_path(database), plan.universe)
     elif old.is_damaged:
         carried, losses = carry_salvaged(settings, work_path(database), plan.universe, now_local)
-    left = [database.with_name(database.name + suffix) for suffix in DATABASE_COMPANIONS]
-    if state == "missing" and not any(path.exists() for path in left):
-        # Nothing to keep, nothing that has the file open: 5 GB need no copy.
-        rename_durably(work_path(database), database)
+    if state == "missing" and takes_the_free_name(work_path(database), database):
         return RebuildResult(reports, carried, None, True, losses)
     must_carry = not (choices.discard_irreplaceable or named or old.is_damaged)
-    sound = replace_database(
+    done = replace_database(
         database,
         work_path(database),
         kept_as,
@@ -338,4 +326,16 @@ def put_in_place(
         timeout_seconds=REPLACE_TIMEOUT_SECONDS,
     )
     remove_database(work_path(database))
-    return RebuildResult(reports, carried, None if state == "missing" else kept_as, sound, losses)
+    kept = done.kept_as or done.moved_to
+    return RebuildResult(reports, carried, kept, done.kept_is_sound or kept is None, losses)
+
+
+def takes_the_free_name(work: Path, database: Path) -> bool:
+    """Nothing to keep, nothing that has the file open: 5 GB need no copy. False when a program made a file of
+    this name meanwhile, or a log lies there."""
+    fsync_file(work)
+    try:
+        take_free_name(work, database)
+    except NameTakenError:
+        return False
+    return True

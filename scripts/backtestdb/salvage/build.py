@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup
 from backtestdb.backups.restore_choice import RestoreChoice
-from backtestdb.database import connect, table_names, transaction
+from backtestdb.database import Connection, connect, table_names, transaction
 from backtestdb.salvage.objects import (
     Schema,
     SchemaObject,
@@ -94,7 +94,7 @@ def load_known_objects(choice: RestoreChoice | None, saved: sqlite3.Connection |
     """The schema of the newest backup, with the root pages of the newest full one, which is a copy of the file
     page by page; the project's own schema where there is no backup."""
     if choice is None or saved is None:
-        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        with closing(sqlite3.connect(":memory:", isolation_level=None, factory=Connection)) as connection:
             ensure_schema(connection)
             return load_backup_schema(connection, {})
     roots: dict[str, int] = {}

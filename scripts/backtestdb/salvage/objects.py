@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
-from backtestdb.database import table_names
+from backtestdb.database import Connection, table_names
 from backtestdb.salvage.pages import TABLE_LEAF, DamagedError, PageFile, parse_page, read_payload
 from backtestdb.salvage.records import decode, parse_record
 from backtestdb.salvage.trees import read_tree
@@ -53,7 +53,7 @@ def load_live_schema(file: PageFile, parentless: Iterable[int], *, first_page_is
 
 def keep_creatable(objects: list[SchemaObject]) -> list[SchemaObject]:
     """Without the tables whose text no longer makes a table of their name: a bit of it has changed."""
-    with closing(sqlite3.connect(":memory:")) as connection:
+    with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
         for one in objects:
             if one.kind == "table" and one.root and not one.name.startswith("sqlite_"):
                 with suppress(sqlite3.DatabaseError):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup
 from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
-from backtestdb.database import connect, verify_integrity
+from backtestdb.config import follow_link
+from backtestdb.database import connect, verify_integrity, verify_no_dangling_link
 from backtestdb.errors import DatabaseFileError, VerificationError
 from backtestdb.files import choose_free_names, exclusive_lock, remove_database, rename_durably
 from backtestdb.salvage.build import build, newest_of
@@ -56,6 +57,8 @@ def salvage(
     """Write `<database>.salvaged-STAMP`; `database` is only read. `in_use`: the database whose backups it is united
     with, when `database` is a file of it that was kept aside. Raise DatabaseFileError when there is no such
     file, NothingSalvagedError when nothing comes out, BusyError when another program writes to it."""
+    verify_no_dangling_link(database)
+    database = follow_link(database)
     if not database.is_file() or not database.stat().st_size:
         raise DatabaseFileError(
             f"there is nothing to salvage: {database} is missing or empty",

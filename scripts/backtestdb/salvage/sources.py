@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from backtestdb.database import quote
+from backtestdb.database import Connection, quote
 from backtestdb.salvage.objects import Schema, SchemaObject, create_objects
 from backtestdb.salvage.pages import PageFile
 from backtestdb.salvage.proofs import Index, describe_proofs, entry_of, is_named, load_entries
@@ -66,7 +66,7 @@ class Described(NamedTuple):
 def describe_tables(schema: Schema) -> tuple[dict[str, Described], list[Shape]]:
     """Every table that this SQLite can create, and the entries of all indexes. Virtual tables have no rows."""
     created: list[SchemaObject] = []
-    with closing(sqlite3.connect(":memory:")) as connection:
+    with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
         for one in schema.of_kind("table"):
             if one.root and not one.name.lower().startswith("sqlite_"):
                 with suppress(sqlite3.OperationalError):

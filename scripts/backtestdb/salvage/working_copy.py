@@ -6,7 +6,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from backtestdb.database import DAMAGE_CODES, MAGIC, primary_code
+from backtestdb.database import DAMAGE_CODES, MAGIC, Connection, primary_code
 from backtestdb.errors import BusyError, DatabaseFileError
 from backtestdb.files import remove_database, verify_space
 from backtestdb.salvage.pages import HEADER_BYTES, TABLE_KINDS, parse_page_size
@@ -103,7 +103,7 @@ def merge_log(copy: Path) -> None:
     """SQLite plays a journal back when it first reads, and a log into the file when it is closed; whether it
     understands the schema does not matter for either."""
     try:
-        with closing(sqlite3.connect(copy)) as connection:
+        with closing(sqlite3.connect(copy, factory=Connection)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.DatabaseError as error:
         if primary_code(error) not in DAMAGE_CODES | {sqlite3.SQLITE_ERROR}:

@@ -123,6 +123,23 @@ def test_findings_of_one_rule_are_mended_by_one_command(project: Project) -> Non
     assert f"--tickers {ticker_name(0)},{ticker_name(3)} " in printed
 
 
+def test_session_of_the_whole_market_is_mended_for_every_universe_with_bars(project: Project) -> None:
+    change(
+        project, "INSERT INTO universe (id, name, total_stocks) VALUES (2, 'none yet', 1), (3, 'second', 1)"
+    )
+    change(project, "INSERT INTO universe_stocks (universe_id, ticker) VALUES (2, 'NEWCO')")
+    change(project, "UPDATE universe SET total_stocks = total_stocks - 1 WHERE id = 1")
+    change(project, "UPDATE universe_stocks SET universe_id = 3 WHERE ticker = ?", DAY_TICKER)
+    change(
+        project,
+        "INSERT INTO _sessions_asked (session_date, ticker_set, received, stored, dropped, set_aside, asked_at_utc)"
+        " VALUES (?, 1, 900, 800, 0, 0, '2026-11-20T02:00:00+00:00')",
+        DAY,
+    )
+    printed = run_here(project, expect=1)
+    assert f'"--universe {UNIVERSE} --universe second --again --start {DAY} --end {DAY}"' in printed
+
+
 def test_accepted_finding_is_left_out_until_it_is_taken_back(project: Project) -> None:
     plant(project, "move-without-volume", "metrics-values")
     here = ("metrics-values", DAY_TICKER, DAY)

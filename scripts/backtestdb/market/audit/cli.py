@@ -47,8 +47,7 @@ def run_audit(settings: Settings, arguments: argparse.Namespace, now_utc: dateti
         if arguments.json:
             print(make_json(result))
         else:
-            tickers = [finding.ticker for finding in result.findings]
-            print_result(result, RULES, Mender(connection, tickers), show_all=arguments.all)
+            print_result(result, RULES, Mender(connection), show_all=arguments.all)
     return FAILED if result.count("error") else DONE
 
 

@@ -56,7 +56,8 @@ def find_thin_sessions(market: Market) -> Iterable[Hits]:
 
 
 def thin_places(market: Market) -> Ints:
-    judged = np.flatnonzero(market.alive >= TICKERS_TO_JUDGE)
+    closed = np.isin(market.known.session_days, market.known.closed)
+    judged = np.flatnonzero((market.alive >= TICKERS_TO_JUDGE) & ~closed)
     share = market.traded / np.maximum(market.alive, 1)
     thin = []
     for place in judged.tolist():
@@ -67,10 +68,10 @@ def thin_places(market: Market) -> Ints:
 
 
 def find_gaps(market: Market) -> Iterable[Hits]:
-    """Without the sessions that hardly anybody has: those are named once."""
-    thin = thin_places(market)
+    """Without the sessions that hardly any ticker has, which are named once, and those that did not take place."""
+    named = np.append(thin_places(market), market.known.place_of(market.known.closed))
     for ticker, missed in market.gaps:
-        places = np.setdiff1d(missed, thin)
+        places = np.setdiff1d(missed, named)
         yield Hits(
             "1day",
             [ticker] * len(places),

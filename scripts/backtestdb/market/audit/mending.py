@@ -2,7 +2,7 @@
 
 import shlex
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from backtestdb.database import table_names
 from backtestdb.market.audit.rule import WHOLE_MARKET, Finding, Mend
@@ -15,11 +15,9 @@ KEPT_UNIVERSE = "kept"
 class Mender:
     """Knows which universe each ticker is in, because a backfill is told a universe."""
 
-    def __init__(self, connection: sqlite3.Connection, stored_tickers: Sequence[str]) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self.universe_of = load_universe_of(connection)
-        self.universes = list(
-            dict.fromkeys(self.universe_of[name] for name in stored_tickers if name in self.universe_of)
-        )
+        self.universes = load_universes_with_bars(connection, self.universe_of)
         self.database = connection.execute("PRAGMA database_list").fetchone()[2]
 
     def command(self, mend: Mend, findings: Sequence[Finding]) -> str:
@@ -71,6 +69,19 @@ def load_universe_of(connection: sqlite3.Connection) -> dict[str, str]:
         " ORDER BY is_active, universe.id DESC"
     )
     return dict(rows.fetchall())
+
+
+def load_universes_with_bars(connection: sqlite3.Connection, universe_of: Mapping[str, str]) -> list[str]:
+    """The universes that together have every ticker with day bars, each ticker counted in one of them."""
+    has_bars = "SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' LIMIT 1"
+    tickers_of: dict[str, list[str]] = {}
+    for ticker, universe in universe_of.items():
+        tickers_of.setdefault(universe, []).append(ticker)
+    return [
+        universe
+        for universe, tickers in sorted(tickers_of.items())
+        if any(connection.execute(has_bars, (ticker,)).fetchone() for ticker in tickers)
+    ]
 
 
 def make_list_command(universe: str) -> str:

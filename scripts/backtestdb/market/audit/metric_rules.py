@@ -1,6 +1,6 @@
 """The rows of daily_metrics against the day bars that they are computed from."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ def find_wrong_values(batch: Batch) -> Iterable[Hits]:
     days, metrics = batch.days, batch.metrics
     if not len(days) or not len(metrics.code):
         return
-    right = make_right_values(days)
+    right = make_right_values(days, batch.known.companies)
     place = np.minimum(np.searchsorted(days.key, metrics.key), len(days) - 1)
     paired = days.key[place] == metrics.key
     right = right[place]
@@ -59,8 +59,10 @@ def find_wrong_values(batch: Batch) -> Iterable[Hits]:
     )
 
 
-def make_right_values(days: Bars) -> Floats:
+def make_right_values(days: Bars, companies: Collection[tuple[str, str]]) -> Floats:
     """COMPARED of every day bar, a row each."""
+    tickers = set(days.tickers)
+    changed = [(ticker, first_date) for ticker, first_date in companies if ticker in tickers]
     texts = {day: day_text(day) for day in np.unique(days.day).tolist()}
     frame = pd.DataFrame(
         {
@@ -71,7 +73,7 @@ def make_right_values(days: Bars) -> Floats:
         }
     )
     with np.errstate(all="ignore"):  # an impossible bar is the business of its own rule
-        return make_metrics(frame)[list(COMPARED)].to_numpy("float64")
+        return make_metrics(frame, changed)[list(COMPARED)].to_numpy("float64")
 
 
 def value_text(value: float) -> str:

@@ -18,7 +18,7 @@ from backtestdb.market.audit.rule import Batch, Known, Market, RangeRecord, Univ
 from backtestdb.market.sessions import NEW_YORK
 
 BAR_COLUMNS = "timestamp, open, high, low, close, volume, day_of_week, time_of_day"
-ROWS_AT_ONCE = 120_000  # about 150 MB while they are rows of Python
+ROWS_AT_ONCE = 60_000  # half a second and 80 MB: as long as a writer may have to wait
 EVERY_TICKER = 0  # the number that stands for all tickers in _sessions_asked
 
 
@@ -128,24 +128,34 @@ def load_known(
     now_utc: datetime,
     watchlist: Sequence[str] = (),
 ) -> Known:
+    """The calendar as numbers, and what the project's own tables say; without those tables, as if they were empty."""
     schedule = calendar.schedule
-    days = calendar.sessions.as_unit("s").asi8 // 86_400
     local = [pd.DatetimeIndex(schedule[name].array).tz_convert(NEW_YORK) for name in ("open", "close")]
     open_minute, close_minute = ((each.hour * 60 + each.minute).to_numpy("int64") for each in local)
+
     splits: dict[str, list[tuple[int, float]]] = {}
-    if "_splits" in table_names(connection):
-        for ticker, day, old, new in connection.execute(
-            "SELECT ticker, execution_date, split_from, split_to FROM _splits"
-        ):
-            splits.setdefault(ticker, []).append((day_number(day), new / old))
+    columns = "ticker, execution_date, split_from, split_to"
+    for ticker, day, old, new in load_rows(connection, "_splits", columns):
+        splits.setdefault(ticker, []).append((day_number(day), new / old))
+    closed = [day_number(day) for (day,) in load_rows(connection, "_closed_sessions", "session_date")]
+
     return Known(
-        session_days=days,
+        session_days=calendar.sessions.as_unit("s").asi8 // 86_400,
         full_bars=(close_minute - open_minute) // 5,
         close_minute=close_minute,
         splits=splits,
         today=day_number(now_utc.astimezone(NEW_YORK).date().isoformat()),
+        closed=np.array(closed, dtype="int64"),
+        companies=load_rows(connection, "_ticker_gaps", "ticker, first_after"),
         watchlist=watchlist,
     )
+
+
+def load_rows(connection: sqlite3.Connection, table: str, columns: str) -> list[tuple[Any, ...]]:
+    """Some columns of a small table; no row where there is no such table."""
+    if table not in table_names(connection):
+        return []
+    return connection.execute(f"SELECT {columns} FROM {table}").fetchall()
 
 
 def make_market(connection: sqlite3.Connection, known: Known) -> Market:

@@ -1,6 +1,6 @@
 """What a rule of the audit is, what it is asked about, and what it answers."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
@@ -50,6 +50,8 @@ class Known:
     `session_days`: every session of the exchange in order, `full_bars` how many regular 5-minute bars it has,
     `close_minute` when it closes in minutes of the New York day. `splits`: for each ticker the execution days and
     ratios (how many shares one share became) that the vendor lists. `today`: the New York date.
+    `closed`: sessions of the calendar on which nothing traded. `companies`: ticker and date of the first bar of
+    another company that took the ticker over. `watchlist`: the tickers that tech_sector should have.
     """
 
     session_days: Ints
@@ -57,6 +59,8 @@ class Known:
     close_minute: Ints
     splits: Mapping[str, Sequence[tuple[int, float]]]
     today: int
+    closed: Ints = field(default_factory=lambda: np.zeros(0, dtype="int64"))
+    companies: Collection[tuple[str, str]] = ()
     watchlist: Sequence[str] = ()
 
     def place_of(self, days: Ints) -> Ints:

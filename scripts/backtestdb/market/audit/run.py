@@ -41,22 +41,21 @@ class AuditResult:
 
 @dataclass
 class Collector:
-    """Hits become findings: one for each rule, ticker and timeframe. `accepted_hits` counts what was left out."""
+    """Hits become findings, one for each rule, ticker and timeframe. `accepted_hits` counts what was left out."""
 
     accepted: Accepted
     findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
     accepted_hits: int = 0
 
     def add(self, rule: Rule, hits: Hits) -> None:
-        tickers = np.array(hits.tickers, dtype=object)
-        for ticker in dict.fromkeys(hits.tickers):
-            places = np.flatnonzero(tickers == ticker)
-            kept = [
-                place for place in places.tolist() if not self.is_accepted(rule, ticker, hits.days[place])
-            ]
-            self.accepted_hits += len(places) - len(kept)
-            if kept:
-                self.add_ticker(rule, hits, ticker, kept)
+        places_of: dict[str, list[int]] = {}
+        for place, ticker in enumerate(hits.tickers):
+            if self.is_accepted(rule, ticker, hits.days[place]):
+                self.accepted_hits += 1
+            else:
+                places_of.setdefault(ticker, []).append(place)
+        for ticker, places in places_of.items():
+            self.add_ticker(rule, hits, ticker, places)
 
     def is_accepted(self, rule: Rule, ticker: str, day: int) -> bool:
         return self.accepted.covers(rule.id, ticker, "" if day == NO_DAY else day_text(day))
@@ -117,7 +116,7 @@ def audit(
         for hits in rule.in_market(market) if rule.in_market else ():
             collector.add(rule, hits)
     return AuditResult(
-        findings=add_next_steps(connection, rules, list(collector.findings.values()), market.tickers),
+        findings=add_next_steps(connection, rules, list(collector.findings.values())),
         accepted=collector.accepted_hits,
         tickers=len(wanted),
         day_bars=sum(each.day_bars for each in wanted),
@@ -141,13 +140,15 @@ def without_collector() -> Iterator[None]:
 
 
 def add_next_steps(
-    connection: sqlite3.Connection, rules: Sequence[Rule], findings: Sequence[Finding], tickers: Sequence[str]
+    connection: sqlite3.Connection, rules: Sequence[Rule], findings: Sequence[Finding]
 ) -> list[Finding]:
     """Each finding with its command, errors first."""
+    if not findings:
+        return []
     order = {rule.id: (LEVELS.index(rule.level), place) for place, rule in enumerate(rules)}
     mend_of = {rule.id: rule.mend for rule in rules}
-    mender = Mender(connection, tickers) if findings else None
+    mender = Mender(connection)
     return [
-        replace(finding, next_step=mender.command(mend_of[finding.rule], [finding]) if mender else "")
+        replace(finding, next_step=mender.command(mend_of[finding.rule], [finding]))
         for finding in sorted(findings, key=lambda each: (order[each.rule], each.ticker, each.timeframe))
     ]

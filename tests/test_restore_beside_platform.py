@@ -1,0 +1,96 @@
+"""A platform that is started at any moment of a restore: nothing is lost, and "restored" is never untrue."""
+
+import random
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from backtestdb.config import Settings
+from backtestdb.database import connect
+from backup_tools import back_up, environment_of, make_platform_database, make_settings, strategy_names
+from commands import Project
+from platform_process import read_tokens, running_platform
+
+STATES = ("missing", "no database", "damaged schema", "empty", "database")
+QUICK_SEEDS = range(5)
+LONG_SEEDS = range(5, 105)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A full backup of 2 MB, so that there is time to start while it is copied."""
+    settings = make_settings(tmp_path)
+    make_platform_database(settings.database_path, bars=10_000)
+    back_up(settings)
+    return settings
+
+
+def bring_into(state: str, database: Path, chance: random.Random) -> None:
+    if state == "missing":
+        database.unlink()
+    elif state == "empty":
+        database.write_bytes(b"")
+    elif state == "no database":
+        database.write_bytes(chance.randbytes(50_000))
+    elif state == "damaged schema":
+        data = database.read_bytes()
+        database.write_bytes(data.replace(b"CREATE TABLE strategies", b"CREATE TABLE str\xfftegies", 1))
+
+
+def restore_beside_platform(settings: Settings, folder: Path, seed: int, *words: str) -> bool:
+    """Return whether the restore said that it restored; fail when anything is lost, or when that is untrue."""
+    chance = random.Random(seed)
+    database, log = settings.database_path, folder / "tokens"
+    saved = set(strategy_names(database))
+    state = STATES[seed % len(STATES)]
+    bring_into(state, database, chance)
+    project = Project(folder, settings=dict(environment_of(settings)))
+    with running_platform(database, log, seed, *words):
+        done = project.run("restore_database.py", "--from-backup", "--yes")
+        assert "Traceback" not in done.stderr, done.stderr
+        wait_for_life(log, done.stdout + done.stderr)
+    is_restored = done.returncode == 0
+    assert is_restored == ("restored " in done.stdout), done.stdout + done.stderr
+    tokens = {path: tokens_in(path) for path in database.parent.glob("*.backup-*[0-9]")}
+    live = tokens_in(database)
+    lost = set(read_tokens(log)) - live - set().union(*tokens.values())
+    assert not lost, f"{state}: {sorted(lost)}"
+    if is_restored:
+        assert saved <= names_in(database), state
+        with closing(connect(database, lenient=True)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    return is_restored
+
+
+def wait_for_life(log: Path, said: str) -> None:
+    """Until the platform has committed once more, or plainly cannot."""
+    before, deadline = len(read_tokens(log)), time.monotonic() + 10
+    while len(read_tokens(log)) <= before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(read_tokens(log)) > before, f"the platform cannot write any more\n{said}"
+
+
+def tokens_in(path: Path) -> set[str]:
+    return read_words(path, "SELECT token FROM platform_log")
+
+
+def names_in(path: Path) -> set[str]:
+    return read_words(path, "SELECT name FROM strategies")
+
+
+def read_words(path: Path, query: str) -> set[str]:
+    try:
+        with closing(connect(path, lenient=True)) as connection:
+            return {word for (word,) in connection.execute(query)}
+    except sqlite3.DatabaseError:
+        return set()
+
+
+@pytest.mark.parametrize("seed", QUICK_SEEDS)
+def test_restore_beside_a_platform_that_starts_loses_nothing(
+    settings: Settings, tmp_path: Path, seed: int
+) -> None:
+    assert restore_beside_platform(settings, tmp_path, seed)
