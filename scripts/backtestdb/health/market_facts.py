@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from math import isclose
 from statistics import fmean
 from zoneinfo import ZoneInfo
@@ -155,15 +156,15 @@ def count_run(closes: Sequence[float], direction: int) -> int:
 
 
 def is_lively(closes: Sequence[float]) -> bool:
-    """Whether the newest 100 changes hold a rise and a fall: else the means of 500 bars may both be nearly nothing."""
+    """Whether the newest 100 bars hold a rise and a fall: else both means of 500 bars may be nearly nothing."""
     newest = closes[-100:]
-    changes = [after - before for before, after in zip(newest, newest[1:], strict=False)]
+    changes = [after - before for before, after in pairwise(newest)]
     return any(change > 0 for change in changes) and any(change < 0 for change in changes)
 
 
 def make_rsi(closes: Sequence[float]) -> float | None:
     rise = fall = 0.0
-    for before, after in zip(closes, closes[1:], strict=False):
+    for before, after in pairwise(closes):
         rise += (max(after - before, 0.0) - rise) / RSI_WINDOW
         fall += (max(before - after, 0.0) - fall) / RSI_WINDOW
     if len(closes) < RSI_WINDOW:

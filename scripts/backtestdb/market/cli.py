@@ -123,8 +123,8 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
 
 
 def run_metrics_again(settings: Settings, names: Sequence[str]) -> int:
-    """Compute the daily metrics of universes (all where none is named) anew from the stored bars. Sends no request and
-    needs no key."""
+    """Compute the daily metrics of universes (all where none is named) anew from the stored bars. Sends no request
+    and needs no key."""
     with closing(connect(settings.database_path)) as connection:
         ensure_market_schema(connection)
         rows = connection.execute("SELECT name FROM universe ORDER BY id").fetchall()
