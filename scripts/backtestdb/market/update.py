@@ -76,10 +76,13 @@ def guess_ranges(connection: sqlite3.Connection, tickers: Sequence[str], timefra
     return [(day, day)]
 
 
-def update(connection: sqlite3.Connection, source: Source, end: date) -> Update:
-    """Bring everything up to `end`. 5-minute bars come first, so that splits find all new bars."""
+def update(
+    connection: sqlite3.Connection, source: Source, end: date, jobs: dict[str, list[Job]] | None = None
+) -> Update:
+    """Bring everything up to `end`; `jobs`: what that is, where the caller knows. 5-minute bars come first, so that
+    splits find all new bars."""
     done = Update()
-    jobs = make_update_jobs(connection, source.calendar, end)
+    jobs = jobs or make_update_jobs(connection, source.calendar, end)
     run_together(connection, source, jobs["5min"], done)
     if jobs["1day"]:
         labels = [job.universe for job in jobs["1day"]]
