@@ -147,7 +147,9 @@ def describe_holes(coverage: UniverseCoverage) -> str:
 
 
 def make_refill(coverage: UniverseCoverage) -> str:
-    """The backfill of the same sessions: it asks only for what is missing."""
+    """The backfill of the same sessions: it asks only for what is missing. Of several ranges, the update does."""
+    if coverage.has_several_ranges:
+        return "make update"
     start, end = coverage.start or coverage.first, coverage.end or coverage.last
     dates = f" --start {start} --end {end}" if start else ""
     return f'{REFILL[coverage.timeframe]} ARGS="--universe {coverage.universe}{dates}"'

@@ -82,6 +82,12 @@ def show_universes(facts: Facts) -> None:
         ("", *(f"{row.universe} {row.timeframe}" for row in facts.universes)),
         [[name.replace("_", " "), *(getattr(row, name) for row in facts.universes)] for name in names],
     )
+    for row in facts.universes:
+        label = f"{row.universe}, {'daily' if row.timeframe == '1day' else '5-minute'} bars"
+        if row.provisional:
+            print(f"{label}: {row.provisional:,} sessions of tickers are provisional; make update asks again")
+        if row.beyond_plan:
+            print(f"{label}: {row.beyond_plan:,} sessions of tickers are beyond the key's plan")
 
 
 def show_backups(facts: Facts) -> None:

@@ -41,7 +41,8 @@ class Source:
 @dataclass(frozen=True)
 class Job:
     """`sessions`: what was asked for. `fetched_sessions`: those and the warm-up before them, which is fetched
-    where it costs no request of its own. `refetch`: sessions to ask for once more, for late corrections."""
+    where it costs no request of its own. `refetch`: sessions to ask for once more, for late corrections or because
+    the user says so, of `refetch_tickers` (None: of all)."""
 
     timeframe: str
     tickers: list[str]
@@ -49,6 +50,7 @@ class Job:
     fetched_sessions: list[date]
     universe: str = ""
     refetch: tuple[date, ...] = ()
+    refetch_tickers: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -139,10 +141,18 @@ def plan_jobs(
             job.tickers,
             sessions=mask_between(sessions, job.sessions[0], job.sessions[-1]),
             warm_up=mask_between(sessions, job.fetched_sessions[0], job.sessions[0]),
+        )
+        for job in jobs
+    ]
+    demands += [
+        Demand(
+            job.tickers if job.refetch_tickers is None else job.refetch_tickers,
+            sessions=0,
             # What waits to be loaded came after the correction that would ask for it.
             refetch=mask_of(sessions, job.refetch) & ~staged,
         )
         for job in jobs
+        if job.refetch
     ]
     known = load_limits(connection)
     entitled = [

@@ -103,6 +103,8 @@ def make_json_report(step: str, report: Report) -> dict[str, object]:
         "set_aside_of": report.set_aside,
         "changed_company": report.gaps,
         "plan_covers_from": report.history_starts.isoformat() if report.history_starts else None,
+        "provisional": report.coverage.provisional,
+        "not_in_plan": report.refused_tickers,
         "plan_refused": report.refused_session.isoformat() if report.refused_session else None,
         "asked_again_after_splits": report.splits.refetched,
         "due_after_splits": report.splits.due,
@@ -113,7 +115,7 @@ def make_json_report(step: str, report: Report) -> dict[str, object]:
 
 def make_notes(step: str, report: Report) -> list[str]:
     """A line for each thing that the user should know by name."""
-    notes = []
+    notes = make_plan_notes(step, report)
     if report.coverage.silent:
         notes.append(f"{step}: the vendor has nothing of {name_some(report.coverage.silent)}")
     if report.set_aside:
@@ -128,12 +130,6 @@ def make_notes(step: str, report: Report) -> list[str]:
     notes += [f"{step}: {gap}" for gap in report.gaps[:NAMED_AT_MOST]]
     if len(report.gaps) > NAMED_AT_MOST:
         notes.append(f"{step}: and {len(report.gaps) - NAMED_AT_MOST} more were away for months")
-    if report.history_starts:
-        notes.append(
-            f"{step}: the vendor's bars begin on {report.history_starts}: the key's plan reaches no further"
-        )
-    if report.refused_session:
-        notes.append(f"{step}: the key's plan does not have {report.refused_session} yet: ask again tomorrow")
     for ticker, holes in list(report.coverage.failed_of.items())[:NAMED_AT_MOST]:
         notes.append(
             f"{step}: FAILED {ticker}, {holes} sessions: {report.failures.get(ticker, 'not answered')}"
@@ -143,6 +139,25 @@ def make_notes(step: str, report: Report) -> list[str]:
     failed = [f"{what}: {why}" for what, why in report.failures.items() if what.startswith("session ")]
     notes += [f"{step}: FAILED {each}" for each in failed[:NAMED_AT_MOST]]
     return notes + describe_splits(report.splits)
+
+
+def make_plan_notes(step: str, report: Report) -> list[str]:
+    """What the key's plan does not cover, and what is asked for again."""
+    notes = []
+    if report.refused_tickers:
+        notes.append(f"{step}: the key's plan does not include {name_some(report.refused_tickers)}")
+    if report.coverage.provisional:
+        notes.append(
+            f"{step}: {report.coverage.provisional:,} sessions of tickers are provisional:"
+            " the next run (make update) asks for them again"
+        )
+    if report.history_starts:
+        notes.append(
+            f"{step}: the vendor's bars begin on {report.history_starts}: the key's plan reaches no further"
+        )
+    if report.refused_session:
+        notes.append(f"{step}: the key's plan does not have {report.refused_session} yet: ask again tomorrow")
+    return notes
 
 
 def name_some(names: Sequence[str]) -> str:

@@ -64,10 +64,13 @@ def guess_ranges(connection: sqlite3.Connection, tickers: Sequence[str], timefra
     return [(day, day)]
 
 
-def update(connection: sqlite3.Connection, source: Source, end: date) -> Update:
-    """Bring everything up to `end`. 5-minute bars come first, so that the look at the splits finds all new bars."""
+def update(
+    connection: sqlite3.Connection, source: Source, end: date, jobs: dict[str, list[Job]] | None = None
+) -> Update:
+    """Bring everything up to `end`; `jobs`: what that is, where the caller knows. 5-minute bars come first, so that
+    the look at the splits finds all new bars."""
     done = Update()
-    jobs = make_update_jobs(connection, source.calendar, end)
+    jobs = jobs or make_update_jobs(connection, source.calendar, end)
 
     def look() -> None:
         done.splits = look_at_splits(connection, source)
