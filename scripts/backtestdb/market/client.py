@@ -210,6 +210,11 @@ class MarketData:
         except (NotListedError, NotInPlanError):
             return self.fetch_pages("/v3/reference/splits", {**query, "limit": TICKERS_LIMIT})
 
+    def fetch_ticker_events(self, ticker: str) -> Any:
+        """The `results` about the names of the company that a ticker belongs to or belonged to."""
+        url = f"{self.base_url}/vX/reference/tickers/{quote(ticker, safe='')}/events"
+        return self.fetch_json(url, {"types": "ticker_change"}).get("results")
+
     def fetch_pages(
         self,
         path: str,

@@ -60,7 +60,8 @@ class Report:
     what was `set_aside`. `failures`: ticker or session, and why its request brought nothing. `gaps`: sentences
     about tickers that did not trade for months in between. `history_starts`, `refused_session`, `refused_tickers`:
     what the key's plan does not cover. `empty_sessions`: sessions of which the vendor has no bar of any ticker.
-    `splits`: the look at the end of the run, in one report of it."""
+    `splits`: the look at the end of the run, in one report of it. `stopped`: notes about members without a bar in the
+    newest sessions."""
 
     coverage: Coverage = field(default_factory=Coverage)
     requests: int = 0
@@ -76,6 +77,7 @@ class Report:
     empty_sessions: list[date] = field(default_factory=list)
     seconds: float = 0.0
     splits: SplitLook = field(default_factory=SplitLook)
+    stopped: dict[str, str] = field(default_factory=dict)
 
     @property
     def has_holes(self) -> bool:

@@ -106,6 +106,7 @@ def make_json_report(step: str, report: Report) -> dict[str, object]:
         "provisional": report.coverage.provisional,
         "not_in_plan": report.refused_tickers,
         "plan_refused": report.refused_session.isoformat() if report.refused_session else None,
+        "stopped": report.stopped,
         "asked_again_after_splits": report.splits.refetched,
         "due_after_splits": report.splits.due,
         "splits_failure": report.splits.failure,
@@ -151,6 +152,9 @@ def make_plan_notes(step: str, report: Report) -> list[str]:
             f"{step}: {report.coverage.provisional:,} sessions of tickers are provisional:"
             " the next run (make update) asks for them again"
         )
+    stopped = [f"{ticker} ({note})" for ticker, note in report.stopped.items()]
+    if stopped:
+        notes.append(f"{step}: no bar in the newest sessions: {name_some(stopped)}")
     if report.history_starts:
         notes.append(
             f"{step}: the vendor's bars begin on {report.history_starts}: the key's plan reaches no further"
