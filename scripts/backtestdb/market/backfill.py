@@ -107,7 +107,7 @@ def backfill_together(
     if timeframe == "1day":
         compute_metrics(connection, jobs)
         record_closures(connection, source, jobs, total)
-        total.stopped = record_stopped(connection, source, jobs)
+        total.stopped = record_stopped(connection, source, jobs, total.failures)
     total.requests = source.client.requests_sent - sent_before
     total.seconds = time.monotonic() - started
     counted = [total, *[Report(failures=total.failures)] * (len(jobs) - 1)]

@@ -235,7 +235,7 @@ class MarketData:
     ) -> Iterator[dict[str, Any]]:
         seen = set()
         while url:
-            body = self.fetch_json(url, query, verify)
+            body = self.fetch_json(url, query, lambda page: verify_page(page, verify))
             yield body
             seen.add(url)
             url, query = body.get("next_url") or "", {}
@@ -416,6 +416,13 @@ def find_cause(error: BaseException) -> BaseException:
     return reason if isinstance(reason, HTTPError) else error
 
 
+def verify_page(page: dict[str, Any], verify: Verify) -> None:
+    """Raise PassingFaultError for a page without a list of rows, and what `verify` raises."""
+    if isinstance(page.get("results"), dict):
+        raise PassingFaultError("the results of the answer are no list of rows")
+    verify(page)
+
+
 def parse_body(content: bytes) -> dict[str, Any]:
     try:
         body: Any = orjson.loads(content)
@@ -423,7 +430,8 @@ def parse_body(content: bytes) -> dict[str, Any]:
         raise PassingFaultError("the answer was cut short or is not JSON") from error
     if not isinstance(body, dict) or body.get("status") not in ("OK", "DELAYED"):
         raise PassingFaultError("the answer has another form than documented")
-    rows = body.get("results") or []
+    results = body.get("results") or []
+    rows = [results] if isinstance(results, dict) else results  # of an endpoint about one ticker: an object
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PassingFaultError("the results of the answer are no list of rows")
     if not isinstance(body.get("next_url") or "", str):

@@ -1,15 +1,13 @@
 """Tickers that stopped: members without a bar in the newest sessions, and who may have taken their place."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from backtestdb.database import transaction
 from backtestdb.market.client import MarketDataError, StoppedRunError
 from backtestdb.market.jobs import Job, Source
-from backtestdb.market.request_log import load_answered
-from backtestdb.market.session_mask import mask_between
 from backtestdb.market.sessions import NEW_YORK, midnight_ms
 from backtestdb.market.universes import load_tickers
 
@@ -26,15 +24,18 @@ class TickerEvent:
     ticker: str
 
 
-def record_stopped(connection: sqlite3.Connection, source: Source, jobs: Sequence[Job]) -> dict[str, str]:
-    """Given the daily jobs of a run that is at its end, keep which of their active members stopped; return a note for
-    each. Asks the vendor for the events of those that are new, a few a run."""
+def record_stopped(
+    connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], failures: Collection[str]
+) -> dict[str, str]:
+    """Given the daily jobs of a run that is at its end and the requests that failed (tickers, "session DATE"), keep
+    which of the active members stopped; return a note for each. Asks the vendor for the events of those that are
+    new, a few a run."""
     notes: dict[str, str] = {}
     for job in jobs:
         sessions = job.sessions[-NEWEST_SESSIONS:]
         active = set(load_tickers(connection, job.universe)) if job.universe else set()
-        members = [ticker for ticker in job.tickers if ticker in active]
-        if len(sessions) < NEWEST_SESSIONS:
+        members = [ticker for ticker in job.tickers if ticker in active and ticker not in failures]
+        if len(sessions) < NEWEST_SESSIONS or any(f"session {day}" in failures for day in sessions):
             continue
         stopped = find_stopped(connection, members, sessions)
         with transaction(connection):
@@ -53,16 +54,14 @@ def record_stopped(connection: sqlite3.Connection, source: Source, jobs: Sequenc
 def find_stopped(
     connection: sqlite3.Connection, tickers: Sequence[str], newest: Sequence[date]
 ) -> dict[str, date]:
-    """The day of the last bar of those that have bars, but none in the `newest` sessions, although the vendor
-    answered about each of these."""
-    answered = load_answered(connection, "1day", newest)
-    every, first_ms = mask_between(newest, newest[0], newest[-1]), midnight_ms(newest[0])
+    """The day of the last bar of those that have bars, but none in the `newest` sessions or later."""
+    first_ms = midnight_ms(newest[0])
     found = {}
     for ticker in tickers:
         (stamp,) = connection.execute(
             "SELECT max(timestamp) FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day'", (ticker,)
         ).fetchone()
-        if stamp is not None and stamp < first_ms and every & ~answered.of(ticker) == 0:
+        if stamp is not None and stamp < first_ms:
             found[ticker] = to_date(stamp)
     return found
 
