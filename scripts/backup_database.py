@@ -3,6 +3,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from backtestdb.backups.identity import load_own_catalogue
 from backtestdb.backups.verify import verify_all
 from backtestdb.config import Settings, load_settings
 from backtestdb.console import format_bytes, say
+from backtestdb.scheduling.health import find_overdue
 from backtestdb.scheduling.notify import run_backup
 
 
@@ -44,6 +46,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument("--verify", action="store_true", help="read and check every backup again")
     what.add_argument("--adopt", metavar="FILE", type=Path, help="check a foreign file and let it count")
     parser.add_argument("--json", action="store_true", help="results for programs")
+    parser.add_argument(
+        "--no-heartbeat", action="store_true", help="say nothing to HEARTBEAT_URL: the scheduler does"
+    )
     parser.add_argument("--full-check", action="store_true", help="integrity_check instead of quick_check")
     return parser.parse_args(arguments)
 
@@ -55,7 +60,16 @@ def back_up(settings: Settings, options: argparse.Namespace) -> int:
     if source.is_file():
         say(f"source: {source} ({format_bytes(source.stat().st_size)})")
     say(f"target: {settings.backup_dir}")
-    outcome = run_backup(settings, kind, now, full_check=options.full_check, hooks=Hooks(say=say))
+    if options.no_heartbeat:
+        settings = replace(settings, heartbeat_url="")
+    outcome = run_backup(
+        settings,
+        kind,
+        now,
+        full_check=options.full_check,
+        hooks=Hooks(say=say),
+        find_overdue=lambda: find_overdue(settings, now),
+    )
     if options.json:
         print(report.backups_as_json([outcome.backup], {}))
     else:

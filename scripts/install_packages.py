@@ -19,10 +19,11 @@ PROJECT_DIR = Path(__file__).resolve().parents[1]
 # Each set with those that it contains: what one has installed, the others need not install again.
 SETS = {
     "backup": ("backup",),
+    "offsite": ("backup", "offsite"),
     "market": ("backup", "market"),
     "demo": ("backup", "market", "demo"),
     "page": ("backup", "market", "page"),
-    "dev": ("backup", "market", "demo", "page", "dev"),
+    "dev": ("backup", "offsite", "market", "demo", "page", "dev"),
 }
 
 

@@ -61,6 +61,8 @@ make_backup_dir() {
 # A job that was written from a folder that has moved since, or from older settings, would fail in silence.
 is_current() { render "$1" | cmp -s - "$2"; }
 
+forget() { "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --forget; }
+
 report_newest() { "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --newest; }
 
 # ── launchd
@@ -111,6 +113,7 @@ run_launchd() { launchctl kickstart "$DOMAIN/$LABEL" || launchctl start "$LABEL"
 uninstall_launchd() {
   launchctl bootout "$DOMAIN/$LABEL" 2>/dev/null || launchctl unload -w "$PLIST" 2>/dev/null || true
   rm -f "$PLIST"
+  forget
   echo "removed $PLIST; the backups stay where they are"
 }
 
@@ -155,6 +158,7 @@ uninstall_systemd() {
   systemctl --user disable --now "$UNIT.timer" 2>/dev/null || true
   rm -f "$UNIT_DIR/$UNIT.timer" "$UNIT_DIR/$UNIT.service"
   systemctl --user daemon-reload
+  forget
   echo "removed $UNIT.timer; the backups stay where they are"
 }
 

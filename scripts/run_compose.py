@@ -12,6 +12,7 @@ from pathlib import Path
 from backtestdb import console
 from backtestdb.config import PROJECT_DIR, Settings, load_settings
 from backtestdb.errors import DatabaseFileError, ProjectError
+from backtestdb.scheduling.health import remove_liveness
 
 USE_HOST_SCHEDULE = "start Docker, or let this machine's own schedule make the backups: make schedule-install"
 INSTALL_COMPOSE = "install docker-compose-plugin (Debian: docker-compose), or use make schedule-install"
@@ -27,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] in {"up", "run"}:
         prepare_folders(settings)
     command = ["docker", "compose", "--project-directory", str(PROJECT_DIR), *arguments]
-    return subprocess.run(command, env=os.environ | make_variables(settings), check=False).returncode
+    code = subprocess.run(command, env=os.environ | make_variables(settings), check=False).returncode
+    if arguments[0] == "down" and code == 0:
+        remove_liveness(settings.backup_dir, settings.database_path)
+    return code
 
 
 def verify_engine() -> None:

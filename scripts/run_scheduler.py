@@ -20,7 +20,7 @@ from backtestdb.config import Settings, load_settings
 from backtestdb.errors import BusyError, SettingsError
 from backtestdb.files import exclusive_lock
 from backtestdb.scheduling.event_log import open_event_log
-from backtestdb.scheduling.health import describe_newest, find_problems, scheduler_path
+from backtestdb.scheduling.health import describe_newest, find_problems, remove_liveness, scheduler_path
 from backtestdb.scheduling.loop import Scheduler, run_loop, tick_safely
 
 
@@ -33,9 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings()
     if options.health or options.newest:
         return report_health(settings, options.now or local_now(), loop=options.health)
+    if options.forget:
+        remove_liveness(settings.backup_dir, settings.database_path)
+        return console.DONE
     os.umask(0o077)
     ensure_backup_dir(settings.backup_dir, settings.database_path)
-    scheduler = Scheduler(settings, open_event_log(settings.backup_dir), local_now, stop)
+    scheduler = Scheduler(
+        settings, open_event_log(settings.backup_dir), local_now, stop, "once" if options.once else "loop"
+    )
     try:
         with exclusive_lock(
             scheduler_path(settings.backup_dir, settings.database_path, ".lock"),
@@ -59,6 +64,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--health", action="store_true", help="exit code 1 when backups are stale or the loop hangs"
     )
     what.add_argument("--newest", action="store_true", help="exit code 1 when backups are stale")
+    what.add_argument(
+        "--forget", action="store_true", help="this schedule was taken down: remove its sign of life"
+    )
     parser.add_argument("--now", type=parse_moment, help="with --health: the time to judge by (ISO 8601)")
     return parser.parse_args(arguments)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from backtestdb.backups import drill as drill_module
+from backtestdb.backups.catalogue import FAILED_DRILL, load_catalogue
 from backtestdb.backups.drill import (
     Drill,
     drill_folder,
@@ -21,6 +22,8 @@ from backtestdb.backups.drill import (
 from backtestdb.backups.restore import restore_from_backup
 from backtestdb.config import Settings
 from backtestdb.database import connect
+from backtestdb.errors import ProjectError
+from backtestdb.scheduling.health import find_kinds_that_failed_a_drill
 from backup_tools import (
     DAMAGES,
     NOON,
@@ -88,6 +91,7 @@ def drill_on_damage(settings: Settings, kind: str, seed: int) -> None:
 def test_drill_of_a_damaged_backup_is_red_and_names_it(settings: Settings, kind: str) -> None:
     for seed in QUICK_SEEDS:
         drill_on_damage(settings, kind, seed)
+        forget_drills(settings)
 
 
 @pytest.mark.long
@@ -95,6 +99,30 @@ def test_drill_of_a_damaged_backup_is_red_and_names_it(settings: Settings, kind:
 def test_drill_of_100_damaged_backups_is_red_each_time(settings: Settings, kind: str) -> None:
     for seed in LONG_SEEDS:
         drill_on_damage(settings, kind, seed)
+        forget_drills(settings)
+
+
+def forget_drills(settings: Settings) -> None:
+    """A backup that a drill could not restore is left out of the next one."""
+    for failed in settings.backup_dir.glob(f"*{FAILED_DRILL}"):
+        failed.unlink()
+
+
+def test_backup_that_a_drill_could_not_restore_counts_no_more_and_a_new_one_is_due(
+    settings: Settings,
+) -> None:
+    newest = max(settings.backup_dir.glob("backtesting-*.db"))
+    script = max(settings.backup_dir.glob("claude-scripts-*")) / "scan.py"
+    script.write_text("print('another script')\n")
+    drill, _ = run_drill(settings, NOON)
+    assert not drill.is_good
+    (marked,) = [
+        backup for backup in load_catalogue(settings.backup_dir) if "drill could not" in backup.problem
+    ]
+    assert (marked.path, marked.is_verified) == (newest, False)
+    assert find_kinds_that_failed_a_drill(settings.backup_dir, settings.database_path) == ["full"]
+    back_up(settings, "full", minutes=600)
+    assert find_kinds_that_failed_a_drill(settings.backup_dir, settings.database_path) == []
 
 
 @pytest.mark.parametrize("way", ["cut", "other table", "deleted database", "deleted script"])
@@ -135,11 +163,11 @@ def test_drill_of_a_restore_that_brings_other_rows_is_red(
     assert [found in rehearsal.problem for rehearsal in drill.rehearsals] == [True, True]
 
 
-def test_drill_without_any_backup_is_red(tmp_path: Path) -> None:
+def test_drill_without_any_backup_says_so_and_is_no_drill(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
-    drill, _ = run_drill(settings, NOON)
-    assert not drill.is_good
-    assert "no backup" in drill.problem
+    with pytest.raises(ProjectError, match=r"no backup .* to try"):
+        run_drill(settings, NOON)
+    assert load_drills(settings.backup_dir, settings.database_path) == []
 
 
 def test_drill_takes_no_foreign_file_for_a_backup(settings: Settings) -> None:
@@ -196,6 +224,8 @@ def test_command_ends_with_1_when_a_backup_is_bad(tmp_path: Path) -> None:
     assert "yes" in project.check("run_drill.py")
     (backup,) = (tmp_path / "backups").glob("backtesting-*.db")
     damage(backup, "anywhere", random.Random(1), backup)
-    assert "could not be restored" in project.check("run_drill.py", expect=1)
     report = json.loads(project.run("run_drill.py", "--json").stdout)
     assert report["is_good"] is False
+    assert "no backup" in project.check("run_drill.py", expect=1)
+    project.check("backup_database.py")
+    assert "yes" in project.check("run_drill.py")

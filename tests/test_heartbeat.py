@@ -24,10 +24,14 @@ def watcher(status: int = 200, delay_seconds: float = 0.0) -> Iterator[tuple[str
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            paths.append(self.path)
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length).decode()
+            paths.append(f"{self.path} {body}".strip())
             released.wait(delay_seconds)
             self.send_response(status)
             self.end_headers()
+
+        do_POST = do_GET  # noqa: N815  the server looks for this name
 
         def log_message(self, *_: object) -> None:
             pass
@@ -52,7 +56,43 @@ def test_heartbeat_tells_success_and_failure(tmp_path: Path) -> None:
         make_platform_database(settings.database_path)
         back_up(settings)
         back_up(settings, "irreplaceable")
-    assert paths == ["/ping/secret-id/fail", "/ping/secret-id", "/ping/secret-id"]
+    start, success = "/ping/secret-id/start", "/ping/secret-id"
+    assert paths[0] == start
+    assert paths[1].startswith("/ping/secret-id/fail there is no database at")
+    assert paths[2:] == [start, success, start, success]
+
+
+@pytest.mark.parametrize(
+    ("url", "event", "expected"),
+    [
+        ("https://hc/ping/1", "start", "https://hc/ping/1/start"),
+        ("https://hc/ping/1/?a=b", "fail", "https://hc/ping/1/fail?a=b"),
+        ("https://hc/ping/1?a=b", "success", "https://hc/ping/1?a=b"),
+        (
+            "https://kuma/api/push/k?status=up&msg=OK&ping=",
+            "success",
+            "https://kuma/api/push/k?status=up&msg=OK",
+        ),
+        (
+            "https://kuma/api/push/k?status=up&msg=OK&ping=",
+            "fail",
+            "https://kuma/api/push/k?status=down&msg=no+disk",
+        ),
+        ("https://kuma/api/push/k?status=up", "start", None),
+    ],
+)
+def test_address_of_an_event_goes_to_the_path_and_a_push_address_gets_its_query(
+    url: str, event: notify.Event, expected: str | None
+) -> None:
+    assert notify.make_address(url, event, "no disk") == expected
+
+
+def test_heartbeat_is_repeated_twice_and_then_told() -> None:
+    said: list[str] = []
+    with watcher(status=503) as (url, paths):
+        notify.send_heartbeat(url, "success", say=said.append)
+    assert len(paths) == notify.ATTEMPTS
+    assert said == ["the heartbeat was not delivered: the answer was 503"]
 
 
 @pytest.mark.parametrize("case", ["error", "slow", "refused", "no address"])

@@ -201,16 +201,18 @@ def test_failing_runs_pause_and_do_not_end_the_loop(
     assert not tick_safely(scheduler)
     now += timedelta(minutes=4)
     assert tick_safely(scheduler)
-    assert scheduler.failures == {"full": 1}
+    assert scheduler.attempts == {"full": 1}
     now += timedelta(minutes=1)
     assert not tick_safely(scheduler)
-    assert scheduler.failures == {"full": 2}
+    assert scheduler.attempts == {"full": 2}
+    left = load_liveness(settings.backup_dir, settings.database_path)
+    assert left and "there is no database" in left.failures["full"]
+    assert "there is no database" in make_scheduler(settings, lambda: now).failures["full"]
     hidden.rename(settings.database_path)
     now -= timedelta(days=3)  # set back: the pause must not last for three days
     assert tick_safely(scheduler)
     assert kinds(settings) == ["full"]
     assert scheduler.failures == {}
-    assert scheduler.last_failure == ""
 
 
 def test_drill_is_held_a_day_after_the_first_backup_and_then_weekly(

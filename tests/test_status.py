@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from backtestdb.health.drill_facts import load_drill_facts
 from backtestdb.health.facts import Facts, QuotaFacts, load_facts
 from backtestdb.health.problems import judge
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_container
-from backtestdb.scheduling.health import scheduler_path
+from backtestdb.scheduling.health import make_liveness, save_liveness, scheduler_path
 from backtestdb.schema import SQL_DIR
 from backtestdb.untouched import read_untouched
 from commands import COMMANDS, SCRIPTS, Project
@@ -247,15 +248,29 @@ def test_platform_database_with_unknown_tables_is_counted_whole(tmp_path: Path) 
 def test_container_loop_is_loaded_while_it_gives_signs_of_life(tmp_path: Path) -> None:
     database = tmp_path / "backtesting.db"
     path = scheduler_path(tmp_path, database, ".json")
-    liveness = {"ticked_at": NOW.isoformat(), "process_id": 1, "running": "", "last_failure": ""}
+    liveness = {"kind": "loop", "ticked_at": NOW.isoformat(), "process_id": 1, "running": "", "failures": {}}
     assert not look_at_container(tmp_path, database, NOW).installed
     path.write_text(json.dumps(liveness))
     assert look_at_container(tmp_path, database, NOW + timedelta(minutes=4)).loaded
     late = look_at_container(tmp_path, database, NOW + timedelta(minutes=6))
     assert (late.installed, late.loaded) == (True, False)
     assert not look_at_container(tmp_path, database, NOW + timedelta(hours=27)).installed
-    path.write_text(json.dumps(liveness | {"last_failure": "the disk is full"}))
+    path.write_text(json.dumps(liveness | {"failures": {"full": "the disk is full"}}))
     assert look_at_container(tmp_path, database, NOW).last_result == "the disk is full"
+    path.write_text(json.dumps(liveness | {"kind": "once"}))
+    assert not look_at_container(tmp_path, database, NOW).installed, "the host's own schedule is no container"
+
+
+def test_container_that_sees_a_folder_that_was_replaced_is_told_by_the_file_it_sees(tmp_path: Path) -> None:
+    folder = tmp_path / "live"
+    folder.mkdir()
+    database = make_platform_database(folder / "backtesting.db")
+    save_liveness(tmp_path, database, make_liveness("loop", NOW, database))
+    assert not look_at_container(tmp_path, database, NOW).sees_other_file
+    shutil.copytree(folder, tmp_path / "new")
+    folder.rename(tmp_path / "old")
+    (tmp_path / "new").rename(folder)
+    assert look_at_container(tmp_path, database, NOW).sees_other_file
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-from backtestdb.database import BUSY_CODES, DAMAGE_CODES, primary_code
+from backtestdb.database import BUSY_CODES, DAMAGE_CODES, UNREADABLE_SCHEMA, primary_code
 from backtestdb.errors import ProjectError
 
 DONE, FAILED, WRONG_USAGE, DONE_WITH_HOLES = 0, 1, 2, 3
@@ -60,7 +60,13 @@ def print_error(what: str, next_step: str = "") -> None:
 
 
 def explain_sqlite_error(error: sqlite3.Error) -> tuple[str, str]:
-    code = primary_code(error)
+    if str(error).startswith(UNREADABLE_SCHEMA):
+        what = f"SQLite {sqlite3.sqlite_version} cannot read the schema: it is damaged, or too new ({error})"
+        return what, "make doctor tells which"
+    return explain_code(primary_code(error), error)
+
+
+def explain_code(code: int, error: sqlite3.Error) -> tuple[str, str]:
     if code == sqlite3.SQLITE_FULL:
         return f"the disk is full ({error})", "free space on it, then start the same command again"
     if code in BUSY_CODES:
@@ -69,6 +75,11 @@ def explain_sqlite_error(error: sqlite3.Error) -> tuple[str, str]:
         return f"the database is damaged ({error})", "make restore-from-backup"
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
         return f"the database or its folder cannot be written ({error})", "check owner and permissions"
+    if code == sqlite3.SQLITE_IOERR:
+        what = (
+            f"the disk did not do what it was asked to ({error}); that does not say that the file is damaged"
+        )
+        return what, "see that the disk is well and connected, then start the same command again"
     return f"SQLite: {error}", ""
 
 

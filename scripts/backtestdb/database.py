@@ -109,6 +109,22 @@ def primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A read-only connection; a lenient one to a database that a newer SQLite wrote, and to no other. Raise
+    sqlite3.Error when the schema cannot be read for another reason."""
+    connection = connect(path, read_only=True)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.DatabaseError as error:
+        is_schema = str(error).startswith(UNREADABLE_SCHEMA)
+        if is_schema:
+            skip_unreadable_schema(connection)
+        if not is_schema or not was_written_by_newer_sqlite(connection, path):
+            connection.close()
+            raise
+    return connection
+
+
 def skip_unreadable_schema(connection: sqlite3.Connection) -> None:
     """From now on what this SQLite cannot read of the schema is left out, in attached databases too.
     `writable_schema` does that: https://www.sqlite.org/pragma.html#pragma_writable_schema."""
@@ -190,9 +206,17 @@ def virtual_table_names(connection: sqlite3.Connection, schema: str = "main") ->
 
 
 def ordinary_table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """All tables but the virtual ones, whose content lies in ordinary ones."""
-    virtual = virtual_table_names(connection, schema)
-    return [table for table in table_names(connection, schema) if table not in virtual]
+    """All tables but the virtual ones, whose content lies in ordinary ones, and but those that a newer SQLite
+    made and this one cannot read."""
+    hidden = virtual_table_names(connection, schema) | set(unreadable_table_names(connection, schema))
+    return [table for table in table_names(connection, schema) if table not in hidden]
+
+
+def unreadable_table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
+    """Tables that the schema lists and a lenient connection does not see; see connect."""
+    seen = connection.execute("SELECT lower(name) FROM pragma_table_list WHERE schema = ?", (schema,))
+    names = {name for (name,) in seen}
+    return [table for table in table_names(connection, schema) if table.lower() not in names]
 
 
 def column_names(connection: sqlite3.Connection, table: str, schema: str = "main") -> list[str]:
@@ -218,8 +242,12 @@ def verify_integrity(connection: sqlite3.Connection, *, full: bool = False, sche
     if full:
         # 16 MB: a backup command has 64 MB in all, and the system keeps the pages that do not fit.
         connection.execute(f"PRAGMA {schema}.cache_size = -16384")
+    # Pages of tables that cannot be seen would be called "never used": then each table is checked alone.
+    is_partial = bool(unreadable_table_names(connection, schema))
+    parts = [quote(table) for table in ordinary_table_names(connection, schema)] if is_partial else ["1"]
     try:
-        finding = connection.execute(f"PRAGMA {schema}.{check}(1)").fetchone()[0]
+        findings = [connection.execute(f"PRAGMA {schema}.{check}({part})").fetchone()[0] for part in parts]
+        finding = next((found for found in findings if found != "ok"), "ok")
     except sqlite3.DatabaseError as error:
         if primary_code(error) not in DAMAGE_CODES:
             raise

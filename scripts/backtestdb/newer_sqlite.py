@@ -55,6 +55,18 @@ def load_writer_version(path: Path) -> int:
     return max([newest, *load_versions_in_log(log)]) if log.is_file() else newest
 
 
+def keep_writer_version(path: Path, version: int) -> None:
+    """Write `version` into the header of a private copy that no program has open. SQLite puts its own version
+    there when it copies, and then nothing would tell any more why it cannot read what it copied."""
+    if version > sqlite_version_number():
+        with path.open("r+b", buffering=0) as file:
+            write_version(file.fileno(), version)
+
+
+def write_version(descriptor: int, version: int) -> None:
+    os.pwrite(descriptor, version.to_bytes(4), VERSION.start)
+
+
 def load_versions_in_log(log: Path) -> Iterator[int]:
     """Of each first page of this run of the log: https://www.sqlite.org/fileformat2.html#walformat."""
     with log.open("rb") as file:

@@ -9,6 +9,7 @@ from pathlib import Path
 from backtestdb.database import BUSY_CODES, connect
 from backtestdb.errors import BusyError
 from backtestdb.files import remove_database
+from backtestdb.newer_sqlite import keep_writer_version
 
 PAGES_PER_STEP = 2048
 StepsSeen = Callable[[int, int], None]
@@ -21,6 +22,7 @@ def copy_pinned(
     deadline_seconds: float = 3600.0,
     on_step: StepsSeen = lambda _done, _total: None,
     private: bool = False,
+    written_by: int = 0,
 ) -> None:
     """Copy what `source` sees now into the new file `target`.
 
@@ -28,7 +30,8 @@ def copy_pinned(
     begin again, and with a commit every 5 ms it never ends. A read transaction that has really read pins
     the state. `on_step` receives pages done and pages in all. Raise BusyError after `deadline_seconds`.
     The target is left in journal_mode=DELETE, so that it opens on read-only media; it is not flushed.
-    `private`: only its owner may read it, from its first byte on.
+    `private`: only its owner may read it, from its first byte on. `written_by`: see load_writer_version; read it
+    before this process opens the source.
     """
     remove_database(target)
     if private:
@@ -43,6 +46,7 @@ def copy_pinned(
             step = make_step_watch(f"copying to {target}", deadline_seconds, on_step)
             source.backup(copy, pages=PAGES_PER_STEP, progress=step, sleep=0.01)
             copy.execute("PRAGMA journal_mode = DELETE")
+        keep_writer_version(target, written_by)
     finally:
         if pinned_here:
             source.execute("ROLLBACK")

@@ -32,6 +32,7 @@ from backtestdb.free_name import (
     move_stray_companions,
     take_free_name,
 )
+from backtestdb.newer_sqlite import load_writer_version, sqlite_version_number, write_version
 from backtestdb.outline import Outline, find_differences, read_outline
 from backtestdb.pinned_copy import copy_pinned, make_step_watch
 
@@ -135,8 +136,9 @@ def second_name(kept_as: Path) -> Path:
 def arriving_copy(new: Path, target: Path) -> Iterator[Path]:
     """`new` may lie on another disk and has to stay, so a copy of it gets the name."""
     arriving = target.with_name(target.name + ARRIVING)
+    written_by = load_writer_version(new)
     with closing(connect(new, lenient=True)) as source:
-        copy_pinned(source, arriving)
+        copy_pinned(source, arriving, written_by=written_by)
     fsync_file(arriving)
     try:
         yield arriving
@@ -159,9 +161,11 @@ def replace_through_sqlite(
             f"{target} cannot be read any more: nothing was carried over from it, and nothing was changed",
             next_step="make doctor",
         )
+    written_by, new_written_by = load_writer_version(target), load_writer_version(new)
     with ExitStack() as closed_last:
         # Before SQLite opens the file, and closed after it: see the note on closing in database.py.
         counter = closed_last.enter_context(closing(CommitCounter(target)))
+        file = closed_last.enter_context(target.open("r+b", buffering=0))
         with closing(connect(target, lenient=True, timeout_seconds=timeout_seconds)) as observer:
             if carry_over:
                 observer.execute("PRAGMA foreign_keys = OFF")
@@ -169,20 +173,21 @@ def replace_through_sqlite(
             counter.follow(observer)
             with transaction(observer):
                 has_content = state in {"damaged", "too_new"} or bool(table_names(observer))
-                kept_is_sound = has_content and keep_copy(target, kept_as) and state != "damaged"
+                kept_is_sound = has_content and keep_copy(target, kept_as, written_by) and state != "damaged"
                 if carry_over:
                     carry_over(observer)
                 seen = counter.read()
             written = copy_into_place(new, target, kept_as, counter, seen, timeout_seconds)
+            keep_version_in_header(observer, file.fileno(), new_written_by)
     return Replacement(kept_as if has_content else None, kept_is_sound, None, written)
 
 
-def keep_copy(target: Path, kept_as: Path) -> bool:
+def keep_copy(target: Path, kept_as: Path, written_by: int = 0) -> bool:
     """The current state as an ordinary file; return whether it passed its check. A damaged database is kept
-    as it is, page by page. The caller's transaction keeps writers out meanwhile."""
+    as it is, page by page. The caller's transaction keeps writers out meanwhile. `written_by`: see copy_pinned."""
     arriving = kept_as.with_name(kept_as.name + ARRIVING)
     with closing(connect(target, lenient=True)) as source:
-        copy_pinned(source, arriving, private=True)
+        copy_pinned(source, arriving, private=True, written_by=written_by)
     try:
         with closing(connect(arriving, read_only=True, lenient=True)) as copy:
             verify_integrity(copy)
@@ -310,3 +315,11 @@ def remove_arriving(target: Path) -> None:
     """Remove what a killed replacement left beside `target`."""
     for path in target.parent.glob(f"{glob.escape(target.name)}*{ARRIVING}"):
         remove_database(path)
+
+
+def keep_version_in_header(live: sqlite3.Connection, descriptor: int, version: int) -> None:
+    """SQLite has put its own version into the header; see keep_writer_version. Nobody else writes meanwhile, and
+    SQLite itself does not go by this number."""
+    if version > sqlite_version_number():
+        with transaction(live):
+            write_version(descriptor, version)

@@ -60,10 +60,16 @@ def drop_object(connection: sqlite3.Connection, name: str, target: str) -> None:
     found = connection.execute(
         f"SELECT type, name FROM {target}.sqlite_schema WHERE lower(name) = lower(?)", (name,)
     ).fetchone()
-    if found and found[1] in virtual_table_names(connection, target):
-        with_writable_schema(connection, f"DELETE FROM {target}.sqlite_schema WHERE name = ?", found[1])
-    elif found:
-        connection.execute(f"DROP {found[0]} {target}.{quote(name)}")
+    if not found:
+        return
+    try:
+        if found[1] not in virtual_table_names(connection, target):
+            connection.execute(f"DROP {found[0]} {target}.{quote(name)}")
+            return
+    except sqlite3.OperationalError:
+        if found[0] not in {"view", "trigger"}:  # those may be too new for this SQLite to see them
+            raise
+    with_writable_schema(connection, f"DELETE FROM {target}.sqlite_schema WHERE name = ?", found[1])
 
 
 def create_objects(connection: sqlite3.Connection, source: str, target: str, kind: str, table: str) -> None:
@@ -137,15 +143,22 @@ def carry_views_and_triggers(connection: sqlite3.Connection, source: str, target
     triggers = f"{objects} WHERE type = 'trigger' AND lower(tbl_name) IN ({present}) ORDER BY rowid"
     for query in (views, triggers):
         for name, sql in connection.execute(query).fetchall():
-            create_view_or_trigger(connection, name, sql, target)
+            create_view_or_trigger(connection, name, sql, source, target)
 
 
-def create_view_or_trigger(connection: sqlite3.Connection, name: str, sql: str, target: str) -> None:
+def create_view_or_trigger(
+    connection: sqlite3.Connection, name: str, sql: str, source: str, target: str
+) -> None:
     try:
         create_object(connection, name, sql, target)
+        return
     except sqlite3.OperationalError:
         unqualified = TEXT_OR_SCHEMA.sub(lambda match: match["text"] or "", sql)
+    try:
         create_object(connection, name, unqualified, target)
+    except sqlite3.OperationalError:
+        # In words that this SQLite does not know: as it is, for the program whose SQLite does.
+        write_schema_row(connection, source, target, name)
 
 
 def write_schema_row(connection: sqlite3.Connection, source: str, target: str, name: str) -> None:
@@ -158,11 +171,12 @@ def write_schema_row(connection: sqlite3.Connection, source: str, target: str, n
 
 
 def with_writable_schema(connection: sqlite3.Connection, statement: str, name: str) -> None:
+    before = connection.execute("PRAGMA writable_schema").fetchone()[0]
     connection.execute("PRAGMA writable_schema = ON")
     try:
         connection.execute(statement, (name,))
     finally:
-        connection.execute("PRAGMA writable_schema = OFF")
+        connection.execute(f"PRAGMA writable_schema = {before}")
 
 
 def verify_counts(

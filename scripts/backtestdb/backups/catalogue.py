@@ -26,6 +26,8 @@ STAMP_FORMAT = "%Y-%m-%d-%H%M%S"
 SCRIPTS_PREFIX = "claude-scripts-"
 PARTIAL = ".partial"
 EXPIRED = ".expired"
+# Beside a backup that a drill could not restore; it holds the reason.
+FAILED_DRILL = ".failed-drill"
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,10 @@ def find_problem(path: Path, manifest: Manifest, size: int) -> str:
     if size != manifest.bytes:
         return f"the file has {size:,} bytes instead of {manifest.bytes:,}"
     beside = [suffix for suffix in DATABASE_COMPANIONS if os.path.lexists(f"{path}{suffix}")]
-    return f"a {beside[0]} stands beside it: another program opened it" if beside else ""
+    if beside:
+        return f"a {beside[0]} stands beside it: another program opened it"
+    failed = path.with_suffix(FAILED_DRILL)
+    return f"a drill could not restore it: {failed.read_text(errors='replace')}" if failed.is_file() else ""
 
 
 def guess_taken_at(path: Path) -> datetime:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from backtestdb.database import column_names, quote, table_names, virtual_table_names
+from backtestdb.database import column_names, ordinary_table_names, quote
 from backtestdb.schema import tables_to_keep
 from backtestdb.table_copy import has_sequences, rowid_name
 
@@ -37,16 +37,10 @@ class Contents:
     bytes: int
 
 
-def ordinary_tables(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """All tables but the virtual ones, whose content lies in ordinary ones."""
-    virtual = virtual_table_names(connection, schema)
-    return [table for table in table_names(connection, schema) if table not in virtual]
-
-
 def hash_contents(connection: sqlite3.Connection, like: Mapping[str, str] | None = None) -> Contents:
     """Of every table that no download brings back. `like`: the hashes that these will be compared with; they decide
     about the form of each table's hash."""
-    ordinary = set(ordinary_tables(connection))
+    ordinary = set(ordinary_table_names(connection))
     hashes, total = {}, 0
     for table in tables_to_keep(connection):
         if table in ordinary:

@@ -1,5 +1,6 @@
 """Prove that a backup can be restored by restoring it, into a folder that is emptied afterwards."""
 
+import errno
 import json
 import os
 import sqlite3
@@ -11,15 +12,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from backtestdb.backups.catalogue import Backup, is_foreign
+from backtestdb.backups.catalogue import FAILED_DRILL, Backup, is_foreign
 from backtestdb.backups.content_hash import hash_contents
 from backtestdb.backups.generated_scripts import verify_scripts
 from backtestdb.backups.identity import is_same_place, load_own_catalogue
 from backtestdb.backups.manifest import Kind, Manifest
 from backtestdb.backups.restore import restore_from_backup
 from backtestdb.config import Settings
-from backtestdb.database import connect, count_rows, verify_integrity
-from backtestdb.errors import ProjectError, VerificationError
+from backtestdb.database import connect_to_read, count_rows, primary_code, verify_integrity
+from backtestdb.errors import ProjectError, SpaceError, VerificationError
 from backtestdb.files import choose_free_names, exclusive_lock, remove_tree, rename_durably
 
 KINDS: tuple[Kind, ...] = ("full", "irreplaceable")
@@ -31,7 +32,8 @@ REPORTS_KEPT = 60
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Of one backup. `seconds`: time to recover, from the choice of the backup to a database in its place."""
+    """Of one backup. `seconds`: time to recover, from the choice of the backup to a database in its place.
+    `lacked_space`: it could not be tried, which says nothing about the backup."""
 
     backup: str
     kind: str
@@ -41,6 +43,7 @@ class Rehearsal:
     bytes: int
     tables: int
     rows: int
+    lacked_space: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,9 @@ def run_drill(
 ) -> tuple[Drill, Path]:
     """Restore the newest backup of each kind and check what comes out; return the result and its report.
 
-    A kind without any backup is left out; no backup at all is a failure. Raise BusyError when a drill is
-    running already, OSError when the backup folder cannot be written.
+    A kind without any backup is left out. A backup that cannot be restored is marked and does not count any more: a
+    new one is due at once. Raise ProjectError where there is no backup to try, BusyError when a drill is running
+    already, OSError when the backup folder cannot be written.
     """
     folder = drill_folder(settings.backup_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -71,13 +75,22 @@ def run_drill(
         for backup in newest_of_each_kind(catalogue):
             say(f"restoring {backup.path.name} into {folder / 'scratch'}")
             rehearsals.append(rehearse(settings, backup, folder / "scratch", now_local))
-        problem = (
-            "" if rehearsals else (f"there is no backup of {settings.database_path} in {settings.backup_dir}")
-        )
-        is_good = not problem and all(rehearsal.is_good for rehearsal in rehearsals)
+            mark(backup, rehearsals[-1])
+        if not rehearsals:
+            raise ProjectError(
+                f"there is no backup of {settings.database_path} in {settings.backup_dir} to try",
+                next_step="make backup",
+            )
+        is_good = all(rehearsal.is_good for rehearsal in rehearsals)
         database = os.path.realpath(settings.database_path)
-        drill = Drill(now_local.astimezone(UTC), is_good, problem, tuple(rehearsals), database)
+        drill = Drill(now_local.astimezone(UTC), is_good, "", tuple(rehearsals), database)
         return drill, save_drill(drill, folder, now_local)
+
+
+def mark(backup: Backup, rehearsal: Rehearsal) -> None:
+    """Say beside a backup that it could not be restored."""
+    if not rehearsal.is_good and not rehearsal.lacked_space:
+        write(backup.path.with_suffix(FAILED_DRILL), rehearsal.problem)
 
 
 def drill_folder(backup_dir: Path) -> Path:
@@ -86,8 +99,14 @@ def drill_folder(backup_dir: Path) -> Path:
 
 def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:
     """Of this database. Also one that is visibly damaged: a drill is to find out. Files without a manifest are no
-    backups."""
-    ours = [backup for backup in catalogue if not is_foreign(backup) and not backup.other_database]
+    backups, and what a drill could not restore is known."""
+    ours = [
+        backup
+        for backup in catalogue
+        if not is_foreign(backup)
+        and not backup.other_database
+        and not backup.path.with_suffix(FAILED_DRILL).exists()
+    ]
     return [found[0] for kind in KINDS if (found := [backup for backup in ours if backup.kind == kind])]
 
 
@@ -97,7 +116,7 @@ def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datet
         settings, database_path=scratch / "backtesting.db", generated_scripts_dir=scratch / "generated"
     )
     manifest = backup.manifest
-    problem, seconds = "", 0.0
+    problem, seconds, lacked_space = "", 0.0, False
     remove_tree(scratch)
     scratch.mkdir(mode=0o700)
     try:
@@ -107,6 +126,9 @@ def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datet
         verify_restored(aside, manifest)
     except (ProjectError, sqlite3.Error, OSError) as error:
         problem = str(error)
+        lacked_space = is_lack_of_space(error)
+        if lacked_space:
+            problem = f"there was no room to try it: {error}"
     finally:
         remove_tree(scratch)
     return Rehearsal(
@@ -118,14 +140,21 @@ def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datet
         bytes=backup.bytes,
         tables=len(manifest.rows) if manifest else 0,
         rows=sum(manifest.rows.values()) if manifest else 0,
+        lacked_space=lacked_space,
     )
+
+
+def is_lack_of_space(error: Exception) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return primary_code(error) == sqlite3.SQLITE_FULL
+    return isinstance(error, SpaceError) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
 
 
 def verify_restored(settings: Settings, manifest: Manifest | None) -> None:
     """Raise VerificationError unless the restored database is what the manifest says, row for row."""
     if manifest is None:
         raise VerificationError("the manifest is missing or damaged")
-    with closing(connect(settings.database_path, read_only=True)) as connection:
+    with closing(connect_to_read(settings.database_path)) as connection:
         verify_integrity(connection, full=True)
         rows = count_rows(connection, list(manifest.rows))
         contents = hash_contents(connection, manifest.content_sha256).tables

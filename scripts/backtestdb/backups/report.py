@@ -13,7 +13,7 @@ from backtestdb.backups.catalogue import Backup
 from backtestdb.backups.restore import RestoreResult
 from backtestdb.backups.restore_choice import RestoreChoice
 from backtestdb.console import format_bytes, print_table
-from backtestdb.database import connect, table_names
+from backtestdb.database import connect_to_read, table_names
 
 NEWEST_SHOWN = 5
 
@@ -107,7 +107,7 @@ def describe_choice(choice: RestoreChoice) -> str:
 def show_restored(restored: RestoreResult, database: Path) -> None:
     """What the database holds now, and the way back."""
     print(f"restored {database}: {describe_choice(restored.choice).removeprefix('restoring ')}")
-    with closing(connect(database, read_only=True, lenient=True)) as connection:
+    with closing(connect_to_read(database)) as connection:
         show_market_data(connection)
     if restored.scripts_kept_as:
         print(f"the generated scripts that stood there are in {restored.scripts_kept_as}")

@@ -20,6 +20,7 @@ from backtestdb.database import connect, look_at_file, transaction
 from backtestdb.errors import ProjectError, VerificationError
 from backtestdb.files import remove_database, verify_space
 from backtestdb.free_name import choose_kept_name
+from backtestdb.newer_sqlite import keep_writer_version, load_writer_version
 from backtestdb.outline import read_outline
 from backtestdb.pinned_copy import copy_pinned
 from backtestdb.replace import (
@@ -27,9 +28,11 @@ from backtestdb.replace import (
     Replacement,
     busy_explained,
     keep_copy,
+    keep_version_in_header,
     prove,
     remove_arriving,
     replace_database,
+    shrink_log,
     verify_space_to_replace,
 )
 from backtestdb.schema import ensure_market_schema, tables_to_keep
@@ -122,7 +125,7 @@ def restore_database(choice: RestoreChoice, target: Path, kept_as: Path, databas
     if full and holds_id and not choice.irreplaceable:
         verify_space_to_replace(target, full.bytes)
         return replace_database(target, full.path, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
-    if choice.irreplaceable and not choice.full and look_at_file(target) == "database":
+    if choice.irreplaceable and not choice.full and look_at_file(target) in {"database", "too_new"}:
         return merge_in_place(choice.irreplaceable, target, kept_as)
     return replace_with_built(choice, target, kept_as, database_id)
 
@@ -131,20 +134,24 @@ def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path) -> Replac
     """One transaction on the live database: everything irreplaceable becomes what the backup holds, market
     data stays. Tables that are younger than the backup stay, too."""
     verify_space(target.parent, 2 * target.stat().st_size + irreplaceable.bytes, f"merging into {target}")
+    written_by = load_writer_version(target)
     with (
         closing(CommitCounter(target)) as counter,
+        target.open("r+b", buffering=0) as file,
         busy_explained(target),
-        closing(connect(target, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)) as live,
+        closing(connect(target, lenient=True, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)) as live,
     ):
         live.execute("PRAGMA foreign_keys = OFF")
         live.execute("ATTACH ? AS small", (str(irreplaceable.path),))
         counter.follow(live)
         with transaction(live):
             seen = counter.read()
-            is_sound = keep_copy(target, kept_as)
+            is_sound = keep_copy(target, kept_as, written_by)
             carry_small(live, irreplaceable)
             expected = read_outline(live)
         written = prove(target, expected, lambda: counter.read() == seen + 1, WAIT_FOR_OTHERS_SECONDS)
+        shrink_log(live)
+        keep_version_in_header(live, file.fileno(), written_by)
     return Replacement(kept_as, is_sound, None, written)
 
 
@@ -174,10 +181,12 @@ def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path, datab
 
 
 def build(choice: RestoreChoice, new: Path, database_id: str) -> None:
+    sources = [backup.path for backup in (choice.full, choice.irreplaceable) if backup]
+    written_by = max(map(load_writer_version, sources))
     if choice.full:
-        with closing(connect(choice.full.path)) as source:
+        with closing(connect(choice.full.path, lenient=True)) as source:
             copy_pinned(source, new, private=True)
-    with closing(connect(new, create=True)) as connection:
+    with closing(connect(new, create=True, lenient=True)) as connection:
         if not choice.full:
             # A small backup brings every table of the platform that there was, in the platform's own form.
             ensure_market_schema(connection)
@@ -188,6 +197,7 @@ def build(choice: RestoreChoice, new: Path, database_id: str) -> None:
                 carry_small(connection, choice.irreplaceable)
         if database_id:
             save_database_id(connection, database_id)
+    keep_writer_version(new, written_by)
 
 
 def bring_scripts_back(choice: RestoreChoice, target: Path, now_local: datetime) -> Path | None:

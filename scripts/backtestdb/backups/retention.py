@@ -3,7 +3,15 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from backtestdb.backups.catalogue import EXPIRED, NAME, PREFIXES, Backup, scripts_path_of, verified
+from backtestdb.backups.catalogue import (
+    EXPIRED,
+    FAILED_DRILL,
+    NAME,
+    PREFIXES,
+    Backup,
+    scripts_path_of,
+    verified,
+)
 from backtestdb.backups.manifest import Kind
 from backtestdb.files import fsync_directory, remove_database, remove_tree
 
@@ -28,6 +36,7 @@ def remove_backup(backup: Backup, on_step: Callable[[str], None] = lambda _name:
 def finish_removal(expired: Path, on_step: Callable[[str], None] = lambda _name: None) -> None:
     database = expired.with_suffix(".db")
     remove_database(database)
+    database.with_suffix(FAILED_DRILL).unlink(missing_ok=True)
     on_step("expired database removed")
     if database.name.startswith(PREFIXES["full"]):
         remove_tree(scripts_path_of(database))

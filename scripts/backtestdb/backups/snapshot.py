@@ -8,11 +8,20 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backtestdb.backups.content_hash import Contents, hash_contents, hash_structure, ordinary_tables
+from backtestdb.backups.content_hash import Contents, hash_contents, hash_structure
 from backtestdb.backups.precopy import copy_ahead, create_private, make_mark, patch_changed_blocks
-from backtestdb.database import connect, look_at_file, primary_code, quote, table_names
+from backtestdb.database import (
+    connect,
+    connect_to_read,
+    look_at_file,
+    ordinary_table_names,
+    primary_code,
+    quote,
+    table_names,
+)
 from backtestdb.errors import BusyError, DatabaseFileError
 from backtestdb.files import remove_database, verify_space
+from backtestdb.newer_sqlite import keep_writer_version, load_writer_version
 from backtestdb.pinned_copy import copy_pinned
 from backtestdb.schema import tables_to_keep
 from backtestdb.table_copy import carry_header_numbers, carry_tables
@@ -60,9 +69,10 @@ def pinned_source(path: Path, *, fresh: Path | None = None) -> Iterator[sqlite3.
     """Yield a connection that sees one committed state until the end, whatever other programs commit.
 
     `fresh`, a new file, is attached first. It stays private until it is checked and flushed, so SQLite need
-    not protect it meanwhile.
+    not protect it meanwhile. Of a database that a newer SQLite wrote, only a part is seen.
     """
-    with closing(connect(path)) as source:
+    written_by = load_writer_version(path)
+    with closing(connect(path, lenient=True)) as source:
         source.execute("PRAGMA foreign_keys = OFF")
         if fresh:
             remove_database(fresh)
@@ -76,6 +86,8 @@ def pinned_source(path: Path, *, fresh: Path | None = None) -> Iterator[sqlite3.
                 f"{path} holds no table", next_step="make restore-from-backup, or make restore"
             )
         yield source
+    if fresh:
+        keep_writer_version(fresh, written_by)
 
 
 def copy_everything(
@@ -87,6 +99,7 @@ def copy_everything(
 ) -> SourceFacts:
     """Copy one committed state of the database `path` to the new file `target`. The bytes needed are known
     before the first is written."""
+    written_by = load_writer_version(path)
     if has_waiting_writers(path):
         facts = copy_without_waiting(path, target, deadline_seconds, on_step)
         if facts:
@@ -100,13 +113,14 @@ def copy_everything(
             deadline_seconds=deadline_seconds,
             on_step=lambda _done, _total: on_step("copying"),
             private=True,
+            written_by=written_by,
         )
         return read_facts(source, table_names(source))
 
 
 def has_waiting_writers(path: Path) -> bool:
     """Would a commit wait for longer than a moment until a pinned copy is done?"""
-    with closing(connect(path)) as source:
+    with closing(connect(path, lenient=True)) as source:
         is_large = database_bytes(source) >= LARGE_BYTES
         return is_large and journal_mode(source) != "wal"
 
@@ -170,7 +184,7 @@ def copy_irreplaceable_tables(
 
 def with_contents(facts: SourceFacts, copy: Path) -> SourceFacts:
     """Add the hashes of what was copied, read from the closed file `copy`."""
-    with closing(connect(copy, read_only=True)) as connection:
+    with closing(connect_to_read(copy)) as connection:
         found = hash_contents(connection)
     return replace(facts, contents=replace(found, structure=facts.structure))
 
@@ -191,7 +205,7 @@ def deadline(connection: sqlite3.Connection, seconds: float, purpose: str) -> It
 
 
 def read_facts(source: sqlite3.Connection, tables: list[str], structure: str = "") -> SourceFacts:
-    ordinary = set(ordinary_tables(source))
+    ordinary = set(ordinary_table_names(source))
     filled = [
         table
         for table in tables

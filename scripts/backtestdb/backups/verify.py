@@ -14,15 +14,16 @@ from backtestdb.backups.catalogue import (
     Backup,
     is_foreign,
 )
-from backtestdb.backups.content_hash import hash_contents, ordinary_tables
+from backtestdb.backups.content_hash import hash_contents
 from backtestdb.backups.generated_scripts import verify_scripts
 from backtestdb.backups.identity import Identity
 from backtestdb.backups.manifest import FORMAT, GeneratedScripts, Kind, Manifest
 from backtestdb.database import (
     DAMAGE_CODES,
-    connect,
+    connect_to_read,
     count_foreign_key_violations,
     count_rows,
+    ordinary_table_names,
     primary_code,
     table_names,
     verify_integrity,
@@ -79,7 +80,7 @@ def examine(
 def read_closed(path: Path, read: Callable[[sqlite3.Connection], Result]) -> Result:
     """Run `read` on a connection of its own; damage that SQLite reports becomes a VerificationError."""
     try:
-        with closing(connect(path, read_only=True)) as connection:
+        with closing(connect_to_read(path)) as connection:
             return read(connection)
     except sqlite3.Error as error:
         if primary_code(error) not in UNREADABLE_CODES:
@@ -92,7 +93,7 @@ def read_contents(connection: sqlite3.Connection, like: Mapping[str, str] | None
     return {
         "schema_version": schema_version(connection),
         "tables": sorted(table_names(connection)),
-        "rows": count_rows(connection, ordinary_tables(connection)),
+        "rows": count_rows(connection, ordinary_table_names(connection)),
         "foreign_key_violations": count_foreign_key_violations(connection),
         "content_sha256": contents.tables,
         "structure_sha256": contents.structure,

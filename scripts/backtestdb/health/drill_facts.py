@@ -16,6 +16,12 @@ class DrillFacts:
     passed: bool
     seconds: float
     detail: str = ""
+    lacked_space: bool = False
+
+    @property
+    def next_step(self) -> str:
+        """What makes the next drill pass, where this one failed."""
+        return "free some space in BACKUP_DIR, then make drill" if self.lacked_space else "make backup"
 
 
 def load_drill_facts(backup_dir: Path, database: Path) -> list[DrillFacts]:
@@ -31,4 +37,5 @@ def make_drill_facts(drill: Drill) -> DrillFacts:
         drill.is_good,
         max((one.seconds for one in drill.rehearsals), default=0.0),
         "; ".join(problem for problem in problems if problem),
+        bool(drill.rehearsals) and all(one.is_good or one.lacked_space for one in drill.rehearsals),
     )

@@ -1,12 +1,13 @@
 """What needs the user, and the command that helps: a pure function of the facts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backtestdb.console import format_bytes, format_duration
 from backtestdb.health.backup_facts import BackupFacts
 from backtestdb.health.coverage_facts import UniverseCoverage
 from backtestdb.health.database_facts import DatabaseFacts
+from backtestdb.health.drill_facts import DrillFacts
 from backtestdb.health.facts import Facts
 from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
 from backtestdb.scheduling.due import STALE_AFTER
@@ -32,6 +33,7 @@ def judge(facts: Facts) -> list[Problem]:
     return [
         *judge_database(facts.database, facts.backups),
         *judge_backups(facts.backups, facts.database),
+        *judge_drills(facts.drills),
         *judge_coverage(facts),
         *judge_market(facts),
         *judge_schedule(facts),
@@ -155,6 +157,15 @@ def make_refill(coverage: UniverseCoverage) -> str:
     return f'{REFILL[coverage.timeframe]} ARGS="--universe {coverage.universe}{dates}"'
 
 
+def judge_drills(drills: Sequence[DrillFacts]) -> Iterator[Problem]:
+    """`drills`: the newest first."""
+    if drills and not drills[0].passed:
+        what = (
+            f"the last drill, of {drills[0].at_utc.astimezone():%Y-%m-%d %H:%M}, failed: {drills[0].detail}"
+        )
+        yield Problem("drill_failed", what, drills[0].next_step)
+
+
 def judge_schedule(facts: Facts) -> Iterator[Problem]:
     schedule = facts.schedule
     if not schedule.installed:
@@ -163,6 +174,11 @@ def judge_schedule(facts: Facts) -> Iterator[Problem]:
         what = f"the schedule ({schedule.kind}) is installed and does not run"
         again = "make sidecar-up" if schedule.kind == "container" else "make schedule-install"
         yield Problem("schedule_not_loaded", what, again)
+    elif schedule.sees_other_file:
+        what = (
+            f"the schedule ({schedule.kind}) does not see the file at DATABASE_PATH: its folder was replaced"
+        )
+        yield Problem("other_file", what, "make sidecar-up")
     elif schedule.failed:
         what = f"the last run of the schedule ({schedule.kind}) failed: {schedule.last_result}"
         yield Problem("schedule_failed", what, "make backup")

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from backtestdb.scheduling.due import STALE_AFTER, STUCK_AFTER
-from backtestdb.scheduling.health import load_liveness
+from backtestdb.scheduling.health import file_identity, load_liveness
 
 LAUNCHD_LABEL = "com.aibacktest.backup"
 SYSTEMD_UNIT = "ai-backtest-backup"
@@ -34,6 +34,7 @@ class ScheduleFacts:
     loaded: bool
     last_result: str = ""
     failed: bool = False
+    sees_other_file: bool = False
 
 
 NONE = ScheduleFacts("none", installed=False, loaded=False)
@@ -82,12 +83,17 @@ def look_at_cron() -> ScheduleFacts:
 
 def look_at_container(backup_dir: Path, database: Path, now: datetime) -> ScheduleFacts:
     """A loop that left no sign of life for five minutes is installed and does not run; after 26 hours it is
-    taken for gone. The host's schedule leaves the same sign, at each run."""
+    taken for gone. The host's schedule leaves a sign of another kind, at each run."""
     liveness = load_liveness(backup_dir, database)
-    if liveness is None or abs(now - liveness.ticked_at) > STALE_AFTER:
+    if liveness is None or liveness.kind != "loop" or abs(now - liveness.ticked_at) > STALE_AFTER:
         return NONE
     is_alive = abs(now - liveness.ticked_at) <= STUCK_AFTER
-    return ScheduleFacts("container", True, is_alive, liveness.last_failure, bool(liveness.last_failure))
+    seen = (liveness.database_device, liveness.database_inode)
+    # A bind mount keeps the folder that was there when the container started, also after it was replaced.
+    sees_other_file = is_alive and seen != (0, 0) and file_identity(database) not in {(0, 0), seen}
+    return ScheduleFacts(
+        "container", True, is_alive, liveness.last_failure, bool(liveness.last_failure), sees_other_file
+    )
 
 
 def ask(*command: str) -> tuple[int, str]:

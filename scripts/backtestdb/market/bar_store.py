@@ -240,8 +240,8 @@ def replace_rejected(
 
 
 def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> ParsedBars:
-    """A session of the whole market in the place of what is stored of it: its bars, the rejected ones, and the record,
-    which also says that the metrics are still to follow."""
+    """A session of the whole market in the place of what is stored of it: its bars, the rejected ones, and the
+    record, which also says that the metrics are still to follow."""
     connection, session_date = store.connection, answer.session_date.isoformat()
     bars = reject_unlike_stored(connection, answer.bars)
     with transaction(connection):

@@ -252,7 +252,8 @@ def run_update(
 ) -> int:
     """Return the exit code: 3 when sessions failed, or the splits could not be looked up."""
     calendar, again = load_calendar(), parse_again(arguments)
-    end = choose_end(None if again else arguments.end, now_utc)
+    # What is asked for again was asked for before: nothing newer comes along.
+    end = date.min if again else choose_end(arguments.end, now_utc)
     if source is None and not arguments.plan:
         source = make_source(settings)
     with closing(connect(settings.database_path)) as connection, ExitStack() as locks:

@@ -169,7 +169,8 @@ def add_staged(asked: AnsweredSessions, tickers: Sequence[str], staged: int) -> 
     """What a killed run set aside for the same tickers is as good as stored."""
     if not staged:
         return asked
-    return AnsweredSessions({ticker: asked.of(ticker) | staged for ticker in tickers}, asked.of_everyone)
+    of_ticker = {ticker: asked.of_ticker.get(ticker, 0) | staged for ticker in tickers}
+    return replace(asked, of_ticker=of_ticker)
 
 
 def plan_job(connection: sqlite3.Connection, job: Job) -> list[Request]:

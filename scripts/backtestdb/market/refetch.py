@@ -75,16 +75,17 @@ def refetch_ranges(
             RangeAnswer(request, answer),
             asked_at_utc=source.now_text(),
             run=source.run,
-            metrics_from=load_metrics_start(connection, request),
+            metrics_from=find_first_metrics(connection, request),
         )
         yield Refetched(
             request=request, bars=saved.bars, removed=saved.removed, not_answered=saved.doubtful + saved.kept
         )
 
 
-def load_metrics_start(connection: sqlite3.Connection, request: RangeRequest) -> date:
-    """Metrics begin where they began: bars that were stored as a warm-up have none, nor has a fresh download."""
+def find_first_metrics(connection: sqlite3.Connection, request: RangeRequest) -> date:
+    """The first session of a range with metrics: those before it are a warm-up, which has none."""
     (first,) = connection.execute(
-        "SELECT min(date) FROM daily_metrics WHERE ticker = ?", (request.ticker,)
+        "SELECT min(date) FROM daily_metrics WHERE ticker = ? AND date BETWEEN ? AND ?",
+        (request.ticker, request.start.isoformat(), request.end.isoformat()),
     ).fetchone()
     return date.fromisoformat(first) if first else request.start

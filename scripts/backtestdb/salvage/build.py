@@ -4,17 +4,27 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup
 from backtestdb.backups.restore_choice import RestoreChoice
-from backtestdb.database import Connection, connect, table_names, transaction
+from backtestdb.database import (
+    Connection,
+    connect,
+    connect_to_read,
+    quote,
+    skip_unreadable_schema,
+    table_names,
+    transaction,
+)
 from backtestdb.salvage.objects import (
     Schema,
     SchemaObject,
     create_objects,
     load_backup_schema,
     load_live_schema,
+    make_creatable,
     unite,
 )
 from backtestdb.salvage.orphans import adopt_orphans
@@ -29,22 +39,33 @@ from backtestdb.salvage.union import (
     create_virtual_tables,
     fill_table,
     keep_together,
+    make_orphaned_outcome,
     raise_sequences,
 )
 from backtestdb.schema import KEPT_CLASSES, class_of, ensure_schema
 from backtestdb.table_copy import has_sequences
 
 
-def build(
-    new: Path, file: PageFile, choice: RestoreChoice | None, *, first_page_is_lost: bool
-) -> tuple[list[TableOutcome], int, list[str]]:
-    """Make the database `new`; return what became of each table, how many pages belong to none, and the names
-    of objects that could not be created."""
+@dataclass(frozen=True)
+class Built:
+    """`strays`: pages with rows of which no table can be told. `not_created`: names of views, triggers and the like
+    that this SQLite refused. `plain`: tables with plain columns, and why this SQLite refused their own text."""
+
+    tables: list[TableOutcome]
+    strays: int
+    not_created: list[str]
+    plain: dict[str, str]
+
+
+def build(new: Path, file: PageFile, choice: RestoreChoice | None, *, first_page_is_lost: bool) -> Built:
+    """Make the database `new`; return what became of each table of the damaged file, and of the backup's that it
+    does not have."""
     scan = scan_pages(file, first_page_is_lost=first_page_is_lost)
     live = load_live_schema(file, scan.parentless, first_page_is_lost=first_page_is_lost)
     with opened_backup(choice) as saved:
         schema = unite(live, load_known_objects(choice, saved))
-        sources, strays = find_sources(file, schema, scan, saved)
+        orphaned = find_orphaned_tables(schema)
+        sources, strays = find_sources(file, schema, scan, saved, orphaned)
         version = int.from_bytes(file.data[60:64]) if not first_page_is_lost else load_version(saved)
     claims = claim_pages(
         file, [tree for source in sources.values() for tree in (*source.trees, *source.doubtful)]
@@ -55,10 +76,15 @@ def build(
         with transaction(target):
             not_created = create_objects(target, tables_and_indexes(schema, sources))
             virtual = kept_virtual_tables(schema)
+            backup_date = f"{newest_of(choice).taken_at_utc.astimezone():%Y_%m_%d}" if choice else ""
             outcomes = {
-                table: fill_table(target, file, source, claims, has_backup=choice is not None)
+                table: fill_table(target, file, source, claims, backup_date=backup_date)
                 for table, source in sources.items()
             }
+            for table in orphaned:
+                outcomes[table] = make_orphaned_outcome(target, table, backup_date)
+            for table in schema.unreadable:
+                outcomes[table] = TableOutcome(table=table, lost_pages=1)
             for one in virtual:
                 group = [source for table, source in sources.items() if table.startswith(f"{one.name}_")]
                 keep_together(target, group, outcomes, has_backup=choice is not None)
@@ -69,7 +95,8 @@ def build(
             triggers = [trigger for trigger in schema.of_kind("trigger") if trigger.table in present]
             not_created += create_objects(target, triggers)
             target.execute(f"PRAGMA user_version = {version}")
-    return list(outcomes.values()), strays, not_created
+    plain = {one.name: one.refusal for one in schema.of_kind("table") if one.plain and one.name in sources}
+    return Built(list(outcomes.values()), strays, not_created, plain)
 
 
 def newest_of(choice: RestoreChoice) -> Backup:
@@ -85,7 +112,7 @@ def opened_backup(choice: RestoreChoice | None) -> Iterator[sqlite3.Connection |
     if choice is None:
         yield None
         return
-    with closing(connect(newest_of(choice).path, read_only=True)) as saved:
+    with closing(connect_to_read(newest_of(choice).path)) as saved:
         saved.text_factory = bytearray
         yield saved
 
@@ -99,12 +126,12 @@ def load_known_objects(choice: RestoreChoice | None, saved: sqlite3.Connection |
             return load_backup_schema(connection, {})
     roots: dict[str, int] = {}
     if choice.full:
-        with closing(connect(choice.full.path, read_only=True)) as full:
+        with closing(connect_to_read(choice.full.path)) as full:
             roots = dict(full.execute("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'"))
     saved.text_factory = str
     objects = load_backup_schema(saved, roots)
     saved.text_factory = bytearray
-    return objects
+    return make_creatable(objects, is_from_newer_sqlite=True)  # a backup is what it was when it was made
 
 
 def load_version(saved: sqlite3.Connection | None) -> int:
@@ -112,17 +139,32 @@ def load_version(saved: sqlite3.Connection | None) -> int:
 
 
 def find_sources(
-    file: PageFile, schema: Schema, scan: Scan, saved: sqlite3.Connection | None
+    file: PageFile, schema: Schema, scan: Scan, saved: sqlite3.Connection | None, orphaned: list[str]
 ) -> tuple[dict[str, TableSource], int]:
     described, entries = describe_tables(schema)
     sources = {
         table: find_source(file, one, saved)
         for table, one in described.items()
-        if class_of(table) in KEPT_CLASSES
+        if class_of(table) in KEPT_CLASSES and table not in orphaned
     }
     rivals = [one.shape for table, one in described.items() if table not in sources] + entries
     roots = {one.root for one in schema.objects if one.is_live}
     return sources, adopt_orphans(file, scan, sources, rivals, roots, saved)
+
+
+def find_orphaned_tables(schema: Schema) -> list[str]:
+    """Tables that only the backup has and that refer to one that is no longer there, such as one that was renamed
+    since: under their own name no row could be added to them."""
+    tables = {one.name.lower() for one in schema.of_kind("table")}
+    orphaned = []
+    with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
+        for one in schema.of_kind("table"):
+            if one.has_rows and not one.is_live:
+                connection.execute(one.creation)
+                parents = connection.execute(f"PRAGMA foreign_key_list({quote(one.name)})")
+                if any(str(row[2]).lower() not in tables for row in parents):
+                    orphaned.append(one.name)
+    return orphaned
 
 
 def prepare(target: sqlite3.Connection, file: PageFile, choice: RestoreChoice | None) -> None:
@@ -130,7 +172,9 @@ def prepare(target: sqlite3.Connection, file: PageFile, choice: RestoreChoice | 
     target.execute(f"PRAGMA page_size = {file.page_size}")
     target.execute(f"PRAGMA encoding = '{file.encoding.replace('-16-', '-16')}'")
     target.execute("PRAGMA synchronous = OFF")
+    target.execute("PRAGMA ignore_check_constraints = ON")  # what was stored is taken as it was stored
     if choice:
+        skip_unreadable_schema(target)  # of the backup: views that say "main.", or that are too new
         target.execute("ATTACH ? AS saved", (str(newest_of(choice).path),))
 
 

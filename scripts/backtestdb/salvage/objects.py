@@ -2,21 +2,25 @@
 
 import sqlite3
 from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 
 from backtestdb.database import Connection, table_names
+from backtestdb.newer_sqlite import VERSION, sqlite_version_number
+from backtestdb.plain_tables import make_plain_table
 from backtestdb.salvage.pages import TABLE_LEAF, DamagedError, PageFile, parse_page, read_payload
 from backtestdb.salvage.records import decode, parse_record
 from backtestdb.salvage.trees import read_tree
 
+NOT_OURS = ("no such function", "no such collation", "unknown function")
 KINDS = {"table", "index", "view", "trigger"}
 
 
 @dataclass(frozen=True)
 class SchemaObject:
     """`root`: the page at which a table or index begins, 0 where it has none or where it is not known.
-    `is_live`: read from the damaged file, and not from the backup."""
+    `is_live`: read from the damaged file, and not from the backup. `plain`: the text of a table of plain columns,
+    where this SQLite refuses the true one (`refusal`); `is_doubtful`: that may be because it is damaged."""
 
     kind: str
     name: str
@@ -24,14 +28,29 @@ class SchemaObject:
     root: int
     sql: str
     is_live: bool
+    plain: str = ""
+    refusal: str = ""
+    is_doubtful: bool = False
+
+    @property
+    def has_rows(self) -> bool:
+        """A table with rows of its own, and not one of SQLite's."""
+        return self.kind == "table" and bool(self.root) and not self.name.lower().startswith("sqlite_")
+
+    @property
+    def creation(self) -> str:
+        """The text that this SQLite understands."""
+        return self.plain or self.sql
 
 
 @dataclass(frozen=True)
 class Schema:
-    """`is_complete`: every page of the live schema could be read, so what it lacks was dropped."""
+    """`is_complete`: every page of the live schema could be read, so what it lacks was dropped. `unreadable`:
+    tables that are in it and of which nothing can be made."""
 
     objects: list[SchemaObject]
     is_complete: bool
+    unreadable: list[str] = field(default_factory=list)
 
     def of_kind(self, *kinds: str) -> list[SchemaObject]:
         return [one for one in self.objects if one.kind in kinds]
@@ -47,24 +66,35 @@ def load_live_schema(file: PageFile, parentless: Iterable[int], *, first_page_is
         found = [one for page in pages for one in page or []]
     if not is_complete:
         found += [one for number in parentless for one in parse_objects(file, number) or []]
-    sound = keep_creatable(without_conflicts(found))
-    return Schema(sound, is_complete and len(sound) == len(found))
+    is_newer = int.from_bytes(file.data[VERSION]) > sqlite_version_number() and not first_page_is_lost
+    sound = make_creatable(without_conflicts(found), is_from_newer_sqlite=is_newer)
+    unreadable = {one.name for one in found if one.kind == "table"} - {one.name for one in sound}
+    return Schema(sound, is_complete and len(sound) == len(found), sorted(unreadable))
 
 
-def keep_creatable(objects: list[SchemaObject]) -> list[SchemaObject]:
-    """Without the tables whose text no longer makes a table of their name: a bit of it has changed."""
+def make_creatable(objects: list[SchemaObject], *, is_from_newer_sqlite: bool) -> list[SchemaObject]:
+    """With plain columns where this SQLite cannot create a table, and without the tables for which there are none:
+    a bit of their text has changed."""
+    creatable = []
     with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
         for one in objects:
-            if one.kind == "table" and one.root and not one.name.startswith("sqlite_"):
-                with suppress(sqlite3.DatabaseError):
-                    connection.execute(one.sql)
-        made = set(table_names(connection))
-    broken = {
-        one
-        for one in objects
-        if one.kind == "table" and one.root and not one.name.startswith("sqlite_") and one.name not in made
-    }
-    return [one for one in objects if one not in broken]
+            refusal = find_refusal(connection, one) if one.has_rows else ""
+            plain = make_plain_table(one.sql, one.name) if refusal and is_text(one.sql) else None
+            if not refusal:
+                creatable.append(one)
+            elif plain:
+                is_doubtful = not (is_from_newer_sqlite or refusal.startswith(NOT_OURS))
+                creatable.append(replace(one, plain=plain, refusal=refusal, is_doubtful=is_doubtful))
+    return creatable
+
+
+def find_refusal(connection: sqlite3.Connection, one: SchemaObject) -> str:
+    """Why this SQLite cannot create the table; empty when it can, and has."""
+    try:
+        connection.execute(one.sql)
+    except sqlite3.Error as error:
+        return str(error)
+    return "" if one.name in table_names(connection) else "its text makes another table"
 
 
 def parse_objects(file: PageFile, number: int) -> list[SchemaObject] | None:
@@ -110,10 +140,27 @@ def load_backup_schema(connection: sqlite3.Connection, roots: Mapping[str, int])
 
 
 def unite(live: Schema, saved: Iterable[SchemaObject]) -> Schema:
-    if live.is_complete:
+    """Where the text of a live table may be damaged, that of the backup counts, unless it is the same."""
+    saved = list(saved)
+    by_name = {one.name.lower(): one for one in saved}
+    doubtful = {
+        one.name.lower()
+        for one in live.objects
+        if one.is_doubtful and by_name.get(one.name.lower(), one).sql != one.sql
+    }
+    if live.is_complete and not doubtful:
         return live
-    known = {one.name.lower() for one in live.objects}
-    return Schema(live.objects + [one for one in saved if one.name.lower() not in known], is_complete=False)
+    kept = [one for one in live.objects if one.name.lower() not in doubtful]
+    known = {one.name.lower() for one in kept}
+    added = [one for one in saved if one.name.lower() not in known]
+    if live.is_complete:  # then what it lacks was dropped
+        added = [one for one in added if one.name.lower() in doubtful]
+    unreadable = [name for name in live.unreadable if name.lower() not in by_name]
+    return Schema(kept + added, is_complete=False, unreadable=unreadable)
+
+
+def is_text(sql: str) -> bool:
+    return all(letter.isprintable() or letter in "\t\r\n" for letter in sql)
 
 
 def create_objects(target: sqlite3.Connection, objects: Iterable[SchemaObject]) -> list[str]:
@@ -121,7 +168,7 @@ def create_objects(target: sqlite3.Connection, objects: Iterable[SchemaObject]) 
     failed = []
     for one in objects:
         try:
-            target.execute(one.sql)
+            target.execute(one.creation)
         except sqlite3.DatabaseError:
             failed.append(one.name)
     return failed

@@ -1,5 +1,6 @@
 """What a salvage brought and what it could not, as people read it."""
 
+from backtestdb.backups.catalogue import Backup
 from backtestdb.console import print_table
 from backtestdb.salvage.salvage import SalvageResult
 
@@ -28,23 +29,37 @@ def describe_losses(salvaged: SalvageResult) -> list[str]:
     """Sentences for the user; one alone when nothing is lost."""
     if salvaged.is_complete:
         return ["every table could be read to its last row: nothing is lost"]
-    names = ", ".join(table.table for table in salvaged.tables if not table.is_whole)
-    lines = [f"NOT everything could be read of: {names}"] if names else []
-    if salvaged.backup:
-        taken = f"{salvaged.backup.taken_at_utc.astimezone():%Y-%m-%d %H:%M:%S}"
-        lines.append(
-            f"there, rows of the backup {salvaged.backup.path.name} ({taken}) stand in for what was lost:"
-            " later rows and changes may be missing, rows deleted since may be back"
-        )
-    else:
-        lines.append("no backup could fill the gaps: what is not counted as read is lost")
+    lost = [table.table for table in salvaged.tables if not table.is_whole]
+    lines = [f"NOT everything could be read of: {', '.join(lost)}"] if lost else []
+    if lost:
+        lines.append(describe_backup(salvaged.backup))
+    for table in salvaged.tables:
+        if table.beside:
+            lines.append(
+                f"{table.table} has other columns in the backup, or refers to a table that is gone: its"
+                f" {table.rows_beside:,} rows there are not united with it, they are whole in {table.beside}"
+            )
     left_out = sum(table.left_out for table in salvaged.tables)
     if left_out:
         lines.append(f"{left_out:,} rows of the backup were left out, because they clash with newer ones")
-    if salvaged.strays:
+    if salvaged.built.strays:
         lines.append(
-            f"{salvaged.strays:,} pages hold rows of which no table can be told: they were not taken"
+            f"{salvaged.built.strays:,} pages hold rows of which no table can be told: they were not taken"
         )
-    if salvaged.not_created:
-        lines.append(f"could not be created again: {', '.join(salvaged.not_created)}")
+    for name, refusal in salvaged.built.plain.items():
+        lines.append(
+            f"{name} has plain columns, without its rules: this SQLite cannot create it as it was ({refusal})"
+        )
+    if salvaged.built.not_created:
+        lines.append(f"could not be created again: {', '.join(salvaged.built.not_created)}")
     return lines
+
+
+def describe_backup(backup: Backup | None) -> str:
+    if backup is None:
+        return "no backup could fill the gaps: what is not counted as read is lost"
+    taken = f"{backup.taken_at_utc.astimezone():%Y-%m-%d %H:%M:%S}"
+    return (
+        f"there, rows of the backup {backup.path.name} ({taken}) stand in for what was lost:"
+        " later rows and changes may be missing, rows deleted since may be back"
+    )

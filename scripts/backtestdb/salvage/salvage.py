@@ -15,7 +15,7 @@ from backtestdb.config import follow_link
 from backtestdb.database import connect, verify_integrity, verify_no_dangling_link
 from backtestdb.errors import DatabaseFileError, VerificationError
 from backtestdb.files import choose_free_names, exclusive_lock, remove_database, rename_durably
-from backtestdb.salvage.build import build, newest_of
+from backtestdb.salvage.build import Built, build, newest_of
 from backtestdb.salvage.pages import open_pages
 from backtestdb.salvage.union import TableOutcome
 from backtestdb.salvage.working_copy import make_private_copy
@@ -31,18 +31,21 @@ class NothingSalvagedError(DatabaseFileError):
 @dataclass(frozen=True)
 class SalvageResult:
     """`path`: an ordinary database with everything irreplaceable and no market data. `backup`: what it was
-    united with. `strays`: pages with rows of which no table can be told. `not_created`: names of views,
-    triggers and the like that this SQLite refused."""
+    united with."""
 
     path: Path
     backup: Backup | None
-    tables: list[TableOutcome]
-    strays: int
-    not_created: list[str]
+    built: Built
+
+    @property
+    def tables(self) -> list[TableOutcome]:
+        return self.built.tables
 
     @property
     def is_complete(self) -> bool:
-        return not self.strays and not self.not_created and all(t.is_whole for t in self.tables)
+        """Every row of every table, in a table like its own."""
+        is_whole = all(table.is_whole for table in self.built.tables)
+        return is_whole and not (self.built.strays or self.built.not_created or self.built.plain)
 
 
 def salvage(
@@ -72,15 +75,15 @@ def salvage(
         first_page_is_lost = copy_database(database, copy, new, choice)
         step("copied")
         with open_pages(copy) as file:
-            tables, strays, not_created = build(new, file, choice, first_page_is_lost=first_page_is_lost)
+            built = build(new, file, choice, first_page_is_lost=first_page_is_lost)
         step("built")
-        verify_result(new, tables, database)
+        verify_result(new, built.tables, database)
         (path,) = choose_free_names(
             lambda stamp: [database.with_name(f"{database.name}.salvaged-{stamp}")], now_local
         )
         rename_durably(new, path)
         step("named")
-    return SalvageResult(path, newest_of(choice) if choice else None, tables, strays, not_created)
+    return SalvageResult(path, newest_of(choice) if choice else None, built)
 
 
 @contextmanager
@@ -119,7 +122,7 @@ def copy_database(database: Path, copy: Path, new: Path, choice: RestoreChoice |
 
 
 def verify_result(new: Path, tables: list[TableOutcome], database: Path) -> None:
-    if not any(table.is_whole or table.from_damaged or table.from_backup for table in tables):
+    if not any(t.is_whole or t.from_damaged or t.from_backup or t.rows_beside for t in tables):
         raise NothingSalvagedError(
             f"not one row could be read of {database}, and there is no backup", next_step="make restore"
         )

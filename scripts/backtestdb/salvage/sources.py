@@ -3,7 +3,7 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -64,14 +64,13 @@ class Described(NamedTuple):
 
 
 def describe_tables(schema: Schema) -> tuple[dict[str, Described], list[Shape]]:
-    """Every table that this SQLite can create, and the entries of all indexes. Virtual tables have no rows."""
+    """Every table, and the entries of all indexes. Virtual tables have no rows."""
     created: list[SchemaObject] = []
     with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
         for one in schema.of_kind("table"):
-            if one.root and not one.name.lower().startswith("sqlite_"):
-                with suppress(sqlite3.OperationalError):
-                    connection.execute(one.sql)
-                    created.append(one)
+            if one.has_rows:
+                connection.execute(one.creation)
+                created.append(one)
         create_objects(connection, (one for one in schema.of_kind("index") if one.sql))
         tables = {}
         for one in created:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from backtestdb.database import column_names, quote, table_names
+from backtestdb.errors import VerificationError
+from backtestdb.plain_tables import make_plain_table
 from backtestdb.salvage.objects import SchemaObject
 from backtestdb.salvage.pages import PageFile
 from backtestdb.salvage.records import Value
@@ -15,19 +17,22 @@ from backtestdb.salvage.sources import TableSource, agrees_with_an_index, read_s
 from backtestdb.table_copy import allow_schema_writes, has_sequences, rowid_name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TableOutcome:
     """Of one table. `lost_pages`, `lost_rows`: what could not be read; how many rows were on the pages is not
-    known. `left_out`: rows of the backup that clash with a newer row. `is_whole`: it was read to its last row.
+    known. `left_out`: rows of the backup that clash with a newer row. `beside`: the table to which the rows of the
+    backup went, `rows_beside` of them, because its columns are others now. `is_whole`: it was read to its last row.
     """
 
     table: str
-    from_damaged: int
-    from_backup: int
-    lost_pages: int
-    lost_rows: int
-    left_out: int
-    is_whole: bool
+    from_damaged: int = 0
+    from_backup: int = 0
+    lost_pages: int = 0
+    lost_rows: int = 0
+    left_out: int = 0
+    beside: str = ""
+    rows_beside: int = 0
+    is_whole: bool = False
 
 
 def fill_table(
@@ -36,11 +41,11 @@ def fill_table(
     source: TableSource,
     claims: Counter[int],
     *,
-    has_backup: bool,
+    backup_date: str,
 ) -> TableOutcome:
-    """`target` has the backup attached as `saved` where there is one. A table that could be read to its last
-    row is taken as it is: a row that only the backup has was deleted since. When that is most of them, an index
-    has to say so too: another page in the place of a root passes every other check."""
+    """`target` has the backup of `backup_date` attached as `saved`; empty where there is none. A table that could be
+    read to its last row is taken as it is: a row that only the backup has was deleted since. When that is most of
+    them, an index has to say so too: another page in the place of a root passes every other check."""
     shape = source.shape
     lost_rows = 0
     taken = 0
@@ -49,12 +54,57 @@ def fill_table(
             taken += 1
         else:
             lost_rows += 1
+    is_saved = bool(backup_date and column_names(target, shape.table, "saved"))
     is_whole = source.is_rooted and not source.lost_pages and not lost_rows
-    if is_whole and has_backup and 2 * count_missing(target, shape) > count_saved(target, shape):
+    if is_whole and is_saved and 2 * count_missing(target, shape) > count_saved(target, shape):
         is_whole = agrees_with_an_index(file, source, claims)
-    added = add_from_backup(target, shape) if has_backup and not is_whole else 0
-    left_out = count_missing(target, shape) if has_backup and not is_whole else 0
-    return TableOutcome(shape.table, taken, added, source.lost_pages, lost_rows, left_out, is_whole)
+    read = TableOutcome(
+        table=shape.table,
+        from_damaged=taken,
+        lost_pages=source.lost_pages,
+        lost_rows=lost_rows,
+        is_whole=is_whole,
+    )
+    if is_whole or not is_saved:
+        return read
+    if not can_be_united(target, shape):
+        beside, rows = put_beside(target, shape.table, backup_date)
+        return replace(read, beside=beside, rows_beside=rows)
+    added = add_from_backup(target, shape)
+    return replace(read, from_backup=added, left_out=count_missing(target, shape))
+
+
+def can_be_united(target: sqlite3.Connection, shape: Shape) -> bool:
+    """Whether a row of the backup can become a row of this table and nothing of it is lost: every column of the
+    backup is still there, and those that were added since may be left to their default. A column that is gone may
+    have been renamed, and nothing tells."""
+    ours = {name.lower() for name in column_names(target, shape.table)}
+    theirs = {name.lower() for name in column_names(target, shape.table, "saved")}
+    needed = {column.name.lower() for column in shape.columns if not column.is_optional}
+    keys = {name.lower() for name in shape.key}
+    return theirs <= ours and needed | keys <= theirs
+
+
+def put_beside(target: sqlite3.Connection, table: str, backup_date: str) -> tuple[str, int]:
+    """The rows of the backup, whole, in a table of plain columns with its date in the name; return the name and how
+    many there are."""
+    name = f"{table}_backup_{backup_date}"
+    while name in table_names(target):
+        name += "_2"
+    query = "SELECT sql FROM saved.sqlite_schema WHERE type = 'table' AND lower(name) = lower(?)"
+    plain = make_plain_table(str(target.execute(query, (table,)).fetchone()[0]), name)
+    if plain is None:
+        raise VerificationError(f"the table {table} of the backup could not be put beside")
+    target.execute(plain)
+    listed = ", ".join(map(quote, column_names(target, name)))
+    target.execute(f"INSERT INTO main.{quote(name)} ({listed}) SELECT {listed} FROM saved.{quote(table)}")
+    return name, count(target, name)
+
+
+def make_orphaned_outcome(target: sqlite3.Connection, table: str, backup_date: str) -> TableOutcome:
+    """Of a table that only the backup has, and that refers to one that is not there any more."""
+    beside, rows = put_beside(target, table, backup_date)
+    return TableOutcome(table=table, beside=beside, rows_beside=rows)
 
 
 def keep_together(
@@ -121,8 +171,11 @@ def count(target: sqlite3.Connection, table: str) -> int:
 def count_missing(target: sqlite3.Connection, shape: Shape) -> int:
     """Rows of the backup whose key is not in the new table."""
     keys = shape.key or shape.rowid_names
-    if not keys or shape.table not in table_names(target, "saved"):
+    theirs = column_names(target, shape.table, "saved")
+    if not keys or not theirs:
         return 0
+    if shape.key and not set(shape.key) <= set(theirs):  # the key was renamed: only numbers can be compared
+        return max(count_saved(target, shape) - count(target, shape.table), 0)
     table = quote(shape.table)
     same = " AND ".join(f"there.{quote(name)} IS here.{quote(name)}" for name in keys)
     query = (
@@ -133,7 +186,7 @@ def count_missing(target: sqlite3.Connection, shape: Shape) -> int:
 
 
 def count_saved(target: sqlite3.Connection, shape: Shape) -> int:
-    if shape.table not in table_names(target, "saved"):
+    if not column_names(target, shape.table, "saved"):
         return 0
     return int(target.execute(f"SELECT count(*) FROM saved.{quote(shape.table)}").fetchone()[0])
 

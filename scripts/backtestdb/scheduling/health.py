@@ -1,25 +1,38 @@
-"""The loop's sign of life, for the health check of the container: a small file in the backup folder."""
+"""How the scheduler is: a small file in the backup folder says when it last looked, and what failed."""
 
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
-from backtestdb.backups.catalogue import verified
+from backtestdb.backups.catalogue import FAILED_DRILL, is_foreign, verified
 from backtestdb.backups.identity import load_own_catalogue
+from backtestdb.backups.manifest import Kind
+from backtestdb.config import Settings
 from backtestdb.scheduling.due import BackupTimes, find_stale, find_stuck, newest_until
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Liveness:
-    """`running`: the kind of the backup under way, empty when idle. `last_failure`: empty after a success."""
+    """`kind`: a loop lives on, `once` ended after what was due. `running`: the task under way, empty when idle.
+    `failures`: task -> why its last attempt failed, until that task succeeds. `database_device`, `database_inode`:
+    which file the scheduler sees under the name of the database, 0 where there is none."""
 
+    kind: Literal["loop", "once"]
     ticked_at: datetime
     process_id: int
     running: str = ""
-    last_failure: str = ""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    database_device: int = 0
+    database_inode: int = 0
+
+    @property
+    def last_failure(self) -> str:
+        return "; ".join(self.failures.values())
 
 
 def scheduler_path(backup_dir: Path, database: Path, suffix: str) -> Path:
@@ -45,8 +58,38 @@ def load_liveness(backup_dir: Path, database: Path) -> Liveness | None:
         return None
 
 
-def make_liveness(now: datetime, running: str = "", last_failure: str = "") -> Liveness:
-    return Liveness(now, os.getpid(), running, last_failure)
+def make_liveness(
+    kind: Literal["loop", "once"],
+    now: datetime,
+    database: Path,
+    *,
+    running: str = "",
+    failures: Mapping[str, str] | None = None,
+) -> Liveness:
+    device, inode = file_identity(database)
+    return Liveness(
+        kind=kind,
+        ticked_at=now,
+        process_id=os.getpid(),
+        running=running,
+        failures=dict(failures or {}),
+        database_device=device,
+        database_inode=inode,
+    )
+
+
+def file_identity(path: Path) -> tuple[int, int]:
+    """Device and inode of a file, (0, 0) where there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 0, 0
+    return state.st_dev, state.st_ino
+
+
+def remove_liveness(backup_dir: Path, database: Path) -> None:
+    """A schedule that was taken down on purpose left no sign behind that it should be running."""
+    scheduler_path(backup_dir, database, ".json").unlink(missing_ok=True)
 
 
 def load_backup_times(backup_dir: Path, database: Path) -> BackupTimes:
@@ -62,13 +105,27 @@ def load_backup_times(backup_dir: Path, database: Path) -> BackupTimes:
     return BackupTimes(tuple(full), tuple(irreplaceable))
 
 
+def find_kinds_that_failed_a_drill(backup_dir: Path, database: Path) -> list[Kind]:
+    """The kinds whose newest backup could not be restored: a new one is due at once, whatever the hour."""
+    ours = [backup for backup in load_own_catalogue(backup_dir, database) if not is_foreign(backup)]
+    newest = [next((one for one in ours if one.kind == kind), None) for kind in ("full", "irreplaceable")]
+    return [one.kind for one in newest if one and one.path.with_suffix(FAILED_DRILL).exists()]
+
+
 def find_problems(backup_dir: Path, database: Path, now: datetime, *, loop: bool) -> list[str]:
     """What is wrong with the schedule, nothing when all is well. `loop`: whether there should be a loop."""
     liveness = load_liveness(backup_dir, database)
     stuck = find_stuck(now, liveness.ticked_at if liveness else None) if loop else ""
-    failure = f"the last backup failed: {liveness.last_failure}" if liveness and liveness.last_failure else ""
-    found = [find_stale(now, load_backup_times(backup_dir, database).full), stuck]
-    return [ailment for ailment in [*found, failure if any(found) else ""] if ailment]
+    stale = find_stale(now, load_backup_times(backup_dir, database).full)
+    failures = list(liveness.failures.values()) if liveness else []
+    return [problem for problem in [stale, stuck, *failures] if problem]
+
+
+def find_overdue(settings: Settings, now: datetime) -> str:
+    """Why not all is well although a backup has just been made: what failed and was not made since, or an old full
+    backup. Empty when all is well."""
+    folders = (settings.backup_dir, settings.database_path)
+    return "\n".join(find_problems(*folders, now, loop=False))
 
 
 def describe_newest(backup_dir: Path, database: Path, now: datetime) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,13 +23,20 @@ from backtestdb.backups.manifest import Kind
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.console import explain_os_error, explain_sqlite_error, format_bytes
 from backtestdb.errors import ProjectError
-from backtestdb.scheduling.due import BackupTimes, retry_at, what_is_due
-from backtestdb.scheduling.health import load_backup_times, make_liveness, save_liveness
+from backtestdb.scheduling.due import BackupTimes, find_stale, retry_at, what_is_due
+from backtestdb.scheduling.health import (
+    find_kinds_that_failed_a_drill,
+    load_backup_times,
+    load_liveness,
+    make_liveness,
+    save_liveness,
+)
+from backtestdb.scheduling.notify import send_heartbeat
 
 Task = Kind | Literal["drill"]
 OPTIONS: dict[Task, tuple[str, ...]] = {
-    "full": ("backup_database.py", "--json"),
-    "irreplaceable": ("backup_database.py", "--json", "--irreplaceable-only"),
+    "full": ("backup_database.py", "--json", "--no-heartbeat"),
+    "irreplaceable": ("backup_database.py", "--json", "--irreplaceable-only", "--no-heartbeat"),
     "drill": ("run_drill.py", "--json"),
 }
 WORDS: dict[Task, str] = {"full": "full backup", "irreplaceable": "small backup", "drill": "drill"}
@@ -36,30 +45,48 @@ LOOK_SECONDS = 0.2
 # A process that is told to end has 8 seconds altogether; the rest is for cleaning up.
 FINISH_SECONDS = 6.0
 RUN_LIMIT_SECONDS = 2 * 3600.0
+STUCK_SECONDS = 15 * 60.0
+STUCK_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 
 
 @dataclass
 class Scheduler:
-    """What one scheduler knows while it runs. `failures` and `not_before` are forgotten with the process: at a
-    start, overdue means now. `clock` returns the time with its zone; `stop` is set by a signal."""
+    """What one scheduler knows while it runs. `attempts` and `not_before` are forgotten with the process: at a
+    start, overdue means now. `failures` (task -> reason) are kept in the liveness file until that task succeeds.
+    `clock` returns the time with its zone; `stop` is set by a signal."""
 
     settings: Settings
     log: logging.Logger
     clock: Callable[[], datetime]
     stop: threading.Event
-    failures: dict[Task, int] = field(default_factory=dict)
+    kind: Literal["loop", "once"] = "loop"
+    attempts: dict[Task, int] = field(default_factory=dict)
     not_before: dict[Task, datetime] = field(default_factory=dict)
-    last_failure: str = ""
+    failures: dict[str, str] = field(default_factory=dict)
+    ticked: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        left = load_liveness(self.settings.backup_dir, self.settings.database_path)
+        self.failures = dict(left.failures) if left else {}
 
 
 def run_loop(scheduler: Scheduler) -> None:
     """Ask at once and then every minute, until `stop` is set."""
     jobs = schedule.Scheduler()
+    threading.Thread(target=end_when_stuck, args=(scheduler,), daemon=True).start()
     tick_safely(scheduler)
     while not scheduler.stop.is_set():
         plan_ticks(jobs, lambda: tick_safely(scheduler))
         jobs.run_pending()
         scheduler.stop.wait(min(max(jobs.idle_seconds or 0.0, 0.0), TICK_SECONDS))
+
+
+def end_when_stuck(scheduler: Scheduler) -> None:
+    """A loop that has not looked for STUCK_SECONDS hangs (on a disk that does not answer, say): the process ends, and
+    whatever started it starts it anew. A backup under way is looked after every LOOK_SECONDS."""
+    while not scheduler.stop.wait(TICK_SECONDS):
+        if time.monotonic() - scheduler.ticked > STUCK_SECONDS:
+            os._exit(STUCK_EXIT_CODE)
 
 
 def plan_ticks(jobs: schedule.Scheduler, tick: Callable[[], object]) -> None:
@@ -91,11 +118,24 @@ def join_advice(what: str, next_step: str) -> str:
 
 
 def tick(scheduler: Scheduler) -> bool:
-    """One look: leave a sign of life, then make what is due; return whether nothing failed."""
+    """One look: say that the scheduler lives, then make what is due; return whether nothing failed."""
     settings, now = scheduler.settings, scheduler.clock()
-    save_liveness(
-        settings.backup_dir, settings.database_path, make_liveness(now, last_failure=scheduler.last_failure)
-    )
+    save_liveness_if_possible(scheduler)
+
+    due = find_due(settings, now)
+    wanted = [task for task in due if is_time_to_try(scheduler, task, now)]
+    if not wanted:
+        return True
+
+    # The loop tells the watcher, not its child: one that the system kills has no last words.
+    send_heartbeat(settings.heartbeat_url, "start", say=scheduler.log.info)
+    results = [make_one(scheduler, task) for task in wanted if not scheduler.stop.is_set()]
+    if not scheduler.stop.is_set():
+        tell_watcher(scheduler)
+    return all(results)
+
+
+def find_due(settings: Settings, now: datetime) -> list[Task]:
     taken = load_backup_times(settings.backup_dir, settings.database_path)
     due: list[Task] = [
         *what_is_due(
@@ -105,15 +145,21 @@ def tick(scheduler: Scheduler) -> bool:
             every_minutes=settings.irreplaceable_every_minutes,
         )
     ]
+    failed = find_kinds_that_failed_a_drill(settings.backup_dir, settings.database_path)
+    due += [kind for kind in failed if kind not in due]
     last_drill = load_last_drill(settings.backup_dir, settings.database_path)
     if is_a_day_old(taken, now) and drill_is_due(last_drill, now):
         due.append("drill")
-    results = [
-        make_one(scheduler, kind)
-        for kind in due
-        if not scheduler.stop.is_set() and is_time_to_try(scheduler, kind, now)
-    ]
-    return all(results)
+    return due
+
+
+def tell_watcher(scheduler: Scheduler) -> None:
+    """Success only when nothing that should have succeeded waits for its next attempt."""
+    settings, say = scheduler.settings, scheduler.log.info
+    taken = load_backup_times(settings.backup_dir, settings.database_path)
+    reasons = [*scheduler.failures.values(), find_stale(scheduler.clock(), taken.full)]
+    reason = "\n".join(filter(None, reasons))
+    send_heartbeat(settings.heartbeat_url, "fail" if reason else "success", reason=reason, say=say)
 
 
 def is_a_day_old(taken: BackupTimes, now: datetime) -> bool:
@@ -124,7 +170,7 @@ def is_a_day_old(taken: BackupTimes, now: datetime) -> bool:
 def is_time_to_try(scheduler: Scheduler, kind: Task, now: datetime) -> bool:
     """After a failure there is a pause, unless the clock was set back so far that it would never end."""
     after = scheduler.not_before.get(kind)
-    return after is None or now >= after or retry_at(now, scheduler.failures[kind]) < after
+    return after is None or now >= after or retry_at(now, scheduler.attempts[kind]) < after
 
 
 def make_one(scheduler: Scheduler, kind: Task) -> bool:
@@ -133,26 +179,31 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
     started = time.monotonic()
     code, out, err = run_process(scheduler, kind)
     if code == 0:
-        scheduler.failures.pop(kind, None)
+        scheduler.attempts.pop(kind, None)
         scheduler.not_before.pop(kind, None)
-        scheduler.last_failure = ""
+        scheduler.failures.pop(kind, None)
         scheduler.log.info("%s ok: %s, %.1f s", WORDS[kind], describe_made(out), time.monotonic() - started)
     elif scheduler.stop.is_set() and code < 0:
         scheduler.log.info("%s interrupted: it will be made at the next start", WORDS[kind])
     else:
-        note_failure(scheduler, kind, f"{WORDS[kind]} failed (exit code {code}): {describe_failure(err)}")
-    save_liveness(
-        scheduler.settings.backup_dir,
-        scheduler.settings.database_path,
-        make_liveness(scheduler.clock(), last_failure=scheduler.last_failure),
-    )
+        note_failure(
+            scheduler, kind, f"{WORDS[kind]} failed ({describe_code(code)}): {describe_failure(err)}"
+        )
+    save_liveness_if_possible(scheduler)
     return code == 0 or scheduler.stop.is_set()
 
 
+def describe_code(code: int) -> str:
+    """How a process ended; a negative code is the signal that killed it."""
+    if code == -signal.SIGKILL:
+        return f"killed by signal 9: out of memory, or the limit of {RUN_LIMIT_SECONDS / 3600:.0f} h"
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+
 def note_failure(scheduler: Scheduler, kind: Task, message: str) -> None:
-    scheduler.failures[kind] = scheduler.failures.get(kind, 0) + 1
-    scheduler.not_before[kind] = retry_at(scheduler.clock(), scheduler.failures[kind])
-    scheduler.last_failure = message
+    scheduler.attempts[kind] = scheduler.attempts.get(kind, 0) + 1
+    scheduler.not_before[kind] = retry_at(scheduler.clock(), scheduler.attempts[kind])
+    scheduler.failures[kind] = message
     scheduler.log.error("%s; tried again at %s", message, f"{scheduler.not_before[kind].astimezone():%H:%M}")
 
 
@@ -183,6 +234,7 @@ def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -
     kill_at = time.monotonic() + RUN_LIMIT_SECONDS
     next_liveness = 0.0
     while True:
+        scheduler.ticked = time.monotonic()
         if scheduler.stop.is_set():
             kill_at = min(kill_at, time.monotonic() + FINISH_SECONDS)
         if time.monotonic() > kill_at:
@@ -196,13 +248,21 @@ def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -
             continue
 
 
-def save_liveness_if_possible(scheduler: Scheduler, kind: Task) -> None:
-    """A full disk is for the backup to report."""
-    liveness = make_liveness(scheduler.clock(), WORDS[kind], scheduler.last_failure)
+def save_liveness_if_possible(scheduler: Scheduler, running: Task | None = None) -> None:
+    """A full disk is for the backup to report, and no reason not to try one."""
+    settings = scheduler.settings
+    scheduler.ticked = time.monotonic()
+    liveness = make_liveness(
+        scheduler.kind,
+        scheduler.clock(),
+        settings.database_path,
+        running=WORDS[running] if running else "",
+        failures=scheduler.failures,
+    )
     try:
-        save_liveness(scheduler.settings.backup_dir, scheduler.settings.database_path, liveness)
+        save_liveness(settings.backup_dir, settings.database_path, liveness)
     except OSError as error:
-        scheduler.log.error("no sign of life could be left: %s", describe_error(error))
+        scheduler.log.error("the sign of life could not be written: %s", describe_error(error))
 
 
 def remove_leftovers(scheduler: Scheduler) -> None:
