@@ -36,6 +36,11 @@ class Split:
     split_from: float
     split_to: float
 
+    @property
+    def ratio(self) -> float:
+        """How many shares one share becomes, and by what older prices are divided."""
+        return self.split_to / self.split_from
+
     def __str__(self) -> str:
         return f"{self.ticker} {self.split_to:g}:{self.split_from:g} on {self.execution_date}"
 
