@@ -4,6 +4,8 @@ Never open() a database file in a process that has it open through SQLite: POSIX
 process's locks on a file when any descriptor of it is closed.
 """
 
+import errno
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -13,6 +15,7 @@ from urllib.parse import quote as quote_url
 
 from backtestdb.errors import DatabaseFileError, VerificationError
 from backtestdb.newer_sqlite import was_written_by_newer_sqlite
+from backtestdb.stand_ins import add_stand_in
 
 MAGIC = b"SQLite format 3\0"
 HEADER_BYTES = 100
@@ -23,6 +26,9 @@ UNREADABLE_SCHEMA = "malformed database schema"
 UNKNOWN_FORMAT = "unsupported file format"
 
 ROWS_PER_STATEMENT = 200
+FINDINGS_AT_MOST = 1000
+BROKEN_RULE = re.compile(r"(NULL|NUMERIC|TEXT|non-\w+) value in |CHECK constraint failed in ")
+UNREADABLE_DISK = f"code={sqlite3.SQLITE_IOERR}"
 
 
 class Connection(sqlite3.Connection):
@@ -233,27 +239,49 @@ def count_rows(connection: sqlite3.Connection, tables: list[str], schema: str = 
     }
 
 
-def verify_integrity(connection: sqlite3.Connection, *, full: bool = False, schema: str = "main") -> None:
-    """Raise VerificationError with SQLite's first finding.
+def verify_integrity(
+    connection: sqlite3.Connection, *, full: bool = False, schema: str = "main"
+) -> list[str]:
+    """Raise VerificationError with SQLite's first finding; return those about rows that break a rule of their table,
+    such as a NULL in a NOT NULL column: the platform may have stored them so, and they are no damage.
 
     `full` adds the comparison of every index with its table, which needs a larger cache than the default of 2 MB.
+    Where functions or collations of the platform are needed for that, it is left out. Raise OSError when the disk
+    cannot be read: that says nothing about the file.
     """
     check = "integrity_check" if full else "quick_check"
     if full:
         # 16 MB: a backup command has 64 MB in all, and the system keeps the pages that do not fit.
         connection.execute(f"PRAGMA {schema}.cache_size = -16384")
-    # Pages of tables that cannot be seen would be called "never used": then each table is checked alone.
-    is_partial = bool(unreadable_table_names(connection, schema))
-    parts = [quote(table) for table in ordinary_table_names(connection, schema)] if is_partial else ["1"]
     try:
-        findings = [connection.execute(f"PRAGMA {schema}.{check}({part})").fetchone()[0] for part in parts]
-        finding = next((found for found in findings if found != "ok"), "ok")
+        findings = find_faults(connection, check, schema)
     except sqlite3.DatabaseError as error:
         if primary_code(error) not in DAMAGE_CODES:
             raise
-        finding = str(error)
-    if finding != "ok":
-        raise VerificationError(f"{check} found: {finding}")
+        findings = [str(error)]
+    damage = next((finding for finding in findings if not BROKEN_RULE.match(finding)), "")
+    if UNREADABLE_DISK in damage:
+        raise OSError(errno.EIO, f"{check} could not read the disk: {damage}")
+    if damage:
+        raise VerificationError(f"{check} found: {damage}")
+    return findings
+
+
+def find_faults(connection: sqlite3.Connection, check: str, schema: str) -> list[str]:
+    """SQLite's findings, empty when there are none."""
+    # Pages of tables that cannot be seen would be called "never used": then each table is checked alone.
+    is_partial = bool(unreadable_table_names(connection, schema))
+    parts = [quote(table) for table in ordinary_table_names(connection, schema)] if is_partial else []
+    statements = [f"PRAGMA {schema}.{{check}}({part})" for part in parts or [str(FINDINGS_AT_MOST)]]
+    while True:
+        try:
+            rows = [row for one in statements for row in connection.execute(one.format(check=check))]
+        except sqlite3.OperationalError as error:
+            if not add_stand_in(connection, error):
+                raise
+            check = "quick_check"  # an index that was made with the true one does not agree with a stand-in
+        else:
+            return [finding for (finding,) in rows if finding != "ok"]
 
 
 def count_foreign_key_violations(connection: sqlite3.Connection, schema: str = "main") -> int:

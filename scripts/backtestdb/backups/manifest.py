@@ -40,6 +40,8 @@ class Manifest:
     - `content_sha256`: table -> hash of its rows, for every table that no download brings back.
     - `structure_sha256`: of the schema of those tables, see contents.hash_structure.
     - `rows`: table -> rows, virtual tables left out.
+    - `broken_rules`: SQLite's words about rows that break a rule of their table, such as a NULL in a NOT NULL
+      column. The platform stored them so; they are in the backup.
     """
 
     format: int
@@ -60,6 +62,7 @@ class Manifest:
     content_sha256: Mapping[str, str]
     structure_sha256: str
     generated_scripts: GeneratedScripts | None
+    broken_rules: tuple[str, ...] = ()
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
@@ -125,6 +128,7 @@ def parse_manifest(values: Any) -> Manifest:
         content_sha256=take_mapping(values, "content_sha256", str),
         structure_sha256=take(values, "structure_sha256", str),
         generated_scripts=None if scripts is None else parse_generated_scripts(scripts),
+        broken_rules=tuple(take_list(values, "broken_rules", str)) if "broken_rules" in values else (),
     )
 
 

@@ -60,6 +60,8 @@ def print_backups(title: str, backups: Sequence[Backup], bad: Mapping[Path, str]
 def describe_state(backup: Backup, bad: Mapping[Path, str]) -> str:
     fault = find_fault(backup, bad)
     state = f"no: {fault}" if fault else "yes"
+    if backup.manifest and backup.manifest.broken_rules:
+        state += f", with rows that break a rule: {backup.manifest.broken_rules[0]}"
     return f"{state}; of another database" if backup.other_database else state
 
 
@@ -89,6 +91,7 @@ def describe(backup: Backup, fault: str) -> dict[str, object]:
         "other_database": backup.other_database,
         "rows": dict(manifest.rows) if manifest else None,
         "generated_scripts": scripts.count if scripts else 0,
+        "broken_rules": list(manifest.broken_rules) if manifest else [],
     }
 
 

@@ -33,6 +33,7 @@ from backtestdb.files import forget_cached, fsync_file, hash_file
 from backtestdb.schema import schema_version
 
 UNREADABLE_CODES = DAMAGE_CODES | {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+RULES_LISTED = 20
 Result = TypeVar("Result")
 
 
@@ -49,6 +50,7 @@ class Findings:
     foreign_key_violations: int
     content_sha256: dict[str, str]
     structure_sha256: str
+    broken_rules: tuple[str, ...]
 
 
 def examine(
@@ -68,8 +70,9 @@ def examine(
         integrity = pool.submit(read_closed, path, lambda connection: verify_integrity(connection, full=full))
         digest = pool.submit(hash_file, path)
         contents = pool.submit(read_closed, path, lambda connection: read_contents(connection, like))
-        integrity.result()
+        broken_rules = integrity.result()
         return Findings(
+            broken_rules=tuple(broken_rules[:RULES_LISTED]),
             bytes=path.stat().st_size,
             sha256=digest.result(),
             check="integrity_check" if full else "quick_check",
@@ -129,6 +132,7 @@ def make_manifest(
         content_sha256=findings.content_sha256,
         structure_sha256=findings.structure_sha256,
         generated_scripts=scripts,
+        broken_rules=findings.broken_rules,
     )
 
 
