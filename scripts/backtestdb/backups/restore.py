@@ -76,9 +76,9 @@ def restore_from_backup(
         remove_arriving(target)
         database_id = choose_database_id(choice, identify_current(target, settings.backup_dir))
         replacement = restore_database(choice, target, choose_kept_name(target, now_local), database_id)
-        hooks.step("database restored")
         for line in describe_replacement(replacement, target):  # before anything else that can fail
             hooks.say(line)
+        hooks.step("database restored")
         scripts_kept = bring_scripts_back(choice, settings.generated_scripts_dir, now_local)
         hooks.step("scripts restored")
     return RestoreResult(choice, replacement, scripts_kept)
@@ -133,6 +133,7 @@ def restore_database(choice: RestoreChoice, target: Path, kept_as: Path, databas
 def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path) -> Replacement:
     """One transaction on the live database: everything irreplaceable becomes what the backup holds, market
     data stays. Tables that are younger than the backup stay, too."""
+    verify_same_encoding(irreplaceable, target)
     verify_space(target.parent, 2 * target.stat().st_size + irreplaceable.bytes, f"merging into {target}")
     written_by = load_writer_version(target)
     with (
@@ -188,6 +189,8 @@ def build(choice: RestoreChoice, new: Path, database_id: str) -> None:
             copy_pinned(source, new, private=True)
     with closing(connect(new, create=True, lenient=True)) as connection:
         if not choice.full:
+            encoding = encoding_of(sources[0])  # SQLite attaches no database of another one
+            connection.execute(f"PRAGMA encoding = '{encoding}'")
             # A small backup brings every table of the platform that there was, in the platform's own form.
             ensure_market_schema(connection)
         if choice.irreplaceable:
@@ -198,6 +201,20 @@ def build(choice: RestoreChoice, new: Path, database_id: str) -> None:
         if database_id:
             save_database_id(connection, database_id)
     keep_writer_version(new, written_by)
+
+
+def encoding_of(database: Path) -> str:
+    with closing(connect(database, read_only=True)) as connection:
+        return str(connection.execute("PRAGMA encoding").fetchone()[0])
+
+
+def verify_same_encoding(irreplaceable: Backup, target: Path) -> None:
+    ours, theirs = encoding_of(target), encoding_of(irreplaceable.path)
+    if ours != theirs:
+        raise ProjectError(
+            f"{irreplaceable.path.name} has its text in {theirs}, {target} in {ours}: SQLite cannot unite the two",
+            next_step="restore a full backup, or move the database aside and start the same command again",
+        )
 
 
 def bring_scripts_back(choice: RestoreChoice, target: Path, now_local: datetime) -> Path | None:

@@ -36,7 +36,7 @@ class QuotaFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """`drills`: the newest first."""
+    """`drills`: the newest first. `database_link`: DATABASE_PATH, where that is a symbolic link."""
 
     checked_at: datetime
     database: DatabaseFacts
@@ -45,6 +45,7 @@ class Facts:
     schedule: ScheduleFacts
     drills: list[DrillFacts]
     quota: QuotaFacts
+    database_link: Path | None = None
 
 
 Contents = tuple[DatabaseFacts, list[UniverseCoverage]]
@@ -66,6 +67,7 @@ def load_facts(
         look_at_schedule(sys.platform, user, settings.backup_dir, settings.database_path, now),
         load_drill_facts(settings.backup_dir, settings.database_path),
         QuotaFacts(Quota(path, settings.requests_per_minute).used(), settings.requests_per_minute),
+        settings.database_link,
     )
 
 
