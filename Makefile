@@ -13,7 +13,7 @@ MAKEFLAGS += --no-builtin-rules
 COMMANDS := $(shell ./db help | sed -n 's/^  \.\/db \([a-z0-9-]*\).*/\1/p')
 
 # make is silent about a variable that nothing reads, and would restore another backup than the one that was meant.
-$(foreach name,args backup file universe,$(if $(filter command,$(origin $(name))), \
+$(foreach name,args backup file from universe,$(if $(filter command,$(origin $(name))), \
 	$(error $(name)= is not read: write $(shell echo $(name) | tr a-z A-Z)=)))
 
 .PHONY: $(COMMANDS)

@@ -19,10 +19,11 @@ PROJECT_DIR = Path(__file__).resolve().parents[1]
 # Each set with those that it contains: what one has installed, the others need not install again.
 SETS = {
     "backup": ("backup",),
+    "offsite": ("backup", "offsite"),
     "market": ("backup", "market"),
     "demo": ("backup", "market", "demo"),
     "page": ("backup", "market", "page"),
-    "dev": ("backup", "market", "demo", "page", "dev"),
+    "dev": ("backup", "offsite", "market", "demo", "page", "dev"),
 }
 
 
@@ -113,6 +114,11 @@ def install(venv: Path, lock: Path) -> None:
     command += ["--require-hashes", "--requirement", lock]
     # An index that does not answer is asked three times, 2 seconds in all, instead of six times.
     environment = {"PIP_RETRIES": "2", **os.environ}
+    wheels = os.environ.get("PIP_FIND_LINKS", "")
+    if wheels and Path(wheels).is_dir():
+        environment["PIP_FIND_LINKS"] = (
+            Path(wheels).absolute().as_uri()
+        )  # pip takes a blank for the end of a name
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SetUpError(*explain(lock, done.stderr))

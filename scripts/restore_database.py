@@ -22,6 +22,17 @@ NEWEST = Path()
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = make_parser().parse_args(arguments)
     settings, now_local = load_settings(), datetime.now().astimezone()
+    if chosen.from_offsite is not None:
+        from backtestdb.offsite.cli import run_restore_from_offsite
+
+        return run_restore_from_offsite(
+            settings,
+            chosen.from_offsite,
+            now_local,
+            beside=chosen.beside,
+            assume_yes=chosen.yes,
+            writer=chosen.writer,
+        )
     if chosen.from_backup is not None:
         from backtestdb.backups.cli import run_restore_from_backup
 
@@ -46,6 +57,13 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="newest that verifies, or PATH",
     )
+    add(
+        "--from-offsite",
+        nargs="?",
+        const="",
+        metavar="TIME",
+        help='newest copy off the machine, or of "2026-11-24 14:05"',
+    )
     add("--tech-only", action="store_true", help="tech sector, 1 year, a month of 5-minute bars (default)")
     add("--full-us-stocks", action="store_true", help="all US stocks, 5 years daily")
     add("--russell2000", metavar="FILE", type=existing_file, help="the tickers of FILE, 5 years daily")
@@ -65,6 +83,10 @@ def make_parser() -> argparse.ArgumentParser:
         type=existing_file,
         help="carry them over from FILE, such as make salvage made, instead of the old file",
     )
+    parser.add_argument(
+        "--beside", action="store_true", help="with --from-offsite: to a file beside the database, compared"
+    )
+    parser.add_argument("--writer", default="", help="with --from-offsite: whose copies, see make offsites")
     parser.add_argument(
         "--market-only",
         action="store_true",

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Find a Python that fits, and let it make .venv with one set of packages: set_up.sh backup|market|demo|page|dev.
+# Find a Python that fits, and let it make .venv with one set of packages: set_up.sh backup|offsite|market|…|dev.
 # `./db` and `make` call this when .venv does not fit; PYTHON3=/path/to/python3 names the interpreter to take.
 set -eu
 

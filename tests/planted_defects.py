@@ -309,9 +309,7 @@ def plant_universe_list(place: Place) -> None:
 def plant_orphan_rows(place: Place) -> None:
     place.connection.execute("DELETE FROM universe_stocks WHERE ticker = ?", (place.ticker,))
     place.connection.execute("DELETE FROM _ranges_asked WHERE ticker = ?", (place.ticker,))
-    place.connection.execute(
-        "UPDATE universe SET total_stocks = (SELECT count(*) FROM universe_stocks WHERE is_active = 1)"
-    )
+    place.connection.execute("UPDATE universe SET total_stocks = total_stocks - 1 WHERE id = 1")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ ELSEWHERE = {
     "sidecar-logs": "as above",
     "sidecar-down": "as above",
     "serve": "runs until it is stopped; test_page.py",
+    "offsite-watch": "runs until it is stopped; offsite/test_dying_machine.py",
 }
 # status and doctor look at the machine, which has no schedule; salvage finds nothing damaged.
 EXIT_CODES = {"status": {0, 2}, "doctor": {0, 2}, "salvage": {0, 2}}  # make turns every failure into 2
@@ -61,9 +62,11 @@ def clone(tmp_path: Path) -> Path:
 
 
 def test_commands_of_the_guide_run_as_printed(tmp_path: Path, clone: Path) -> None:
+    elsewhere = {"OFFSITE": str(tmp_path / "elsewhere"), "OFFSITE_PASSPHRASE": "correct horse battery"}
     # The day of the commands, which use the machine's clock: a vendor that is behind it has holes.
     with running_sandbox(today=datetime.now(UTC).date().isoformat()) as sandbox:
-        project = Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": "AAPL,IBM"})
+        settings = {"WATCHLIST_TICKERS": "AAPL,IBM"} | elsewhere
+        project = Project(tmp_path, sandbox.url, settings=settings)
         for command in ["make restore", *printed_commands()]:
             target = command.split()[1]
             if target in ELSEWHERE:

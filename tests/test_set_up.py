@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from backup_tools import make_platform_database
 from commands import COMMANDS, PROJECT_DIR, Project, copy_project
 
-SETS = ("backup", "market", "demo", "page", "dev")
+SETS = ("backup", "offsite", "market", "demo", "page", "dev")
 WISHED = {"requests", "pandas", "ta", "python-dotenv", "schedule"}
 LOCK_LINE = re.compile(
     r"^([\w.-]+)==(\S+)(?: ; [^\\]+)? \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.M
@@ -55,7 +56,11 @@ def test_requirements_name_what_the_owner_wished_and_the_way_back_is_light() -> 
 
 def test_way_back_is_listed_as_light() -> None:
     """Everything that looks after a database without fetching market data."""
-    light = {name for name, (runs, _) in COMMANDS.items() if runs.startswith("run backup ")}
+    light = {
+        name
+        for name, (runs, _) in COMMANDS.items()
+        if runs.startswith(("run backup ", 'run "$(set_of_restore)" '))
+    }
     assert light >= {
         *("backup", "backup-irreplaceable", "backups", "verify-backups", "restore-from-backup"),
         *("status", "drill", "salvage", "schedule-install", "schedule-status", "sidecar-up"),
@@ -234,7 +239,7 @@ def test_python_without_its_whole_library_names_what_it_lacks(tmp_path: Path, ch
     lacking = tmp_path / "lacking"
     lacking.mkdir()
     (lacking / "ensurepip.py").write_text("raise ModuleNotFoundError(\"No module named 'ensurepip'\")\n")
-    python = f'PYTHONPATH={lacking} exec {sys.executable} "$@"'
+    python = f'PYTHONPATH={shlex.quote(str(lacking))} exec {shlex.quote(sys.executable)} "$@"'
     path = make_path(tmp_path / "bin", python3=python, **{"apt-get": "", "apt-cache": ""})
     done = checkout.run("./db", "backups", PATH=path, PYTHON3="")
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"

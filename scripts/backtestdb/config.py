@@ -40,6 +40,12 @@ class Settings:
     us_stock_types: tuple[str, ...]
     platform_schema: Path | None
     port: int
+    offsite: str
+    offsite_endpoint: str
+    offsite_key_id: str = field(repr=False)
+    offsite_secret: str = field(repr=False)
+    offsite_passphrase: str = field(repr=False)
+    offsite_every_seconds: int
     sidecar_user: str
     sidecar_zone: str
     state_dir: Path
@@ -127,6 +133,37 @@ def parse_key(text: str) -> str:
     return key
 
 
+def parse_offsite(text: str) -> str:
+    """The address names no secret, so that messages can show it."""
+    address = text.strip().rstrip("/")
+    if not address:
+        return ""
+    if address.startswith("s3://"):
+        parts = urlsplit(address)
+        if not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError("must be s3://bucket/prefix; keys go into OFFSITE_KEY_ID and OFFSITE_SECRET")
+        return address
+    if "://" in address:
+        raise ValueError("must be s3://bucket/prefix or the absolute path of a folder on another disk")
+    return str(parse_absolute_path(address))
+
+
+def parse_endpoint(text: str) -> str:
+    """Everything is sealed before it is sent, so a server in the user's own network may speak plain http."""
+    address = text.strip().rstrip("/")
+    url = urlsplit(address)
+    if address and (url.scheme not in {"https", "http"} or not url.hostname or "@" in url.netloc):
+        raise ValueError("must begin with https:// (or http:// in your own network) and hold no password")
+    return address
+
+
+def parse_passphrase(text: str) -> str:
+    """12 characters are the least that scrypt at a second a guess makes safe."""
+    if text and len(text.strip()) < 12:
+        raise ValueError("is shorter than 12 characters")
+    return text.strip()
+
+
 PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DATABASE_PATH": (str(PROJECT_DIR / "backtesting.db"), parse_absolute_path),
     "BACKUP_DIR": ("~/Backups/ai-backtest", parse_absolute_path),
@@ -146,10 +183,21 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "US_STOCK_TYPES": ("CS,ADRC,PFD", parse_tickers),
     "PLATFORM_SCHEMA": ("", parse_optional_path),
     "PORT": ("3000", parse_integer(1, 65535)),
+    "OFFSITE": ("", parse_offsite),
+    "OFFSITE_ENDPOINT": ("", parse_endpoint),
+    "OFFSITE_KEY_ID": ("", parse_key),
+    "OFFSITE_SECRET": ("", parse_key),
+    "OFFSITE_PASSPHRASE": ("", parse_passphrase),
+    "OFFSITE_EVERY_SECONDS": ("30", parse_integer(1, 3600)),
     "SIDECAR_USER": ("", parse_user_and_group),
     "SIDECAR_TZ": ("", parse_text),
 }
-SECRETS = {"POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"}
+SECRETS = {
+    *("POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"),
+    *("OFFSITE_KEY_ID", "OFFSITE_SECRET", "OFFSITE_PASSPHRASE"),
+}
+# NAME_FILE names a file that holds the value: a container's secret, a file only its owner reads.
+FROM_FILES = ("OFFSITE", "OFFSITE_ENDPOINT", "OFFSITE_KEY_ID", "OFFSITE_SECRET", "OFFSITE_PASSPHRASE")
 
 
 def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | None = None) -> Settings:
@@ -163,9 +211,7 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name, (default, parse) in PARSERS.items():
-        text, origin = environment.get(name) or "", "the environment"
-        if not text:
-            text, origin = from_file.get(name) or "", str(env_file)
+        text, origin = find_value(name, environment, from_file, env_file)
         if not text:
             text, origin = default, "default"
         try:
@@ -177,6 +223,29 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
             ) from None
         origins[name] = origin
     return make_settings(values, origins, find_state_home(environment) / "ai-backtest")
+
+
+def find_value(
+    name: str, environment: Mapping[str, str], from_file: Mapping[str, str | None], env_file: Path
+) -> tuple[str, str]:
+    """The text of a setting and where it came from; empty when it is set nowhere."""
+    for values, origin in ((environment, "the environment"), (from_file, str(env_file))):
+        if text := values.get(name):
+            return text, origin
+        if name in FROM_FILES and (path := values.get(f"{name}_FILE")):
+            return read_value_file(f"{name}_FILE", Path(path), origin), path
+    return "", ""
+
+
+def read_value_file(name: str, path: Path, origin: str) -> str:
+    """The only line of a file; a line's end that an editor added is no part of the value."""
+    try:
+        return path.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SettingsError(
+            f"{name}={path} (from {origin}) cannot be read: {reason}", next_step=f"change {name}"
+        ) from None
 
 
 def read_env_file(env_file: Path) -> Mapping[str, str | None]:
@@ -216,6 +285,12 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_d
         us_stock_types=values["US_STOCK_TYPES"],
         platform_schema=values["PLATFORM_SCHEMA"],
         port=values["PORT"],
+        offsite=values["OFFSITE"],
+        offsite_endpoint=values["OFFSITE_ENDPOINT"],
+        offsite_key_id=values["OFFSITE_KEY_ID"],
+        offsite_secret=values["OFFSITE_SECRET"],
+        offsite_passphrase=values["OFFSITE_PASSPHRASE"],
+        offsite_every_seconds=values["OFFSITE_EVERY_SECONDS"],
         sidecar_user=values["SIDECAR_USER"],
         sidecar_zone=values["SIDECAR_TZ"],
         state_dir=state_dir,

@@ -1,0 +1,45 @@
+"""Copies that a check found damaged: nothing new may refer to them. The check and the sender are two processes,
+so the one leaves a note that the other reads."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from backtestdb.files import rename_durably
+from backtestdb.offsite.state import State
+
+NAME = "damaged.json"
+
+
+def save_distrusted(folder: Path, names: Iterable[str]) -> None:
+    """Add `names` to those that are known."""
+    known = load_distrusted(folder)
+    added = known | set(names)
+    if added == known:
+        return
+    arriving = folder / f"{NAME}.arriving"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    arriving.write_text(json.dumps(sorted(added)) + "\n")
+    rename_durably(arriving, folder / NAME)
+
+
+def load_distrusted(folder: Path) -> set[str]:
+    try:
+        return set(map(str, json.loads((folder / NAME).read_text())))
+    except (OSError, ValueError, TypeError):
+        return set()
+
+
+def drop_distrusted(state: State, damaged: set[str]) -> list[str]:
+    """Let `state` forget the references that are damaged, so that the next copy is a new one; return them."""
+    found = [
+        reference.name
+        for reference in (state.full, state.small, state.hour)
+        if reference and reference.name in damaged
+    ]
+    for name in ("full", "small", "hour"):
+        reference = getattr(state, name)
+        if reference and reference.name in damaged:
+            setattr(state, name, None)
+            state.full_file, state.small_sha256 = "", ""
+    return list(dict.fromkeys(found))

@@ -1,0 +1,45 @@
+"""What the living process last did, for status, doctor and the page: a small file beside its state."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+NAME = "watch.json"
+TIMES = ("looked_at_utc", "covered_until_utc", "newest_small_utc", "newest_full_utc")
+
+
+@dataclass(kw_only=True)
+class Liveness:
+    """- `covered_until_utc`: every irreplaceable commit before it lies off the machine, proven.
+    - `newest_small_utc`, `newest_full_utc`: when the newest copies that were sent were taken.
+    - `failures`: small or full -> why it failed last, nothing after a success."""
+
+    looked_at_utc: datetime | None = None
+    covered_until_utc: datetime | None = None
+    newest_small_utc: datetime | None = None
+    newest_full_utc: datetime | None = None
+    interval_seconds: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def save_liveness(folder: Path, liveness: Liveness) -> None:
+    """Whole-old or whole-new; not flushed, because it is written again within a minute."""
+    values: dict[str, Any] = asdict(liveness)
+    for name in TIMES:
+        values[name] = values[name].isoformat() if values[name] else None
+    arriving = folder / f"{NAME}.arriving"
+    arriving.write_text(json.dumps(values) + "\n")
+    arriving.replace(folder / NAME)
+
+
+def load_liveness(folder: Path) -> Liveness | None:
+    """None when there is none, or none that can be read."""
+    try:
+        values = json.loads((folder / NAME).read_text())
+        for name in TIMES:
+            values[name] = datetime.fromisoformat(values[name]) if values[name] else None
+        return Liveness(**values)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

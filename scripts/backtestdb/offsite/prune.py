@@ -1,0 +1,94 @@
+"""Which copies may go: a rule for each class, by age; a base stays while a copy that is kept refers to it.
+
+Only `make offsite-prune` deletes, with credentials that may; daily work never does. A bucket's lifecycle rules
+can do the same without any credentials (docs/DATABASE.md).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from backtestdb.errors import VerificationError
+from backtestdb.offsite.errors import MissingObjectError, OffsiteError
+from backtestdb.offsite.objects import SEGMENT_NAME, Remote
+from backtestdb.offsite.record import CLASSES, CopyClass, CopyName, load_record, parse_name
+
+# Minutes reach back 7 days; a base has to outlive its youngest delta, which may be as old as the base's limit.
+KEEP: dict[CopyClass, timedelta] = {
+    "minute": timedelta(days=8),
+    "small-delta": timedelta(days=60),
+    "small-base": timedelta(days=60 + 8),
+    "full-delta": timedelta(days=35),
+    "full-base": timedelta(days=35 + 31),
+}
+# A segment without a record may belong to an upload that is under way for days on a slow line.
+ORPHAN_AGE = timedelta(days=8)
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """`copies` and `objects` to delete, records first: a copy without a record is none."""
+
+    copies: tuple[CopyName, ...]
+    objects: tuple[str, ...]
+    bytes: int
+
+
+def choose_expired(names: Iterable[CopyName], now_utc: datetime) -> set[CopyName]:
+    """By age alone, but never the newest of a class, nor one that lies ahead of this machine's clock."""
+    expired: set[CopyName] = set()
+    by_class: dict[CopyClass, list[CopyName]] = {}
+    for name in names:
+        by_class.setdefault(name.copy_class, []).append(name)
+    for copy_class, found in by_class.items():
+        newest = max(found, key=lambda name: name.taken_at_utc)
+        expired |= {
+            name for name in found if name != newest and now_utc - name.taken_at_utc > KEEP[copy_class]
+        }
+    return expired
+
+
+def plan_prune(remote: Remote, now_utc: datetime) -> PrunePlan:
+    """Read the records that stay, so that nothing they need is in the plan. Raise OffsiteError when one cannot
+    be read: what it needs is not known then, and nothing may go."""
+    listed = {stored.name: stored for stored in remote.store.list()}
+    names = [name for text in listed if (name := parse_name(text))]
+    expired = choose_expired(names, now_utc)
+    needed: set[str] = set()
+    for name in sorted(set(names) - expired, key=str):
+        keep_needed(remote, name, expired, needed)
+
+    objects = [
+        text
+        for text, stored in listed.items()
+        if SEGMENT_NAME.fullmatch(text)
+        and text.startswith(CLASSES)
+        and text not in needed
+        and now_utc - stored.changed_at_utc > ORPHAN_AGE
+    ]
+    copies = tuple(sorted(expired, key=str))
+    total = sum(listed[text].bytes for text in [*objects, *map(str, copies)])
+    return PrunePlan(copies, tuple(objects), total)
+
+
+def keep_needed(remote: Remote, name: CopyName, expired: set[CopyName], needed: set[str]) -> None:
+    try:
+        record = load_record(remote, name)
+    except (VerificationError, MissingObjectError) as error:
+        raise OffsiteError(
+            f"nothing was deleted: {error}, and what it needs is not known", next_step="make offsite-check"
+        ) from error
+    needed |= {segment.name for segment in (*record.segments, *record.scripts)}
+    base = parse_name(record.base) if record.base else None
+    if base in expired:
+        expired.discard(base)
+        keep_needed(remote, base, expired, needed)
+
+
+def prune(remote: Remote, plan: PrunePlan, say: Callable[[str], None]) -> None:
+    """Records first. Raise OffsiteError where these credentials may not delete."""
+    for name in plan.copies:
+        remote.store.delete(str(name))
+    for text in plan.objects:
+        remote.store.delete(text)
+    say(f"deleted {len(plan.copies)} copies and {len(plan.objects)} segments")

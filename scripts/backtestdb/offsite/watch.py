@@ -1,0 +1,338 @@
+"""The living process: looks whether anything was committed, and sends what changed.
+
+Small copies and full ones go side by side: the first upload of a large backup takes hours on a slow line, and
+the minutes must not wait for it.
+"""
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from backtestdb.backups.catalogue import Backup, verified
+from backtestdb.backups.identity import load_id_of_source, load_own_catalogue, read_database_id
+from backtestdb.backups.manifest import Kind
+from backtestdb.backups.unlocked_copy import cannot_be_opened, steady_copy
+from backtestdb.config import Settings
+from backtestdb.console import explain_os_error, explain_sqlite_error, format_bytes
+from backtestdb.database import connect
+from backtestdb.errors import DatabaseFileError, ProjectError
+from backtestdb.files import exclusive_lock, hash_file, remove_database
+from backtestdb.newer_sqlite import HEADER_BYTES, VERSION, load_versions_in_log
+from backtestdb.offsite.distrust import drop_distrusted, load_distrusted
+from backtestdb.offsite.liveness import Liveness, save_liveness
+from backtestdb.offsite.objects import Remote
+from backtestdb.offsite.send import Content, Sender, describe_backup, send_full, send_small
+from backtestdb.offsite.small_copy import SmallCopy, take_small_copy
+from backtestdb.offsite.state import load_state, target_folder
+from backtestdb.offsite.target import open_remote
+
+LARGEST_SHARE_OF_A_CORE = 0.05
+FULL_EVERY_SECONDS = 30.0
+UNLOCKED_LIMIT_SECONDS = 60.0
+Errors = (ProjectError, OSError, sqlite3.Error)
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """`interval_seconds`: how long until the next look; stretched when looks are dear."""
+
+    settings: Settings
+    folder: Path
+    log: logging.Logger
+    stop: threading.Event
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    remote: Remote | None = None
+    interval_seconds: float = 0.0
+    liveness: Liveness = field(default_factory=Liveness)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    known_backups: dict[str, tuple[int, Backup | None]] = field(default_factory=dict)
+
+
+def make_watch(settings: Settings, log: logging.Logger, stop: threading.Event) -> Watch:
+    folder = target_folder(settings.backup_dir, settings.offsite)
+    for name in ("full", "small"):
+        (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Watch(
+        settings=settings, folder=folder, log=log, stop=stop, interval_seconds=settings.offsite_every_seconds
+    )
+
+
+def run_watch(watch: Watch) -> None:
+    """Until `stop` is set. Raise BusyError when another process sends from this BACKUP_DIR already."""
+    with exclusive_lock(watch.folder / ".lock", f"the sender of copies to {watch.settings.offsite}"):
+        fulls = threading.Thread(target=watch_backups, args=(watch,), daemon=True)
+        fulls.start()
+        watch_commits(watch)
+
+
+def send_once(watch: Watch) -> None:
+    """One look at everything, for a command and for tests. Raise ProjectError, OSError or sqlite3.Error."""
+    with exclusive_lock(watch.folder / ".lock", f"the sender of copies to {watch.settings.offsite}"):
+        look_at_commits(watch, make_sender(watch, "small"), Commits(watch.settings.database_path))
+        look_at_backups(watch, make_sender(watch, "full"))
+
+
+def make_sender(watch: Watch, name: str) -> Sender:
+    """The store is opened at the first look that succeeds: the network may come later than this process."""
+    with watch.lock:
+        if watch.remote is None:
+            watch.remote = open_remote(watch.settings)
+    folder = watch.folder / name
+    return Sender(
+        remote=watch.remote, state=load_state(folder), folder=folder, clock=watch.clock, say=watch.log.info
+    )
+
+
+def watch_commits(watch: Watch) -> None:
+    sender: Sender | None = None
+    commits = Commits(watch.settings.database_path)
+    while not watch.stop.is_set():
+        started, cpu = time.monotonic(), time.thread_time()
+        try:
+            sender = sender or make_sender(watch, "small")
+            look_at_commits(watch, sender, commits)
+            note_success(watch, "small")
+        except Errors as error:
+            commits.forget()
+            note_failure(watch, "small", error)
+        stretch(watch, time.thread_time() - cpu)
+        watch.stop.wait(max(watch.interval_seconds - (time.monotonic() - started), 0.2))
+
+
+def stretch(watch: Watch, cpu_seconds: float) -> None:
+    """A look at a large database may cost seconds: then there are fewer looks, and the log says so."""
+    wanted = max(float(watch.settings.offsite_every_seconds), cpu_seconds / LARGEST_SHARE_OF_A_CORE)
+    if wanted > 1.5 * watch.interval_seconds:
+        watch.log.info("a look costs %.1f s of a core: the next ones come every %.0f s", cpu_seconds, wanted)
+        watch.interval_seconds = wanted
+    elif cpu_seconds > 0.01 and wanted < watch.interval_seconds / 1.5:
+        watch.interval_seconds = wanted
+
+
+def look_at_commits(watch: Watch, sender: Sender, commits: "Commits") -> None:
+    """Send a new small backup, then what was committed since. Nothing is read when nothing was committed."""
+    looked_at = watch.clock()
+    if drop_damaged(watch, sender):
+        commits.seen = None
+    backup = newest_backup(watch, "irreplaceable")
+    if backup and backup.path.name != sender.state.small_file:
+        send_small_backup(watch, sender, backup)
+    mark = commits.mark()
+    if commits.seen is None or mark != commits.seen:
+        send_changes(watch, sender, commits.writer_version())
+        commits.seen = mark
+    watch.liveness.covered_until_utc = looked_at
+
+
+def send_small_backup(watch: Watch, sender: Sender, backup: Backup) -> None:
+    """Older than what the newest minute holds, it still becomes the reference of the minutes to come."""
+    content = describe_backup(backup)
+    newest = watch.liveness.newest_small_utc
+    record = send_small(sender, content, is_minute=False)
+    watch.liveness.newest_small_utc = max(filter(None, (newest, record.name.taken_at_utc)))
+    watch.log.info("sent %s: %s", record.name, format_bytes(record.sent_bytes))
+
+
+def send_changes(watch: Watch, sender: Sender, written_by: int | None) -> None:
+    path = sender.folder / "now.db"
+    try:
+        copy = copy_now(watch, path, written_by)
+        digest = hash_file(path)
+        if digest == sender.state.small_sha256:
+            return
+        record = send_small(sender, describe_copy(watch, copy, digest), is_minute=True)
+        watch.liveness.newest_small_utc = record.name.taken_at_utc
+        watch.log.info("sent %s: %s", record.name, format_bytes(record.sent_bytes))
+    finally:
+        remove_database(path)
+
+
+def copy_now(watch: Watch, path: Path, written_by: int | None) -> SmallCopy:
+    database = watch.settings.database_path
+    if not cannot_be_opened(database):
+        return take_small_copy(database, path, written_by)
+    with steady_copy(
+        database,
+        path.with_name("steady.db"),
+        say=lambda _message: None,
+        give_up_after_seconds=UNLOCKED_LIMIT_SECONDS,
+    ) as source:
+        return take_small_copy(source, path)
+
+
+def describe_copy(watch: Watch, copy: SmallCopy, digest: str) -> Content:
+    local = copy.taken_at_utc.astimezone()
+    return Content(
+        path=copy.path,
+        file=f"irreplaceable-{local:%Y-%m-%d-%H%M%S}.db",
+        database=os.path.realpath(watch.settings.database_path),
+        database_id=copy.database_id,
+        taken_at_utc=copy.taken_at_utc,
+        sha256=digest,
+        rows=copy.rows,
+    )
+
+
+def watch_backups(watch: Watch) -> None:
+    sender: Sender | None = None
+    while not watch.stop.is_set():
+        try:
+            sender = sender or make_sender(watch, "full")
+            look_at_backups(watch, sender)
+            note_success(watch, "full")
+        except Errors as error:
+            note_failure(watch, "full", error)
+        watch.stop.wait(FULL_EVERY_SECONDS)
+
+
+def look_at_backups(watch: Watch, sender: Sender) -> None:
+    """Send the newest full backup, if it was not sent yet."""
+    drop_damaged(watch, sender)
+    backup = newest_backup(watch, "full")
+    if not backup:
+        return
+    if backup.path.name != sender.state.full_file:
+        watch.log.info("sending %s (%s)", backup.path.name, format_bytes(backup.bytes))
+        record = send_full(sender, backup)
+        watch.log.info("sent %s: %s", record.name, format_bytes(record.sent_bytes))
+    watch.liveness.newest_full_utc = backup.taken_at_utc
+
+
+def drop_damaged(watch: Watch, sender: Sender) -> bool:
+    """What a check found damaged is sent anew; return whether there was such a thing."""
+    dropped = drop_distrusted(sender.state, load_distrusted(watch.folder))
+    for name in dropped:
+        watch.log.error("%s is damaged where it lies: a new base is sent", name)
+    return bool(dropped)
+
+
+def newest_backup(watch: Watch, kind: Kind) -> Backup | None:
+    """Of this database, by the manifests; they are only read again when the folder of the backups changed."""
+    backup_dir = watch.settings.backup_dir
+    changed_at = backup_dir.stat().st_mtime_ns
+    known = watch.known_backups.get(kind)
+    if known is None or known[0] != changed_at:
+        database = watch.settings.database_path
+        found = verified(load_own_catalogue(backup_dir, database, find_database_id(database)), kind)
+        known = watch.known_backups[kind] = (changed_at, found[0] if found else None)
+    return known[1]
+
+
+def find_database_id(database: Path) -> str:
+    """Through SQLite where it may: this process has the file open, and a plain open() would drop its locks."""
+    if not database.is_file():
+        return ""
+    if cannot_be_opened(database):
+        return read_database_id(database)
+    return load_id_of_source(database, read_only=True)
+
+
+class Commits:
+    """Whether anything was committed to a database, asked for microseconds. A file that was replaced, or that
+    SQLite must keep off, is looked at from outside.
+
+    The descriptor of the file is opened before the connection and closed after it, and nothing else in this
+    process may open the file: closing any descriptor drops SQLite's locks on it.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self.database = database
+        self.connection: sqlite3.Connection | None = None
+        self.descriptor = -1
+        self.files: tuple[object, ...] = ()
+        self.seen: tuple[object, ...] | None = None
+
+    def mark(self) -> tuple[object, ...]:
+        """A value that differs after each commit of another program."""
+        try:
+            found = self.database.stat()
+        except FileNotFoundError:
+            self.forget()
+            raise DatabaseFileError(
+                f"there is no database at {self.database}", next_step="make restore-from-backup"
+            ) from None
+        if cannot_be_opened(self.database):
+            return self.outside_mark(found)
+        log = self.find_log()
+        # Another log beside the same file is one that this connection does not see.
+        files = (found.st_dev, found.st_ino, log.st_ino if log else 0)
+        if self.connection is None or self.files[:2] != files[:2] or (self.files[2] and self.files != files):
+            self.forget()
+            self.descriptor = os.open(self.database, os.O_RDONLY)
+            self.connection = connect(self.database)
+        self.files = files
+        version = self.connection.execute("PRAGMA data_version").fetchone()[0]
+        return (*files[:2], version)
+
+    def writer_version(self) -> int | None:
+        """The version of the SQLite that wrote the file; None where this process has it not open."""
+        if self.descriptor < 0:
+            return None
+        log = self.database.with_name(self.database.name + "-wal")
+        newest = int.from_bytes(os.pread(self.descriptor, HEADER_BYTES, 0)[VERSION])
+        return max([newest, *load_versions_in_log(log)]) if log.is_file() else newest
+
+    def find_log(self) -> os.stat_result | None:
+        with suppress(FileNotFoundError):
+            return self.database.with_name(self.database.name + "-wal").stat()
+        return None
+
+    def outside_mark(self, found: os.stat_result) -> tuple[object, ...]:
+        log = self.find_log()
+        return (
+            *(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns),
+            *((log.st_size, log.st_mtime_ns) if log else ()),
+        )
+
+    def forget(self) -> None:
+        """After a failure the next look is the first one again."""
+        if self.connection:
+            self.connection.close()
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.connection, self.descriptor, self.files, self.seen = None, -1, (), None
+
+
+def note_success(watch: Watch, what: str) -> None:
+    with watch.lock:
+        if watch.liveness.failures.pop(what, ""):
+            watch.log.info("the %s copies go on", what)
+        keep_liveness(watch)
+
+
+def note_failure(watch: Watch, what: str, error: Exception) -> None:
+    """Said once for each cause, not at every look."""
+    message = describe_error(error)
+    with watch.lock:
+        if watch.liveness.failures.get(what) != message:
+            watch.log.error("no %s copy could be sent: %s", what, message)
+        watch.liveness.failures[what] = message
+        keep_liveness(watch)
+
+
+def keep_liveness(watch: Watch) -> None:
+    watch.liveness.looked_at_utc = watch.clock()
+    watch.liveness.interval_seconds = watch.interval_seconds
+    try:
+        save_liveness(watch.folder, watch.liveness)
+    except OSError as error:
+        watch.log.error("no sign of life could be left: %s", error.strerror)
+
+
+def describe_error(error: Exception) -> str:
+    if isinstance(error, ProjectError):
+        what, next_step = str(error), error.next_step
+    elif isinstance(error, sqlite3.Error):
+        what, next_step = explain_sqlite_error(error)
+    elif isinstance(error, OSError):
+        what, next_step = explain_os_error(error)
+    else:
+        raise error
+    return f"{what}; next: {next_step}" if next_step else what

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Encrypted copies off this machine: set up, sent, listed, checked, pruned. Settings: OFFSITE… in .env.
+
+`watch` is the living process: it sends what was committed, every OFFSITE_EVERY_SECONDS, until SIGTERM.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from backtestdb import console
+from backtestdb.backups.backup_dir import ensure_backup_dir
+from backtestdb.config import Settings, load_settings
+from backtestdb.offsite.cli import run_check, run_init, run_list, run_prune
+from backtestdb.offsite.target import make_target
+from backtestdb.offsite.watch import make_watch, run_watch, send_once
+
+LOG_NAME, LOG_BYTES = "offsite.log", 1_000_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    settings, now_utc = load_settings(), datetime.now(UTC)
+    make_target(settings)
+    match options.command:
+        case "init":
+            return run_init(settings)
+        case "list":
+            return run_list(settings, as_json=options.json)
+        case "check":
+            return run_check(settings, now_utc, everything=options.everything, as_json=options.json)
+        case "prune":
+            return run_prune(settings, now_utc, dry_run=options.dry_run)
+        case "send":
+            return watch(settings, once=True)
+        case _:
+            return watch(settings, once=False)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("init", help="make the target ready, try what it protects, print the recovery sheet")
+    commands.add_parser("list", help="the copies, newest first").add_argument("--json", action="store_true")
+    check = commands.add_parser("check", help="read this week's share of the copies and compare")
+    check.add_argument("--everything", action="store_true", help="read all of them")
+    check.add_argument("--json", action="store_true", help="the result for programs")
+    pruning = commands.add_parser("prune", help="delete old copies, with a key that may")
+    pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
+    commands.add_parser("send", help="send once what was not sent yet")
+    commands.add_parser("watch", help="send whatever is committed, until SIGTERM")
+    return parser.parse_args(arguments)
+
+
+def watch(settings: Settings, *, once: bool) -> int:
+    stop = threading.Event()
+    os.umask(0o077)
+    ensure_backup_dir(settings.backup_dir, settings.database_path)
+    log = open_log(settings.backup_dir)
+    watching = make_watch(settings, log, stop)
+    if once:
+        send_once(watching)
+        return console.DONE
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    log.info(
+        "watching %s, every %d s, to %s",
+        settings.database_path,
+        settings.offsite_every_seconds,
+        settings.offsite,
+    )
+    run_watch(watching)
+    return console.DONE
+
+
+def open_log(backup_dir: Path) -> logging.Logger:
+    """One line an event, on standard output and in offsite.log. Bounded."""
+    logging.raiseExceptions = False  # a full disk must not end the process
+    log = logging.getLogger("ai-backtest.offsite")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    file = RotatingFileHandler(backup_dir / LOG_NAME, maxBytes=LOG_BYTES, backupCount=1, delay=True)
+    for handler in (file, logging.StreamHandler(sys.stdout)):
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+        log.addHandler(handler)
+    return log
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,122 @@
+"""A machine that dies at any moment: what was committed a while before is elsewhere, to the last row."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from diary_writer import SCHEMA, insert
+from offsite_tools import PASSPHRASE, Site, make_site
+from s3_server import S3Server, wait_until
+
+from backtestdb.backups.content_hash import hash_table
+from backtestdb.config import PROJECT_DIR
+from backup_tools import environment_of, make_platform_database
+
+# The promise is 60 seconds at a look every 30. Here every 2, so that a test need not live for minutes, and with the
+# same share for the work between two looks.
+EVERY_SECONDS = 2
+PROMISED_SECONDS = 4.0 + 2 * EVERY_SECONDS
+WRITER = Path(__file__).with_name("diary_writer.py")
+WATCH = PROJECT_DIR / "scripts" / "run_offsite.py"
+
+
+def start_watch(site: Site) -> subprocess.Popen[str]:
+    settings = site.settings
+    environment = environment_of(settings) | {
+        "OFFSITE": settings.offsite,
+        "OFFSITE_ENDPOINT": settings.offsite_endpoint,
+        "OFFSITE_KEY_ID": settings.offsite_key_id,
+        "OFFSITE_SECRET": settings.offsite_secret,
+        "OFFSITE_PASSPHRASE": PASSPHRASE,
+        "OFFSITE_EVERY_SECONDS": str(EVERY_SECONDS),
+    }
+    return subprocess.Popen(
+        [sys.executable, str(WATCH), "watch"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def start_writer(site: Site) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(WRITER), str(site.settings.database_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def live_and_die(site: Site, seconds: float) -> tuple[list[tuple[int, float]], float]:
+    """Let the machine run that long after its first copy, then kill everything at once; return the commits as
+    (n, when) and when the machine died."""
+    writer, watch = start_writer(site), start_watch(site)
+    try:
+        wait_until(lambda: len(site.copies()) > 0, 120, "the first copy")
+        time.sleep(seconds)  # the moment of death is what this test is about
+    finally:
+        for process in (watch, writer):
+            os.killpg(process.pid, signal.SIGKILL)
+        died_at = time.time()
+        lines = writer.communicate()[0].splitlines()
+        watch.wait()
+    commits = [(int(n), float(at)) for n, at in (line.split() for line in lines if line.count(" ") == 1)]
+    return commits, died_at
+
+
+def verify_diary(database: Path, commits: list[tuple[int, float]], died_at: float) -> float:
+    """Every commit older than promised is back, in order, without a gap, with the very content; return how many
+    seconds were lost."""
+    with closing(sqlite3.connect(database)) as connection:
+        last = connection.execute("SELECT max(n) FROM diary").fetchone()[0]
+        found = hash_table(connection, "diary")[0]
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(SCHEMA)
+        for n in range(1, last + 1):
+            insert(connection, n)
+        assert hash_table(connection, "diary")[0] == found
+    old = [n for n, at in commits if at < died_at - PROMISED_SECONDS]
+    assert last >= max(old, default=0), (
+        f"{max(old) - last} commits older than {PROMISED_SECONDS:.0f} s are lost"
+    )
+    return died_at - next((at for n, at in commits if n == last), died_at)
+
+
+def die_and_return(folder: Path, s3: S3Server, seed: int, capsys: pytest.CaptureFixture[str]) -> float:
+    chance = random.Random(seed)
+    site = make_site(folder, s3.target(f"dying-{seed}-{random.getrandbits(32):x}"))
+    make_platform_database(site.settings.database_path, journal=chance.choice(["WAL", "DELETE"]))
+    site.settings.backup_dir.mkdir(parents=True)
+    site.init()
+    if seed % 2:
+        site.back_up()
+    commits, died_at = live_and_die(site, chance.uniform(1, 4 * PROMISED_SECONDS / 2))
+    site.wipe()
+    assert site.restore(capsys)[0] == 0
+    return verify_diary(site.settings.database_path, commits, died_at)
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_a_machine_that_dies_has_its_commits_elsewhere(
+    seed: int, tmp_path: Path, s3: S3Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    die_and_return(tmp_path, s3, seed, capsys)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("decade", range(10))
+def test_a_hundred_machines_die_and_none_loses_more_than_promised(
+    decade: int, tmp_path: Path, s3: S3Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = [die_and_return(tmp_path / str(n), s3, 10 * decade + n, capsys) for n in range(10)]
+    with capsys.disabled():
+        print(f"\nseconds lost: {', '.join(f'{seconds:.1f}' for seconds in sorted(lost))}")

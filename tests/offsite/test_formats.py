@@ -1,0 +1,148 @@
+"""The formats: what goes in comes out, what is damaged is found, and other programs open it."""
+
+import hashlib
+import io
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from offsite_tools import KEY, make_machine
+
+from backtestdb.offsite.delta import apply_pages, find_changed_runs, hash_blocks, make_patch, read_page_delta
+from backtestdb.offsite.errors import DamagedObjectError, OffsiteError
+from backtestdb.offsite.objects import (
+    Remote,
+    cut,
+    cut_stream,
+    open_stream,
+    read_segment,
+    send_segment,
+    send_segments,
+)
+from backtestdb.offsite.record import CLASSES, CopyName, parse_name
+from backtestdb.offsite.seal import lock_key, unlock_key
+from backtestdb.offsite.store import FolderStore
+
+pieces = st.lists(st.binary(max_size=3000), max_size=12)
+
+
+@given(pieces, st.integers(1, 5000), st.integers(0, 20_000))
+def test_a_stream_that_is_cut_anywhere_is_the_same_stream(chunks: list[bytes], size: int, skip: int) -> None:
+    found = list(cut_stream(chunks, size, skip))
+    assert b"".join(found) == b"".join(chunks)[skip:]
+    assert all(len(piece) == size for piece in found[:-1])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_pages_that_changed_turn_the_base_into_the_new_file(seed: int, tmp_path: Path) -> None:
+    """Grown, shrunk, changed at both ends, or not at all."""
+    chance = random.Random(seed)
+    old = chance.randbytes(4096 * chance.randrange(1, 40))
+    new = bytearray(old[: chance.randrange(1, len(old) + 1)] if seed % 3 == 0 else old)
+    for _ in range(chance.randrange(6) if seed else 0):
+        new[chance.randrange(len(new))] ^= 1
+    if seed % 3 == 1:
+        new += chance.randbytes(chance.randrange(30_000))
+    base, target = tmp_path / "base", tmp_path / "new"
+    base.write_bytes(old)
+    target.write_bytes(new)
+
+    runs = find_changed_runs(hash_blocks(target), hash_blocks(base))
+    delta = b"".join(read_page_delta(target, runs))
+    apply_pages(io.BufferedReader(io.BytesIO(delta)), base)  # type: ignore[arg-type]
+    assert base.read_bytes() == bytes(new)
+    changed = sum(old[at : at + 4096] != new[at : at + 4096] for at in range(0, len(new), 4096))
+    assert sum(count for _first, count in runs) == changed
+
+
+def test_a_page_delta_that_ends_early_is_damage(tmp_path: Path) -> None:
+    target = tmp_path / "new"
+    target.write_bytes(bytes(9000))
+    delta = b"".join(read_page_delta(target, [(0, 3)]))
+    with pytest.raises(DamagedObjectError):
+        apply_pages(io.BufferedReader(io.BytesIO(delta[:-1])), target)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("size", "changed"), [(0, 0), (1, 1), (200_000, 1), (200_000, 400), (3_000_000, 50)])
+def test_segments_give_back_what_was_sent(size: int, changed: int, tmp_path: Path) -> None:
+    chance = random.Random(size)
+    base = chance.randbytes(size)
+    new = bytearray(base)
+    for _ in range(changed):
+        new[chance.randrange(len(new))] ^= 255
+    remote = Remote(FolderStore(tmp_path), KEY)
+    patch = make_patch(base, bytes(new)) if base else b""
+    segments = send_segments(remote, "minute/segments", cut(patch, 1000))
+    if base:
+        with open_stream(remote, segments, base=base) as stream:
+            assert stream.read() == bytes(new)
+        assert changed > 100 or len(patch) < 100 * changed + 200
+
+
+def test_a_segment_is_opened_by_its_name_and_its_key_only(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    remote = Remote(store, KEY)
+    segment = send_segment(remote, "minute/segments", b"hello")
+    sealed = (tmp_path / segment.name).read_bytes()
+    assert segment.name == f"minute/segments/{hashlib.sha256(sealed).hexdigest()}.zst.age"
+    assert b"hello" not in sealed
+    assert read_segment(remote, segment) == b"hello"
+
+    (tmp_path / segment.name).write_bytes(sealed[:-1] + bytes([sealed[-1] ^ 1]))
+    with pytest.raises(DamagedObjectError):
+        read_segment(remote, segment)
+
+
+def test_a_store_that_returns_other_bytes_is_found_at_the_upload(tmp_path: Path) -> None:
+    class LyingStore(FolderStore):
+        def get(self, name: str) -> bytes:
+            return super().get(name)[:-1] + b"?"
+
+    with pytest.raises(OffsiteError, match="other bytes"):
+        send_segment(Remote(LyingStore(tmp_path), KEY), "minute/segments", b"hello")
+
+
+def test_the_key_opens_with_its_passphrase_only() -> None:
+    locked = lock_key(KEY, "correct horse battery")
+    assert unlock_key(locked, "correct horse battery", "here") == KEY
+    with pytest.raises(OffsiteError, match="OFFSITE_PASSPHRASE does not open"):
+        unlock_key(locked, "correct horse batterz", "here")
+    assert KEY.text not in repr(KEY)
+
+
+@given(st.sampled_from(CLASSES), st.datetimes(), st.integers(0, 2**32 - 1), st.integers(0, 10**9))
+def test_a_name_says_what_it_was_made_of(copy_class, moment, writer, number) -> None:  # type: ignore[no-untyped-def]
+    from datetime import UTC
+
+    name = CopyName(copy_class, moment.replace(tzinfo=UTC), f"{writer:08x}", number)
+    assert parse_name(str(name)) == name if moment.year >= 1000 else True
+
+
+@pytest.mark.skipif(
+    not (shutil.which("age") and shutil.which("zstd")), reason="age and zstd are not installed"
+)
+def test_plain_age_and_zstd_open_a_small_copy_and_its_delta(tmp_path: Path) -> None:
+    """The commands of the guide, without a line of this project."""
+    from backup_tools import change, make_platform_database
+
+    machine = make_machine(tmp_path)
+    make_platform_database(machine.database)
+    base = machine.send()
+    change(machine.database, "later")
+    minute = machine.send()
+    assert minute.encoding == "patch"
+    (tmp_path / "key.txt").write_text(KEY.text)
+
+    def open_plain(record, name: str, *options: str) -> bytes:  # type: ignore[no-untyped-def]
+        parts = " ".join(f"remote/{segment.name}" for segment in record.segments)
+        command = f"for s in {parts}; do age -d -i key.txt $s; done | zstd -d {' '.join(options)} > {name}"
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+        return (tmp_path / name).read_bytes()
+
+    assert hashlib.sha256(open_plain(base, "base.db")).hexdigest() == base.sha256
+    found = open_plain(minute, "minute.db", "--patch-from=base.db", "--long=31")
+    assert hashlib.sha256(found).hexdigest() == minute.sha256
