@@ -13,7 +13,7 @@ from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.backups.restore import restore_from_backup
 from backtestdb.config import Settings
 from backtestdb.database import connect, look_at_file
-from backtestdb.errors import DatabaseFileError
+from backtestdb.errors import DatabaseFileError, VerificationError
 from backtestdb.salvage.salvage import salvage
 from backup_tools import (
     NOON,
@@ -24,6 +24,7 @@ from backup_tools import (
     make_platform_database,
     make_settings,
     strategy_names,
+    verify_every_listed,
 )
 from commands import Project
 from salvage_tools import LATER
@@ -245,3 +246,45 @@ def test_error_of_the_disk_is_not_called_damage() -> None:
     assert "does not say that the file is damaged" in what
     assert "restore" not in next_step
     assert os.strerror(5) not in what
+
+
+def test_table_renamed_between_full_and_small_backup_is_not_revived_without_a_word(
+    settings: Settings,
+) -> None:
+    with closing(connect(settings.database_path)) as connection:
+        connection.execute("CREATE TABLE lab_agents (name TEXT)")
+        connection.execute("INSERT INTO lab_agents VALUES ('one'), ('two')")
+    back_up(settings)
+    with closing(connect(settings.database_path)) as connection:
+        connection.execute("ALTER TABLE lab_agents RENAME TO lab_bots")
+        connection.execute("INSERT INTO lab_bots VALUES ('three')")
+    back_up(settings, "irreplaceable", minutes=1)
+    settings.database_path.unlink()
+    said: list[str] = []
+    restore_from_backup(settings, None, NOON, hooks=Hooks(say=said.append))
+    text = "\n".join(said)
+    assert "lab_agents is in the full backup and not in the newer small one" in text
+    assert "new in it: lab_bots" in text
+    with closing(connect(settings.database_path)) as connection:
+        counts = connection.execute(
+            "SELECT (SELECT count(*) FROM lab_agents), (SELECT count(*) FROM lab_bots)"
+        )
+        assert counts.fetchone() == (2, 3)
+
+
+def test_table_whose_name_is_no_utf_8_comes_back_with_a_full_backup(settings: Settings) -> None:
+    with closing(connect(settings.database_path)) as connection:
+        connection.execute("CREATE TABLE lab_odd (a)")
+        connection.execute("INSERT INTO lab_odd VALUES (7)")
+    data = settings.database_path.read_bytes().replace(b"lab_odd", b"lab_\xff\xfed")
+    settings.database_path.write_bytes(data)
+    names = strategy_names(settings.database_path)
+    back_up(settings)
+    (backup,) = verify_every_listed(settings.backup_dir)
+    assert b"lab_\xff\xfed" in backup.path.read_bytes()
+    with pytest.raises(VerificationError, match="its name is not UTF-8"):
+        back_up(settings, "irreplaceable", minutes=1)
+    change(settings.database_path, "later")
+    restore_from_backup(settings, None, NOON)
+    assert strategy_names(settings.database_path) == names
+    assert b"lab_\xff\xfed" in settings.database_path.read_bytes()

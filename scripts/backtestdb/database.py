@@ -194,21 +194,34 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+@contextmanager
+def names_as_stored(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read also names that are not UTF-8, with surrogates for their bytes; SQL that Python sends cannot hold them."""
+    before = connection.text_factory
+    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+    try:
+        yield
+    finally:
+        connection.text_factory = before
+
+
 def table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
     """Tables in order of creation, without SQLite's own; `schema` is main or an attached name."""
-    rows = connection.execute(
-        f"SELECT name FROM {schema}.sqlite_schema"
-        " WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
-    )
-    return [name for (name,) in rows]
+    with names_as_stored(connection):
+        rows = connection.execute(
+            f"SELECT name FROM {schema}.sqlite_schema"
+            " WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
+        )
+        return [name for (name,) in rows]
 
 
 def virtual_table_names(connection: sqlite3.Connection, schema: str = "main") -> set[str]:
     """Tables that a module shows, such as a full-text index. The module may be missing: do not read them."""
-    rows = connection.execute(
-        f"SELECT name FROM {schema}.sqlite_schema WHERE type = 'table' AND rootpage = 0"
-    )
-    return {name for (name,) in rows}
+    with names_as_stored(connection):
+        rows = connection.execute(
+            f"SELECT name FROM {schema}.sqlite_schema WHERE type = 'table' AND rootpage = 0"
+        )
+        return {name for (name,) in rows}
 
 
 def ordinary_table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
@@ -219,9 +232,11 @@ def ordinary_table_names(connection: sqlite3.Connection, schema: str = "main") -
 
 
 def unreadable_table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """Tables that the schema lists and a lenient connection does not see; see connect."""
-    seen = connection.execute("SELECT lower(name) FROM pragma_table_list WHERE schema = ?", (schema,))
-    names = {name for (name,) in seen}
+    """Tables that the schema lists and that cannot be read here: a lenient connection does not see them (see
+    connect), or their name is not UTF-8."""
+    with names_as_stored(connection):
+        seen = connection.execute("SELECT lower(name) FROM pragma_table_list WHERE schema = ?", (schema,))
+        names = {name for (name,) in seen if name.encode(errors="ignore").decode() == name}
     return [table for table in table_names(connection, schema) if table.lower() not in names]
 
 

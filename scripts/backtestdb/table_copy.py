@@ -47,9 +47,9 @@ def carry_tables(
     wanted = list(tables)
     virtual = virtual_table_names(connection, source)
     ordinary = [table for table in wanted if table not in virtual]
+    verify_readable(connection, ordinary, source)
     for table in [table for table in wanted if table in virtual] + ordinary:
         drop_object(connection, table, target)
-    verify_readable(connection, ordinary, source)
     connection.execute("PRAGMA ignore_check_constraints = ON")  # what was stored is carried as it was stored
     try:
         for table in ordinary:
@@ -69,7 +69,8 @@ def verify_readable(connection: sqlite3.Connection, tables: Iterable[str], sourc
     hidden = sorted(set(tables) & set(unreadable_table_names(connection, source)))
     if hidden:
         raise VerificationError(
-            f"{', '.join(hidden)}: {TOO_NEW}, so its rows cannot be carried", next_step=NEWER_PYTHON
+            f"{', '.join(map(ascii, hidden))}: {TOO_NEW}, or its name is not UTF-8: its rows cannot be carried",
+            next_step=f"make backup copies it as it is; {NEWER_PYTHON}",
         )
 
 

@@ -12,7 +12,7 @@ from backtestdb.backups.backup import Outcome
 from backtestdb.backups.catalogue import Backup
 from backtestdb.backups.restore import RestoreResult
 from backtestdb.backups.restore_choice import RestoreChoice
-from backtestdb.console import format_bytes, print_table
+from backtestdb.console import format_bytes, print_table, say
 from backtestdb.database import connect_to_read, table_names
 
 NEWEST_SHOWN = 5
@@ -110,8 +110,11 @@ def describe_choice(choice: RestoreChoice) -> str:
 def show_restored(restored: RestoreResult, database: Path) -> None:
     """What the database holds now, and the way back."""
     print(f"restored {database}: {describe_choice(restored.choice).removeprefix('restoring ')}")
-    with closing(connect_to_read(database)) as connection:
-        show_market_data(connection)
+    try:
+        with closing(connect_to_read(database)) as connection:
+            show_market_data(connection)
+    except sqlite3.Error as error:  # the platform may have migrated since; restored it is all the same
+        say(f"note: what the database holds now could not be listed: {error}")
     if restored.scripts_kept_as:
         print(f"the generated scripts that stood there are in {restored.scripts_kept_as}")
     for path in restored.replacement.kept:

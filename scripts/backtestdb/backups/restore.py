@@ -13,7 +13,7 @@ from backtestdb.backups.catalogue import LOCK_NAME, Backup, lock_backups
 from backtestdb.backups.content_hash import hash_table
 from backtestdb.backups.generated_scripts import restore_scripts
 from backtestdb.backups.identity import Identity, identify_current, load_id_of_source, save_database_id
-from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
+from backtestdb.backups.restore_choice import RestoreChoice, Say, choose_backup
 from backtestdb.commit_counter import CommitCounter
 from backtestdb.config import Settings
 from backtestdb.database import connect, look_at_file, transaction
@@ -75,7 +75,9 @@ def restore_from_backup(
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_arriving(target)
         database_id = choose_database_id(choice, identify_current(target, settings.backup_dir))
-        replacement = restore_database(choice, target, choose_kept_name(target, now_local), database_id)
+        replacement = restore_database(
+            choice, target, choose_kept_name(target, now_local), database_id, hooks.say
+        )
         for line in describe_replacement(replacement, target):  # before anything else that can fail
             hooks.say(line)
         hooks.step("database restored")
@@ -118,7 +120,9 @@ def choose_database_id(choice: RestoreChoice, current: Identity) -> str:
     return current.database_id or of_backup
 
 
-def restore_database(choice: RestoreChoice, target: Path, kept_as: Path, database_id: str) -> Replacement:
+def restore_database(
+    choice: RestoreChoice, target: Path, kept_as: Path, database_id: str, say: Say
+) -> Replacement:
     """`database_id`: of the restored database, empty for none."""
     full = choice.full
     holds_id = full and full.manifest and load_id_of_source(full.path, read_only=True) == database_id
@@ -127,7 +131,7 @@ def restore_database(choice: RestoreChoice, target: Path, kept_as: Path, databas
         return replace_database(target, full.path, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
     if choice.irreplaceable and not choice.full and look_at_file(target) in {"database", "too_new"}:
         return merge_in_place(choice.irreplaceable, target, kept_as)
-    return replace_with_built(choice, target, kept_as, database_id)
+    return replace_with_built(choice, target, kept_as, database_id, say)
 
 
 def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path) -> Replacement:
@@ -165,7 +169,9 @@ def carry_small(connection: sqlite3.Connection, irreplaceable: Backup) -> None:
             raise VerificationError(f"table {table} did not arrive as {irreplaceable.path.name} holds it")
 
 
-def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path, database_id: str) -> Replacement:
+def replace_with_built(
+    choice: RestoreChoice, target: Path, kept_as: Path, database_id: str, say: Say
+) -> Replacement:
     """Build the new database beside the target first: a full backup with a newer small one on top, a small
     one in a new schema, a backup without this database's id, or a file without manifest, which may have a -wal of its
     own."""
@@ -175,13 +181,13 @@ def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path, datab
     verify_space(target.parent, 2 * size, f"building {new}")
     remove_database(new)
     try:
-        build(choice, new, database_id)
+        build(choice, new, database_id, say)
         return replace_database(target, new, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
     finally:
         remove_database(new)
 
 
-def build(choice: RestoreChoice, new: Path, database_id: str) -> None:
+def build(choice: RestoreChoice, new: Path, database_id: str, say: Say) -> None:
     sources = [backup.path for backup in (choice.full, choice.irreplaceable) if backup]
     written_by = max(map(load_writer_version, sources))
     if choice.full:
@@ -196,11 +202,26 @@ def build(choice: RestoreChoice, new: Path, database_id: str) -> None:
         if choice.irreplaceable:
             connection.execute("PRAGMA foreign_keys = OFF")
             connection.execute("ATTACH ? AS small", (str(choice.irreplaceable.path),))
+            for line in describe_older_tables(connection) if choice.full else []:
+                say(line)
             with transaction(connection):
                 carry_small(connection, choice.irreplaceable)
         if database_id:
             save_database_id(connection, database_id)
     keep_writer_version(new, written_by)
+
+
+def describe_older_tables(connection: sqlite3.Connection) -> list[str]:
+    """Tables of the full backup (main) that the newer small one (small) does not have: the platform has renamed or
+    dropped them in between, and what it made of them stands beside them from now on."""
+    older, newer = tables_to_keep(connection), tables_to_keep(connection, "small")
+    gone, made = sorted(set(older) - set(newer)), sorted(set(newer) - set(older))
+    new_names = f"; new in it: {', '.join(made)}" if made else ""
+    return [
+        f"note: {table} is in the full backup and not in the newer small one, so it was renamed or dropped in"
+        f" between{new_names}. It comes back as the full backup holds it; drop it when you do not need it"
+        for table in gone
+    ]
 
 
 def encoding_of(database: Path) -> str:
