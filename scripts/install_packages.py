@@ -23,7 +23,8 @@ SETS = {
     "market": ("backup", "market"),
     "demo": ("backup", "market", "demo"),
     "page": ("backup", "market", "page"),
-    "dev": ("backup", "offsite", "market", "demo", "page", "dev"),
+    "lake": ("backup", "market", "lake"),
+    "dev": ("backup", "offsite", "market", "demo", "page", "lake", "dev"),
 }
 
 
