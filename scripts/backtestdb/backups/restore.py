@@ -225,7 +225,7 @@ def describe_older_tables(connection: sqlite3.Connection) -> list[str]:
 
 
 def encoding_of(database: Path) -> str:
-    with closing(connect(database, read_only=True)) as connection:
+    with closing(connect(database, read_only=True, lenient=True)) as connection:
         return str(connection.execute("PRAGMA encoding").fetchone()[0])
 
 
