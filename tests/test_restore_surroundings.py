@@ -175,7 +175,7 @@ def test_header_of_no_known_format_is_damage(settings: Settings, offset: int, va
 def test_error_behind_the_database_leaves_word_of_what_stands_where(
     settings: Settings, tmp_path: Path
 ) -> None:
-    generated = settings.generated_scripts_dir
+    generated = settings.generated_scripts_dirs[0]
     generated.mkdir(parents=True)
     (generated / "pattern.py").write_text("print()\n")
     back_up(settings)
