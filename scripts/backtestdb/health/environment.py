@@ -90,7 +90,7 @@ def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Findin
     return ok("database", f"{path} passes SQLite's quick_check")
 
 
-def refuse_to_block(path: Path, _look: Callable[[sqlite3.Connection], None]) -> None:
+def refuse_to_block(path: Path, _look: Callable[[sqlite3.Connection], list[str]]) -> list[str]:
     """With a rollback journal no program could commit while the whole file is read."""
     raise BusyError(
         f"{path} was not read as a whole: another program is writing to it",

@@ -40,7 +40,8 @@ class QuotaFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """`drills`: the newest first. `lake`: None where there is no LAKE, else as `lake_facts` says."""
+    """`drills`: the newest first. `lake`: None where there is no LAKE, else as `lake_facts` says. `database_link`:
+    DATABASE_PATH, where that is a symbolic link."""
 
     checked_at: datetime
     database: DatabaseFacts
@@ -50,6 +51,7 @@ class Facts:
     drills: list[DrillFacts]
     quota: QuotaFacts
     lake: dict[str, Any] | None = None
+    database_link: Path | None = None
     market: MarketFacts = field(default_factory=MarketFacts)
 
 
@@ -80,6 +82,7 @@ def load_facts(
         load_drill_facts(settings.backup_dir, settings.database_path),
         QuotaFacts(Quota(path, settings.requests_per_minute).used(), settings.requests_per_minute),
         lake_facts(settings),
+        settings.database_link,
         market,
     )
 

@@ -39,6 +39,8 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
     print(
         f"database  {database.path} (from {database.origin}): {database.state}, {format_bytes(database.bytes)}"
     )
+    if facts.database_link:
+        print(f"          {facts.database_link} is a link to it")
     if database.tables:
         print_table("tables", ("class", "tables", "rows", "largest"), describe_tables(database.tables))
     if facts.universes:

@@ -52,7 +52,7 @@ from backtestdb.rebuild.work_file import (
     RebuildSpec,
     create_schema,
     finish_work_file,
-    page_size_of,
+    form_of,
     prepare_work_file,
     work_path,
 )
@@ -233,7 +233,7 @@ def load_old_content(
     trial = work.with_name(f"{work.name}.trial{ARRIVING}")
     remove_database(trial)
     try:
-        create_schema(trial, page_size_of(work), plan.other_tables, settings.platform_schema)
+        create_schema(trial, form_of(work), plan.other_tables, settings.platform_schema)
         return read_old_content(settings, choices.carry_over_from, trial, now_local)
     finally:
         remove_database(trial)
