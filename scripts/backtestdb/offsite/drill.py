@@ -55,7 +55,7 @@ def hold_drill(
             database_path=scratch / "live" / "backtesting.db",
             generated_scripts_dirs=make_script_folders(fetched, scratch / "live" / "generated"),
         )
-        restore_from_backup(aside, None, now_local)
+        restore_from_backup(aside, None, now_local, all_are_meant=True)
         seconds = time.monotonic() - started
         rows = verify_rows(aside.database_path, fetched)
     except (VerificationError, sqlite3.Error, OSError) as error:
