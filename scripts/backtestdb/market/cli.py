@@ -28,8 +28,15 @@ from backtestdb.market.report import (
 )
 from backtestdb.market.request_plan import Cost, make_cost
 from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
-from backtestdb.market.universes import TICKERS_ABOUT, US_STOCKS, choose_tickers, load_members, load_tickers
-from backtestdb.market.update import make_update_jobs, update
+from backtestdb.market.universes import (
+    REQUESTS_AT_MOST,
+    TICKERS_ABOUT,
+    US_STOCKS,
+    choose_tickers,
+    load_members,
+    load_tickers,
+)
+from backtestdb.market.update import make_update_jobs, renew_us_stocks, save_update, update, us_stocks_are_old
 from backtestdb.schema import ensure_market_schema, ensure_schema
 
 SPLIT_REQUESTS = 1
@@ -170,6 +177,10 @@ def run_update(
     with closing(connect(settings.database_path)) as connection:
         if not arguments.plan:
             ensure_market_schema(connection)
+        renews_list = us_stocks_are_old(connection, now_utc)
+        list_failure = ""
+        if renews_list and source is not None:
+            list_failure = renew_us_stocks(connection, source, settings.us_stock_types)
         jobs = make_update_jobs(connection, calendar, end)
         if not any(jobs.values()):
             raise UsageError("no universe has bars yet", next_step="make backfill-daily, or make restore")
@@ -179,8 +190,13 @@ def run_update(
             if some
         }
         costs["splits"] = Cost(SPLIT_REQUESTS, 0, 0)
+        if renews_list:
+            costs["the list of us-stocks, weekly"] = Cost(REQUESTS_AT_MOST, 0, 0)
         if source is None:
             return print_plan(settings, costs, as_json=arguments.json)
         announce(settings, [job for some in jobs.values() for job in some], costs)
         done = update(connection, source, end)
+        done.list_failure = list_failure
+        if end == choose_end(None, now_utc):
+            save_update(connection, done, now_utc, end)
     return print_update(done, as_json=arguments.json)

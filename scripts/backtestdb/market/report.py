@@ -158,7 +158,7 @@ def print_update(done: Update, *, as_json: bool) -> int:
     lines = [describe_finding(finding) for finding in done.findings]
     if as_json:
         reports = [make_json_report(step, report) for step, report in steps]
-        print(json.dumps({"reports": reports, "splits": lines, "splits_failure": done.splits_failure}))
+        print(json.dumps({"reports": reports, "splits": lines, "splits_failure": done.splits_failure, "list_failure": done.list_failure}))
         code = DONE_WITH_HOLES if any(report.has_holes for _, report in steps) else DONE
     else:
         code = print_reports(steps)
@@ -166,7 +166,9 @@ def print_update(done: Update, *, as_json: bool) -> int:
             print(line)
         if done.splits_failure:
             print(f"FAILED splits: {done.splits_failure}")
-    return DONE_WITH_HOLES if done.splits_failure else code
+        if done.list_failure:
+            print(f"FAILED list of us-stocks: {done.list_failure}")
+    return code if done.is_complete else DONE_WITH_HOLES
 
 
 def describe_finding(finding: Finding) -> str:

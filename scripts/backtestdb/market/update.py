@@ -3,11 +3,12 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from exchange_calendars import ExchangeCalendar
 
 from backtestdb.console import say
+from backtestdb.database import transaction
 from backtestdb.market.backfill import backfill_together
 from backtestdb.market.client import MarketDataError, StoppedRunError
 from backtestdb.market.coverage_rows import Range, has_ranges, load_ranges
@@ -21,22 +22,30 @@ from backtestdb.market.split_store import (
     save_splits_asked,
 )
 from backtestdb.market.splits import Finding, parse_splits
-from backtestdb.market.universes import load_members
+from backtestdb.market.universes import US_STOCKS, load_members, update_us_stocks
 
 CORRECTED_SESSIONS = 3
 # Splits have been listed weeks after they happened.
 LISTED_LATE = timedelta(days=45)
+LIST_IS_OLD_AFTER = timedelta(days=7)
+UPDATES_KEPT = 100
 TIMEFRAMES = ("1day", "5min")
 
 
 @dataclass
 class Update:
     """What an update did: a report for each universe and timeframe, what came of splits, and why they could not
-    be looked up, if so."""
+    be looked up, or the list of us-stocks, if so."""
 
     reports: list[tuple[str, str, Report]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     splits_failure: str = ""
+    list_failure: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        failures = self.splits_failure or self.list_failure
+        return not failures and not any(report.has_holes for *_, report in self.reports)
 
 
 def make_update_jobs(
@@ -62,6 +71,51 @@ def make_update_jobs(
                     job = replace(job, refetch=tuple(earlier[-CORRECTED_SESSIONS:]))
                 jobs[timeframe].append(job)
     return jobs
+
+
+def us_stocks_are_old(connection: sqlite3.Connection, now_utc: datetime) -> bool:
+    """Whether us-stocks has bars and its list is a week old: companies that came in since are not in it."""
+    row = connection.execute(
+        "SELECT updated_at FROM universe WHERE name = ? AND EXISTS (SELECT 1 FROM _coverage WHERE universe = name)",
+        (US_STOCKS,),
+    ).fetchone()
+    if row is None:
+        return False
+    renewed_at = datetime.fromisoformat(row[0])
+    return now_utc - renewed_at.replace(tzinfo=renewed_at.tzinfo or UTC) >= LIST_IS_OLD_AFTER
+
+
+def renew_us_stocks(connection: sqlite3.Connection, source: Source, types: Sequence[str]) -> str:
+    """Fetch the list anew; return why that failed, or an empty text. The bars are updated in either case."""
+    (start,) = connection.execute(
+        "SELECT min(start_date) FROM _coverage WHERE universe = ?", (US_STOCKS,)
+    ).fetchone()
+    try:
+        change = update_us_stocks(connection, source.client, types, date.fromisoformat(start))
+    except StoppedRunError:
+        raise
+    except MarketDataError as error:
+        say(f"{US_STOCKS}: the list was not renewed: {error}")
+        return str(error)
+    say(f"{US_STOCKS}: {change.total:,} tickers, {len(change.added)} new, {len(change.left)} left")
+    return ""
+
+
+def save_update(connection: sqlite3.Connection, done: Update, now_utc: datetime, end: date) -> None:
+    """Record a complete update: the schedule does not start another before the next session is final. One that left
+    failures, or that the key's plan kept a session from, is no complete one."""
+    if not done.is_complete or any(report.refused_session for *_, report in done.reports):
+        return
+    with transaction(connection):
+        connection.execute(
+            "INSERT OR REPLACE INTO _updates VALUES (?, ?)",
+            (now_utc.isoformat(timespec="seconds"), end.isoformat()),
+        )
+        connection.execute(
+            "DELETE FROM _updates WHERE started_at_utc NOT IN"
+            " (SELECT started_at_utc FROM _updates ORDER BY started_at_utc DESC LIMIT ?)",
+            (UPDATES_KEPT,),
+        )
 
 
 def guess_ranges(connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str) -> list[Range]:
