@@ -53,7 +53,8 @@ def prepare_folders(settings: Settings) -> None:
         raise DatabaseFileError(
             f"the folder of DATABASE_PATH, {folder}, is missing", next_step="change DATABASE_PATH"
         )
-    settings.backup_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in (settings.backup_dir, settings.state_dir):
+        made.mkdir(mode=0o700, parents=True, exist_ok=True)
     scripts = settings.generated_scripts_dir
     if scripts.is_dir() and not scripts.resolve().is_relative_to(folder.resolve()):
         console.say(
@@ -70,6 +71,7 @@ def make_variables(settings: Settings) -> dict[str, str]:
         "DATABASE_DIR": str(settings.database_path.parent),
         "BACKUP_DIR": str(settings.backup_dir),
         "GENERATED_SCRIPTS_DIR": str(settings.generated_scripts_dir),
+        "SIDECAR_STATE_DIR": str(settings.state_dir),
         "SIDECAR_USER": settings.sidecar_user or f"{os.getuid()}:{os.getgid()}",
         "SIDECAR_TZ": settings.sidecar_zone or find_time_zone(),
     }

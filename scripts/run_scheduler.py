@@ -3,7 +3,9 @@
 
 With --updates: run make update and the weekly audit when they are due, in the same two ways.
 
-State and logs are in BACKUP_DIR, those of the updates in ~/.local/state/ai-backtest. SIGTERM and SIGINT end the loop with exit code 0: within 2 seconds when it
+State and logs are in BACKUP_DIR, those of the updates in ~/.local/state/ai-backtest.
+
+SIGTERM and SIGINT end the loop with exit code 0: within 2 seconds when it
 is idle, within 8 when a backup is under way.
 """
 
@@ -21,7 +23,7 @@ from backtestdb.backups.backup_dir import ensure_backup_dir
 from backtestdb.config import Settings, load_settings
 from backtestdb.errors import BusyError, SettingsError
 from backtestdb.files import exclusive_lock
-from backtestdb.scheduling.event_log import UPDATE_LOG_NAMES, open_event_log
+from backtestdb.scheduling.event_log import UPDATE_LOG_NAMES, open_event_log, print_failures_only
 from backtestdb.scheduling.health import (
     describe_newest,
     find_problems,
@@ -49,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return console.DONE
     os.umask(0o077)
     scheduler = make_scheduler(settings, job, stop, once=options.once)
+    if options.quiet:
+        print_failures_only(scheduler.log)
     try:
         with exclusive_lock(
             scheduler_path(scheduler.folder, settings.database_path, ".lock"),
@@ -87,6 +91,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--updates", action="store_true", help="the market data's schedule in the place of the backups'"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="print failures only: cron mails what is printed"
     )
     parser.add_argument("--now", type=parse_moment, help="with --health: the time to judge by (ISO 8601)")
     return parser.parse_args(arguments)

@@ -121,7 +121,9 @@ def judge_age(coverage: UniverseCoverage, now: datetime) -> Iterator[Problem]:
     calendar; HOLIDAYS_IN_BETWEEN of them may have been none."""
     if not coverage.last:
         return
-    missing = weekdays_after(date.fromisoformat(coverage.last), last_update_moment(now, 0).astimezone(NEW_YORK).date())
+    missing = weekdays_after(
+        date.fromisoformat(coverage.last), last_update_moment(now, 0).astimezone(NEW_YORK).date()
+    )
     if missing > STALE_SESSIONS + HOLIDAYS_IN_BETWEEN:
         label = f"{coverage.universe}, {'daily' if coverage.timeframe == '1day' else '5-minute'} bars"
         what = f"{label}: the newest are of {coverage.last}, {missing} weekdays behind"
@@ -177,4 +179,9 @@ def judge_schedule(facts: Facts) -> Iterator[Problem]:
         yield Problem("other_file", what, "make sidecar-up")
     elif schedule.failed:
         what = f"the last run of the schedule ({schedule.kind}) failed: {schedule.last_result}"
-        yield Problem("schedule_failed", what, "make backup")
+        # Its program moved, or went away with a Python: another backup by hand would change nothing.
+        again = "make schedule-install" if schedule.could_not_start else "make backup"
+        yield Problem("schedule_failed", what, again)
+    if schedule.loaded and not schedule.runs_without_login:
+        what = f"the schedule ({schedule.kind}) runs only while you are logged in"
+        yield Problem("only_while_logged_in", what, "loginctl enable-linger")

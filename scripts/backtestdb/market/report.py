@@ -158,7 +158,16 @@ def print_update(done: Update, *, as_json: bool) -> int:
     lines = [describe_finding(finding) for finding in done.findings]
     if as_json:
         reports = [make_json_report(step, report) for step, report in steps]
-        print(json.dumps({"reports": reports, "splits": lines, "splits_failure": done.splits_failure, "list_failure": done.list_failure}))
+        print(
+            json.dumps(
+                {
+                    "reports": reports,
+                    "splits": lines,
+                    "splits_failure": done.splits_failure,
+                    "list_failure": done.list_failure,
+                }
+            )
+        )
         code = DONE_WITH_HOLES if any(report.has_holes for _, report in steps) else DONE
     else:
         code = print_reports(steps)

@@ -43,6 +43,13 @@ def add_handler(log: logging.Logger, handler: logging.Handler) -> None:
     log.addHandler(handler)
 
 
+def print_failures_only(log: logging.Logger) -> None:
+    """The files still get every event."""
+    for handler in log.handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.ERROR)
+
+
 def is_standard_output(path: Path) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))

@@ -62,9 +62,10 @@ STUCK_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 
 @dataclass
 class Scheduler:
-    """What one scheduler knows while it runs. `job`: backups and drills, or updates and audits of the market data, each
-    in a process of its own, so that neither waits for the other. `attempts` and `not_before` are forgotten with the process: at a
-    start, overdue means now. `failures` (task -> reason) are kept in the liveness file until that task succeeds.
+    """What one scheduler knows while it runs. `job`: backups and drills, or updates and audits of the market data,
+    each in a process of its own, so that neither waits for the other. `attempts` and `not_before` are forgotten
+    with the process: at a start, overdue means now. `failures` (task -> reason) are kept in the liveness file until
+    that task succeeds.
     `clock` returns the time with its zone; `stop` is set by a signal."""
 
     settings: Settings
@@ -144,8 +145,11 @@ def tick(scheduler: Scheduler) -> bool:
     settings, now = scheduler.settings, scheduler.clock()
     save_liveness_if_possible(scheduler)
 
-    due: Sequence[Task] = find_due(settings, now) if scheduler.job == "backups" else find_due_updates(settings, now)
-    settle_failures(scheduler, due)
+    due: Sequence[Task] = (
+        find_due(settings, now) if scheduler.job == "backups" else find_due_updates(settings, now)
+    )
+    if settle_failures(scheduler, due):
+        save_liveness_if_possible(scheduler)
     wanted = [task for task in due if is_time_to_try(scheduler, task, now)]
     if not wanted:
         return True
@@ -161,12 +165,15 @@ def tick(scheduler: Scheduler) -> bool:
     return all(results)
 
 
-def settle_failures(scheduler: Scheduler, due: Sequence[Task]) -> None:
-    """What failed and is not due any more was made by hand since. A failed drill or audit is not due at once, and
-    stays a failure until the next one."""
-    for task in ("full", "irreplaceable", "update"):
-        if task not in due:
-            scheduler.failures.pop(task, None)
+def settle_failures(scheduler: Scheduler, due: Sequence[Task]) -> list[str]:
+    """What failed and is not due any more was made by hand since: forget and return it. A failed drill or audit is
+    not due at once, and stays a failure until the next one."""
+    settled: list[str] = [
+        task for task in ("full", "irreplaceable", "update") if task in scheduler.failures and task not in due
+    ]
+    for task in settled:
+        del scheduler.failures[task]
+    return settled
 
 
 def find_due(settings: Settings, now: datetime) -> list[Task]:
@@ -191,7 +198,9 @@ def tell_watcher(scheduler: Scheduler) -> None:
     """Success only when nothing that should have succeeded waits for its next attempt."""
     settings, say = scheduler.settings, scheduler.log.info
     taken = load_backup_times(settings.backup_dir, settings.database_path)
-    other = load_liveness(folder_of(settings, "updates" if scheduler.job == "backups" else "backups"), settings.database_path)
+    other = load_liveness(
+        folder_of(settings, "updates" if scheduler.job == "backups" else "backups"), settings.database_path
+    )
     others = other.failures.values() if other else ()
     reasons = [*scheduler.failures.values(), *others, find_stale(scheduler.clock(), taken.full)]
     reason = "\n".join(filter(None, reasons))
@@ -226,7 +235,9 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
         scheduler.log.info("%s interrupted: it will be made at the next start", WORDS[kind])
     else:
         note_failure(
-            scheduler, kind, f"{WORDS[kind]} failed ({describe_code(code, kind)}): {describe_failure(err, out)}"
+            scheduler,
+            kind,
+            f"{WORDS[kind]} failed ({describe_code(code, kind)}): {describe_failure(err, out)}",
         )
     save_liveness_if_possible(scheduler)
     return code == 0 or scheduler.stop.is_set()
@@ -330,7 +341,9 @@ def describe_made(out: str) -> str:
 
 def describe_market_run(made: Mapping[str, Any]) -> str:
     """An update's or an audit's result, as far as it fits a line: what failed, else how much was new."""
-    failures = [f"{what}: {why}" for report in made.get("reports", ()) for what, why in report["failures"].items()]
+    failures = [
+        f"{what}: {why}" for report in made.get("reports", ()) for what, why in report["failures"].items()
+    ]
     failures += [made[name] for name in ("splits_failure", "list_failure") if made.get(name)]
     if failures:
         more = f", and {len(failures) - NAMED_AT_MOST} more" if len(failures) > NAMED_AT_MOST else ""
