@@ -12,7 +12,7 @@ from offsite_tools import KEY, Site, make_site
 from backtestdb.errors import VerificationError
 from backtestdb.files import hash_file
 from backtestdb.offsite.check import check_copies
-from backtestdb.offsite.cli import last_sent
+from backtestdb.offsite.cli import find_sent
 from backtestdb.offsite.errors import MissingObjectError
 from backtestdb.offsite.fetch import fetch_copy, list_copies
 from backtestdb.offsite.objects import Remote
@@ -94,7 +94,7 @@ def verify_damage_is_found(sent: Sent, folder: Path, seed: int) -> None:
     remote = Remote(FolderStore(elsewhere), KEY)
 
     settings = sent.site.settings
-    known = last_sent(target_folder(settings.backup_dir, settings.offsite), list_copies(remote))
+    known = find_sent(target_folder(settings.backup_dir, settings.offsite), datetime.now(UTC))
     result = check_copies(remote, datetime.now(UTC), everything=True, sent=known)
     assert result.problems, f"seed {seed}: {way} of {damaged} was not found"
 
