@@ -71,10 +71,17 @@ def make_variables(settings: Settings) -> dict[str, str]:
         "DATABASE_DIR": str(settings.database_path.parent),
         "BACKUP_DIR": str(settings.backup_dir),
         "GENERATED_SCRIPTS_DIR": str(settings.generated_scripts_dir),
+        "COMPOSE_PROFILES": choose_profiles(settings),
         "SIDECAR_STATE_DIR": str(settings.state_dir),
         "SIDECAR_USER": settings.sidecar_user or f"{os.getuid()}:{os.getgid()}",
         "SIDECAR_TZ": settings.sidecar_zone or find_time_zone(),
     }
+
+
+def choose_profiles(settings: Settings) -> str:
+    """The market data's container only where it has something to do; what the user's environment says, wins."""
+    wanted = "update" if settings.api_key and settings.update_delay_minutes is not None else ""
+    return os.environ.get("COMPOSE_PROFILES", wanted)
 
 
 def find_time_zone() -> str:

@@ -125,7 +125,9 @@ def make_timer(job: Job) -> str:
 def make_crontab_line(job: Job) -> str:
     """For systems with neither launchd nor systemd. A % begins the input of the command in a crontab, and a # behind
     the command is a comment of the shell: by it the line is found again. What the job says of failures, cron mails."""
-    command = f"{shlex.quote(str(job.python))} {shlex.quote(str(job.program))} {' '.join(job.options)} --quiet"
+    command = (
+        f"{shlex.quote(str(job.python))} {shlex.quote(str(job.program))} {' '.join(job.options)} --quiet"
+    )
     return f"{','.join(map(str, job.minutes))} * * * * nice {escape_crontab(command)} {job.marker}\n"
 
 
