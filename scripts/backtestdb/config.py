@@ -255,8 +255,8 @@ FROM_FILES = (
 def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | None = None) -> Settings:
     """Given the environment and the `.env` file, return the settings.
 
-    An empty value means the default, or off (OFF_WHEN_EMPTY). Raise SettingsError with name, value, origin and rule; the value
-    of a secret is never part of it.
+    An empty value means the default, or off (OFF_WHEN_EMPTY). Raise SettingsError with name, value, origin and rule;
+    the value of a secret is never part of it.
     """
     env_file = env_file or Path(environment.get("BACKTEST_ENV_FILE") or PROJECT_DIR / ".env")
     from_file = read_env_file(env_file)

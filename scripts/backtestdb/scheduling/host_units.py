@@ -124,7 +124,7 @@ def make_timer(job: Job) -> str:
 
 def make_crontab_line(job: Job) -> str:
     """For systems with neither launchd nor systemd. A % begins the input of the command in a crontab, and a # behind
-    the command is a comment of the shell: by it the line is found again. What the job says of failures, cron mails."""
+    the command is a comment of the shell: by it the line is found again. cron mails what the job says of failures."""
     command = (
         f"{shlex.quote(str(job.python))} {shlex.quote(str(job.program))} {' '.join(job.options)} --quiet"
     )
