@@ -11,9 +11,11 @@ from backtestdb.console import format_bytes, say
 from backtestdb.database import verify_integrity
 from backtestdb.errors import BusyError, VerificationError
 from backtestdb.health.backup_facts import load_backup_facts
+from backtestdb.health.database_facts import rows_of
 from backtestdb.health.disks import check_mount, check_permissions, check_protected_folders, uses_wal
 from backtestdb.health.facts import load_contents
 from backtestdb.health.finding import Finding, note, ok, wrong
+from backtestdb.health.generated_scripts import check_generated_scripts
 from backtestdb.health.lake import check_lake
 from backtestdb.health.problems import judge_database
 from backtestdb.health.settings import check_settings, find_other_databases
@@ -47,6 +49,7 @@ def examine(
     findings += check_protected_folders(sys.platform, home, paths)
     findings += check_permissions(env_file, settings.backup_dir, settings.database_path)
     findings.append(check_users(settings.database_path))
+    findings += check_generated_scripts(settings)
     findings += check_lake(settings)
     findings.append(check_database(settings, now, is_wal=is_wal))
     vendor_now = None
@@ -64,7 +67,12 @@ def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Findin
     path = settings.database_path
     database, _ = load_contents(path, settings.origins["DATABASE_PATH"], read_untouched)
     backups = load_backup_facts(
-        settings.backup_dir, path, database.bytes, now, database_id=database.database_id
+        settings.backup_dir,
+        path,
+        database.bytes,
+        now,
+        database_id=database.database_id,
+        rows=rows_of(database),
     )
     for problem in judge_database(database, backups):
         next_step = (

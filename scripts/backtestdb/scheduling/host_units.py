@@ -18,7 +18,9 @@ from backtestdb.scheduling.updates import FINAL_AT
 Name = Literal["backup", "update"]
 USED_SETTINGS = (
     *("DATABASE_PATH", "BACKUP_DIR", "GENERATED_SCRIPTS_DIR", "BACKUP_TIME", "IRREPLACEABLE_EVERY_MINUTES"),
-    *("MAX_BACKUPS", "MAX_IRREPLACEABLE_BACKUPS", "HEARTBEAT_URL"),
+    *("GENERATED_SCRIPTS_MAX_MB", "MAX_BACKUPS", "KEEP_FULL_WEEKLY", "KEEP_FULL_MONTHLY"),
+    *("KEEP_SMALL_HOURLY", "KEEP_SMALL_DAILY", "KEEP_SMALL_WEEKLY", "KEEP_SMALL_MONTHLY"),
+    *("MIN_BACKUPS", "HEARTBEAT_URL"),
 )
 # What the job that updates market data reads besides, and what the backups' job is never given.
 UPDATE_SETTINGS = (
