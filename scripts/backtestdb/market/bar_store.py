@@ -32,7 +32,13 @@ from backtestdb.market.request_log import (
     weigh_session,
 )
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
-from backtestdb.market.sessions import end_of_day_ms, make_new_york_times, midnight_ms, sessions_between
+from backtestdb.market.sessions import (
+    end_of_day_ms,
+    make_new_york_times,
+    midnight_ms,
+    sessions_back,
+    sessions_between,
+)
 from backtestdb.market.staging import (
     LOADING_TASK,
     Staging,
@@ -44,6 +50,9 @@ from backtestdb.market.staging import (
     stage_session,
 )
 from backtestdb.market.work_done import load_done
+
+# An answer about the whole market with fewer of the tickers that traded the session before is not believed.
+MOST_OF_SESSION_BEFORE = 0.5
 
 
 @dataclass(frozen=True)
@@ -245,7 +254,7 @@ def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> P
     connection, session_date = store.connection, answer.session_date.isoformat()
     bars = reject_unlike_stored(connection, answer.bars)
     with transaction(connection):
-        lacking = find_lacking(store, session_date, bars)
+        lacking = find_lacking(store, answer, bars)
         for ticker in weigh_session(connection, session_date, lacking, store.run, asked_at_utc):
             remove_day_bar(connection, ticker, answer.session_date)
         save_bars(connection, bars, asked_at_utc)
@@ -255,13 +264,23 @@ def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> P
     return bars
 
 
-def find_lacking(store: BarStore, session_date: str, bars: ParsedBars) -> list[str]:
-    """The tickers of a run of which an answer has no bar that can be true, although one is stored or came."""
+def find_lacking(store: BarStore, answer: SessionAnswer, bars: ParsedBars) -> list[str]:
+    """The tickers of a run of which an answer has no bar that can be true, although one is stored or came; and,
+    where it lacks most of those that traded the session before, these too: the answer was cut."""
     coming = set(bars.tickers.tolist())
-    stored = store.connection.execute("SELECT ticker FROM daily_metrics WHERE date = ?", (session_date,))
-    named = {ticker for (ticker,) in stored} | {bar.ticker for bar in bars.rejected}
+    named = load_traded(store, answer.session_date) | {bar.ticker for bar in bars.rejected}
+    before = load_traded(store, sessions_back(store.calendar, answer.session_date, 1))
+    if len(before & coming) < MOST_OF_SESSION_BEFORE * len(before):
+        named |= before
     kept = named if store.ticker_set == EVERY_TICKER else named & set(store.metrics_from)
     return sorted(kept - coming)
+
+
+def load_traded(store: BarStore, session_date: date) -> set[str]:
+    """The tickers of a run with a day bar of a session, as far as its metrics are computed."""
+    query = "SELECT ticker FROM daily_metrics WHERE date = ?"
+    traded = {ticker for (ticker,) in store.connection.execute(query, (session_date.isoformat(),))}
+    return traded if store.ticker_set == EVERY_TICKER else traded & set(store.metrics_from)
 
 
 def remove_day_bar(connection: sqlite3.Connection, ticker: str, session_date: date) -> None:
