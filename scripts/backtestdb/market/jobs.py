@@ -76,9 +76,9 @@ class Report:
 
     @property
     def has_holes(self) -> bool:
-        """Whether anything that was asked for is not there and was not told to be nothing. The newest session on a
-        plan that has it tomorrow is none."""
-        return self.coverage.failed > 0 or self.coverage.beyond_plan > self.coverage.not_yet
+        """Whether anything that was asked for is not there and was not told to be nothing."""
+        coverage = self.coverage
+        return coverage.failed > 0 or coverage.beyond_plan > 0 or coverage.early > 0
 
 
 def make_job(
