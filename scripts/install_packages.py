@@ -23,7 +23,8 @@ SETS = {
     "market": ("backup", "market"),
     "demo": ("backup", "market", "demo"),
     "page": ("backup", "market", "page"),
-    "dev": ("backup", "offsite", "market", "demo", "page", "dev"),
+    "lake": ("backup", "market", "lake"),
+    "dev": ("backup", "offsite", "market", "demo", "page", "lake", "dev"),
 }
 
 
@@ -114,6 +115,11 @@ def install(venv: Path, lock: Path) -> None:
     command += ["--require-hashes", "--requirement", lock]
     # An index that does not answer is asked three times, 2 seconds in all, instead of six times.
     environment = {"PIP_RETRIES": "2", **os.environ}
+    wheels = os.environ.get("PIP_FIND_LINKS", "")
+    if wheels and Path(wheels).is_dir():
+        environment["PIP_FIND_LINKS"] = (
+            Path(wheels).absolute().as_uri()
+        )  # pip takes a blank for the end of a name
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SetUpError(*explain(lock, done.stderr))

@@ -25,6 +25,7 @@ from backup_tools import (
     verify_every_listed,
 )
 
+pytestmark = pytest.mark.root
 DISK_BYTES = 12 << 20
 
 

@@ -287,6 +287,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.root
 def test_restore_without_room_says_how_much_is_missing_before_the_first_request(
     tmp_path: Path, sandbox: SandboxProcess
 ) -> None:
@@ -301,6 +302,7 @@ def test_restore_without_room_says_how_much_is_missing_before_the_first_request(
         assert project.database.read_bytes() == before
 
 
+@pytest.mark.root
 def test_restore_on_a_disk_that_fills_up_names_it_and_leaves_the_old_database(
     tmp_path: Path, sandbox: SandboxProcess
 ) -> None:
@@ -325,6 +327,7 @@ def fill(disk: Path) -> None:
     (disk / "filler").write_bytes(bytes(free))
 
 
+@pytest.mark.root
 def test_restore_in_a_read_only_folder_names_the_cause(tmp_path: Path, sandbox: SandboxProcess) -> None:
     with small_disk(tmp_path / "disk", 16) as disk:
         project = Project(disk, url=sandbox.url, settings={"WATCHLIST_TICKERS": FEW})

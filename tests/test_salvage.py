@@ -2,6 +2,7 @@
 
 import os
 import random
+import shlex
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -432,7 +433,7 @@ def test_salvage_command_makes_a_file_that_restore_carries_over(life: Life) -> N
     output = project.check("salvage_database.py", expect=3)
     assert "rows from the backup" in output
     (salvaged,) = database.parent.glob("*.salvaged-*")
-    assert f"--carry-over-from {salvaged}" in output
+    assert f"--carry-over-from {shlex.quote(str(salvaged))}" in output
     expected = read_content(salvaged)
     project.check("restore_database.py", "--skip-backfill", "--yes", "--carry-over-from", str(salvaged))
     assert read_content(database) == expected

@@ -263,7 +263,9 @@ def test_systemd_units_pass_their_own_verification(linux: Installation, tmp_path
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    # It looks at the system's units as well, some of which complain about a runtime folder with a long name.
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "ai-backtest" in line]
+    assert (done.returncode, said) == (0, [])
 
 
 def test_systemd_units_hold_absolute_paths_and_the_times_of_the_settings(linux: Installation) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from backup_tools import make_platform_database
 from commands import COMMANDS, PROJECT_DIR, Project, copy_project
 
-SETS = ("backup", "offsite", "market", "demo", "page", "dev")
+SETS = ("backup", "offsite", "market", "demo", "page", "lake", "dev")
 WISHED = {"requests", "pandas", "ta", "python-dotenv", "schedule"}
 LOCK_LINE = re.compile(
     r"^([\w.-]+)==(\S+)(?: ; [^\\]+)? \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.M
@@ -238,7 +239,7 @@ def test_python_without_its_whole_library_names_what_it_lacks(tmp_path: Path, ch
     lacking = tmp_path / "lacking"
     lacking.mkdir()
     (lacking / "ensurepip.py").write_text("raise ModuleNotFoundError(\"No module named 'ensurepip'\")\n")
-    python = f'PYTHONPATH={lacking} exec {sys.executable} "$@"'
+    python = f'PYTHONPATH={shlex.quote(str(lacking))} exec {shlex.quote(sys.executable)} "$@"'
     path = make_path(tmp_path / "bin", python3=python, **{"apt-get": "", "apt-cache": ""})
     done = checkout.run("./db", "backups", PATH=path, PYTHON3="")
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ KINDS = {"full", "irreplaceable"}
 IMAGE = "ai-backtest-backup"
 # Nobody's number; only root may give files away, so others test with their own.
 OWNER = 12345 if os.getuid() == 0 else os.getuid()
+GROUP = 12345 if os.getuid() == 0 else os.getgid()
 
 
 def docker(*arguments: object, check: bool = True, **options: Any) -> str:
@@ -62,7 +64,7 @@ class Sidecar:
         self.project = f"sidecar-{uuid.uuid4().hex[:8]}"
         for path in (self.database.parent, self.backup_dir):
             path.mkdir()
-            os.chown(path, OWNER, OWNER)
+            os.chown(path, OWNER, GROUP)
         (folder / "test.env").touch()
 
     def environment(self) -> dict[str, str]:
@@ -76,7 +78,7 @@ class Sidecar:
             "DATABASE_PATH": str(self.database),
             "BACKUP_DIR": str(self.backup_dir),
             "GENERATED_SCRIPTS_DIR": str(self.database.parent / "claude-generated-scripts"),
-            "SIDECAR_USER": f"{OWNER}:{OWNER}",
+            "SIDECAR_USER": f"{OWNER}:{GROUP}",
             "SIDECAR_TZ": "Asia/Kolkata",
         }
 
@@ -119,7 +121,7 @@ class Sidecar:
             for _ in range(filler_megabytes):
                 connection.execute("INSERT INTO filler VALUES (randomblob(1 << 20))")
             connection.commit()
-        os.chown(self.database, OWNER, OWNER)
+        os.chown(self.database, OWNER, GROUP)
 
     def override_with(self, values: dict[str, Any]) -> None:
         """JSON is YAML."""
@@ -131,8 +133,9 @@ class Sidecar:
 
 @pytest.fixture(scope="session")
 def image() -> str:
-    """Built once; test processes that run side by side wait for each other."""
-    with exclusive_lock(Path("/tmp/ai-backtest-image.lock"), "building the image", wait_seconds=170):  # noqa: S108
+    """Built once; test processes that run side by side wait for each other, those of another user do not."""
+    lock = Path(tempfile.gettempdir()) / f"ai-backtest-image-{os.getuid()}.lock"
+    with exclusive_lock(lock, "building the image", wait_seconds=170):
         docker("build", "--quiet", "--tag", IMAGE, PROJECT_DIR)
     return IMAGE
 
@@ -215,7 +218,7 @@ def test_sidecar_up_makes_backups_that_the_host_lists_and_restores(sidecar: Side
     ]
     assert [entry["generated_scripts"] for entry in listed if entry["kind"] == "full"] == [1]
     owners = {(path.stat().st_uid, path.stat().st_gid) for path in sidecar.backup_dir.rglob("*")}
-    assert owners == {(OWNER, OWNER)}
+    assert owners == {(OWNER, GROUP)}
     other = tmp_path / "other" / "backtesting.db"
     sidecar.script("restore_database.py", "--from-backup", "--yes", DATABASE_PATH=str(other))
     assert read_all(other) == read_all(sidecar.database)
@@ -245,6 +248,7 @@ def check_confinement(sidecar: Sidecar) -> None:
     assert sidecar.inspect("{{.HostConfig.RestartPolicy.Name}}") == "unless-stopped"
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may stop a process inside the container from here")
 def test_sidecar_told_to_end_mid_backup_ends_in_time_and_leaves_nothing(sidecar: Sidecar) -> None:
     sidecar.make_database(filler_megabytes=150)
@@ -260,6 +264,7 @@ def test_sidecar_told_to_end_mid_backup_ends_in_time_and_leaves_nothing(sidecar:
     assert not list(sidecar.backup_dir.glob("backtesting-*"))
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may kill a process inside the container from here")
 def test_killed_sidecar_restarts_and_catches_up(sidecar: Sidecar) -> None:
     sidecar.make_database(filler_megabytes=60)
@@ -290,7 +295,7 @@ def test_database_mounted_read_only_is_backed_up(sidecar: Sidecar, journal: str)
         )
         assert Path(f"{sidecar.database}-wal").stat().st_size
         Path(f"{sidecar.database}-shm").unlink()
-        os.chown(f"{sidecar.database}-wal", OWNER, OWNER)
+        os.chown(f"{sidecar.database}-wal", OWNER, GROUP)
     sidecar.override_with(read_only_database(sidecar))
     sidecar.back_up()
     (backup,) = verify_every_listed(sidecar.backup_dir)
@@ -310,7 +315,7 @@ def test_wal_database_with_a_writer_in_another_container_on_a_named_volume(sidec
     try:
         docker("volume", "create", volume)
         docker("run", "--rm", "--user", "0", *mounts, "--volume", f"{folder}:/from:ro", "--entrypoint", "sh", IMAGE,
-               "-c", f'cp /from/backtesting.db "{folder}/" && chown -R {OWNER}:{OWNER} "{folder}"')  # fmt: skip
+               "-c", f'cp /from/backtesting.db "{folder}/" && chown -R {OWNER}:{GROUP} "{folder}"')  # fmt: skip
         docker("run", "--detach", "--name", writer, "--user", OWNER, *mounts, IMAGE,
                "-u", "/tests/writers.py", sidecar.database, "0.005")  # fmt: skip
         wait_until(lambda: "writing" in docker("logs", writer))

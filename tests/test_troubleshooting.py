@@ -234,6 +234,7 @@ def small_disk(folder: Path, size: int) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.root
 def test_no_space_is_named_with_the_missing_bytes_and_mended_by_keeping_fewer(tmp_path: Path) -> None:
     project = with_schedule(Project(tmp_path))
     make_large_database(project.database, tickers=20, sessions=50, journal="DELETE")

@@ -160,10 +160,14 @@ def check_fault(prepared: Prepared, fault: Fault) -> None:
     project = prepared.lay_anew()
     done = run_with_fault(prepared.command, prepared.environment, fault)
     said = f"{prepared.scenario.name}, {fault}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    if "error while loading shared libraries" in done.stderr:
+        return  # the number of a later thread's call is that of one by which Python itself was loaded
     killed = done.returncode in {-9, 137}
     assert killed == (fault.what == "KILL") or done.returncode in {0, 1, 2, 3}, said
     assert "Traceback" not in done.stderr, said
-    assert killed or done.returncode == 0 or "error:" in done.stderr or done.returncode == 3, said
+    # A verification puts what it found into the table of its result.
+    is_told = "error:" in done.stderr or "no: " in done.stdout or done.returncode == 3
+    assert killed or done.returncode == 0 or is_told, said
 
     state = read_state(project)
     assert state.content in {prepared.before.content, prepared.after.content}, f"neither old nor new: {said}"

@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.health.finding import Finding, note, ok, wrong
@@ -65,14 +66,22 @@ def check_permissions(env_file: Path, backup_dir: Path, database: Path) -> list[
     findings = []
     if is_open_to_others(env_file):
         findings.append(
-            wrong("permissions", f"others can read {env_file}, and the key in it", f"chmod 600 {env_file}")
+            wrong(
+                "permissions",
+                f"others can read {env_file}, and the key in it",
+                f"chmod 600 {quote(str(env_file))}",
+            )
         )
     shown = [path for path in [backup_dir, *list_backup_files(backup_dir)] if is_open_to_others(path)]
     if shown:
         what = f"others can read {shown[0]}" + (f" and {len(shown) - 1} more" if len(shown) > 1 else "")
-        findings.append(wrong("permissions", what, f"chmod -R go-rwx {backup_dir}"))
+        findings.append(wrong("permissions", what, f"chmod -R go-rwx {quote(str(backup_dir))}"))
     findings += [
-        wrong("permissions", f"{path} cannot be written by you", f"sudo chown -R {os.getuid()} {path}")
+        wrong(
+            "permissions",
+            f"{path} cannot be written by you",
+            f"sudo chown -R {os.getuid()} {quote(str(path))}",
+        )
         for path in dict.fromkeys([backup_dir, database.parent])
         if path.exists() and not os.access(path, os.W_OK)
     ]

@@ -14,6 +14,7 @@ from backtestdb.health.backup_facts import load_backup_facts
 from backtestdb.health.disks import check_mount, check_permissions, check_protected_folders, uses_wal
 from backtestdb.health.facts import load_contents
 from backtestdb.health.finding import Finding, note, ok, wrong
+from backtestdb.health.lake import check_lake
 from backtestdb.health.problems import judge_database
 from backtestdb.health.settings import check_settings, find_other_databases
 from backtestdb.health.system import check_clock, check_sqlite, check_time_zones, check_users
@@ -46,6 +47,7 @@ def examine(
     findings += check_protected_folders(sys.platform, home, paths)
     findings += check_permissions(env_file, settings.backup_dir, settings.database_path)
     findings.append(check_users(settings.database_path))
+    findings += check_lake(settings)
     findings.append(check_database(settings, now, is_wal=is_wal))
     vendor_now = None
     if online:

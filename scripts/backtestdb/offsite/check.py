@@ -41,7 +41,7 @@ def check_copies(
     say: Say = lambda _message: None,
 ) -> CheckResult:
     """Of every copy: is what its record names there, at its size? Of this week's share (or `everything`): read
-    and compare with the hash in its name. `sent`: copies that this machine knows it sent last.
+    and compare with the hash in its name. `sent`: copies that this machine sent and that nothing lets go yet.
 
     Raise OffsiteError when the store does not answer.
     """
@@ -96,13 +96,9 @@ def is_in_share(name: str, share: int) -> bool:
 
 
 def find_lost(names: Sequence[CopyName], sent: Sequence[CopyName]) -> list[str]:
-    """The newest copies of all are the ones that a gap in the numbers does not show."""
-    there = {(name.copy_class, name.writer, name.number) for name in names}
-    return [
-        f"{name.copy_class} copy {name.number} was sent and proven by this machine, and is gone"
-        for name in sent
-        if (name.copy_class, name.writer, name.number) not in there
-    ]
+    """What a gap in the numbers does not show: the newest and the oldest, and all of them."""
+    lost = set(sent) - set(names)
+    return [f"{name} was sent and proven by this machine, and is gone" for name in sorted(lost, key=str)]
 
 
 def check_record(

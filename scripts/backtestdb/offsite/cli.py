@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from backtestdb import console
@@ -24,10 +24,11 @@ from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.owners import choose_own
 from backtestdb.offsite.probe import probe_store
 from backtestdb.offsite.prune import plan_prune, prune
-from backtestdb.offsite.record import CLASSES, CopyName
+from backtestdb.offsite.record import CopyName
 from backtestdb.offsite.restore import empty_folder, fetch_backups, parse_moment
+from backtestdb.offsite.sent_log import choose_due, load_sent, shorten
 from backtestdb.offsite.small_copy import take_small_copy
-from backtestdb.offsite.state import load_state, target_folder
+from backtestdb.offsite.state import target_folder
 from backtestdb.offsite.target import (
     ensure_key,
     find_passphrase,
@@ -60,25 +61,19 @@ def run_check(settings: Settings, now_utc: datetime, *, everything: bool, as_jso
     """Exit code 1 when something is missing or damaged."""
     remote = open_remote(settings)
     folder = target_folder(settings.backup_dir, settings.offsite)
-    result = check_copies(
-        remote, now_utc, everything=everything, sent=last_sent(folder, list_copies(remote)), say=say
-    )
+    result = check_copies(remote, now_utc, everything=everything, sent=find_sent(folder, now_utc), say=say)
     save_distrusted(folder, result.damaged)
     save_check(folder, Check(checked_at_utc=now_utc, is_good=not result.problems, result=result))
     report.show_check(settings.offsite, result, as_json)
     return console.FAILED if result.problems else console.DONE
 
 
-def last_sent(folder: Path, names: list[CopyName]) -> list[CopyName]:
-    """The newest copy of each class that this machine remembers to have sent. Its time is not remembered; the
-    check goes by class, writer and number."""
-    known = []
-    for state in (load_state(folder / name) for name in ("full", "small")):
-        for copy_class in CLASSES:
-            if number := state.sent.get(copy_class):
-                moment = max((name.taken_at_utc for name in names), default=datetime.now(UTC))
-                known.append(CopyName(copy_class, moment, state.writer, number))
-    return known
+def find_sent(folder: Path, now_utc: datetime) -> list[CopyName]:
+    """The copies that this machine sent and that must still be there."""
+    folders = [folder / "full", folder / "small"]
+    for one in folders:
+        shorten(one, now_utc)
+    return choose_due(load_sent(folders), now_utc)
 
 
 def run_prune(settings: Settings, now_utc: datetime, *, dry_run: bool) -> int:

@@ -6,8 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from backtestdb.backups.content_hash import ordinary_tables
-from backtestdb.database import column_names, connect, quote
+from backtestdb.database import column_names, connect, ordinary_table_names, quote
 from backtestdb.schema import tables_to_keep
 from backtestdb.table_copy import rowid_name
 
@@ -43,7 +42,7 @@ def compare_states(older: Path, newer: Path) -> list[TableChange]:
 
 
 def kept_tables(connection: sqlite3.Connection, schema: str) -> list[str]:
-    ordinary = set(ordinary_tables(connection, schema))
+    ordinary = set(ordinary_table_names(connection, schema))
     return [table for table in tables_to_keep(connection, schema) if table in ordinary]
 
 

@@ -27,9 +27,9 @@ def fetch_copy(remote: Remote, name: CopyName, target: Path) -> Record:
     Raise VerificationError when the record, one of its segments, or a base is damaged, or when what comes out
     is not, to the last bit, what was sent; MissingObjectError when something is gone. Nothing stays then.
     """
+    target.unlink(missing_ok=True)
     records = load_chain(remote, name)
     verify_space(target.parent, 2 * max(record.bytes for record in records), f"fetching {name}")
-    target.unlink(missing_ok=True)
     target.touch(0o600)
     try:
         for record in reversed(records):

@@ -39,6 +39,7 @@ from backtestdb.offsite.objects import (
 )
 from backtestdb.offsite.record import CopyClass, CopyName, Encoding, Record, save_record
 from backtestdb.offsite.scripts_archive import pack_scripts
+from backtestdb.offsite.sent_log import note_sent
 from backtestdb.offsite.state import Reference, State, Upload, save_state
 
 SMALL_BASE, HOUR_BASE, FULL_DIGESTS = "small-base.db", "hour.db", "full-base.digests"
@@ -263,6 +264,7 @@ def finish(
         scripts=send_scripts(sender, copy_class, backup) if backup else (),
     )
     save_record(sender.remote, record)
+    note_sent(sender.folder, record.name)
     state.sent[copy_class] = number
     return record
 

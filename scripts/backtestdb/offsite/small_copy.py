@@ -15,9 +15,11 @@ from backtestdb.backups.snapshot import database_bytes
 from backtestdb.database import connect, quote, table_names, virtual_table_names
 from backtestdb.errors import DatabaseFileError
 from backtestdb.files import remove_database
-from backtestdb.schema import schema_version, tables_to_keep
+from backtestdb.newer_sqlite import keep_writer_version, load_writer_version
+from backtestdb.schema import tables_to_keep
 from backtestdb.table_copy import (
     allow_schema_writes,
+    carry_header_numbers,
     carry_sequences,
     carry_views_and_triggers,
     copy_rows,
@@ -43,13 +45,18 @@ class SmallCopy:
     source_bytes: int
 
 
-def take_small_copy(source_path: Path, target: Path) -> SmallCopy:
+def take_small_copy(source_path: Path, target: Path, written_by: int | None = None) -> SmallCopy:
     """Copy the kept tables of the live database into the new file `target`, which is left closed, in
     journal_mode=DELETE and not flushed: it only lives until it was sent. Raise DatabaseFileError when there
-    is no table at all, which is an accident and no state worth keeping."""
+    is no table at all, which is an accident and no state worth keeping.
+
+    `written_by`: the version of the SQLite that wrote the source, for a caller that holds a connection to it;
+    without it the file is opened and read, which drops the locks of such a connection.
+    """
+    written_by = load_writer_version(source_path) if written_by is None else written_by
     remove_database(target)
     target.touch(0o600)
-    with closing(connect(source_path)) as connection:
+    with closing(connect(source_path, lenient=True)) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")
         connection.execute("ATTACH ? AS fresh", (str(target),))
         connection.execute("PRAGMA fresh.journal_mode = OFF")
@@ -67,6 +74,7 @@ def take_small_copy(source_path: Path, target: Path) -> SmallCopy:
         connection.execute("DETACH fresh")
 
     build_indexes(target, indexes)
+    keep_writer_version(target, written_by)
     return SmallCopy(
         path=target,
         taken_at_utc=taken_at_utc,
@@ -91,7 +99,7 @@ def copy_pinned_tables(connection: sqlite3.Connection) -> tuple[dict[str, int], 
         if table in virtual:
             write_schema_row(connection, "main", "fresh", table)
     carry_views_and_triggers(connection, "main", "fresh")
-    connection.execute(f"PRAGMA fresh.user_version = {schema_version(connection)}")
+    carry_header_numbers(connection)
     return rows, find_indexes(connection, set(ordinary))
 
 
@@ -129,7 +137,7 @@ def find_indexes(connection: sqlite3.Connection, tables: set[str]) -> list[Index
 
 
 def build_indexes(target: Path, indexes: list[Index]) -> None:
-    with closing(connect(target)) as connection:
+    with closing(connect(target, lenient=True)) as connection:
         connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN")

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from backtestdb.console import explain_os_error, explain_sqlite_error, format_by
 from backtestdb.database import connect
 from backtestdb.errors import DatabaseFileError, ProjectError
 from backtestdb.files import exclusive_lock, hash_file, remove_database
+from backtestdb.newer_sqlite import HEADER_BYTES, VERSION, load_versions_in_log
 from backtestdb.offsite.distrust import drop_distrusted, load_distrusted
 from backtestdb.offsite.liveness import Liveness, save_liveness
 from backtestdb.offsite.objects import Remote
@@ -124,7 +126,7 @@ def look_at_commits(watch: Watch, sender: Sender, commits: "Commits") -> None:
         send_small_backup(watch, sender, backup)
     mark = commits.mark()
     if commits.seen is None or mark != commits.seen:
-        send_changes(watch, sender)
+        send_changes(watch, sender, commits.writer_version())
         commits.seen = mark
     watch.liveness.covered_until_utc = looked_at
 
@@ -138,10 +140,10 @@ def send_small_backup(watch: Watch, sender: Sender, backup: Backup) -> None:
     watch.log.info("sent %s: %s", record.name, format_bytes(record.sent_bytes))
 
 
-def send_changes(watch: Watch, sender: Sender) -> None:
+def send_changes(watch: Watch, sender: Sender, written_by: int | None) -> None:
     path = sender.folder / "now.db"
     try:
-        copy = copy_now(watch, path)
+        copy = copy_now(watch, path, written_by)
         digest = hash_file(path)
         if digest == sender.state.small_sha256:
             return
@@ -152,10 +154,10 @@ def send_changes(watch: Watch, sender: Sender) -> None:
         remove_database(path)
 
 
-def copy_now(watch: Watch, path: Path) -> SmallCopy:
+def copy_now(watch: Watch, path: Path, written_by: int | None) -> SmallCopy:
     database = watch.settings.database_path
     if not cannot_be_opened(database):
-        return take_small_copy(database, path)
+        return take_small_copy(database, path, written_by)
     with steady_copy(
         database,
         path.with_name("steady.db"),
@@ -234,12 +236,17 @@ def find_database_id(database: Path) -> str:
 
 class Commits:
     """Whether anything was committed to a database, asked for microseconds. A file that was replaced, or that
-    SQLite must keep off, is looked at from outside."""
+    SQLite must keep off, is looked at from outside.
+
+    The descriptor of the file is opened before the connection and closed after it, and nothing else in this
+    process may open the file: closing any descriptor drops SQLite's locks on it.
+    """
 
     def __init__(self, database: Path) -> None:
         self.database = database
         self.connection: sqlite3.Connection | None = None
-        self.file: tuple[int, int] | None = None
+        self.descriptor = -1
+        self.files: tuple[object, ...] = ()
         self.seen: tuple[object, ...] | None = None
 
     def mark(self) -> tuple[object, ...]:
@@ -253,26 +260,44 @@ class Commits:
             ) from None
         if cannot_be_opened(self.database):
             return self.outside_mark(found)
-        if self.connection is None or self.file != (found.st_dev, found.st_ino):
+        log = self.find_log()
+        # Another log beside the same file is one that this connection does not see.
+        files = (found.st_dev, found.st_ino, log.st_ino if log else 0)
+        if self.connection is None or self.files[:2] != files[:2] or (self.files[2] and self.files != files):
             self.forget()
+            self.descriptor = os.open(self.database, os.O_RDONLY)
             self.connection = connect(self.database)
-            self.file = (found.st_dev, found.st_ino)
+        self.files = files
         version = self.connection.execute("PRAGMA data_version").fetchone()[0]
-        return (*self.file, version)
+        return (*files[:2], version)
+
+    def writer_version(self) -> int | None:
+        """The version of the SQLite that wrote the file; None where this process has it not open."""
+        if self.descriptor < 0:
+            return None
+        log = self.database.with_name(self.database.name + "-wal")
+        newest = int.from_bytes(os.pread(self.descriptor, HEADER_BYTES, 0)[VERSION])
+        return max([newest, *load_versions_in_log(log)]) if log.is_file() else newest
+
+    def find_log(self) -> os.stat_result | None:
+        with suppress(FileNotFoundError):
+            return self.database.with_name(self.database.name + "-wal").stat()
+        return None
 
     def outside_mark(self, found: os.stat_result) -> tuple[object, ...]:
-        wal = self.database.with_name(self.database.name + "-wal")
-        about = wal.stat() if wal.exists() else None
+        log = self.find_log()
         return (
             *(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns),
-            *((about.st_size, about.st_mtime_ns) if about else ()),
+            *((log.st_size, log.st_mtime_ns) if log else ()),
         )
 
     def forget(self) -> None:
         """After a failure the next look is the first one again."""
         if self.connection:
             self.connection.close()
-        self.connection, self.file, self.seen = None, None, None
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.connection, self.descriptor, self.files, self.seen = None, -1, (), None
 
 
 def note_success(watch: Watch, what: str) -> None:

@@ -126,7 +126,7 @@ RULES = (
         level="warning",
         checks="a universe's total_stocks is not the number of its active members, tech_sector differs from its"
         " list, or the list of us-stocks is older than 35 days, that of russell2000 than 200",
-        source="sql/schema/recoverable/universe.sql; the lists change",
+        source="sql/schema/partially_recoverable/universe.sql; the lists change",
         mend="update-list",
         in_market=find_wrong_lists,
     ),
