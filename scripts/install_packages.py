@@ -8,7 +8,6 @@ import argparse
 import fcntl
 import filecmp
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -66,11 +65,13 @@ def prepare(project: Path, name: str) -> None:
     stamp = venv / f"ready-{name}"
     if stamp.is_file() and filecmp.cmp(lock, stamp, shallow=False):
         return  # another command was faster
+    # Read before: when an update of the project brings other locks meanwhile, what is said to be there is not theirs.
+    locks = {contained: (project / "locks" / f"{contained}.txt").read_bytes() for contained in SETS[name]}
     install(venv, lock)
 
-    # Last, so that whatever is killed on the way is done again. Only sets whose lock is the one that was meant.
-    for contained in SETS[name]:
-        shutil.copyfile(project / "locks" / f"{contained}.txt", venv / f"ready-{contained}")
+    # Last, so that whatever is killed on the way is done again.
+    for contained, installed in locks.items():
+        (venv / f"ready-{contained}").write_bytes(installed)
 
 
 @contextmanager
