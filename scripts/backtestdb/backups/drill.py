@@ -12,9 +12,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from backtestdb.backups.backup_dir import DRILL_LOCK, DRILL_SCRATCH, drill_folder
 from backtestdb.backups.catalogue import FAILED_DRILL, Backup, is_foreign
 from backtestdb.backups.content_hash import hash_contents
-from backtestdb.backups.generated_scripts import verify_scripts
+from backtestdb.backups.generated_scripts import select_part, verify_scripts
 from backtestdb.backups.identity import is_same_place, load_own_catalogue
 from backtestdb.backups.manifest import Kind, Manifest
 from backtestdb.backups.restore import restore_from_backup
@@ -69,12 +70,12 @@ def run_drill(
     """
     folder = drill_folder(settings.backup_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with exclusive_lock(folder / ".lock", f"a drill in {folder}"):
+    with exclusive_lock(folder / DRILL_LOCK, f"a drill in {folder}"):
         rehearsals = []
         catalogue = load_own_catalogue(settings.backup_dir, settings.database_path)
         for backup in newest_of_each_kind(catalogue):
             say(f"restoring {backup.path.name} into {folder / 'scratch'}")
-            rehearsals.append(rehearse(settings, backup, folder / "scratch", now_local))
+            rehearsals.append(rehearse(settings, backup, folder / DRILL_SCRATCH, now_local))
             mark(backup, rehearsals[-1])
         if not rehearsals:
             raise ProjectError(
@@ -93,10 +94,6 @@ def mark(backup: Backup, rehearsal: Rehearsal) -> None:
         write(backup.path.with_suffix(FAILED_DRILL), rehearsal.problem)
 
 
-def drill_folder(backup_dir: Path) -> Path:
-    return backup_dir / "drills"
-
-
 def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:
     """Of this database. Also one that is visibly damaged: a drill is to find out. Files without a manifest are no
     backups, and what a drill could not restore is known."""
@@ -112,10 +109,14 @@ def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:
 
 def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datetime) -> Rehearsal:
     """The walk of a real restore, with the scratch folder in the place of the user's."""
-    aside = replace(
-        settings, database_path=scratch / "backtesting.db", generated_scripts_dir=scratch / "generated"
-    )
     manifest = backup.manifest
+    scripts = manifest.generated_scripts if manifest else None
+    folders = {part: scratch / "generated" / part for part in (scripts.parts if scripts else ()) or ("",)}
+    aside = replace(
+        settings,
+        database_path=scratch / "backtesting.db",
+        generated_scripts_dirs=tuple(folders.values()),
+    )
     problem, seconds, lacked_space = "", 0.0, False
     remove_tree(scratch)
     scratch.mkdir(mode=0o700)
@@ -167,7 +168,10 @@ def verify_restored(settings: Settings, manifest: Manifest | None) -> None:
         if contents.get(table) != digest:
             raise VerificationError(f"table {table} came back with other rows")
     if manifest.generated_scripts:
-        verify_scripts(settings.generated_scripts_dir, manifest.generated_scripts)
+        for part, folder in zip(
+            manifest.generated_scripts.parts or ("",), settings.generated_scripts_dirs, strict=True
+        ):
+            verify_scripts(folder, select_part(manifest.generated_scripts, part))
 
 
 def save_drill(drill: Drill, folder: Path, now_local: datetime) -> Path:

@@ -17,7 +17,8 @@ from backtestdb.backups.catalogue import (
 from backtestdb.backups.content_hash import hash_contents
 from backtestdb.backups.generated_scripts import verify_scripts
 from backtestdb.backups.identity import Identity
-from backtestdb.backups.manifest import FORMAT, GeneratedScripts, Kind, Manifest
+from backtestdb.backups.manifest import CONTENT_FORMAT, FORMAT, GeneratedScripts, Kind, Manifest
+from backtestdb.backups.shrinkage import Shrinkage
 from backtestdb.database import (
     DAMAGE_CODES,
     connect_to_read,
@@ -33,6 +34,7 @@ from backtestdb.files import forget_cached, fsync_file, hash_file
 from backtestdb.schema import schema_version
 
 UNREADABLE_CODES = DAMAGE_CODES | {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+RULES_LISTED = 20
 Result = TypeVar("Result")
 
 
@@ -49,6 +51,7 @@ class Findings:
     foreign_key_violations: int
     content_sha256: dict[str, str]
     structure_sha256: str
+    broken_rules: tuple[str, ...]
 
 
 def examine(
@@ -68,8 +71,9 @@ def examine(
         integrity = pool.submit(read_closed, path, lambda connection: verify_integrity(connection, full=full))
         digest = pool.submit(hash_file, path)
         contents = pool.submit(read_closed, path, lambda connection: read_contents(connection, like))
-        integrity.result()
+        broken_rules = integrity.result()
         return Findings(
+            broken_rules=tuple(broken_rules[:RULES_LISTED]),
             bytes=path.stat().st_size,
             sha256=digest.result(),
             check="integrity_check" if full else "quick_check",
@@ -106,6 +110,8 @@ def make_manifest(
     kind: Kind,
     file: str,
     source: Identity,
+    shrinkage: Shrinkage,
+    accepts_loss: bool,
     scripts: GeneratedScripts | None,
     taken_at_utc: datetime,
     clock_utc: datetime,
@@ -127,8 +133,13 @@ def make_manifest(
         rows=findings.rows,
         foreign_key_violations=findings.foreign_key_violations,
         content_sha256=findings.content_sha256,
+        content_format=CONTENT_FORMAT,
         structure_sha256=findings.structure_sha256,
+        losses=shrinkage.losses,
+        accepts_loss=accepts_loss,
+        renames=shrinkage.renames,
         generated_scripts=scripts,
+        broken_rules=findings.broken_rules,
     )
 
 

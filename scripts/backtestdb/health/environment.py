@@ -11,9 +11,11 @@ from backtestdb.console import format_bytes, say
 from backtestdb.database import verify_integrity
 from backtestdb.errors import BusyError, VerificationError
 from backtestdb.health.backup_facts import load_backup_facts
+from backtestdb.health.database_facts import rows_of
 from backtestdb.health.disks import check_mount, check_permissions, check_protected_folders, uses_wal
 from backtestdb.health.facts import load_contents
 from backtestdb.health.finding import Finding, note, ok, wrong
+from backtestdb.health.generated_scripts import check_generated_scripts
 from backtestdb.health.lake import check_lake
 from backtestdb.health.problems import judge_database
 from backtestdb.health.settings import check_settings, find_other_databases
@@ -47,6 +49,7 @@ def examine(
     findings += check_protected_folders(sys.platform, home, paths)
     findings += check_permissions(env_file, settings.backup_dir, settings.database_path)
     findings.append(check_users(settings.database_path))
+    findings += check_generated_scripts(settings)
     findings += check_lake(settings)
     findings.append(check_database(settings, now, is_wal=is_wal))
     vendor_now = None
@@ -62,9 +65,14 @@ def examine(
 def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Finding:
     """What status sees at a glance, and SQLite's quick_check: it reads the whole file, about as long as a copy."""
     path = settings.database_path
-    database, _ = load_contents(path, settings.origins["DATABASE_PATH"], read_untouched)
+    database, *_ = load_contents(path, settings.origins["DATABASE_PATH"], now, read_untouched)
     backups = load_backup_facts(
-        settings.backup_dir, path, database.bytes, now, database_id=database.database_id
+        settings.backup_dir,
+        path,
+        database.bytes,
+        now,
+        database_id=database.database_id,
+        rows=rows_of(database),
     )
     for problem in judge_database(database, backups):
         next_step = (
@@ -82,7 +90,7 @@ def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Findin
     return ok("database", f"{path} passes SQLite's quick_check")
 
 
-def refuse_to_block(path: Path, _look: Callable[[sqlite3.Connection], None]) -> None:
+def refuse_to_block(path: Path, _look: Callable[[sqlite3.Connection], list[str]]) -> list[str]:
     """With a rollback journal no program could commit while the whole file is read."""
     raise BusyError(
         f"{path} was not read as a whole: another program is writing to it",

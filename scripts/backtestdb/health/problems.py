@@ -1,8 +1,9 @@
 """What needs the user, and the command that helps: a pure function of the facts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from backtestdb.backups.shrinkage import describe_losses
 from backtestdb.console import format_bytes, format_duration
 from backtestdb.health.backup_facts import BackupFacts
 from backtestdb.health.coverage_facts import UniverseCoverage
@@ -35,6 +36,7 @@ def judge(facts: Facts) -> list[Problem]:
         *judge_backups(facts.backups, facts.database),
         *judge_drills(facts.drills),
         *judge_coverage(facts),
+        *judge_market(facts),
         *judge_schedule(facts),
     ]
 
@@ -69,6 +71,9 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
 
 def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Problem]:
     age = backups.full.newest_age
+    if backups.lost_rows:
+        way_back = "make restore-from-backup; or, when it was meant, make backup ARGS=--accept-loss"
+        yield Problem("rows_lost", f"rows were lost: {describe_losses(backups.lost_rows)}", way_back)
     if backups.missing_disk:
         what = f"the disk of BACKUP_DIR {backups.folder} is not there: nothing is mounted at {backups.missing_disk}"
         yield Problem("no_backup_disk", what, "connect the disk, or change BACKUP_DIR")
@@ -109,6 +114,29 @@ def judge_coverage(facts: Facts) -> Iterator[Problem]:
         elif coverage.timeframe == "1day" and not coverage.first and coverage.tickers:
             what = f"{coverage.universe}: no bars of its {coverage.tickers} tickers are stored"
             yield Problem("no_bars", what, make_refill(coverage))
+
+
+def judge_market(facts: Facts) -> Iterator[Problem]:
+    """What the stored bars and metrics show, whatever the records say."""
+    market = facts.market
+    if market.splits_due:
+        what = "the vendor's splits changed after bars were stored: " + name_first(market.splits_due)
+        yield Problem("splits_due", what, "make update")
+    if market.older_times:
+        what = "5-minute bars of an older program: " + name_first(market.older_times)
+        yield Problem(
+            "older_times", what, "make fix-time-of-day, then make backfill-daily ARGS=--metrics-again"
+        )
+    if market.differing:
+        what = "daily metrics differ from their bars: " + name_first(market.differing)
+        yield Problem("metrics_differ", what, "make backfill-daily ARGS=--metrics-again")
+
+
+def name_first(texts: Mapping[str, str]) -> str:
+    """`texts`: by ticker."""
+    ticker, text = next(iter(texts.items()))
+    more = f" (and {len(texts) - 1} more tickers)" if len(texts) > 1 else ""
+    return f"{ticker}: {text}{more}"
 
 
 def describe_holes(coverage: UniverseCoverage) -> str:

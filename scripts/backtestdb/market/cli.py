@@ -10,9 +10,7 @@ from pathlib import Path
 
 from backtestdb.arguments import parse_date, parse_ticker_list
 from backtestdb.config import Settings
-from backtestdb.console import (
-    say,
-)
+from backtestdb.console import DONE, progress, say
 from backtestdb.database import connect, table_names
 from backtestdb.errors import UsageError
 from backtestdb.files import exclusive_lock
@@ -21,6 +19,7 @@ from backtestdb.market.backfill import backfill_together
 from backtestdb.market.client import MarketData
 from backtestdb.market.coverage_rows import load_ranges
 from backtestdb.market.jobs import Job, Source, all_sessions, make_job, plan_jobs
+from backtestdb.market.metric_store import compute_metrics_again
 from backtestdb.market.report import (
     LABELS,
     announce,
@@ -30,13 +29,13 @@ from backtestdb.market.report import (
     print_reports,
     print_update,
 )
-from backtestdb.market.request_plan import Cost, make_cost
+from backtestdb.market.request_plan import make_cost
 from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
+from backtestdb.market.split_look import look_at_splits, look_before_first_bars, plan_looks
+from backtestdb.market.splits import SplitLook
 from backtestdb.market.universes import TICKERS_ABOUT, US_STOCKS, choose_tickers, load_members, load_tickers
 from backtestdb.market.update import make_update_jobs, update
 from backtestdb.schema import ensure_market_schema, ensure_schema
-
-SPLIT_REQUESTS = 1
 
 RUSSELL_ABOUT = 2_000
 
@@ -44,7 +43,7 @@ RUSSELL_ABOUT = 2_000
 def add_range_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--universe",
-        required=True,
+        default=[],
         action="append",
         help="whose bars: tech_sector, us-stocks, russell2000 …; given again: together, with fewer requests",
     )
@@ -153,6 +152,8 @@ def make_backfill_jobs(
 def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespace, now_utc: datetime) -> int:
     """The whole of 02_backfill_daily.py and 03_backfill_intraday.py behind their arguments."""
     names = list(dict.fromkeys(arguments.universe))
+    if not names:
+        raise UsageError("whose bars?", next_step='name a universe: ARGS="--universe tech_sector"')
     if arguments.plan and not arguments.again:
         days = choose_range(arguments, now_utc)
         return plan_backfill(settings, timeframe, names, days, as_json=arguments.json)
@@ -166,22 +167,41 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
             planned = make_cost(
                 plan_jobs(connection, load_calendar(), jobs), all_sessions(load_calendar(), jobs)
             )
-            return print_plan(settings, {LABELS[timeframe]: planned}, as_json=arguments.json)
+            costs = {LABELS[timeframe]: planned, "splits": plan_looks(connection)}
+            return print_plan(settings, costs, as_json=arguments.json)
         for job in jobs:
             say(describe_job(job))
         requests = plan_jobs(connection, load_calendar(), jobs)
         planned = make_cost(requests, all_sessions(load_calendar(), jobs))
-        say(describe_cost(planned.requests, settings))
+        say(describe_cost(planned.requests + plan_looks(connection).requests, settings))
+        looks: list[SplitLook] = []
+        look_before_first_bars(connection, source)
         reports = backfill_together(
             connection,
             source,
             jobs,
             f"{', '.join(names)}: {LABELS[timeframe]}",
             keep_every_ticker=getattr(arguments, "all_tickers", False),
+            before_metrics=lambda: looks.append(look_at_splits(connection, source)),
         )
+        reports[-1].splits = looks[-1]
     label = LABELS[timeframe]
     steps = [label if len(jobs) == 1 else f"{job.universe}: {label}" for job in jobs]
     return print_reports(list(zip(steps, reports, strict=True)), as_json=arguments.json)
+
+
+def run_metrics_again(settings: Settings, names: Sequence[str]) -> int:
+    """Compute the daily metrics of universes (all where none is named) anew from the stored bars. Sends no request
+    and needs no key."""
+    with closing(connect(settings.database_path)) as connection:
+        ensure_market_schema(connection)
+        rows = connection.execute("SELECT name FROM universe ORDER BY id").fetchall()
+        chosen = list(names) or [name for (name,) in rows]
+        tickers = list(dict.fromkeys(t for name in chosen for t in load_members(connection, name)))
+        with progress("metrics", len(tickers)) as advance:
+            count = compute_metrics_again(connection, tickers, advance)
+    print(f"{count:,} rows of daily metrics computed anew from the stored bars")
+    return DONE
 
 
 def plan_backfill(
@@ -197,7 +217,8 @@ def plan_backfill(
         ]
         requests = plan_jobs(connection, load_calendar(), jobs)
         planned = make_cost(requests, all_sessions(load_calendar(), jobs))
-    return print_plan(settings, {LABELS[timeframe]: planned}, as_json=as_json)
+        costs = {LABELS[timeframe]: planned, "splits": plan_looks(connection)}
+    return print_plan(settings, costs, as_json=as_json)
 
 
 def connect_to_plan(settings: Settings) -> sqlite3.Connection:
@@ -250,7 +271,7 @@ def run_update(
             for timeframe, some in jobs.items()
             if some
         }
-        costs["splits"] = Cost(SPLIT_REQUESTS, 0, 0)
+        costs["splits"] = plan_looks(connection)
         if source is None:
             return print_plan(settings, costs, as_json=arguments.json)
         announce(settings, [job for some in jobs.values() for job in some], costs)

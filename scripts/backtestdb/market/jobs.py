@@ -18,6 +18,7 @@ from backtestdb.market.request_log import load_answered
 from backtestdb.market.request_plan import AnsweredSessions, Demand, Request, plan_requests
 from backtestdb.market.session_mask import mask_between, mask_of
 from backtestdb.market.sessions import load_calendar, sessions_back, sessions_between
+from backtestdb.market.splits import SplitLook
 from backtestdb.market.staging import Staging, load_staged_dates, staged_for
 
 
@@ -58,7 +59,9 @@ class Report:
     the `bars` that were stored, those of other tickers that were `dropped`, those `clamped` by at most a tick, and
     what was `set_aside`. `failures`: ticker or session, and why its request brought nothing. `gaps`: sentences
     about tickers that did not trade for months in between. `history_starts`, `refused_session`, `refused_tickers`:
-    what the key's plan does not cover. `empty_sessions`: sessions of which the vendor has no bar of any ticker."""
+    what the key's plan does not cover. `empty_sessions`: sessions of which the vendor has no bar of any ticker.
+    `splits`: the look at the end of the run, in one report of it. `stopped`: notes about members without a bar in the
+    newest sessions."""
 
     coverage: Coverage = field(default_factory=Coverage)
     requests: int = 0
@@ -73,12 +76,15 @@ class Report:
     refused_tickers: list[str] = field(default_factory=list)
     empty_sessions: list[date] = field(default_factory=list)
     seconds: float = 0.0
+    splits: SplitLook = field(default_factory=SplitLook)
+    stopped: dict[str, str] = field(default_factory=dict)
 
     @property
     def has_holes(self) -> bool:
         """Whether anything that was asked for is not there and was not told to be nothing."""
         coverage = self.coverage
-        return coverage.failed > 0 or coverage.beyond_plan > 0 or coverage.early > 0
+        is_lacking = coverage.failed > 0 or coverage.beyond_plan > 0 or coverage.early > 0
+        return is_lacking or self.splits.has_holes
 
 
 def make_job(

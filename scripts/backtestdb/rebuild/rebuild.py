@@ -24,6 +24,7 @@ from backtestdb.market.jobs import Job, Report, Source, make_job, plan_job
 from backtestdb.market.plan_limits import probe_history
 from backtestdb.market.request_plan import Cost, duration_seconds, make_cost
 from backtestdb.market.sessions import load_calendar
+from backtestdb.market.split_look import look_at_splits, look_before_first_bars, plan_looks
 from backtestdb.market.universes import (
     REQUESTS_AT_MOST,
     RUSSELL2000,
@@ -51,7 +52,7 @@ from backtestdb.rebuild.work_file import (
     RebuildSpec,
     create_schema,
     finish_work_file,
-    page_size_of,
+    form_of,
     prepare_work_file,
     work_path,
 )
@@ -192,9 +193,8 @@ def plan_costs(connection: sqlite3.Connection, plan: RebuildSpec) -> dict[str, C
         jobs, lists = make_jobs(plan, members_of(connection, plan)), {}
         if plan.universe == RUSSELL2000:
             lists = {"spelling of the tickers": Cost(1, 0, 0)}
-    return lists | {
-        label: make_cost(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()
-    }
+    bars = {label: make_cost(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()}
+    return lists | bars | ({"splits": plan_looks(connection)} if jobs else {})
 
 
 def save_planned_universe(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
@@ -233,7 +233,7 @@ def load_old_content(
     trial = work.with_name(f"{work.name}.trial{ARRIVING}")
     remove_database(trial)
     try:
-        create_schema(trial, page_size_of(work), plan.other_tables, settings.platform_schema)
+        create_schema(trial, form_of(work), plan.other_tables, settings.platform_schema)
         return read_old_content(settings, choices.carry_over_from, trial, now_local)
     finally:
         remove_database(trial)
@@ -329,6 +329,7 @@ def run_jobs(
     if must_ask_for_tickers(connection, plan):
         since = date.fromisoformat(plan.daily_start)
         update_us_stocks(connection, source.client, settings.us_stock_types, since)
+    look_before_first_bars(connection, source)
     if plan.universe == RUSSELL2000:
         last = date.fromisoformat(plan.end)
         spell_as_the_vendor(connection, source.client, plan.universe, last)
@@ -342,6 +343,7 @@ def run_jobs(
                 else f"first reason: {next(iter(report.failures.values()))}",
             )
         reports.append((label, report))
+    reports[-1][1].splits = look_at_splits(connection, source)
     return reports
 
 

@@ -102,12 +102,8 @@ def load_grouped_bars(exchange: Exchange, session: int, *, adjusted: bool) -> tu
     traded, bars, divisors = load_market_days(exchange, session, adjusted=adjusted)
     start = np.full(len(traded), load_sessions().grouped_ms[session])
     quirk = uniform(exchange.universe.profiles.keys[traded], np.array([session]), QUIRK)
-    return traded, ServedBars(
-        start,
-        np.ones_like(start),
-        quirk,
-        leave_unfinished(exchange, np.full(len(traded), session), divide(bars, divisors)),
-    )
+    served = leave_unfinished(exchange, np.full(len(traded), session), divide(bars, divisors))
+    return traded, ServedBars(start, np.ones_like(start), quirk, served)
 
 
 def load_market_days(exchange: Exchange, session: int, *, adjusted: bool) -> tuple[Ints, Bars, Floats]:
@@ -131,16 +127,6 @@ def load_market_days(exchange: Exchange, session: int, *, adjusted: bool) -> tup
     return traded, bars, divisors
 
 
-def leave_unfinished(exchange: Exchange, sessions: Ints, bars: Bars) -> Bars:
-    """Bars with those of today as they are while it goes on: half of the volume, another close."""
-    today = load_sessions().index_range(exchange.today, exchange.today)
-    going_on = np.isin(sessions, np.array(today)) & exchange.unfinished
-    if not going_on.any():
-        return bars
-    close = np.where(going_on, (bars.open + bars.close) / 2, bars.close)
-    return replace(bars, close=close, volume=np.where(going_on, np.floor(bars.volume / 2), bars.volume))
-
-
 def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteBars]:
     """The five-minute bars of everyone in a session, as traded (unadjusted), and whose each is."""
     universe, calendar = exchange.universe, load_sessions()
@@ -162,6 +148,16 @@ def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteB
         for name in ("row", "start_ms", "base_minutes")
     )
     return np.concatenate([listing for listing, _ in parts]), MinuteBars(row, start, base, Bars(**joined))
+
+
+def leave_unfinished(exchange: Exchange, sessions: Ints, bars: Bars) -> Bars:
+    """Bars with those of today as they are while it goes on: half of the volume, another close."""
+    today = load_sessions().index_range(exchange.today, exchange.today)
+    going_on = np.isin(sessions, np.array(today)) & exchange.unfinished
+    if not going_on.any():
+        return bars
+    close = np.where(going_on, (bars.open + bars.close) / 2, bars.close)
+    return replace(bars, close=close, volume=np.where(going_on, np.floor(bars.volume / 2), bars.volume))
 
 
 def make_unsplit_bars(universe: Universe, index: int, sessions: Ints) -> Bars:
