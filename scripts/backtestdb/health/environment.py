@@ -65,7 +65,7 @@ def examine(
 def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Finding:
     """What status sees at a glance, and SQLite's quick_check: it reads the whole file, about as long as a copy."""
     path = settings.database_path
-    database, _ = load_contents(path, settings.origins["DATABASE_PATH"], read_untouched)
+    database, *_ = load_contents(path, settings.origins["DATABASE_PATH"], now, read_untouched)
     backups = load_backup_facts(
         settings.backup_dir,
         path,
