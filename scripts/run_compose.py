@@ -53,7 +53,8 @@ def prepare_folders(settings: Settings) -> None:
         raise DatabaseFileError(
             f"the folder of DATABASE_PATH, {folder}, is missing", next_step="change DATABASE_PATH"
         )
-    settings.backup_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in (settings.backup_dir, settings.state_dir):
+        made.mkdir(mode=0o700, parents=True, exist_ok=True)
     for scripts in settings.generated_scripts_dirs:
         if not scripts.is_dir() or scripts.resolve().is_relative_to(folder.resolve()):
             continue
@@ -70,6 +71,8 @@ def make_variables(settings: Settings) -> dict[str, str]:
         "DATABASE_PATH": str(settings.database_path),
         "DATABASE_DIR": str(settings.database_path.parent),
         "BACKUP_DIR": str(settings.backup_dir),
+        "COMPOSE_PROFILES": choose_profiles(settings),
+        "SIDECAR_STATE_DIR": str(settings.state_dir),
         # Empty: the compose file's default, beside the database, because the project is not in the container.
         "GENERATED_SCRIPTS_DIR": ""
         if settings.scripts_dirs_are_default
@@ -79,39 +82,10 @@ def make_variables(settings: Settings) -> dict[str, str]:
     }
 
 
-def profile_of(settings: Settings, command: str) -> list[str]:
-    """The service that sends copies off this machine belongs to the project when OFFSITE names a server. A folder
-    is not visible inside; what once ran has to go down whatever is set now."""
-    if settings.offsite.startswith("s3://") or command == "down":
-        return ["--profile", "offsite"]
-    if settings.offsite and command == "up":
-        console.say(
-            f"warning: the sidecar does not see the folder OFFSITE={settings.offsite}: send copies there with "
-            "make schedule-install on this machine"
-        )
-    return []
-
-
-def make_offsite_variables(settings: Settings) -> dict[str, str]:
-    """Keys and passphrase go into private files that the container reads: its environment is shown by
-    docker inspect."""
-    folder = settings.state_dir / "offsite-secrets"
-    secrets = {
-        "key_id": settings.offsite_key_id,
-        "secret": settings.offsite_secret,
-        "passphrase": settings.offsite_passphrase,
-    }
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, value in secrets.items():
-        descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(value)
-    return {
-        "OFFSITE_SECRETS_DIR": str(folder),
-        "OFFSITE": settings.offsite,
-        "OFFSITE_ENDPOINT": settings.offsite_endpoint,
-        "OFFSITE_EVERY_SECONDS": str(settings.offsite_every_seconds),
-    }
+def choose_profiles(settings: Settings) -> str:
+    """The market data's container only where it has something to do; what the user's environment says, wins."""
+    wanted = "update" if settings.api_key and settings.update_delay_minutes is not None else ""
+    return os.environ.get("COMPOSE_PROFILES", wanted)
 
 
 def find_time_zone() -> str:

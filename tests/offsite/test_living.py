@@ -1,7 +1,6 @@
 """The living process: what it costs, whom it delays, how it is started, and what status says about it."""
 
 import os
-import plistlib
 import signal
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from backtestdb.offsite.facts import find_offsite_problems, load_offsite_facts
 from backtestdb.offsite.liveness import Liveness, save_liveness, target_folder
 from backtestdb.offsite.target import open_remote
 from backtestdb.offsite.watch import Commits
-from backtestdb.scheduling.host_units import (
     Job,
     make_offsite_crontab_line,
     make_offsite_plist,
@@ -142,18 +140,3 @@ def test_status_tells_what_is_behind_damaged_or_does_not_come_back(
     assert set(problems(now)) == {"offsite_drill_failed", "offsite_damaged"}
     site.send()
     assert run_and_save(settings, remote, folder, "", now.astimezone(), print).is_good
-
-
-def test_units_start_the_process_from_a_folder_with_any_name(tmp_path: Path) -> None:
-    settings = make_site(tmp_path / "back & <ups> 100%").settings
-    project = tmp_path / "pro & <ject> 100%"
-    (project / "scripts").mkdir(parents=True)
-    (project / "scripts" / "templates").symlink_to(PROJECT_DIR / "scripts" / "templates")
-    job = Job(replace(settings), project)
-    plist = plistlib.loads(make_offsite_plist(job).encode())
-    assert plist["ProgramArguments"] == [str(job.python), str(project / "scripts/run_offsite.py"), "watch"]
-    assert plist["KeepAlive"] is True
-    service = make_offsite_service(job)
-    assert "Restart=always" in service
-    assert '100%%/scripts/run_offsite.py" watch' in service
-    assert "100\\%/scripts/run_offsite.py" in make_offsite_crontab_line(job)

@@ -98,13 +98,13 @@ def find_offsite_problems(facts: OffsiteFacts | None) -> list[OffsiteProblem]:
     because = f": {reason}" if reason else ""
     if facts.lag is None:
         what = f"nothing was sent to {facts.target} yet{because}"
-        problems.append(
-            OffsiteProblem("offsite_stale", what, "make offsite-init, then make schedule-install")
-        )
+        problems.append(OffsiteProblem("offsite_stale", what, "make offsite-init, then make offsite-watch"))
     elif facts.lag > STALE_AFTER:
         minutes = facts.lag / timedelta(minutes=1)
         what = f"what lies at {facts.target} is {minutes:.0f} minutes behind{because}"
-        problems.append(OffsiteProblem("offsite_stale", what, "make schedule-install, or make offsite-send"))
+        problems.append(
+            OffsiteProblem("offsite_stale", what, "make offsite-watch, or once: make offsite-send")
+        )
     elif "full" in facts.failures:
         what = f"the full backup could not be sent to {facts.target}: {facts.failures['full']}"
         problems.append(OffsiteProblem("offsite_failed", what, "make offsite-send"))
