@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,18 +14,12 @@ from offsite_tools import Site, make_site
 from s3_server import wait_until
 from test_dying_machine import start_watch
 
-from backtestdb.config import PROJECT_DIR
 from backtestdb.database import connect
 from backtestdb.offsite.drill import run_and_save
 from backtestdb.offsite.facts import find_offsite_problems, load_offsite_facts
 from backtestdb.offsite.liveness import Liveness, save_liveness, target_folder
 from backtestdb.offsite.target import open_remote
 from backtestdb.offsite.watch import Commits
-    Job,
-    make_offsite_crontab_line,
-    make_offsite_plist,
-    make_offsite_service,
-)
 from backup_tools import change, make_platform_database
 
 
