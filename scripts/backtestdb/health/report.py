@@ -14,6 +14,7 @@ from backtestdb.health.facts import Facts
 from backtestdb.health.problems import Problem
 from backtestdb.schema import CLASSES
 
+STOPPED_AT_MOST = 10
 LAKE_COUNTS = ("expected", "stored", "known_empty", "rejected", "failed")
 
 
@@ -38,10 +39,16 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
     print(
         f"database  {database.path} (from {database.origin}): {database.state}, {format_bytes(database.bytes)}"
     )
+    if facts.database_link:
+        print(f"          {facts.database_link} is a link to it")
     if database.tables:
         print_table("tables", ("class", "tables", "rows", "largest"), describe_tables(database.tables))
     if facts.universes:
         show_universes(facts)
+    for ticker, note in list(facts.market.stopped.items())[:STOPPED_AT_MOST]:
+        print(f"stopped   {ticker}: {note}")
+    if len(facts.market.stopped) > STOPPED_AT_MOST:
+        print(f"stopped   and {len(facts.market.stopped) - STOPPED_AT_MOST} more: --json names them")
     show_backups(facts)
     print(describe_schedule(facts))
     print(describe_drills(facts))
@@ -96,6 +103,12 @@ def show_universes(facts: Facts) -> None:
         ("", *(f"{row.universe} {row.timeframe}" for row in facts.universes)),
         [[name.replace("_", " "), *(getattr(row, name) for row in facts.universes)] for name in names],
     )
+    for row in facts.universes:
+        label = f"{row.universe}, {'daily' if row.timeframe == '1day' else '5-minute'} bars"
+        if row.provisional:
+            print(f"{label}: {row.provisional:,} sessions of tickers are provisional; make update asks again")
+        if row.beyond_plan:
+            print(f"{label}: {row.beyond_plan:,} sessions of tickers are beyond the key's plan")
 
 
 def show_backups(facts: Facts) -> None:
