@@ -1,7 +1,6 @@
 """What needs the user, and the command that helps: a pure function of the facts."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from backtestdb.console import format_bytes, format_duration
 from backtestdb.health.backup_facts import BackupFacts
@@ -9,6 +8,7 @@ from backtestdb.health.coverage_facts import UniverseCoverage
 from backtestdb.health.database_facts import DatabaseFacts
 from backtestdb.health.drill_facts import DrillFacts
 from backtestdb.health.facts import Facts
+from backtestdb.health.problem import Problem
 from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
 from backtestdb.scheduling.due import STALE_AFTER
 
@@ -17,15 +17,6 @@ REFILL = {
     "1day": "make backfill-daily",
     "5min": "make backfill-intraday",
 }
-
-
-@dataclass(frozen=True)
-class Problem:
-    """`name` is for programs, `what` for people, `next_step` the command or the change that helps."""
-
-    name: str
-    what: str
-    next_step: str
 
 
 def judge(facts: Facts) -> list[Problem]:

@@ -11,7 +11,7 @@ from backtestdb.console import format_bytes, format_duration, print_table
 from backtestdb.health.backup_facts import KindFacts
 from backtestdb.health.database_facts import Table
 from backtestdb.health.facts import Facts
-from backtestdb.health.problems import Problem
+from backtestdb.health.problem import Problem
 from backtestdb.schema import CLASSES
 
 

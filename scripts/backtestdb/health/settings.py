@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 
 from dotenv import dotenv_values
 
@@ -9,12 +10,12 @@ from backtestdb.config import PARSERS, Settings, load_settings, parse_absolute_p
 from backtestdb.console import format_bytes
 from backtestdb.errors import SettingsError
 from backtestdb.files import same_file
-from backtestdb.health.finding import Finding, note, ok, wrong
+from backtestdb.health.problem import Level, Problem, note, ok, wrong
 
 NOT_SEARCHED = {".git", ".venv", "venv", "node_modules", "demo", "__pycache__"}
 
 
-def check_settings(environment: Mapping[str, str], env_file: Path) -> tuple[Settings | None, list[Finding]]:
+def check_settings(environment: Mapping[str, str], env_file: Path) -> tuple[Settings | None, list[Problem]]:
     """The settings, None when one of them is wrong, and what was found."""
     findings = list(check_agreement(environment, env_file))
     try:
@@ -31,7 +32,7 @@ def check_settings(environment: Mapping[str, str], env_file: Path) -> tuple[Sett
     ]
 
 
-def check_agreement(environment: Mapping[str, str], env_file: Path) -> Iterator[Finding]:
+def check_agreement(environment: Mapping[str, str], env_file: Path) -> Iterator[Problem]:
     """DATABASE_PATH in a forgotten shell variable wins over the `.env` that the user looks at."""
     here = environment.get("DATABASE_PATH") or ""
     there = (
@@ -50,7 +51,7 @@ def check_agreement(environment: Mapping[str, str], env_file: Path) -> Iterator[
             yield wrong("settings", f"DATABASE_PATH={there} (in {env_file}) {error}", "change DATABASE_PATH")
 
 
-def check_key(settings: Settings) -> Finding:
+def check_key(settings: Settings) -> Problem:
     """Whether there is one; its text is nowhere shown."""
     for name in ("POLYGON_API_KEY", "MASSIVE_API_KEY"):
         if settings.origins[name] != "default":
@@ -58,20 +59,41 @@ def check_key(settings: Settings) -> Finding:
     return note("key", "no API key is set: no market data can be fetched", "write POLYGON_API_KEY into .env")
 
 
-def find_other_databases(database: Path | None, folders: Mapping[Path, int]) -> list[Finding]:
-    """Databases of the same name nearby: a relative DATABASE_PATH makes one in every folder that a program is
-    started from. `folders`: where to look -> how many levels below."""
-    name = database.name if database else Path(PARSERS["DATABASE_PATH"][0]).name
-    found = {path.resolve() for folder, depth in folders.items() for path in search(folder, name, depth)}
+def find_other_databases(database: Path, folders: Mapping[Path, int], *, is_lost: bool) -> list[Problem]:
+    """Databases of the same name nearby. A relative DATABASE_PATH makes one in every folder that a program is
+    started from; another checkout has its own, in use. Which it is cannot be told from here, so to look is all
+    that is advised. `is_lost`: nothing is in `database`, so that the other may be the one that is meant."""
+    level: Level = "wrong" if is_lost else "note"
     return [
-        wrong(
+        Problem(
             "other databases",
             f"{path} ({format_bytes(path.stat().st_size)}) is not the database in use",
-            f"look what is in it: DATABASE_PATH='{path}' make status; then move it away",
+            look_at(path),
+            level,
         )
-        for path in sorted(found)
-        if database is None or not same_file(path, database)
+        for path in find_databases(database.name, folders)
+        if not same_file(path, database)
     ]
+
+
+def list_databases(folders: Mapping[Path, int]) -> list[Problem]:
+    """What lies nearby, where the settings do not tell which of them is in use."""
+    name = Path(PARSERS["DATABASE_PATH"][0]).name
+    return [
+        note("databases", f"{path} ({format_bytes(path.stat().st_size)}) is here", look_at(path))
+        for path in find_databases(name, folders)
+    ]
+
+
+def look_at(path: Path) -> str:
+    return f"look what is in it: DATABASE_PATH={quote(str(path))} make status"
+
+
+def find_databases(name: str, folders: Mapping[Path, int]) -> list[Path]:
+    """`folders`: where to look -> how many levels below."""
+    return sorted(
+        {path.resolve() for folder, depth in folders.items() for path in search(folder, name, depth)}
+    )
 
 
 def search(folder: Path, name: str, depth: int) -> Iterator[Path]:
