@@ -8,7 +8,6 @@ import argparse
 import fcntl
 import filecmp
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,8 @@ SETS = {
     "market": ("backup", "market"),
     "demo": ("backup", "market", "demo"),
     "page": ("backup", "market", "page"),
-    "dev": ("backup", "offsite", "market", "demo", "page", "dev"),
+    "lake": ("backup", "market", "lake"),
+    "dev": ("backup", "offsite", "market", "demo", "page", "lake", "dev"),
 }
 
 
@@ -65,11 +65,13 @@ def prepare(project: Path, name: str) -> None:
     stamp = venv / f"ready-{name}"
     if stamp.is_file() and filecmp.cmp(lock, stamp, shallow=False):
         return  # another command was faster
+    # Read before: when an update of the project brings other locks meanwhile, what is said to be there is not theirs.
+    locks = {contained: (project / "locks" / f"{contained}.txt").read_bytes() for contained in SETS[name]}
     install(venv, lock)
 
-    # Last, so that whatever is killed on the way is done again. Only sets whose lock is the one that was meant.
-    for contained in SETS[name]:
-        shutil.copyfile(project / "locks" / f"{contained}.txt", venv / f"ready-{contained}")
+    # Last, so that whatever is killed on the way is done again.
+    for contained, installed in locks.items():
+        (venv / f"ready-{contained}").write_bytes(installed)
 
 
 @contextmanager

@@ -157,7 +157,7 @@ def test_every_requirement_is_pinned_and_says_why() -> None:
     for path in PROJECT_DIR.glob("requirements*.txt"):
         for line in path.read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
-                assert re.fullmatch(r"[\w-]+==[\w.]+ +# .+", line), line
+                assert re.fullmatch(r"[\w-]+(\[\w+\])?==[\w.]+ +# .+", line), line
 
 
 def test_demo_lives_a_whole_life_in_a_folder_of_its_own(tmp_path: Path) -> None:

@@ -65,7 +65,13 @@ def test_commands_of_the_guide_run_as_printed(tmp_path: Path, clone: Path) -> No
     elsewhere = {"OFFSITE": str(tmp_path / "elsewhere"), "OFFSITE_PASSPHRASE": "correct horse battery"}
     # The day of the commands, which use the machine's clock: a vendor that is behind it has holes.
     with running_sandbox(today=datetime.now(UTC).date().isoformat()) as sandbox:
-        settings = {"WATCHLIST_TICKERS": "AAPL,IBM"} | elsewhere
+        settings = {
+            "WATCHLIST_TICKERS": "AAPL,IBM",
+            "LAKE": str(tmp_path / "lake"),
+            "FLATFILES_ENDPOINT": sandbox.url,
+            "FLATFILES_ACCESS_KEY": sandbox.key,
+            "FLATFILES_SECRET": sandbox.key,
+        } | elsewhere
         project = Project(tmp_path, sandbox.url, settings=settings)
         for command in ["make restore", *printed_commands()]:
             target = command.split()[1]

@@ -48,6 +48,16 @@ class Settings:
     offsite_every_seconds: int
     sidecar_user: str
     sidecar_zone: str
+    lake: str
+    lake_endpoint: str
+    lake_region: str
+    lake_access_key: str = field(repr=False)
+    lake_secret_key: str = field(repr=False)
+    flatfiles_endpoint: str
+    flatfiles_bucket: str
+    flatfiles_access_key: str = field(repr=False)
+    flatfiles_secret: str = field(repr=False)
+    engine: str
     state_dir: Path
     origins: Mapping[str, str]
     database_link: Path | None = None
@@ -133,6 +143,25 @@ def parse_key(text: str) -> str:
     return key
 
 
+def parse_lake(text: str) -> str:
+    """A folder of this machine, or s3://bucket/folder; empty: there is no lake."""
+    if not text.strip():
+        return ""
+    if text.startswith("s3://"):
+        if not urlsplit(text).netloc:
+            raise ValueError("names no bucket; write it like s3://bucket/lake")
+        return text.rstrip("/")
+    return str(parse_absolute_path(text))
+
+
+def parse_engine(text: str) -> str:
+    """Where `make lake-metrics` computes."""
+    url = urlsplit(text.strip())
+    if text != "processes" and not (url.scheme in {"tcp", "tls"} and url.hostname):
+        raise ValueError("must be processes, or a Dask scheduler such as tcp://10.0.0.5:8786")
+    return text.strip()
+
+
 def parse_offsite(text: str) -> str:
     """The address names no secret, so that messages can show it."""
     address = text.strip().rstrip("/")
@@ -149,7 +178,8 @@ def parse_offsite(text: str) -> str:
 
 
 def parse_endpoint(text: str) -> str:
-    """Everything is sealed before it is sent, so a server in the user's own network may speak plain http."""
+    """Of an S3 server, empty for AWS. One in the user's own network may speak plain http: what goes offsite is sealed
+    before it is sent, the lake is no secret, and keys never travel, only signatures do."""
     address = text.strip().rstrip("/")
     url = urlsplit(address)
     if address and (url.scheme not in {"https", "http"} or not url.hostname or "@" in url.netloc):
@@ -191,10 +221,21 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "OFFSITE_EVERY_SECONDS": ("30", parse_integer(1, 3600)),
     "SIDECAR_USER": ("", parse_user_and_group),
     "SIDECAR_TZ": ("", parse_text),
+    "LAKE": ("", parse_lake),
+    "LAKE_ENDPOINT": ("", parse_endpoint),
+    "LAKE_REGION": ("us-east-1", parse_text),
+    "LAKE_ACCESS_KEY": ("", parse_key),
+    "LAKE_SECRET_KEY": ("", parse_key),
+    "FLATFILES_ENDPOINT": ("https://files.massive.com", parse_url),
+    "FLATFILES_BUCKET": ("flatfiles", parse_text),
+    "FLATFILES_ACCESS_KEY": ("", parse_key),
+    "FLATFILES_SECRET": ("", parse_key),
+    "ENGINE": ("processes", parse_engine),
 }
 SECRETS = {
     *("POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"),
     *("OFFSITE_KEY_ID", "OFFSITE_SECRET", "OFFSITE_PASSPHRASE"),
+    *("LAKE_ACCESS_KEY", "LAKE_SECRET_KEY", "FLATFILES_ACCESS_KEY", "FLATFILES_SECRET"),
 }
 # NAME_FILE names a file that holds the value: a container's secret, a file only its owner reads.
 FROM_FILES = ("OFFSITE", "OFFSITE_ENDPOINT", "OFFSITE_KEY_ID", "OFFSITE_SECRET", "OFFSITE_PASSPHRASE")
@@ -293,6 +334,16 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_d
         offsite_every_seconds=values["OFFSITE_EVERY_SECONDS"],
         sidecar_user=values["SIDECAR_USER"],
         sidecar_zone=values["SIDECAR_TZ"],
+        lake=values["LAKE"],
+        lake_endpoint=values["LAKE_ENDPOINT"],
+        lake_region=values["LAKE_REGION"],
+        lake_access_key=values["LAKE_ACCESS_KEY"],
+        lake_secret_key=values["LAKE_SECRET_KEY"],
+        flatfiles_endpoint=values["FLATFILES_ENDPOINT"],
+        flatfiles_bucket=values["FLATFILES_BUCKET"],
+        flatfiles_access_key=values["FLATFILES_ACCESS_KEY"],
+        flatfiles_secret=values["FLATFILES_SECRET"],
+        engine=values["ENGINE"],
         state_dir=state_dir,
         origins=origins,
     )

@@ -14,6 +14,7 @@ from backtestdb.errors import BusyError, VerificationError
 from backtestdb.health.backup_facts import load_backup_facts
 from backtestdb.health.disks import check_mount, check_protected_folders, uses_wal
 from backtestdb.health.facts import load_contents
+from backtestdb.health.lake import check_lake
 from backtestdb.health.permissions import check_permissions
 from backtestdb.health.problem import Problem, note, ok
 from backtestdb.health.problems import judge_database
@@ -51,6 +52,7 @@ def examine(
     findings += check_protected_folders(sys.platform, home, paths)
     findings += check_permissions(env_file, settings.backup_dir, settings.database_path)
     findings.append(check_users(settings.database_path))
+    findings += check_lake(settings)
     database = check_database(settings, now, is_wal=is_wal)
     findings += find_other_databases(settings.database_path, folders, is_lost=database.name in LOST)
     findings.append(database)

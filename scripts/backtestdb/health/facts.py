@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from backtestdb.config import Settings
 from backtestdb.database import UNREADABLE_SCHEMA, skip_unreadable_schema
@@ -21,6 +22,7 @@ from backtestdb.health.database_facts import (
 )
 from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
+from backtestdb.lake.summary import lake_facts
 from backtestdb.market.quota import Quota, quota_path
 from backtestdb.newer_sqlite import was_written_by_newer_sqlite
 from backtestdb.untouched import Reader, read_untouched
@@ -36,7 +38,7 @@ class QuotaFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """`drills`: the newest first."""
+    """`drills`: the newest first. `lake`: None where there is no LAKE, else as `lake_facts` says."""
 
     checked_at: datetime
     database: DatabaseFacts
@@ -45,6 +47,7 @@ class Facts:
     schedule: ScheduleFacts
     drills: list[DrillFacts]
     quota: QuotaFacts
+    lake: dict[str, Any] | None = None
 
 
 Contents = tuple[DatabaseFacts, list[UniverseCoverage]]
@@ -66,6 +69,7 @@ def load_facts(
         look_at_schedule(sys.platform, user, settings.backup_dir, settings.database_path, now),
         load_drill_facts(settings.backup_dir, settings.database_path),
         QuotaFacts(Quota(path, settings.requests_per_minute).used(), settings.requests_per_minute),
+        lake_facts(settings),
     )
 
 

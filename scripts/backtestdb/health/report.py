@@ -14,6 +14,8 @@ from backtestdb.health.facts import Facts
 from backtestdb.health.problem import Problem
 from backtestdb.schema import CLASSES
 
+LAKE_COUNTS = ("expected", "stored", "known_empty", "rejected", "failed")
+
 
 def facts_as_json(facts: Facts, problems: Sequence[Problem]) -> str:
     """Times in UTC with their zone, ages in seconds, sizes in bytes."""
@@ -43,12 +45,30 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
     show_backups(facts)
     print(describe_schedule(facts))
     print(describe_drills(facts))
+    if facts.lake:
+        show_lake(facts.lake)
     limit = f"of {facts.quota.per_minute}" if facts.quota.per_minute else "(no limit)"
     print(f"quota     {facts.quota.used} {limit} requests in the last minute")
     for problem in problems:
         print(f"problem:  {problem.what}\n    next: {problem.next_step}")
     if not problems:
         print("all is well")
+
+
+def show_lake(lake: dict[str, Any]) -> None:
+    if lake["version"] is None:
+        print(f"lake      {lake['lake']}: nothing was published from this machine (make publish)")
+        return
+    size = format_bytes(lake["bytes"])
+    print(f"lake      {lake['lake']}: version {lake['version']} of {lake['published_at_utc']}, {size}")
+    print(
+        "          rows: " + ", ".join(f"{name} {table['rows']:,}" for name, table in lake["tables"].items())
+    )
+    if due := sum(lake["due"].values()):
+        print(f"          {due} files of metrics do not follow their bars: make lake-metrics")
+    for row in lake["coverage"]:
+        counts = ", ".join(f"{name.replace('_', ' ')} {row[name]:,}" for name in LAKE_COUNTS)
+        print(f"          {row['universe']} 5min, {row['start_date']} to {row['end_date']}: {counts}")
 
 
 def describe_tables(tables: Sequence[Table]) -> list[list[object]]:

@@ -208,16 +208,9 @@ def find_broken_rules(
     sessions: Sequence[date],
 ) -> np.ndarray:
     """For each bar the first rule that it breaks; empty text when it breaks none."""
-    opened, high, low, close = prices
     asked = pd.DatetimeIndex(list(sessions)).to_numpy()
     days = times["day"]
-    rules = {
-        "not a finite number": ~np.isfinite(prices).all(axis=0) | ~np.isfinite(volume),
-        "price not above 0": (prices <= 0).any(axis=0),
-        "volume below 0": volume < 0,
-        f"volume above {HIGHEST_VOLUME:.0f}": volume > HIGHEST_VOLUME,
-        "high below open or close": high < np.maximum(opened, close),
-        "low above open or close": low > np.minimum(opened, close),
+    rules = find_broken_numbers(prices, volume) | {
         "no ticker": tickers == "",
         "a broken ticker name": ~find_ticker_names(tickers),
         "no readable time": ~times["is_readable"],
@@ -227,6 +220,19 @@ def find_broken_rules(
         "outside of 04:00-20:00 or not on five minutes": times["is_off_grid"],
     }
     return np.asarray(np.select(list(rules.values()), list(rules), default=""), dtype=object)
+
+
+def find_broken_numbers(prices: np.ndarray, volume: np.ndarray) -> dict[str, np.ndarray]:
+    """`prices`: open, high, low, close as rows. For each rule about numbers, which bars break it."""
+    opened, high, low, close = prices
+    return {
+        "not a finite number": ~np.isfinite(prices).all(axis=0) | ~np.isfinite(volume),
+        "price not above 0": (prices <= 0).any(axis=0),
+        "volume below 0": volume < 0,
+        f"volume above {HIGHEST_VOLUME:.0f}": volume > HIGHEST_VOLUME,
+        "high below open or close": high < np.maximum(opened, close),
+        "low above open or close": low > np.minimum(opened, close),
+    }
 
 
 def find_ticker_names(tickers: np.ndarray) -> np.ndarray:

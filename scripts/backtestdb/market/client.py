@@ -165,12 +165,14 @@ class MarketData:
         self.session.trust_env = settings.base_url.startswith("https:")
         self.session.headers["Accept-Encoding"] = "gzip"
 
-    def fetch_bars(self, ticker: str, timeframe: str, start: date, end: date) -> Answer:
-        """Split-adjusted bars (1day or 5min) of the sessions from `start` to `end`, both included."""
+    def fetch_bars(
+        self, ticker: str, timeframe: str, start: date, end: date, *, adjusted: bool = True
+    ) -> Answer:
+        """Bars (1day or 5min) of the sessions from `start` to `end`, both included: split-adjusted, or as traded."""
         multiplier, timespan = {"1day": (1, "day"), "5min": (5, "minute")}[timeframe]
         path = f"/v2/aggs/ticker/{quote(ticker, safe='')}/range/{multiplier}/{timespan}/{start}/{end}"
-        query = {"adjusted": "true", "sort": "asc", "limit": BARS_LIMIT}
-        return self.fetch_pages(path, query, lambda body: verify_bars(body, ticker))
+        query = {"adjusted": "true" if adjusted else "false", "sort": "asc", "limit": BARS_LIMIT}
+        return self.fetch_pages(path, query, lambda body: verify_bars(body, ticker, adjusted=adjusted))
 
     def fetch_grouped(self, session_date: date) -> Answer:
         """The day bar of every US ticker of one session; each row carries its ticker in `T`."""
@@ -375,17 +377,17 @@ class MarketData:
         return str(body.get("status") or ""), message.replace(self.api_key, "***")[:200]
 
 
-def verify_bars(body: Mapping[str, Any], ticker: str = "") -> None:
-    """Raise PassingFaultError when a page of bars is not what was asked for: of another ticker, not adjusted, or
-    with another number of rows than it says."""
+def verify_bars(body: Mapping[str, Any], ticker: str = "", *, adjusted: bool = True) -> None:
+    """Raise PassingFaultError when a page of bars is not what was asked for: of another ticker, not adjusted (or
+    adjusted), or with another number of rows than it says."""
     rows = body.get("results") or []
     said = body.get("resultsCount", len(rows))
     if said != len(rows):
         raise PassingFaultError(f"the answer says {said} bars and holds {len(rows)}")
     if "results" in body and body["results"] is None:
         raise PassingFaultError("the results of the answer are null")
-    if body.get("adjusted", True) is not True:
-        raise PassingFaultError("the answer is not adjusted for splits")
+    if body.get("adjusted", adjusted) is not adjusted:
+        raise PassingFaultError(f"the answer is {'not ' if adjusted else ''}adjusted for splits")
     if ticker and body.get("ticker", ticker) != ticker:
         raise PassingFaultError(f"the answer is about {str(body['ticker'])[:20]!r}, not about {ticker}")
 

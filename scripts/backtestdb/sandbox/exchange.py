@@ -6,7 +6,7 @@ from datetime import date
 import numpy as np
 import numpy.typing as npt
 
-from backtestdb.sandbox.intraday import make_minute_bars
+from backtestdb.sandbox.intraday import MinuteBars, make_minute_bars
 from backtestdb.sandbox.listings import Universe
 from backtestdb.sandbox.made_up import SILENT, Bars, Profiles, make_day_bars
 from backtestdb.sandbox.noise import uniform
@@ -86,6 +86,14 @@ def load_minute_bars(exchange: Exchange, index: int, sessions: Ints, *, adjusted
 
 def load_grouped_bars(exchange: Exchange, session: int, *, adjusted: bool) -> tuple[Ints, ServedBars]:
     """The day bars of everyone who traded in a session, stamped 16:00 New York, and whose they are."""
+    traded, bars, divisors = load_market_days(exchange, session, adjusted=adjusted)
+    start = np.full(len(traded), load_sessions().grouped_ms[session])
+    quirk = uniform(exchange.universe.profiles.keys[traded], np.array([session]), QUIRK)
+    return traded, ServedBars(start, np.ones_like(start), quirk, divide(bars, divisors))
+
+
+def load_market_days(exchange: Exchange, session: int, *, adjusted: bool) -> tuple[Ints, Bars, Floats]:
+    """Everyone who traded in a session, their unsplit day bars, and by what their prices are to be divided."""
     universe, at = exchange.universe, np.array([session])
     silent = universe.thin & (uniform(universe.profiles.keys, at, SILENT) < 0.05)
     traded = np.nonzero((universe.first <= session) & (session < universe.stop) & ~silent.astype(bool))[0]
@@ -97,9 +105,30 @@ def load_grouped_bars(exchange: Exchange, session: int, *, adjusted: bool) -> tu
             if place < len(traded) and traded[place] == index:
                 put(bars, place, make_unsplit_bars(universe, index, at))
                 divisors[place] = load_divisors(exchange, index, at, adjusted=adjusted)[0]
-    start = np.full(len(traded), load_sessions().grouped_ms[session])
-    quirk = uniform(universe.profiles.keys[traded], at, QUIRK)
-    return traded, ServedBars(start, np.ones_like(start), quirk, divide(bars, divisors))
+    return traded, bars, divisors
+
+
+def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteBars]:
+    """The five-minute bars of everyone in a session, as traded (unadjusted), and whose each is."""
+    universe, calendar = exchange.universe, load_sessions()
+    traded, days, divisors = load_market_days(exchange, session, adjusted=False)
+    parts: list[tuple[Ints, MinuteBars]] = []
+    for thin in (False, True):
+        places = np.nonzero(universe.thin[traded] == thin)[0]
+        if not len(places):
+            continue
+        at = np.full(len(places), session)
+        chosen = Bars(**{f.name: getattr(days, f.name)[places] for f in fields(Bars)})
+        keys = universe.profiles.keys[traded[places]][:, None]
+        made = make_minute_bars(keys, at, calendar.open_ms[at], calendar.regular_bars[at], chosen, thin=thin)
+        bars = divide(made.bars, divisors[places][made.row])
+        parts.append((traded[places][made.row], MinuteBars(made.row, made.start_ms, made.base_minutes, bars)))
+    joined = {f.name: np.concatenate([getattr(made.bars, f.name) for _, made in parts]) for f in fields(Bars)}
+    row, start, base = (
+        np.concatenate([getattr(made, name) for _, made in parts])
+        for name in ("row", "start_ms", "base_minutes")
+    )
+    return np.concatenate([listing for listing, _ in parts]), MinuteBars(row, start, base, Bars(**joined))
 
 
 def make_unsplit_bars(universe: Universe, index: int, sessions: Ints) -> Bars:

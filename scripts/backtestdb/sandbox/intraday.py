@@ -31,7 +31,8 @@ class MinuteBars:
 def make_minute_bars(
     key: Keys, sessions: Ints, open_ms: Ints, regular_bars: Ints, day: Bars, *, thin: bool
 ) -> MinuteBars:
-    """Five-minute bars of the given sessions, from their day bars.
+    """Five-minute bars of the given sessions, from their day bars: of one company (one key), or of as many as there
+    are rows (a column of keys).
 
     The first regular open and the last regular close are the day's, the highest and the lowest regular
     price too. A thin ticker has fewer regular bars; outside regular hours bars are missing for everyone.
@@ -54,11 +55,12 @@ def make_minute_bars(
         is_regular(slots) & (not thin), 5, 1 + (5 * uniform(key, counters, MINUTES)).astype(np.int64)
     )
     columns = [column[traded] for column in merged]
+    keys = np.broadcast_to(key.reshape(-1, 1), traded.shape)[traded]
     return MinuteBars(
         row=np.nonzero(traded)[0],
         start_ms=start[traded],
         base_minutes=minutes[traded],
-        bars=with_details(key, counters[traded], columns, volume[traded]),
+        bars=with_details(keys, counters[traded], columns, volume[traded]),
     )
 
 

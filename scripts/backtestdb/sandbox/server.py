@@ -17,6 +17,7 @@ from backtestdb.sandbox.endpoints import (
     verify_quota,
 )
 from backtestdb.sandbox.faults import Rule
+from backtestdb.sandbox.flat_files import BUCKET, answer_s3
 from backtestdb.sandbox.request import Refusal, Request, parse_params, take_key
 from backtestdb.sandbox.spoil import make_fault_answer, spoil_body, spoil_payload
 from backtestdb.sandbox.state import Sandbox
@@ -65,8 +66,32 @@ class Handler(BaseHTTPRequestHandler):
         """The API, or the control plane."""
         if self.path.startswith(CONTROL):
             self.control()
+        elif self.path.startswith(BUCKET):
+            self.serve_flat_file()
         else:
             self.serve()
+
+    def do_HEAD(self) -> None:
+        """S3 clients ask for a file's size first."""
+        self.serve_flat_file()
+
+    def serve_flat_file(self) -> None:
+        """One request of the S3 interface: noted, then answered. The API's quota does not count it."""
+        sandbox = self.server.sandbox
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        entry = sandbox.journal.open_entry(self.path, key_was_right=True, key_place="signature")
+        rule = sandbox.faults.choose(self.path)
+        entry["fault"] = rule.kind if rule else None
+        request = (self.command, self.path, headers)
+        answer = make_fault_answer(rule) if rule else None
+        if answer is None:
+            made = answer_s3(
+                sandbox.flat_files, sandbox.exchange, sandbox.settings.plan, sandbox.settings.keys, request
+            )
+            answer = Answer(made.status, made.body, dict(made.headers))
+        if rule is None or self.spoil_connection(rule, answer):
+            entry["status"] = answer.status
+            self.send(answer)
 
     def control(self) -> None:
         """The control plane: no key, no quota, no faults."""
@@ -157,5 +182,6 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
-        self.wfile.write(answer.body[: int(len(answer.body) * share)])
+        if self.command != "HEAD":
+            self.wfile.write(answer.body[: int(len(answer.body) * share)])
         self.wfile.flush()

@@ -6,6 +6,7 @@ from threading import Event
 
 from backtestdb.sandbox.exchange import Exchange
 from backtestdb.sandbox.faults import Faults
+from backtestdb.sandbox.flat_files import FlatFiles
 from backtestdb.sandbox.journal import Journal, Window
 from backtestdb.sandbox.listings import make_universe
 from backtestdb.sandbox.splits import SOURCE_SPLITS, Split
@@ -36,6 +37,7 @@ class Sandbox:
     journal: Journal = field(default_factory=Journal)
     windows: dict[str, Window] = field(default_factory=dict)
     released: Event = field(default_factory=Event)
+    flat_files: FlatFiles = field(default_factory=FlatFiles)
 
     def release(self) -> None:
         """End the waiting of every request that is being held."""
