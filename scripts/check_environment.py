@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backtestdb.config import PROJECT_DIR, load_settings
-from backtestdb.console import DONE, FAILED, run
+from backtestdb.console import DONE, FAILED, count_of, print_paragraph, run
 from backtestdb.health.environment import examine, folders_to_search
 from backtestdb.health.permissions import close_to_others
 from backtestdb.health.problem import Problem
@@ -52,11 +52,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def show(findings: Sequence[Problem]) -> None:
     for finding in findings:
-        print(f"{finding.level:6} {finding.where or finding.name}: {finding.what}")
+        print_paragraph(f"{finding.level:6} {finding.where or finding.name}: {finding.what}", 9)
         if finding.next_step:
             print(f"         next: {finding.next_step}")
     count = sum(finding.level == "wrong" for finding in findings)
-    print(f"{count} of {len(findings)} findings are wrong" if count else "nothing is wrong")
+    print(f"{count_of(count, 'thing')} of {len(findings)} wrong" if count else "nothing is wrong")
 
 
 if __name__ == "__main__":

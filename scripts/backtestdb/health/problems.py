@@ -42,7 +42,7 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
         what = (
             f"the database {path} (DATABASE_PATH, from {origin}) is {database.detail}, and nothing is there"
         )
-        yield Problem("no_database_disk", what, "connect the disk that it leads to, or change DATABASE_PATH")
+        yield Problem("no_database_disk", what, "connect that disk, or change DATABASE_PATH")
     elif database.state == "too_new":
         yield Problem("too_new_database", f"the database {path}: {TOO_NEW} ({database.detail})", NEWER_PYTHON)
     elif database.state == "empty":

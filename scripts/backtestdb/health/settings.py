@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from shlex import quote
 
-from dotenv import dotenv_values
-
-from backtestdb.config import PARSERS, Settings, load_settings, parse_absolute_path
+from backtestdb.config import PARSERS, Settings, known_names, load_settings, parse_absolute_path
 from backtestdb.console import format_bytes
+from backtestdb.env_file import find_unknown, read_env_file
 from backtestdb.errors import SettingsError
 from backtestdb.files import same_file
 from backtestdb.health.problem import Level, Problem, note, ok, wrong
@@ -28,6 +27,8 @@ def check_settings(environment: Mapping[str, str], env_file: Path) -> tuple[Sett
     return settings, [
         ok("settings", f"DATABASE_PATH={settings.database_path} (from {origin})"),
         check_key(settings),
+        *check_names(env_file),
+        *check_backup_disk(settings),
         *findings,
     ]
 
@@ -35,9 +36,7 @@ def check_settings(environment: Mapping[str, str], env_file: Path) -> tuple[Sett
 def check_agreement(environment: Mapping[str, str], env_file: Path) -> Iterator[Problem]:
     """DATABASE_PATH in a forgotten shell variable wins over the `.env` that the user looks at."""
     here = environment.get("DATABASE_PATH") or ""
-    there = (
-        (dotenv_values(env_file, interpolate=False).get("DATABASE_PATH") or "") if env_file.is_file() else ""
-    )
+    there = read_names(env_file).get("DATABASE_PATH") or ""
     if here and there and Path(here).expanduser() != Path(there).expanduser():
         yield wrong(
             "settings",
@@ -49,6 +48,34 @@ def check_agreement(environment: Mapping[str, str], env_file: Path) -> Iterator[
             parse_absolute_path(there)
         except ValueError as error:
             yield wrong("settings", f"DATABASE_PATH={there} (in {env_file}) {error}", "change DATABASE_PATH")
+
+
+def check_names(env_file: Path) -> Iterator[Problem]:
+    if unknown := find_unknown(read_names(env_file), known_names()):
+        yield note("settings", f"nothing here reads {', '.join(unknown)} in {env_file}")
+
+
+def check_backup_disk(settings: Settings) -> Iterator[Problem]:
+    """The default lies on the database's own disk: it helps against a program, not against a disk that dies."""
+    database, backups = (nearest_there(path) for path in (settings.database_path, settings.backup_dir))
+    if database.stat().st_dev == backups.stat().st_dev:
+        yield note(
+            "backups",
+            f"{settings.backup_dir} is on the same disk as the database: when that disk dies, both are gone",
+            "set BACKUP_DIR to a folder on another disk, or OFFSITE in .env: docs/DATABASE.md, make offsite-init",
+        )
+
+
+def nearest_there(path: Path) -> Path:
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
+def read_names(env_file: Path) -> Mapping[str, str | None]:
+    """A file that cannot be read is told about by load_settings."""
+    try:
+        return read_env_file(env_file)
+    except SettingsError:
+        return {}
 
 
 def check_key(settings: Settings) -> Problem:
