@@ -32,6 +32,12 @@ def parse_positive(text: str) -> int:
     return int(text)
 
 
+def parse_count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
 def parse_ticker_list(text: str) -> list[str]:
     return [ticker.strip() for ticker in text.split(",") if ticker.strip()]
 

@@ -5,7 +5,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from backtestdb.health.database_facts import (
 )
 from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
+from backtestdb.kept import KeptCopy, find_interrupted_rebuild, find_kept
 from backtestdb.lake.summary import lake_facts
 from backtestdb.market.quota import Quota, quota_path
 from backtestdb.newer_sqlite import was_written_by_newer_sqlite
@@ -38,7 +39,8 @@ class QuotaFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """`drills`: the newest first. `lake`: None where there is no LAKE, else as `lake_facts` says."""
+    """`drills`: the newest first. `kept`: copies beside the database that a restore left.
+    `lake`: None where there is no LAKE, else as `lake_facts` says."""
 
     checked_at: datetime
     database: DatabaseFacts
@@ -48,6 +50,8 @@ class Facts:
     drills: list[DrillFacts]
     quota: QuotaFacts
     lake: dict[str, Any] | None = None
+    kept: list[KeptCopy] = field(default_factory=list)
+    interrupted_rebuild: KeptCopy | None = None
 
 
 Contents = tuple[DatabaseFacts, list[UniverseCoverage]]
@@ -70,6 +74,8 @@ def load_facts(
         load_drill_facts(settings.backup_dir, settings.database_path),
         QuotaFacts(Quota(path, settings.requests_per_minute).used(), settings.requests_per_minute),
         lake_facts(settings),
+        kept=find_kept(settings.database_path),
+        interrupted_rebuild=find_interrupted_rebuild(settings.database_path),
     )
 
 

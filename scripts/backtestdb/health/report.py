@@ -45,6 +45,7 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
     if facts.universes:
         show_universes(facts)
     show_backups(facts)
+    show_kept(facts)
     print(describe_schedule(facts))
     print(describe_drills(facts))
     if facts.lake:
@@ -145,6 +146,17 @@ def show_backups(facts: Facts) -> None:
     for path, count in backups.of_others.items():
         print(f"others    {count_of(count, 'backup')} in this folder of another database: {path}")
     print(f"disk      {format_bytes(backups.free_bytes)} free{room}{others}")
+
+
+def show_kept(facts: Facts) -> None:
+    if facts.kept:
+        size = format_bytes(sum(copy.bytes for copy in facts.kept))
+        what = f"kept      {count_of(len(facts.kept), 'replaced database')} beside this one, {size}"
+        print_paragraph(f"{what}: make kept lists and removes them", 10)
+    if facts.interrupted_rebuild:
+        size = format_bytes(facts.interrupted_rebuild.bytes)
+        what = f"rebuild   interrupted, {size} in {facts.interrupted_rebuild.path}"
+        print_paragraph(f"{what}: the same make restore… continues it", 10)
 
 
 def describe_kind(kind: KindFacts) -> list[object]:
