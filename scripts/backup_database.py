@@ -49,6 +49,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument("--adopt", metavar="FILE", type=Path, help="check a foreign file and let it count")
     parser.add_argument("--json", action="store_true", help="results for programs")
     parser.add_argument(
+        "--accept-loss", action="store_true", help="tables that lost rows since the last backup were meant to"
+    )
+    parser.add_argument(
         "--no-heartbeat", action="store_true", help="say nothing to HEARTBEAT_URL: the scheduler does"
     )
     parser.add_argument("--full-check", action="store_true", help="integrity_check instead of quick_check")
@@ -80,6 +83,7 @@ def back_up(settings: Settings, options: argparse.Namespace) -> int:
         kind,
         now,
         full_check=options.full_check,
+        accept_loss=options.accept_loss,
         hooks=Hooks(say=say),
         find_overdue=lambda: find_overdue(settings, now),
     )
@@ -87,7 +91,7 @@ def back_up(settings: Settings, options: argparse.Namespace) -> int:
         print(report.backups_as_json([outcome.backup], {}))
     else:
         report.show_outcome(outcome, load_own_catalogue(settings.backup_dir, settings.database_path))
-    return console.DONE
+    return report.print_faults(outcome)
 
 
 def list_backups(settings: Settings, as_json: bool) -> int:

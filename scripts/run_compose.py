@@ -54,8 +54,9 @@ def prepare_folders(settings: Settings) -> None:
             f"the folder of DATABASE_PATH, {folder}, is missing", next_step="change DATABASE_PATH"
         )
     settings.backup_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    scripts = settings.generated_scripts_dir
-    if scripts.is_dir() and not scripts.resolve().is_relative_to(folder.resolve()):
+    for scripts in settings.generated_scripts_dirs:
+        if not scripts.is_dir() or scripts.resolve().is_relative_to(folder.resolve()):
+            continue
         console.say(
             f"warning: the sidecar sees {folder} only, and GENERATED_SCRIPTS_DIR {scripts} lies elsewhere: its "
             "backups will hold no generated scripts. Mount that folder in a docker-compose.override.yml, "
@@ -69,7 +70,10 @@ def make_variables(settings: Settings) -> dict[str, str]:
         "DATABASE_PATH": str(settings.database_path),
         "DATABASE_DIR": str(settings.database_path.parent),
         "BACKUP_DIR": str(settings.backup_dir),
-        "GENERATED_SCRIPTS_DIR": str(settings.generated_scripts_dir),
+        # Empty: the compose file's default, beside the database, because the project is not in the container.
+        "GENERATED_SCRIPTS_DIR": ""
+        if settings.scripts_dirs_are_default
+        else ":".join(map(str, settings.generated_scripts_dirs)),
         "SIDECAR_USER": settings.sidecar_user or f"{os.getuid()}:{os.getgid()}",
         "SIDECAR_TZ": settings.sidecar_zone or find_time_zone(),
     }

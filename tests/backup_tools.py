@@ -1,11 +1,12 @@
 """What the tests of backups and restores share: databases, settings, and processes that are killed."""
 
+import json
 import os
 import random
 import signal
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -36,7 +37,7 @@ def make_settings(folder: Path, **values: object) -> Settings:
     environment = {
         "DATABASE_PATH": str(folder / "live" / "backtesting.db"),
         "BACKUP_DIR": str(folder / "backups"),
-        "GENERATED_SCRIPTS_DIR": str(folder / "live" / "generated"),
+        "GENERATED_SCRIPTS_DIR": str(folder / "live" / "claude-generated-scripts"),
     }
     return replace(load_settings(environment, folder / "no.env"), **values)  # type: ignore[arg-type]
 
@@ -45,8 +46,10 @@ def environment_of(settings: Settings) -> dict[str, str]:
     return os.environ | {
         "DATABASE_PATH": str(settings.database_path),
         "BACKUP_DIR": str(settings.backup_dir),
-        "GENERATED_SCRIPTS_DIR": str(settings.generated_scripts_dir),
+        "GENERATED_SCRIPTS_DIR": ":".join(map(str, settings.generated_scripts_dirs)),
         "MAX_BACKUPS": str(settings.max_backups),
+        "KEEP_FULL_WEEKLY": str(settings.keep_full_weekly),
+        "KEEP_FULL_MONTHLY": str(settings.keep_full_monthly),
         "HEARTBEAT_URL": settings.heartbeat_url,
         "BACKTEST_ENV_FILE": str(settings.backup_dir / "no.env"),
     }
@@ -115,6 +118,17 @@ def back_up(
 ) -> Outcome:
     """At NOON plus `minutes`."""
     return run_backup(settings, kind, NOON + timedelta(minutes=minutes), hooks=hooks)  # type: ignore[arg-type]
+
+
+def age_backups(backups: Iterable[Backup], age: timedelta) -> None:
+    """As if they had been made that much earlier."""
+    for backup in backups:
+        values = json.loads(backup.manifest_path.read_text())
+        for name in ("taken_at_utc", "clock_utc"):
+            values[name] = (datetime.fromisoformat(values[name]) - age).isoformat()
+        confirmed = (backup.confirmed_at_utc - age).timestamp()
+        backup.manifest_path.write_text(json.dumps(values))
+        os.utime(backup.manifest_path, (confirmed, confirmed))
 
 
 def verified_names(backup_dir: Path) -> set[str]:

@@ -63,10 +63,10 @@ BACKUP = PROJECT_DIR / "scripts" / "backup_database.py"
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    settings = make_settings(tmp_path, max_backups=3)
+    settings = make_settings(tmp_path, max_backups=3, keep_full_weekly=0, keep_full_monthly=0)
     make_platform_database(settings.database_path)
-    (settings.generated_scripts_dir / "sub").mkdir(parents=True)
-    (settings.generated_scripts_dir / "sub" / "pattern.py").write_text("print('pattern')\n")
+    (settings.generated_scripts_dirs[0] / "sub").mkdir(parents=True)
+    (settings.generated_scripts_dirs[0] / "sub" / "pattern.py").write_text("print('pattern')\n")
     return settings
 
 
@@ -162,7 +162,7 @@ def test_backups_of_the_same_second_and_of_a_clock_set_back_keep_their_order(set
 
 
 def test_retention_keeps_the_newest_of_each_kind_and_takes_the_scripts_along(settings: Settings) -> None:
-    settings = replace(settings, max_backups=2, max_irreplaceable_backups=1)
+    settings = replace(settings, max_backups=2, keep_full_weekly=0, keep_full_monthly=0)
     foreign = settings.backup_dir / "backtesting-2020-01-01-000000.db"
     back_up(settings)
     foreign.write_bytes(b"of somebody else")
@@ -171,7 +171,7 @@ def test_retention_keeps_the_newest_of_each_kind_and_takes_the_scripts_along(set
         back_up(settings, minutes=minutes)
         back_up(settings, "irreplaceable", minutes=minutes)
     kinds = [backup.kind for backup in verify_every_listed(settings.backup_dir)]
-    assert sorted(kinds) == ["full", "full", "irreplaceable"]
+    assert sorted(kinds) == ["full", "full", *4 * ["irreplaceable"]]  # of small ones all of 48 hours
     assert len(list(settings.backup_dir.glob("claude-scripts-*"))) == 2
     assert foreign.exists()
     assert [b.path for b in load_catalogue(settings.backup_dir) if not b.is_verified] == [foreign]
@@ -217,7 +217,7 @@ def test_backup_of_a_backup_through_a_link_is_refused(settings: Settings, make_l
 
 def test_backup_folder_that_is_a_file_or_lies_in_the_scripts_folder_is_refused(settings: Settings) -> None:
     with pytest.raises(ProjectError, match="lies inside GENERATED_SCRIPTS_DIR"):
-        back_up(replace(settings, backup_dir=settings.generated_scripts_dir / "backups"))
+        back_up(replace(settings, backup_dir=settings.generated_scripts_dirs[0] / "backups"))
     with pytest.raises(ProjectError, match="is a file"):
         back_up(replace(settings, backup_dir=settings.database_path))
 

@@ -22,7 +22,8 @@ REFUSED = [
     ("MAX_BACKUPS", "²", "whole number"),
     ("MAX_BACKUPS", "1_0", "whole number"),
     ("MAX_BACKUPS", "9" * 5000, "whole number"),
-    ("MAX_IRREPLACEABLE_BACKUPS", "0", "from 1"),
+    ("KEEP_SMALL_HOURLY", "-1", "from 0"),
+    ("MIN_BACKUPS", "0", "from 1"),
     ("BACKUP_TIME", "24:00", "time of day"),
     ("BACKUP_TIME", "2", "time of day"),
     ("BACKUP_TIME", "02:00:00", "time of day"),
@@ -58,8 +59,11 @@ def test_settings_without_environment_and_file_are_the_defaults(env_file: Path) 
     settings = load(env_file)
     assert settings.database_path == PROJECT_DIR / "backtesting.db"
     assert settings.backup_dir == Path.home() / "Backups" / "ai-backtest"
-    assert settings.generated_scripts_dir == PROJECT_DIR / "claude-generated-scripts"
-    assert (settings.max_backups, settings.max_irreplaceable_backups) == (30, 336)
+    assert settings.generated_scripts_dirs[0] == PROJECT_DIR / "claude-generated-scripts"
+    assert (settings.max_backups, settings.min_backups) == (30, 7)
+    assert (settings.keep_full_weekly, settings.keep_full_monthly) == (4, 3)
+    assert (settings.keep_small_hourly, settings.keep_small_daily) == (336, 60)
+    assert (settings.keep_small_weekly, settings.keep_small_monthly) == (52, 120)
     assert (settings.backup_time, settings.irreplaceable_every_minutes) == (time(2, 0), 60)
     assert (settings.heartbeat_url, settings.api_key) == ("", "")
     assert settings.base_url == "https://api.massive.com"
@@ -74,6 +78,20 @@ def test_environment_wins_over_file_and_file_over_default(env_file: Path) -> Non
     assert (settings.max_backups, settings.port) == (9, 4000)
     assert settings.origins["MAX_BACKUPS"] == "the environment"
     assert settings.origins["PORT"] == str(env_file)
+
+
+def test_older_name_of_a_setting_is_read_while_the_new_one_is_empty(env_file: Path) -> None:
+    env_file.write_text("MAX_IRREPLACEABLE_BACKUPS=99\nKEEP_SMALL_HOURLY=\n")
+    assert load(env_file).keep_small_hourly == 99
+    assert load(env_file, KEEP_SMALL_HOURLY="7").keep_small_hourly == 7
+
+
+def test_several_folders_of_scripts_are_told_apart_and_one_inside_another_is_part_of_it(
+    env_file: Path,
+) -> None:
+    settings = load(env_file, GENERATED_SCRIPTS_DIR="/a/scripts:/b:/a/scripts/success")
+    assert settings.generated_scripts_dirs == (Path("/a/scripts"), Path("/b"))
+    assert not settings.scripts_dirs_are_default
 
 
 @pytest.mark.parametrize("name", sorted(PARSERS))

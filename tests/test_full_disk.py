@@ -12,6 +12,7 @@ import pytest
 
 from backtestdb import console
 from backtestdb.backups.backup import Hooks
+from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.backups.restore import restore_from_backup
 from backtestdb.config import Settings
 from backtestdb.errors import ProjectError, SpaceError
@@ -63,8 +64,8 @@ def exit_code_of(work: Callable[[], object], capsys: pytest.CaptureFixture[str])
 def settings(tmp_path: Path, tiny_disk: Path) -> Settings:
     settings = make_settings(tmp_path, backup_dir=tiny_disk / "backups", max_backups=2)
     make_platform_database(settings.database_path, bars=6000)
-    settings.generated_scripts_dir.mkdir()
-    (settings.generated_scripts_dir / "large.py").write_bytes(b"# pattern\n" * 100_000)
+    settings.generated_scripts_dirs[0].mkdir()
+    (settings.generated_scripts_dirs[0] / "large.py").write_bytes(b"# pattern\n" * 100_000)
     for minutes in range(2):
         back_up(settings, minutes=minutes)
     return settings
@@ -79,8 +80,8 @@ def filled_after_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("filled_after_the_look")
 @pytest.mark.parametrize(
     ("step", "leave_bytes"),
-    [("pinned", 300_000), ("checked", 100_000), ("checked", 0), ("scripts copied", 0)],
-    ids=["snapshot", "scripts", "first script", "manifest"],
+    [("pinned", 300_000), ("scripts copied", 0)],
+    ids=["snapshot", "manifest"],
 )
 def test_disk_that_fills_during_a_backup_fails_it_and_loses_nothing(
     settings: Settings,
@@ -104,6 +105,17 @@ def test_disk_that_fills_during_a_backup_fails_it_and_loses_nothing(
     (tiny_disk / "filler").unlink()
     back_up(settings, minutes=10)
     assert len(verify_every_listed(settings.backup_dir)) == 2
+
+
+@pytest.mark.usefixtures("filled_after_the_look")
+def test_disk_that_fills_during_the_copy_of_the_scripts_costs_that_script_alone(
+    settings: Settings, tiny_disk: Path
+) -> None:
+    fill_at = lambda name: fill(tiny_disk, 100_000) if name == "checked" else None  # noqa: E731
+    outcome = back_up(settings, minutes=9, hooks=Hooks(step=fill_at))
+    assert set(outcome.not_copied) == {"large.py"}
+    assert outcome.backup in verify_every_listed(settings.backup_dir)
+    assert leftovers(settings.backup_dir) == []
 
 
 @pytest.mark.parametrize("kind", ["full", "irreplaceable"])
@@ -137,7 +149,7 @@ def test_disk_that_fills_during_a_restore_leaves_the_old_database(
     fill(tiny_disk, int(share * live.database_path.stat().st_size))
     code, message = exit_code_of(lambda: restore_from_backup(live, backups[0], datetime.now(UTC)), capsys)
     assert code == 1, "the disk had room enough"
-    assert "the disk is full" in message
+    assert "disk is full" in message
     assert read_all(live.database_path) == before
     (tiny_disk / "filler").unlink()
     assert len(verify_every_listed(settings.backup_dir)) == 1
@@ -150,7 +162,7 @@ def test_restore_without_room_is_refused_before_anything_is_written(
     make_platform_database(live.database_path, word="other", bars=6000)
     fill(tiny_disk, 100_000)
     with pytest.raises(SpaceError, match="are missing"):
-        restore_from_backup(live, None, datetime.now(UTC))
+        restore_from_backup(live, load_catalogue(settings.backup_dir)[0].path, datetime.now(UTC))
     assert not list(tiny_disk.glob("live.db?*"))
 
 

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from backtestdb.backups import verify
 from backtestdb.backups.backup import Hooks
 from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.backups.restore import RestoreResult, restore_from_backup
+from backtestdb.backups.restore_choice import choose_backup
 from backtestdb.backups.verify import verify_all
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.database import connect, table_names, verify_integrity
@@ -41,6 +43,7 @@ from backup_tools import (
     strategy_names,
     time_of,
 )
+from commands import Project
 
 LATER = NOON + timedelta(days=1)
 RESTORE = PROJECT_DIR / "scripts" / "restore_database.py"
@@ -50,8 +53,8 @@ RESTORE = PROJECT_DIR / "scripts" / "restore_database.py"
 def settings(tmp_path: Path) -> Settings:
     settings = make_settings(tmp_path)
     make_platform_database(settings.database_path)
-    settings.generated_scripts_dir.mkdir()
-    (settings.generated_scripts_dir / "pattern.py").write_text("print('old')\n")
+    settings.generated_scripts_dirs[0].mkdir()
+    (settings.generated_scripts_dirs[0] / "pattern.py").write_text("print('old')\n")
     return settings
 
 
@@ -64,13 +67,14 @@ def test_restore_brings_back_database_and_scripts_and_undoes_itself(settings: Se
     back_up(settings)
     change(settings.database_path, "new")
     new = read_all(settings.database_path)
-    script = settings.generated_scripts_dir / "pattern.py"
+    script = settings.generated_scripts_dirs[0] / "pattern.py"
     script.write_text("print('new')\n")
     restored = restore(settings)
     assert read_all(settings.database_path) == old
     assert script.read_text() == "print('old')\n"
-    assert restored.scripts_kept_as
-    assert (restored.scripts_kept_as / "pattern.py").read_text() == "print('new')\n"
+    (part,) = restored.scripts
+    assert part.kept_as
+    assert (part.kept_as / "pattern.py").read_text() == "print('new')\n"
     assert restored.replacement.kept_as
     assert restored.replacement.kept_is_sound
     assert restored.replacement.kept_as.name == f"backtesting.db.backup-{make_stamp(LATER)}"
@@ -416,3 +420,44 @@ def test_small_backup_of_5_million_bars_is_small_and_merges_back_without_a_diffe
                     f"SELECT count(*) FROM (SELECT * FROM {one}.{table} EXCEPT SELECT * FROM {other}.{table})"
                 )
                 assert connection.execute(query).fetchone() == (0,), table
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(5, "Input/output error"), MemoryError(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x")],
+)
+def test_any_error_of_one_backup_passes_on_to_the_next_and_is_named(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    good = back_up(settings).backup
+    change(settings.database_path, "newer")
+    bad = back_up(settings, minutes=1).backup
+    examine = verify.examine
+
+    def fail_for_one(path: Path, **options: bool) -> verify.Findings:
+        if path == bad.path:
+            raise error
+        return examine(path, **options)
+
+    monkeypatch.setattr(verify, "examine", fail_for_one)
+    choice = choose_backup(settings.backup_dir, settings.database_path, None, str)
+    assert choice.full
+    assert choice.full.path == good.path
+    assert [left.backup.path for left in choice.left_out] == [bad.path]
+
+
+def test_restore_without_the_newest_small_backup_names_it_and_is_exit_code_3(tmp_path: Path) -> None:
+    """A passing read error of the newest one was once a restore without it, exit 0."""
+    project = Project(tmp_path)
+    make_platform_database(project.database, bars=10)
+    project.check("backup_database.py")
+    change(project.database, "newer")
+    project.check("backup_database.py", "--irreplaceable-only")
+    (small,) = (tmp_path / "backups").glob("irreplaceable-*.db")
+    data = small.read_bytes()
+    small.write_bytes(data[:-9] + bytes(9))
+    said = project.check("restore_database.py", "--from-backup", "--yes", expect=3)
+    assert f"left out: {small.name}" in said
+    small.write_bytes(data)
+    project.check("restore_database.py", "--from-backup", "--yes")
+    assert strategy_names(project.database)[-1] == "newer"

@@ -14,6 +14,7 @@ from backtestdb.env_file import read_env_file, verify_names
 from backtestdb.errors import SettingsError
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
+SCRIPTS_FOLDER = "claude-generated-scripts"
 LOOPBACK_HOSTS = {"127.0.0.1", "localhost", "::1"}
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}")
 
@@ -25,9 +26,16 @@ class Settings:
 
     database_path: Path
     backup_dir: Path
-    generated_scripts_dir: Path
+    generated_scripts_dirs: tuple[Path, ...]
+    generated_scripts_max_megabytes: int
     max_backups: int
-    max_irreplaceable_backups: int
+    keep_full_weekly: int
+    keep_full_monthly: int
+    keep_small_hourly: int
+    keep_small_daily: int
+    keep_small_weekly: int
+    keep_small_monthly: int
+    min_backups: int
     backup_time: time
     irreplaceable_every_minutes: int
     heartbeat_url: str = field(repr=False)
@@ -62,6 +70,13 @@ class Settings:
     origins: Mapping[str, str]
     database_link: Path | None = None
 
+    @property
+    def scripts_dirs_are_default(self) -> bool:
+        """Whether nobody named the folder of scripts. The sidecar gets its default from the compose file, because
+        the project lies elsewhere in the container."""
+        beside = self.database_path.parent / SCRIPTS_FOLDER
+        return self.origins["GENERATED_SCRIPTS_DIR"] == "default" or self.generated_scripts_dirs == (beside,)
+
 
 def parse_absolute_path(text: str) -> Path:
     """`~` is expanded. A relative path would name another file from every folder, so it is refused."""
@@ -72,6 +87,18 @@ def parse_absolute_path(text: str) -> Path:
     if not path.is_absolute():
         raise ValueError("is a relative path; write it absolute, beginning with / or ~")
     return path
+
+
+def parse_absolute_paths(text: str) -> tuple[Path, ...]:
+    """One folder, or several with a colon between them; a folder inside another of them is part of that one."""
+    paths = [parse_absolute_path(part.strip()) for part in text.split(":") if part.strip()]
+    if not paths:
+        raise ValueError("names no folder")
+    return tuple(
+        path
+        for path in dict.fromkeys(paths)
+        if not any(path != other and path.is_relative_to(other) for other in paths)
+    )
 
 
 def follow_link(path: Path) -> Path:
@@ -197,9 +224,16 @@ def parse_passphrase(text: str) -> str:
 PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DATABASE_PATH": (str(PROJECT_DIR / "backtesting.db"), parse_absolute_path),
     "BACKUP_DIR": ("~/Backups/ai-backtest", parse_absolute_path),
-    "GENERATED_SCRIPTS_DIR": (str(PROJECT_DIR / "claude-generated-scripts"), parse_absolute_path),
+    "GENERATED_SCRIPTS_DIR": (str(PROJECT_DIR / SCRIPTS_FOLDER), parse_absolute_paths),
+    "GENERATED_SCRIPTS_MAX_MB": ("1024", parse_integer(1)),
     "MAX_BACKUPS": ("30", parse_integer(1)),
-    "MAX_IRREPLACEABLE_BACKUPS": ("336", parse_integer(1)),
+    "KEEP_FULL_WEEKLY": ("4", parse_integer(0)),
+    "KEEP_FULL_MONTHLY": ("3", parse_integer(0)),
+    "KEEP_SMALL_HOURLY": ("336", parse_integer(0)),
+    "KEEP_SMALL_DAILY": ("60", parse_integer(0)),
+    "KEEP_SMALL_WEEKLY": ("52", parse_integer(0)),
+    "KEEP_SMALL_MONTHLY": ("120", parse_integer(0)),
+    "MIN_BACKUPS": ("7", parse_integer(1)),
     "BACKUP_TIME": ("02:00", parse_local_time),
     "IRREPLACEABLE_EVERY_MINUTES": ("60", parse_integer(0)),
     "HEARTBEAT_URL": ("", parse_text),
@@ -232,6 +266,8 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "FLATFILES_SECRET": ("", parse_key),
     "ENGINE": ("processes", parse_engine),
 }
+# Read when the new name is empty: what an older .env calls it.
+OLDER_NAMES = {"KEEP_SMALL_HOURLY": "MAX_IRREPLACEABLE_BACKUPS"}
 SECRETS = {
     *("POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"),
     *("OFFSITE_KEY_ID", "OFFSITE_SECRET", "OFFSITE_PASSPHRASE"),
@@ -268,8 +304,12 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
 
 
 def known_names() -> set[str]:
-    """Everything that may stand in `.env`: the settings, and the names of files that hold one."""
-    return {*PARSERS, *(f"{name}_FILE" for name in PARSERS), "BACKTEST_ENV_FILE", "TZ"}
+    """Everything that may stand in `.env`: the settings, their older names, and the names of files that hold one."""
+    return {
+        *(*PARSERS, *OLDER_NAMES.values()),
+        *(f"{name}_FILE" for name in PARSERS),
+        *("BACKTEST_ENV_FILE", "TZ"),
+    }
 
 
 def with_home_of_user(text: str, environment: Mapping[str, str]) -> str:
@@ -286,12 +326,13 @@ def with_home_of_user(text: str, environment: Mapping[str, str]) -> str:
 def find_value(
     name: str, environment: Mapping[str, str], from_file: Mapping[str, str | None], env_file: Path
 ) -> tuple[str, str]:
-    """The text of a setting and where it came from; empty when it is set nowhere."""
-    for values, origin in ((environment, "the environment"), (from_file, str(env_file))):
-        if text := values.get(name):
-            return text, origin
-        if name in FROM_FILES and (path := values.get(f"{name}_FILE")):
-            return read_value_file(f"{name}_FILE", Path(path), origin), path
+    """The text of a setting and where it came from, under its name or an older one; empty when it is set nowhere."""
+    for known_as in (name, OLDER_NAMES.get(name, name)):
+        for values, origin in ((environment, "the environment"), (from_file, str(env_file))):
+            if text := values.get(known_as):
+                return text, origin
+            if name in FROM_FILES and (path := values.get(f"{name}_FILE")):
+                return read_value_file(f"{name}_FILE", Path(path), origin), path
     return "", ""
 
 
@@ -321,9 +362,16 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_d
         database_path=follow_link(values["DATABASE_PATH"]),
         database_link=values["DATABASE_PATH"] if values["DATABASE_PATH"].is_symlink() else None,
         backup_dir=values["BACKUP_DIR"],
-        generated_scripts_dir=values["GENERATED_SCRIPTS_DIR"],
+        generated_scripts_dirs=values["GENERATED_SCRIPTS_DIR"],
+        generated_scripts_max_megabytes=values["GENERATED_SCRIPTS_MAX_MB"],
         max_backups=values["MAX_BACKUPS"],
-        max_irreplaceable_backups=values["MAX_IRREPLACEABLE_BACKUPS"],
+        keep_full_weekly=values["KEEP_FULL_WEEKLY"],
+        keep_full_monthly=values["KEEP_FULL_MONTHLY"],
+        keep_small_hourly=values["KEEP_SMALL_HOURLY"],
+        keep_small_daily=values["KEEP_SMALL_DAILY"],
+        keep_small_weekly=values["KEEP_SMALL_WEEKLY"],
+        keep_small_monthly=values["KEEP_SMALL_MONTHLY"],
+        min_backups=values["MIN_BACKUPS"],
         backup_time=values["BACKUP_TIME"],
         irreplaceable_every_minutes=values["IRREPLACEABLE_EVERY_MINUTES"],
         heartbeat_url=values["HEARTBEAT_URL"],

@@ -36,7 +36,11 @@ class BusyError(ProjectError):
 
 
 class SpaceError(ProjectError):
-    """The disk has too little room; raised before anything is written."""
+    """The disk has too little room; raised before anything is written. `missing_bytes`: what has to be freed."""
+
+    def __init__(self, what: str, *, missing_bytes: int = 0, next_step: str = "") -> None:
+        super().__init__(what, next_step=next_step)
+        self.missing_bytes = missing_bytes
 
 
 class VerificationError(ProjectError):

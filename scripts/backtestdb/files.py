@@ -107,6 +107,7 @@ def verify_space(directory: Path, needed_bytes: int, purpose: str) -> None:
         raise SpaceError(
             f"{purpose} needs {needed_bytes:,} bytes in {directory}; {free:,} are free, "
             f"{needed_bytes - free:,} are missing",
+            missing_bytes=needed_bytes - free,
             next_step="free that much on this disk, or choose another folder",
         )
 

@@ -23,7 +23,7 @@ from commands import Project
 def make_filled_site(folder: Path, *, journal: str = "WAL") -> Site:
     site = make_site(folder)
     make_platform_database(site.settings.database_path, journal=journal)
-    scripts = site.settings.generated_scripts_dir
+    scripts = site.settings.generated_scripts_dirs[0]
     scripts.mkdir()
     (scripts / "agent.py").write_text("print('made by an agent')\n")
     (scripts / "again.py").symlink_to("agent.py")
@@ -71,7 +71,7 @@ def test_full_small_and_minute_come_back_together_with_the_scripts(
     code, said = site.restore(capsys)
     assert (code, "fetched minute" in said) == (0, True)
     assert read_all(database) == expected
-    scripts = site.settings.generated_scripts_dir
+    scripts = site.settings.generated_scripts_dirs[0]
     assert (scripts / "agent.py").read_text() == "print('made by an agent')\n"
     assert (scripts / "again.py").is_symlink()
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from backtestdb.backups.catalogue import (
+    EXPIRED,
     NAME,
     PREFIXES,
     Backup,
@@ -24,6 +25,7 @@ from backtestdb.backups.identity import (
     mark_others,
 )
 from backtestdb.backups.manifest import Manifest, write_manifest
+from backtestdb.backups.shrinkage import Shrinkage
 from backtestdb.backups.verify import examine, make_manifest
 from backtestdb.database import connect
 from backtestdb.errors import UsageError, VerificationError
@@ -53,6 +55,7 @@ def adopt(path: Path, backup_dir: Path, database: Path, now_utc: datetime) -> Ba
         describe(path, whose(path, identity, load_catalogue(backup_dir)), now_utc), partial(manifest_path)
     )
     partial(manifest_path).rename(manifest_path)
+    manifest_path.with_suffix(EXPIRED).unlink(missing_ok=True)  # a removal that was interrupted is called off
     fsync_directory(backup_dir)
     return mark_others([look_at_backup(path)], identity)[0]
 
@@ -99,6 +102,8 @@ def describe(path: Path, identity: Identity, now_utc: datetime) -> Manifest:
         kind="full" if is_full else "irreplaceable",
         file=path.name,
         source=identity,
+        shrinkage=Shrinkage({}, {}),
+        accepts_loss=False,
         scripts=scripts,
         taken_at_utc=guess_taken_at(path),
         clock_utc=now_utc,

@@ -1,7 +1,7 @@
 """One backup from beginning to end. A kill at any point leaves either no backup or a whole one."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,11 +20,24 @@ from backtestdb.backups.catalogue import (
     verified,
 )
 from backtestdb.backups.content_hash import Contents
-from backtestdb.backups.generated_scripts import copy_scripts, tree_bytes
+from backtestdb.backups.generated_scripts import copy_scripts
 from backtestdb.backups.identity import identify, load_id_of_source, mark_others
 from backtestdb.backups.leftovers import clean_leftovers
 from backtestdb.backups.manifest import GeneratedScripts, Kind, Manifest, write_manifest
-from backtestdb.backups.retention import choose_expired, remove_backup
+from backtestdb.backups.retention import (
+    choose_expired,
+    choose_to_give_way,
+    make_retention,
+    remove_backup,
+)
+from backtestdb.backups.shrinkage import (
+    Shrinkage,
+    compare_with_newest,
+    describe_losses,
+    find_losses,
+    find_newest,
+    load_expected,
+)
 from backtestdb.backups.snapshot import (
     SourceFacts,
     copy_everything,
@@ -37,9 +50,10 @@ from backtestdb.backups.unlocked_copy import GIVE_UP_AFTER_SECONDS, cannot_be_op
 from backtestdb.backups.verify import Findings, examine, make_manifest
 from backtestdb.config import Settings
 from backtestdb.console import format_bytes
-from backtestdb.errors import VerificationError
-from backtestdb.files import fsync_directory, hash_file, remove_database, remove_tree, verify_space
+from backtestdb.errors import SpaceError, VerificationError
+from backtestdb.files import fsync_directory, hash_file, remove_database, remove_tree
 
+NAMED_AT_MOST = 5
 Say = Callable[[str], None]
 OnStep = Callable[[str], None]
 
@@ -58,14 +72,35 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`is_new` is False when nothing had changed and `backup` is the earlier one that still holds."""
+    """`is_new` is False when nothing had changed and `backup` is the earlier one that still holds.
+    `missing_folders`: those of GENERATED_SCRIPTS_DIR that the user named and that are not there."""
 
     backup: Backup
     is_new: bool
     removed: list[Backup]
+    missing_folders: tuple[Path, ...] = ()
+
+    @property
+    def is_suspicious(self) -> bool:
+        return self.backup.is_suspicious
+
+    @property
+    def not_copied(self) -> Mapping[str, str]:
+        """Generated scripts that could not be copied, name -> reason."""
+        scripts = self.backup.manifest.generated_scripts if self.backup.manifest else None
+        return scripts.not_copied if scripts else {}
 
 
-def make_backup(settings: Settings, kind: Kind, now: datetime, full_check: bool, hooks: Hooks) -> Outcome:
+def make_backup(
+    settings: Settings,
+    kind: Kind,
+    now: datetime,
+    full_check: bool,
+    hooks: Hooks,
+    *,
+    accept_loss: bool = False,
+) -> Outcome:
+    """`accept_loss`: tables that lost rows since the last backup were meant to."""
     needs_copy = hooks.cannot_be_opened(settings.database_path)
     if not needs_copy:
         verify_source(settings.database_path)
@@ -81,19 +116,23 @@ def make_backup(settings: Settings, kind: Kind, now: datetime, full_check: bool,
             everything = load_catalogue(settings.backup_dir)
             identity = identify(settings.database_path, load_id_of_source(source), everything)
             catalogue = mark_others(everything, identity)
-            facts = take_snapshot(source, kind, path, catalogue, hooks)
+            facts = take_snapshot_with_room(settings, source, kind, path, catalogue, hooks, accept_loss)
             if facts is None:
                 remove_database(partial(path))
                 unchanged = verified(catalogue, kind)[0]
                 confirm(unchanged.manifest_path, now)
                 return Outcome(look_at_backup(unchanged.path), is_new=False, removed=[])
             findings = check_copy(partial(path), facts, full_check, hooks)
+            shrinkage = compare_with_newest(partial(path), kept_rows_of(findings), catalogue)
+            say_what_shrank(shrinkage, accept_loss=accept_loss, hooks=hooks)
             scripts = keep_scripts(settings, path, hooks) if kind == "full" else None
             manifest = make_manifest(
                 findings,
                 kind=kind,
                 file=path.name,
                 source=identity,
+                shrinkage=shrinkage,
+                accepts_loss=accept_loss,
                 scripts=scripts,
                 taken_at_utc=choose_taken_at(catalogue, now.astimezone(UTC)),
                 clock_utc=now.astimezone(UTC),
@@ -102,7 +141,8 @@ def make_backup(settings: Settings, kind: Kind, now: datetime, full_check: bool,
         save_mount_point(settings.database_path, settings.backup_dir)
         made = look_at_backup(path)
         removed = prune(settings, [made, *catalogue], kind, hooks)
-    return Outcome(made, is_new=True, removed=removed)
+    missing = find_missing_folders(settings) if kind == "full" else ()
+    return Outcome(made, is_new=True, removed=removed, missing_folders=missing)
 
 
 @contextmanager
@@ -132,8 +172,31 @@ def readable_source(
     )
 
 
+def take_snapshot_with_room(
+    settings: Settings,
+    source: Path,
+    kind: Kind,
+    path: Path,
+    catalogue: list[Backup],
+    hooks: Hooks,
+    accept_loss: bool,
+) -> SourceFacts | None:
+    """When space is missing, the oldest full backups give way, down to MIN_BACKUPS, if that helps."""
+    try:
+        return take_snapshot(source, kind, path, catalogue, hooks, accept_loss)
+    except SpaceError as error:
+        giving_way = choose_to_give_way(catalogue, error.missing_bytes, settings.min_backups)
+        if not giving_way:
+            raise
+    for backup in giving_way:
+        remove_backup(backup, hooks.step)
+        catalogue.remove(backup)
+        hooks.say(f"removed {backup.path.name}: the disk is full, and MIN_BACKUPS newer ones are kept")
+    return take_snapshot(source, kind, path, catalogue, hooks, accept_loss)
+
+
 def take_snapshot(
-    source_path: Path, kind: Kind, path: Path, catalogue: list[Backup], hooks: Hooks
+    source_path: Path, kind: Kind, path: Path, catalogue: list[Backup], hooks: Hooks, accept_loss: bool
 ) -> SourceFacts | None:
     """Write the partial file; None when the newest small backup holds the same already."""
     target = partial(path)
@@ -148,23 +211,30 @@ def take_snapshot(
             )
         # The copy is hashed, not the source: 300 MB take 1.3 s, for which writers would wait.
         facts = with_contents(facts, target)
-        if holds_the_same(earlier, facts.contents):
+        if not accept_loss and holds_the_same(catalogue, facts.contents):
             return None
     hooks.step("copied")
     hooks.say(f"snapshot: {format_bytes(target.stat().st_size)}")
     return facts
 
 
-def holds_the_same(backups: list[Backup], contents: Contents | None) -> bool:
+def holds_the_same(catalogue: list[Backup], contents: Contents | None) -> bool:
     """Compared by hashes of all rows: a number in a file's header or its time can miss a change. The backup
-    that is to go on standing for the database is read again, too."""
-    newest = backups[0].manifest if backups else None
+    that is to go on standing for the database is read again, too. A newer full one with other rows would be taken
+    for the newer state by a restore; a loss that was accepted since, or rows that came back, need a new manifest."""
+    newest, small = find_newest(catalogue), next(iter(verified(catalogue, "irreplaceable")), None)
+    manifest = small.manifest if small else None
     return (
-        newest is not None
+        small is not None
+        and manifest is not None
         and contents is not None
-        and newest.content_sha256 == contents.tables
-        and newest.structure_sha256 == contents.structure
-        and newest.sha256 == hash_file(backups[0].path)
+        and manifest.content_sha256 == contents.tables
+        and manifest.structure_sha256 == contents.structure
+        and newest is not None
+        and newest.manifest is not None
+        and newest.manifest.content_sha256 == contents.tables
+        and small.is_suspicious == bool(find_losses(load_expected(newest.manifest), manifest.kept_rows))
+        and manifest.sha256 == hash_file(small.path)
     )
 
 
@@ -193,14 +263,39 @@ def check_copy(copy: Path, facts: SourceFacts, full_check: bool, hooks: Hooks) -
 
 
 def keep_scripts(settings: Settings, path: Path, hooks: Hooks) -> GeneratedScripts | None:
+    """What cannot be copied is listed in the manifest: no script is worth the backup of the database."""
+    there = [folder for folder in settings.generated_scripts_dirs if folder.is_dir()]
+    for folder in settings.generated_scripts_dirs:
+        if folder not in there:
+            hooks.say(f"no generated scripts: there is no folder {folder}")
     folder = scripts_path_of(path)
-    source = settings.generated_scripts_dir
-    verify_space(path.parent, tree_bytes(source), f"the copy of {source}")
-    scripts = copy_scripts(source, partial(folder), folder.name)
+    limit = settings.generated_scripts_max_megabytes * 1_000_000
+    scripts = copy_scripts(there, partial(folder), folder.name, limit_bytes=limit)
     if scripts:
         hooks.step("scripts copied")
         hooks.say(f"generated scripts: {scripts.count:,} files")
+        for name, reason in list(scripts.not_copied.items())[:NAMED_AT_MOST]:
+            hooks.say(f"not copied: {name}: {reason}")
     return scripts
+
+
+def find_missing_folders(settings: Settings) -> tuple[Path, ...]:
+    """Folders of scripts that the user named; the default one need not be there."""
+    if settings.scripts_dirs_are_default:
+        return ()
+    return tuple(folder for folder in settings.generated_scripts_dirs if not folder.is_dir())
+
+
+def kept_rows_of(findings: Findings) -> dict[str, int]:
+    return {table: findings.rows[table] for table in findings.content_sha256}
+
+
+def say_what_shrank(shrinkage: Shrinkage, *, accept_loss: bool, hooks: Hooks) -> None:
+    for before, after in shrinkage.renames.items():
+        hooks.say(f"note: table {before} seems to have been renamed to {after}")
+    if shrinkage.losses:
+        is_meant = "accepted: " if accept_loss else "SUSPICIOUS, rows were lost: "
+        hooks.say(is_meant + describe_losses(shrinkage.losses))
 
 
 def publish(manifest: Manifest, path: Path, hooks: Hooks) -> None:
@@ -228,10 +323,9 @@ def confirm(manifest_path: Path, now: datetime) -> None:
 
 
 def prune(settings: Settings, catalogue: list[Backup], kind: Kind, hooks: Hooks) -> list[Backup]:
-    keep = settings.max_backups if kind == "full" else settings.max_irreplaceable_backups
-    expired = choose_expired(catalogue, kind, keep)
+    expired = choose_expired(catalogue, kind, make_retention(settings, kind))
     for backup in expired:
         remove_backup(backup, hooks.step)
-        hooks.say(f"removed {backup.path.name}: {keep} newer ones are kept")
+        hooks.say(f"removed {backup.path.name}: newer ones are kept")
     hooks.step("pruned")
     return expired

@@ -55,6 +55,11 @@ class Backup:
         return self.is_verified and not self.other_database
 
     @property
+    def is_suspicious(self) -> bool:
+        """Its tables had lost rows when it was made, see shrinkage.py."""
+        return self.manifest is not None and self.manifest.is_suspicious
+
+    @property
     def manifest_path(self) -> Path:
         return self.path.with_suffix(".json")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from backtestdb.backups.catalogue import FAILED_DRILL, Backup, is_foreign
 from backtestdb.backups.content_hash import hash_contents
-from backtestdb.backups.generated_scripts import verify_scripts
+from backtestdb.backups.generated_scripts import select_part, verify_scripts
 from backtestdb.backups.identity import is_same_place, load_own_catalogue
 from backtestdb.backups.manifest import Kind, Manifest
 from backtestdb.backups.restore import restore_from_backup
@@ -112,10 +112,14 @@ def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:
 
 def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datetime) -> Rehearsal:
     """The walk of a real restore, with the scratch folder in the place of the user's."""
-    aside = replace(
-        settings, database_path=scratch / "backtesting.db", generated_scripts_dir=scratch / "generated"
-    )
     manifest = backup.manifest
+    scripts = manifest.generated_scripts if manifest else None
+    folders = {part: scratch / "generated" / part for part in (scripts.parts if scripts else ()) or ("",)}
+    aside = replace(
+        settings,
+        database_path=scratch / "backtesting.db",
+        generated_scripts_dirs=tuple(folders.values()),
+    )
     problem, seconds, lacked_space = "", 0.0, False
     remove_tree(scratch)
     scratch.mkdir(mode=0o700)
@@ -167,7 +171,10 @@ def verify_restored(settings: Settings, manifest: Manifest | None) -> None:
         if contents.get(table) != digest:
             raise VerificationError(f"table {table} came back with other rows")
     if manifest.generated_scripts:
-        verify_scripts(settings.generated_scripts_dir, manifest.generated_scripts)
+        for part, folder in zip(
+            manifest.generated_scripts.parts or ("",), settings.generated_scripts_dirs, strict=True
+        ):
+            verify_scripts(folder, select_part(manifest.generated_scripts, part))
 
 
 def save_drill(drill: Drill, folder: Path, now_local: datetime) -> Path:

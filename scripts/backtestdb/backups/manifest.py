@@ -17,18 +17,40 @@ from backtestdb.files import flush_descriptor
 # 1 knew neither whose backup it was nor which tables had lost rows; it is still read.
 FORMAT = 2
 READABLE_FORMATS = (1, 2)
-ADDED_IN_FORMAT_2: Mapping[str, Any] = {"database_id": "", "earlier_paths": []}
+ADDED_IN_FORMAT_2: Mapping[str, Any] = {
+    "database_id": "",
+    "earlier_paths": [],
+    "content_format": 1,
+    "losses": {},
+    "accepts_loss": False,
+    "renames": {},
+}
+# How content_sha256 was computed, see content_hash.py.
+CONTENT_FORMAT = 1
 Kind = Literal["full", "irreplaceable"]
 
 
 @dataclass(frozen=True)
 class GeneratedScripts:
-    """`files`: path inside the folder -> SHA-256; `links`: path inside the folder -> what the link says."""
+    """- `files`: path inside the folder -> SHA-256; `links`: path inside the folder -> what the link says.
+    - `parts`: folder inside the copy ("" is the copy itself) -> the folder that it was made from.
+    - `not_copied`: path inside the folder -> the reason."""
 
     folder: str
     count: int
     files: Mapping[str, str]
     links: Mapping[str, str]
+    parts: Mapping[str, str]
+    not_copied: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A table that has fewer rows than it should: `before`, in the backup of `before_at_utc`, and `now`."""
+
+    before: int
+    before_at_utc: datetime
+    now: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +60,9 @@ class Manifest:
     - `source_path`: where the database lay, links resolved (in format 1 as the user had written it).
     - `database_id`, `earlier_paths`: whose backup this is, see identity.py. Empty in format 1.
     - `content_sha256`: table -> hash of its rows, for every table that no download brings back.
+    - `content_format`: the way in which those hashes were computed.
+    - `losses`: table -> what it has lost, see shrinkage.py; `accepts_loss`: the user said that it was meant;
+      `renames`: table that is gone -> the new one that holds its rows.
     - `structure_sha256`: of the schema of those tables, see contents.hash_structure.
     - `rows`: table -> rows, virtual tables left out.
     """
@@ -58,21 +83,41 @@ class Manifest:
     rows: Mapping[str, int]
     foreign_key_violations: int
     content_sha256: Mapping[str, str]
+    content_format: int
     structure_sha256: str
+    losses: Mapping[str, Loss]
+    accepts_loss: bool
+    renames: Mapping[str, str]
     generated_scripts: GeneratedScripts | None
+
+    @property
+    def is_suspicious(self) -> bool:
+        """A true copy of a database that had lost rows: restored only when it is named."""
+        return bool(self.losses) and not self.accepts_loss
+
+    @property
+    def kept_rows(self) -> dict[str, int]:
+        """Rows of every table that no download brings back."""
+        return {table: self.rows[table] for table in self.content_sha256 if table in self.rows}
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write and flush; private to the user."""
     values = asdict(manifest)
     for name in ("taken_at_utc", "clock_utc"):
-        values[name] = values[name].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        values[name] = format_utc(values[name])
+    for loss in values["losses"].values():
+        loss["before_at_utc"] = format_utc(loss["before_at_utc"])
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         json.dump(values, file, indent=1)
         file.write("\n")
         file.flush()
         flush_descriptor(file.fileno())
+
+
+def format_utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -123,8 +168,20 @@ def parse_manifest(values: Any) -> Manifest:
         rows=take_mapping(values, "rows", int),
         foreign_key_violations=take(values, "foreign_key_violations", int),
         content_sha256=take_mapping(values, "content_sha256", str),
+        content_format=take(values, "content_format", int),
         structure_sha256=take(values, "structure_sha256", str),
+        losses={table: parse_loss(loss) for table, loss in take_mapping(values, "losses", dict).items()},
+        accepts_loss=take(values, "accepts_loss", bool),
+        renames=take_mapping(values, "renames", str),
         generated_scripts=None if scripts is None else parse_generated_scripts(scripts),
+    )
+
+
+def parse_loss(values: Mapping[str, Any]) -> Loss:
+    return Loss(
+        before=take(values, "before", int),
+        before_at_utc=take_time(values, "before_at_utc"),
+        now=take(values, "now", int),
     )
 
 
@@ -137,6 +194,8 @@ def parse_generated_scripts(values: Any) -> GeneratedScripts:
         count=take(values, "count", int),
         files=take_mapping(values, "files", str),
         links=take_mapping(values, "links", str),
+        parts=take_mapping({"parts": {}, **values}, "parts", str),
+        not_copied=take_mapping({"not_copied": {}, **values}, "not_copied", str),
     )
 
 

@@ -10,9 +10,19 @@ from pathlib import Path
 
 from backtestdb.backups.backup import Outcome
 from backtestdb.backups.catalogue import Backup
+from backtestdb.backups.manifest import format_utc
 from backtestdb.backups.restore import RestoreResult
 from backtestdb.backups.restore_choice import RestoreChoice
-from backtestdb.console import format_bytes, print_table
+from backtestdb.backups.shrinkage import describe_losses
+from backtestdb.console import (
+    DONE,
+    DONE_WITH_HOLES,
+    FAILED,
+    WRONG_USAGE,
+    format_bytes,
+    print_error,
+    print_table,
+)
 from backtestdb.database import connect_to_read, table_names
 
 NEWEST_SHOWN = 5
@@ -40,6 +50,33 @@ def show_outcome(outcome: Outcome, catalogue: Sequence[Backup]) -> None:
     print_backups(f"the newest of {len(catalogue)}", catalogue[:NEWEST_SHOWN], {})
 
 
+def print_faults(outcome: Outcome) -> int:
+    """What is wrong although the backup was made; return the exit code."""
+    manifest = outcome.backup.manifest
+    if manifest and manifest.is_suspicious:
+        print_error(
+            f"the backup was kept, and is suspicious: rows were lost: {describe_losses(manifest.losses)}",
+            "make restore-from-backup brings them back; make backup ARGS=--accept-loss when it was meant",
+        )
+        return FAILED
+    if outcome.missing_folders:
+        folders = ", ".join(map(str, outcome.missing_folders))
+        print_error(
+            f"the database was backed up without its scripts: GENERATED_SCRIPTS_DIR {folders} is not there",
+            "change GENERATED_SCRIPTS_DIR in .env",
+        )
+        return WRONG_USAGE
+    if outcome.not_copied:
+        name, reason = next(iter(outcome.not_copied.items()))
+        more = f" and {len(outcome.not_copied) - 1:,} more" if len(outcome.not_copied) > 1 else ""
+        print_error(
+            f"the database was backed up; of the generated scripts {name} could not be copied{more}: {reason}",
+            "look at what is named above, then make backup",
+        )
+        return DONE_WITH_HOLES
+    return DONE
+
+
 def print_backups(title: str, backups: Sequence[Backup], bad: Mapping[Path, str]) -> None:
     """Times are local, as in the names of the files."""
     rows = [
@@ -53,13 +90,16 @@ def print_backups(title: str, backups: Sequence[Backup], bad: Mapping[Path, str]
         for backup in backups
     ]
     print_table(title, ("taken", "backup", "size", "verified", "rows"), rows)
+    for backup in backups:
+        if backup.is_suspicious and backup.manifest:
+            print(f"suspicious: {backup.path.name}: {describe_losses(backup.manifest.losses)}")
     for path in sorted({backup.other_database for backup in backups if backup.other_database}):
         print(f"of another database: {path}")
 
 
 def describe_state(backup: Backup, bad: Mapping[Path, str]) -> str:
     fault = find_fault(backup, bad)
-    state = f"no: {fault}" if fault else "yes"
+    state = f"no: {fault}" if fault else "suspicious" if backup.is_suspicious else "yes"
     return f"{state}; of another database" if backup.other_database else state
 
 
@@ -82,11 +122,16 @@ def describe(backup: Backup, fault: str) -> dict[str, object]:
     return {
         "path": str(backup.path),
         "kind": backup.kind,
-        "taken_at_utc": backup.taken_at_utc.isoformat().replace("+00:00", "Z"),
+        "taken_at_utc": format_utc(backup.taken_at_utc),
         "bytes": backup.bytes,
         "verified": not fault,
         "problem": fault,
         "other_database": backup.other_database,
+        "losses": {
+            table: {"before": loss.before, "before_at_utc": format_utc(loss.before_at_utc), "now": loss.now}
+            for table, loss in (manifest.losses if manifest else {}).items()
+        },
+        "loss_accepted": bool(manifest and manifest.accepts_loss),
         "rows": dict(manifest.rows) if manifest else None,
         "generated_scripts": scripts.count if scripts else 0,
     }
@@ -104,13 +149,39 @@ def describe_choice(choice: RestoreChoice) -> str:
     return ", ".join(parts)
 
 
+def print_changed_rows(before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    """The tables whose number of rows changes by a restore, and what that says about the others."""
+    if not before or not after:
+        return
+    tables = sorted(before.keys() | after.keys())
+    rows = [
+        (table, before.get(table), after.get(table))
+        for table in tables
+        if before.get(table, 0) != after.get(table, 0)
+    ]
+    if rows:
+        print_table("rows that no download brings back", ("table", "now", "restored"), rows)
+    print(f"{len(tables) - len(rows)} of {len(tables)} such tables keep their number of rows")
+
+
+def print_left_out(choice: RestoreChoice) -> int:
+    """Newer backups that could not be read, by name; return the exit code."""
+    for left in choice.left_out:
+        print_error(
+            f"left out: {left.backup.path.name} of {format_local(left.backup.taken_at_utc)}: {left.reason}",
+            "make verify-backups; when it can be read again, the same command once more",
+        )
+    return DONE_WITH_HOLES if choice.left_out else DONE
+
+
 def show_restored(restored: RestoreResult, database: Path) -> None:
     """What the database holds now, and the way back."""
     print(f"restored {database}: {describe_choice(restored.choice).removeprefix('restoring ')}")
     with closing(connect_to_read(database)) as connection:
         show_market_data(connection)
-    if restored.scripts_kept_as:
-        print(f"the generated scripts that stood there are in {restored.scripts_kept_as}")
+    for part in restored.scripts:
+        if part.kept_as:
+            print(f"the generated scripts that stood there are in {part.kept_as}")
     for path in restored.replacement.kept:
         print(f"what stood there is kept as {path}")
     if restored.replacement.kept_as and restored.replacement.kept_is_sound:

@@ -2,7 +2,7 @@
 
 import shlex
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,8 +11,14 @@ from pathlib import Path
 from backtestdb.backups.backup import Hooks
 from backtestdb.backups.catalogue import LOCK_NAME, Backup, lock_backups
 from backtestdb.backups.content_hash import hash_table
-from backtestdb.backups.generated_scripts import restore_scripts
-from backtestdb.backups.identity import Identity, identify_current, load_id_of_source, save_database_id
+from backtestdb.backups.generated_scripts import RestoredPart, restore_parts
+from backtestdb.backups.identity import (
+    Identity,
+    identify_current,
+    load_database_id,
+    load_id_of_source,
+    save_database_id,
+)
 from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
 from backtestdb.commit_counter import CommitCounter
 from backtestdb.config import Settings
@@ -43,12 +49,11 @@ WAIT_FOR_OTHERS_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """What was restored, what stood there, and where that is now. `scripts_kept_as`: None when no generated
-    scripts stood there."""
+    """What was restored, what stood there, and where that is now."""
 
     choice: RestoreChoice
     replacement: Replacement
-    scripts_kept_as: Path | None
+    scripts: list[RestoredPart]
 
 
 def restore_from_backup(
@@ -58,6 +63,7 @@ def restore_from_backup(
     *,
     hooks: Hooks | None = None,
     approve: Callable[[RestoreChoice], bool] = lambda _choice: True,
+    all_are_meant: bool = False,
 ) -> RestoreResult:
     """Restore the newest backup that verifies, or the file `path`; see choose_backup.
 
@@ -68,7 +74,7 @@ def restore_from_backup(
     hooks = hooks or Hooks()
     target = settings.database_path
     with lock_if_possible(settings.backup_dir):
-        choice = choose_backup(settings.backup_dir, target, path, hooks.say)
+        choice = choose_backup(settings.backup_dir, target, path, hooks.say, all_are_meant=all_are_meant)
         hooks.step("chosen")
         if not approve(choice):
             raise DeclinedError("nothing was changed: the restore was not confirmed")
@@ -79,9 +85,9 @@ def restore_from_backup(
         hooks.step("database restored")
         for line in describe_replacement(replacement, target):  # before anything else that can fail
             hooks.say(line)
-        scripts_kept = bring_scripts_back(choice, settings.generated_scripts_dir, now_local)
+        scripts = bring_scripts_back(choice, settings.generated_scripts_dirs, now_local, hooks)
         hooks.step("scripts restored")
-    return RestoreResult(choice, replacement, scripts_kept)
+    return RestoreResult(choice, replacement, scripts)
 
 
 def describe_replacement(done: Replacement, target: Path) -> list[str]:
@@ -126,11 +132,11 @@ def restore_database(choice: RestoreChoice, target: Path, kept_as: Path, databas
         verify_space_to_replace(target, full.bytes)
         return replace_database(target, full.path, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
     if choice.irreplaceable and not choice.full and look_at_file(target) in {"database", "too_new"}:
-        return merge_in_place(choice.irreplaceable, target, kept_as)
+        return merge_in_place(choice.irreplaceable, target, kept_as, database_id)
     return replace_with_built(choice, target, kept_as, database_id)
 
 
-def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path) -> Replacement:
+def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path, database_id: str) -> Replacement:
     """One transaction on the live database: everything irreplaceable becomes what the backup holds, market
     data stays. Tables that are younger than the backup stay, too."""
     verify_space(target.parent, 2 * target.stat().st_size + irreplaceable.bytes, f"merging into {target}")
@@ -148,6 +154,8 @@ def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path) -> Replac
             seen = counter.read()
             is_sound = keep_copy(target, kept_as, written_by)
             carry_small(live, irreplaceable)
+            if load_database_id(live) != database_id:
+                save_database_id(live, database_id)
             expected = read_outline(live)
         written = prove(target, expected, lambda: counter.read() == seen + 1, WAIT_FOR_OTHERS_SECONDS)
         shrink_log(live)
@@ -200,11 +208,11 @@ def build(choice: RestoreChoice, new: Path, database_id: str) -> None:
     keep_writer_version(new, written_by)
 
 
-def bring_scripts_back(choice: RestoreChoice, target: Path, now_local: datetime) -> Path | None:
-    """Return where the folder that stood there is now."""
+def bring_scripts_back(
+    choice: RestoreChoice, folders: Sequence[Path], now_local: datetime, hooks: Hooks
+) -> list[RestoredPart]:
     backup = choice.full
     if not backup or not backup.manifest or not backup.manifest.generated_scripts:
-        return None
-    kept_as = choose_kept_name(target, now_local)
-    is_kept = restore_scripts(backup.scripts_path, backup.manifest.generated_scripts, target, kept_as)
-    return kept_as if is_kept else None
+        return []
+    scripts = backup.manifest.generated_scripts
+    return restore_parts(backup.scripts_path, scripts, folders, now_local, hooks.say)

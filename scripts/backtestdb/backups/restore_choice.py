@@ -1,12 +1,13 @@
 """Which backup a restore takes: the newest that verifies, or the file that the user named."""
 
+import os
 import shlex
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backtestdb.backups.catalogue import Backup, load_catalogue, look_at_backup
+from backtestdb.backups.catalogue import Backup, is_foreign, load_catalogue, look_at_backup
 from backtestdb.backups.identity import (
     Identity,
     find_identities,
@@ -15,6 +16,7 @@ from backtestdb.backups.identity import (
     mark_others,
     read_database_id,
 )
+from backtestdb.backups.shrinkage import describe_losses
 from backtestdb.backups.verify import examine, verify_backup
 from backtestdb.config import follow_link
 from backtestdb.database import look_at_file, quote, table_names, virtual_table_names
@@ -26,6 +28,18 @@ from backtestdb.untouched import read_untouched
 Say = Callable[[str], None]
 
 
+class NoBackupError(VerificationError):
+    """There is no backup of this database at all, as opposed to some that do not verify."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A backup newer than the chosen one of its kind that could not be read, or is not what its manifest says."""
+
+    backup: Backup
+    reason: str
+
+
 @dataclass(frozen=True)
 class RestoreChoice:
     """What to restore. `full`: a database with market data; `irreplaceable`: one with everything else, put on top of
@@ -33,51 +47,65 @@ class RestoreChoice:
 
     full: Backup | None
     irreplaceable: Backup | None
+    left_out: tuple[LeftOut, ...] = ()
 
 
-def choose_backup(backup_dir: Path, target: Path, path: Path | None, say: Say) -> RestoreChoice:
+def choose_backup(
+    backup_dir: Path, target: Path, path: Path | None, say: Say, *, all_are_meant: bool = False
+) -> RestoreChoice:
     """Every backup that is chosen has been read and checked in this very call.
 
     Without `path`: of the backups of this very database the newest full one that verifies, and the newest small
     one made after it, so that nothing irreplaceable is older than it must be. Raise VerificationError when none
-    verifies, UsageError when there is no database yet and the folder holds backups of several.
+    verifies, UsageError when there is no database yet and the folder holds backups of several. `all_are_meant`: the
+    folder holds what the user chose already, of whichever database.
     """
     if path is not None:
         return choose_named(path, backup_dir, target, say)
-    everything = load_backups_to_restore(backup_dir, target, say)
+    load = load_catalogue if all_are_meant else lambda folder: load_backups_to_restore(folder, target, say)
+    everything = load(backup_dir)
     catalogue = [backup for backup in everything if not backup.other_database]
-    full = find_good((backup for backup in catalogue if backup.kind == "full"), say)
+    left_out: list[LeftOut] = []
+
+    def is_wanted(backup: Backup) -> bool:
+        if backup.manifest and backup.manifest.is_suspicious:
+            word = "note: suspicious:" if all_are_meant else "passed over, suspicious:"
+            say(f"{word} {backup.path.name}: {describe_losses(backup.manifest.losses)}")
+            return all_are_meant
+        return True
+
+    full = find_good((b for b in catalogue if b.kind == "full" and is_wanted(b)), say, left_out)
     newer = (backup for backup in catalogue if not full or backup.taken_at_utc > full.taken_at_utc)
-    irreplaceable = find_good((backup for backup in newer if backup.kind == "irreplaceable"), say)
+    irreplaceable = find_good((b for b in newer if b.kind == "irreplaceable" and is_wanted(b)), say, left_out)
     if not full and not irreplaceable:
         others = find_identities([backup for backup in everything if backup.other_database])
-        raise VerificationError(
+        is_bad = any(not is_foreign(backup) for backup in catalogue)
+        raise (VerificationError if is_bad else NoBackupError)(
             f"no backup in {backup_dir} verifies that was made of {target}" + describe_others(others),
             next_step="name a file with make restore-from-backup BACKUP=PATH, or rebuild with make restore",
         )
-    return RestoreChoice(full, irreplaceable)
+    return RestoreChoice(full, irreplaceable, tuple(left_out))
 
 
 def load_backups_to_restore(backup_dir: Path, target: Path, say: Say) -> list[Backup]:
-    """Every backup, those of other databases marked. On a new machine, where none is of a database at `target`
-    and nothing stands there, the only database in the folder is taken for this one."""
+    """Every backup, those of other databases marked. On a new machine, where none is of a database at `target` and
+    nothing stands there, the only database in the folder is taken for this one; not one that is still in use on this
+    machine, which is a second checkout's."""
     everything = load_catalogue(backup_dir)
     own = mark_others(everything, identify(target, read_database_id(target), everything))
-    if any(backup.counts for backup in own) or holds_rows(target):
-        return own
     others = find_identities(everything)
+    gone = [identity for identity, _newest in others if not os.path.lexists(identity.path)]
+    if not gone or any(backup.counts for backup in own) or holds_rows(target):
+        return own
+
     if len(others) > 1:
         raise UsageError(
             f"{backup_dir} holds backups of {len(others)} databases, none of {target}"
             + describe_others(others),
             next_step="choose one: make restore-from-backup BACKUP=" + shlex.quote(str(others[0][1].path)),
         )
-    for identity, _newest in others:
-        say(
-            f"there is no backup of {target} yet: taking those of {identity.path}, the only ones in {backup_dir}"
-        )
-        return mark_others(everything, identity)
-    return own
+    say(f"there is no backup of {target} yet: taking those of {gone[0].path}, the only ones in {backup_dir}")
+    return mark_others(everything, gone[0])
 
 
 def holds_rows(target: Path) -> bool:
@@ -99,13 +127,22 @@ def describe_others(others: Sequence[tuple[Identity, Backup]]) -> str:
     return "".join(f"; of another database, {one.path}: {newest.path}" for one, newest in others)
 
 
-def find_good(backups: Iterable[Backup], say: Say) -> Backup | None:
-    """The first that verifies, read in full; what is passed over is said with its reason."""
+def rows_after(choice: RestoreChoice) -> dict[str, int]:
+    """Rows of each table that no download brings back, once this is restored; none for a file without a manifest."""
+    manifests = [one.manifest for one in (choice.full, choice.irreplaceable) if one and one.manifest]
+    return {table: rows for manifest in manifests for table, rows in manifest.kept_rows.items()}
+
+
+def find_good(backups: Iterable[Backup], say: Say, left_out: list[LeftOut]) -> Backup | None:
+    """The first that verifies, read in full; what is passed over is said with its reason. Whatever is
+    wrong with one file, the next may be good; a backup that could not be read is noted in `left_out`."""
     for backup in backups:
         try:
             verify_backup(backup)
-        except VerificationError as error:
+        except (ProjectError, sqlite3.Error, OSError, ValueError, MemoryError) as error:
             say(f"passed over {backup.path.name}: {error}")
+            if not is_foreign(backup):
+                left_out.append(LeftOut(backup, str(error)))
         else:
             return backup
     return None

@@ -1,6 +1,8 @@
 """Which backups have had their time, and how they leave."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 from backtestdb.backups.catalogue import (
@@ -13,14 +15,113 @@ from backtestdb.backups.catalogue import (
     verified,
 )
 from backtestdb.backups.manifest import Kind
+from backtestdb.backups.shrinkage import find_highest
+from backtestdb.config import Settings
 from backtestdb.files import fsync_directory, remove_database, remove_tree
 
+SMALL_ONES_ALL_OF = timedelta(hours=48)
 
-def choose_expired(backups: Iterable[Backup], kind: Kind, keep: int) -> list[Backup]:
-    """Given everything in the folder, return the verified backups of one kind beyond the newest `keep`."""
-    if keep < 1:
-        raise ValueError(f"keep={keep}: the newest verified backup always stays")
-    return verified(backups, kind)[keep:]
+
+@dataclass(frozen=True, kw_only=True)
+class Retention:
+    """How many backups of one kind are kept beside those that `choose_expired` never gives up: all of the newest
+    `all_of` of time, the newest `newest`, then the last of each hour, day, week and month, so many of each."""
+
+    newest: int = 1
+    all_of: timedelta = timedelta(0)
+    hourly: int = 0
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+
+
+def make_retention(settings: Settings, kind: Kind) -> Retention:
+    if kind == "full":
+        return Retention(
+            newest=settings.max_backups,
+            weekly=settings.keep_full_weekly,
+            monthly=settings.keep_full_monthly,
+        )
+    return Retention(
+        all_of=SMALL_ONES_ALL_OF,
+        hourly=settings.keep_small_hourly,
+        daily=settings.keep_small_daily,
+        weekly=settings.keep_small_weekly,
+        monthly=settings.keep_small_monthly,
+    )
+
+
+def choose_expired(
+    backups: Sequence[Backup], kind: Kind, retention: Retention, zone: tzinfo | None = None
+) -> list[Backup]:
+    """Given everything in the folder, newest first, return the backups of one kind that have had their time.
+
+    A period (an hour, a day …) is stood for by its newest backup, and counts only when no rule before it keeps
+    that one already, as borg does it: so 60 days begin where the hours end. Never given up, whatever the numbers
+    say: the newest, the newest without a loss, and each that alone holds the most rows of a table. Days are those
+    of `zone`, None for the system's. A backup of another database is none of ours.
+    """
+    if retention.newest < 1:
+        raise ValueError(f"newest={retention.newest}: the newest verified backup always stays")
+    ours = verified(backups, kind)
+    kept = {backup.path for backup in ours[: retention.newest]} | find_highest(backups)
+    kept |= {backup.path for backup in [backup for backup in ours if not backup.is_suspicious][:1]}
+    kept |= {backup.path for backup in ours if backup.taken_at_utc >= ours[0].taken_at_utc - retention.all_of}
+    for count, period_of in (
+        (retention.hourly, hour_of),
+        (retention.daily, day_of),
+        (retention.weekly, week_of),
+        (retention.monthly, month_of),
+    ):
+        kept |= choose_last_of_periods(ours, count, lambda moment: period_of(moment.astimezone(zone)), kept)  # noqa: B023
+    return [backup for backup in ours if backup.path not in kept]
+
+
+def choose_last_of_periods(
+    backups: Iterable[Backup], count: int, period_of: Callable[[datetime], object], kept: Set[Path]
+) -> set[Path]:
+    """The newest backup of each of the newest `count` periods whose newest is not kept already."""
+    chosen: set[Path] = set()
+    last: object = None
+    for backup in backups:
+        period = period_of(backup.taken_at_utc)
+        if period == last or len(chosen) == count:
+            continue
+        last = period
+        if backup.path not in kept:
+            chosen.add(backup.path)
+    return chosen
+
+
+def hour_of(moment: datetime) -> object:
+    """In UTC: in autumn an hour comes twice."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H")
+
+
+def day_of(moment: datetime) -> object:
+    return moment.date()
+
+
+def week_of(moment: datetime) -> object:
+    return moment.isocalendar()[:2]
+
+
+def month_of(moment: datetime) -> object:
+    return (moment.year, moment.month)
+
+
+def choose_to_give_way(backups: Sequence[Backup], missing_bytes: int, min_backups: int) -> list[Backup]:
+    """When space is missing: the oldest full backups that together have that many bytes, down to `min_backups`;
+    none when that is not enough. Those that `choose_expired` never gives up stay."""
+    ours = verified(backups, "full")
+    expendable = choose_expired(backups, "full", Retention(newest=max(min_backups, 1)))[::-1]
+    given = expendable[: max(len(ours) - min_backups, 0)]
+    freed = 0
+    for number, backup in enumerate(given, 1):
+        freed += backup.bytes
+        if freed >= missing_bytes:
+            return given[:number]
+    return []
 
 
 def remove_backup(backup: Backup, on_step: Callable[[str], None] = lambda _name: None) -> None:
@@ -34,7 +135,11 @@ def remove_backup(backup: Backup, on_step: Callable[[str], None] = lambda _name:
 
 
 def finish_removal(expired: Path, on_step: Callable[[str], None] = lambda _name: None) -> None:
+    """Unless a manifest stands beside it: then the user adopted the database since."""
     database = expired.with_suffix(".db")
+    if database.with_suffix(".json").exists():
+        expired.unlink()
+        return
     remove_database(database)
     database.with_suffix(FAILED_DRILL).unlink(missing_ok=True)
     on_step("expired database removed")

@@ -17,7 +17,8 @@ from backtestdb.backups.catalogue import (
 from backtestdb.backups.content_hash import hash_contents
 from backtestdb.backups.generated_scripts import verify_scripts
 from backtestdb.backups.identity import Identity
-from backtestdb.backups.manifest import FORMAT, GeneratedScripts, Kind, Manifest
+from backtestdb.backups.manifest import CONTENT_FORMAT, FORMAT, GeneratedScripts, Kind, Manifest
+from backtestdb.backups.shrinkage import Shrinkage
 from backtestdb.database import (
     DAMAGE_CODES,
     connect_to_read,
@@ -106,6 +107,8 @@ def make_manifest(
     kind: Kind,
     file: str,
     source: Identity,
+    shrinkage: Shrinkage,
+    accepts_loss: bool,
     scripts: GeneratedScripts | None,
     taken_at_utc: datetime,
     clock_utc: datetime,
@@ -127,7 +130,11 @@ def make_manifest(
         rows=findings.rows,
         foreign_key_violations=findings.foreign_key_violations,
         content_sha256=findings.content_sha256,
+        content_format=CONTENT_FORMAT,
         structure_sha256=findings.structure_sha256,
+        losses=shrinkage.losses,
+        accepts_loss=accepts_loss,
+        renames=shrinkage.renames,
         generated_scripts=scripts,
     )
 

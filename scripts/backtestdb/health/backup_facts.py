@@ -9,7 +9,8 @@ from pathlib import Path
 from backtestdb.backups.backup_dir import load_mount_points
 from backtestdb.backups.catalogue import Backup, verified
 from backtestdb.backups.identity import load_own_catalogue
-from backtestdb.backups.manifest import Kind
+from backtestdb.backups.manifest import Kind, Loss
+from backtestdb.backups.shrinkage import find_losses, find_newest, load_expected
 from backtestdb.files import free_bytes
 
 
@@ -30,7 +31,8 @@ class KindFacts:
 @dataclass(frozen=True)
 class BackupFacts:
     """`unverified`: files that do not count, with the reason. `of_others`: paths of other databases with backups in
-    this folder -> how many; they count for those. `room_for`: how many more full backups fit, each
+    this folder -> how many; they count for those. `lost_rows`: table -> what
+    it has lost since the newest backup, see backups/shrinkage.py. `room_for`: how many more full backups fit, each
     as large as the newest or else as the database; None without either. `missing_disk`: the mount point that
     the folder was on at its last backup and that nothing is mounted at now."""
 
@@ -42,6 +44,7 @@ class BackupFacts:
     room_for: int | None
     missing_disk: str
     of_others: Mapping[str, int] = field(default_factory=dict)
+    lost_rows: Mapping[str, Loss] = field(default_factory=dict)
 
 
 def load_backup_facts(
@@ -51,8 +54,10 @@ def load_backup_facts(
     now: datetime,
     *,
     database_id: str,
+    rows: Mapping[str, int],
 ) -> BackupFacts:
-    """`now` has a zone. `database_id`: see DatabaseFacts; the process may have the file open."""
+    """`now` has a zone. `database_id`: see DatabaseFacts; the process may have the file open. `rows`: of each
+    table of the database, none when it is not there or cannot be read."""
     catalogue = load_own_catalogue(folder, database, database_id)
     full, irreplaceable = (make_kind_facts(catalogue, kind, now) for kind in ("full", "irreplaceable"))
     free = free_bytes(folder)
@@ -66,8 +71,22 @@ def load_backup_facts(
         free,
         free // needed if needed else None,
         mount if mount and not Path(mount).is_mount() else "",
-        dict(Counter(backup.other_database for backup in catalogue if backup.other_database)),
+        of_others=dict(Counter(backup.other_database for backup in catalogue if backup.other_database)),
+        lost_rows=find_lost_rows(catalogue, rows),
     )
+
+
+def find_lost_rows(catalogue: Sequence[Backup], rows: Mapping[str, int]) -> dict[str, Loss]:
+    """Of the database as it is now; of the newest backup, where the database cannot be read."""
+    newest = find_newest(catalogue)
+    if newest is None or newest.manifest is None:
+        return {}
+    if not rows:
+        return dict(newest.manifest.losses) if newest.is_suspicious else {}
+    losses = find_losses(load_expected(newest.manifest), rows)
+    # A rename is judged by the next backup, which looks at the columns.
+    has_new_tables = bool(rows.keys() - newest.manifest.rows.keys())
+    return {table: loss for table, loss in losses.items() if table in rows or not has_new_tables}
 
 
 def make_kind_facts(catalogue: Sequence[Backup], kind: Kind, now: datetime) -> KindFacts:

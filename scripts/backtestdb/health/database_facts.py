@@ -80,6 +80,11 @@ def load_database_facts(connection: sqlite3.Connection, path: Path, origin: str)
     )
 
 
+def rows_of(database: DatabaseFacts) -> dict[str, int]:
+    """Rows per table, of large ones an upper bound."""
+    return {table.name: table.rows for table in database.tables}
+
+
 def load_tables(connection: sqlite3.Connection, classes: Mapping[str, str]) -> list[Table]:
     return [
         Table(name, classes.get(name, "irreplaceable"), *count_quickly(connection, name))

@@ -12,8 +12,10 @@ from backtestdb.console import format_bytes, say
 from backtestdb.database import verify_integrity
 from backtestdb.errors import BusyError, VerificationError
 from backtestdb.health.backup_facts import load_backup_facts
+from backtestdb.health.database_facts import rows_of
 from backtestdb.health.disks import check_mount, check_protected_folders, uses_wal
 from backtestdb.health.facts import load_contents
+from backtestdb.health.generated_scripts import check_generated_scripts
 from backtestdb.health.lake import check_lake
 from backtestdb.health.permissions import check_permissions
 from backtestdb.health.problem import Problem, note, ok
@@ -52,6 +54,7 @@ def examine(
     findings += check_protected_folders(sys.platform, home, paths)
     findings += check_permissions(env_file, settings.backup_dir, settings.database_path)
     findings.append(check_users(settings.database_path))
+    findings += check_generated_scripts(settings)
     findings += check_lake(settings)
     database = check_database(settings, now, is_wal=is_wal)
     findings += find_other_databases(settings.database_path, folders, is_lost=database.name in LOST)
@@ -71,7 +74,12 @@ def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Proble
     path = settings.database_path
     database, _ = load_contents(path, settings.origins["DATABASE_PATH"], read_untouched)
     backups = load_backup_facts(
-        settings.backup_dir, path, database.bytes, now, database_id=database.database_id
+        settings.backup_dir,
+        path,
+        database.bytes,
+        now,
+        database_id=database.database_id,
+        rows=rows_of(database),
     )
     for problem in judge_database(database, backups):
         if problem.name == "unreadable_database":

@@ -19,6 +19,7 @@ from backtestdb.health.database_facts import (
     load_database_facts,
     make_absent_facts,
     make_failed_facts,
+    rows_of,
 )
 from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
@@ -68,7 +69,12 @@ def load_facts(
         database,
         universes,
         load_backup_facts(
-            settings.backup_dir, settings.database_path, database.bytes, now, database_id=database.database_id
+            settings.backup_dir,
+            settings.database_path,
+            database.bytes,
+            now,
+            database_id=database.database_id,
+            rows=rows_of(database),
         ),
         look_at_schedule(sys.platform, user, settings.backup_dir, settings.database_path, now),
         load_drill_facts(settings.backup_dir, settings.database_path),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from backtestdb.backups.shrinkage import describe_losses
 from backtestdb.console import format_bytes, format_duration
 from backtestdb.health.backup_facts import BackupFacts
 from backtestdb.health.coverage_facts import UniverseCoverage
@@ -60,6 +61,9 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
 
 def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Problem]:
     age = backups.full.newest_age
+    if backups.lost_rows:
+        way_back = "make restore-from-backup; or, when it was meant, make backup ARGS=--accept-loss"
+        yield Problem("rows_lost", f"rows were lost: {describe_losses(backups.lost_rows)}", way_back)
     if backups.missing_disk:
         what = f"the disk of BACKUP_DIR {backups.folder} is not there: nothing is mounted at {backups.missing_disk}"
         yield Problem("no_backup_disk", what, "connect the disk, or change BACKUP_DIR")

@@ -17,7 +17,7 @@ from backtestdb.config import Settings
 from backtestdb.errors import ProjectError, SettingsError
 from backtestdb.files import fsync_directory, fsync_file
 
-ATTEMPTS_SECONDS = 30
+TIMEOUT_SECONDS = 60
 
 
 class StoreError(ProjectError):
@@ -94,8 +94,8 @@ def make_s3(options: Mapping[str, str]) -> pa_fs.S3FileSystem:
         region=options.get("AWS_REGION"),
         endpoint_override=host or None,
         scheme=scheme or "https",
-        connect_timeout=ATTEMPTS_SECONDS,
-        request_timeout=ATTEMPTS_SECONDS,
+        connect_timeout=TIMEOUT_SECONDS,
+        request_timeout=TIMEOUT_SECONDS,
     )
 
 

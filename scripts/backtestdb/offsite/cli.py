@@ -122,7 +122,9 @@ def run_restore_from_offsite(
             remote, names, folder, until_utc=until_utc, with_full=not (moment and is_filled), say=say
         )
         say(f"fetched {format_bytes(fetched.sent_bytes)} from {settings.offsite}")
-        return restore(replace(settings, backup_dir=folder), None, now_local, assume_yes=assume_yes)
+        return restore(
+            replace(settings, backup_dir=folder), None, now_local, assume_yes=assume_yes, all_are_meant=True
+        )
     finally:
         remove_tree(folder)
 

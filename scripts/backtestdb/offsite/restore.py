@@ -13,6 +13,7 @@ from pathlib import Path
 from backtestdb.backups.catalogue import PREFIXES, STAMP_FORMAT, Backup, look_at_backup, scripts_path_of
 from backtestdb.backups.identity import Identity
 from backtestdb.backups.manifest import Kind, write_manifest
+from backtestdb.backups.shrinkage import Shrinkage
 from backtestdb.backups.verify import examine, make_manifest
 from backtestdb.errors import UsageError, VerificationError
 from backtestdb.files import remove_tree
@@ -137,6 +138,8 @@ def write_its_manifest(record: Record, path: Path) -> None:
         kind=kind_of(record.name.copy_class),
         file=path.name,
         source=Identity(record.database_id, record.database),
+        shrinkage=Shrinkage({}, {}),
+        accepts_loss=False,
         scripts=None,
         taken_at_utc=record.name.taken_at_utc,
         clock_utc=record.name.taken_at_utc,

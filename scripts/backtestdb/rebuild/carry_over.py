@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from backtestdb.backups.catalogue import load_catalogue
-from backtestdb.backups.restore_choice import choose_backup
+from backtestdb.backups.restore_choice import NoBackupError, choose_backup
 from backtestdb.config import Settings
 from backtestdb.console import say
 from backtestdb.database import (
@@ -19,7 +19,7 @@ from backtestdb.database import (
     transaction,
     verify_integrity,
 )
-from backtestdb.errors import DatabaseFileError, VerificationError
+from backtestdb.errors import DatabaseFileError, UsageError, VerificationError
 from backtestdb.files import remove_database
 from backtestdb.market.universes import write_universe
 from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
@@ -151,10 +151,19 @@ def find_backup_to_carry(settings: Settings) -> Path | None:
         return None
     try:
         choice = choose_backup(settings.backup_dir, settings.database_path, None, say)
+    except NoBackupError as error:
+        say(str(error))
+        return None
     except VerificationError as error:
         raise VerificationError(
             f"{settings.database_path} is gone, and {error}",
             next_step="to begin without what they held, add ARGS=--discard-irreplaceable",
+        ) from error
+    except UsageError as error:
+        raise UsageError(
+            str(error),
+            next_step="name one of these backups: make restore ARGS='--carry-over-from FILE', or begin without them:"
+            " make restore ARGS=--discard-irreplaceable",
         ) from error
     newest = choice.irreplaceable or choice.full
     return newest.path if newest else None

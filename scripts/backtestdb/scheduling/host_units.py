@@ -16,7 +16,9 @@ LAUNCHD_NAME = "com.aibacktest.backup.plist"
 SERVICE_NAME, TIMER_NAME = "ai-backtest-backup.service", "ai-backtest-backup.timer"
 USED_SETTINGS = (
     *("DATABASE_PATH", "BACKUP_DIR", "GENERATED_SCRIPTS_DIR", "BACKUP_TIME", "IRREPLACEABLE_EVERY_MINUTES"),
-    *("MAX_BACKUPS", "MAX_IRREPLACEABLE_BACKUPS", "HEARTBEAT_URL"),
+    *("GENERATED_SCRIPTS_MAX_MB", "MAX_BACKUPS", "KEEP_FULL_WEEKLY", "KEEP_FULL_MONTHLY"),
+    *("KEEP_SMALL_HOURLY", "KEEP_SMALL_DAILY", "KEEP_SMALL_WEEKLY", "KEEP_SMALL_MONTHLY"),
+    *("MIN_BACKUPS", "HEARTBEAT_URL"),
 )
 # macOS asks the user before a program may look into these; a background job has nobody to ask.
 PROTECTED_FOLDERS = ("Documents", "Desktop", "Downloads", "Library/Mobile Documents", "Library/CloudStorage")

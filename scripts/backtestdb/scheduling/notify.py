@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from backtestdb.backups.backup import Hooks, Outcome, make_backup
 from backtestdb.backups.manifest import Kind
+from backtestdb.backups.shrinkage import describe_losses
 from backtestdb.config import Settings
 
 Event = Literal["start", "success", "fail"]
@@ -80,11 +81,13 @@ def run_backup(
     now: datetime,
     *,
     full_check: bool = False,
+    accept_loss: bool = False,
     hooks: Hooks | None = None,
     find_overdue: Callable[[], str] = lambda: "",
 ) -> Outcome:
     """Make a backup, drop those beyond the limit, and tell the watcher how it went. `find_overdue`: why not all is
-    well although this backup was made, empty when it is; the watcher then hears of no success.
+    well although this backup was made, empty when it is; the watcher then hears of no success, nor of a backup of a
+    database that has lost rows.
 
     `now` has a time zone, the user's: names are in local time. Raise ProjectError, OSError or sqlite3.Error
     when no backup was made; then nothing was removed either.
@@ -92,13 +95,17 @@ def run_backup(
     hooks = hooks or Hooks()
     send_heartbeat(settings.heartbeat_url, "start", say=hooks.say)
     try:
-        outcome = make_backup(settings, kind, now, full_check, hooks)
+        outcome = make_backup(settings, kind, now, full_check, hooks, accept_loss=accept_loss)
     except BaseException as error:
         send_heartbeat(settings.heartbeat_url, "fail", reason=str(error), say=hooks.say)
         raise
-    overdue = find_overdue()
-    if overdue:
-        send_heartbeat(settings.heartbeat_url, "fail", reason=overdue, say=hooks.say)
+    manifest = outcome.backup.manifest
+    lost = (
+        f"rows were lost: {describe_losses(manifest.losses)}" if manifest and manifest.is_suspicious else ""
+    )
+    reason = lost or find_overdue()
+    if reason:
+        send_heartbeat(settings.heartbeat_url, "fail", reason=reason, say=hooks.say)
     else:
         send_heartbeat(settings.heartbeat_url, "success", say=hooks.say)
     return outcome

@@ -1,0 +1,298 @@
+#!/usr/bin/env python3
+"""Measure the lake on this machine; RESULTS.md keeps what was measured.
+
+(a) minute bars from the sandbox's flat files into the lake, (b) the 27 metrics by the engine on one and on two
+processes beside the database's own way, equal row for row, (c) three queries beside SQLite, warm. --full takes the
+sizes of the whole market: 8,000 tickers × 80 sessions of 5-minute bars, 8,000 × 1,254 days (hours on two busy cores).
+"""
+
+import argparse
+import os
+import resource
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(PROJECT / "scripts"), str(PROJECT / "tests"), str(PROJECT / "benchmarks")]
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import pyarrow as pa  # noqa: E402
+from bench_market import describe_machine, make_file, print_result, read_memory  # noqa: E402
+
+from backtestdb.database import transaction  # noqa: E402
+from backtestdb.lake.backfill import backfill_from_flat_files  # noqa: E402
+from backtestdb.lake.compute import compute_metrics  # noqa: E402
+from backtestdb.lake.executor import Engine  # noqa: E402
+from backtestdb.lake.flat_files import FlatFiles  # noqa: E402
+from backtestdb.lake.layout import METRIC_NAMES  # noqa: E402
+from backtestdb.lake.publish import publish  # noqa: E402
+from backtestdb.lake.scan import Lake  # noqa: E402
+from backtestdb.lake.store import Store  # noqa: E402
+from backtestdb.lake.table import open_lake  # noqa: E402
+from backtestdb.market.bar_rows import save_bar_columns  # noqa: E402
+from backtestdb.market.first_fill import deferred_indexes  # noqa: E402
+from backtestdb.market.metric_store import save_metrics  # noqa: E402
+from backtestdb.market.sessions import (  # noqa: E402
+    load_calendar,
+    make_midnights_ms,
+    midnight_ms,
+    sessions_back,
+    sessions_between,
+)
+from backtestdb.schema import ensure_schema  # noqa: E402
+from sandbox_process import running_sandbox  # noqa: E402
+
+TODAY, LAST = "2026-11-20", date(2026, 11, 19)
+REPEATS = 5
+TICKERS_AT_ONCE = 100
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def cpu_seconds() -> float:
+    """Of this process and of the children that have ended."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def watch_workers(peak: list[float], stopping: threading.Event) -> None:
+    """The most memory, in MB, that this process and its children had at a time."""
+    while not stopping.wait(0.2):
+        tasks = Path(f"/proc/{os.getpid()}/task")
+        children = {pid for task in tasks.glob("*/children") for pid in task.read_text().split()}
+        peak[0] = max(peak[0], sum(read_memory(int(pid)) for pid in {str(os.getpid()), *children}))
+
+
+def measured(work: Callable[[], Any]) -> tuple[Any, float, float, float]:
+    """Result, seconds, CPU seconds and peak MB of a piece of work."""
+    peak, stopping = [0.0], threading.Event()
+    watcher = threading.Thread(target=watch_workers, args=(peak, stopping))
+    watcher.start()
+    started, cpu = time.monotonic(), cpu_seconds()
+    result = work()
+    seconds, cpu = time.monotonic() - started, cpu_seconds() - cpu
+    stopping.set()
+    watcher.join()
+    return result, seconds, cpu, peak[0]
+
+
+def last_sessions(count: int) -> list[date]:
+    calendar = load_calendar()
+    return sessions_between(calendar, sessions_back(calendar, LAST, count - 1), LAST)
+
+
+def bench_flat_files(folder: Path, tickers: int, sessions: int) -> dict[str, Any]:
+    store = Store(str(folder / "lake"))
+    with running_sandbox("--tickers", str(tickers), today=TODAY) as sandbox:
+        keys = {"AWS_ACCESS_KEY_ID": sandbox.key, "AWS_SECRET_ACCESS_KEY": sandbox.key}
+        files = FlatFiles("flatfiles", {"AWS_ENDPOINT_URL": sandbox.url, "AWS_REGION": "us-east-1", **keys})
+
+        def fill() -> Any:
+            days = last_sessions(sessions)
+            return backfill_from_flat_files(store, files, days, [], folder / "staging", now, processes=2)
+
+        done, seconds, cpu, peak = measured(fill)
+        again, again_seconds, _, _ = measured(fill)
+    size = sum(part.bytes for part in open_lake(store).parts_of("bars_5min"))
+    return {
+        "what": f"(a) flat files of {sessions} sessions into the lake, {tickers} stocks and what trades beside them",
+        "minutes": done.received,
+        "bars of five minutes": done.stored,
+        "bytes a bar": round(size / done.stored, 2),
+        "seconds, the sandbox making the files included": round(seconds, 1),
+        "CPU seconds without the sandbox": round(cpu, 1),
+        "bars a CPU second": round(done.stored / cpu),
+        "peak MB of all processes": round(peak),
+        "again": f"{again.sessions} sessions fetched, version {again.version} as before, {again_seconds:.1f} s",
+    }
+
+
+def make_database(path: Path, tickers: int, sessions: int, minute_sessions: int) -> None:
+    """Random walks: day bars of all sessions with their metrics, 78 bars of five minutes of the last ones."""
+    days = last_sessions(sessions)
+    midnights = make_midnights_ms(pd.DatetimeIndex(days))
+    dice = np.random.default_rng(1)
+    with closing(make_file(path)) as connection:
+        ensure_schema(connection)
+        slots = (midnights[-minute_sessions:, None] + (570 + 5 * np.arange(78)) * 60_000).ravel()
+        with deferred_indexes(connection, "ohlcv_data", tickers * (len(days) + len(slots))):
+            for number in range(tickers):
+                with transaction(connection):
+                    for timeframe, stamps in (("1day", midnights), ("5min", slots)):
+                        save_bar_columns(connection, make_columns(f"Z{number:05d}", timeframe, stamps, dice))
+
+
+def make_columns(
+    ticker: str, timeframe: str, stamps: np.ndarray, dice: np.random.Generator
+) -> list[list[Any]]:
+    count = len(stamps)
+    close = np.round(np.exp(3 + 0.01 * dice.standard_normal(count).cumsum()), 4)
+    opened = np.round(close * (1 + 0.01 * dice.standard_normal(count)), 4)
+    prices = [opened, np.maximum(opened, close) * 1.01, np.minimum(opened, close) * 0.99, close]
+    return [
+        [ticker] * count,
+        stamps.tolist(),
+        *(column.tolist() for column in prices),
+        dice.integers(1_000, 10_000_000, count).tolist(),
+        [timeframe] * count,
+        [None] * count,
+        [1] * count,
+        ["2026-11-20 01:30:00"] * count,
+    ]
+
+
+def save_all_metrics(path: Path, tickers: int, start: date) -> None:
+    names = [f"Z{number:05d}" for number in range(tickers)]
+    with closing(make_file_again(path)) as connection:
+        for first in range(0, tickers, TICKERS_AT_ONCE):
+            with transaction(connection):
+                save_metrics(connection, names[first : first + TICKERS_AT_ONCE], start)
+
+
+def make_file_again(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+def bench_metrics(folder: Path, tickers: int, sessions: int) -> tuple[dict[str, Any], Path, Store]:
+    """The database's metrics are stored last, so that the lake has to compute its own."""
+    database, store = folder / "backtesting.db", Store(str(folder / "metrics"))
+    make_database(database, tickers, sessions, 20)
+    published, publish_seconds, publish_cpu, publish_peak = measured(lambda: publish(database, store, now()))
+    rows = tickers * sessions
+    result: dict[str, Any] = {
+        "what": f"(b) 27 metrics of {tickers} × {sessions} day bars",
+        "publish": f"{published.rows:,} rows in {publish_seconds:.1f} s ({publish_cpu:.1f} CPU seconds, "
+        f"{publish_peak:.0f} MB, {published.bytes / published.rows:.1f} bytes a row)",
+    }
+    runs = {}
+    for processes in (1, 2):
+        place = Store(str(folder / f"metrics{processes}"))
+        publish(database, place, now())
+        with Engine(processes=processes) as engine:
+            list(engine.run(abs, range(processes)))  # imports are no part of the work
+            done, seconds, _, peak = measured(
+                lambda e=engine, p=place: compute_metrics(p, e, now(), tables=["daily_metrics"])
+            )
+        runs[processes] = seconds
+        result[f"engine, {processes} processes"] = (
+            f"{seconds:.1f} s, {rows / seconds:,.0f} rows/s, {peak:.0f} MB"
+        )
+        if done.rows != rows:
+            raise SystemExit(f"{done.rows} bars were read, not {rows}")
+    result["two processes against one"] = f"{runs[1] / runs[2]:.2f} times"
+    _, seconds, cpu, peak = measured(lambda: save_all_metrics(database, tickers, date(2000, 1, 3)))
+    result["the database's own way"] = (
+        f"{seconds:.1f} s, {rows / seconds:,.0f} rows/s ({cpu:.1f} CPU seconds), {peak:.0f} MB"
+    )
+    result["largest relative difference"] = compare_metrics(database, place)
+    publish(database, store, now())
+    return result, database, store
+
+
+def compare_metrics(database: Path, store: Store) -> float:
+    """Of all rows and columns. Exits when a NULL stands in one of them only."""
+    version, largest = open_lake(store), 0.0
+    with closing(sqlite3.connect(database)) as connection:
+        for part in version.parts_of("daily_metrics"):
+            rows = version.read(part.key)
+            tickers, days = rows["ticker"].to_pylist(), [str(day) for day in rows["session_date"].to_pylist()]
+            query = f"SELECT {', '.join(METRIC_NAMES)} FROM daily_metrics"
+            query += " WHERE ticker = ? AND date BETWEEN ? AND ? ORDER BY date"
+            expected = [
+                row
+                for ticker in dict.fromkeys(tickers)
+                for row in connection.execute(query, (ticker, min(days), max(days)))
+            ]
+            for name, column in zip(METRIC_NAMES, zip(*expected, strict=True), strict=True):
+                theirs = np.array(column, dtype="float64")
+                mine = rows[name].cast(pa.float64()).to_numpy()
+                if (np.isnan(mine) != np.isnan(theirs)).any():
+                    raise SystemExit(f"{name} is NULL in other rows than in the database")
+                gap = np.abs(mine - theirs) / np.maximum(np.abs(theirs), 1e-3)
+                largest = max(largest, float(np.nanmax(gap, initial=0.0)))
+    return largest
+
+
+def best_seconds(work: Callable[[], Any]) -> float:
+    found = []
+    for _ in range(REPEATS):
+        started = time.monotonic()
+        work()
+        found.append(time.monotonic() - started)
+    return min(found)
+
+
+def bench_queries(database: Path, store: Store) -> dict[str, Any]:
+    lake = Lake(open_lake(store)).connection
+    day = str(LAST)
+    pairs = {
+        "one ticker's years": (
+            "SELECT * FROM days_of('Z00007')",
+            "SELECT * FROM daily_metrics WHERE ticker = 'Z00007'",
+        ),
+        "one ticker's 5-minute bars": (
+            "SELECT * FROM bars_of('Z00007')",
+            "SELECT * FROM ohlcv_data WHERE ticker = 'Z00007' AND timeframe = '5min'",
+        ),
+        "a session of all tickers": (
+            f"SELECT sum(volume), max(high), count(*) FROM session_bars('{day}')",
+            "SELECT sum(volume), max(high), count(*) FROM ohlcv_data WHERE timeframe = '5min' AND timestamp"
+            f" BETWEEN {midnight_ms(LAST)} AND 9e12",
+        ),
+        "a scan of everything": (
+            "SELECT count(*) FROM daily_metrics WHERE gap_percent > 5 AND volume_ratio > 2",
+            "SELECT count(*) FROM daily_metrics WHERE 100 * (open * (1 + change_percent / 100) / close - 1) > 5"
+            " AND volume_ratio > 2",
+        ),
+    }
+    result: dict[str, Any] = {"what": "(c) queries, warm, best of five: lake / SQLite, seconds"}
+    with closing(sqlite3.connect(database)) as connection:
+        for name, (ours, theirs) in pairs.items():
+            one, other = lake.execute(ours).fetchall(), connection.execute(theirs).fetchall()
+            if len(one) != len(other):
+                raise SystemExit(f"{name}: {len(one)} rows, SQLite has {len(other)}")
+            mine = best_seconds(lambda q=ours: lake.execute(q).fetchall())
+            their = best_seconds(lambda q=theirs: connection.execute(q).fetchall())
+            result[name] = f"{mine:.3f} / {their:.3f}"
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=list("abc"), action="append", help="one part; may be given again")
+    parser.add_argument("--tickers", type=int, default=1000)
+    parser.add_argument("--sessions", type=int, default=5, help="flat files in (a)")
+    parser.add_argument("--days", type=int, default=1254, help="day bars of each ticker in (b)")
+    parser.add_argument("--full", action="store_true", help="8,000 tickers, 80 flat files")
+    chosen = parser.parse_args(arguments)
+    tickers, sessions = (8000, 80) if chosen.full else (chosen.tickers, chosen.sessions)
+    parts = chosen.only or list("abc")
+    print(describe_machine())
+    with tempfile.TemporaryDirectory(prefix="bench_lake_", dir=os.environ.get("BENCH_DIR")) as name:
+        folder = Path(name)
+        if "a" in parts:
+            print_result(bench_flat_files(folder, tickers, sessions))
+        if {"b", "c"} & set(parts):
+            result, database, store = bench_metrics(folder, tickers, chosen.days)
+            print_result(result)
+            print_result(bench_queries(database, store))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
