@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from backtestdb.arguments import Parser, parse_positive
 from backtestdb.config import load_settings
 from backtestdb.console import run
-from backtestdb.market.cli import add_range_arguments, run_backfill
+from backtestdb.market.cli import add_range_arguments, run_backfill, run_metrics_again
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +19,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="store the bars of every ticker in answers about the whole market, not only the universe's",
     )
-    return run_backfill(load_settings(), "1day", parser.parse_args(arguments), datetime.now(UTC))
+    parser.add_argument(
+        "--metrics-again",
+        action="store_true",
+        help="compute the metrics of the stored bars anew, of all universes where none is named; no request",
+    )
+    chosen = parser.parse_args(arguments)
+    if chosen.metrics_again:
+        return run_metrics_again(load_settings(), chosen.universe)
+    return run_backfill(load_settings(), "1day", chosen, datetime.now(UTC))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="make the market tables only, and leave all others to the platform",
     )
     parser.add_argument("--yes", action="store_true", help="replace without asking")
+    parser.add_argument(
+        "--accept-fewer",
+        action="store_true",
+        help="replace although the new file has far fewer bars than the old one; --yes does not mean that",
+    )
     return parser
 
 

@@ -13,6 +13,7 @@ from backtestdb.market.cli import add_output_arguments, run_update
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--start", type=parse_date, help="with --again: from this session on")
     parser.add_argument("--end", type=parse_date, help="last session; default: the last completed one")
     add_output_arguments(parser)
     return run_update(load_settings(), parser.parse_args(arguments), datetime.now(UTC))

@@ -23,6 +23,19 @@ SELECT ticker, strftime('%Y-%m-%d', timestamp / 1000, 'unixepoch'), timestamp, o
     0.1 + id % 9, 0.2, 1.1, 1e6 + 0.5, 2.3, 0.7, 1.6, 100.3, 100.4, 100.6, 0.4, 0.3, 0.1, 51.7, 1, 0, 1.1, 2.1, 3.1
 FROM ohlcv_data ORDER BY id
 """
+# The newest row of each ticker is what its bars give, for `make status` looks at some of them.
+NEWEST = """
+UPDATE daily_metrics SET change_percent = iif(:last >= 1, 0, NULL), change_from_open = 100 * (close / open - 1),
+    high_low_range_percent = 100 * (high - low) / open, close_to_high_percent = 100 * (high - close) / high,
+    close_to_low_percent = 100 * (close - low) / low, sma_20 = iif(:last >= 19, close, NULL),
+    sma_50 = iif(:last >= 49, close, NULL), sma_200 = iif(:last >= 199, close, NULL),
+    price_to_sma20_percent = iif(:last >= 19, 0, NULL), price_to_sma50_percent = iif(:last >= 49, 0, NULL),
+    price_to_sma200_percent = iif(:last >= 199, 0, NULL), rsi_14 = iif(:last >= 13, 100, NULL),
+    consecutive_up_days = 0, consecutive_down_days = 0, change_5d_percent = iif(:last >= 5, 0, NULL),
+    change_10d_percent = iif(:last >= 10, 0, NULL), change_20d_percent = iif(:last >= 20, 0, NULL),
+    volume_20d_avg = :volume, volume_ratio = volume / :volume
+WHERE date = :date
+"""
 
 
 def make_large_database(path: Path, *, tickers: int, sessions: int, journal: str = "WAL") -> Path:
@@ -46,6 +59,9 @@ def make_large_database(path: Path, *, tickers: int, sessions: int, journal: str
         connection.executemany("INSERT INTO temp.sessions VALUES (?)", [(midnight_ms(day),) for day in days])
         connection.execute(BARS)
         connection.execute(METRICS)
+        before = [1_000_000 + midnight_ms(day) % 977 for day in days[-21:-1]]
+        volume = sum(before) / 20 if len(before) == 20 else None
+        connection.execute(NEWEST, {"last": sessions - 1, "volume": volume, "date": days[-1].isoformat()})
         connection.execute(
             "INSERT INTO _ranges_asked SELECT ticker, '1day', ?, ?, ?, ?, ?, '2026-11-21T02:00:00+00:00', 'a run'"
             " FROM universe_stocks",

@@ -1,8 +1,8 @@
 """A platform that lives beside a restore: it starts, migrates, writes, crashes and is started again at once.
 
-Run as a script: `python platform_process.py DATABASE LOG SEED [newest]`. Each life is a process of its own. The
-token of every commit is written to LOG after SQLite said that it is there, so each of them has to be somewhere.
-`newest` speaks to SQLite through apsw, whose SQLite is newer than that of any Python here.
+Run as a script: `python platform_process.py DATABASE LOG SEED [newest | node MODULE]`. Each life is a process
+of its own. The token of every commit is written to LOG after SQLite said that it is there, so each has to be
+somewhere. `newest` speaks to SQLite through apsw, whose SQLite is newer than that of any Python here.
 """
 
 import os
@@ -42,6 +42,15 @@ def running_platform(database: Path, log: Path, seed: int, *words: str) -> Itera
 
 def read_tokens(log: Path) -> list[str]:
     return log.read_text().split()
+
+
+def supervise_node(database: str, log: str, seed: int, module: str) -> None:
+    """The same with better-sqlite3, which lies in the folder `module`."""
+    script = str(Path(__file__).with_name("platform.js"))
+    for life in range(1_000_000):
+        command = ["node", script, module, database, log, str(life), str(seed)]
+        if subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode:
+            time.sleep(0.005)
 
 
 def supervise(database: str, log: str, seed: int, *, newest: bool) -> None:
@@ -95,4 +104,6 @@ def open_newest(database: str) -> tuple[Execute, Callable[[], object]]:
 
 
 if __name__ == "__main__":
+    if sys.argv[4:5] == ["node"]:
+        supervise_node(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[5])
     supervise(sys.argv[1], sys.argv[2], int(sys.argv[3]), newest="newest" in sys.argv[4:])

@@ -76,6 +76,24 @@ class SandboxProcess:
         """These made-up splits instead of any others."""
         self.control("POST", "splits", splits=list(splits))
 
+    def set_missing(self, *sessions: str | tuple[str, str]) -> None:
+        """Sessions without a bar instead of any others: of anyone, or (ticker, session) of one ticker."""
+        rows = [
+            {"session": each} if isinstance(each, str) else {"ticker": each[0], "session": each[1]}
+            for each in sessions
+        ]
+        self.control("POST", "missing", sessions=rows)
+
+    def reset(self, today: str) -> None:
+        """An honest vendor without limits on that day."""
+        self.set_faults()
+        self.set_missing()
+        self.set_splits()
+        self.set_settings(
+            history_years=0, free=False, grouped=True, refused_tickers=[], clock_seconds=0, unfinished=False
+        )
+        self.set_today(today)
+
     def set_settings(self, **settings: Any) -> None:
         """Change requests_per_minute, window_seconds, retry_after, history_years, free, latency_seconds …"""
         self.control("POST", "settings", **settings)

@@ -166,10 +166,15 @@ def test_backfill_asked_again_sends_no_request_but_one_to_confirm_an_empty_answe
     assert "the vendor has nothing of NOT-A-TICKER" in output
     sandbox.clear_log()
     project.check(*arguments)
-    (again,) = sandbox.fetch_log()
+    (again,) = fetch_price_log(sandbox)
     assert "/NOT-A-TICKER/" in again["path"]
     project.check(*arguments)
-    assert sandbox.fetch_log() == [again]
+    assert fetch_price_log(sandbox) == [again]
+
+
+def fetch_price_log(sandbox: SandboxProcess) -> list[dict[str, object]]:
+    """The requests for bars: each run looks at the list of splits besides."""
+    return [entry for entry in sandbox.fetch_log() if "/splits" not in str(entry["path"])]
 
 
 def test_plan_sends_no_request_and_needs_no_key(tmp_path: Path, sandbox: SandboxProcess) -> None:
@@ -178,7 +183,7 @@ def test_plan_sends_no_request_and_needs_no_key(tmp_path: Path, sandbox: Sandbox
     output = project.check(
         "03_backfill_intraday.py", "--universe", "few", "--plan", "--json", POLYGON_API_KEY=""
     )
-    assert '"requests": 2' in output
+    assert '"requests": 4}' in output or '"requests": 4,' in output  # two looks at the splits
     assert sandbox.fetch_log() == []
 
 

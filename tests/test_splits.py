@@ -1,281 +1,391 @@
-"""Splits: what the bars say about them, and the three real ones applied to bars that were stored before."""
+"""Splits: what changed in the vendor's list, and that stored bars equal a fresh download whatever it did when."""
 
 import os
 import signal
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from backtestdb.database import connect
-from backtestdb.market.split_store import apply_splits
-from backtestdb.market.splits import FetchedBars, Split, judge_splits, parse_splits
+from backtestdb.market.cli import choose_end
+from backtestdb.market.sessions import NEW_YORK
+from backtestdb.market.split_look import look_at_splits, look_before_first_bars
+from backtestdb.market.split_store import load_due_tickers
+from backtestdb.market.splits import (
+    IncompleteListError,
+    KnownSplit,
+    Split,
+    SplitLook,
+    compare_splits,
+    parse_splits,
+)
+from backtestdb.schema import ensure_market_schema
+from commands import Project
 from contents import query_all
 from market_runs import make_database, make_source, run_backfill, run_update
+from market_setup import sessions_of
 from sandbox_process import SandboxProcess, running_sandbox
 
-MONDAY = date(2026, 3, 2)
-SOURCE_BEGINS_MS, SOURCE_ENDS_MS = 951886800000, 1362114000000  # 2000-03-01 and 2013-03-01
-DAY_BARS = (
-    "SELECT timestamp, open, high, low, close, volume FROM ohlcv_data WHERE ticker = ? AND timeframe = ?"
+Row = dict[str, Any]
+DAY = date(2026, 3, 2)
+NOW = datetime(2026, 3, 4, 23, tzinfo=UTC)
+BARS = (
+    "SELECT ticker, timeframe, timestamp, open, high, low, close, volume, time_of_day, day_of_week"
+    " FROM ohlcv_data ORDER BY 1, 2, 3"
 )
-METRICS = "SELECT * FROM daily_metrics WHERE ticker = ? ORDER BY date"
-
-
-def make_bars(closes: list[float], opens: list[float], fetched: list[int]) -> FetchedBars:
-    """A bar a day from MONDAY on; `fetched`: days after MONDAY."""
-    first = MONDAY.toordinal()
-    return FetchedBars(
-        np.arange(first, first + len(closes)), np.array(fetched) + first, np.array(opens), np.array(closes)
-    )
-
-
-def make_split(day: int, ratio: float) -> Split:
-    return Split(date.fromordinal(MONDAY.toordinal() + day), "A", 1, ratio)
+METRICS = "SELECT * FROM daily_metrics ORDER BY ticker, date"
 
 
 def test_splits_listed_twice_or_without_sense_are_dropped() -> None:
     row = {"ticker": "A", "execution_date": "2026-03-02", "split_from": 1, "split_to": 2}
-    rows = [
-        row,
-        row,
-        {**row, "split_to": 1},
-        {**row, "split_to": 0},
-        {"ticker": "B"},
-        {**row, "ticker": "NA"},
+    senseless = [{**row, "split_to": 1}, {**row, "split_to": 0}, {"ticker": "B"}]
+    assert parse_splits([row, row, *senseless, {**row, "ticker": "NA"}]) == [
+        Split(DAY, "A", 1, 2),
+        Split(DAY, "NA", 1, 2),
     ]
-    assert parse_splits(rows) == [Split(MONDAY, "A", 1, 2), Split(MONDAY, "NA", 1, 2)]
 
 
-@pytest.mark.parametrize(("ratio", "state"), [(2.0, "applied"), (0.5, "unconfirmed"), (1.02, "unconfirmed")])
-def test_split_counts_only_when_the_prices_jump_by_it(ratio: float, state: str) -> None:
-    bars = make_bars([100.0, 101.0, 50.0], [100.0, 100.0, 50.4], fetched=[1, 1, 2])
-    (finding,) = judge_splits([make_split(2, ratio)], bars)
-    assert finding.state == state
-    assert finding.seen_ratio == pytest.approx(101 / 50.4)
+def compare(
+    known: Sequence[KnownSplit],
+    listed: Sequence[Split],
+    now_utc: datetime = NOW,
+    *,
+    bars_came_first: bool = False,
+) -> list[KnownSplit]:
+    since = date(2025, 1, 1)
+    return compare_splits(known, listed, since=since, now_utc=now_utc, bars_came_first=bars_came_first)
 
 
-def test_split_of_bars_fetched_after_it_changes_nothing() -> None:
-    bars = make_bars([50.0, 50.5, 50.0], [50.0, 50.0, 50.4], fetched=[2, 2, 2])
-    assert judge_splits([make_split(2, 2.0)], bars) == []
+def make_known(split: Split, withdrawn: datetime | None = None) -> KnownSplit:
+    seen = datetime(2026, 3, 2, 23, tzinfo=UTC)
+    return KnownSplit(split, seen, seen, withdrawn)
 
 
-def test_split_shows_where_the_raw_bars_end_after_corrections_fetched_the_newest_again() -> None:
-    bars = make_bars([100.0, 100.0, 50.0, 50.0], [100.0, 100.0, 50.0, 50.0], fetched=[1, 1, 5, 5])
-    (finding,) = judge_splits([make_split(3, 2.0)], bars)
-    assert finding.state == "applied"
-    assert bars.is_raw(finding.split).tolist() == [True, True, False, False]
+SPLIT, OTHER = Split(DAY, "A", 1, 2), Split(DAY, "A", 1, 4)
 
 
-def test_split_without_a_bar_after_it_waits() -> None:
-    bars = make_bars([100.0, 100.0], [100.0, 100.0], fetched=[1, 1])
-    assert [finding.state for finding in judge_splits([make_split(2, 2.0)], bars)] == ["waiting"]
+def test_look_finds_what_is_new_withdrawn_corrected_and_listed_again() -> None:
+    assert compare([], [SPLIT]) == [KnownSplit(SPLIT, NOW, NOW)]
+    assert compare([make_known(SPLIT)], [SPLIT]) == []
+    assert compare([make_known(SPLIT)], []) == [make_known(SPLIT, withdrawn=NOW)]
+    assert compare([make_known(SPLIT, withdrawn=NOW)], []) == []
+    assert compare([make_known(SPLIT, withdrawn=NOW)], [SPLIT]) == [KnownSplit(SPLIT, NOW, NOW)]
+    corrected = compare([make_known(OTHER)], [SPLIT])
+    assert [each.split for each in corrected] == [SPLIT, OTHER]
+    assert [each.withdrawn_at_utc for each in corrected] == [None, NOW]
 
 
-def test_splits_that_end_at_one_boundary_are_told_apart_from_a_false_one() -> None:
-    bars = make_bars([600.0, 50.0], [600.0, 50.0], fetched=[0, 9])
-    splits = [make_split(1, 3.0), make_split(1, 4.0), make_split(1, 7.0)]
-    states = {finding.split.ratio: finding.state for finding in judge_splits(splits, bars)}
-    assert states == {3.0: "applied", 4.0: "applied", 7.0: "unconfirmed"}
+def test_look_leaves_an_announced_split_for_its_day_and_believes_it_from_the_opening_on() -> None:
+    day_before = datetime(2026, 3, 1, 23, tzinfo=UTC)
+    opening = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
+    assert compare([], [SPLIT], day_before) == []
+    early = opening - timedelta(hours=2)
+    assert compare([], [SPLIT], early) == [KnownSplit(SPLIT, early, opening)]
 
 
-@given(
-    st.sampled_from([1.5, 2.0, 3.0, 4.0, 10.0, 20.0, 0.1, 0.05, 0.5]),
-    st.floats(-0.15, 0.15),
-    st.integers(1, 9),
-    st.integers(0, 3),
-)
-def test_split_that_happened_is_confirmed_whatever_the_night_and_the_corrections(
-    ratio: float, overnight: float, executed: int, corrected: int
-) -> None:
-    prices = [100.0] * executed + [100.0 / ratio * (1 + overnight)] * (11 - executed)
-    fetched = [executed - 1] * executed + [executed] * (11 - executed)
-    for place in range(max(executed - corrected, 1), executed):
-        prices[place], fetched[place] = prices[place] / ratio, executed
-    (finding,) = judge_splits([make_split(executed, ratio)], make_bars(prices, prices, fetched))
-    assert finding.state == "applied"
+def test_look_that_comes_after_the_bars_takes_old_splits_to_have_been_listed_in_time() -> None:
+    later = NOW + timedelta(days=365)
+    (found,) = compare([], [SPLIT], later, bars_came_first=True)
+    assert found.believed_at_utc == datetime(2026, 5, 6, 13, 30, tzinfo=UTC)  # 65 days later, in summer time
+    (recent,) = compare([], [SPLIT], bars_came_first=True)
+    assert recent.believed_at_utc == NOW
+
+
+def test_list_that_lacks_many_splits_is_not_believed() -> None:
+    known = [make_known(Split(DAY, f"T{number}", 1, 2)) for number in range(40)]
+    assert len(compare(known, [each.split for each in known[3:]])) == 3
+    with pytest.raises(IncompleteListError, match="lacks 4 of 40"):
+        compare(known, [each.split for each in known[4:]])
+
+
+@dataclass
+class Story:
+    """A ticker and its split as the vendor lists it, once it does (`late` days after it happened)."""
+
+    ticker: str
+    executed: date
+    rows: list[Row] = field(default_factory=list)
+
+    def splits(self, late: int) -> list[Row]:
+        """`listed` and `unlisted` count days from the first listing on."""
+        first = self.executed + timedelta(days=late)
+        listed = []
+        for given in self.rows:
+            row = dict(given)
+            row["listed_from"] = str(first + timedelta(days=row.pop("listed", 0)))
+            if "unlisted" in row:
+                row["listed_until"] = str(first + timedelta(days=row.pop("unlisted")))
+            listed.append({"ticker": self.ticker, "execution_date": str(self.executed), **row})
+        return listed
+
+
+def make_row(split_from: float, split_to: float, **values: Any) -> Row:
+    return {"split_from": split_from, "split_to": split_to, **values}
+
+
+REAL = make_row(1, 2, in_source=True)
+WRONG = {"moves_prices": False, "adjusts_prices": True}
+STORIES = {
+    "AAPL 2000": Story("AAPL", date(2000, 6, 21), [REAL]),
+    "MSFT 2003": Story("MSFT", date(2003, 2, 18), [REAL]),
+    "AAPL 2005": Story("AAPL", date(2005, 2, 28), [REAL]),
+    "1046:1000": Story("MSFT", date(2012, 6, 11), [make_row(1000, 1046)]),
+    "100:105": Story("MSFT", date(2012, 6, 11), [make_row(100, 105)]),
+    "1:25": Story("MSFT", date(2012, 6, 11), [make_row(1, 25)]),
+    "25:1": Story("MSFT", date(2012, 6, 11), [make_row(25, 1)]),
+    "two on a day": Story("MSFT", date(2012, 6, 11), [make_row(1, 2), make_row(2, 3)]),
+    "withdrawn": Story("MSFT", date(2012, 6, 11), [make_row(1, 4, unlisted=2, **WRONG)]),
+    "corrected": Story(
+        "MSFT",
+        date(2012, 6, 11),
+        [make_row(1, 4, unlisted=2, **WRONG), make_row(1, 2, listed=2)],
+    ),
+}
+LATE = [0, 1, 3, 60]
+RHYTHMS = ["08:00", "18:00", "weekly", "after three months"]
+SAMPLE = [
+    ("AAPL 2005", 0, "18:00"),
+    ("MSFT 2003", 3, "08:00"),
+    ("1046:1000", 60, "weekly"),
+    ("100:105", 1, "18:00"),
+    ("two on a day", 0, "after three months"),
+    ("withdrawn", 1, "18:00"),
+    ("corrected", 0, "08:00"),
+]
+
+
+def make_moments(story: Story, late: int, rhythm: str) -> list[datetime]:
+    """When updates run, from two days before the split to a week after the list's last change; UTC."""
+    first = story.executed - timedelta(days=2)
+    days = sessions_of(str(first), str(story.executed + timedelta(days=late + 8)))
+    if rhythm == "after three months":
+        days = sessions_of(str(story.executed), str(story.executed + timedelta(days=95)))[-1:]
+    elif rhythm == "weekly":
+        days = [*days[1::5], days[-1]]
+    hour = 8 if rhythm == "08:00" else 18
+    return [datetime.combine(day, time(hour), NEW_YORK).astimezone(UTC) for day in days]
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox(today="2000-06-20") as running:
+    with running_sandbox("--tickers", "20", today="2000-06-20") as running:
         yield running
 
 
-def relative_difference(one: object, other: object) -> float:
-    if one is None or other is None or isinstance(one, str):
-        return 0.0 if one == other else 1.0
-    return abs(float(one) - float(other)) / max(abs(float(one)), abs(float(other)), 1e-9)  # type: ignore[arg-type]
+class Bench:
+    """A database that is kept up to date, and fresh ones beside it, of the same universe and ranges."""
+
+    def __init__(self, folder: Path, sandbox: SandboxProcess, ticker: str, begun: date) -> None:
+        self.folder, self.sandbox, self.tickers = folder, sandbox, [ticker, "IBM"]
+        self.daily, self.intraday = begun - timedelta(days=60), begun - timedelta(days=12)
+
+    def source(self, name: str, moment: datetime) -> Any:
+        self.sandbox.set_today(str(moment.astimezone(NEW_YORK).date()))
+        return make_source(self.folder / name, self.sandbox.url, moment.replace(tzinfo=None).isoformat())
+
+    def download(self, name: str, moment: datetime) -> Path:
+        database = make_database(self.folder / name, mine=self.tickers)
+        source, end = self.source(name, moment), str(choose_end(None, moment))
+        with closing(connect(database)) as connection:
+            look_before_first_bars(connection, source)
+        run_backfill(source, database, str(self.daily), end, "mine")
+        run_backfill(source, database, str(self.intraday), end, "mine", timeframe="5min")
+        return database
+
+    def update(self, name: str, database: Path, moment: datetime) -> SplitLook:
+        return run_update(self.source(name, moment), database, str(choose_end(None, moment))).splits
+
+    def verify_fresh(self, database: Path, moment: datetime) -> None:
+        fresh = self.folder / f"fresh-{moment:%Y%m%d%H}" / "backtesting.db"
+        fresh = fresh if fresh.exists() else self.download(fresh.parent.name, moment)
+        assert query_all(database, BARS) == query_all(fresh, BARS), moment
+        verify_metrics(database, fresh)
 
 
-def verify_equal(one: list[tuple], other: list[tuple], tolerance: float = 1e-9) -> None:
-    assert len(one) == len(other)
-    for row, expected in zip(one, other, strict=True):
-        for value, wanted in zip(row, expected, strict=True):
-            assert relative_difference(value, wanted) < tolerance, (row, expected)
+def verify_metrics(database: Path, fresh: Path) -> None:
+    stored, expected = (query_all(path, METRICS) for path in (database, fresh))
+    assert len(stored) == len(expected)
+    for row, wanted in zip(stored, expected, strict=True):
+        for value, right in zip(row[1:-1], wanted[1:-1], strict=True):
+            assert value == (
+                pytest.approx(right, rel=1e-9, abs=1e-9) if isinstance(right, float) else right
+            ), row
 
 
-REAL_SPLITS = [
-    ("AAPL", "2000-06-21", "2000-04-03"),  # 20 sessions into the source: before, volumes are made up
-    ("MSFT", "2003-02-18", "2002-06-03"),
-    ("AAPL", "2005-02-28", "2004-06-01"),
-]
-
-
-@pytest.mark.parametrize(("ticker", "executed", "start"), REAL_SPLITS)
-def test_real_split_applied_to_stored_bars_equals_a_download_made_afterwards(
-    tmp_path: Path, sandbox: SandboxProcess, ticker: str, executed: str, start: str
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("name", "late", "rhythm"),
+    [
+        pytest.param(*case, marks=() if case in SAMPLE else pytest.mark.long)
+        for case in [(name, late, rhythm) for name in STORIES for late in LATE for rhythm in RHYTHMS]
+    ],
+)
+def test_updated_database_equals_a_fresh_download_whenever_a_split_is_listed(
+    tmp_path: Path, sandbox: SandboxProcess, name: str, late: int, rhythm: str
 ) -> None:
-    before, after = shift(executed, -1), shift(executed, 2)
-    sandbox.set_today(before)
-    stored = make_database(tmp_path / "stored", mine=[ticker, "IBM"])
-    source = make_source(tmp_path / "stored", sandbox.url, before)
-    run_backfill(source, stored, start, before, "mine")
-    run_backfill(source, stored, shift(executed, -8), before, "mine", timeframe="5min")
-    raw = query_all(stored, DAY_BARS, ticker, "1day")
-
-    sandbox.set_today(after)
-    sandbox.clear_log()
-    done = run_update(make_source(tmp_path / "stored", sandbox.url, after), stored, after)
-    assert [finding.state for finding in done.findings] == ["applied"]
-    assert count_price_requests(sandbox) == 4  # two tickers, day and 5-minute bars; none for the split
-    verify_fresh(tmp_path, sandbox, ticker, start, executed, after, stored)
-    assert query_all(stored, DAY_BARS, ticker, "1day")[0] != raw[0]
-
-    again = run_update(make_source(tmp_path / "stored", sandbox.url, after), stored, after)
-    assert again.findings == []
-    verify_fresh(tmp_path, sandbox, ticker, start, executed, after, stored)
+    story = STORIES[name]
+    sandbox.set_splits(*story.splits(late))
+    bench = Bench(tmp_path, sandbox, story.ticker, story.executed)
+    begun = datetime.combine(sessions_of("1999-01-01", str(story.executed))[-4], time(22), NEW_YORK)
+    database = bench.download("kept", begun.astimezone(UTC))
+    asked_again = set()
+    for number, moment in enumerate(make_moments(story, late, rhythm)):
+        look = bench.update("kept", database, moment)
+        assert not look.has_holes
+        asked_again |= look.refetched.keys()
+        # Between a split and its listing weeks later nothing happens: there every fifth day is compared.
+        days = [(moment.date() - story.executed).days, (moment.date() - story.executed).days - late]
+        if look.refetched or min(map(abs, days)) <= 3 or number % 5 == 0:
+            bench.verify_fresh(database, moment)
+    bench.verify_fresh(database, moment)
+    was_listed = not (name == "withdrawn" and rhythm in {"weekly", "after three months"})
+    assert asked_again == ({story.ticker} if was_listed else asked_again & {story.ticker})
 
 
-def shift(day: str, days: int) -> str:
-    """A day before (after) `day`, weekends skipped over."""
-    moved = date.fromordinal(date.fromisoformat(day).toordinal() + days)
-    step = 1 if days > 0 else -1
-    while moved.weekday() > 4:
-        moved = date.fromordinal(moved.toordinal() + step)
-    return moved.isoformat()
+@pytest.fixture
+def bench(tmp_path: Path, sandbox: SandboxProcess) -> Bench:
+    sandbox.set_splits()
+    return Bench(tmp_path, sandbox, "MSFT", date(2012, 6, 11))
 
 
-def count_price_requests(sandbox: SandboxProcess) -> int:
-    return len([entry for entry in sandbox.fetch_log() if "/aggs/" in entry["path"]])
+def at(day: str, hour: int = 22) -> datetime:
+    return datetime.combine(date.fromisoformat(day), time(hour), NEW_YORK).astimezone(UTC)
 
 
-def verify_fresh(
-    folder: Path,
-    sandbox: SandboxProcess,
-    ticker: str,
-    start: str,
-    executed: str,
-    until: str,
-    stored: Path,
+LISTED_LATE = {
+    **make_row(1, 3),
+    "ticker": "MSFT",
+    "execution_date": "2012-06-11",
+    "listed_from": "2012-06-15",
+}
+
+
+def test_first_download_between_a_split_and_its_listing_is_mended_by_the_next_update(
+    bench: Bench, sandbox: SandboxProcess
 ) -> None:
-    """Against a database that is downloaded now, with the day bars before `start` that came as its warm-up."""
-    fresh_folder = folder / f"fresh{len(list(folder.iterdir()))}"
-    fresh = make_database(fresh_folder, mine=[ticker, "IBM"])
-    source = make_source(fresh_folder, sandbox.url, until)
-    run_backfill(source, fresh, start, until, "mine")
-    run_backfill(source, fresh, shift(executed, -8), until, "mine", timeframe="5min")
-    verify_prices(*(query_all(path, DAY_BARS, ticker, "1day") for path in (stored, fresh)))
-    five_minutes = [query_all(path, DAY_BARS, ticker, "5min") for path in (stored, fresh)]
-    verify_equal(*([row[:5] for row in rows] for rows in five_minutes))
-    strip = [row[1:-1] for row in query_all(stored, METRICS, ticker)]
-    verify_equal(strip, [row[1:-1] for row in query_all(fresh, METRICS, ticker)])
+    sandbox.set_splits(LISTED_LATE)
+    database = bench.download("kept", at("2012-06-12"))
+    assert bench.update("kept", database, at("2012-06-13")).refetched == {}
+    look = bench.update("kept", database, at("2012-06-15"))
+    assert look.refetched == {"MSFT": "MSFT 3:1 on 2012-06-11 is listed"}
+    bench.verify_fresh(database, at("2012-06-15"))
 
 
-def verify_prices(one: list[tuple], other: list[tuple]) -> None:
-    """Volumes are whole numbers: one that had a fraction of a share was rounded before it was doubled."""
-    verify_equal([row[:5] for row in one], [row[:5] for row in other])
-    for row, expected in zip(one, other, strict=True):
-        assert abs(row[5] - expected[5]) <= (0 if SOURCE_BEGINS_MS <= row[0] <= SOURCE_ENDS_MS else 1)
-
-
-def test_split_that_never_happened_is_reported_and_not_applied(tmp_path: Path) -> None:
-    with running_sandbox(today="2026-11-17") as sandbox:
-        split = {"ticker": "IBM", "execution_date": "2026-11-18", "split_from": 1, "split_to": 4}
-        sandbox.set_splits({**split, "moves_prices": False, "copies": 2})
-        database = make_database(tmp_path, mine=["IBM"])
-        run_backfill(
-            make_source(tmp_path, sandbox.url, "2026-11-17"), database, "2026-09-01", "2026-11-17", "mine"
+def test_split_beside_rows_that_another_program_fetched_itself_ends_as_a_fresh_download(
+    bench: Bench, sandbox: SandboxProcess
+) -> None:
+    """The platform refetches a month of bars after the split, before an update learns of it: a part is adjusted."""
+    sandbox.set_splits({**LISTED_LATE, "listed_from": "2012-06-11"})
+    database = bench.download("kept", at("2012-06-08"))
+    other = bench.download("other", at("2012-06-12"))
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("ATTACH ? AS other", (str(other),))
+        connection.execute(
+            "INSERT OR REPLACE INTO main.ohlcv_data (ticker, timestamp, open, high, low, close, volume, timeframe,"
+            " time_of_day, day_of_week, created_at) SELECT ticker, timestamp, open, high, low, close, volume,"
+            " timeframe, time_of_day, day_of_week, '2012-06-12 20:00:00' FROM other.ohlcv_data"
+            " WHERE timeframe = '1day' AND timestamp BETWEEN 1337000000000 AND 1339200000000"
         )
-        before = query_all(database, DAY_BARS, "IBM", "1day")
-        sandbox.set_today("2026-11-19")
-        done = run_update(make_source(tmp_path, sandbox.url, "2026-11-19"), database, "2026-11-19")
-    assert [finding.state for finding in done.findings] == ["unconfirmed"]
-    assert query_all(database, DAY_BARS, "IBM", "1day")[: len(before)] == before
-    assert query_all(database, "SELECT state, day_bars FROM _splits") == [("unconfirmed", 0)]
+        connection.commit()
+    assert bench.update("kept", database, at("2012-06-13")).refetched.keys() == {"MSFT"}
+    bench.verify_fresh(database, at("2012-06-13"))
 
 
-@pytest.mark.parametrize(("listed_days_late", "is_new_endpoint_there"), [(0, True), (9, False)])
-def test_split_of_the_market_listed_late_or_by_the_old_endpoint_is_applied_once(
-    tmp_path: Path, listed_days_late: int, is_new_endpoint_there: bool
+def test_database_of_other_programs_without_any_look_is_asked_for_where_a_split_is_near(
+    bench: Bench, sandbox: SandboxProcess
 ) -> None:
+    sandbox.set_splits({**LISTED_LATE, "listed_from": "2012-06-11"})
+    database = bench.download("kept", at("2012-06-08"))
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("DROP TABLE _splits")
+        connection.execute("DROP TABLE _splits_due")
+        connection.execute(
+            "CREATE TABLE _splits (ticker TEXT, execution_date TEXT, state TEXT)"
+        )  # as until 2026-11
+        connection.execute("INSERT INTO _splits VALUES ('MSFT', '2012-06-11', 'unconfirmed')")
+        connection.commit()
+    assert bench.update("kept", database, at("2012-06-14")).refetched.keys() == {"MSFT"}
+    bench.verify_fresh(database, at("2012-06-14"))
+    assert bench.update("kept", database, at("2012-06-15")).refetched == {}
+
+
+def test_ticker_that_could_not_be_asked_again_stays_due_until_it_was(
+    bench: Bench, sandbox: SandboxProcess
+) -> None:
+    sandbox.set_splits({**LISTED_LATE, "listed_from": "2012-06-11"})
+    database = bench.download("kept", at("2012-06-08"))
+    sandbox.set_faults({"match": "MSFT/range/1/day/2011", "kind": "refusal", "status": 404, "times": None})
+    look = bench.update("kept", database, at("2012-06-11"))
+    sandbox.set_faults()
+    assert look.due.keys() == {"MSFT"}
+    assert look.has_holes
+    with closing(connect(database)) as connection:
+        assert load_due_tickers(connection) == {"MSFT": "MSFT 3:1 on 2012-06-11 is listed"}
+    assert bench.update("kept", database, at("2012-06-12")).refetched.keys() == {"MSFT"}
+    bench.verify_fresh(database, at("2012-06-12"))
+
+
+def test_nightly_backfill_in_the_place_of_update_looks_at_the_splits_too(tmp_path: Path) -> None:
     split = {"ticker": "ORCL", "execution_date": "2026-11-05", "split_from": 1, "split_to": 3}
-    days = ["2026-11-05", "2026-11-06", "2026-11-10", "2026-11-13", "2026-11-17"]
-    with running_sandbox(today="2026-11-04") as sandbox:
-        listed_from = shift("2026-11-05", listed_days_late) if listed_days_late else "2026-11-05"
-        sandbox.set_splits({**split, "listed_from": listed_from, "copies": 2})
-        if not is_new_endpoint_there:
-            sandbox.set_faults({"match": "^/stocks/v1/splits", "kind": "refusal", "status": 404})
-        market = [f"T{number}" for number in range(60)]
-        database = make_database(tmp_path / "stored", everyone=["ORCL", "IBM", *market])
-        source = make_source(tmp_path / "stored", sandbox.url, "2026-11-04")
-        run_backfill(source, database, "2026-10-19", "2026-11-04", "everyone")
-        states = []
-        for day in days:
-            sandbox.set_today(day)
-            source = make_source(tmp_path / "stored", sandbox.url, day)
-            states += [finding.state for finding in run_update(source, database, day).findings]
-        assert states == ["applied"]
-        fresh = make_database(tmp_path / "fresh", everyone=["ORCL", "IBM", *market])
-        source = make_source(tmp_path / "fresh", sandbox.url, days[-1])
-        run_backfill(source, fresh, "2026-10-19", days[-1], "everyone")
-    verify_prices(*(query_all(path, DAY_BARS, "ORCL", "1day") for path in (database, fresh)))
+    with running_sandbox(today="2026-11-18") as sandbox:
+        project = Project(tmp_path, sandbox.url)
+        make_database(tmp_path, mine=["ORCL", "IBM"])
+        command = (
+            "02_backfill_daily.py",
+            "--universe",
+            "mine",
+            "--start",
+            "2026-10-01",
+            "--end",
+            "2026-11-18",
+        )
+        sandbox.set_splits({**split, "listed_from": "2026-11-19"})
+        assert "asked for again" not in project.check(*command)
+        sandbox.set_today("2026-11-19")
+        output = project.check(*command)
+        assert "ORCL 3:1 on 2026-11-05 is listed: all stored bars of ORCL were asked for again" in output
+        other = Project(tmp_path / "fresh", sandbox.url)
+        make_database(tmp_path / "fresh", mine=["ORCL", "IBM"])
+        assert "asked for again" not in other.check(*command)
+    assert query_all(project.database, BARS) == query_all(other.database, BARS)
 
 
-def test_split_killed_between_any_two_statements_is_applied_exactly_once(tmp_path: Path) -> None:
-    """kill -9 before the first statement, before the second one, and so on to the last; then the whole again."""
-    split = Split(date(2005, 2, 28), "AAPL", 1, 2)
-    now = datetime(2005, 3, 1, 23, tzinfo=UTC)
-    with running_sandbox(today="2005-02-25") as sandbox:
-        source_database = make_database(tmp_path / "source", mine=["AAPL"])
-        source = make_source(tmp_path / "source", sandbox.url, "2005-02-25")
-        run_backfill(source, source_database, "2005-02-14", "2005-02-25", "mine")
-        with closing(connect(source_database)) as connection:
-            connection.execute("DELETE FROM ohlcv_data WHERE timestamp < 1107000000000")
-        sandbox.set_today("2005-03-01")
-        source = make_source(tmp_path / "source", sandbox.url, "2005-03-01")
-        run_backfill(source, source_database, "2005-02-28", "2005-03-01", "mine")
-    with closing(connect(source_database)) as connection:
+QUICK_KILLS = 6
+
+
+@pytest.mark.parametrize("part", ["sample", pytest.param("every statement", marks=pytest.mark.long)])
+def test_look_killed_between_statements_ends_as_a_fresh_download(
+    bench: Bench, sandbox: SandboxProcess, part: str
+) -> None:
+    """kill -9 before a statement of the look, then the look again."""
+    sandbox.set_splits({**LISTED_LATE, "listed_from": "2012-06-11"})
+    moment = at("2012-06-12")
+    database = bench.download("kept", at("2012-06-08"))
+    with closing(connect(database)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
-    content = source_database.read_bytes()
-    (tmp_path / "whole").mkdir()
-    whole = tmp_path / "whole" / "backtesting.db"
-    whole.write_bytes(content)
-    statements = count_statements(whole, split, now)
-    expected = read_all(whole)
-    assert statements > 25
-    for number in range(1, statements + 1):
-        killed = tmp_path / "killed.db"
-        killed.write_bytes(content)
-        kill_at_statement(killed, split, now, number)
-        with closing(connect(killed)) as connection:
-            apply_splits(connection, [split], now)
-        assert read_all(killed) == expected, f"killed before statement {number}"
-        killed.unlink()
+        ensure_market_schema(connection)
+    content, source = database.read_bytes(), bench.source("kept", moment)
+    statements = count_statements(database, source)
+    expected = query_all(database, BARS), query_all(database, METRICS)
+    step = max(1, statements // QUICK_KILLS) if part == "sample" else 1
+    for number in range(1, statements + 1, step):
+        database.write_bytes(content)
+        kill_at_statement(database, bench, moment, number)
+        with closing(connect(database)) as connection:
+            look_at_splits(connection, bench.source("kept", moment))
+            assert load_due_tickers(connection) == {}
+        found = query_all(database, BARS), query_all(database, METRICS)
+        assert [row[1:-1] for row in found[1]] == [row[1:-1] for row in expected[1]], number
+        assert found[0] == expected[0], f"killed before statement {number}"
 
 
-def read_all(database: Path) -> list[list[tuple]]:
-    queries = [DAY_BARS.replace("ticker = ? AND timeframe = ?", "1"), "SELECT * FROM _splits"]
-    queries.append("SELECT ticker, date, close, sma_20, rsi_14, volume FROM daily_metrics ORDER BY 1, 2")
-    return [query_all(database, query) for query in queries]
-
-
-def count_statements(database: Path, split: Split, now: datetime) -> int:
+def count_statements(database: Path, source: Any) -> int:
     count = 0
 
     def see(_: str) -> None:
@@ -284,12 +394,12 @@ def count_statements(database: Path, split: Split, now: datetime) -> int:
 
     with closing(connect(database)) as connection:
         connection.set_trace_callback(see)
-        assert [finding.state for finding in apply_splits(connection, [split], now)] == ["applied"]
+        assert look_at_splits(connection, source).refetched.keys() == {"MSFT"}
         connection.set_trace_callback(None)
     return count
 
 
-def kill_at_statement(database: Path, split: Split, now: datetime, number: int) -> None:
+def kill_at_statement(database: Path, bench: Bench, moment: datetime, number: int) -> None:
     """In a process of its own, which kills itself."""
     child = os.fork()
     if child == 0:
@@ -303,7 +413,7 @@ def kill_at_statement(database: Path, split: Split, now: datetime, number: int) 
 
         connection = connect(database)
         connection.set_trace_callback(see)
-        apply_splits(connection, [split], now)
+        look_at_splits(connection, bench.source("kept", moment))
         os._exit(1)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status)

@@ -34,20 +34,22 @@ WRITERS = {
     "-5": lambda _, utc: f"{utc - timedelta(hours=5):%H:%M:%S}",
     "-5 HH:MM": lambda _, utc: f"{utc - timedelta(hours=5):%H:%M}",
     "nonsense": lambda *_: "morning",
+    "India": lambda _, utc: f"{utc + timedelta(hours=5, minutes=30):%H:%M}",
 }
 # In summer UTC-4 is New York, in winter UTC-5 is.
 EXPECTED = {
     "right": ("right", "right"),
-    "null": ("empty", "empty"),
-    "empty text": ("empty", "empty"),
-    "HH:MM": ("HH:MM", "HH:MM"),
+    "null": ("no time", "no time"),
+    "empty text": ("no time", "no time"),
+    "HH:MM": ("New York, without seconds", "New York, without seconds"),
     "UTC": ("UTC", "UTC"),
     "UTC HH:MM": ("UTC", "UTC"),
-    "-4": ("right", "fixed -4"),
-    "-4 HH:MM": ("HH:MM", "fixed -4"),
-    "-5": ("fixed -5", "right"),
-    "-5 HH:MM": ("fixed -5", "HH:MM"),
-    "nonsense": ("other", "other"),
+    "-4": ("right", "UTC-4 all year"),
+    "-4 HH:MM": ("New York, without seconds", "UTC-4 all year"),
+    "-5": ("UTC-5 all year", "right"),
+    "-5 HH:MM": ("UTC-5 all year", "New York, without seconds"),
+    "India": ("another time zone", "another time zone"),
+    "nonsense": ("no time of day", "no time of day"),
 }
 ROWS = "SELECT id, ticker, timestamp, close, time_of_day, day_of_week FROM ohlcv_data ORDER BY id"
 SCRIPT = PROJECT_DIR / "scripts" / "05_fix_time_of_day.py"
@@ -104,13 +106,16 @@ def test_each_kind_is_told_apart_and_put_right(
     assert count_kinds(connection) == {"right": 1}
 
 
-@pytest.mark.parametrize("day_of_week", [None, 0, 5, 7])
+@pytest.mark.parametrize(
+    ("day_of_week", "kind"),
+    [(None, "no weekday"), (0, "weekday from Monday = 0"), (5, "wrong weekday"), (7, "wrong weekday")],
+)
 def test_wrong_weekday_is_a_kind_of_its_own_and_put_right(
-    connection: sqlite3.Connection, day_of_week: int | None
+    connection: sqlite3.Connection, day_of_week: int | None, kind: str
 ) -> None:
     """19:55 on a Monday in winter is 00:55 of Tuesday in UTC; Python counts Monday as 0, the platform as 1."""
     add_bar(connection, moment(WINTER), "19:55:00", day_of_week)
-    assert count_kinds(connection) == {"wrong weekday": 1}
+    assert count_kinds(connection) == {kind: 1}
     assert fix_time_of_day(connection) == 1
     assert read_times(connection) == [("19:55:00", 1)]
 
@@ -175,9 +180,9 @@ def test_dry_run_counts_and_changes_nothing_and_the_second_run_corrects_nothing(
     content = path.read_bytes()
     dry = run_script(path, "--dry-run")
     assert (dry.returncode, path.read_bytes()) == (0, content)
-    assert "9 rows to correct; nothing was changed" in dry.stdout
-    assert "fixed -4" in dry.stdout
-    assert "9 rows corrected" in run_script(path).stdout
+    assert "10 rows to correct; nothing was changed" in dry.stdout
+    assert "UTC-4 all year" in dry.stdout
+    assert "10 rows corrected" in run_script(path).stdout
     content = path.read_bytes()
     refetch = run_script(path)
     assert (refetch.returncode, path.read_bytes()) == (0, content)

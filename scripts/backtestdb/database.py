@@ -4,6 +4,8 @@ Never open() a database file in a process that has it open through SQLite: POSIX
 process's locks on a file when any descriptor of it is closed.
 """
 
+import errno
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -13,6 +15,7 @@ from urllib.parse import quote as quote_url
 
 from backtestdb.errors import DatabaseFileError, VerificationError
 from backtestdb.newer_sqlite import was_written_by_newer_sqlite
+from backtestdb.stand_ins import add_stand_in
 
 MAGIC = b"SQLite format 3\0"
 HEADER_BYTES = 100
@@ -23,6 +26,9 @@ UNREADABLE_SCHEMA = "malformed database schema"
 UNKNOWN_FORMAT = "unsupported file format"
 
 ROWS_PER_STATEMENT = 200
+FINDINGS_AT_MOST = 1000
+BROKEN_RULE = re.compile(r"(NULL|NUMERIC|TEXT|non-\w+) value in |CHECK constraint failed in ")
+UNREADABLE_DISK = f"code={sqlite3.SQLITE_IOERR}"
 
 
 class Connection(sqlite3.Connection):
@@ -188,21 +194,34 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+@contextmanager
+def names_as_stored(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read also names that are not UTF-8, with surrogates for their bytes; SQL that Python sends cannot hold them."""
+    before = connection.text_factory
+    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+    try:
+        yield
+    finally:
+        connection.text_factory = before
+
+
 def table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
     """Tables in order of creation, without SQLite's own; `schema` is main or an attached name."""
-    rows = connection.execute(
-        f"SELECT name FROM {schema}.sqlite_schema"
-        " WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
-    )
-    return [name for (name,) in rows]
+    with names_as_stored(connection):
+        rows = connection.execute(
+            f"SELECT name FROM {schema}.sqlite_schema"
+            " WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
+        )
+        return [name for (name,) in rows]
 
 
 def virtual_table_names(connection: sqlite3.Connection, schema: str = "main") -> set[str]:
     """Tables that a module shows, such as a full-text index. The module may be missing: do not read them."""
-    rows = connection.execute(
-        f"SELECT name FROM {schema}.sqlite_schema WHERE type = 'table' AND rootpage = 0"
-    )
-    return {name for (name,) in rows}
+    with names_as_stored(connection):
+        rows = connection.execute(
+            f"SELECT name FROM {schema}.sqlite_schema WHERE type = 'table' AND rootpage = 0"
+        )
+        return {name for (name,) in rows}
 
 
 def ordinary_table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
@@ -213,9 +232,11 @@ def ordinary_table_names(connection: sqlite3.Connection, schema: str = "main") -
 
 
 def unreadable_table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """Tables that the schema lists and a lenient connection does not see; see connect."""
-    seen = connection.execute("SELECT lower(name) FROM pragma_table_list WHERE schema = ?", (schema,))
-    names = {name for (name,) in seen}
+    """Tables that the schema lists and that cannot be read here: a lenient connection does not see them (see
+    connect), or their name is not UTF-8."""
+    with names_as_stored(connection):
+        seen = connection.execute("SELECT lower(name) FROM pragma_table_list WHERE schema = ?", (schema,))
+        names = {name for (name,) in seen if name.encode(errors="ignore").decode() == name}
     return [table for table in table_names(connection, schema) if table.lower() not in names]
 
 
@@ -233,27 +254,49 @@ def count_rows(connection: sqlite3.Connection, tables: list[str], schema: str = 
     }
 
 
-def verify_integrity(connection: sqlite3.Connection, *, full: bool = False, schema: str = "main") -> None:
-    """Raise VerificationError with SQLite's first finding.
+def verify_integrity(
+    connection: sqlite3.Connection, *, full: bool = False, schema: str = "main"
+) -> list[str]:
+    """Raise VerificationError with SQLite's first finding; return those about rows that break a rule of their table,
+    such as a NULL in a NOT NULL column: the platform may have stored them so, and they are no damage.
 
     `full` adds the comparison of every index with its table, which needs a larger cache than the default of 2 MB.
+    Where functions or collations of the platform are needed for that, it is left out. Raise OSError when the disk
+    cannot be read: that says nothing about the file.
     """
     check = "integrity_check" if full else "quick_check"
     if full:
         # 16 MB: a backup command has 64 MB in all, and the system keeps the pages that do not fit.
         connection.execute(f"PRAGMA {schema}.cache_size = -16384")
-    # Pages of tables that cannot be seen would be called "never used": then each table is checked alone.
-    is_partial = bool(unreadable_table_names(connection, schema))
-    parts = [quote(table) for table in ordinary_table_names(connection, schema)] if is_partial else ["1"]
     try:
-        findings = [connection.execute(f"PRAGMA {schema}.{check}({part})").fetchone()[0] for part in parts]
-        finding = next((found for found in findings if found != "ok"), "ok")
+        findings = find_faults(connection, check, schema)
     except sqlite3.DatabaseError as error:
         if primary_code(error) not in DAMAGE_CODES:
             raise
-        finding = str(error)
-    if finding != "ok":
-        raise VerificationError(f"{check} found: {finding}")
+        findings = [str(error)]
+    damage = next((finding for finding in findings if not BROKEN_RULE.match(finding)), "")
+    if UNREADABLE_DISK in damage:
+        raise OSError(errno.EIO, f"{check} could not read the disk: {damage}")
+    if damage:
+        raise VerificationError(f"{check} found: {damage}")
+    return findings
+
+
+def find_faults(connection: sqlite3.Connection, check: str, schema: str) -> list[str]:
+    """SQLite's findings, empty when there are none."""
+    # Pages of tables that cannot be seen would be called "never used": then each table is checked alone.
+    is_partial = bool(unreadable_table_names(connection, schema))
+    parts = [quote(table) for table in ordinary_table_names(connection, schema)] if is_partial else []
+    statements = [f"PRAGMA {schema}.{{check}}({part})" for part in parts or [str(FINDINGS_AT_MOST)]]
+    while True:
+        try:
+            rows = [row for one in statements for row in connection.execute(one.format(check=check))]
+        except sqlite3.OperationalError as error:
+            if not add_stand_in(connection, error):
+                raise
+            check = "quick_check"  # an index that was made with the true one does not agree with a stand-in
+        else:
+            return [finding for (finding,) in rows if finding != "ok"]
 
 
 def count_foreign_key_violations(connection: sqlite3.Connection, schema: str = "main") -> int:

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from backtestdb.database import DAMAGE_CODES, MAGIC, connect, primary_code
+from backtestdb.database import DAMAGE_CODES, HEADER_BYTES, MAGIC, connect, primary_code
 from backtestdb.errors import BusyError, VerificationError
 from backtestdb.files import DATABASE_COMPANIONS, choose_free_names, fsync_directory, same_file
 from backtestdb.holders import name_holders
@@ -148,12 +148,24 @@ def move_stray_companions(target: Path, kept_as: Path) -> None:
     fsync_directory(target.parent)
 
 
+def has_known_format(header: bytes) -> bool:
+    """Of file, schema and text: https://www.sqlite.org/fileformat2.html#the_database_header. A connection that has
+    read another one cannot go on once the right one is there."""
+    return (
+        header[18] in {1, 2}
+        and header[19] in {1, 2}
+        and int.from_bytes(header[44:48]) <= 4
+        and int.from_bytes(header[56:60]) <= 3
+    )
+
+
 def can_be_locked(path: Path) -> bool:
     """Whether SQLite can still begin a transaction on it, whatever its tables look like: then new content can
     go in through SQLite, and nothing has to be renamed."""
     with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            return False
+        header = file.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES or not header.startswith(MAGIC) or not has_known_format(header):
+        return False
     try:
         with closing(connect(path, lenient=True, timeout_seconds=0.0)) as connection:
             connection.execute("BEGIN IMMEDIATE")

@@ -3,7 +3,7 @@
 import sqlite3
 from dataclasses import dataclass
 
-from backtestdb.database import count_rows, ordinary_table_names
+from backtestdb.database import count_rows, names_as_stored, ordinary_table_names
 
 Object = tuple[str, str, str, str | None]
 
@@ -19,10 +19,12 @@ class Outline:
 
 def read_outline(connection: sqlite3.Connection) -> Outline:
     """Of what this connection sees now; one state of it when a transaction is open."""
-    objects = connection.execute("SELECT type, name, tbl_name, sql FROM main.sqlite_schema")
+    with names_as_stored(connection):
+        query = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"
+        objects = frozenset(connection.execute(query).fetchall())
     return Outline(
         pages=connection.execute("PRAGMA main.page_count").fetchone()[0],
-        objects=frozenset(objects.fetchall()),
+        objects=objects,
         rows=count_rows(connection, ordinary_table_names(connection)),
     )
 

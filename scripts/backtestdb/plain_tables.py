@@ -33,11 +33,13 @@ class PlainColumn:
     type: str
     key: str
     default: str
+    is_unique: bool
 
 
-def make_plain_table(sql: str, name: str) -> str | None:
+def make_plain_table(sql: str, name: str, *, keep_unique: bool = False) -> str | None:
     """Given the text of a CREATE TABLE, return that of a table `name` of plain columns. Defaults stay where this
-    SQLite understands them: rows from before a column was added end early. None for a text that does not parse."""
+    SQLite understands them: rows from before a column was added end early. `keep_unique`: with the indexes that
+    UNIQUE makes, so that the true text can be put in its place. None for a text that does not parse."""
     tokens = [match[0] for match in TOKEN.finditer(sql) if not match["blank"]]
     if "(" not in tokens:
         return None
@@ -46,12 +48,14 @@ def make_plain_table(sql: str, name: str) -> str | None:
     columns, keys = [], []
     for item in split_items(body):
         if item[0].upper() in TABLE_CONSTRAINTS:
-            keys += read_table_key(item)
+            keys += read_table_key(item, keep_unique=keep_unique)
         elif not is_virtual(item):
             columns.append(read_column(item, is_strict=is_strict))
     without_rowid = " WITHOUT ROWID" if "WITHOUT" in map(str.upper, options) else ""
     for with_defaults in (True, False):
-        parts = [write_column(column, with_default=with_defaults) for column in columns]
+        parts = [
+            write_column(column, with_default=with_defaults, with_unique=keep_unique) for column in columns
+        ]
         text = f"CREATE TABLE {quote(name)} ({', '.join([*parts, *keys])}){without_rowid}"
         if can_be_created(text):
             return text
@@ -101,12 +105,13 @@ def outer_words(item: Sequence[str]) -> list[str]:
     return words
 
 
-def read_table_key(item: Tokens) -> list[str]:
+def read_table_key(item: Tokens, *, keep_unique: bool) -> list[str]:
     words = outer_words(item)
-    if "PRIMARY" not in words:
+    word = "PRIMARY KEY" if "PRIMARY" in words else "UNIQUE" if "UNIQUE" in words and keep_unique else ""
+    if not word:
         return []
     inside, _ = split_at_end(item[words.index("(") + 1 :])
-    return [f"PRIMARY KEY ({', '.join(part[0] for part in split_items(inside))})"]
+    return [f"{word} ({', '.join(part[0] for part in split_items(inside))})"]
 
 
 def is_virtual(item: Tokens) -> bool:
@@ -126,7 +131,7 @@ def read_column(item: Tokens, *, is_strict: bool) -> PlainColumn:
         is_descending = words[words.index("PRIMARY") + 2 : words.index("PRIMARY") + 3] == ["DESC"]
         key = " PRIMARY KEY" + " DESC" * is_descending + " AUTOINCREMENT" * ("AUTOINCREMENT" in words)
     default = read_default(item[words.index("DEFAULT") + 1 :]) if "DEFAULT" in words else ""
-    return PlainColumn(item[0], kind, key, default)
+    return PlainColumn(item[0], kind, key, default, "UNIQUE" in words)
 
 
 def read_default(tokens: Tokens) -> str:
@@ -143,6 +148,7 @@ def read_number(tokens: Tokens) -> Tokens:
     return tokens[:3] if tokens[1:2] == ["."] else tokens[:1]
 
 
-def write_column(column: PlainColumn, *, with_default: bool) -> str:
+def write_column(column: PlainColumn, *, with_default: bool, with_unique: bool) -> str:
     default = f" DEFAULT {column.default}" if with_default and column.default else ""
-    return f"{column.name} {column.type}{column.key}{default}".rstrip()
+    unique = " UNIQUE" if with_unique and column.is_unique else ""
+    return f"{column.name} {column.type}{column.key}{unique}{default}".rstrip()

@@ -78,6 +78,7 @@ def ensure_tables(connection: sqlite3.Connection, files: Iterable[Path]) -> None
         files = [path for path in files if path.stem != "trading_agents"]
 
     with transaction(connection):
+        drop_older_shapes(connection)
         for path in files:
             for statement in split_statements(path.read_text()):
                 connection.execute(statement)
@@ -85,6 +86,16 @@ def ensure_tables(connection: sqlite3.Connection, files: Iterable[Path]) -> None
             record_migrations(connection)
         elif any(path.parent.name == "bookkeeping" for path in files):
             bring_bookkeeping_up(connection)
+
+
+def drop_older_shapes(connection: sqlite3.Connection) -> None:
+    """Bookkeeping whose rows mean nothing any more under the same name, and is made again by the next run. The
+    caller's transaction."""
+    if "state" in column_names(
+        connection, "_splits"
+    ):  # until 2026-11: what arithmetic had done to stored bars
+        connection.execute("DROP TABLE _splits")
+        connection.execute("DROP TABLE IF EXISTS _splits_asked")
 
 
 def bring_bookkeeping_up(connection: sqlite3.Connection) -> None:

@@ -7,14 +7,26 @@ UTF-8 would not survive the way through Python.
 
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
-from backtestdb.database import column_names, count_rows, quote, virtual_table_names
+from backtestdb.database import (
+    column_names,
+    count_rows,
+    quote,
+    unreadable_table_names,
+    virtual_table_names,
+)
 from backtestdb.errors import VerificationError
+from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
+from backtestdb.plain_tables import make_plain_table
+from backtestdb.stand_ins import add_stand_in
 
 # SQLite stores the text of every object from its name onwards, behind a beginning of its own.
 BEGINNING = re.compile(r"CREATE\s+(?:UNIQUE\s+)?(?:TABLE|INDEX|VIEW|TRIGGER)\s+", re.IGNORECASE)
 TEXT_OR_SCHEMA = re.compile(r"(?P<text>'(?:[^']|'')*')|\bmain\s*\.|\"main\"\s*\.", re.IGNORECASE)
+CALL = re.compile(r"(\w+)\s*\(")
+NO_FUNCTIONS = {"in", "and", "or", "not", "where", "when", "then", "else", "between"}
 ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
 
@@ -35,18 +47,104 @@ def carry_tables(
     wanted = list(tables)
     virtual = virtual_table_names(connection, source)
     ordinary = [table for table in wanted if table not in virtual]
+    verify_readable(connection, ordinary, source)
     for table in [table for table in wanted if table in virtual] + ordinary:
         drop_object(connection, table, target)
-    for table in ordinary:
-        create_objects(connection, source, target, "table", table)
-        copy_rows(connection, table, source, target)
-        create_objects(connection, source, target, "index", table)
+    connection.execute("PRAGMA ignore_check_constraints = ON")  # what was stored is carried as it was stored
+    try:
+        for table in ordinary:
+            carry_table(connection, table, source, target)
+    finally:
+        connection.execute("PRAGMA ignore_check_constraints = OFF")
     carry_sequences(connection, ordinary, source, target)
     for table in wanted:
         if table in virtual:
             write_schema_row(connection, source, target, table)
     carry_views_and_triggers(connection, source, target)
     return verify_counts(connection, ordinary, source, target)
+
+
+def verify_readable(connection: sqlite3.Connection, tables: Iterable[str], source: str) -> None:
+    """Rows of a table that this SQLite cannot read could only be left out. Raise VerificationError."""
+    hidden = sorted(set(tables) & set(unreadable_table_names(connection, source)))
+    if hidden:
+        raise VerificationError(
+            f"{', '.join(map(ascii, hidden))}: {TOO_NEW}, or its name is not UTF-8: its rows cannot be carried",
+            next_step=f"make backup copies it as it is; {NEWER_PYTHON}",
+        )
+
+
+def carry_table(connection: sqlite3.Connection, table: str, source: str, target: str) -> None:
+    """With its own text, its rows and its indexes. Where a row breaks a rule of the table, or a function of the
+    platform makes one of its columns, the rows go into plain columns, which are stored the same, and the table
+    gets its own text afterwards."""
+    stand_ins: list[str] = []
+    try:
+        with_stand_ins(
+            connection, stand_ins, lambda: create_objects(connection, source, target, "table", table)
+        )
+        if stand_ins and has_generated_columns(connection, table, target):
+            raise sqlite3.IntegrityError(f"{', '.join(stand_ins)} would have to be computed")
+        copy_rows(connection, table, source, target)
+    except sqlite3.IntegrityError:
+        drop_object(connection, table, target)
+        carry_in_plain_columns(connection, table, source, target)
+    for name, sql in load_texts(connection, source, "index", table):
+        # With a stand-in an index would hold wrong values or a wrong order: the platform makes its own again.
+        if uses_missing_function(connection, sql):
+            continue
+        with_stand_ins(connection, stand_ins, partial(create_object, connection, name, sql, target))
+        if uses_missing_collation(connection, name, target):
+            drop_object(connection, name, target)
+
+
+def with_stand_ins(connection: sqlite3.Connection, added: list[str], work: Callable[[], None]) -> None:
+    while True:
+        try:
+            return work()
+        except sqlite3.OperationalError as error:
+            name = add_stand_in(connection, error)
+            if not name:
+                raise
+            added.append(name)
+
+
+def has_generated_columns(connection: sqlite3.Connection, table: str, schema: str) -> bool:
+    return any(row[6] for row in connection.execute(f"PRAGMA {schema}.table_xinfo({quote(table)})"))
+
+
+def uses_missing_function(connection: sqlite3.Connection, sql: str) -> bool:
+    """Whether the text of an index calls a function that SQLite does not bring itself."""
+    known = connection.execute("SELECT lower(name) FROM pragma_function_list WHERE builtin")
+    words = {word.lower() for word in CALL.findall(TEXT_OR_SCHEMA.sub("", sql.partition("(")[2]))}
+    return bool(words - {name for (name,) in known} - NO_FUNCTIONS)
+
+
+def uses_missing_collation(connection: sqlite3.Connection, index: str, schema: str) -> bool:
+    rows = connection.execute(f"PRAGMA {schema}.index_xinfo({quote(index)})")
+    return any(row[4].upper() not in {"BINARY", "NOCASE", "RTRIM"} for row in rows)
+
+
+def carry_in_plain_columns(connection: sqlite3.Connection, table: str, source: str, target: str) -> None:
+    """Rows first, then the text that they belong to: neither NOT NULL nor a generated column is looked at."""
+    ((name, sql),) = load_texts(connection, source, "table", table)
+    plain = make_plain_table(sql, name, keep_unique=True)
+    if plain is None:
+        raise VerificationError(f"table {table} cannot be carried: its rows break its own rules")
+    create_object(connection, name, plain, target)
+    columns = [quote(row[1]) for row in connection.execute(f"PRAGMA {target}.table_info({quote(name)})")]
+    listed = ", ".join([*rowid_name(connection, table, target), *columns])
+    connection.execute(
+        f"INSERT INTO {target}.{quote(name)} ({listed}) SELECT {listed} FROM {source}.{quote(table)}"
+    )
+    with_writable_schema(
+        connection,
+        f"UPDATE {target}.sqlite_schema SET sql = (SELECT sql FROM {source}.sqlite_schema WHERE type = 'table'"
+        " AND name = ?1) WHERE type = 'table' AND name = ?1",
+        name,
+    )
+    number = connection.execute(f"PRAGMA {target}.schema_version").fetchone()[0]
+    connection.execute(f"PRAGMA {target}.schema_version = {number + 1}")
 
 
 def allow_schema_writes(connection: sqlite3.Connection) -> None:
@@ -73,13 +171,17 @@ def drop_object(connection: sqlite3.Connection, name: str, target: str) -> None:
 
 
 def create_objects(connection: sqlite3.Connection, source: str, target: str, kind: str, table: str) -> None:
-    rows = connection.execute(
+    for name, sql in load_texts(connection, source, kind, table):
+        create_object(connection, name, sql, target)
+
+
+def load_texts(connection: sqlite3.Connection, source: str, kind: str, table: str) -> list[tuple[str, str]]:
+    """Name and text of the table, or of its indexes."""
+    return connection.execute(
         f"SELECT name, sql FROM {source}.sqlite_schema"
         " WHERE type = ? AND lower(tbl_name) = lower(?) AND sql IS NOT NULL ORDER BY rowid",
         (kind, table),
     ).fetchall()
-    for name, sql in rows:
-        create_object(connection, name, sql, target)
 
 
 def create_object(connection: sqlite3.Connection, name: str, sql: str, target: str) -> None:

@@ -4,13 +4,18 @@
 SELECT
     CASE
         WHEN bars.time_of_day = right_times.time_of_day AND bars.day_of_week = right_times.day_of_week THEN 'right'
+        WHEN bars.time_of_day = right_times.time_of_day AND bars.day_of_week IS NULL THEN 'no weekday'
+        WHEN bars.time_of_day = right_times.time_of_day AND bars.day_of_week = (right_times.day_of_week + 6) % 7
+            THEN 'weekday from Monday = 0'
         WHEN bars.time_of_day = right_times.time_of_day THEN 'wrong weekday'
-        WHEN bars.time_of_day IS NULL OR bars.time_of_day = '' THEN 'empty'
-        WHEN bars.time_of_day = substr(right_times.time_of_day, 1, 5) THEN 'HH:MM'
+        WHEN bars.time_of_day IS NULL OR bars.time_of_day = '' THEN 'no time'
+        WHEN bars.time_of_day = substr(right_times.time_of_day, 1, 5) THEN 'New York, without seconds'
         WHEN bars.time_of_day IN (right_times.utc, substr(right_times.utc, 1, 5)) THEN 'UTC'
-        WHEN bars.time_of_day IN (right_times.minus_4, substr(right_times.minus_4, 1, 5)) THEN 'fixed -4'
-        WHEN bars.time_of_day IN (right_times.minus_5, substr(right_times.minus_5, 1, 5)) THEN 'fixed -5'
-        ELSE 'other'
+        WHEN bars.time_of_day IN (right_times.minus_4, substr(right_times.minus_4, 1, 5)) THEN 'UTC-4 all year'
+        WHEN bars.time_of_day IN (right_times.minus_5, substr(right_times.minus_5, 1, 5)) THEN 'UTC-5 all year'
+        WHEN bars.time_of_day GLOB '[0-2][0-9]:[0-5][05]' OR bars.time_of_day GLOB '[0-2][0-9]:[0-5][05]:00'
+            THEN 'another time zone'
+        ELSE 'no time of day'
     END AS kind,
     count(*) AS rows
 FROM ohlcv_data AS bars

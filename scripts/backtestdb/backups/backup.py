@@ -259,6 +259,8 @@ def check_copy(copy: Path, facts: SourceFacts, full_check: bool, hooks: Hooks) -
     )
     if findings.foreign_key_violations:
         hooks.say(f"note: {findings.foreign_key_violations:,} rows refer to a row that does not exist")
+    for broken in findings.broken_rules:
+        hooks.say(f"note: a row breaks a rule of its table, and is in the backup as it is: {broken}")
     return findings
 
 

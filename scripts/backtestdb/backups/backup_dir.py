@@ -12,6 +12,8 @@ from backtestdb.files import same_file
 # on the disk of the system.
 MOUNT_ROOTS = tuple(map(Path, ("/Volumes", "/media", "/mnt", "/run/media")))
 
+DRILL_LOCK, DRILL_SCRATCH = ".lock", "scratch"
+
 
 def ensure_backup_dir(backup_dir: Path, database: Path) -> None:
     """Create the folder where it may be created; raise ProjectError with the reason where it may not."""
@@ -98,3 +100,8 @@ def verify_source_is_no_backup(database: Path, backup_dir: Path) -> None:
             f"DATABASE_PATH {database} is one of the backups in {backup_dir}",
             next_step="change DATABASE_PATH; make restore-from-backup copies a backup into its place",
         )
+
+
+def drill_folder(backup_dir: Path) -> Path:
+    """Where the reports of drills are, and what a drill restores meanwhile."""
+    return backup_dir / "drills"

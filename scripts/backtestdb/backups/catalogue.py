@@ -118,11 +118,16 @@ def find_problem(path: Path, manifest: Manifest, size: int) -> str:
         return "the database file is missing"
     if size != manifest.bytes:
         return f"the file has {size:,} bytes instead of {manifest.bytes:,}"
-    beside = [suffix for suffix in DATABASE_COMPANIONS if os.path.lexists(f"{path}{suffix}")]
+    beside = [suffix for suffix in DATABASE_COMPANIONS if holds_something(Path(f"{path}{suffix}"))]
     if beside:
         return f"a {beside[0]} stands beside it: another program opened it"
     failed = path.with_suffix(FAILED_DRILL)
     return f"a drill could not restore it: {failed.read_text(errors='replace')}" if failed.is_file() else ""
+
+
+def holds_something(path: Path) -> bool:
+    """An empty -journal is what a program leaves that keeps its journals: nothing would be played back."""
+    return os.path.lexists(path) and (not path.is_file() or path.stat().st_size > 0)
 
 
 def guess_taken_at(path: Path) -> datetime:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from backtestdb.database import column_names, ordinary_table_names, quote
+from backtestdb.database import column_names, names_as_stored, ordinary_table_names, quote
 from backtestdb.schema import tables_to_keep
 from backtestdb.table_copy import has_sequences, rowid_name
 
@@ -139,7 +139,9 @@ def hash_structure(connection: sqlite3.Connection) -> str:
     """Of everything else that the small backup holds: the text of tables, indexes, triggers and views, the
     numbers that AUTOINCREMENT gave out, the numbers in the header."""
     kept = set(tables_to_keep(connection))
-    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")
+    with names_as_stored(connection):
+        query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
+        rows = connection.execute(query).fetchall()
     parts: list[object] = [row for row in rows if row[2] in kept or row[0] in {"view", "trigger"}]
     if has_sequences(connection, "main"):
         sequences = connection.execute("SELECT name, seq FROM sqlite_sequence ORDER BY name")

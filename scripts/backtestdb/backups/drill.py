@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from backtestdb.backups.backup_dir import DRILL_LOCK, DRILL_SCRATCH, drill_folder
 from backtestdb.backups.catalogue import FAILED_DRILL, Backup, is_foreign
 from backtestdb.backups.content_hash import hash_contents
 from backtestdb.backups.generated_scripts import select_part, verify_scripts
@@ -69,12 +70,12 @@ def run_drill(
     """
     folder = drill_folder(settings.backup_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with exclusive_lock(folder / ".lock", f"a drill in {folder}"):
+    with exclusive_lock(folder / DRILL_LOCK, f"a drill in {folder}"):
         rehearsals = []
         catalogue = load_own_catalogue(settings.backup_dir, settings.database_path)
         for backup in newest_of_each_kind(catalogue):
             say(f"restoring {backup.path.name} into {folder / 'scratch'}")
-            rehearsals.append(rehearse(settings, backup, folder / "scratch", now_local))
+            rehearsals.append(rehearse(settings, backup, folder / DRILL_SCRATCH, now_local))
             mark(backup, rehearsals[-1])
         if not rehearsals:
             raise ProjectError(
@@ -91,10 +92,6 @@ def mark(backup: Backup, rehearsal: Rehearsal) -> None:
     """Say beside a backup that it could not be restored."""
     if not rehearsal.is_good and not rehearsal.lacked_space:
         write(backup.path.with_suffix(FAILED_DRILL), rehearsal.problem)
-
-
-def drill_folder(backup_dir: Path) -> Path:
-    return backup_dir / "drills"
 
 
 def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:

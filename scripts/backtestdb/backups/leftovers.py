@@ -1,15 +1,17 @@
 """What a killed run left in the backup folder. Only the next backup looks here, and it holds the lock."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
+from backtestdb.backups.backup_dir import DRILL_LOCK, DRILL_SCRATCH, drill_folder
 from backtestdb.backups.catalogue import NAME, PARTIAL, PREFIXES, scripts_path_of
 from backtestdb.backups.generated_scripts import verify_scripts
 from backtestdb.backups.manifest import Manifest, load_manifest
 from backtestdb.backups.retention import finish_removals
 from backtestdb.backups.verify import verify_against_manifest
-from backtestdb.errors import VerificationError
-from backtestdb.files import DATABASE_COMPANIONS, fsync_directory, remove_tree
+from backtestdb.errors import BusyError, VerificationError
+from backtestdb.files import DATABASE_COMPANIONS, exclusive_lock, fsync_directory, remove_tree
 
 OURS = re.compile(
     r"(backtesting|irreplaceable|claude-scripts)-\d{4}-\d{2}-\d{2}-\d{6}(\.db|\.json)?\.partial.*"
@@ -27,7 +29,16 @@ def clean_leftovers(backup_dir: Path) -> list[str]:
     for path in sorted(backup_dir.glob(f"*{PARTIAL}*")):
         if OURS.fullmatch(path.name) and path.name.endswith((PARTIAL, *DATABASE_COMPANIONS)):
             remove_tree(path)
+    remove_drill_scratch(backup_dir)
     return messages
+
+
+def remove_drill_scratch(backup_dir: Path) -> None:
+    """What a killed drill had restored: as large as a backup, and the next drill may be a week away."""
+    folder = drill_folder(backup_dir)
+    if (folder / DRILL_SCRATCH).exists():
+        with suppress(BusyError), exclusive_lock(folder / DRILL_LOCK, "a drill"):
+            remove_tree(folder / DRILL_SCRATCH)
 
 
 def complete_or_drop(waiting: Path, database: Path) -> list[str]:

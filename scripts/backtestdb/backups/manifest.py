@@ -65,6 +65,8 @@ class Manifest:
       `renames`: table that is gone -> the new one that holds its rows.
     - `structure_sha256`: of the schema of those tables, see contents.hash_structure.
     - `rows`: table -> rows, virtual tables left out.
+    - `broken_rules`: SQLite's words about rows that break a rule of their table, such as a NULL in a NOT NULL
+      column. The platform stored them so; they are in the backup.
     """
 
     format: int
@@ -89,6 +91,7 @@ class Manifest:
     accepts_loss: bool
     renames: Mapping[str, str]
     generated_scripts: GeneratedScripts | None
+    broken_rules: tuple[str, ...] = ()
 
     @property
     def is_suspicious(self) -> bool:
@@ -174,6 +177,7 @@ def parse_manifest(values: Any) -> Manifest:
         accepts_loss=take(values, "accepts_loss", bool),
         renames=take_mapping(values, "renames", str),
         generated_scripts=None if scripts is None else parse_generated_scripts(scripts),
+        broken_rules=tuple(take_list(values, "broken_rules", str)) if "broken_rules" in values else (),
     )
 
 

@@ -22,6 +22,7 @@ from backtestdb.console import (
     format_bytes,
     print_error,
     print_table,
+    say,
 )
 from backtestdb.database import connect_to_read, table_names
 
@@ -100,6 +101,8 @@ def print_backups(title: str, backups: Sequence[Backup], bad: Mapping[Path, str]
 def describe_state(backup: Backup, bad: Mapping[Path, str]) -> str:
     fault = find_fault(backup, bad)
     state = f"no: {fault}" if fault else "suspicious" if backup.is_suspicious else "yes"
+    if backup.manifest and backup.manifest.broken_rules:
+        state += f", with rows that break a rule: {backup.manifest.broken_rules[0]}"
     return f"{state}; of another database" if backup.other_database else state
 
 
@@ -134,6 +137,7 @@ def describe(backup: Backup, fault: str) -> dict[str, object]:
         "loss_accepted": bool(manifest and manifest.accepts_loss),
         "rows": dict(manifest.rows) if manifest else None,
         "generated_scripts": scripts.count if scripts else 0,
+        "broken_rules": list(manifest.broken_rules) if manifest else [],
     }
 
 
@@ -177,8 +181,11 @@ def print_left_out(choice: RestoreChoice) -> int:
 def show_restored(restored: RestoreResult, database: Path) -> None:
     """What the database holds now, and the way back."""
     print(f"restored {database}: {describe_choice(restored.choice).removeprefix('restoring ')}")
-    with closing(connect_to_read(database)) as connection:
-        show_market_data(connection)
+    try:
+        with closing(connect_to_read(database)) as connection:
+            show_market_data(connection)
+    except sqlite3.Error as error:  # the platform may have migrated since; restored it is all the same
+        say(f"note: what the database holds now could not be listed: {error}")
     for part in restored.scripts:
         if part.kept_as:
             print(f"the generated scripts that stood there are in {part.kept_as}")

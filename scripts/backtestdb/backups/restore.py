@@ -19,11 +19,11 @@ from backtestdb.backups.identity import (
     load_id_of_source,
     save_database_id,
 )
-from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
+from backtestdb.backups.restore_choice import RestoreChoice, Say, choose_backup
 from backtestdb.commit_counter import CommitCounter
 from backtestdb.config import Settings
 from backtestdb.database import connect, look_at_file, transaction
-from backtestdb.errors import DeclinedError, VerificationError
+from backtestdb.errors import DeclinedError, ProjectError, VerificationError
 from backtestdb.files import remove_database, verify_space
 from backtestdb.free_name import choose_kept_name
 from backtestdb.newer_sqlite import keep_writer_version, load_writer_version
@@ -81,10 +81,12 @@ def restore_from_backup(
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_arriving(target)
         database_id = choose_database_id(choice, identify_current(target, settings.backup_dir))
-        replacement = restore_database(choice, target, choose_kept_name(target, now_local), database_id)
-        hooks.step("database restored")
+        replacement = restore_database(
+            choice, target, choose_kept_name(target, now_local), database_id, hooks.say
+        )
         for line in describe_replacement(replacement, target):  # before anything else that can fail
             hooks.say(line)
+        hooks.step("database restored")
         scripts = bring_scripts_back(choice, settings.generated_scripts_dirs, now_local, hooks)
         hooks.step("scripts restored")
     return RestoreResult(choice, replacement, scripts)
@@ -124,7 +126,9 @@ def choose_database_id(choice: RestoreChoice, current: Identity) -> str:
     return current.database_id or of_backup
 
 
-def restore_database(choice: RestoreChoice, target: Path, kept_as: Path, database_id: str) -> Replacement:
+def restore_database(
+    choice: RestoreChoice, target: Path, kept_as: Path, database_id: str, say: Say
+) -> Replacement:
     """`database_id`: of the restored database, empty for none."""
     full = choice.full
     holds_id = full and full.manifest and load_id_of_source(full.path, read_only=True) == database_id
@@ -133,12 +137,13 @@ def restore_database(choice: RestoreChoice, target: Path, kept_as: Path, databas
         return replace_database(target, full.path, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
     if choice.irreplaceable and not choice.full and look_at_file(target) in {"database", "too_new"}:
         return merge_in_place(choice.irreplaceable, target, kept_as, database_id)
-    return replace_with_built(choice, target, kept_as, database_id)
+    return replace_with_built(choice, target, kept_as, database_id, say)
 
 
 def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path, database_id: str) -> Replacement:
     """One transaction on the live database: everything irreplaceable becomes what the backup holds, market
     data stays. Tables that are younger than the backup stay, too."""
+    verify_same_encoding(irreplaceable, target)
     verify_space(target.parent, 2 * target.stat().st_size + irreplaceable.bytes, f"merging into {target}")
     written_by = load_writer_version(target)
     with (
@@ -172,7 +177,9 @@ def carry_small(connection: sqlite3.Connection, irreplaceable: Backup) -> None:
             raise VerificationError(f"table {table} did not arrive as {irreplaceable.path.name} holds it")
 
 
-def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path, database_id: str) -> Replacement:
+def replace_with_built(
+    choice: RestoreChoice, target: Path, kept_as: Path, database_id: str, say: Say
+) -> Replacement:
     """Build the new database beside the target first: a full backup with a newer small one on top, a small
     one in a new schema, a backup without this database's id, or a file without manifest, which may have a -wal of its
     own."""
@@ -182,13 +189,13 @@ def replace_with_built(choice: RestoreChoice, target: Path, kept_as: Path, datab
     verify_space(target.parent, 2 * size, f"building {new}")
     remove_database(new)
     try:
-        build(choice, new, database_id)
+        build(choice, new, database_id, say)
         return replace_database(target, new, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
     finally:
         remove_database(new)
 
 
-def build(choice: RestoreChoice, new: Path, database_id: str) -> None:
+def build(choice: RestoreChoice, new: Path, database_id: str, say: Say) -> None:
     sources = [backup.path for backup in (choice.full, choice.irreplaceable) if backup]
     written_by = max(map(load_writer_version, sources))
     if choice.full:
@@ -196,16 +203,47 @@ def build(choice: RestoreChoice, new: Path, database_id: str) -> None:
             copy_pinned(source, new, private=True)
     with closing(connect(new, create=True, lenient=True)) as connection:
         if not choice.full:
+            encoding = encoding_of(sources[0])  # SQLite attaches no database of another one
+            connection.execute(f"PRAGMA encoding = '{encoding}'")
             # A small backup brings every table of the platform that there was, in the platform's own form.
             ensure_market_schema(connection)
         if choice.irreplaceable:
             connection.execute("PRAGMA foreign_keys = OFF")
             connection.execute("ATTACH ? AS small", (str(choice.irreplaceable.path),))
+            for line in describe_older_tables(connection) if choice.full else []:
+                say(line)
             with transaction(connection):
                 carry_small(connection, choice.irreplaceable)
         if database_id:
             save_database_id(connection, database_id)
     keep_writer_version(new, written_by)
+
+
+def describe_older_tables(connection: sqlite3.Connection) -> list[str]:
+    """Tables of the full backup (main) that the newer small one (small) does not have: the platform has renamed or
+    dropped them in between, and what it made of them stands beside them from now on."""
+    older, newer = tables_to_keep(connection), tables_to_keep(connection, "small")
+    gone, made = sorted(set(older) - set(newer)), sorted(set(newer) - set(older))
+    new_names = f"; new in it: {', '.join(made)}" if made else ""
+    return [
+        f"note: {table} is in the full backup and not in the newer small one, so it was renamed or dropped in"
+        f" between{new_names}. It comes back as the full backup holds it; drop it when you do not need it"
+        for table in gone
+    ]
+
+
+def encoding_of(database: Path) -> str:
+    with closing(connect(database, read_only=True, lenient=True)) as connection:
+        return str(connection.execute("PRAGMA encoding").fetchone()[0])
+
+
+def verify_same_encoding(irreplaceable: Backup, target: Path) -> None:
+    ours, theirs = encoding_of(target), encoding_of(irreplaceable.path)
+    if ours != theirs:
+        raise ProjectError(
+            f"{irreplaceable.path.name} has its text in {theirs}, {target} in {ours}: SQLite cannot unite the two",
+            next_step="restore a full backup, or move the database aside and start the same command again",
+        )
 
 
 def bring_scripts_back(

@@ -1,5 +1,6 @@
 """Which backup a restore takes: the newest that verifies, or the file that the user named."""
 
+import json
 import os
 import shlex
 import sqlite3
@@ -156,7 +157,7 @@ def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> Restor
     if same_file(path, target):
         raise ProjectError(f"{path} is the database itself", next_step="name a backup")
     backup = look_at_backup(path)
-    if backup.manifest_path.exists():
+    if backup.manifest or (backup.manifest_path.exists() and not is_unrelated(backup.manifest_path)):
         verify_backup(backup)
         (named,) = mark_others([backup], identify_current(target, backup_dir))
         if named.other_database:
@@ -165,3 +166,13 @@ def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> Restor
     say(f"{path.name} has no manifest: checking it in full")
     has_market_data = "ohlcv_data" in examine(path, full=True).tables
     return RestoreChoice(backup, None) if has_market_data else RestoreChoice(None, backup)
+
+
+def is_unrelated(manifest_path: Path) -> bool:
+    """Whether a JSON file that has the name of a manifest says itself that it is none. What cannot be read may be a
+    damaged manifest, and then the backup is not to be trusted."""
+    try:
+        values = json.loads(manifest_path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not isinstance(values, dict) or not {"format", "kind", "sha256"} & set(values)

@@ -34,6 +34,7 @@ from backtestdb.files import forget_cached, fsync_file, hash_file
 from backtestdb.schema import schema_version
 
 UNREADABLE_CODES = DAMAGE_CODES | {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+RULES_LISTED = 20
 Result = TypeVar("Result")
 
 
@@ -50,6 +51,7 @@ class Findings:
     foreign_key_violations: int
     content_sha256: dict[str, str]
     structure_sha256: str
+    broken_rules: tuple[str, ...]
 
 
 def examine(
@@ -69,8 +71,9 @@ def examine(
         integrity = pool.submit(read_closed, path, lambda connection: verify_integrity(connection, full=full))
         digest = pool.submit(hash_file, path)
         contents = pool.submit(read_closed, path, lambda connection: read_contents(connection, like))
-        integrity.result()
+        broken_rules = integrity.result()
         return Findings(
+            broken_rules=tuple(broken_rules[:RULES_LISTED]),
             bytes=path.stat().st_size,
             sha256=digest.result(),
             check="integrity_check" if full else "quick_check",
@@ -136,6 +139,7 @@ def make_manifest(
         accepts_loss=accepts_loss,
         renames=shrinkage.renames,
         generated_scripts=scripts,
+        broken_rules=findings.broken_rules,
     )
 
 

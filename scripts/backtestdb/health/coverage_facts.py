@@ -16,7 +16,8 @@ NEW_YORK = ZoneInfo("America/New_York")
 class UniverseCoverage:
     """A universe in one timeframe. Sessions of tickers: expected = stored + known_empty + set_aside + beyond_plan
     + failed; None where no backfill has come to its end and counted them. `sessions`: asked ones.
-    `provisional`: those of them that the next run asks for again. `first` and `last`: sessions of the stored bars.
+    `provisional`: those of them that the next run asks for again. `has_several_ranges`: between `start` and `end` lie
+    sessions that nobody asked for. `first` and `last`: sessions of the stored bars.
     `unanswered`: active tickers that the vendor was never asked about with success. `is_stale`: a run that asked has
     not counted, or a ticker came in, since the last count."""
 
@@ -36,6 +37,7 @@ class UniverseCoverage:
     beyond_plan: int | None = None
     failed: int | None = None
     provisional: int = 0
+    has_several_ranges: bool = False
     is_stale: bool = False
 
     @property
@@ -108,7 +110,8 @@ def with_counts(
     """Add what the last backfill of this universe counted at its end."""
     row = None
     if "_coverage" in tables:
-        state = "state, provisional" if "state" in column_names(connection, "_coverage") else "'counted', 0"
+        newer = "state" in column_names(connection, "_coverage")
+        state = "state, provisional, ranges LIKE '%],[%'" if newer else "'counted', 0, 0"
         row = connection.execute(
             "SELECT start_date, end_date, expected / max(tickers, 1), expected, stored, known_empty, set_aside,"
             f" beyond_plan, failed, tickers, {state} FROM _coverage"
@@ -117,11 +120,12 @@ def with_counts(
         ).fetchone()
     if row is None:
         return coverage
-    *counts, tickers, state, provisional = row
+    *counts, tickers, state, provisional, has_several_ranges = row
     names = ("start", "end", "sessions", "expected", "stored", "known_empty", "set_aside", "beyond_plan")
     return replace(
         coverage,
         **dict(zip((*names, "failed"), counts, strict=True)),
         provisional=provisional,
+        has_several_ranges=bool(has_several_ranges),
         is_stale=tickers < coverage.tickers or state == "running",
     )

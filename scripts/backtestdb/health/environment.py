@@ -72,7 +72,7 @@ def examine(
 def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Problem:
     """What status sees at a glance, and SQLite's quick_check: it reads the whole file, about as long as a copy."""
     path = settings.database_path
-    database, _ = load_contents(path, settings.origins["DATABASE_PATH"], read_untouched)
+    database, *_ = load_contents(path, settings.origins["DATABASE_PATH"], now, read_untouched)
     backups = load_backup_facts(
         settings.backup_dir,
         path,
@@ -96,7 +96,7 @@ def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Proble
     return ok("database", f"{path} passes SQLite's quick_check")
 
 
-def refuse_to_block(path: Path, _look: Callable[[sqlite3.Connection], None]) -> None:
+def refuse_to_block(path: Path, _look: Callable[[sqlite3.Connection], list[str]]) -> list[str]:
     """With a rollback journal no program could commit while the whole file is read."""
     raise BusyError(
         f"{path} was not read as a whole: another program is writing to it",

@@ -22,6 +22,7 @@ from backtestdb.health.database_facts import (
     rows_of,
 )
 from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
+from backtestdb.health.market_facts import MarketFacts, load_market_facts
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
 from backtestdb.kept import KeptCopy, find_interrupted_rebuild, find_kept
 from backtestdb.lake.summary import lake_facts
@@ -40,8 +41,8 @@ class QuotaFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """`drills`: the newest first. `kept`: copies beside the database that a restore left.
-    `lake`: None where there is no LAKE, else as `lake_facts` says."""
+    """`drills`: the newest first. `kept`: copies beside the database that a restore left. `lake`: None where there is
+    no LAKE, else as `lake_facts` says. `database_link`: DATABASE_PATH, where that is a symbolic link."""
 
     checked_at: datetime
     database: DatabaseFacts
@@ -51,18 +52,22 @@ class Facts:
     drills: list[DrillFacts]
     quota: QuotaFacts
     lake: dict[str, Any] | None = None
+    database_link: Path | None = None
+    market: MarketFacts = field(default_factory=MarketFacts)
     kept: list[KeptCopy] = field(default_factory=list)
     interrupted_rebuild: KeptCopy | None = None
 
 
-Contents = tuple[DatabaseFacts, list[UniverseCoverage]]
+Contents = tuple[DatabaseFacts, list[UniverseCoverage], MarketFacts]
 
 
 def load_facts(
     settings: Settings, user: User, now: datetime, *, read: Reader[Contents] = read_untouched
 ) -> Facts:
     """`read`: how the database is opened; a process with other connections to it uses read_shared."""
-    database, universes = load_contents(settings.database_path, settings.origins["DATABASE_PATH"], read)
+    database, universes, market = load_contents(
+        settings.database_path, settings.origins["DATABASE_PATH"], now, read
+    )
     path = quota_path(settings.state_dir, settings.base_url, settings.api_key)
     return Facts(
         now,
@@ -80,18 +85,24 @@ def load_facts(
         load_drill_facts(settings.backup_dir, settings.database_path),
         QuotaFacts(Quota(path, settings.requests_per_minute).used(), settings.requests_per_minute),
         lake_facts(settings),
+        settings.database_link,
+        market,
         kept=find_kept(settings.database_path),
         interrupted_rebuild=find_interrupted_rebuild(settings.database_path),
     )
 
 
-def load_contents(path: Path, origin: str, read: Reader[Contents]) -> Contents:
+def load_contents(path: Path, origin: str, now: datetime, read: Reader[Contents]) -> Contents:
     absent = make_absent_facts(path, origin)
     if absent:
-        return absent, []
+        return absent, [], MarketFacts()
 
     def look(connection: sqlite3.Connection) -> Contents:
-        return load_database_facts(connection, path, origin), load_universe_coverage(connection)
+        return (
+            load_database_facts(connection, path, origin),
+            load_universe_coverage(connection),
+            load_market_facts(connection, now),
+        )
 
     try:
         return read(path, look)
@@ -99,11 +110,11 @@ def load_contents(path: Path, origin: str, read: Reader[Contents]) -> Contents:
         failed = make_failed_facts(path, origin, error)
         is_schema = str(error).startswith(UNREADABLE_SCHEMA)
     if not is_schema:
-        return failed, []
+        return failed, [], MarketFacts()
     with suppress(sqlite3.Error):
-        part, universes = read(path, lambda connection: look_at_part(connection, path, look))
-        return replace(part, state="too_new", detail=failed.detail), universes
-    return failed, []
+        part, universes, market = read(path, lambda connection: look_at_part(connection, path, look))
+        return replace(part, state="too_new", detail=failed.detail), universes, market
+    return failed, [], MarketFacts()
 
 
 def look_at_part(

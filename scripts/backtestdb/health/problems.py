@@ -1,6 +1,6 @@
 """What needs the user, and the command that helps: a pure function of the facts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from backtestdb.backups.shrinkage import describe_losses
 from backtestdb.console import format_bytes, format_duration
@@ -27,6 +27,7 @@ def judge(facts: Facts) -> list[Problem]:
         *judge_backups(facts.backups, facts.database),
         *judge_drills(facts.drills),
         *judge_coverage(facts),
+        *judge_market(facts),
         *judge_schedule(facts),
     ]
 
@@ -106,6 +107,29 @@ def judge_coverage(facts: Facts) -> Iterator[Problem]:
             yield Problem("no_bars", what, make_refill(coverage))
 
 
+def judge_market(facts: Facts) -> Iterator[Problem]:
+    """What the stored bars and metrics show, whatever the records say."""
+    market = facts.market
+    if market.splits_due:
+        what = "the vendor's splits changed after bars were stored: " + name_first(market.splits_due)
+        yield Problem("splits_due", what, "make update")
+    if market.older_times:
+        what = "5-minute bars of an older program: " + name_first(market.older_times)
+        yield Problem(
+            "older_times", what, "make fix-time-of-day, then make backfill-daily ARGS=--metrics-again"
+        )
+    if market.differing:
+        what = "daily metrics differ from their bars: " + name_first(market.differing)
+        yield Problem("metrics_differ", what, "make backfill-daily ARGS=--metrics-again")
+
+
+def name_first(texts: Mapping[str, str]) -> str:
+    """`texts`: by ticker."""
+    ticker, text = next(iter(texts.items()))
+    more = f" (and {len(texts) - 1} more tickers)" if len(texts) > 1 else ""
+    return f"{ticker}: {text}{more}"
+
+
 def describe_holes(coverage: UniverseCoverage) -> str:
     label = f"{coverage.universe}, {'daily' if coverage.timeframe == '1day' else '5-minute'} bars"
     if coverage.failed:
@@ -120,7 +144,9 @@ def describe_holes(coverage: UniverseCoverage) -> str:
 
 
 def make_refill(coverage: UniverseCoverage) -> str:
-    """The backfill of the same sessions: it asks only for what is missing."""
+    """The backfill of the same sessions: it asks only for what is missing. Of several ranges, the update does."""
+    if coverage.has_several_ranges:
+        return "make update"
     start, end = coverage.start or coverage.first, coverage.end or coverage.last
     dates = f" --start {start} --end {end}" if start else ""
     return f'{REFILL[coverage.timeframe]} ARGS="--universe {coverage.universe}{dates}"'

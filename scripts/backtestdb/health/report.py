@@ -16,6 +16,7 @@ from backtestdb.health.facts import Facts
 from backtestdb.health.problem import Problem
 from backtestdb.schema import CLASSES
 
+STOPPED_AT_MOST = 10
 LAKE_COUNTS = ("expected", "stored", "known_empty", "rejected", "failed")
 
 
@@ -40,10 +41,16 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
     print(
         f"database  {database.path} (from {database.origin}): {database.state}, {format_bytes(database.bytes)}"
     )
+    if facts.database_link:
+        print(f"          {facts.database_link} is a link to it")
     if database.tables:
         print_table("tables", ("class", "tables", "rows", "largest"), describe_tables(database.tables))
     if facts.universes:
         show_universes(facts)
+    for ticker, note in list(facts.market.stopped.items())[:STOPPED_AT_MOST]:
+        print(f"stopped   {ticker}: {note}")
+    if len(facts.market.stopped) > STOPPED_AT_MOST:
+        print(f"stopped   and {len(facts.market.stopped) - STOPPED_AT_MOST} more: --json names them")
     show_backups(facts)
     show_kept(facts)
     print(describe_schedule(facts))
@@ -101,6 +108,9 @@ def show_universes(facts: Facts) -> None:
     counted = [row for row in facts.universes if row.expected]
     for row in counted:
         print_paragraph(f"  {row.universe} {row.timeframe}: {describe_counts(row)}", 4)
+        if row.provisional:
+            what = f"{row.provisional:,} sessions of tickers are provisional; make update asks again"
+            print_paragraph(f"  {row.universe} {row.timeframe}: {what}", 4)
     if counted:
         print_paragraph(
             "  A session of a ticker is one ticker on one trading day. Known empty: the vendor answered that it has"

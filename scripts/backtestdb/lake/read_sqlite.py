@@ -131,6 +131,9 @@ def load_metrics(reader: Reader, tickers: Sequence[str]) -> pa.Table:
 def load_small(reader: Reader) -> dict[str, pa.Table]:
     """Universes, splits and coverage. A database without the bookkeeping (an older one) has no rows of it."""
     there = set(fetch(reader, "SELECT name FROM sqlite_schema WHERE type = 'table'")["name"].to_pylist())
+    columns = fetch(reader, "SELECT name FROM pragma_table_info('_splits')")["name"].to_pylist()
+    if "withdrawn_at_utc" not in columns:  # until 2026-11 it held what arithmetic had done to stored bars
+        there.discard("_splits")
     return {name: load_small_table(reader, name, there) for name in SMALL_QUERIES}
 
 
@@ -142,7 +145,8 @@ SMALL_QUERIES = {
     ),
     "splits": (
         "_splits",
-        "SELECT ticker, execution_date, split_from, split_to, state, seen_ratio, 'database' AS origin"
+        "SELECT ticker, execution_date, split_from, split_to,"
+        " iif(withdrawn_at_utc IS NULL, 'listed', 'withdrawn') AS state, NULL AS seen_ratio, 'database' AS origin"
         " FROM _splits ORDER BY ticker, execution_date, split_from, split_to",
     ),
     "coverage": ("_coverage", "SELECT * FROM _coverage ORDER BY universe, timeframe"),

@@ -1,12 +1,15 @@
 """Splits and the bars that backfill-lake brought, which come as traded: which splits they show, and adjusted bars.
 
-A split counts when the price between the last bar before its day and the first one from it on jumps by its ratio, by
-the same rule as in the database (`market.splits`). Only the files of that ticker's bucket change.
+A split counts when the price between the last bar before its day and the first one from it on jumps by its
+ratio. These bars came as traded, so no answer is adjusted by it; those of the database are (`market.splits`).
+Only the files of that ticker's bucket change.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import date
+from itertools import combinations
+from math import log, prod
 from typing import Any
 
 import numpy as np
@@ -17,9 +20,13 @@ from backtestdb.lake.layout import SCHEMAS, PartKey, bucket_of
 from backtestdb.lake.minutes import adjust, as_traded
 from backtestdb.lake.owned import Owned
 from backtestdb.lake.table import Draft, read_part
-from backtestdb.market.splits import Split, choose_explanation
+from backtestdb.market.splits import Split
 
 SPLITS = PartKey("splits")
+# Splits at one and the same boundary are tried in every combination; more than this many were never seen.
+SPLITS_TOGETHER = 6
+# A price that moves by a quarter overnight is news; one that moves by a small split's ratio is not.
+NIGHT = log(1.25)
 SEEN_COLUMNS = ["ticker", "session_date", "timestamp", "open", "close", "traded_open", "traded_close"]
 
 
@@ -68,6 +75,20 @@ def apply_splits(draft: Draft, listed: Sequence[Split], owned: Owned) -> list[Sp
     if len(rows) > len(dealt_with):
         save_lake_splits(draft, rows)
     return applied
+
+
+def choose_explanation(seen_ratio: float, splits: Sequence[Split]) -> tuple[Split, ...]:
+    """The combination whose ratios multiplied come nearest to `seen_ratio`, of equally near ones the smallest;
+    none when even that one leaves more unexplained than a night may bring."""
+    every = [
+        chosen
+        for count in range(min(len(splits), SPLITS_TOGETHER) + 1)
+        for chosen in combinations(splits, count)
+    ]
+    ratios = {chosen: log(prod(split.ratio for split in chosen)) for chosen in every}
+    nearest = min(every, key=lambda chosen: abs(log(seen_ratio) - ratios[chosen]))
+    unexplained = abs(log(seen_ratio) - ratios[nearest])
+    return nearest if unexplained <= max(NIGHT, abs(ratios[nearest]) / 2) else ()
 
 
 def judge(draft: Draft, bucket: int, splits: Sequence[Split], owned: Owned) -> list[tuple[Split, str, float]]:

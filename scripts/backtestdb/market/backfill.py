@@ -44,6 +44,7 @@ from backtestdb.market.plan_limits import (
 from backtestdb.market.request_log import load_frontier
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
 from backtestdb.market.sessions import sessions_back, sessions_between
+from backtestdb.market.stopped import record_stopped
 
 # From this many bars on, setting sessions aside and loading them by ticker is the quicker way.
 STAGED_FROM_BARS = 500_000
@@ -106,6 +107,7 @@ def backfill_together(
     if timeframe == "1day":
         compute_metrics(connection, jobs)
         record_closures(connection, source, jobs, total)
+        total.stopped = record_stopped(connection, source, jobs, total.failures)
     total.requests = source.client.requests_sent - sent_before
     total.seconds = time.monotonic() - started
     counted = [total, *[Report(failures=total.failures)] * (len(jobs) - 1)]

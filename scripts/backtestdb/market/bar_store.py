@@ -29,6 +29,7 @@ from backtestdb.market.request_log import (
     save_range_answer,
     save_session_answer,
     save_unconfirmed,
+    weigh_session,
 )
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
 from backtestdb.market.sessions import end_of_day_ms, make_new_york_times, midnight_ms, sessions_between
@@ -239,17 +240,50 @@ def replace_rejected(
 
 
 def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> ParsedBars:
-    """A session of the whole market: its bars, the rejected ones, and the record, which also says that the
-    metrics are still to follow."""
-    bars = reject_unlike_stored(store.connection, answer.bars)
-    session_date = answer.session_date.isoformat()
-    with transaction(store.connection):
-        save_bars(store.connection, bars, asked_at_utc)
-        save_rejected(store.connection, bars.rejected, asked_at_utc)
-        save_session_answer(
-            store.connection, session_date, store.ticker_set, bars.counts, asked_at_utc, store.run
-        )
+    """A session of the whole market in the place of what is stored of it: its bars, the rejected ones, and the
+    record, which also says that the metrics are still to follow."""
+    connection, session_date = store.connection, answer.session_date.isoformat()
+    bars = reject_unlike_stored(connection, answer.bars)
+    with transaction(connection):
+        lacking = find_lacking(store, session_date, bars)
+        for ticker in weigh_session(connection, session_date, lacking, store.run, asked_at_utc):
+            remove_day_bar(connection, ticker, answer.session_date)
+        save_bars(connection, bars, asked_at_utc)
+        forget_rejected(connection, session_date, bars)
+        save_rejected(connection, bars.rejected, asked_at_utc)
+        save_session_answer(connection, session_date, store.ticker_set, bars.counts, asked_at_utc, store.run)
     return bars
+
+
+def find_lacking(store: BarStore, session_date: str, bars: ParsedBars) -> list[str]:
+    """The tickers of a run of which an answer has no bar that can be true, although one is stored or came."""
+    coming = set(bars.tickers.tolist())
+    stored = store.connection.execute("SELECT ticker FROM daily_metrics WHERE date = ?", (session_date,))
+    named = {ticker for (ticker,) in stored} | {bar.ticker for bar in bars.rejected}
+    kept = named if store.ticker_set == EVERY_TICKER else named & set(store.metrics_from)
+    return sorted(kept - coming)
+
+
+def remove_day_bar(connection: sqlite3.Connection, ticker: str, session_date: date) -> None:
+    connection.execute(
+        "DELETE FROM ohlcv_data WHERE ticker = ? AND timestamp = ? AND timeframe = '1day'",
+        (ticker, midnight_ms(session_date)),
+    )
+    day = session_date.isoformat()
+    connection.execute("DELETE FROM daily_metrics WHERE ticker = ? AND date = ?", (ticker, day))
+
+
+def forget_rejected(connection: sqlite3.Connection, session_date: str, bars: ParsedBars) -> None:
+    """Bars that were rejected before, of the tickers that have a good one now."""
+    rejected = connection.execute(
+        "SELECT DISTINCT ticker FROM _bars_set_aside WHERE timeframe = '1day' AND session_date = ?",
+        (session_date,),
+    ).fetchall()
+    mended = {ticker for (ticker,) in rejected} & set(bars.tickers.tolist())
+    connection.executemany(
+        "DELETE FROM _bars_set_aside WHERE ticker = ? AND timeframe = '1day' AND session_date = ?",
+        [(ticker, session_date) for ticker in sorted(mended)],
+    )
 
 
 def load_what_was_staged(store: BarStore) -> SavedBars:

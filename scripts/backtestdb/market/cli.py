@@ -3,20 +3,23 @@
 import argparse
 import sqlite3
 import threading
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
-from backtestdb.arguments import parse_date
+from backtestdb.arguments import parse_date, parse_ticker_list
 from backtestdb.config import Settings
-from backtestdb.console import (
-    say,
-)
+from backtestdb.console import DONE, progress, say
 from backtestdb.database import connect, table_names
 from backtestdb.errors import UsageError
+from backtestdb.files import exclusive_lock
+from backtestdb.market.ask_again import AskAgain, apply_again
 from backtestdb.market.backfill import backfill_together
 from backtestdb.market.client import MarketData
-from backtestdb.market.jobs import Source, all_sessions, make_job, plan_jobs
+from backtestdb.market.coverage_rows import load_ranges
+from backtestdb.market.jobs import Job, Source, all_sessions, make_job, plan_jobs
+from backtestdb.market.metric_store import compute_metrics_again
 from backtestdb.market.report import (
     LABELS,
     announce,
@@ -26,13 +29,13 @@ from backtestdb.market.report import (
     print_reports,
     print_update,
 )
-from backtestdb.market.request_plan import Cost, make_cost
+from backtestdb.market.request_plan import make_cost
 from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
+from backtestdb.market.split_look import look_at_splits, look_before_first_bars, plan_looks
+from backtestdb.market.splits import SplitLook
 from backtestdb.market.universes import TICKERS_ABOUT, US_STOCKS, choose_tickers, load_members, load_tickers
 from backtestdb.market.update import make_update_jobs, update
 from backtestdb.schema import ensure_market_schema, ensure_schema
-
-SPLIT_REQUESTS = 1
 
 RUSSELL_ABOUT = 2_000
 
@@ -40,7 +43,7 @@ RUSSELL_ABOUT = 2_000
 def add_range_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--universe",
-        required=True,
+        default=[],
         action="append",
         help="whose bars: tech_sector, us-stocks, russell2000 …; given again: together, with fewer requests",
     )
@@ -52,6 +55,15 @@ def add_range_arguments(parser: argparse.ArgumentParser) -> None:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", action="store_true", help="print what it would cost and send no request")
     parser.add_argument("--json", action="store_true", help="the plan or the coverage for programs")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="ask again whatever the records say, and replace: --tickers, --start and --end choose what; without"
+        " them what is provisional",
+    )
+    parser.add_argument(
+        "--tickers", type=parse_ticker_list, default=[], help="with --again: only these, comma-separated"
+    )
 
 
 def make_source(settings: Settings) -> Source:
@@ -88,33 +100,108 @@ def choose_range(arguments: argparse.Namespace, now_utc: datetime) -> tuple[date
     return start, end
 
 
+def parse_again(arguments: argparse.Namespace) -> AskAgain | None:
+    """What --again means; None without it. Raise UsageError for --tickers without it."""
+    if not arguments.again:
+        if arguments.tickers:
+            raise UsageError("--tickers chooses what --again asks for", next_step="add --again")
+        return None
+    return AskAgain(tuple(arguments.tickers), arguments.start, arguments.end)
+
+
+@contextmanager
+def market_locks(database: Path, timeframes: Sequence[str]) -> Iterator[None]:
+    """Two runs that ask for the same bars of one database would ask twice. Raise BusyError."""
+    with ExitStack() as locks:
+        for timeframe in timeframes:
+            path = database.with_name(f"{database.name}.{timeframe}.lock")
+            locks.enter_context(exclusive_lock(path, f"fetching {LABELS[timeframe]} of this database"))
+        yield
+
+
+def make_again_jobs(
+    connection: sqlite3.Connection, timeframe: str, names: Sequence[str], again: AskAgain
+) -> list[Job]:
+    """A job for each range that was asked for of these universes before."""
+    jobs = [
+        make_job(load_calendar(), timeframe, load_members(connection, name), *days, universe=name)
+        for name in names
+        for days in load_ranges(connection, name, timeframe)
+    ]
+    if not jobs:
+        raise UsageError(
+            f"--again: no {LABELS[timeframe]} of {', '.join(names)} were asked for before",
+            next_step="leave --again out",
+        )
+    return apply_again(jobs, again)
+
+
+def make_backfill_jobs(
+    connection: sqlite3.Connection, timeframe: str, arguments: argparse.Namespace, now_utc: datetime
+) -> list[Job]:
+    names = list(dict.fromkeys(arguments.universe))
+    if (again := parse_again(arguments)) is not None:
+        return make_again_jobs(connection, timeframe, names, again)
+    days = choose_range(arguments, now_utc)
+    return [
+        make_job(load_calendar(), timeframe, load_members(connection, name), *days, universe=name)
+        for name in names
+    ]
+
+
 def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespace, now_utc: datetime) -> int:
     """The whole of 02_backfill_daily.py and 03_backfill_intraday.py behind their arguments."""
-    start, end = choose_range(arguments, now_utc)
     names = list(dict.fromkeys(arguments.universe))
-    if arguments.plan:
-        return plan_backfill(settings, timeframe, names, (start, end), as_json=arguments.json)
-    source = make_source(settings)
-    with closing(connect(settings.database_path)) as connection:
-        ensure_market_schema(connection)
-        jobs = [
-            make_job(load_calendar(), timeframe, load_members(connection, name), start, end, universe=name)
-            for name in names
-        ]
+    if not names:
+        raise UsageError("whose bars?", next_step='name a universe: ARGS="--universe tech_sector"')
+    if arguments.plan and not arguments.again:
+        days = choose_range(arguments, now_utc)
+        return plan_backfill(settings, timeframe, names, days, as_json=arguments.json)
+    source = None if arguments.plan else make_source(settings)
+    with closing(connect(settings.database_path)) as connection, ExitStack() as locks:
+        if source is not None:
+            locks.enter_context(market_locks(settings.database_path, [timeframe]))
+            ensure_market_schema(connection)
+        jobs = make_backfill_jobs(connection, timeframe, arguments, now_utc)
+        if source is None:
+            planned = make_cost(
+                plan_jobs(connection, load_calendar(), jobs), all_sessions(load_calendar(), jobs)
+            )
+            costs = {LABELS[timeframe]: planned, "splits": plan_looks(connection)}
+            return print_plan(settings, costs, as_json=arguments.json)
         for job in jobs:
             say(describe_job(job))
         requests = plan_jobs(connection, load_calendar(), jobs)
         planned = make_cost(requests, all_sessions(load_calendar(), jobs))
-        say(describe_cost(planned.requests, settings))
+        say(describe_cost(planned.requests + plan_looks(connection).requests, settings))
+        looks: list[SplitLook] = []
+        look_before_first_bars(connection, source)
         reports = backfill_together(
             connection,
             source,
             jobs,
             f"{', '.join(names)}: {LABELS[timeframe]}",
             keep_every_ticker=getattr(arguments, "all_tickers", False),
+            before_metrics=lambda: looks.append(look_at_splits(connection, source)),
         )
-    steps = [LABELS[timeframe]] if len(names) == 1 else [f"{name}: {LABELS[timeframe]}" for name in names]
+        reports[-1].splits = looks[-1]
+    label = LABELS[timeframe]
+    steps = [label if len(jobs) == 1 else f"{job.universe}: {label}" for job in jobs]
     return print_reports(list(zip(steps, reports, strict=True)), as_json=arguments.json)
+
+
+def run_metrics_again(settings: Settings, names: Sequence[str]) -> int:
+    """Compute the daily metrics of universes (all where none is named) anew from the stored bars. Sends no request
+    and needs no key."""
+    with closing(connect(settings.database_path)) as connection:
+        ensure_market_schema(connection)
+        rows = connection.execute("SELECT name FROM universe ORDER BY id").fetchall()
+        chosen = list(names) or [name for (name,) in rows]
+        tickers = list(dict.fromkeys(t for name in chosen for t in load_members(connection, name)))
+        with progress("metrics", len(tickers)) as advance:
+            count = compute_metrics_again(connection, tickers, advance)
+    print(f"{count:,} rows of daily metrics computed anew from the stored bars")
+    return DONE
 
 
 def plan_backfill(
@@ -130,7 +217,8 @@ def plan_backfill(
         ]
         requests = plan_jobs(connection, load_calendar(), jobs)
         planned = make_cost(requests, all_sessions(load_calendar(), jobs))
-    return print_plan(settings, {LABELS[timeframe]: planned}, as_json=as_json)
+        costs = {LABELS[timeframe]: planned, "splits": plan_looks(connection)}
+    return print_plan(settings, costs, as_json=as_json)
 
 
 def connect_to_plan(settings: Settings) -> sqlite3.Connection:
@@ -163,24 +251,29 @@ def run_update(
     settings: Settings, arguments: argparse.Namespace, now_utc: datetime, source: Source | None = None
 ) -> int:
     """Return the exit code: 3 when sessions failed, or the splits could not be looked up."""
-    calendar = load_calendar()
-    end = choose_end(arguments.end, now_utc)
+    calendar, again = load_calendar(), parse_again(arguments)
+    # What is asked for again was asked for before: nothing newer comes along.
+    end = date.min if again else choose_end(arguments.end, now_utc)
     if source is None and not arguments.plan:
         source = make_source(settings)
-    with closing(connect(settings.database_path)) as connection:
-        if not arguments.plan:
+    with closing(connect(settings.database_path)) as connection, ExitStack() as locks:
+        if source is not None:
+            locks.enter_context(market_locks(settings.database_path, ["1day", "5min"]))
             ensure_market_schema(connection)
         jobs = make_update_jobs(connection, calendar, end)
         if not any(jobs.values()):
             raise UsageError("no universe has bars yet", next_step="make backfill-daily, or make restore")
+        if again:
+            every = apply_again([job for some in jobs.values() for job in some], again)
+            jobs = {name: [job for job in every if job.timeframe == name] for name in jobs}
         costs = {
             LABELS[timeframe]: make_cost(plan_jobs(connection, calendar, some), all_sessions(calendar, some))
             for timeframe, some in jobs.items()
             if some
         }
-        costs["splits"] = Cost(SPLIT_REQUESTS, 0, 0)
+        costs["splits"] = plan_looks(connection)
         if source is None:
             return print_plan(settings, costs, as_json=arguments.json)
         announce(settings, [job for some in jobs.values() for job in some], costs)
-        done = update(connection, source, end)
+        done = update(connection, source, end, jobs)
     return print_update(done, as_json=arguments.json)

@@ -212,6 +212,11 @@ class MarketData:
         except (NotListedError, NotInPlanError):
             return self.fetch_pages("/v3/reference/splits", {**query, "limit": TICKERS_LIMIT})
 
+    def fetch_ticker_events(self, ticker: str) -> Any:
+        """The `results` about the names of the company that a ticker belongs to or belonged to."""
+        url = f"{self.base_url}/vX/reference/tickers/{quote(ticker, safe='')}/events"
+        return self.fetch_json(url, {"types": "ticker_change"}).get("results")
+
     def fetch_pages(
         self,
         path: str,
@@ -232,7 +237,7 @@ class MarketData:
     ) -> Iterator[dict[str, Any]]:
         seen = set()
         while url:
-            body = self.fetch_json(url, query, verify)
+            body = self.fetch_json(url, query, lambda page: verify_page(page, verify))
             yield body
             seen.add(url)
             url, query = body.get("next_url") or "", {}
@@ -413,6 +418,13 @@ def find_cause(error: BaseException) -> BaseException:
     return reason if isinstance(reason, HTTPError) else error
 
 
+def verify_page(page: dict[str, Any], verify: Verify) -> None:
+    """Raise PassingFaultError for a page without a list of rows, and what `verify` raises."""
+    if isinstance(page.get("results"), dict):
+        raise PassingFaultError("the results of the answer are no list of rows")
+    verify(page)
+
+
 def parse_body(content: bytes) -> dict[str, Any]:
     try:
         body: Any = orjson.loads(content)
@@ -420,7 +432,8 @@ def parse_body(content: bytes) -> dict[str, Any]:
         raise PassingFaultError("the answer was cut short or is not JSON") from error
     if not isinstance(body, dict) or body.get("status") not in ("OK", "DELAYED"):
         raise PassingFaultError("the answer has another form than documented")
-    rows = body.get("results") or []
+    results = body.get("results") or []
+    rows = [results] if isinstance(results, dict) else results  # of an endpoint about one ticker: an object
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PassingFaultError("the results of the answer are no list of rows")
     if not isinstance(body.get("next_url") or "", str):

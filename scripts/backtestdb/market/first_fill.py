@@ -19,7 +19,7 @@ import pandas as pd
 from backtestdb.database import transaction
 from backtestdb.market.bar_rows import save_bars, save_rejected
 from backtestdb.market.bars import ParsedBars, RejectedBar, reject_unlike_neighbours
-from backtestdb.market.request_log import save_session_answer
+from backtestdb.market.request_log import save_session_answer, weigh_session
 from backtestdb.market.sessions import make_midnights_ms, sunday_based_weekday
 from backtestdb.market.staging import LOADING_TASK, Staging, iterate_records
 from backtestdb.market.work_done import clear_done, load_done, save_done
@@ -111,6 +111,8 @@ def finish_loading(connection: sqlite3.Connection, staging: Staging, run: str) -
     with transaction(connection):
         for session_date, *counts, asked_at_utc in iterate_records(staging):
             save_session_answer(connection, session_date, staging.ticker_set, counts, asked_at_utc, run)
+            lacking = sorted({row[0] for row in rejected if row[3] == session_date})
+            weigh_session(connection, session_date, lacking, run, asked_at_utc)
             newest = asked_at_utc
         if rejected:
             save_rejected(connection, [RejectedBar(*row) for row in rejected], newest)

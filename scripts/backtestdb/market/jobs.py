@@ -18,6 +18,7 @@ from backtestdb.market.request_log import load_answered
 from backtestdb.market.request_plan import AnsweredSessions, Demand, Request, plan_requests
 from backtestdb.market.session_mask import mask_between, mask_of
 from backtestdb.market.sessions import load_calendar, sessions_back, sessions_between
+from backtestdb.market.splits import SplitLook
 from backtestdb.market.staging import Staging, load_staged_dates, staged_for
 
 
@@ -40,7 +41,8 @@ class Source:
 @dataclass(frozen=True)
 class Job:
     """`sessions`: what was asked for. `fetched_sessions`: those and the warm-up before them, which is fetched
-    where it costs no request of its own. `refetch`: sessions to ask for once more, for late corrections."""
+    where it costs no request of its own. `refetch`: sessions to ask for once more, for late corrections or because
+    the user says so, of `refetch_tickers` (None: of all)."""
 
     timeframe: str
     tickers: list[str]
@@ -48,6 +50,7 @@ class Job:
     fetched_sessions: list[date]
     universe: str = ""
     refetch: tuple[date, ...] = ()
+    refetch_tickers: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -56,7 +59,9 @@ class Report:
     the `bars` that were stored, those of other tickers that were `dropped`, those `clamped` by at most a tick, and
     what was `set_aside`. `failures`: ticker or session, and why its request brought nothing. `gaps`: sentences
     about tickers that did not trade for months in between. `history_starts`, `refused_session`, `refused_tickers`:
-    what the key's plan does not cover. `empty_sessions`: sessions of which the vendor has no bar of any ticker."""
+    what the key's plan does not cover. `empty_sessions`: sessions of which the vendor has no bar of any ticker.
+    `splits`: the look at the end of the run, in one report of it. `stopped`: notes about members without a bar in the
+    newest sessions."""
 
     coverage: Coverage = field(default_factory=Coverage)
     requests: int = 0
@@ -71,12 +76,15 @@ class Report:
     refused_tickers: list[str] = field(default_factory=list)
     empty_sessions: list[date] = field(default_factory=list)
     seconds: float = 0.0
+    splits: SplitLook = field(default_factory=SplitLook)
+    stopped: dict[str, str] = field(default_factory=dict)
 
     @property
     def has_holes(self) -> bool:
         """Whether anything that was asked for is not there and was not told to be nothing. The newest session on a
         plan that has it tomorrow is none."""
-        return self.coverage.failed > 0 or self.coverage.beyond_plan > self.coverage.not_yet
+        is_lacking = self.coverage.failed > 0 or self.coverage.beyond_plan > self.coverage.not_yet
+        return is_lacking or self.splits.has_holes
 
 
 def make_job(
@@ -135,10 +143,18 @@ def plan_jobs(
             job.tickers,
             sessions=mask_between(sessions, job.sessions[0], job.sessions[-1]),
             warm_up=mask_between(sessions, job.fetched_sessions[0], job.sessions[0]),
+        )
+        for job in jobs
+    ]
+    demands += [
+        Demand(
+            job.tickers if job.refetch_tickers is None else job.refetch_tickers,
+            sessions=0,
             # What waits to be loaded came after the correction that would ask for it.
             refetch=mask_of(sessions, job.refetch) & ~staged,
         )
         for job in jobs
+        if job.refetch
     ]
     known = load_limits(connection)
     entitled = [
@@ -153,7 +169,8 @@ def add_staged(asked: AnsweredSessions, tickers: Sequence[str], staged: int) -> 
     """What a killed run set aside for the same tickers is as good as stored."""
     if not staged:
         return asked
-    return AnsweredSessions({ticker: asked.of(ticker) | staged for ticker in tickers}, asked.of_everyone)
+    of_ticker = {ticker: asked.of_ticker.get(ticker, 0) | staged for ticker in tickers}
+    return replace(asked, of_ticker=of_ticker)
 
 
 def plan_job(connection: sqlite3.Connection, job: Job) -> list[Request]:

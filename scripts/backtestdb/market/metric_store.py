@@ -209,6 +209,30 @@ def save_missing_metrics(
             save_metrics(connection, lacking[first : first + TICKERS_AT_ONCE], start, end)
 
 
+def compute_metrics_again(
+    connection: sqlite3.Connection, tickers: Sequence[str], advance: Callable[[int], None]
+) -> int:
+    """Compute all metrics of tickers anew from their stored bars, from where each ticker's begin (from its first bar
+    where it has none), and remove those without a bar; return how many rows there are. Some tickers a transaction."""
+    rows = 0
+    for first in range(0, len(tickers), TICKERS_AT_ONCE):
+        part = tickers[first : first + TICKERS_AT_ONCE]
+        starts: dict[str, list[str]] = {}
+        for ticker in part:
+            query = "SELECT coalesce(min(date), '1970-01-01') FROM daily_metrics WHERE ticker = ?"
+            starts.setdefault(connection.execute(query, (ticker,)).fetchone()[0], []).append(ticker)
+        with transaction(connection):
+            for start, group in starts.items():
+                rows += save_metrics(connection, group, date.fromisoformat(start))
+            connection.executemany(
+                "DELETE FROM daily_metrics WHERE ticker = ?1 AND timestamp NOT IN (SELECT timestamp FROM ohlcv_data"
+                " WHERE ticker = ?1 AND timeframe = '1day')",
+                [(ticker,) for ticker in part],
+            )
+        advance(len(part))
+    return rows
+
+
 def find_due_metrics(connection: sqlite3.Connection) -> tuple[list[str], date | None, int]:
     """Tickers whose metrics do not follow their bars yet after sessions of the whole market were stored, the
     first of those sessions, and about how many rows they are."""

@@ -15,7 +15,7 @@ from exchange_calendars import ExchangeCalendar
 from backtestdb.database import transaction
 from backtestdb.market.client import MarketData, MarketDataError, NotInPlanError
 from backtestdb.market.session_mask import mask_between
-from backtestdb.market.sessions import sessions_back
+from backtestdb.market.sessions import NEW_YORK, sessions_back
 
 GROUPED = "grouped"
 RANGES = ("1day", "5min")
@@ -192,6 +192,45 @@ def ask_whether_refused(client: MarketData, endpoint: str, ticker: str, session_
     except MarketDataError:
         return None
     return False
+
+
+def probe_history(
+    connection: sqlite3.Connection,
+    client: MarketData,
+    calendar: ExchangeCalendar,
+    now_utc: datetime,
+    sessions: Sequence[date],
+    ticker: str,
+    *,
+    by_session: bool,
+) -> date | None:
+    """Before a long job: ask for its oldest session, of the whole market (`by_session`) or of `ticker`. Return the
+    first session that the plan has, where that is a later one; it is remembered.
+
+    One request when the plan reaches back; else two more: a range, which the plan cuts at its beginning, and the
+    session before, which has to be refused too."""
+    endpoint = GROUPED if by_session else "1day"
+    known = load_limits(connection).of(endpoint)
+    if known.history_starts or known.is_refused:
+        return known.history_starts
+    refused = ask_whether_refused(client, endpoint, ticker, sessions[0])
+    if refused is False:
+        save_limits(connection, endpoint, replace(known, proven_from=sessions[0]), now_utc)
+    if not refused:
+        return None
+    try:
+        rows = client.fetch_bars(ticker, "1day", sessions[0], sessions[-2]).rows
+    except MarketDataError:
+        return None
+    if not rows:
+        return None
+    starts = datetime.fromtimestamp(rows[0]["t"] / 1000, NEW_YORK).date()
+    if ask_whether_refused(client, endpoint, ticker, sessions_back(calendar, starts, 1)) is not True:
+        return None
+    for each in {endpoint, "1day"}:
+        limits = load_limits(connection).of(each)
+        save_limits(connection, each, replace(limits, history_starts=starts), now_utc)
+    return starts
 
 
 class Refused(Enum):

@@ -75,8 +75,17 @@ def refetch_ranges(
             RangeAnswer(request, answer),
             asked_at_utc=source.now_text(),
             run=source.run,
-            metrics_from=request.start,
+            metrics_from=find_first_metrics(connection, request),
         )
         yield Refetched(
             request=request, bars=saved.bars, removed=saved.removed, not_answered=saved.doubtful + saved.kept
         )
+
+
+def find_first_metrics(connection: sqlite3.Connection, request: RangeRequest) -> date:
+    """The first session of a range with metrics: those before it are a warm-up, which has none."""
+    (first,) = connection.execute(
+        "SELECT min(date) FROM daily_metrics WHERE ticker = ? AND date BETWEEN ? AND ?",
+        (request.ticker, request.start.isoformat(), request.end.isoformat()),
+    ).fetchone()
+    return date.fromisoformat(first) if first else request.start

@@ -16,7 +16,7 @@ from backtestdb.console import (
 from backtestdb.market.coverage import COUNTS
 from backtestdb.market.jobs import Job, Report
 from backtestdb.market.request_plan import Cost, duration_seconds
-from backtestdb.market.splits import Finding
+from backtestdb.market.splits import SplitLook
 from backtestdb.market.update import Update
 
 LABELS = {"1day": "daily bars", "5min": "5-minute bars"}
@@ -104,14 +104,20 @@ def make_json_report(step: str, report: Report) -> dict[str, object]:
         "set_aside_of": report.set_aside,
         "changed_company": report.gaps,
         "plan_covers_from": report.history_starts.isoformat() if report.history_starts else None,
+        "provisional": report.coverage.provisional,
+        "not_in_plan": report.refused_tickers,
         "plan_refused": report.refused_session.isoformat() if report.refused_session else None,
+        "stopped": report.stopped,
+        "asked_again_after_splits": report.splits.refetched,
+        "due_after_splits": report.splits.due,
+        "splits_failure": report.splits.failure,
         "seconds": round(report.seconds, 1),
     }
 
 
 def make_notes(step: str, report: Report) -> list[str]:
     """A line for each thing that the user should know by name."""
-    notes = []
+    notes = make_plan_notes(step, report)
     if report.coverage.silent:
         notes.append(f"{step}: the vendor has nothing of {name_some(report.coverage.silent)}")
     if report.set_aside:
@@ -126,12 +132,6 @@ def make_notes(step: str, report: Report) -> list[str]:
     notes += [f"{step}: {gap}" for gap in report.gaps[:NAMED_AT_MOST]]
     if len(report.gaps) > NAMED_AT_MOST:
         notes.append(f"{step}: and {len(report.gaps) - NAMED_AT_MOST} more were away for months")
-    if report.history_starts:
-        notes.append(
-            f"{step}: the vendor's bars begin on {report.history_starts}: the key's plan reaches no further"
-        )
-    if report.refused_session:
-        notes.append(f"{step}: the key's plan does not have {report.refused_session} yet: ask again tomorrow")
     for ticker, holes in list(report.coverage.failed_of.items())[:NAMED_AT_MOST]:
         notes.append(
             f"{step}: FAILED {ticker}, {holes} sessions: {report.failures.get(ticker, 'not answered')}"
@@ -140,6 +140,28 @@ def make_notes(step: str, report: Report) -> list[str]:
         notes.append(f"{step}: FAILED too: {', '.join(list(report.coverage.failed_of)[NAMED_AT_MOST:])}")
     failed = [f"{what}: {why}" for what, why in report.failures.items() if what.startswith("session ")]
     notes += [f"{step}: FAILED {each}" for each in failed[:NAMED_AT_MOST]]
+    return notes + describe_splits(report.splits)
+
+
+def make_plan_notes(step: str, report: Report) -> list[str]:
+    """What the key's plan does not cover, and what is asked for again."""
+    notes = []
+    if report.refused_tickers:
+        notes.append(f"{step}: the key's plan does not include {name_some(report.refused_tickers)}")
+    if report.coverage.provisional:
+        notes.append(
+            f"{step}: {report.coverage.provisional:,} sessions of tickers are provisional:"
+            " the next run (make update) asks for them again"
+        )
+    stopped = [f"{ticker} ({note})" for ticker, note in report.stopped.items()]
+    if stopped:
+        notes.append(f"{step}: no bar in the newest sessions: {name_some(stopped)}")
+    if report.history_starts:
+        notes.append(
+            f"{step}: the vendor's bars begin on {report.history_starts}: the key's plan reaches no further"
+        )
+    if report.refused_session:
+        notes.append(f"{step}: the key's plan does not have {report.refused_session} yet: ask again tomorrow")
     return notes
 
 
@@ -156,25 +178,22 @@ def announce(settings: Settings, jobs: Sequence[Job], costs: dict[str, Cost]) ->
 
 def print_update(done: Update, *, as_json: bool) -> int:
     steps = [(f"{universe}: {LABELS[timeframe]}", report) for universe, timeframe, report in done.reports]
-    lines = [describe_finding(finding) for finding in done.findings]
-    if as_json:
-        reports = [make_json_report(step, report) for step, report in steps]
-        print(json.dumps({"reports": reports, "splits": lines, "splits_failure": done.splits_failure}))
-        code = DONE_WITH_HOLES if any(report.has_holes for _, report in steps) else DONE
-    else:
-        code = print_reports(steps)
-        for line in lines:
-            print(line)
-        if done.splits_failure:
-            print(f"FAILED splits: {done.splits_failure}")
-    return DONE_WITH_HOLES if done.splits_failure else code
+    if not as_json:
+        return print_reports(steps)
+    reports = [make_json_report(step, report) for step, report in steps]
+    splits = {"asked_again": done.splits.refetched, "due": done.splits.due}
+    print(json.dumps({"reports": reports, "splits": splits, "splits_failure": done.splits.failure}))
+    return DONE_WITH_HOLES if any(report.has_holes for _, report in steps) else DONE
 
 
-def describe_finding(finding: Finding) -> str:
-    split = finding.split
-    what = f"split {split.ticker} {split.split_to:g}:{split.split_from:g} on {split.execution_date}"
-    if finding.state == "applied":
-        return f"{what}: applied to the bars that were stored before"
-    if finding.state == "waiting":
-        return f"{what}: waits for the first bar after it"
-    return f"{what}: NOT applied, the prices do not show it (close before to open after: {finding.seen_ratio:.3f})"
+def describe_splits(look: SplitLook) -> list[str]:
+    """What came of the look at the splits, by ticker."""
+    again = [
+        f"{reason}: all stored bars of {ticker} were asked for again"
+        for ticker, reason in look.refetched.items()
+    ]
+    due = [
+        f"FAILED {ticker}: {reason}: its bars are still to be asked for again (make update)"
+        for ticker, reason in look.due.items()
+    ]
+    return [*again, *due, *([f"FAILED splits: {look.failure}"] if look.failure else [])]

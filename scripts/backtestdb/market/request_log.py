@@ -8,7 +8,7 @@ import json
 import sqlite3
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 
 from backtestdb.database import transaction
@@ -175,6 +175,37 @@ def forget_unconfirmed(
                     "INSERT OR REPLACE INTO _unconfirmed VALUES (?, ?, ?, ?, ?, ?)",
                     (ticker, timeframe, left, right, run, asked_at),
                 )
+
+
+def weigh_session(
+    connection: sqlite3.Connection,
+    session_date: str,
+    lacking: Collection[str],
+    run: str,
+    asked_at_utc: str,
+) -> list[str]:
+    """Given the tickers of which an answer about the whole market has no bar that can be true (`lacking`), although
+    one is stored or came, return those of which another run was told the same: believed. The others wait for a
+    second answer; nobody else waits any longer, the rest of the market is the second sign. The caller's
+    transaction."""
+    waiting = dict(
+        connection.execute(
+            "SELECT ticker, run FROM _unconfirmed WHERE timeframe = '1day' AND start_date <= ? AND end_date >= ?",
+            (session_date, session_date),
+        ).fetchall()
+    )
+    for ticker in waiting:
+        forget_unconfirmed(connection, ticker, "1day", session_date, session_date)
+    believed = [ticker for ticker in lacking if waiting.get(ticker, run) != run]
+    connection.executemany(
+        "INSERT OR REPLACE INTO _unconfirmed VALUES (?, '1day', ?, ?, ?, ?)",
+        [
+            (ticker, session_date, session_date, run, asked_at_utc)
+            for ticker in lacking
+            if ticker not in believed
+        ],
+    )
+    return believed
 
 
 def load_ticker_set(connection: sqlite3.Connection, ticker_set: int) -> list[str]:

@@ -96,7 +96,8 @@ def plan_requests(
     warm_up: dict[str, int] = {}
     for demand in demands:
         for ticker in demand.tickers:
-            lacking = (demand.sessions & ~asked.of(ticker) | demand.refetch) & ~beyond
+            waiting = demand.warm_up & asked.unconfirmed.get(ticker, 0)
+            lacking = (demand.sessions & ~asked.of(ticker) | demand.refetch | waiting) & ~beyond
             missing[ticker] = missing.get(ticker, 0) | lacking
             warm_up[ticker] = warm_up.get(ticker, 0) | demand.warm_up
     alone, whole = list(missing), 0

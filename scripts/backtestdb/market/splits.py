@@ -1,23 +1,30 @@
-"""Splits that the vendor announces after bars from before them were stored.
+"""Splits as the vendor lists them, from one look at its list to the next: pure functions of the two lists.
 
-Its prices are adjusted as of the day of asking. So a bar is `raw` in respect of a split when its session lies
-before the execution day, and so does the New York day on which it was last fetched: only those are changed.
-Announcements come twice, late, or for nothing; whether one happened shows where the raw bars end.
+The vendor's prices are adjusted as of the moment of asking, by the splits that it lists at that moment. It lists some
+late (polygon-io/issues 238: two months, 1046:1000), withdraws and corrects others. Nothing is computed from stored
+prices here: a ticker whose list changed is asked for again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
-from itertools import combinations
-from math import log, prod
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
-import numpy as np
+from backtestdb.errors import ProjectError
+from backtestdb.market.sessions import NEW_YORK
 
-# Splits at one and the same boundary are tried in every combination; more than this many were never seen.
-SPLITS_TOGETHER = 6
-# A price that moves by a quarter overnight is news; one that moves by a small split's ratio is not.
-NIGHT = log(1.25)
+# How far back of the last look the list is read, so that late, corrected and withdrawn splits are noticed. The
+# whole market has about 1,300 splits a year: one page.
+LOOK_BACK = timedelta(days=400)
+# A database whose bars were there before its first look: splits are taken to be listed this much later at most.
+LISTED_WITHIN = timedelta(days=65)
+OPENING = time(9, 30)
+# More splits than this cannot be withdrawn between two looks: then the list is not whole.
+WITHDRAWN_AT_MOST, WITHDRAWN_PART = 3, 0.05
+
+
+class IncompleteListError(ProjectError):
+    """The vendor's list of splits lacks too many of those that it had."""
 
 
 @dataclass(frozen=True, order=True)
@@ -34,31 +41,41 @@ class Split:
         """How many shares one share becomes, and by what older prices are divided."""
         return self.split_to / self.split_from
 
-
-@dataclass(frozen=True)
-class FetchedBars:
-    """Bars of one ticker and timeframe in order of time: session and New York day of the last fetch as ordinals
-    of dates, opening and closing price."""
-
-    session: np.ndarray
-    fetched: np.ndarray
-    open: np.ndarray
-    close: np.ndarray
-
-    def is_raw(self, split: Split) -> np.ndarray:
-        """Which bars were fetched before the split took effect, and are from before it."""
-        executed = split.execution_date.toordinal()
-        return (self.session < executed) & (self.fetched < executed)
+    def __str__(self) -> str:
+        return f"{self.ticker} {self.split_to:g}:{self.split_from:g} on {self.execution_date}"
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What the bars say about a split: `applied` when it is to be, `unconfirmed`, or `waiting` for the first bar
-    after the raw ones. `seen_ratio`: the last raw close to the next open."""
+class KnownSplit:
+    """A split that was listed at some look. Answers from `believed_at_utc` on are adjusted by it, until it was
+    found to be withdrawn."""
 
     split: Split
-    state: str
-    seen_ratio: float | None = None
+    first_seen_at_utc: datetime
+    believed_at_utc: datetime
+    withdrawn_at_utc: datetime | None = None
+
+    @property
+    def changed_at_utc(self) -> datetime:
+        """Bars from before the split that came earlier than this are adjusted in another way than today."""
+        return self.withdrawn_at_utc or self.believed_at_utc
+
+    def __str__(self) -> str:
+        return f"{self.split} was withdrawn" if self.withdrawn_at_utc else f"{self.split} is listed"
+
+
+@dataclass
+class SplitLook:
+    """What came of a look. `refetched`: ticker and reason of those that were asked for again; `due`: those that are
+    still to be, with the reason; `failure`: why the list could not be read, if so."""
+
+    refetched: dict[str, str] = field(default_factory=dict)
+    due: dict[str, str] = field(default_factory=dict)
+    failure: str = ""
+
+    @property
+    def has_holes(self) -> bool:
+        return bool(self.due or self.failure)
 
 
 def parse_splits(rows: Iterable[Mapping[str, Any]]) -> list[Split]:
@@ -79,40 +96,47 @@ def parse_splits(rows: Iterable[Mapping[str, Any]]) -> list[Split]:
     return sorted(found)
 
 
-def judge_splits(splits: Sequence[Split], bars: FetchedBars) -> list[Finding]:
-    """A finding for each of a ticker's splits that has raw bars, oldest first.
+def look_since(last_look_utc: datetime | None, now_utc: datetime) -> date:
+    """The execution date from which on the list is asked for."""
+    return (min(last_look_utc or now_utc, now_utc) - LOOK_BACK).astimezone(NEW_YORK).date()
 
-    At the end of the raw bars the price jumps by the split's ratio. Several splits may end there together (a
-    ticker that was not updated for years): of all combinations that one is taken whose ratio is nearest to what
-    is seen, so that a split counts only when it explains the jump better than none.
+
+def compare_splits(
+    known: Sequence[KnownSplit],
+    listed: Sequence[Split],
+    *,
+    since: date,
+    now_utc: datetime,
+    bars_came_first: bool,
+) -> list[KnownSplit]:
+    """Given what earlier looks found and what the vendor lists now from `since` on, return the splits that are new,
+    listed again or withdrawn. Those that are announced for a later day are left for that day.
+
+    `bars_came_first`: bars were stored before the first look at all, so that it is not known when the splits were
+    listed. Raise IncompleteListError when the list cannot be whole.
     """
-    ends: dict[int, list[Split]] = {}
-    for split in sorted(splits):
-        raw = np.flatnonzero(bars.is_raw(split))
-        if len(raw):
-            ends.setdefault(int(raw[-1]), []).append(split)
-    findings = []
-    for end, together in ends.items():
-        if end + 1 == len(bars.close):
-            findings += [Finding(split, "waiting") for split in together]
-            continue
-        seen = float(bars.close[end] / bars.open[end + 1])
-        chosen = choose_explanation(seen, together)
-        findings += [
-            Finding(split, "applied" if split in chosen else "unconfirmed", seen) for split in together
-        ]
-    return sorted(findings, key=lambda finding: finding.split)
+    today = now_utc.astimezone(NEW_YORK).date()
+    in_effect = {split for split in listed if split.execution_date <= today}
+    expected = {each.split: each for each in known if each.split.execution_date >= since}
+    listed_before = {split for split, each in expected.items() if each.withdrawn_at_utc is None}
 
-
-def choose_explanation(seen_ratio: float, splits: Sequence[Split]) -> tuple[Split, ...]:
-    """The combination whose ratios multiplied come nearest to `seen_ratio`, of equally near ones the smallest;
-    none when even that one leaves more unexplained than a night may bring."""
-    every = [
-        chosen
-        for count in range(min(len(splits), SPLITS_TOGETHER) + 1)
-        for chosen in combinations(splits, count)
+    gone = listed_before - in_effect
+    if len(gone) > max(WITHDRAWN_AT_MOST, WITHDRAWN_PART * len(listed_before)):
+        raise IncompleteListError(
+            f"the vendor's list of splits lacks {len(gone)} of {len(listed_before)} that it had: not believed",
+            next_step="make update, later",
+        )
+    new = [
+        KnownSplit(split, now_utc, find_believed_at(split, now_utc, bars_came_first=bars_came_first))
+        for split in in_effect - listed_before
     ]
-    ratios = {chosen: log(prod(split.ratio for split in chosen)) for chosen in every}
-    nearest = min(every, key=lambda chosen: abs(log(seen_ratio) - ratios[chosen]))
-    unexplained = abs(log(seen_ratio) - ratios[nearest])
-    return nearest if unexplained <= max(NIGHT, abs(ratios[nearest]) / 2) else ()
+    withdrawn = [replace(expected[split], withdrawn_at_utc=now_utc) for split in gone]
+    return sorted([*new, *withdrawn], key=lambda each: each.split)
+
+
+def find_believed_at(split: Split, now_utc: datetime, *, bars_came_first: bool) -> datetime:
+    """From when on answers are adjusted by a split that was not seen before: now at the latest, but not before the
+    opening of its day, for nobody knows in which hour of the morning the vendor adjusts."""
+    opening = datetime.combine(split.execution_date, OPENING, NEW_YORK)
+    believed = min(now_utc, opening + LISTED_WITHIN) if bars_came_first else now_utc
+    return max(believed, opening).astimezone(now_utc.tzinfo)

@@ -13,7 +13,10 @@ from backtestdb.database import save_rows, transaction
 from backtestdb.market.sessions import make_new_york_times, sunday_based_weekday
 from backtestdb.schema import SQL_DIR
 
-KINDS = ["right", "empty", "HH:MM", "UTC", "fixed -4", "fixed -5", "wrong weekday", "other"]
+KINDS = [
+    *("right", "no time", "New York, without seconds", "UTC", "UTC-4 all year", "UTC-5 all year"),
+    *("another time zone", "no time of day", "no weekday", "weekday from Monday = 0", "wrong weekday"),
+]
 
 
 def count_kinds(connection: sqlite3.Connection) -> dict[str, int]:

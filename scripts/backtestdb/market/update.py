@@ -3,40 +3,28 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 from exchange_calendars import ExchangeCalendar
 
-from backtestdb.console import say
 from backtestdb.market.backfill import backfill_together
-from backtestdb.market.client import MarketDataError, StoppedRunError
 from backtestdb.market.coverage_rows import Range, has_ranges, load_ranges
 from backtestdb.market.jobs import Job, Report, Source, make_job
 from backtestdb.market.sessions import NEW_YORK, sessions_between
-from backtestdb.market.split_store import (
-    apply_splits,
-    find_first_fetch,
-    load_splits_asked,
-    new_york_day,
-    save_splits_asked,
-)
-from backtestdb.market.splits import Finding, parse_splits
+from backtestdb.market.split_look import look_at_splits
+from backtestdb.market.splits import SplitLook
 from backtestdb.market.universes import load_members
 
 CORRECTED_SESSIONS = 3
-# Splits have been listed weeks after they happened.
-LISTED_LATE = timedelta(days=45)
 TIMEFRAMES = ("1day", "5min")
 
 
 @dataclass
 class Update:
-    """What an update did: a report for each universe and timeframe, what came of splits, and why they could not
-    be looked up, if so."""
+    """What an update did: a report for each universe and timeframe, and what came of the look at the splits."""
 
     reports: list[tuple[str, str, Report]] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    splits_failure: str = ""
+    splits: SplitLook = field(default_factory=SplitLook)
 
 
 def make_update_jobs(
@@ -76,23 +64,28 @@ def guess_ranges(connection: sqlite3.Connection, tickers: Sequence[str], timefra
     return [(day, day)]
 
 
-def update(connection: sqlite3.Connection, source: Source, end: date) -> Update:
-    """Bring everything up to `end`. 5-minute bars come first, so that splits find all new bars."""
+def update(
+    connection: sqlite3.Connection, source: Source, end: date, jobs: dict[str, list[Job]] | None = None
+) -> Update:
+    """Bring everything up to `end`; `jobs`: what that is, where the caller knows. 5-minute bars come first, so that
+    the look at the splits finds all new bars."""
     done = Update()
-    jobs = make_update_jobs(connection, source.calendar, end)
+    jobs = jobs or make_update_jobs(connection, source.calendar, end)
+
+    def look() -> None:
+        done.splits = look_at_splits(connection, source)
+
     run_together(connection, source, jobs["5min"], done)
     if jobs["1day"]:
         labels = [job.universe for job in jobs["1day"]]
         reports = backfill_together(
-            connection,
-            source,
-            jobs["1day"],
-            f"daily bars of {', '.join(labels)}",
-            before_metrics=lambda: look_at_splits(connection, source, done),
+            connection, source, jobs["1day"], f"daily bars of {', '.join(labels)}", before_metrics=look
         )
         done.reports += list(zip(labels, ["1day"] * len(labels), reports, strict=True))
     elif jobs["5min"]:
-        look_at_splits(connection, source, done)
+        look()
+    for _, _, report in done.reports[-1:]:
+        report.splits = done.splits
     return done
 
 
@@ -102,25 +95,3 @@ def run_together(connection: sqlite3.Connection, source: Source, jobs: Sequence[
     labels = [job.universe for job in jobs]
     reports = backfill_together(connection, source, jobs, f"5-minute bars of {', '.join(labels)}")
     done.reports += list(zip(labels, ["5min"] * len(labels), reports, strict=True))
-
-
-def look_at_splits(connection: sqlite3.Connection, source: Source, done: Update) -> None:
-    """One request. That it was made is recorded once everything that it brought was dealt with."""
-    asked = load_splits_asked(connection)
-    first = find_first_fetch(connection)
-    if first is None:
-        return
-    now_utc = source.clock()
-    since = max(first, asked - LISTED_LATE) if asked else first
-    try:
-        rows = source.client.fetch_splits(since).rows
-    except StoppedRunError:
-        raise
-    except MarketDataError as error:
-        done.splits_failure = str(error)
-        say(f"splits: {error}")
-        return
-    today = new_york_day(now_utc.isoformat())
-    splits = [split for split in parse_splits(rows) if split.execution_date <= today]
-    done.findings = apply_splits(connection, splits, now_utc)
-    save_splits_asked(connection, now_utc)

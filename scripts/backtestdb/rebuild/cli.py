@@ -63,6 +63,7 @@ def run_rebuild(settings: Settings, arguments: argparse.Namespace, now_local: da
         arguments.discard_irreplaceable,
         arguments.yes,
         arguments.carry_over_from,
+        arguments.accept_fewer,
     )
     rebuilt = rebuild(settings, wanted, choices, source, now_local)
     if rebuilt is None:

@@ -19,9 +19,12 @@ from backtestdb.errors import ProjectError
 from backtestdb.files import exclusive_lock, fsync_file, remove_database, staging_path, verify_space
 from backtestdb.free_name import NameTakenError, choose_kept_name, take_free_name
 from backtestdb.market.backfill import backfill
+from backtestdb.market.fetch import WITNESS
 from backtestdb.market.jobs import Job, Report, Source, make_job, plan_job
+from backtestdb.market.plan_limits import probe_history
 from backtestdb.market.request_plan import Cost, duration_seconds, make_cost
 from backtestdb.market.sessions import load_calendar
+from backtestdb.market.split_look import look_at_splits, look_before_first_bars, plan_looks
 from backtestdb.market.universes import (
     REQUESTS_AT_MOST,
     RUSSELL2000,
@@ -40,6 +43,7 @@ from backtestdb.rebuild.carry_over import (
     make_carry_over,
     read_old_content,
 )
+from backtestdb.rebuild.fewer_bars import stop_at_fewer_bars
 from backtestdb.rebuild.left_behind import load_left_behind
 from backtestdb.rebuild.verify import verify_new_content
 from backtestdb.rebuild.work_file import (
@@ -48,7 +52,7 @@ from backtestdb.rebuild.work_file import (
     RebuildSpec,
     create_schema,
     finish_work_file,
-    page_size_of,
+    form_of,
     prepare_work_file,
     work_path,
 )
@@ -57,6 +61,8 @@ from backtestdb.schema import MARKET_TABLES, ensure_market_schema, load_table_cl
 
 REPLACE_TIMEOUT_SECONDS = 120.0
 MANY_TICKERS = 1000
+# The smallest plan has two years of history; a year and its warm-up lie within them.
+LONG_HISTORY_SESSIONS = 500
 
 
 class NothingFetchedError(ProjectError):
@@ -71,6 +77,7 @@ class RebuildOptions:
     discard_irreplaceable: bool
     assume_yes: bool
     carry_over_from: Path | None = None
+    accept_fewer: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,16 +117,22 @@ def rebuild(
         )
         with closing(connect(work_path(database))) as connection:
             prepare_to_fill(connection, plan)
+            starts = probe_plan_limits(connection, source, plan)
             costs = plan_costs(connection, plan)
             old = load_old_content(settings, plan, choices, now_local)
             show_plan(settings, plan, costs, old)
             show_left_behind(settings.database_path, plan)
+            show_history_start(settings, plan, costs, starts)
             verify_space_to_rebuild(database, sum(cost.bytes for cost in costs.values()))
-            must_ask = look_at_file(database) not in {"missing", "empty"} and not choices.assume_yes
-            if must_ask and not ask(f"Replace {database}? The old file is kept."):
+            is_there = look_at_file(database) not in {"missing", "empty"}
+            question = f"Replace {database}? The old file is kept." if is_there else "Go on with less?"
+            must_ask = (is_there or starts is not None) and not choices.assume_yes
+            if must_ask and not ask(question):
                 remove_unstarted(connection, work_path(database))
                 return None
             reports = run_jobs(connection, source, plan, settings)
+            if plan.universe and not choices.accept_fewer:
+                stop_at_fewer_bars(database, connection, make_jobs(plan, members_of(connection, plan)), ask)
             verify_new_content(connection, work_path(database), expected_tables(plan))
             identity = identify_current(database, settings.backup_dir)
             save_database_id(connection, identity.database_id or make_database_id())
@@ -180,9 +193,8 @@ def plan_costs(connection: sqlite3.Connection, plan: RebuildSpec) -> dict[str, C
         jobs, lists = make_jobs(plan, members_of(connection, plan)), {}
         if plan.universe == RUSSELL2000:
             lists = {"spelling of the tickers": Cost(1, 0, 0)}
-    return lists | {
-        label: make_cost(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()
-    }
+    bars = {label: make_cost(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()}
+    return lists | bars | ({"splits": plan_looks(connection)} if jobs else {})
 
 
 def save_planned_universe(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
@@ -221,7 +233,7 @@ def load_old_content(
     trial = work.with_name(f"{work.name}.trial{ARRIVING}")
     remove_database(trial)
     try:
-        create_schema(trial, page_size_of(work), plan.other_tables, settings.platform_schema)
+        create_schema(trial, form_of(work), plan.other_tables, settings.platform_schema)
         return read_old_content(settings, choices.carry_over_from, trial, now_local)
     finally:
         remove_database(trial)
@@ -258,6 +270,45 @@ def describe_schema(plan: RebuildSpec) -> str:
     return f"{tables} tables, the platform's of October 2025"
 
 
+def probe_plan_limits(
+    connection: sqlite3.Connection, source: Source | None, plan: RebuildSpec
+) -> date | None:
+    """The first session that the key's plan has, where a long rebuild asks for earlier ones: found out before the
+    question, not after hours."""
+    if source is None or not plan.universe:
+        return None
+    tickers = list(plan.tickers) or [WITNESS]
+    job = make_jobs(plan, tickers)["daily bars"]
+    if len(job.sessions) < LONG_HISTORY_SESSIONS:
+        return None
+    return probe_history(
+        connection,
+        source.client,
+        source.calendar,
+        source.clock(),
+        job.sessions,
+        WITNESS,
+        by_session=not plan.tickers or len(plan.tickers) > len(job.sessions),
+    )
+
+
+def show_history_start(
+    settings: Settings, plan: RebuildSpec, costs: Mapping[str, Cost], starts: date | None
+) -> None:
+    """What the key's plan makes of a rebuild."""
+    if starts is None:
+        return
+    sessions = make_jobs(plan, [WITNESS])["daily bars"].sessions
+    covered = sum(1 for day in sessions if day >= starts)
+    requests = sum(cost.requests for cost in costs.values())
+    duration = format_duration(duration_seconds(requests, settings.requests_per_minute))
+    size = format_bytes(sum(cost.bytes for cost in costs.values()))
+    say(
+        f"your plan begins {starts}: {covered:,} of {len(sessions):,} sessions, {requests:,} requests,"
+        f" {duration}, {size} at most"
+    )
+
+
 def show_left_behind(database: Path, plan: RebuildSpec) -> None:
     """Which bars of the old database the new one will not have. They stay in the kept file."""
     if look_at_file(database) != "database":
@@ -278,6 +329,7 @@ def run_jobs(
     if must_ask_for_tickers(connection, plan):
         since = date.fromisoformat(plan.daily_start)
         update_us_stocks(connection, source.client, settings.us_stock_types, since)
+    look_before_first_bars(connection, source)
     if plan.universe == RUSSELL2000:
         last = date.fromisoformat(plan.end)
         spell_as_the_vendor(connection, source.client, plan.universe, last)
@@ -291,6 +343,7 @@ def run_jobs(
                 else f"first reason: {next(iter(report.failures.values()))}",
             )
         reports.append((label, report))
+    reports[-1][1].splits = look_at_splits(connection, source)
     return reports
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from backtestdb.database import (
     DAMAGE_CODES,
@@ -85,6 +85,14 @@ class RebuildRecord:
     state: str
 
 
+class FileForm(NamedTuple):
+    """What a new file must have in common with the old one: under WAL the page size cannot be changed, and SQLite
+    attaches no database whose text has another encoding."""
+
+    page_size: int = 4096
+    encoding: str = "UTF-8"
+
+
 def work_path(database: Path) -> Path:
     return database.with_name(database.name + ".rebuilding")
 
@@ -143,7 +151,7 @@ def prepare_work_file(
     ):
         copy_current(database, path)
         return current.plan
-    create_work_file(path, page_size_of(database), wanted, platform_schema, now_utc)
+    create_work_file(path, form_of(database), wanted, platform_schema, now_utc)
     return wanted
 
 
@@ -155,10 +163,10 @@ def copy_current(database: Path, path: Path) -> None:
 
 
 def create_work_file(
-    path: Path, page_size: int, plan: RebuildSpec, platform_schema: Path | None, now_utc: datetime
+    path: Path, form: FileForm, plan: RebuildSpec, platform_schema: Path | None, now_utc: datetime
 ) -> None:
     """The record comes last: a file without it is not continued."""
-    create_schema(path, page_size, plan.other_tables, platform_schema)
+    create_schema(path, form, plan.other_tables, platform_schema)
     with closing(connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(
@@ -168,12 +176,13 @@ def create_work_file(
 
 
 def create_schema(
-    path: Path, page_size: int, other_tables: OtherTables, platform_schema: Path | None
+    path: Path, form: FileForm, other_tables: OtherTables, platform_schema: Path | None
 ) -> None:
     """A new database without a row but those of the platform's own schema. Raise SettingsError where
     `platform_schema` cannot be used."""
     with closing(connect(path, create=True)) as connection:
-        connection.execute(f"PRAGMA page_size = {page_size}")
+        connection.execute(f"PRAGMA page_size = {form.page_size}")
+        connection.execute(f"PRAGMA encoding = '{form.encoding}'")
         if other_tables == "ours":
             ensure_schema(connection)
         else:
@@ -184,12 +193,15 @@ def create_schema(
         add_platform_tables(path, platform_schema)
 
 
-def page_size_of(database: Path) -> int:
-    """Under WAL the page size of the replaced database must not change; 4096 where there is none."""
+def form_of(database: Path) -> FileForm:
+    """The usual one where there is no database."""
     if look_at_file(database) != "database":
-        return 4096
+        return FileForm()
     with closing(connect(database)) as connection:
-        return int(connection.execute("PRAGMA page_size").fetchone()[0])
+        size, encoding = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "encoding")
+        )
+    return FileForm(size, encoding)
 
 
 def finish_work_file(connection: sqlite3.Connection, state: str) -> None:

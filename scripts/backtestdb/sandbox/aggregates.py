@@ -26,7 +26,7 @@ from backtestdb.sandbox.sessions import (
     new_york_date,
     new_york_midnight_ms,
 )
-from backtestdb.sandbox.subscription import Subscription, verify_subscription
+from backtestdb.sandbox.subscription import Subscription, verify_included, verify_subscription
 
 # A page of `limit` base bars is cut from about as many sessions as fill it, not from the whole range: five
 # years of five-minute bars would be made again for each of their 15 pages. A liquid ticker has at least 210
@@ -90,6 +90,7 @@ def answer_range(exchange: Exchange, plan: Subscription, request: Request, *part
     """
     ticker, multiplier, timespan, *ends = parts
     asked = parse_range(request, ticker, (multiplier, timespan), *ends)
+    verify_included(plan, ticker)
     covered = verify_subscription(plan, exchange.today, asked.first, asked.last)
     served, next_ms = load_page(exchange, asked, covered)
     rows = make_rows(served)
@@ -134,6 +135,7 @@ def choose_sessions(found: list[tuple[int, Ints]], count: int, *, descending: bo
 def answer_grouped(exchange: Exchange, plan: Subscription, request: Request, day_text: str) -> Row:
     """The day bars of everyone who traded on a date; no pages."""
     day, adjusted = parse_day(day_text), request.flag("adjusted", default=True)
+    verify_included(plan, None)
     verify_subscription(plan, exchange.today, day, day)
     session = load_sessions().index_range(day, min(day, exchange.today))
     rows: list[Row] = []

@@ -1,6 +1,6 @@
 """The control plane under /_sandbox/: how tests look at the server and change what it plays.
 
-GET log (?since=N), DELETE log; GET, POST, DELETE faults; POST release, today, splits, settings; GET health.
+GET log (?since=N), DELETE log; GET, POST, DELETE faults; POST release, today, splits, settings, missing; GET health.
 No key is needed: the server listens on 127.0.0.1 only.
 """
 
@@ -89,20 +89,32 @@ def set_splits(sandbox: Sandbox, given: Payload) -> Payload:
 def set_settings(sandbox: Sandbox, given: Payload) -> Payload:
     """Change some of the settings, `history_years`, `free` and `junk` among them."""
     plan_names, names = {each.name for each in fields(Subscription)}, {each.name for each in fields(Settings)}
-    known = (names - {"plan", "keys"}) | plan_names | {"keys", "junk"}
+    of_exchange = {"junk", "unfinished"}
+    known = (names - {"plan"}) | plan_names | of_exchange
     if unknown := set(given) - known:
         raise ValueError(
             f"there is no setting {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
         )
     settings = sandbox.settings
-    plan = replace(settings.plan, **{name: given[name] for name in plan_names & given.keys()})
+    of_plan = {name: given[name] for name in plan_names & given.keys()}
+    if "refused_tickers" in of_plan:
+        of_plan["refused_tickers"] = tuple(of_plan["refused_tickers"])
+    plan = replace(settings.plan, **of_plan)
     changed = {name: given[name] for name in names & given.keys()}
     if "keys" in changed:
         changed["keys"] = tuple(changed["keys"])
     sandbox.settings = replace(settings, plan=plan, **changed)
-    if "junk" in given:
-        sandbox.exchange = replace(sandbox.exchange, junk=bool(given["junk"]))
+    switches: Payload = {name: bool(given[name]) for name in of_exchange & given.keys()}
+    sandbox.exchange = replace(sandbox.exchange, **switches)
     return {}
+
+
+def set_missing(sandbox: Sandbox, given: Payload) -> Payload:
+    """Sessions of which there is no bar, instead of any others: `sessions`, each with a `session` and, where it
+    concerns one ticker only, a `ticker`."""
+    missing = tuple((row.get("ticker"), date.fromisoformat(row["session"])) for row in given["sessions"])
+    sandbox.exchange = replace(sandbox.exchange, missing=missing)
+    return {"missing": len(missing)}
 
 
 def read_health(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
@@ -120,5 +132,6 @@ CALLS: dict[tuple[str, str], Callable[[Sandbox, Payload], Payload]] = {
     ("POST", "today"): set_today,
     ("POST", "splits"): set_splits,
     ("POST", "settings"): set_settings,
+    ("POST", "missing"): set_missing,
     ("GET", "health"): read_health,
 }

@@ -16,6 +16,7 @@ from backtestdb.sandbox.reference import (
     answer_old_splits,
     answer_splits,
     answer_ticker,
+    answer_ticker_events,
     answer_tickers,
 )
 from backtestdb.sandbox.request import Refusal, Request
@@ -46,6 +47,10 @@ ENDPOINTS: tuple[tuple[str, Endpoint], ...] = (
     ),
     (r"/v3/reference/tickers", lambda sandbox, request: answer_tickers(sandbox.exchange, request)),
     (r"/v3/reference/tickers/([^/]+)", lambda sandbox, *rest: answer_ticker(sandbox.exchange, *rest)),
+    (
+        r"/vX/reference/tickers/([^/]+)/events",
+        lambda sandbox, *rest: answer_ticker_events(sandbox.exchange, *rest),
+    ),
     (r"/stocks/v1/splits", lambda sandbox, request: answer_splits(sandbox.exchange, request)),
     (r"/v3/reference/splits", lambda sandbox, request: answer_old_splits(sandbox.exchange, request)),
 )

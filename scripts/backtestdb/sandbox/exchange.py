@@ -1,6 +1,6 @@
 """What traded: the bars of any ticker and session as the vendor would serve them on a given day."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date
 
 import numpy as np
@@ -21,13 +21,22 @@ QUIRK = 50
 class Exchange:
     """Who is listed, which splits there are, and up to which day (included) anything has happened.
 
-    With `junk`, the grouped answers hold a row of junk.
+    With `junk`, the grouped answers hold a row of junk. Of the `missing` sessions the vendor has no bar yet, of a
+    ticker or (None) of anyone. While today is `unfinished`, its day bars are those of an afternoon.
     """
 
     universe: Universe
     splits: tuple[Split, ...]
     today: date
     junk: bool = False
+    missing: tuple[tuple[str | None, date], ...] = ()
+    unfinished: bool = False
+
+    def find_missing(self, ticker: str | None) -> Ints:
+        """Indexes of the sessions of which there is nothing of a ticker, or (None) of anyone."""
+        days = [day for whose, day in self.missing if whose is None or whose == ticker]
+        found = [load_sessions().index_range(day, day) for day in days]
+        return np.array([index for each in found for index in each], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ def find_sessions(exchange: Exchange, ticker: str, first: date, last: date) -> l
         sessions = np.arange(start, max(start, stop))
         if universe.thin[index]:
             sessions = sessions[uniform(universe.profiles.keys[[index]], sessions, SILENT) >= 0.05]
-        found.append((index, sessions))
+        found.append((index, sessions[~np.isin(sessions, exchange.find_missing(ticker))]))
     return found
 
 
@@ -65,9 +74,13 @@ def load_day_bars(exchange: Exchange, index: int, sessions: Ints, *, adjusted: b
         start_ms=load_sessions().midnight_ms[sessions],
         base=np.ones(len(sessions), dtype=np.int64),
         quirk=uniform(exchange.universe.profiles.keys[[index]], sessions, QUIRK),
-        bars=divide(
-            make_unsplit_bars(exchange.universe, index, sessions),
-            load_divisors(exchange, index, sessions, adjusted=adjusted),
+        bars=leave_unfinished(
+            exchange,
+            sessions,
+            divide(
+                make_unsplit_bars(exchange.universe, index, sessions),
+                load_divisors(exchange, index, sessions, adjusted=adjusted),
+            ),
         ),
     )
 
@@ -89,7 +102,8 @@ def load_grouped_bars(exchange: Exchange, session: int, *, adjusted: bool) -> tu
     traded, bars, divisors = load_market_days(exchange, session, adjusted=adjusted)
     start = np.full(len(traded), load_sessions().grouped_ms[session])
     quirk = uniform(exchange.universe.profiles.keys[traded], np.array([session]), QUIRK)
-    return traded, ServedBars(start, np.ones_like(start), quirk, divide(bars, divisors))
+    served = leave_unfinished(exchange, np.full(len(traded), session), divide(bars, divisors))
+    return traded, ServedBars(start, np.ones_like(start), quirk, served)
 
 
 def load_market_days(exchange: Exchange, session: int, *, adjusted: bool) -> tuple[Ints, Bars, Floats]:
@@ -97,6 +111,11 @@ def load_market_days(exchange: Exchange, session: int, *, adjusted: bool) -> tup
     universe, at = exchange.universe, np.array([session])
     silent = universe.thin & (uniform(universe.profiles.keys, at, SILENT) < 0.05)
     traded = np.nonzero((universe.first <= session) & (session < universe.stop) & ~silent.astype(bool))[0]
+    if session in exchange.find_missing(None):
+        traded = traded[:0]
+    for ticker in {ticker for ticker, _ in exchange.missing if ticker}:
+        if session in exchange.find_missing(ticker):
+            traded = traded[~np.isin(traded, universe.by_ticker.get(ticker, []))]
     bars = make_day_bars(select_profiles(universe, traded), at)
     divisors = np.ones(len(traded))
     for ticker in {*load_real_prices(), *(split.ticker for split in exchange.splits)}:
@@ -129,6 +148,16 @@ def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteB
         for name in ("row", "start_ms", "base_minutes")
     )
     return np.concatenate([listing for listing, _ in parts]), MinuteBars(row, start, base, Bars(**joined))
+
+
+def leave_unfinished(exchange: Exchange, sessions: Ints, bars: Bars) -> Bars:
+    """Bars with those of today as they are while it goes on: half of the volume, another close."""
+    today = load_sessions().index_range(exchange.today, exchange.today)
+    going_on = np.isin(sessions, np.array(today)) & exchange.unfinished
+    if not going_on.any():
+        return bars
+    close = np.where(going_on, (bars.open + bars.close) / 2, bars.close)
+    return replace(bars, close=close, volume=np.where(going_on, np.floor(bars.volume / 2), bars.volume))
 
 
 def make_unsplit_bars(universe: Universe, index: int, sessions: Ints) -> Bars:

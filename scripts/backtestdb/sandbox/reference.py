@@ -12,6 +12,8 @@ from backtestdb.sandbox.splits import Split
 
 Row = dict[str, Any]
 Found = TypeVar("Found")
+# What became of listings that ended: Paramount Global is Paramount Skydance since the day its ticker went.
+RENAMED = {"PARA": [(date(2025, 8, 7), "PSKY")]}
 EXCHANGES = ("XNYS", "XNAS", "XASE", "ARCX")
 COMPARISONS: dict[str, Callable[[str, str], bool]] = {
     "": lambda value, bound: value == bound,
@@ -49,6 +51,20 @@ def answer_ticker(exchange: Exchange, request: Request, ticker: str) -> Row:
         if listing.in_reference and listing.is_listed(day):
             return {"status": "OK", "count": 1, "results": make_ticker_row(listing, day)}
     raise Refusal(404, {"status": "NOT_FOUND", "message": "Ticker not found."})
+
+
+def answer_ticker_events(exchange: Exchange, request: Request, ticker: str) -> Row:  # noqa: ARG001
+    """The names of the company that has or had a ticker, newest first; 404 for a ticker that nobody had."""
+    if ticker not in exchange.universe.by_ticker:
+        raise Refusal(404, {"status": "NOT_FOUND", "message": "Ticker not found."})
+    first = exchange.universe.listings[exchange.universe.by_ticker[ticker][0]].first
+    names = [(first, ticker), *RENAMED.get(ticker, [])]
+    events = [
+        {"type": "ticker_change", "date": day.isoformat(), "ticker_change": {"ticker": name}}
+        for day, name in reversed(names)
+        if day <= exchange.today
+    ]
+    return {"status": "OK", "results": {"name": f"{ticker} (sandbox)", "events": events}}
 
 
 def find_day(exchange: Exchange, request: Request) -> date:
@@ -95,7 +111,7 @@ def find_splits(exchange: Exchange, request: Request) -> list[Split]:
     found = [
         split
         for split in exchange.splits
-        if split.listed_from <= exchange.today
+        if split.is_listed(exchange.today)
         and matches(request, "ticker", split.ticker)
         and matches(request, "execution_date", split.execution_date.isoformat())
     ]

@@ -14,8 +14,10 @@ from backtestdb.sandbox.sessions import Floats, Ints, load_sessions
 class Split:
     """One split, `split_to` new shares for `split_from` old ones from the morning of `execution_date` on.
 
-    The splits endpoint lists it `copies` times from `listed_from` on. When `moves_prices` is false it is
-    listed but never happens. The prices of the source contain those that are `in_source`.
+    The splits endpoint lists it `copies` times from `listed_from` until the day before `listed_until`, and only
+    while it is listed adjusted prices are divided by it. When `moves_prices` is false it never happens: then prices
+    are adjusted only when `adjusts_prices` says so (a wrong entry of the vendor's). The prices of the source contain
+    those that are `in_source`.
     """
 
     ticker: str
@@ -26,6 +28,11 @@ class Split:
     copies: int = 1
     moves_prices: bool = True
     in_source: bool = False
+    listed_until: date = date.max
+    adjusts_prices: bool = True
+
+    def is_listed(self, today: date) -> bool:
+        return self.listed_from <= today < self.listed_until
 
     @property
     def ratio(self) -> float:
@@ -53,6 +60,7 @@ SOURCE_SPLITS = (
 def parse_split(row: dict[str, Any]) -> Split:
     """A split from its JSON form: ticker, execution_date, split_from, split_to and what a Split may have."""
     execution_date = date.fromisoformat(row["execution_date"])
+    moves_prices = bool(row.get("moves_prices", True))
     return Split(
         ticker=str(row["ticker"]),
         execution_date=execution_date,
@@ -60,25 +68,34 @@ def parse_split(row: dict[str, Any]) -> Split:
         split_to=float(row["split_to"]),
         listed_from=date.fromisoformat(row.get("listed_from", row["execution_date"])),
         copies=int(row.get("copies", 1)),
-        moves_prices=bool(row.get("moves_prices", True)),
+        moves_prices=moves_prices,
+        in_source=bool(row.get("in_source", False)),
+        listed_until=date.fromisoformat(row.get("listed_until", str(date.max))),
+        adjusts_prices=bool(row.get("adjusts_prices", moves_prices)),
     )
+
+
+def with_source_splits(splits: Iterable[Split]) -> tuple[Split, ...]:
+    """The given splits and those of the source; one of the source that is given again is listed as given."""
+    given = tuple(splits)
+    taken = {(split.ticker, split.execution_date) for split in given if split.in_source}
+    kept = (split for split in SOURCE_SPLITS if (split.ticker, split.execution_date) not in taken)
+    return (*kept, *given)
 
 
 def make_divisors(splits: Iterable[Split], sessions: Ints, *, adjusted: bool, today: date) -> Floats:
     """By what to divide the unsplit prices of one ticker at each session (volumes: multiply).
 
     A made-up split divides what comes after it, so that announcing one never changes what was served. The
-    adjusted prices of `today` are divided by every split between their session and today, the execution
+    adjusted prices of `today` are divided by every listed split between their session and today, the execution
     date included.
     """
     dates = load_sessions().dates
     divisors: Floats = np.ones(len(sessions))
     for split in splits:
-        if not split.moves_prices:
-            continue
         executed = int(np.searchsorted(dates, np.datetime64(split.execution_date)))
-        if not split.in_source:
+        if split.moves_prices and not split.in_source:
             divisors[sessions >= executed] *= split.ratio
-        if adjusted and split.execution_date <= today:
+        if adjusted and split.adjusts_prices and split.execution_date <= today and split.is_listed(today):
             divisors[sessions < executed] *= split.ratio
     return divisors

@@ -9,7 +9,7 @@ from backtestdb.sandbox.faults import Faults
 from backtestdb.sandbox.flat_files import FlatFiles
 from backtestdb.sandbox.journal import Journal, Window
 from backtestdb.sandbox.listings import make_universe
-from backtestdb.sandbox.splits import SOURCE_SPLITS, Split
+from backtestdb.sandbox.splits import Split, with_source_splits
 from backtestdb.sandbox.subscription import Subscription
 
 
@@ -49,7 +49,7 @@ def make_sandbox(
     settings: Settings, *, today: date, tickers: int, splits: tuple[Split, ...] = (), junk: bool = False
 ) -> Sandbox:
     """A server's state at its start."""
-    exchange = Exchange(make_universe(tickers), (*SOURCE_SPLITS, *splits), today, junk=junk)
+    exchange = Exchange(make_universe(tickers), with_source_splits(splits), today, junk=junk)
     return Sandbox(exchange, settings)
 
 
@@ -60,4 +60,4 @@ def move_today(sandbox: Sandbox, today: date) -> None:
 
 def put_splits(sandbox: Sandbox, splits: tuple[Split, ...]) -> None:
     """The given splits instead of all made-up ones."""
-    sandbox.exchange = replace(sandbox.exchange, splits=(*SOURCE_SPLITS, *splits))
+    sandbox.exchange = replace(sandbox.exchange, splits=with_source_splits(splits))

@@ -8,10 +8,20 @@ from backtestdb.sandbox.request import Refusal
 
 @dataclass(frozen=True)
 class Subscription:
-    """`history_years` = 0 reaches back without end; a free plan has the end of the day only, not today."""
+    """`history_years` = 0 reaches back without end; a free plan has the end of the day only, not today. Of
+    `refused_tickers` (indices, say) it has nothing, and without `grouped` no answers about the whole market."""
 
     history_years: int = 0
     free: bool = False
+    grouped: bool = True
+    refused_tickers: tuple[str, ...] = ()
+
+
+def verify_included(plan: Subscription, ticker: str | None) -> None:
+    """403 for a ticker that the plan does not include; None stands for the whole market."""
+    if (ticker is None and not plan.grouped) or ticker in plan.refused_tickers:
+        message = "You are not entitled to this data. Please upgrade your plan."
+        raise Refusal(403, {"status": "NOT_AUTHORIZED", "message": message})
 
 
 def verify_subscription(plan: Subscription, today: date, first: date, last: date) -> date:

@@ -1,17 +1,15 @@
--- A row is: a split that the vendor listed after bars from before it were stored: "applied" to them once, or
---   "unconfirmed" because their prices do not show it. seen_ratio is what the prices show, close before to open after.
--- Written by: update_database.py, in the transaction that changes the bars.
--- Made again: applied ones never, since the bars have changed; that is why they are kept.
+-- A row is: a split that the vendor listed at some look: when it was first seen, from when on answers are taken to be
+--   adjusted by it, and since when it is not listed any more. A correction is one that is withdrawn and one that is new.
+-- Written by: the look at the end of every backfill, update and rebuild, in one transaction with _splits_asked.
+-- Made again: by the next look; bars from the days around it are then asked for once more.
 
 CREATE TABLE IF NOT EXISTS _splits (
     ticker TEXT NOT NULL,
     execution_date TEXT NOT NULL,
     split_from REAL NOT NULL,
     split_to REAL NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('applied', 'unconfirmed')),
-    seen_ratio REAL,
-    day_bars INTEGER NOT NULL DEFAULT 0,
-    minute_bars INTEGER NOT NULL DEFAULT 0,
-    recorded_at_utc TEXT NOT NULL,
+    first_seen_at_utc TEXT NOT NULL,
+    believed_at_utc TEXT NOT NULL,
+    withdrawn_at_utc TEXT,
     PRIMARY KEY (ticker, execution_date, split_from, split_to)
 ) WITHOUT ROWID;

@@ -1,6 +1,6 @@
--- A row is: the last time that the vendor was asked for new splits.
--- Written by: update_database.py, after all splits of that answer were dealt with.
--- Made again: by the next update.
+-- A row is: the last time that the vendor's list of splits was read.
+-- Written by: the look at the splits, in the transaction that keeps what it changed.
+-- Made again: by the next look.
 
 CREATE TABLE IF NOT EXISTS _splits_asked (
     id INTEGER PRIMARY KEY CHECK (id = 1),
