@@ -211,7 +211,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     for row in cells:
         table.add_row(*map(Text, row))
     console = Console(width=output_width())
-    console.print(Text(title), style="bold")
+    console.print(Text(title), style="bold", soft_wrap=True)
     console.print(table)
 
 

@@ -53,8 +53,8 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
         print(f"stopped   and {len(facts.market.stopped) - STOPPED_AT_MOST} more: --json names them")
     show_backups(facts)
     show_kept(facts)
-    print(describe_schedule(facts))
-    print(describe_drills(facts))
+    print_paragraph(describe_schedule(facts), 10)
+    print_paragraph(describe_drills(facts), 10)
     if facts.lake:
         show_lake(facts.lake)
     limit = f" of {facts.quota.per_minute:,} allowed" if facts.quota.per_minute else ", no limit"
