@@ -92,8 +92,10 @@ def test_retention_of_one_database_leaves_the_backups_of_the_other(tmp_path: Pat
     first = make_checkout(tmp_path / "first", tmp_path / "backups", word="first")
     second = make_checkout(tmp_path / "second", tmp_path / "backups", word="second")
     first.check("backup_database.py")
+    of_first = Path(str(listed(first)[0]["path"]))
     for _ in range(3):
         second.check("backup_database.py", MAX_BACKUPS="1", KEEP_FULL_WEEKLY="0", KEEP_FULL_MONTHLY="0")
+    assert of_first.exists()
     assert counted(first) == 1
     assert counted(second) == 1
 

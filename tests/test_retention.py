@@ -270,6 +270,13 @@ def test_backup_with_the_highest_count_does_not_give_way(tmp_path: Path) -> None
     assert highest.exists()
 
 
+def test_newest_backup_without_a_loss_stays_beside_newer_suspicious_ones(tmp_path: Path) -> None:
+    for day, agents in enumerate([41, 40, 0, 0]):
+        write_backup(tmp_path, "full", START + timedelta(days=day), {"agents": agents})
+    expired = choose_expired(load_catalogue(tmp_path), "full", Retention(newest=1))
+    assert [backup.manifest.rows["agents"] for backup in expired if backup.manifest] == [0]
+
+
 def test_removal_that_was_interrupted_spares_the_backup_that_was_adopted_since(tmp_path: Path) -> None:
     path = write_backup(tmp_path, "full", START)
     manifest = path.with_suffix(".json")
