@@ -6,6 +6,7 @@ With "update" as END it updates everything to START.
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime
@@ -44,7 +45,14 @@ def make_database(folder: Path, **universes: Sequence[str]) -> Path:
     return database_of(folder)
 
 
-def make_source(folder: Path, url: str, now: str, concurrency: int = 4, **settings: str) -> Source:
+def make_source(
+    folder: Path,
+    url: str,
+    now: str,
+    concurrency: int = 4,
+    stopping: threading.Event | None = None,
+    **settings: str,
+) -> Source:
     """`now`: the moment that the clock shows, in ISO text; a date alone means 20:30 New York, when its session is
     final."""
     if "T" in now:
@@ -61,7 +69,7 @@ def make_source(folder: Path, url: str, now: str, concurrency: int = 4, **settin
         "POLYGON_CONCURRENCY": str(concurrency),
         **settings,
     }
-    client = MarketData(load_settings(environment))
+    client = MarketData(load_settings(environment), stopping)
     return Source(client, load_calendar(), concurrency, client.stopping, lambda: moment)
 
 

@@ -124,13 +124,13 @@ def test_100_restores_beside_better_sqlite3_lose_nothing(
     settings: Settings, better_sqlite3: Path, tmp_path: Path
 ) -> None:
     """Any that did not come to its end has to say so; most do."""
+    live, original = settings.database_path.parent, tmp_path / "original"
+    shutil.copytree(live, original)
     restored = 0
     for seed in LONG_SEEDS:
-        folder = tmp_path / f"seed {seed}"
-        shutil.copytree(settings.database_path.parent, folder / "live")
-        shutil.copytree(settings.backup_dir, folder / "backups")
-        again = make_settings(folder)
-        restored += restore_beside_platform(again, folder, seed, "node", str(better_sqlite3))
-        shutil.rmtree(folder)
+        shutil.rmtree(live)
+        shutil.copytree(original, live)
+        restored += restore_beside_platform(settings, tmp_path, seed, "node", str(better_sqlite3))
+        (tmp_path / "tokens").unlink()
     print(f"{restored} of {len(LONG_SEEDS)} restores ended with the backup in place")
     assert restored >= 0.9 * len(LONG_SEEDS)

@@ -15,13 +15,14 @@ from exchange_calendars import ExchangeCalendar
 from backtestdb.console import progress
 from backtestdb.database import transaction
 from backtestdb.market.bar_rows import reject_unlike_stored, save_bars, save_rejected
-from backtestdb.market.bars import ParsedBars, RejectedBar, parse_bars
+from backtestdb.market.bars import FIVE_MINUTES_MS, ParsedBars, RejectedBar, parse_bars
 from backtestdb.market.evidence import Weighed, weigh_range
 from backtestdb.market.fetch import RangeAnswer, SessionAnswer
 from backtestdb.market.first_fill import deferred_indexes, load_staging
 from backtestdb.market.metric_store import save_metrics
 from backtestdb.market.request_log import (
     EVERY_TICKER,
+    count_final,
     ensure_ticker_set,
     load_doubted,
     mask_between_texts,
@@ -32,7 +33,14 @@ from backtestdb.market.request_log import (
     weigh_session,
 )
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
-from backtestdb.market.sessions import end_of_day_ms, make_new_york_times, midnight_ms, sessions_between
+from backtestdb.market.sessions import (
+    end_of_day_ms,
+    load_calendar,
+    make_new_york_times,
+    midnight_ms,
+    sessions_back,
+    sessions_between,
+)
 from backtestdb.market.staging import (
     LOADING_TASK,
     Staging,
@@ -153,7 +161,9 @@ def save_range(
         save_bars(connection, bars, asked_at_utc)
         replace_rejected(connection, request, bars.rejected, asked_at_utc)
         save_range_answer(connection, request, bars.session_dates.tolist(), asked_at_utc, run)
-        save_unconfirmed(connection, request, days, weighed.doubtful, run, asked_at_utc)
+        # An answer that came before a session was over is no sign that there will be no bar of it.
+        over = days[: count_final(sessions, asked_at_utc)]
+        save_unconfirmed(connection, request, over, weighed.doubtful, run, asked_at_utc)
         if request.timeframe == "1day":
             start = max(metrics_from, request.start)
             save_metrics(connection, [request.ticker], start, request.end, changed_from=request.start)
@@ -193,15 +203,32 @@ def weigh_answer(
     proven_from: date | None,
 ) -> Weighed:
     proven = mask_between_texts(days, proven_from.isoformat(), days[-1]) if proven_from and days else 0
-    rejected = mask_of_texts(days, {bar.session_date for bar in bars.rejected})
+    unsure = {bar.session_date for bar in bars.rejected} | find_cut_session(request, days, bars)
+    unsure_mask = mask_of_texts(days, unsure)
     return weigh_range(
         every=(1 << len(days)) - 1,
-        good=mask_of_texts(days, set(bars.session_dates.tolist())) & ~rejected,
-        rejected=rejected,
+        good=mask_of_texts(days, set(bars.session_dates.tolist())) & ~unsure_mask,
+        rejected=unsure_mask,
         stored=mask_of_texts(days, set(stored.values())),
         doubted_before=load_doubted(connection, request, days, run),
         proven=proven,
     )
+
+
+def find_cut_session(request: RangeRequest, days: Sequence[str], bars: ParsedBars) -> set[str]:
+    """The last session of 5-minute bars, where it may go on behind the answer's last one: nothing came of the
+    sessions after it, or nothing of its last regular five minutes."""
+    if request.timeframe != "5min" or not len(bars):
+        return set()
+    last_day = str(bars.session_dates[-1])
+    is_whole = last_day == days[-1] and int(bars.timestamps[-1]) >= last_regular_bar_ms(last_day)
+    return set() if is_whole else {last_day}
+
+
+def last_regular_bar_ms(day: str) -> int:
+    """When the last five minutes of regular trading of a session begin, ms UTC (15:55 New York, half days 12:55)."""
+    close = load_calendar().session_close(day)
+    return int(close.timestamp() * 1000) - FIVE_MINUTES_MS
 
 
 def remove_replaced(
@@ -245,8 +272,11 @@ def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> P
     connection, session_date = store.connection, answer.session_date.isoformat()
     bars = reject_unlike_stored(connection, answer.bars)
     with transaction(connection):
-        lacking = find_lacking(store, session_date, bars)
-        for ticker in weigh_session(connection, session_date, lacking, store.run, asked_at_utc):
+        is_final = count_final([answer.session_date], asked_at_utc) == 1
+        lacking = find_lacking(store, answer, bars) if is_final else []
+        for ticker in weigh_session(
+            connection, session_date, lacking, store.run, asked_at_utc, is_final=is_final
+        ):
             remove_day_bar(connection, ticker, answer.session_date)
         save_bars(connection, bars, asked_at_utc)
         forget_rejected(connection, session_date, bars)
@@ -255,13 +285,21 @@ def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> P
     return bars
 
 
-def find_lacking(store: BarStore, session_date: str, bars: ParsedBars) -> list[str]:
-    """The tickers of a run of which an answer has no bar that can be true, although one is stored or came."""
+def find_lacking(store: BarStore, answer: SessionAnswer, bars: ParsedBars) -> list[str]:
+    """The tickers of a run of which an answer has no bar that can be true, although one is stored or came, or they
+    traded the session before: the answer may be cut, or be early for them."""
     coming = set(bars.tickers.tolist())
-    stored = store.connection.execute("SELECT ticker FROM daily_metrics WHERE date = ?", (session_date,))
-    named = {ticker for (ticker,) in stored} | {bar.ticker for bar in bars.rejected}
+    named = load_traded(store, answer.session_date) | {bar.ticker for bar in bars.rejected}
+    named |= load_traded(store, sessions_back(store.calendar, answer.session_date, 1))
     kept = named if store.ticker_set == EVERY_TICKER else named & set(store.metrics_from)
     return sorted(kept - coming)
+
+
+def load_traded(store: BarStore, session_date: date) -> set[str]:
+    """The tickers of a run with a day bar of a session, as far as its metrics are computed."""
+    query = "SELECT ticker FROM daily_metrics WHERE date = ?"
+    traded = {ticker for (ticker,) in store.connection.execute(query, (session_date.isoformat(),))}
+    return traded if store.ticker_set == EVERY_TICKER else traded & set(store.metrics_from)
 
 
 def remove_day_bar(connection: sqlite3.Connection, ticker: str, session_date: date) -> None:

@@ -25,8 +25,8 @@ class Coverage:
     """Counts of (ticker, session). `failed` are those that were never answered, by ticker in `failed_of`,
     unless the key's plan does not cover them; `silent` are tickers of which the vendor has nothing in the whole
     range: renamed, delisted or unknown. `provisional` are stored or known empty by an answer that came too early, or
-    that no second one confirmed yet; they are asked for again. `not_yet` of `beyond_plan` are of the newest session,
-    which the plan has tomorrow."""
+    that no second one confirmed yet; they are asked for again. `early`
+    ones are stored, and no answer about them was given after the session was final."""
 
     expected: int = 0
     stored: int = 0
@@ -37,7 +37,7 @@ class Coverage:
     failed_of: dict[str, int] = field(default_factory=dict)
     silent: list[str] = field(default_factory=list)
     provisional: int = 0
-    not_yet: int = 0
+    early: int = 0
 
 
 def load_coverage(
@@ -47,24 +47,23 @@ def load_coverage(
     asked = load_answered(connection, timeframe, sessions)
     known = load_limits(connection)
     plan_lacks = known.of(timeframe).mask(sessions)
-    newest = known.of(timeframe).refused_session
-    refused_now = mask_of(sessions, [newest] if newest else [])
     reached = mask_between(sessions, date.min, load_frontier(connection, timeframe))
     every = (1 << len(sessions)) - 1
-    stored = beyond_plan = provisional = not_yet = 0
+    stored = beyond_plan = provisional = early = 0
     failed_of, silent = {}, []
     for ticker in tickers:
         count = count_stored_sessions(connection, ticker, timeframe, sessions)
         lacking = every & ~asked.of(ticker)
         provisional += lacking.bit_count()
         if lacking and count:
-            lacking &= ~load_stored_mask(connection, ticker, timeframe, sessions)
+            there = load_stored_mask(connection, ticker, timeframe, sessions)
+            early += (lacking & there & ~asked.unconfirmed.get(ticker, 0)).bit_count()
+            lacking &= ~there
         # One answer without a bar, where others have one, is likely the truth: a ticker that was renamed or delisted.
         lacking &= ~(asked.unconfirmed.get(ticker, 0) & reached)
         provisional -= lacking.bit_count()
         beyond = lacking if ticker in known.refused_of(timeframe) else lacking & plan_lacks
         beyond_plan += beyond.bit_count()
-        not_yet += (beyond & refused_now).bit_count()
         if lacking & ~beyond:
             failed_of[ticker] = (lacking & ~beyond).bit_count()
         elif not count and lacking != every and not beyond:
@@ -74,7 +73,7 @@ def load_coverage(
     set_aside = count_rejected(connection, tickers, timeframe, sessions)
     known_empty = expected - stored - set_aside - beyond_plan - failed
     return Coverage(
-        expected, stored, known_empty, set_aside, beyond_plan, failed, failed_of, silent, provisional, not_yet
+        expected, stored, known_empty, set_aside, beyond_plan, failed, failed_of, silent, provisional, early
     )
 
 
@@ -83,8 +82,7 @@ def add_coverages(coverages: Sequence[Coverage]) -> Coverage:
     total = Coverage()
     for coverage in coverages:
         counts = {
-            name: getattr(total, name) + getattr(coverage, name)
-            for name in (*COUNTS, "provisional", "not_yet")
+            name: getattr(total, name) + getattr(coverage, name) for name in (*COUNTS, "provisional", "early")
         }
         failed_of = {
             ticker: total.failed_of.get(ticker, 0) + coverage.failed_of.get(ticker, 0)

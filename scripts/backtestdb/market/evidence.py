@@ -29,9 +29,9 @@ class Weighed:
 def weigh_range(
     every: int, good: int, rejected: int, stored: int, *, doubted_before: int = 0, proven: int = 0
 ) -> Weighed:
-    """Given the asked sessions, those of which the answer has bars that can be true (`good`) and that cannot
-    (`rejected`), those with `stored` bars, those that another run was answered without bars, and those that the
-    subscription is `proven` to cover, return what is believed."""
+    """Given the asked sessions, those of which the answer has bars that can be true (`good`), those of which it has
+    some that cannot, or may not have all (`rejected`), those with `stored` bars, those that another run was answered
+    without bars, and those that the subscription is `proven` to cover, return what is believed."""
     answered = good | rejected
     empty = every & ~answered
     before_first_bar = every & ((answered & -answered) - 1)

@@ -81,9 +81,9 @@ class Report:
 
     @property
     def has_holes(self) -> bool:
-        """Whether anything that was asked for is not there and was not told to be nothing. The newest session on a
-        plan that has it tomorrow is none."""
-        is_lacking = self.coverage.failed > 0 or self.coverage.beyond_plan > self.coverage.not_yet
+        """Whether anything that was asked for is not there and was not told to be nothing."""
+        coverage = self.coverage
+        is_lacking = coverage.failed > 0 or coverage.beyond_plan > 0 or coverage.early > 0
         return is_lacking or self.splits.has_holes
 
 

@@ -179,11 +179,16 @@ def announce(settings: Settings, jobs: Sequence[Job], costs: dict[str, Cost]) ->
 def print_update(done: Update, *, as_json: bool) -> int:
     steps = [(f"{universe}: {LABELS[timeframe]}", report) for universe, timeframe, report in done.reports]
     if not as_json:
-        return print_reports(steps)
+        code = print_reports(steps)
+        if done.list_failure:
+            print(f"FAILED list of us-stocks: {done.list_failure}")
+        return DONE_WITH_HOLES if done.list_failure else code
     reports = [make_json_report(step, report) for step, report in steps]
     splits = {"asked_again": done.splits.refetched, "due": done.splits.due}
-    print(json.dumps({"reports": reports, "splits": splits, "splits_failure": done.splits.failure}))
-    return DONE_WITH_HOLES if any(report.has_holes for _, report in steps) else DONE
+    failures = {"splits_failure": done.splits.failure, "list_failure": done.list_failure}
+    print(json.dumps({"reports": reports, "splits": splits, **failures}))
+    has_holes = done.list_failure or any(report.has_holes for _, report in steps)
+    return DONE_WITH_HOLES if has_holes else DONE
 
 
 def describe_splits(look: SplitLook) -> list[str]:

@@ -93,6 +93,11 @@ def load_answered_sessions(
     return of_set
 
 
+def count_final(sessions: Sequence[date], asked_at_utc: str) -> int:
+    """How many of `sessions`, from the first on, were over when an answer came."""
+    return bisect_right(load_final_times(sessions), asked_at_utc)
+
+
 def mask_between_texts(days: Sequence[str], start: str, end: str) -> int:
     """Like `mask_between`, for ISO texts: thousands of records need no dates."""
     first, stop = bisect_left(days, start), bisect_right(days, end)
@@ -143,6 +148,9 @@ def save_unconfirmed(
 ) -> None:
     """Given the sessions of an answer (`days`), keep which of them wait for a second one, in the place of what was
     kept of them before. The caller's transaction."""
+    if not days:
+        return
+    doubtful &= (1 << len(days)) - 1
     forget_unconfirmed(connection, request.ticker, request.timeframe, days[0], days[-1])
     connection.executemany(
         "INSERT OR REPLACE INTO _unconfirmed VALUES (?, ?, ?, ?, ?, ?)",
@@ -183,11 +191,15 @@ def weigh_session(
     lacking: Collection[str],
     run: str,
     asked_at_utc: str,
+    *,
+    is_final: bool = True,
 ) -> list[str]:
     """Given the tickers of which an answer about the whole market has no bar that can be true (`lacking`), although
     one is stored or came, return those of which another run was told the same: believed. The others wait for a
     second answer; nobody else waits any longer, the rest of the market is the second sign. The caller's
     transaction."""
+    if not is_final:
+        return []
     waiting = dict(
         connection.execute(
             "SELECT ticker, run FROM _unconfirmed WHERE timeframe = '1day' AND start_date <= ? AND end_date >= ?",
