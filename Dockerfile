@@ -1,4 +1,4 @@
-# The backup sidecar: what backups and restores need, and nothing else. No database, no .env, no pandas
+# The backup sidecar: what backups and restores need, and nothing else. No database, no .env; pandas by PACKAGES=market
 # (.dockerignore lets in only what is copied here). Made and run by docker-compose.yml.
 # The base by its digest: --build-arg BASE=python:3.12-slim@sha256:…; `./db outdated` prints the one of today.
 ARG BASE=python:3.12-slim
@@ -10,8 +10,10 @@ ENV HOME=/tmp \
 
 WORKDIR /app
 
-COPY locks/backup.txt .
-RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes -r backup.txt
+# backup, or market for the image that keeps the market data current.
+ARG PACKAGES=backup
+COPY locks locks
+RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes -r "locks/$PACKAGES.txt"
 
 # The modes of a clone depend on its owner's umask; whichever user the container gets has to read this.
 COPY --chmod=755 sql sql

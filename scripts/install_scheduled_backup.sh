@@ -1,30 +1,84 @@
 #!/usr/bin/env bash
-# The host's own schedule for backups: launchd on macOS, a systemd user timer on Linux, else a crontab line.
+# The host's own schedule: launchd on macOS, systemd user timers on Linux, else crontab lines. One job makes the
+# backups, another one updates the market data (where there is an API key, and UPDATE_DELAY_MINUTES is not empty).
 #
-#   install_scheduled_backup.sh install [--anyway]   write the job and load it; it runs at once if one is due
+#   install_scheduled_backup.sh install [--anyway]   write the jobs and load them; each runs at once if it is due
 #   install_scheduled_backup.sh status               loaded? last exit code? newest verified backup?
-#   install_scheduled_backup.sh run                  start the job now
-#   install_scheduled_backup.sh uninstall            unload and remove the job; backups stay
+#   install_scheduled_backup.sh run                  start the backups' job now
+#   install_scheduled_backup.sh uninstall            unload and remove the jobs; backups stay
 #
 # Settings come from .env. Exit codes: 0 all is well, 1 it is not, 2 wrong usage or settings.
 set -euo pipefail
 
 PROJECT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 PYTHON=$PROJECT/.venv/bin/python
-LABEL=com.aibacktest.backup
-PLIST=$HOME/Library/LaunchAgents/$LABEL.plist
 DOMAIN=gui/$UID
 UNIT_DIR=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
-UNIT=ai-backtest-backup
 
 main() {
   [ -x "$PYTHON" ] || fail "there is no $PYTHON" "make setup"
   local scheduler
   scheduler=$(find_scheduler)
   case ${1:-} in
-    install | status | run | uninstall) "${1}_$scheduler" "${2:-}" ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+    install) install_all "$scheduler" "${2:-}" ;;
+    status) status_all "$scheduler" ;;
+    run) use_job backup; "run_$scheduler" ;;
+    uninstall) uninstall_all "$scheduler" ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+  esac
+}
+
+# The names of a job in launchd and systemd, and what its programs are called with.
+use_job() {
+  UNIT=ai-backtest-$1
+  LABEL=com.aibacktest.$1
+  PLIST=$HOME/Library/LaunchAgents/$LABEL.plist
+  OPTION=
+  [ "$1" = backup ] || OPTION=--updates
+}
+
+install_all() {
+  use_job backup
+  if [ "$1" = launchd ] && [ "$2" != --anyway ]; then render check-macos; else render check; fi
+  make_folders
+  "install_$1" "$2"
+
+  local reason
+  reason=$(render updates)
+  use_job update
+  if [ "$reason" = yes ]; then
+    render check
+    # The backups' job needs few packages, this one those of the market.
+    "$PROJECT/db" setup market >/dev/null
+    "install_$1" "$2"
+  else
+    if is_installed "$1"; then "uninstall_$1"; fi
+    echo "market data is not updated by itself: $reason"
+  fi
+}
+
+status_all() {
+  local bad=0
+  use_job backup
+  "status_$1" || bad=1
+  use_job update
+  if [ "$(render updates)" = yes ] || is_installed "$1"; then "status_$1" || bad=1; fi
+  return $bad
+}
+
+uninstall_all() {
+  use_job update
+  if is_installed "$1"; then "uninstall_$1"; fi
+  use_job backup
+  "uninstall_$1"
+}
+
+is_installed() {
+  case $1 in
+    launchd) [ -f "$PLIST" ] ;;
+    systemd) [ -f "$UNIT_DIR/$UNIT.timer" ] ;;
+    cron) crontab -l 2>/dev/null | grep -qF "$(render marker)" ;;
   esac
 }
 
@@ -38,12 +92,14 @@ find_scheduler() {
     echo launchd
   elif systemctl --user show-environment >/dev/null 2>&1; then
     echo systemd
+  elif systemctl show --property=Version >/dev/null 2>&1; then
+    fail "systemd runs here, and no session of user $(id -un) answers" "log in as this user, not by su or sudo"
   else
     echo cron
   fi
 }
 
-render() { "$PYTHON" "$PROJECT/scripts/render_schedule.py" "$1"; }
+render() { "$PYTHON" "$PROJECT/scripts/render_schedule.py" "$1" ${OPTION:+"$OPTION"}; }
 
 # An installed file is whole-old or whole-new.
 write_file() {
@@ -52,29 +108,26 @@ write_file() {
   mv "$2.new" "$2"
 }
 
-make_backup_dir() {
+make_folders() {
   local folder
-  folder=$(render backup-dir)
-  (umask 077 && mkdir -p "$folder")
+  render folders | while IFS= read -r folder; do (umask 077 && mkdir -p "$folder"); done
 }
 
 # A job that was written from a folder that has moved since, or from older settings, would fail in silence.
 is_current() { render "$1" | cmp -s - "$2"; }
 
-forget() { "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --forget; }
+forget() { "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --forget ${OPTION:+"$OPTION"}; }
 
-report_newest() { "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --newest; }
+report_newest() { "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --newest ${OPTION:+"$OPTION"}; }
 
 # ── launchd
 
 install_launchd() {
-  if [ "$1" = --anyway ]; then render check; else render check-macos; fi
-  make_backup_dir
   write_file launchd "$PLIST"
   launchctl bootout "$DOMAIN/$LABEL" 2>/dev/null || true
   launchctl enable "$DOMAIN/$LABEL" 2>/dev/null || true
   load_launchd || fail "launchd did not take $PLIST" "make schedule-status, and look at Console.app"
-  echo "installed $PLIST: a backup at login when one is overdue, and at the times in .env"
+  echo "installed $PLIST: at login when it is overdue, and at its times"
 }
 
 # bootout returns before the old job is gone, so the first bootstrap may fail; older systems know only load,
@@ -120,15 +173,13 @@ uninstall_launchd() {
 # ── systemd
 
 install_systemd() {
-  render check
-  make_backup_dir
   write_file service "$UNIT_DIR/$UNIT.service"
   write_file timer "$UNIT_DIR/$UNIT.timer"
   systemctl --user daemon-reload
   systemctl --user enable "$UNIT.timer"
   systemctl --user restart "$UNIT.timer"
   systemctl --user start --no-block "$UNIT.service"
-  echo "installed $UNIT_DIR/$UNIT.timer: a backup at once when one is overdue, and at the times in .env"
+  echo "installed $UNIT_DIR/$UNIT.timer: at once when it is due, and at its times"
   lingers || echo "note: it runs only while you are logged in; to change that: loginctl enable-linger"
 }
 
@@ -155,7 +206,9 @@ status_systemd() {
 run_systemd() { systemctl --user start "$UNIT.service"; }
 
 uninstall_systemd() {
-  systemctl --user disable --now "$UNIT.timer" 2>/dev/null || true
+  systemctl --user disable --now "$UNIT.timer" 2>/dev/null ||
+    ! systemctl --user is-enabled --quiet "$UNIT.timer" 2>/dev/null ||
+    fail "systemd did not disable $UNIT.timer" "systemctl --user disable --now $UNIT.timer"
   rm -f "$UNIT_DIR/$UNIT.timer" "$UNIT_DIR/$UNIT.service"
   systemctl --user daemon-reload
   forget
@@ -165,11 +218,21 @@ uninstall_systemd() {
 # ── neither
 
 install_cron() {
-  render check
-  make_backup_dir
-  echo "neither launchd nor a systemd user session here; add this line with: crontab -e"
+  command -v crontab >/dev/null || fail "there is no launchd, no systemd and no cron here" "make sidecar-up"
+  echo "neither launchd nor a systemd user session here; this line goes into your crontab:"
   render crontab
+  if [ "$1" != --anyway ]; then
+    [ -t 0 ] || fail "nothing was installed: nobody here can be asked" "make schedule-install ARGS=--anyway"
+    local answer
+    read -r -p "add it? [y/N] " answer
+    case $answer in [yY]*) ;; *) fail "nothing was installed" "make schedule-install, or make sidecar-up" ;; esac
+  fi
+  { other_lines; render crontab; } | crontab -
+  echo "installed in your crontab; what fails, cron mails to $(id -un)"
 }
+
+# The crontab without this job of this checkout.
+other_lines() { crontab -l 2>/dev/null | grep -vF "$(render marker)" || true; }
 
 status_cron() {
   local bad=0
@@ -177,14 +240,18 @@ status_cron() {
     echo "loaded: crontab"
   else
     bad=1
-    echo "not loaded: make schedule-install prints the line for crontab -e"
+    echo "not loaded: run make schedule-install"
   fi
   report_newest || bad=1
   return $bad
 }
 
-run_cron() { "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --once; }
+run_cron() { "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --once ${OPTION:+"$OPTION"}; }
 
-uninstall_cron() { echo "remove the line with run_scheduler.py with: crontab -e"; }
+uninstall_cron() {
+  if command -v crontab >/dev/null; then other_lines | crontab -; fi
+  forget
+  echo "removed from your crontab: $UNIT; the backups stay where they are"
+}
 
 main "$@"

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Print the files of the scheduled backup, for install_scheduled_backup.sh."""
+"""Print the files of the scheduled jobs, for install_scheduled_backup.sh."""
 
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from backtestdb import console
-from backtestdb.config import PROJECT_DIR, load_settings
+from backtestdb.config import PROJECT_DIR, Settings, load_settings
 from backtestdb.scheduling import host_units
 
 PARTS: dict[str, Callable[[host_units.Job], str]] = {
@@ -14,19 +14,30 @@ PARTS: dict[str, Callable[[host_units.Job], str]] = {
     "service": host_units.make_service,
     "timer": host_units.make_timer,
     "crontab": host_units.make_crontab_line,
-    "backup-dir": lambda job: f"{job.settings.backup_dir}\n",
+    "marker": lambda job: f"{job.marker}\n",
+    "updates": lambda job: describe_updates(job.settings),
+    "folders": lambda job: f"{job.settings.backup_dir}\n{job.settings.state_dir}\n",
 }
+
+
+def describe_updates(settings: Settings) -> str:
+    """Whether market data is to be updated by the schedule: `yes`, or why not."""
+    if settings.update_delay_minutes is None:
+        return "UPDATE_DELAY_MINUTES is empty\n"
+    return "yes\n" if settings.api_key else "no API key is set\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=[*PARTS, "check", "check-macos"], help="what to print or check")
-    part = parser.parse_args(arguments).part
-    job = host_units.Job(load_settings(), PROJECT_DIR)
+    parser.add_argument("--updates", action="store_true", help="of the job that updates market data")
+    options = parser.parse_args(arguments)
+    part = options.part
+    job = host_units.Job(load_settings(), PROJECT_DIR, "update" if options.updates else "backup")
     if part in PARTS:
         print(PARTS[part](job), end="")
         return console.DONE
-    host_units.verify_settings_reach_job(job.settings)
+    host_units.verify_settings_reach_job(job)
     if part == "check-macos":
         host_units.verify_folders_are_open(job, Path.home())
     return console.DONE

@@ -53,7 +53,8 @@ def prepare_folders(settings: Settings) -> None:
         raise DatabaseFileError(
             f"the folder of DATABASE_PATH, {folder}, is missing", next_step="change DATABASE_PATH"
         )
-    settings.backup_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in (settings.backup_dir, settings.state_dir):
+        made.mkdir(mode=0o700, parents=True, exist_ok=True)
     for scripts in settings.generated_scripts_dirs:
         if not scripts.is_dir() or scripts.resolve().is_relative_to(folder.resolve()):
             continue
@@ -70,6 +71,8 @@ def make_variables(settings: Settings) -> dict[str, str]:
         "DATABASE_PATH": str(settings.database_path),
         "DATABASE_DIR": str(settings.database_path.parent),
         "BACKUP_DIR": str(settings.backup_dir),
+        "COMPOSE_PROFILES": choose_profiles(settings),
+        "SIDECAR_STATE_DIR": str(settings.state_dir),
         # Empty: the compose file's default, beside the database, because the project is not in the container.
         "GENERATED_SCRIPTS_DIR": ""
         if settings.scripts_dirs_are_default
@@ -77,6 +80,12 @@ def make_variables(settings: Settings) -> dict[str, str]:
         "SIDECAR_USER": settings.sidecar_user or f"{os.getuid()}:{os.getgid()}",
         "SIDECAR_TZ": settings.sidecar_zone or find_time_zone(),
     }
+
+
+def choose_profiles(settings: Settings) -> str:
+    """The market data's container only where it has something to do; what the user's environment says, wins."""
+    wanted = "update" if settings.api_key and settings.update_delay_minutes is not None else ""
+    return os.environ.get("COMPOSE_PROFILES", wanted)
 
 
 def find_time_zone() -> str:

@@ -1,7 +1,11 @@
 #!/usr/bin/env python3
 """Make backups when they are due: as a loop (the container's), or once (launchd, systemd, cron).
 
-State and logs are in BACKUP_DIR. SIGTERM and SIGINT end the loop with exit code 0: within 2 seconds when it
+With --updates: run make update and the weekly audit when they are due, in the same two ways.
+
+State and logs are in BACKUP_DIR, those of the updates in ~/.local/state/ai-backtest.
+
+SIGTERM and SIGINT end the loop with exit code 0: within 2 seconds when it
 is idle, within 8 when a backup is under way.
 """
 
@@ -19,9 +23,15 @@ from backtestdb.backups.backup_dir import ensure_backup_dir
 from backtestdb.config import Settings, load_settings
 from backtestdb.errors import BusyError, SettingsError
 from backtestdb.files import exclusive_lock
-from backtestdb.scheduling.event_log import open_event_log
-from backtestdb.scheduling.health import describe_newest, find_problems, remove_liveness, scheduler_path
-from backtestdb.scheduling.loop import Scheduler, run_loop, tick_safely
+from backtestdb.scheduling.event_log import UPDATE_LOG_NAMES, open_event_log, print_failures_only
+from backtestdb.scheduling.health import (
+    describe_newest,
+    find_problems,
+    find_update_problems,
+    remove_liveness,
+    scheduler_path,
+)
+from backtestdb.scheduling.loop import Job, Scheduler, folder_of, run_loop, tick_safely
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,18 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verify_time_zone(os.environ.get("TZ", ""))
     settings = load_settings()
     if options.health or options.newest:
-        return report_health(settings, options.now or local_now(), loop=options.health)
+        return report_health(
+            settings, options.now or local_now(), loop=options.health, updates=options.updates
+        )
+    job: Job = "updates" if options.updates else "backups"
     if options.forget:
-        remove_liveness(settings.backup_dir, settings.database_path)
+        remove_liveness(folder_of(settings, job), settings.database_path)
         return console.DONE
     os.umask(0o077)
-    ensure_backup_dir(settings.backup_dir, settings.database_path)
-    scheduler = Scheduler(
-        settings, open_event_log(settings.backup_dir), local_now, stop, "once" if options.once else "loop"
-    )
+    scheduler = make_scheduler(settings, job, stop, once=options.once)
+    if options.quiet:
+        print_failures_only(scheduler.log)
     try:
         with exclusive_lock(
-            scheduler_path(settings.backup_dir, settings.database_path, ".lock"),
+            scheduler_path(scheduler.folder, settings.database_path, ".lock"),
             f"a scheduler for {settings.database_path}",
         ):
             return run(scheduler, once=options.once)
@@ -52,6 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         scheduler.log.info("nothing done: %s", error)
         return console.DONE
+
+
+def make_scheduler(settings: Settings, job: Job, stop: threading.Event, *, once: bool) -> Scheduler:
+    if job == "backups":
+        ensure_backup_dir(settings.backup_dir, settings.database_path)
+        log = open_event_log(settings.backup_dir)
+    else:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        log = open_event_log(settings.state_dir, names=UPDATE_LOG_NAMES)
+    return Scheduler(settings, log, local_now, stop, "once" if once else "loop", job)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -66,6 +88,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument("--newest", action="store_true", help="exit code 1 when backups are stale")
     what.add_argument(
         "--forget", action="store_true", help="this schedule was taken down: remove its sign of life"
+    )
+    parser.add_argument(
+        "--updates", action="store_true", help="the market data's schedule in the place of the backups'"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="print failures only: cron mails what is printed"
     )
     parser.add_argument("--now", type=parse_moment, help="with --health: the time to judge by (ISO 8601)")
     return parser.parse_args(arguments)
@@ -89,7 +117,11 @@ def verify_time_zone(name: str) -> None:
         raise SettingsError(f"TZ={name} is no time zone", next_step="write it like Europe/Berlin") from None
 
 
-def report_health(settings: Settings, now: datetime, *, loop: bool) -> int:
+def report_health(settings: Settings, now: datetime, *, loop: bool, updates: bool) -> int:
+    if updates:
+        problems = find_update_problems(settings.state_dir, settings.database_path, now, loop=loop)
+        print("; ".join(problems) or "no update of the market data failed")
+        return console.FAILED if problems else console.DONE
     folders = (settings.backup_dir, settings.database_path)
     ailments = find_problems(*folders, now, loop=loop)
     print("; ".join(ailments) or describe_newest(*folders, now))
@@ -100,6 +132,11 @@ def run(scheduler: Scheduler, *, once: bool) -> int:
     if once:
         return console.DONE if tick_safely(scheduler) else console.FAILED
     settings = scheduler.settings
+    if scheduler.job == "updates":
+        scheduler.log.info("scheduler started: %s", describe_updates(settings))
+        run_loop(scheduler)
+        scheduler.log.info("scheduler stopped")
+        return console.DONE
     scheduler.log.info(
         "scheduler started: full backup of %s at %s %s, small ones every %d minutes, into %s",
         settings.database_path,
@@ -111,6 +148,14 @@ def run(scheduler: Scheduler, *, once: bool) -> int:
     run_loop(scheduler)
     scheduler.log.info("scheduler stopped")
     return console.DONE
+
+
+def describe_updates(settings: Settings) -> str:
+    if settings.update_delay_minutes is None:
+        return "UPDATE_DELAY_MINUTES is empty, so market data is updated by hand alone"
+    if not settings.api_key:
+        return "no API key is set, so no market data is updated; next: write POLYGON_API_KEY into .env"
+    return f"market data of {settings.database_path}, {settings.update_delay_minutes} minutes after 20:15 New York"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """A database with as many bars as the whole market has: made-up prices, real sizes."""
 
 from contextlib import closing
-from datetime import date, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from backtestdb.database import connect
-from backtestdb.market.sessions import load_calendar, midnight_ms, sessions_between
+from backtestdb.market.sessions import last_completed_session, load_calendar, midnight_ms, sessions_between
 from backtestdb.schema import ensure_schema
 
+# Bars as an update of today leaves them: status calls older ones stale.
+LAST = last_completed_session(load_calendar(), datetime.now(UTC))
 BARS = """
 INSERT INTO ohlcv_data (ticker, timestamp, open, high, low, close, volume, timeframe, day_of_week)
 SELECT t.ticker, s.midnight_ms, 100.25, 101.5 + t.id % 7, 99.125, 100.75, 1000000 + s.midnight_ms % 977, '1day', 3
@@ -39,8 +41,8 @@ WHERE date = :date
 
 
 def make_large_database(path: Path, *, tickers: int, sessions: int, journal: str = "WAL") -> Path:
-    """4,000 tickers × 1,170 sessions are 2 GB. All of them belong to the universe us-stocks."""
-    end = date(2026, 11, 20)
+    """4,000 tickers × 1,170 sessions are 2 GB, up to LAST. All of them belong to the universe us-stocks."""
+    end = LAST
     days = sessions_between(load_calendar(), end - timedelta(days=sessions * 2), end)[-sessions:]
     with closing(connect(path, create=True)) as connection:
         connection.execute(f"PRAGMA journal_mode = {journal}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.config import PARSERS, PROJECT_DIR, SECRETS, Settings, load_settings
+from backtestdb.config import OFF_WHEN_EMPTY, PARSERS, PROJECT_DIR, SECRETS, Settings, load_settings
 from backtestdb.errors import SettingsError
 
 REFUSED = [
@@ -80,6 +80,13 @@ def test_environment_wins_over_file_and_file_over_default(env_file: Path) -> Non
     assert settings.origins["PORT"] == str(env_file)
 
 
+def test_empty_update_delay_turns_the_updates_off(env_file: Path) -> None:
+    assert load(env_file).update_delay_minutes == 30
+    env_file.write_text("UPDATE_DELAY_MINUTES=\n")
+    assert load(env_file).update_delay_minutes is None
+    assert load(env_file, UPDATE_DELAY_MINUTES="5").update_delay_minutes == 5
+
+
 def test_older_name_of_a_setting_is_read_while_the_new_one_is_empty(env_file: Path) -> None:
     env_file.write_text("MAX_IRREPLACEABLE_BACKUPS=99\nKEEP_SMALL_HOURLY=\n")
     assert load(env_file).keep_small_hourly == 99
@@ -94,7 +101,7 @@ def test_several_folders_of_scripts_are_told_apart_and_one_inside_another_is_par
     assert not settings.scripts_dirs_are_default
 
 
-@pytest.mark.parametrize("name", sorted(PARSERS))
+@pytest.mark.parametrize("name", sorted(set(PARSERS) - OFF_WHEN_EMPTY))
 def test_empty_value_means_the_next_source(env_file: Path, name: str) -> None:
     env_file.write_text(f"{name}=\n")
     settings = load(env_file, **{name: ""})

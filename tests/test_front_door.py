@@ -22,7 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "offsite": {"backups"},
     "salvage": {"backups"},
     "lake": {"market"},
-    "scheduling": {"backups", "offsite"},
+    "scheduling": {"market", "backups", "offsite"},
     "rebuild": {"market", "backups", "salvage"},
     "health": {"market", "backups", "offsite", "lake", "scheduling"},
     "page": {"market", "backups", "offsite", "lake", "scheduling", "health"},

@@ -36,10 +36,14 @@ echo "$*" >>"$0.calls"
 [ ! -e "$0.refuses-all" ] || exit 1
 case $2 in
   enable | restart) touch "$0.loaded" ;;
-  disable) rm -f "$0.loaded" ;;
+  disable) [ ! -e "$0.refuses-disable" ] || exit 1; rm -f "$0.loaded" ;;
+  is-enabled) [ -e "$0.loaded" ] ;;
   is-active) [ -e "$0.loaded" ] ;;
   show) echo 0 ;;
 esac
+"""
+CRONTAB = """#!/usr/bin/env bash
+case $1 in -l) cat "$0.table" ;; -) new=$(cat); printf '%s\\n' "$new" >"$0.table" ;; esac
 """
 
 
@@ -296,15 +300,95 @@ def test_systemd_install_status_and_uninstall_call_in_the_right_order(linux: Ins
     assert linux.run("status").returncode == 1
 
 
-def test_without_a_scheduler_the_crontab_line_is_printed_and_works(linux: Installation) -> None:
+def test_without_a_scheduler_the_crontab_lines_are_installed_when_the_user_agrees(
+    linux: Installation,
+) -> None:
+    """A crontab of others stays as it is; what is installed works as cron calls it, and prints failures only."""
     linux.refuse("systemctl", "all")
-    done = linux.run("install")
-    assert done.returncode == 0
-    line = done.stdout.splitlines()[-1]
-    assert f"{line}\n" == make_crontab_line(linux.job())
+    (linux.tools / "crontab").write_text(CRONTAB)
+    (linux.tools / "crontab").chmod(0o755)
+    table = linux.tools / "crontab.table"
+    table.write_text("1 2 * * * other job\n")
+
+    refused = linux.run("install")
+    assert refused.returncode == 1
+    assert "nothing was installed" in refused.stderr
+    assert "next: make schedule-install ARGS=--anyway" in refused.stderr
+    assert table.read_text() == "1 2 * * * other job\n"
+
+    for _ in range(2):
+        assert linux.run("install", "--anyway").returncode == 0
+        others, line = table.read_text().splitlines()
+        assert others == "1 2 * * * other job"
+        assert f"{line}\n" == make_crontab_line(linux.job())
     fields = line.split(" ", 5)
     assert fields[:5] == ["20", "*", "*", "*", "*"]
     command = fields[5].replace("\\%", "%")
     environment = {"HOME": str(linux.home), "PATH": "/usr/bin:/bin"}
-    subprocess.run(["/bin/sh", "-c", command], env=environment, check=True)
+    run = subprocess.run(["/bin/sh", "-c", command], env=environment, check=True, capture_output=True)
+    assert run.stdout + run.stderr == b""
     assert len(load_catalogue(linux.backup_dir)) == 2
+    assert linux.run("status").returncode == 0
+
+    (linux.project / "backtesting.db").rename(linux.project / "away.db")
+    later = f"rm {shlex.quote(str(linux.backup_dir))}/*; {command}"
+    failed = subprocess.run(
+        ["/bin/sh", "-c", later], env=environment, check=False, capture_output=True, text=True
+    )
+    assert "full backup failed" in failed.stdout
+    assert linux.run("uninstall").returncode == 0
+    assert table.read_text() == "1 2 * * * other job\n"
+
+
+def test_market_data_gets_a_job_of_its_own_where_there_is_a_key(linux: Installation) -> None:
+    env_file = linux.project / ".env"
+    without = env_file.read_text()
+    done = linux.run("install")
+    assert "market data is not updated by itself: no API key is set" in done.stdout
+    assert [unit.name for unit in linux.units.iterdir() if "update" in unit.name] == []
+
+    env_file.write_text(without + "POLYGON_API_KEY=abc\nUPDATE_DELAY_MINUTES=20\n")
+    (linux.project / "db").write_text('#!/bin/sh\necho "$@" >>"$0.calls"\n')
+    (linux.project / "db").chmod(0o755)
+    done = linux.run("install")
+    assert done.returncode == 0, done.stderr
+    assert (linux.project / "db.calls").read_text() == "setup market\n"
+    service, timer = (linux.units / f"ai-backtest-update.{kind}" for kind in ("service", "timer"))
+    assert "--updates --once" in service.read_text()
+    assert "OnCalendar=*-*-* *:05,35:00" in timer.read_text()
+    assert "abc" not in service.read_text() + timer.read_text()
+    make_well(linux)
+    status = linux.run("status")
+    assert status.returncode == 0, status.stdout
+    assert "loaded: ai-backtest-update.timer" in status.stdout
+
+    env_file.write_text(without + "POLYGON_API_KEY=abc\nUPDATE_DELAY_MINUTES=\n")
+    done = linux.run("install")
+    assert "market data is not updated by itself: UPDATE_DELAY_MINUTES is empty" in done.stdout
+    assert not service.exists()
+
+
+def test_mac_gets_a_second_label_for_the_market_data(mac: Installation) -> None:
+    (mac.project / "db").write_text("#!/bin/sh\n")
+    (mac.project / "db").chmod(0o755)
+    with (mac.project / ".env").open("a") as file:
+        file.write("POLYGON_API_KEY=abc\n")
+    done = mac.run("install")
+    assert done.returncode == 0, done.stderr
+    label = "com.aibacktest.update"
+    plist = plistlib.loads((mac.plist.with_name(f"{label}.plist")).read_bytes())
+    assert plist["Label"] == label
+    assert plist["ProgramArguments"][-2:] == ["--updates", "--once"]
+    assert plist["StartCalendarInterval"] == [{"Minute": 15}, {"Minute": 45}]
+    assert plist["StandardOutPath"].endswith("/update.log")
+    assert mac.run("uninstall").returncode == 0
+    assert list(mac.plist.parent.iterdir()) == []
+
+
+def test_uninstall_fails_while_the_timer_stays_enabled(linux: Installation) -> None:
+    assert linux.run("install").returncode == 0
+    linux.refuse("systemctl", "disable")
+    done = linux.run("uninstall")
+    assert done.returncode == 1
+    assert "next: systemctl --user disable --now ai-backtest-backup.timer" in done.stderr
+    assert (linux.units / "ai-backtest-backup.timer").exists()

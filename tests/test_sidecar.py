@@ -197,7 +197,7 @@ def test_image_built_from_scratch_holds_no_secret_no_database_and_no_pandas(tmp_
             "print([f for _, _, fs in os.walk('/app') for f in fs if '.db' in f or '.env' in f])\n"
         )
         out = docker("run", "--rm", tag, "-c", code).splitlines()
-        assert out == ["[] 1000", "['backup.txt', 'scripts', 'sql']", "b''", "[]"]
+        assert out == ["[] 1000", "['locks', 'scripts', 'sql']", "b''", "[]"]
         assert "usage" in docker("run", "--rm", "--user", "4321", tag, "scripts/run_scheduler.py", "--help")
         assert secret not in docker("history", "--no-trunc", tag)
         assert docker("inspect", "-f", "{{json .Config.Entrypoint}}", tag).strip() == '["python"]'

@@ -9,18 +9,21 @@ from pathlib import Path
 import pytest
 
 from backtestdb.config import OLDER_NAMES, PARSERS, PROJECT_DIR
-from backtestdb.scheduling.host_units import USED_SETTINGS
+from backtestdb.scheduling.host_units import UPDATE_SETTINGS, USED_SETTINGS
 from commands import Project
 
 COMPOSE = (PROJECT_DIR / "docker-compose.yml").read_text()
 # What run_compose.py works out, because a compose file cannot; the shell knows the second.
-WORKED_OUT = {"DATABASE_DIR", "PWD"}
+WORKED_OUT = {"DATABASE_DIR", "PWD", "SIDECAR_STATE_DIR"}
 
 
 def test_compose_file_passes_every_setting_of_the_backups() -> None:
-    environment = COMPOSE[COMPOSE.index("    environment:") : COMPOSE.index("    volumes:")]
-    passed = set(re.findall(r"^ {6}([A-Z_]+):", environment, re.MULTILINE))
-    assert passed == {*USED_SETTINGS, "TZ"}
+    backup, update = (
+        set(re.findall(r"^ {6}([A-Z_]+):", part.partition("    volumes:")[0], re.MULTILINE))
+        for part in COMPOSE.split("    environment:")[1:]
+    )
+    assert backup == {*USED_SETTINGS, "TZ"}
+    assert update == {*UPDATE_SETTINGS, "XDG_STATE_HOME"}
 
 
 def test_compose_file_asks_for_nothing_that_is_no_setting() -> None:
@@ -35,6 +38,7 @@ def test_compose_file_repeats_no_default_that_the_settings_have() -> None:
     assert {name: value for name, value in defaults.items() if value} == {
         "SIDECAR_USER": "1000:1000",
         "SIDECAR_TZ": "UTC",
+        "SIDECAR_STATE_DIR": "~/.local/state/ai-backtest",
         "BACKUP_DIR": PARSERS["BACKUP_DIR"][0],
     }
 

@@ -23,11 +23,12 @@ from backtestdb.health.drill_facts import load_drill_facts
 from backtestdb.health.facts import Facts, QuotaFacts, load_facts
 from backtestdb.health.problems import judge
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_container
+from backtestdb.market.sessions import load_calendar, sessions_back
 from backtestdb.scheduling.health import make_liveness, save_liveness, scheduler_path
 from backtestdb.schema import SQL_DIR
 from backtestdb.untouched import read_untouched
 from commands import COMMANDS, SCRIPTS, Project
-from large_database import make_large_database
+from large_database import LAST, make_large_database
 from mending import list_files, with_schedule
 from platform_database import make_platform_database
 
@@ -42,7 +43,7 @@ def make_facts(**changes: object) -> Facts:
         DatabaseFacts(
             Path("/db"), "default", "present", 1000, [Table("universe", "recoverable", 1, is_exact=True)]
         ),
-        [UniverseCoverage("tech", "1day", 2, 0, "2026-01-02", "2026-01-05", "", "", 2, 4, 4, 0, 0, 0, 0)],
+        [UniverseCoverage("tech", "1day", 2, 0, "2026-11-19", "2026-11-20", "", "", 2, 4, 4, 0, 0, 0, 0)],
         BackupFacts(Path("/b"), newest, replace(newest, kind="irreplaceable"), {}, 9000, 9, ""),
         ScheduleFacts("systemd", installed=True, loaded=True),
         [],
@@ -74,8 +75,8 @@ def test_status_of_a_whole_project_finds_nothing_and_exits_0(tmp_path: Path) -> 
     (universe,) = values["universes"]
     assert (universe["universe"], universe["first"], universe["last"]) == (
         "us-stocks",
-        "2026-11-17",
-        "2026-11-20",
+        sessions_back(load_calendar(), LAST, 3).isoformat(),
+        LAST.isoformat(),
     )
     assert values["backups"]["full"]["count"] == 1
     assert values["backups"]["full"]["newest_bytes"] == project.database.stat().st_size
@@ -156,6 +157,29 @@ def test_status_of_two_gigabytes_takes_less_than_a_second(tmp_path: Path) -> Non
 
 def test_facts_without_fault_are_no_problem() -> None:
     assert judge(make_facts()) == []
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ("2026-11-20T12:00:00+00:00", []),
+        ("2026-11-27T01:14:00+00:00", []),  # four weekdays, one of which may have been a holiday
+        ("2026-11-28T01:15:00+00:00", ["stale_bars"]),
+        ("2027-05-20T12:00:00+00:00", ["stale_bars"]),
+    ],
+)
+def test_bars_of_more_than_three_sessions_ago_are_stale(now: str, expected: list[str]) -> None:
+    """The newest are of Friday, 2026-11-20."""
+    assert names_of(make_facts(checked_at=datetime.fromisoformat(now))) == expected
+
+
+def test_schedule_that_could_not_start_or_ends_at_logout_leads_to_what_helps() -> None:
+    moved = ScheduleFacts("systemd", True, True, "exit code 203", failed=True, could_not_start=True)
+    (problem,) = judge(make_facts(schedule=moved))
+    assert (problem.name, problem.next_step) == ("schedule_failed", "make schedule-install")
+    bound = ScheduleFacts("systemd", True, True, runs_without_login=False)
+    (problem,) = judge(make_facts(schedule=bound))
+    assert (problem.name, problem.next_step) == ("only_while_logged_in", "loginctl enable-linger")
 
 
 @pytest.mark.parametrize(("hours", "expected"), [(26, []), (26.1, ["stale_backup"])])

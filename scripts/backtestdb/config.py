@@ -1,6 +1,7 @@
 """Settings: read here and nowhere else, from the environment and from `.env`; the environment wins."""
 
 import os
+import pwd
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,8 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-
+from backtestdb.env_file import read_env_file, verify_names
 from backtestdb.errors import SettingsError
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
@@ -47,6 +47,7 @@ class Settings:
     watchlist_tickers: tuple[str, ...]
     us_stock_types: tuple[str, ...]
     platform_schema: Path | None
+    update_delay_minutes: int | None
     port: int
     offsite: str
     offsite_endpoint: str
@@ -118,6 +119,10 @@ def parse_integer(minimum: int, maximum: int = 1_000_000) -> Callable[[str], int
         return int(text)
 
     return parse
+
+
+def parse_delay(text: str) -> int | None:
+    return None if text.strip() == OFF else parse_integer(0, 1440)(text)
 
 
 def parse_seconds(text: str) -> float:
@@ -246,6 +251,7 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "WATCHLIST_TICKERS": ("", parse_tickers),
     "US_STOCK_TYPES": ("CS,ADRC,PFD", parse_tickers),
     "PLATFORM_SCHEMA": ("", parse_optional_path),
+    "UPDATE_DELAY_MINUTES": ("30", parse_delay),
     "PORT": ("3000", parse_integer(1, 65535)),
     "OFFSITE": ("", parse_offsite),
     "OFFSITE_ENDPOINT": ("", parse_endpoint),
@@ -273,18 +279,24 @@ SECRETS = {
     *("OFFSITE_KEY_ID", "OFFSITE_SECRET", "OFFSITE_PASSPHRASE"),
     *("LAKE_ACCESS_KEY", "LAKE_SECRET_KEY", "FLATFILES_ACCESS_KEY", "FLATFILES_SECRET"),
 }
+# Everywhere else an empty value means the default.
+OFF, OFF_WHEN_EMPTY = "off", {"UPDATE_DELAY_MINUTES"}
 # NAME_FILE names a file that holds the value: a container's secret, a file only its owner reads.
-FROM_FILES = ("OFFSITE", "OFFSITE_ENDPOINT", "OFFSITE_KEY_ID", "OFFSITE_SECRET", "OFFSITE_PASSPHRASE")
+FROM_FILES = (
+    *("POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"),
+    *("OFFSITE", "OFFSITE_ENDPOINT", "OFFSITE_KEY_ID", "OFFSITE_SECRET", "OFFSITE_PASSPHRASE"),
+)
 
 
 def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | None = None) -> Settings:
     """Given the environment and the `.env` file, return the settings.
 
-    An empty value means the default. Raise SettingsError with name, value, origin and rule; the value
-    of a secret is never part of it.
+    An empty value means the default, or off (OFF_WHEN_EMPTY). Raise SettingsError with name, value, origin and rule;
+    the value of a secret is never part of it.
     """
     env_file = env_file or Path(environment.get("BACKTEST_ENV_FILE") or PROJECT_DIR / ".env")
     from_file = read_env_file(env_file)
+    verify_names(from_file, known_names(), env_file)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name, (default, parse) in PARSERS.items():
@@ -292,7 +304,7 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
         if not text:
             text, origin = default, "default"
         try:
-            values[name] = parse(text)
+            values[name] = parse(with_home_of_user(text, environment))
         except ValueError as error:
             shown = "" if name in SECRETS else f"={text}"
             raise SettingsError(
@@ -300,6 +312,26 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
             ) from None
         origins[name] = origin
     return make_settings(values, origins, find_state_home(environment) / "ai-backtest")
+
+
+def known_names() -> set[str]:
+    """Everything that may stand in `.env`: the settings, their older names, and the names of files that hold one."""
+    return {
+        *(*PARSERS, *OLDER_NAMES.values()),
+        *(f"{name}_FILE" for name in PARSERS),
+        *("BACKTEST_ENV_FILE", "TZ"),
+    }
+
+
+def with_home_of_user(text: str, environment: Mapping[str, str]) -> str:
+    """Under sudo `~` is still the home of the user who typed it: backups in root's would be missed by everybody."""
+    number = environment.get("SUDO_UID", "")
+    if not text.startswith(("~/", "~")) or text[1:2] not in {"", "/"} or os.geteuid() != 0:
+        return text
+    try:
+        return pwd.getpwuid(int(number)).pw_dir + text[1:]
+    except (KeyError, ValueError):
+        return text
 
 
 def find_value(
@@ -310,6 +342,8 @@ def find_value(
         for values, origin in ((environment, "the environment"), (from_file, str(env_file))):
             if text := values.get(known_as):
                 return text, origin
+            if name in OFF_WHEN_EMPTY and name in values:
+                return OFF, origin
             if name in FROM_FILES and (path := values.get(f"{name}_FILE")):
                 return read_value_file(f"{name}_FILE", Path(path), origin), path
     return "", ""
@@ -324,13 +358,6 @@ def read_value_file(name: str, path: Path, origin: str) -> str:
         raise SettingsError(
             f"{name}={path} (from {origin}) cannot be read: {reason}", next_step=f"change {name}"
         ) from None
-
-
-def read_env_file(env_file: Path) -> Mapping[str, str | None]:
-    try:
-        return dotenv_values(env_file, interpolate=False) if env_file.is_file() else {}
-    except UnicodeDecodeError:
-        raise SettingsError(f"{env_file} is not UTF-8 text", next_step="save it as UTF-8") from None
 
 
 def find_state_home(environment: Mapping[str, str]) -> Path:
@@ -369,6 +396,7 @@ def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_d
         watchlist_tickers=values["WATCHLIST_TICKERS"],
         us_stock_types=values["US_STOCK_TYPES"],
         platform_schema=values["PLATFORM_SCHEMA"],
+        update_delay_minutes=values["UPDATE_DELAY_MINUTES"],
         port=values["PORT"],
         offsite=values["OFFSITE"],
         offsite_endpoint=values["OFFSITE_ENDPOINT"],

@@ -1,7 +1,7 @@
 """What needs the user, and the command that helps: a pure function of the facts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 
 from backtestdb.backups.shrinkage import describe_losses
 from backtestdb.console import format_bytes, format_duration
@@ -10,23 +10,17 @@ from backtestdb.health.coverage_facts import UniverseCoverage
 from backtestdb.health.database_facts import DatabaseFacts
 from backtestdb.health.drill_facts import DrillFacts
 from backtestdb.health.facts import Facts
+from backtestdb.health.problem import Problem
 from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
 from backtestdb.scheduling.due import STALE_AFTER
+from backtestdb.scheduling.updates import NEW_YORK, SATURDAY, last_update_moment
 
 ROOM_FOR_AT_LEAST = 3
+STALE_SESSIONS, HOLIDAYS_IN_BETWEEN = 3, 1
 REFILL = {
     "1day": "make backfill-daily",
     "5min": "make backfill-intraday",
 }
-
-
-@dataclass(frozen=True)
-class Problem:
-    """`name` is for programs, `what` for people, `next_step` the command or the change that helps."""
-
-    name: str
-    what: str
-    next_step: str
 
 
 def judge(facts: Facts) -> list[Problem]:
@@ -53,7 +47,7 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
         what = (
             f"the database {path} (DATABASE_PATH, from {origin}) is {database.detail}, and nothing is there"
         )
-        yield Problem("no_database_disk", what, "connect the disk that it leads to, or change DATABASE_PATH")
+        yield Problem("no_database_disk", what, "connect that disk, or change DATABASE_PATH")
     elif database.state == "too_new":
         yield Problem("too_new_database", f"the database {path}: {TOO_NEW} ({database.detail})", NEWER_PYTHON)
     elif database.state == "empty":
@@ -114,6 +108,27 @@ def judge_coverage(facts: Facts) -> Iterator[Problem]:
         elif coverage.timeframe == "1day" and not coverage.first and coverage.tickers:
             what = f"{coverage.universe}: no bars of its {coverage.tickers} tickers are stored"
             yield Problem("no_bars", what, make_refill(coverage))
+        else:
+            yield from judge_age(coverage, facts.checked_at)
+
+
+def judge_age(coverage: UniverseCoverage, now: datetime) -> Iterator[Problem]:
+    """Whether more than STALE_SESSIONS became final after the newest bars. Weekdays, because status needs no
+    calendar; HOLIDAYS_IN_BETWEEN of them may have been none."""
+    if not coverage.last:
+        return
+    missing = weekdays_after(
+        date.fromisoformat(coverage.last), last_update_moment(now, 0).astimezone(NEW_YORK).date()
+    )
+    if missing > STALE_SESSIONS + HOLIDAYS_IN_BETWEEN:
+        label = f"{coverage.universe}, {'daily' if coverage.timeframe == '1day' else '5-minute'} bars"
+        what = f"{label}: the newest are of {coverage.last}, {missing} weekdays behind"
+        yield Problem("stale_bars", what, "make update")
+
+
+def weekdays_after(day: date, last: date) -> int:
+    days = (day + timedelta(n) for n in range(1, (last - day).days + 1))
+    return sum(each.weekday() < SATURDAY for each in days)
 
 
 def judge_market(facts: Facts) -> Iterator[Problem]:
@@ -185,4 +200,9 @@ def judge_schedule(facts: Facts) -> Iterator[Problem]:
         yield Problem("other_file", what, "make sidecar-up")
     elif schedule.failed:
         what = f"the last run of the schedule ({schedule.kind}) failed: {schedule.last_result}"
-        yield Problem("schedule_failed", what, "make backup")
+        # Its program moved, or went away with a Python: another backup by hand would change nothing.
+        again = "make schedule-install" if schedule.could_not_start else "make backup"
+        yield Problem("schedule_failed", what, again)
+    if schedule.loaded and not schedule.runs_without_login:
+        what = f"the schedule ({schedule.kind}) runs only while you are logged in"
+        yield Problem("only_while_logged_in", what, "loginctl enable-linger")

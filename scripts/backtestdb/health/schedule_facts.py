@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +13,8 @@ LAUNCHD_LABEL = "com.aibacktest.backup"
 SYSTEMD_UNIT = "ai-backtest-backup"
 CRON_COMMAND = "run_scheduler.py"
 ASK_SECONDS = 3.0
+# systemd.exec(5) 203: the program was not found; launchd's 78: its log could not be opened; 126 and 127: the shell's.
+COULD_NOT_START = {"203", "78", "126", "127"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class User:
 @dataclass(frozen=True)
 class ScheduleFacts:
     """`kind`: launchd, systemd, cron, container, or none. `last_result`: of the last run, empty when not known;
-    `failed`: whether it was a failure."""
+    `failed`: whether it was a failure. `could_not_start`: the system did not find or could not run its program.
+    `runs_without_login`: also while the user is not logged in, where the system makes that difference."""
 
     kind: str
     installed: bool
@@ -35,6 +38,8 @@ class ScheduleFacts:
     last_result: str = ""
     failed: bool = False
     sees_other_file: bool = False
+    runs_without_login: bool = True
+    could_not_start: bool = False
 
 
 NONE = ScheduleFacts("none", installed=False, loaded=False)
@@ -67,12 +72,16 @@ def look_at_systemd(user: User) -> ScheduleFacts:
     _, out = ask(
         "systemctl", "--user", "show", "--property=ExecMainStatus", "--value", f"{SYSTEMD_UNIT}.service"
     )
-    return make_native("systemd", code == 0, re.findall(r"^\d+$", out.strip()))
+    lingers, linger = ask("loginctl", "show-user", str(user.number), "--property=Linger", "--value")
+    found = make_native("systemd", code == 0, re.findall(r"^\d+$", out.strip()))
+    return replace(found, runs_without_login=lingers != 0 or linger.strip() == "yes")
 
 
 def make_native(kind: str, is_loaded: bool, exit_codes: list[str]) -> ScheduleFacts:
     result = f"exit code {exit_codes[0]}" if exit_codes else ""
-    return ScheduleFacts(kind, True, is_loaded, result, bool(exit_codes) and exit_codes[0] != "0")
+    failed = bool(exit_codes) and exit_codes[0] != "0"
+    could_not_start = failed and exit_codes[0] in COULD_NOT_START
+    return ScheduleFacts(kind, True, is_loaded, result, failed, could_not_start=could_not_start)
 
 
 def look_at_cron() -> ScheduleFacts:

@@ -29,12 +29,20 @@ from backtestdb.market.report import (
     print_reports,
     print_update,
 )
-from backtestdb.market.request_plan import make_cost
+from backtestdb.market.request_plan import Cost, make_cost
 from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
 from backtestdb.market.split_look import look_at_splits, look_before_first_bars, plan_looks
 from backtestdb.market.splits import SplitLook
-from backtestdb.market.universes import TICKERS_ABOUT, US_STOCKS, choose_tickers, load_members, load_tickers
+from backtestdb.market.universes import (
+    REQUESTS_AT_MOST,
+    TICKERS_ABOUT,
+    US_STOCKS,
+    choose_tickers,
+    load_members,
+    load_tickers,
+)
 from backtestdb.market.update import make_update_jobs, update
+from backtestdb.market.update_records import renew_us_stocks, save_update, us_stocks_are_old
 from backtestdb.schema import ensure_market_schema, ensure_schema
 
 RUSSELL_ABOUT = 2_000
@@ -153,7 +161,8 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
     """The whole of 02_backfill_daily.py and 03_backfill_intraday.py behind their arguments."""
     names = list(dict.fromkeys(arguments.universe))
     if not names:
-        raise UsageError("whose bars?", next_step='name a universe: ARGS="--universe tech_sector"')
+        step = "make backfill-daily" if timeframe == "1day" else "make backfill-intraday"
+        raise UsageError("whose bars?", next_step=f'{step} ARGS="--universe tech_sector"')
     if arguments.plan and not arguments.again:
         days = choose_range(arguments, now_utc)
         return plan_backfill(settings, timeframe, names, days, as_json=arguments.json)
@@ -260,6 +269,9 @@ def run_update(
         if source is not None:
             locks.enter_context(market_locks(settings.database_path, ["1day", "5min"]))
             ensure_market_schema(connection)
+        renews_list, list_failure = not again and us_stocks_are_old(connection, now_utc), ""
+        if renews_list and source is not None:
+            list_failure = renew_us_stocks(connection, source, settings.us_stock_types)
         jobs = make_update_jobs(connection, calendar, end)
         if not any(jobs.values()):
             raise UsageError("no universe has bars yet", next_step="make backfill-daily, or make restore")
@@ -272,8 +284,13 @@ def run_update(
             if some
         }
         costs["splits"] = plan_looks(connection)
+        if renews_list:
+            costs["the list of us-stocks, weekly"] = Cost(REQUESTS_AT_MOST, 0, 0)
         if source is None:
             return print_plan(settings, costs, as_json=arguments.json)
         announce(settings, [job for some in jobs.values() for job in some], costs)
         done = update(connection, source, end, jobs)
+        done.list_failure = list_failure
+        if end == choose_end(None, now_utc):
+            save_update(connection, done, now_utc, end)
     return print_update(done, as_json=arguments.json)

@@ -7,6 +7,7 @@ from backtestdb.config import Settings
 from backtestdb.console import (
     DONE,
     DONE_WITH_HOLES,
+    count_of,
     format_bytes,
     format_duration,
     print_table,
@@ -31,7 +32,7 @@ def describe_job(job: Job) -> str:
 
 def describe_cost(requests: int, settings: Settings) -> str:
     seconds = duration_seconds(requests, settings.requests_per_minute)
-    return f"{requests} requests, at the quota {format_duration(seconds)}"
+    return f"{count_of(requests, 'request')}, at the quota {format_duration(seconds)}"
 
 
 def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) -> int:
@@ -56,7 +57,7 @@ def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) 
         [[step, plan.requests, plan.rows, format_bytes(plan.bytes)] for step, plan in plans.items()],
     )
     quota = f"{settings.requests_per_minute} a minute" if settings.requests_per_minute else "no quota"
-    print(f"{total} requests at {quota}: {format_duration(seconds)}")
+    print(f"{count_of(total, 'request')} at {quota}: {format_duration(seconds)}")
     return DONE
 
 
@@ -178,11 +179,16 @@ def announce(settings: Settings, jobs: Sequence[Job], costs: dict[str, Cost]) ->
 def print_update(done: Update, *, as_json: bool) -> int:
     steps = [(f"{universe}: {LABELS[timeframe]}", report) for universe, timeframe, report in done.reports]
     if not as_json:
-        return print_reports(steps)
+        code = print_reports(steps)
+        if done.list_failure:
+            print(f"FAILED list of us-stocks: {done.list_failure}")
+        return DONE_WITH_HOLES if done.list_failure else code
     reports = [make_json_report(step, report) for step, report in steps]
     splits = {"asked_again": done.splits.refetched, "due": done.splits.due}
-    print(json.dumps({"reports": reports, "splits": splits, "splits_failure": done.splits.failure}))
-    return DONE_WITH_HOLES if any(report.has_holes for _, report in steps) else DONE
+    failures = {"splits_failure": done.splits.failure, "list_failure": done.list_failure}
+    print(json.dumps({"reports": reports, "splits": splits, **failures}))
+    has_holes = done.list_failure or any(report.has_holes for _, report in steps)
+    return DONE_WITH_HOLES if has_holes else DONE
 
 
 def describe_splits(look: SplitLook) -> list[str]:

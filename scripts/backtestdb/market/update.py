@@ -21,10 +21,12 @@ TIMEFRAMES = ("1day", "5min")
 
 @dataclass
 class Update:
-    """What an update did: a report for each universe and timeframe, and what came of the look at the splits."""
+    """What an update did: a report for each universe and timeframe, and what came of the look at the splits.
+    `list_failure`: why the list of us-stocks was not renewed, if so."""
 
     reports: list[tuple[str, str, Report]] = field(default_factory=list)
     splits: SplitLook = field(default_factory=SplitLook)
+    list_failure: str = ""
 
 
 def make_update_jobs(

@@ -7,14 +7,17 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 LOG_NAME, ERROR_LOG_NAME = "backup.log", "backup-error.log"
+UPDATE_LOG_NAMES = ("update.log", "update-error.log")
 MAX_BYTES = 1_000_000
 FORMAT = "%(asctime)s %(message)s"
 
 
-def open_event_log(backup_dir: Path, max_bytes: int = MAX_BYTES) -> logging.Logger:
+def open_event_log(
+    folder: Path, max_bytes: int = MAX_BYTES, names: tuple[str, str] = (LOG_NAME, ERROR_LOG_NAME)
+) -> logging.Logger:
     """Each file keeps one predecessor, `.1`. Failures are events of level ERROR.
 
-    launchd appends standard output to backup.log by itself: then the file is not written twice.
+    launchd appends standard output to the log by itself: then the file is not written twice.
     """
     logging.raiseExceptions = False  # a full disk must not end the loop; standard output still gets the line
     log = logging.getLogger("ai-backtest.backups")
@@ -23,13 +26,13 @@ def open_event_log(backup_dir: Path, max_bytes: int = MAX_BYTES) -> logging.Logg
     for old in list(log.handlers):
         log.removeHandler(old)
         old.close()
-    log_path = backup_dir / LOG_NAME
+    log_path = folder / names[0]
     if is_standard_output(log_path):
         keep_bounded(log_path, max_bytes)
     else:
         add_handler(log, RotatingFileHandler(log_path, maxBytes=max_bytes, backupCount=1, delay=True))
     add_handler(log, logging.StreamHandler(sys.stdout))
-    errors = RotatingFileHandler(backup_dir / ERROR_LOG_NAME, maxBytes=max_bytes, backupCount=1, delay=True)
+    errors = RotatingFileHandler(folder / names[1], maxBytes=max_bytes, backupCount=1, delay=True)
     errors.setLevel(logging.ERROR)
     add_handler(log, errors)
     return log
@@ -38,6 +41,13 @@ def open_event_log(backup_dir: Path, max_bytes: int = MAX_BYTES) -> logging.Logg
 def add_handler(log: logging.Logger, handler: logging.Handler) -> None:
     handler.setFormatter(logging.Formatter(FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
+
+
+def print_failures_only(log: logging.Logger) -> None:
+    """The files still get every event."""
+    for handler in log.handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.ERROR)
 
 
 def is_standard_output(path: Path) -> bool:

@@ -121,6 +121,13 @@ def find_problems(backup_dir: Path, database: Path, now: datetime, *, loop: bool
     return [problem for problem in [stale, stuck, *failures] if problem]
 
 
+def find_update_problems(state_dir: Path, database: Path, now: datetime, *, loop: bool) -> list[str]:
+    """The same for the schedule of the market data; whether the data is old, status says."""
+    liveness = load_liveness(state_dir, database)
+    stuck = find_stuck(now, liveness.ticked_at if liveness else None) if loop else ""
+    return [problem for problem in [stuck, *(liveness.failures.values() if liveness else ())] if problem]
+
+
 def find_overdue(settings: Settings, now: datetime) -> str:
     """Why not all is well although a backup has just been made: what failed and was not made since, or an old full
     backup. Empty when all is well."""

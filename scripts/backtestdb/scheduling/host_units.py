@@ -1,24 +1,31 @@
-"""The files that make the system's own scheduler wake `run_scheduler.py --once`: pure text from settings."""
+"""The files that make the system's own scheduler wake `run_scheduler.py --once`, once for the backups and once for
+the market data (`--updates`): pure text from settings."""
 
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import Literal
 from xml.sax.saxutils import escape
 
 from backtestdb.config import Settings
 from backtestdb.errors import ProjectError, SettingsError
 from backtestdb.scheduling.due import wake_minutes
-from backtestdb.scheduling.event_log import ERROR_LOG_NAME, LOG_NAME
+from backtestdb.scheduling.event_log import ERROR_LOG_NAME, LOG_NAME, UPDATE_LOG_NAMES
+from backtestdb.scheduling.updates import FINAL_AT
 
-LAUNCHD_NAME = "com.aibacktest.backup.plist"
-SERVICE_NAME, TIMER_NAME = "ai-backtest-backup.service", "ai-backtest-backup.timer"
+Name = Literal["backup", "update"]
 USED_SETTINGS = (
     *("DATABASE_PATH", "BACKUP_DIR", "GENERATED_SCRIPTS_DIR", "BACKUP_TIME", "IRREPLACEABLE_EVERY_MINUTES"),
     *("GENERATED_SCRIPTS_MAX_MB", "MAX_BACKUPS", "KEEP_FULL_WEEKLY", "KEEP_FULL_MONTHLY"),
     *("KEEP_SMALL_HOURLY", "KEEP_SMALL_DAILY", "KEEP_SMALL_WEEKLY", "KEEP_SMALL_MONTHLY"),
     *("MIN_BACKUPS", "HEARTBEAT_URL"),
+)
+# What the job that updates market data reads besides, and what the backups' job is never given.
+UPDATE_SETTINGS = (
+    *("POLYGON_API_KEY", "MASSIVE_API_KEY", "POLYGON_BASE_URL", "POLYGON_REQUESTS_PER_MINUTE"),
+    *("POLYGON_CONCURRENCY", "POLYGON_TIMEOUT_SECONDS", "US_STOCK_TYPES", "UPDATE_DELAY_MINUTES"),
 )
 # macOS asks the user before a program may look into these; a background job has nobody to ask.
 PROTECTED_FOLDERS = ("Documents", "Desktop", "Downloads", "Library/Mobile Documents", "Library/CloudStorage")
@@ -26,10 +33,47 @@ PROTECTED_FOLDERS = ("Documents", "Desktop", "Downloads", "Library/Mobile Docume
 
 @dataclass(frozen=True)
 class Job:
-    """`project`: the folder of the checkout; its .venv has the Python."""
+    """`project`: the folder of the checkout; its .venv has the Python. `name`: what the job does."""
 
     settings: Settings
     project: Path
+    name: Name = "backup"
+
+    @property
+    def label(self) -> str:
+        return f"com.aibacktest.{self.name}"
+
+    @property
+    def unit(self) -> str:
+        return f"ai-backtest-{self.name}"
+
+    @property
+    def marker(self) -> str:
+        return escape_crontab(f"# {self.unit} {self.project}")
+
+    @property
+    def what(self) -> str:
+        return "Backup of the backtesting database" if self.name == "backup" else "Update of its market data"
+
+    @property
+    def options(self) -> list[str]:
+        return ["--once"] if self.name == "backup" else ["--updates", "--once"]
+
+    @property
+    def logs(self) -> tuple[Path, Path]:
+        """Where launchd appends standard output and error."""
+        folder, names = self.settings.backup_dir, (LOG_NAME, ERROR_LOG_NAME)
+        if self.name == "update":
+            folder, names = self.settings.state_dir, UPDATE_LOG_NAMES
+        return folder / names[0], folder / names[1]
+
+    @property
+    def minutes(self) -> list[int]:
+        """The minutes of each hour at which the job asks what is due."""
+        if self.name == "backup":
+            return wake_minutes(self.settings.backup_time, self.settings.irreplaceable_every_minutes)
+        first = (FINAL_AT.minute + (self.settings.update_delay_minutes or 0)) % 30
+        return [first, first + 30]
 
     @property
     def python(self) -> Path:
@@ -41,19 +85,18 @@ class Job:
 
 
 def make_plist(job: Job) -> str:
-    settings = job.settings
+    log, error_log = job.logs
     paths = {
-        "python": job.python,
-        "program": job.program,
-        "project": job.project,
-        "log": settings.backup_dir / LOG_NAME,
-        "error_log": settings.backup_dir / ERROR_LOG_NAME,
+        **{"python": job.python, "program": job.program, "project": job.project},
+        **{"log": log, "error_log": error_log, "label": job.label},
     }
     values = {name: escape(str(path)) for name, path in paths.items()}
-    minutes = wake_minutes(settings.backup_time, settings.irreplaceable_every_minutes)
-    daily = {"Hour": settings.backup_time.hour, "Minute": settings.backup_time.minute}
-    entries: list[Mapping[str, int]] = [daily, *({"Minute": minute} for minute in minutes)]
-    return fill(job, LAUNCHD_NAME, values | {"calendar": "\n".join(map(make_calendar_entry, entries))})
+    entries: list[Mapping[str, int]] = [{"Minute": minute} for minute in job.minutes]
+    if job.name == "backup":
+        at = job.settings.backup_time
+        entries.insert(0, {"Hour": at.hour, "Minute": at.minute})
+    values["options"] = "\n".join(f"\t\t<string>{option}</string>" for option in job.options)
+    return fill(job, "job.plist", values | {"calendar": "\n".join(map(make_calendar_entry, entries))})
 
 
 def make_calendar_entry(entry: Mapping[str, int]) -> str:
@@ -63,7 +106,8 @@ def make_calendar_entry(entry: Mapping[str, int]) -> str:
 
 def make_service(job: Job) -> str:
     values = {"python": escape_unit(job.python), "program": escape_unit(job.program)}
-    return fill(job, SERVICE_NAME, values)
+    words = {"what": job.what, "unit": job.unit, "options": " ".join(job.options)}
+    return fill(job, "job.service", values | words)
 
 
 def escape_unit(path: Path) -> str:
@@ -73,18 +117,24 @@ def escape_unit(path: Path) -> str:
 
 
 def make_timer(job: Job) -> str:
-    settings = job.settings
-    minutes = wake_minutes(settings.backup_time, settings.irreplaceable_every_minutes)
-    daily = f"{settings.backup_time:%H:%M}"
-    return fill(job, TIMER_NAME, {"daily": daily, "minutes": ",".join(f"{m:02}" for m in minutes)})
+    times = [f"*:{','.join(f'{minute:02}' for minute in job.minutes)}:00"]
+    if job.name == "backup":
+        times.insert(0, f"{job.settings.backup_time:%H:%M}:00")
+    calendar = "\n".join(f"OnCalendar=*-*-* {each}" for each in times)
+    return fill(job, "job.timer", {"what": job.what, "calendar": calendar})
 
 
 def make_crontab_line(job: Job) -> str:
-    """For systems with neither launchd nor systemd. A % begins the input of the command in a crontab."""
-    settings = job.settings
-    minutes = wake_minutes(settings.backup_time, settings.irreplaceable_every_minutes)
-    command = f"{shlex.quote(str(job.python))} {shlex.quote(str(job.program))} --once >/dev/null"
-    return f"{','.join(map(str, minutes))} * * * * nice {command}".replace("%", "\\%") + "\n"
+    """For systems with neither launchd nor systemd. A % begins the input of the command in a crontab, and a # behind
+    the command is a comment of the shell: by it the line is found again. cron mails what the job says of failures."""
+    command = (
+        f"{shlex.quote(str(job.python))} {shlex.quote(str(job.program))} {' '.join(job.options)} --quiet"
+    )
+    return f"{','.join(map(str, job.minutes))} * * * * nice {escape_crontab(command)} {job.marker}\n"
+
+
+def escape_crontab(text: str) -> str:
+    return text.replace("%", "\\%")
 
 
 def fill(job: Job, name: str, values: Mapping[str, str]) -> str:
@@ -92,9 +142,10 @@ def fill(job: Job, name: str, values: Mapping[str, str]) -> str:
     return Template(template).substitute(values)
 
 
-def verify_settings_reach_job(settings: Settings) -> None:
+def verify_settings_reach_job(job: Job) -> None:
     """The job is not started from the user's shell: what only the environment says, it would not know."""
-    lost = [name for name in USED_SETTINGS if settings.origins[name] == "the environment"]
+    used = USED_SETTINGS if job.name == "backup" else (*USED_SETTINGS, *UPDATE_SETTINGS)
+    lost = [name for name in used if job.settings.origins[name] == "the environment"]
     if lost:
         raise SettingsError(
             f"{', '.join(lost)} comes from the environment, which a background job does not have",

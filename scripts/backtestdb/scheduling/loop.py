@@ -9,10 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import schedule
 
@@ -23,7 +24,7 @@ from backtestdb.backups.manifest import Kind
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.console import explain_os_error, explain_sqlite_error, format_bytes
 from backtestdb.errors import ProjectError
-from backtestdb.scheduling.due import BackupTimes, find_stale, retry_at, what_is_due
+from backtestdb.scheduling.due import RETRY_LAST, BackupTimes, find_stale, retry_at, what_is_due
 from backtestdb.scheduling.health import (
     find_kinds_that_failed_a_drill,
     load_backup_times,
@@ -32,27 +33,39 @@ from backtestdb.scheduling.health import (
     save_liveness,
 )
 from backtestdb.scheduling.notify import send_heartbeat
+from backtestdb.scheduling.updates import UpdateTask, find_due_updates
 
-Task = Kind | Literal["drill"]
+Task = Kind | Literal["drill"] | UpdateTask
+Job = Literal["backups", "updates"]
 OPTIONS: dict[Task, tuple[str, ...]] = {
     "full": ("backup_database.py", "--json", "--no-heartbeat"),
     "irreplaceable": ("backup_database.py", "--json", "--irreplaceable-only", "--no-heartbeat"),
     "drill": ("run_drill.py", "--json"),
+    "update": ("update_database.py", "--json"),
+    "audit": ("audit_database.py", "--json"),
 }
-WORDS: dict[Task, str] = {"full": "full backup", "irreplaceable": "small backup", "drill": "drill"}
+WORDS: dict[Task, str] = {
+    **{"full": "full backup", "irreplaceable": "small backup", "drill": "drill"},
+    **{"update": "update of the market data", "audit": "audit of the market data"},
+}
+NAMED_AT_MOST = 3
 TICK_SECONDS = 60
 LOOK_SECONDS = 0.2
 # A process that is told to end has 8 seconds altogether; the rest is for cleaning up.
 FINISH_SECONDS = 6.0
 RUN_LIMIT_SECONDS = 2 * 3600.0
+# 5-minute bars of a large universe at 5 requests a minute take hours. A killed update continues.
+UPDATE_LIMIT_SECONDS = 24 * 3600.0
 STUCK_SECONDS = 15 * 60.0
 STUCK_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 
 
 @dataclass
 class Scheduler:
-    """What one scheduler knows while it runs. `attempts` and `not_before` are forgotten with the process: at a
-    start, overdue means now. `failures` (task -> reason) are kept in the liveness file until that task succeeds.
+    """What one scheduler knows while it runs. `job`: backups and drills, or updates and audits of the market data,
+    each in a process of its own, so that neither waits for the other. `attempts` and `not_before` are forgotten
+    with the process: at a start, overdue means now. `failures` (task -> reason) are kept in the liveness file until
+    that task succeeds.
     `clock` returns the time with its zone; `stop` is set by a signal."""
 
     settings: Settings
@@ -60,14 +73,24 @@ class Scheduler:
     clock: Callable[[], datetime]
     stop: threading.Event
     kind: Literal["loop", "once"] = "loop"
+    job: Job = "backups"
     attempts: dict[Task, int] = field(default_factory=dict)
     not_before: dict[Task, datetime] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     ticked: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        left = load_liveness(self.settings.backup_dir, self.settings.database_path)
+        left = load_liveness(self.folder, self.settings.database_path)
         self.failures = dict(left.failures) if left else {}
+
+    @property
+    def folder(self) -> Path:
+        return folder_of(self.settings, self.job)
+
+
+def folder_of(settings: Settings, job: Job) -> Path:
+    """Where a job keeps its sign of life and its log: market data is updated also while the backups' disk is away."""
+    return settings.backup_dir if job == "backups" else settings.state_dir
 
 
 def run_loop(scheduler: Scheduler) -> None:
@@ -122,17 +145,35 @@ def tick(scheduler: Scheduler) -> bool:
     settings, now = scheduler.settings, scheduler.clock()
     save_liveness_if_possible(scheduler)
 
-    due = find_due(settings, now)
+    due: Sequence[Task] = (
+        find_due(settings, now) if scheduler.job == "backups" else find_due_updates(settings, now)
+    )
+    if settle_failures(scheduler, due):
+        save_liveness_if_possible(scheduler)
     wanted = [task for task in due if is_time_to_try(scheduler, task, now)]
     if not wanted:
         return True
 
     # The loop tells the watcher, not its child: one that the system kills has no last words.
-    send_heartbeat(settings.heartbeat_url, "start", say=scheduler.log.info)
+    had_failed = bool(scheduler.failures)
+    if scheduler.job == "backups":
+        send_heartbeat(settings.heartbeat_url, "start", say=scheduler.log.info)
     results = [make_one(scheduler, task) for task in wanted if not scheduler.stop.is_set()]
-    if not scheduler.stop.is_set():
+    # Watchers wait for the rhythm of the backups: an update that is well is no event.
+    if not scheduler.stop.is_set() and (scheduler.job == "backups" or had_failed or scheduler.failures):
         tell_watcher(scheduler)
     return all(results)
+
+
+def settle_failures(scheduler: Scheduler, due: Sequence[Task]) -> list[str]:
+    """What failed and is not due any more was made by hand since: forget and return it. A failed drill or audit is
+    not due at once, and stays a failure until the next one."""
+    settled: list[str] = [
+        task for task in ("full", "irreplaceable", "update") if task in scheduler.failures and task not in due
+    ]
+    for task in settled:
+        del scheduler.failures[task]
+    return settled
 
 
 def find_due(settings: Settings, now: datetime) -> list[Task]:
@@ -157,7 +198,11 @@ def tell_watcher(scheduler: Scheduler) -> None:
     """Success only when nothing that should have succeeded waits for its next attempt."""
     settings, say = scheduler.settings, scheduler.log.info
     taken = load_backup_times(settings.backup_dir, settings.database_path)
-    reasons = [*scheduler.failures.values(), find_stale(scheduler.clock(), taken.full)]
+    other = load_liveness(
+        folder_of(settings, "updates" if scheduler.job == "backups" else "backups"), settings.database_path
+    )
+    others = other.failures.values() if other else ()
+    reasons = [*scheduler.failures.values(), *others, find_stale(scheduler.clock(), taken.full)]
     reason = "\n".join(filter(None, reasons))
     send_heartbeat(settings.heartbeat_url, "fail" if reason else "success", reason=reason, say=say)
 
@@ -170,7 +215,7 @@ def is_a_day_old(taken: BackupTimes, now: datetime) -> bool:
 def is_time_to_try(scheduler: Scheduler, kind: Task, now: datetime) -> bool:
     """After a failure there is a pause, unless the clock was set back so far that it would never end."""
     after = scheduler.not_before.get(kind)
-    return after is None or now >= after or retry_at(now, scheduler.attempts[kind]) < after
+    return after is None or now >= after or after - now > RETRY_LAST
 
 
 def make_one(scheduler: Scheduler, kind: Task) -> bool:
@@ -181,22 +226,27 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
     if code == 0:
         scheduler.attempts.pop(kind, None)
         scheduler.not_before.pop(kind, None)
+        if kind == "update":
+            # It may have found that the key's plan has the last session tomorrow: it is due still, and not at once.
+            scheduler.not_before[kind] = scheduler.clock() + RETRY_LAST
         scheduler.failures.pop(kind, None)
         scheduler.log.info("%s ok: %s, %.1f s", WORDS[kind], describe_made(out), time.monotonic() - started)
     elif scheduler.stop.is_set() and code < 0:
         scheduler.log.info("%s interrupted: it will be made at the next start", WORDS[kind])
     else:
         note_failure(
-            scheduler, kind, f"{WORDS[kind]} failed ({describe_code(code)}): {describe_failure(err)}"
+            scheduler,
+            kind,
+            f"{WORDS[kind]} failed ({describe_code(code, kind)}): {describe_failure(err, out)}",
         )
     save_liveness_if_possible(scheduler)
     return code == 0 or scheduler.stop.is_set()
 
 
-def describe_code(code: int) -> str:
+def describe_code(code: int, kind: Task) -> str:
     """How a process ended; a negative code is the signal that killed it."""
     if code == -signal.SIGKILL:
-        return f"killed by signal 9: out of memory, or the limit of {RUN_LIMIT_SECONDS / 3600:.0f} h"
+        return f"killed by signal 9: out of memory, or the limit of {limit_seconds(kind) / 3600:.0f} h"
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
@@ -224,14 +274,14 @@ def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
         start_new_session=True,
     ) as process:
         out, err = wait_for(scheduler, kind, process)
-    if process.returncode < 0:
+    if process.returncode < 0 and scheduler.job == "backups":
         remove_leftovers(scheduler)
     return process.returncode, out, err
 
 
 def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -> tuple[str, str]:
     """Standard output and error of a process that ends by itself, at its limit, or soon after `stop`."""
-    kill_at = time.monotonic() + RUN_LIMIT_SECONDS
+    kill_at = time.monotonic() + limit_seconds(kind)
     next_liveness = 0.0
     while True:
         scheduler.ticked = time.monotonic()
@@ -248,6 +298,10 @@ def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -
             continue
 
 
+def limit_seconds(kind: Task) -> float:
+    return UPDATE_LIMIT_SECONDS if kind == "update" else RUN_LIMIT_SECONDS
+
+
 def save_liveness_if_possible(scheduler: Scheduler, running: Task | None = None) -> None:
     """A full disk is for the backup to report, and no reason not to try one."""
     settings = scheduler.settings
@@ -260,7 +314,7 @@ def save_liveness_if_possible(scheduler: Scheduler, running: Task | None = None)
         failures=scheduler.failures,
     )
     try:
-        save_liveness(settings.backup_dir, settings.database_path, liveness)
+        save_liveness(scheduler.folder, settings.database_path, liveness)
     except OSError as error:
         scheduler.log.error("the sign of life could not be written: %s", describe_error(error))
 
@@ -274,7 +328,10 @@ def remove_leftovers(scheduler: Scheduler) -> None:
 def describe_made(out: str) -> str:
     """What the process printed for programs, on one line."""
     try:
-        backup = json.loads(out)[0]
+        made = json.loads(out)
+        if isinstance(made, dict):
+            return describe_market_run(made)
+        backup = made[0]
         name = str(backup["path"]).rpartition("/")[2]
         rows = sum((backup["rows"] or {}).values())
         return f"{name}, {format_bytes(backup['bytes'])}, {rows:,} rows"
@@ -282,9 +339,27 @@ def describe_made(out: str) -> str:
         return " ".join(out.split())[:200]
 
 
-def describe_failure(err: str) -> str:
-    """What console.print_error wrote, on one line."""
+def describe_market_run(made: Mapping[str, Any]) -> str:
+    """An update's or an audit's result, as far as it fits a line: what failed, else how much was new."""
+    failures = [
+        f"{what}: {why}" for report in made.get("reports", ()) for what, why in report["failures"].items()
+    ]
+    failures += [made[name] for name in ("splits_failure", "list_failure") if made.get(name)]
+    if failures:
+        more = f", and {len(failures) - NAMED_AT_MOST} more" if len(failures) > NAMED_AT_MOST else ""
+        return "; ".join(failures[:NAMED_AT_MOST]) + more
+    if "reports" in made:
+        bars, requests = (sum(report[name] for report in made["reports"]) for name in ("bars", "requests"))
+        return f"{bars:,} bars by {requests:,} requests"
+    levels = [finding["level"] for finding in made.get("findings", ())]
+    return f"{levels.count('error')} errors, {levels.count('warning')} warnings; next: make audit"
+
+
+def describe_failure(err: str, out: str = "") -> str:
+    """What console.print_error wrote, on one line; where it wrote nothing, the result for programs."""
     lines = err.strip().splitlines()
     what = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
     advice = next((line.partition("next: ")[2] for line in reversed(lines) if "next: " in line), "")
-    return join_advice(what, advice) if what else "; ".join(lines[-1:]) or "it was killed"
+    if what:
+        return join_advice(what, advice)
+    return (describe_made(out) if out.strip() else "") or "; ".join(lines[-1:]) or "it was killed"
