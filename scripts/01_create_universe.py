@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime
 
-from backtestdb.arguments import existing_file, parse_positive, parse_ticker_list
+from backtestdb.arguments import Parser, existing_file, parse_positive, parse_ticker_list
 from backtestdb.config import Settings, load_settings
 from backtestdb.console import DONE, run
 from backtestdb.database import connect
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(example='make create-universe ARGS="--universe tech_sector"', description=__doc__)
     parser.add_argument(
         "--universe", required=True, help="tech_sector, us-stocks, russell2000, or a name of your own"
     )

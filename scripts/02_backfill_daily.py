@@ -1,18 +1,17 @@
 #!/usr/bin/env python3
 """Fetch the daily bars that a universe lacks, and compute their 27 metrics."""
 
-import argparse
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from backtestdb.arguments import parse_positive
+from backtestdb.arguments import Parser, parse_positive
 from backtestdb.config import load_settings
 from backtestdb.console import run
 from backtestdb.market.cli import add_range_arguments, run_backfill, run_metrics_again
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(example='make backfill-daily ARGS="--universe tech_sector"', description=__doc__)
     add_range_arguments(parser)
     parser.add_argument("--years", type=parse_positive, default=1, help="years up to --end (1)")
     parser.add_argument(

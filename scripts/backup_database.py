@@ -2,7 +2,8 @@
 """Back up the database: a checked snapshot with a manifest, and the generated scripts beside it."""
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from backtestdb.backups.identity import load_own_catalogue
 from backtestdb.backups.verify import verify_all
 from backtestdb.config import Settings, load_settings
 from backtestdb.console import format_bytes, say
+from backtestdb.errors import UsageError
 from backtestdb.scheduling.health import find_overdue
 from backtestdb.scheduling.notify import run_backup
 
@@ -56,10 +58,21 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def verify_not_sudo(database: Path, environment: Mapping[str, str]) -> None:
+    """Under sudo the backups would belong to root, and the next one, made without it, could not be written."""
+    user = environment.get("SUDO_UID", "")
+    if os.geteuid() == 0 and user and database.is_file() and str(database.stat().st_uid) == user:
+        raise UsageError(
+            f"{database} is yours, and with sudo its backups would be root's",
+            next_step="the same without sudo",
+        )
+
+
 def back_up(settings: Settings, options: argparse.Namespace) -> int:
     kind = "irreplaceable" if options.irreplaceable_only else "full"
     now = datetime.now().astimezone()
     source = settings.database_path
+    verify_not_sudo(source, os.environ)
     if source.is_file():
         say(f"source: {source} ({format_bytes(source.stat().st_size)})")
     say(f"target: {settings.backup_dir}")

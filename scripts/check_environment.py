@@ -13,14 +13,17 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backtestdb.config import PROJECT_DIR
-from backtestdb.console import DONE, FAILED, run
+from backtestdb.config import PROJECT_DIR, load_settings
+from backtestdb.console import DONE, FAILED, count_of, print_paragraph, run
 from backtestdb.health.environment import examine, folders_to_search
-from backtestdb.health.finding import Finding
+from backtestdb.health.permissions import close_to_others
+from backtestdb.health.problem import Problem
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    if options.close:
+        close_to_others(load_settings().backup_dir)
     env_file = Path(os.environ.get("BACKTEST_ENV_FILE", PROJECT_DIR / ".env"))
     findings = examine(
         os.environ,
@@ -42,17 +45,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--online", action="store_true", help="also send the vendor one cheap request")
+    parser.add_argument("--close", action="store_true", help="first take the rights of others on our backups")
     parser.add_argument("--json", action="store_true", help="for programs")
     return parser.parse_args(arguments)
 
 
-def show(findings: Sequence[Finding]) -> None:
+def show(findings: Sequence[Problem]) -> None:
     for finding in findings:
-        print(f"{finding.level:6} {finding.topic}: {finding.what}")
+        print_paragraph(f"{finding.level:6} {finding.where or finding.name}: {finding.what}", 9)
         if finding.next_step:
             print(f"         next: {finding.next_step}")
     count = sum(finding.level == "wrong" for finding in findings)
-    print(f"{count} of {len(findings)} findings are wrong" if count else "nothing is wrong")
+    print(f"{count_of(count, 'thing')} of {len(findings)} wrong" if count else "nothing is wrong")
 
 
 if __name__ == "__main__":

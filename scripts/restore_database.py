@@ -10,18 +10,19 @@ Either way the old file is kept.
 import argparse
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 
 from backtestdb.arguments import existing_file, parse_date
+from backtestdb.backups.backup_dir import verify_disk_of_database
 from backtestdb.config import load_settings
 from backtestdb.console import run
 
-NEWEST = Path()
+NEWEST = ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = make_parser().parse_args(arguments)
     settings, now_local = load_settings(), datetime.now().astimezone()
+    verify_disk_of_database(settings.database_path)
     if chosen.from_offsite is not None:
         from backtestdb.offsite.cli import run_restore_from_offsite
 
@@ -35,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     if chosen.from_backup is not None:
         from backtestdb.backups.cli import run_restore_from_backup
+        from backtestdb.backups.named import find_named
 
-        named = None if chosen.from_backup == NEWEST else chosen.from_backup.expanduser().absolute()
+        named = None if chosen.from_backup == NEWEST else find_named(chosen.from_backup, settings.backup_dir)
         return run_restore_from_backup(settings, named, now_local, assume_yes=chosen.yes)
     from backtestdb.rebuild.cli import run_rebuild
 
@@ -53,9 +55,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--from-backup",
         nargs="?",
         const=NEWEST,
-        type=Path,
-        metavar="PATH",
-        help="newest that verifies, or PATH",
+        metavar="NAME",
+        help="newest that verifies, or a path, a name of make backups, a date",
     )
     add(
         "--from-offsite",

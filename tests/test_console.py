@@ -1,6 +1,7 @@
 """What a command says when it fails, and how it ends: one sentence, one exit code, never a traceback."""
 
 import errno
+import io
 import os
 import sqlite3
 import subprocess
@@ -221,10 +222,13 @@ def test_table_goes_to_standard_output_as_it_is(capsys: pytest.CaptureFixture[st
         assert text in printed.out
 
 
-def test_question_without_a_terminal_is_answered_with_yes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert confirm("Replace?", assume_yes=False)
+@pytest.mark.parametrize(("typed", "expected"), [("", True), ("n\n", False), ("\n", False), ("y\n", True)])
+def test_question_without_a_terminal_hears_a_pipe_and_else_means_yes(
+    monkeypatch: pytest.MonkeyPatch, typed: str, expected: bool
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    assert confirm("Replace?", assume_yes=False) is expected
     assert confirm("Replace?", assume_yes=True)
-    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("answer", "expected"), [("y\n", True), ("YES\n", True), ("\n", False), ("", False)])

@@ -105,12 +105,21 @@ def test_other_databases_are_found_two_folders_deep_and_the_own_one_is_not(tmp_p
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / folder / "backtesting.db").touch()
     (tmp_path / "link.db").symlink_to(tmp_path / "backtesting.db")
-    found = find_other_databases(tmp_path / "link.db", {tmp_path: 2})
+    found = find_other_databases(tmp_path / "link.db", {tmp_path: 2}, is_lost=False)
     assert found == []
-    found = find_other_databases(tmp_path / "backtesting.db", {tmp_path: 2, tmp_path / "a": 2})
+    found = find_other_databases(tmp_path / "backtesting.db", {tmp_path: 2, tmp_path / "a": 2}, is_lost=False)
     assert [finding.what.split(" (")[0] for finding in found] == [
         str(tmp_path / folder / "backtesting.db") for folder in ("a/b", "a/b/c", "server")
     ]
+    assert {finding.level for finding in found} == {"note"}
+
+
+def test_other_database_is_wrong_where_the_one_in_use_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "backtesting.db").touch()
+    (found,) = find_other_databases(tmp_path / "backtesting.db", {tmp_path: 1}, is_lost=True)
+    assert found.level == "wrong"
+    assert found.next_step.endswith(f"DATABASE_PATH='{tmp_path}/a b/backtesting.db' make status")
 
 
 @pytest.mark.parametrize("key", ["wrong-key-1234", ""])

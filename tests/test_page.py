@@ -90,6 +90,14 @@ def server(rebuilt: Project) -> Iterator[Server]:
         yield server
 
 
+def test_page_gives_numbers_to_a_monitor_and_the_status_to_programs(server: Server) -> None:
+    status, text = server.get("/metrics")
+    assert status == 200
+    assert "\nai_backtest_database_present 1\n" in text
+    status, values = server.get_json("/status.json")
+    assert (status, values["database"]["state"]) == (200, "present")
+
+
 def test_universes_have_the_form_of_the_platforms_api(server: Server) -> None:
     status, body = server.get_json("/api/scanner/universes")
     assert (status, body["success"]) == (200, True)
@@ -99,7 +107,8 @@ def test_universes_have_the_form_of_the_platforms_api(server: Server) -> None:
     status, body = server.get_json("/api/scanner/universes/tech_sector")
     assert (status, body) == (200, {"success": True, "universe": universe})
     status, body = server.get_json("/api/scanner/universes/tech_sector/tickers")
-    assert (status, body["tickers"]) == (200, ["IBM", "AAPL", "MSFT", "PARA"])
+    assert (status, body["tickers"]) == (200, ["AAPL", "IBM", "MSFT", "PARA"])
+    assert body["universe"] == {name: universe[name] for name in ("id", "name", "description")}
 
 
 @pytest.mark.parametrize(

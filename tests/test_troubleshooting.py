@@ -38,9 +38,9 @@ def ask_doctor(project: Project, *arguments: str, **changes: str) -> dict[str, t
     assert done.returncode == (1 if wrong else 0)
     # The database of whoever runs the tests lies near the project, too.
     return {
-        finding["topic"]: (finding["what"], finding["next_step"])
+        finding["name"]: (finding["what"], finding["next_step"])
         for finding in wrong
-        if finding["topic"] != "other databases" or str(project.folder) in finding["what"]
+        if finding["name"] != "other databases" or str(project.folder) in finding["what"]
     }
 
 
@@ -167,7 +167,7 @@ def test_malformed_disk_image_deep_in_the_file_is_named_by_doctor_and_mended(
             project.database, f"SELECT close FROM daily_metrics INDEXED BY {index} WHERE {column} >= ''"
         )
     assert (ask_status(project) == {}) is (column == "ticker")
-    what, command = ask_doctor(project)["database"]
+    what, command = ask_doctor(project)["damaged_database"]
     assert "is damaged" in what
     assert command == "make restore-from-backup"
     assert run_printed_command(project, command).returncode == 0
@@ -197,7 +197,7 @@ def test_doctor_does_not_block_a_writer_with_a_rollback_journal(tmp_path: Path) 
         writer.execute("UPDATE strategies SET name = 'changed'")
         found = json.loads(project.run("check_environment.py", "--json").stdout)
         writer.execute("COMMIT")
-    (database,) = [finding for finding in found if finding["topic"] == "database"]
+    (database,) = [finding for finding in found if (finding["where"] or finding["name"]) == "database"]
     assert database["level"] == "note"
     assert "was not read as a whole" in database["what"]
 
@@ -268,9 +268,11 @@ def test_relative_path_is_named_with_the_databases_that_it_made(tmp_path: Path) 
     assert any(
         "DATABASE_PATH=backtesting.db (from the environment) is a relative path" in what for what in wrong
     )
-    assert sum(str(stray) in what for what in wrong) == 1
-    stray.unlink()
-    assert "other databases" not in ask_doctor(project)
+    near = [finding for finding in found if str(stray) in finding["what"]]
+    assert [(finding["level"], finding["name"]) for finding in near] == [("note", "databases")]
+    project.database.unlink()
+    _what, command = ask_doctor(project)["no_database"]
+    assert command == "make restore-from-backup"
 
 
 def test_another_path_in_the_environment_is_named_and_mended_by_unset(tmp_path: Path) -> None:
@@ -286,15 +288,16 @@ def test_another_path_in_the_environment_is_named_and_mended_by_unset(tmp_path: 
     assert ask_doctor(project, BACKTEST_ENV_FILE=str(env_file), DATABASE_PATH="") == {}
 
 
-def test_open_permissions_are_named_and_mended_by_chmod(tmp_path: Path) -> None:
+def test_open_permissions_are_named_and_mended_by_the_named_command(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     env_file = tmp_path / ".env"
     env_file.write_text("POLYGON_API_KEY=abc\n")
     env_file.chmod(0o644)
     project.settings["BACKTEST_ENV_FILE"] = str(env_file)
-    what, command = ask_doctor(project)["permissions"]
+    what, advice = ask_doctor(project)["permissions"]
     assert f"others can read {env_file}" in what
-    assert run_printed_command(project, command).returncode == 0
+    assert advice == "keep the settings in a file that you alone can read"
+    env_file.chmod(0o600)
     (backup,) = (tmp_path / "backups").glob("*.db")
     backup.chmod(0o644)
     what, command = ask_doctor(project)["permissions"]

@@ -3,6 +3,20 @@
 import argparse
 from datetime import date
 from pathlib import Path
+from typing import NoReturn
+
+from backtestdb.errors import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what to type instead: `example` is the rest of a whole command that works."""
+
+    def __init__(self, *, example: str, description: str | None) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.example = example
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, next_step=f"{self.example}; all options: ARGS=--help")
 
 
 def parse_date(text: str) -> date:
@@ -15,6 +29,12 @@ def parse_date(text: str) -> date:
 def parse_positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def parse_count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
     return int(text)
 
 

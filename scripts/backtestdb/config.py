@@ -1,6 +1,7 @@
 """Settings: read here and nowhere else, from the environment and from `.env`; the environment wins."""
 
 import os
+import pwd
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,8 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-
+from backtestdb.env_file import read_env_file, verify_names
 from backtestdb.errors import SettingsError
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
@@ -156,6 +156,15 @@ def parse_url(text: str) -> str:
     raise ValueError("must begin with https:// (http:// only on 127.0.0.1)")
 
 
+def parse_watcher(text: str) -> str:
+    """A watcher may stand in the user's own network, so plain http is taken."""
+    address = text.strip()
+    url = urlsplit(address)
+    if address and (url.scheme not in {"https", "http"} or not url.hostname or " " in address):
+        raise ValueError("must be an address such as https://hc-ping.com/…")
+    return address
+
+
 def parse_user_and_group(text: str) -> str:
     user, _, group = text.partition(":")
     if text and not (user.isdigit() and group.isdigit()):
@@ -241,7 +250,7 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "MIN_BACKUPS": ("7", parse_integer(1)),
     "BACKUP_TIME": ("02:00", parse_local_time),
     "IRREPLACEABLE_EVERY_MINUTES": ("60", parse_integer(0)),
-    "HEARTBEAT_URL": ("", parse_text),
+    "HEARTBEAT_URL": ("", parse_watcher),
     "POLYGON_API_KEY": ("", parse_key),
     "MASSIVE_API_KEY": ("", parse_key),
     "POLYGON_BASE_URL": ("https://api.massive.com", parse_url),
@@ -296,6 +305,7 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
     """
     env_file = env_file or Path(environment.get("BACKTEST_ENV_FILE") or PROJECT_DIR / ".env")
     from_file = read_env_file(env_file)
+    verify_names(from_file, known_names(), env_file)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name, (default, parse) in PARSERS.items():
@@ -303,7 +313,7 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
         if not text:
             text, origin = default, "default"
         try:
-            values[name] = parse(text)
+            values[name] = parse(with_home_of_user(text, environment))
         except ValueError as error:
             shown = "" if name in SECRETS else f"={text}"
             raise SettingsError(
@@ -311,6 +321,26 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
             ) from None
         origins[name] = origin
     return make_settings(values, origins, find_state_home(environment) / "ai-backtest")
+
+
+def known_names() -> set[str]:
+    """Everything that may stand in `.env`: the settings, their older names, and the names of files that hold one."""
+    return {
+        *(*PARSERS, *OLDER_NAMES.values()),
+        *(f"{name}_FILE" for name in PARSERS),
+        *("BACKTEST_ENV_FILE", "TZ"),
+    }
+
+
+def with_home_of_user(text: str, environment: Mapping[str, str]) -> str:
+    """Under sudo `~` is still the home of the user who typed it: backups in root's would be missed by everybody."""
+    number = environment.get("SUDO_UID", "")
+    if not text.startswith(("~/", "~")) or text[1:2] not in {"", "/"} or os.geteuid() != 0:
+        return text
+    try:
+        return pwd.getpwuid(int(number)).pw_dir + text[1:]
+    except (KeyError, ValueError):
+        return text
 
 
 def find_value(
@@ -337,13 +367,6 @@ def read_value_file(name: str, path: Path, origin: str) -> str:
         raise SettingsError(
             f"{name}={path} (from {origin}) cannot be read: {reason}", next_step=f"change {name}"
         ) from None
-
-
-def read_env_file(env_file: Path) -> Mapping[str, str | None]:
-    try:
-        return dotenv_values(env_file, interpolate=False) if env_file.is_file() else {}
-    except UnicodeDecodeError:
-        raise SettingsError(f"{env_file} is not UTF-8 text", next_step="save it as UTF-8") from None
 
 
 def find_state_home(environment: Mapping[str, str]) -> Path:

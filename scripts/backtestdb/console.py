@@ -3,10 +3,15 @@
 Here stands the one boundary where errors become sentences and exit codes.
 """
 
+import codecs
 import errno
+import io
 import os
+import shutil
+import signal
 import sqlite3
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +22,28 @@ from backtestdb.errors import ProjectError
 
 DONE, FAILED, WRONG_USAGE, DONE_WITH_HOLES = 0, 1, 2, 3
 LOG_LINE_EVERY_SECONDS = 10.0
+LIKENESS = {
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "“": '"',
+    "”": '"',
+    "‘": "'",
+    "’": "'",
+    "·": ".",
+    "×": "x",
+    "≥": ">=",
+    "≤": "<=",
+}
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> None:
     """Run a command's `main` and end the process with its exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see backtestdb/__init__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
     sys.exit(guard(main, None))
 
 
@@ -43,6 +66,17 @@ def guard(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] 
         print_error("interrupted", "start the same command again: it continues")
         return 130
     return FAILED
+
+
+def write_plainly(error: UnicodeError) -> tuple[str, int]:
+    """For a terminal or log that is not UTF-8: `–` as `-`, what has no likeness as `?`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(LIKENESS.get(character, "?") for character in text), error.end
+
+
+codecs.register_error("plain", write_plainly)
 
 
 def drop_output() -> None:
@@ -159,20 +193,62 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on standard output; numbers to the right. In a pipe it is as wide as its rows are."""
+    """A table on standard output; numbers to the right. Nothing breaks inside of a number or a name: where the
+    columns do not fit beside each other, each row is a block of lines with a name and a value."""
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    cells = [[format_cell(cell) for cell in row] for row in rows]
+    needed = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    if sum(needed) + 3 * len(needed) + 1 > output_width():
+        print_blocks(title, columns, cells)
+        return
     table = Table()
     for index, column in enumerate(columns):
         numbers = any(isinstance(row[index], int | float) for row in rows)
-        table.add_column(Text(column), justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(format_cell(cell)) for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(Text(title), style="bold")
+        table.add_column(Text(column), justify="right" if numbers else "left", no_wrap=True)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console = Console(width=output_width())
+    console.print(Text(title), style="bold", soft_wrap=True)
     console.print(table)
+
+
+def print_blocks(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """Each row as a line with what it is about, and below it a line for each other column."""
+    print(title)
+    width = max(map(len, columns))
+    for first, *others in cells:
+        print(f"  {first}")
+        for column, cell in zip(columns[1:], others, strict=True):
+            if cell not in {"", "–"}:
+                print(f"    {column:<{width}}  {cell}")
+
+
+def output_width() -> int:
+    """Columns of the terminal, or of COLUMNS; in a pipe or a log nothing needs to fit."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
+        return max(shutil.get_terminal_size((80, 24)).columns, 20)
+    return 160
+
+
+def print_paragraph(text: str, indent: int) -> None:
+    """Words that wrap at the width, the lines after the first as far in as `indent`."""
+    print(
+        textwrap.fill(
+            text,
+            output_width(),
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def count_of(count: int, noun: str) -> str:
+    """`1 request`, `2 requests`"""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def format_cell(cell: object) -> str:
@@ -203,8 +279,20 @@ def format_duration(seconds: float) -> str:
 
 
 def confirm(question: str, *, assume_yes: bool) -> bool:
-    """Ask on a terminal. Without one there is nobody to ask: whoever started the command meant it."""
-    if assume_yes or not sys.stdin.isatty():
+    """Ask, on a terminal or the pipe of `echo n |`. Where nothing comes, as from cron, whoever started the command
+    meant it. A command that is told no ends as one that failed, by `DeclinedError`."""
+    if assume_yes:
         return True
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    answer, is_terminal = read_answer()
+    if not is_terminal:
+        print(answer.strip() or "(nobody to ask: yes)", file=sys.stderr)
+    return answer.strip().lower() in {"y", "yes"} or (not answer and not is_terminal)
+
+
+def read_answer() -> tuple[str, bool]:
+    """The line, empty at the end of the input, and whether it came from a terminal."""
+    try:
+        return sys.stdin.readline(), sys.stdin.isatty()
+    except (AttributeError, OSError):  # closed, as some supervisors start programs
+        return "", False

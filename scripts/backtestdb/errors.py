@@ -45,3 +45,7 @@ class SpaceError(ProjectError):
 
 class VerificationError(ProjectError):
     """A check of a database or a backup did not pass."""
+
+
+class DeclinedError(ProjectError):
+    """The user was asked, and said no: nothing was changed, and what was to follow must not."""

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from backtestdb.backups.catalogue import is_backup_name
-from backtestdb.errors import ProjectError
+from backtestdb.errors import DatabaseFileError, ProjectError
 from backtestdb.files import same_file
 
 # Where systems mount disks that come and go. The folder of a disk that is not there must not be made anew
@@ -31,6 +31,27 @@ def ensure_backup_dir(backup_dir: Path, database: Path) -> None:
             next_step="connect the disk, or change BACKUP_DIR",
         )
     backup_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def find_missing_disk(path: Path) -> Path | None:
+    """The folder at which a disk is to be mounted for `path`, and is not: see MOUNT_ROOTS. None for a file that is
+    there, and for every other place."""
+    if path.exists():
+        return None
+    roots = [root for root in MOUNT_ROOTS if path.is_relative_to(root) and path.parent != root]
+    if not roots or find_mount_point(path) != Path("/"):
+        return None
+    root = max(roots, key=lambda one: len(one.parts))
+    return root / path.relative_to(root).parts[0]
+
+
+def verify_disk_of_database(database: Path) -> None:
+    """Raise DatabaseFileError before a database is made on the system's disk, below where its own will be mounted."""
+    if missing := find_missing_disk(database):
+        raise DatabaseFileError(
+            f"the disk of DATABASE_PATH {database} is not there: nothing is mounted at {missing}",
+            next_step="connect the disk, or change DATABASE_PATH",
+        )
 
 
 def find_mount_point(path: Path) -> Path:

@@ -23,7 +23,7 @@ from backtestdb.backups.restore_choice import RestoreChoice, Say, choose_backup
 from backtestdb.commit_counter import CommitCounter
 from backtestdb.config import Settings
 from backtestdb.database import connect, look_at_file, transaction
-from backtestdb.errors import ProjectError, VerificationError
+from backtestdb.errors import DeclinedError, ProjectError, VerificationError
 from backtestdb.files import remove_database, verify_space
 from backtestdb.free_name import choose_kept_name
 from backtestdb.newer_sqlite import keep_writer_version, load_writer_version
@@ -77,7 +77,7 @@ def restore_from_backup(
         choice = choose_backup(settings.backup_dir, target, path, hooks.say, all_are_meant=all_are_meant)
         hooks.step("chosen")
         if not approve(choice):
-            raise ProjectError("nothing was changed: the restore was not confirmed")
+            raise DeclinedError("nothing was changed: the restore was not confirmed")
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_arriving(target)
         database_id = choose_database_id(choice, identify_current(target, settings.backup_dir))

@@ -41,6 +41,15 @@ class UniverseCoverage:
     is_stale: bool = False
 
     @property
+    def answered_share(self) -> float | None:
+        """Of the sessions of tickers that the key may ask for: those that are stored, or known to be empty (or set
+        aside as untrue), from 0 to 1. None where nothing was counted."""
+        if self.expected is None or self.failed is None:
+            return None
+        asked = self.expected - (self.beyond_plan or 0)
+        return 1.0 if asked <= 0 else (asked - self.failed) / asked
+
+    @property
     def has_holes(self) -> bool:
         return bool(self.failed) or self.is_stale or (self.expected is None and self.unanswered > 0)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from backtestdb.backups.backup_dir import find_missing_disk
 from backtestdb.backups.identity import load_database_id
 from backtestdb.database import BUSY_CODES, DAMAGE_CODES, primary_code, quote, table_names
 from backtestdb.schema import load_table_classes
@@ -48,6 +49,8 @@ def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
         return DatabaseFacts(path, origin, "unreadable", 0, [], "it is a folder")
     if path.is_symlink() and not path.exists():
         return DatabaseFacts(path, origin, "no_disk", 0, [], f"a symbolic link to {path.readlink()}")
+    if missing := find_missing_disk(path):
+        return DatabaseFacts(path, origin, "no_disk", 0, [], f"on a disk that is to be mounted at {missing}")
     if not path.exists():
         return DatabaseFacts(path, origin, "missing", 0, [])
     if not size_of(path) and not size_of(Path(f"{path}-wal")):

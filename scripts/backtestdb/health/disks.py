@@ -1,13 +1,9 @@
-"""Where the files lie: mounts that lose locks, folders that the system keeps from background jobs, permissions."""
+"""Where the files lie: mounts that lose locks, and folders that the system keeps from background jobs."""
 
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
-from shlex import quote
 
-from backtestdb.backups.catalogue import load_catalogue
-from backtestdb.health.finding import Finding, note, ok, wrong
+from backtestdb.health.problem import Problem, note, ok, wrong
 from backtestdb.mounts import carries_no_locks, mount_of
 
 HEADER_WAL = 2  # byte 18 of the file: https://sqlite.org/fileformat2.html
@@ -25,7 +21,7 @@ def uses_wal(database: Path) -> bool:
     return len(header) == 20 and header[18] == HEADER_WAL
 
 
-def check_mount(database: Path, *, is_wal: bool) -> Finding:
+def check_mount(database: Path, *, is_wal: bool) -> Problem:
     """File locks and WAL's shared memory do not cross network file systems and the mounts of virtual machines."""
     mount = mount_of(database)
     if mount is None or not carries_no_locks(mount):
@@ -40,7 +36,7 @@ def check_mount(database: Path, *, is_wal: bool) -> Finding:
     return note("disk", what, "move it to a local disk and change DATABASE_PATH")
 
 
-def check_protected_folders(platform: str, home: Path, paths: dict[str, Path]) -> Iterator[Finding]:
+def check_protected_folders(platform: str, home: Path, paths: dict[str, Path]) -> Iterator[Problem]:
     """`paths`: setting -> path. macOS only."""
     if platform != "darwin":
         return
@@ -59,45 +55,3 @@ def check_protected_folders(platform: str, home: Path, paths: dict[str, Path]) -
                     f"{name} {path} is in ~/{folder}, which macOS keeps from background jobs",
                     f"choose another folder and change {name}",
                 )
-
-
-def check_permissions(env_file: Path, backup_dir: Path, database: Path) -> list[Finding]:
-    """Key and backups are for the user's eyes; the folders have to be writable."""
-    findings = []
-    if is_open_to_others(env_file):
-        findings.append(
-            wrong(
-                "permissions",
-                f"others can read {env_file}, and the key in it",
-                f"chmod 600 {quote(str(env_file))}",
-            )
-        )
-    shown = [path for path in [backup_dir, *list_backup_files(backup_dir)] if is_open_to_others(path)]
-    if shown:
-        what = f"others can read {shown[0]}" + (f" and {len(shown) - 1} more" if len(shown) > 1 else "")
-        findings.append(wrong("permissions", what, f"chmod -R go-rwx {quote(str(backup_dir))}"))
-    findings += [
-        wrong(
-            "permissions",
-            f"{path} cannot be written by you",
-            f"sudo chown -R {os.getuid()} {quote(str(path))}",
-        )
-        for path in dict.fromkeys([backup_dir, database.parent])
-        if path.exists() and not os.access(path, os.W_OK)
-    ]
-    return findings or [ok("permissions", ".env, backups and folders are yours alone")]
-
-
-def list_backup_files(backup_dir: Path) -> list[Path]:
-    try:
-        backups = load_catalogue(backup_dir)
-    except PermissionError:
-        return []
-    return [path for backup in backups for path in (backup.path, backup.manifest_path) if path.exists()]
-
-
-def is_open_to_others(path: Path) -> bool:
-    """False for what is neither a file nor a folder, or not there."""
-    if not (path.is_file() or path.is_dir()):
-        return False
-    return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))

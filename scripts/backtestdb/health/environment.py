@@ -3,6 +3,7 @@
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -12,15 +13,19 @@ from backtestdb.database import verify_integrity
 from backtestdb.errors import BusyError, VerificationError
 from backtestdb.health.backup_facts import load_backup_facts
 from backtestdb.health.database_facts import rows_of
-from backtestdb.health.disks import check_mount, check_permissions, check_protected_folders, uses_wal
+from backtestdb.health.disks import check_mount, check_protected_folders, uses_wal
 from backtestdb.health.facts import load_contents
-from backtestdb.health.finding import Finding, note, ok, wrong
 from backtestdb.health.generated_scripts import check_generated_scripts
 from backtestdb.health.lake import check_lake
+from backtestdb.health.permissions import check_permissions
+from backtestdb.health.problem import Problem, note, ok
 from backtestdb.health.problems import judge_database
-from backtestdb.health.settings import check_settings, find_other_databases
+from backtestdb.health.settings import check_settings, find_other_databases, list_databases
 from backtestdb.health.system import check_clock, check_sqlite, check_time_zones, check_users
 from backtestdb.untouched import read_shared, read_untouched
+
+# With one of these the database that is missed may be the other one that lies nearby.
+LOST = {"no_database", "empty_database"}
 
 
 def examine(
@@ -31,13 +36,13 @@ def examine(
     home: Path,
     folders: Mapping[Path, int],
     online: bool,
-) -> list[Finding]:
+) -> list[Problem]:
     """`folders`: where other databases are looked for. `online`: send one request to the vendor."""
     settings, findings = check_settings(environment, env_file)
-    findings += find_other_databases(settings.database_path if settings else None, folders)
-    findings.append(check_time_zones())
     if settings is None:
-        return findings
+        # Which database is meant is not known: none of them is called another one.
+        return [*findings, *list_databases(folders), check_time_zones()]
+    findings.append(check_time_zones())
     is_wal = uses_wal(settings.database_path)
     findings.append(check_sqlite(sqlite3.sqlite_version_info, is_wal=is_wal))
     findings.append(check_mount(settings.database_path, is_wal=is_wal))
@@ -51,7 +56,9 @@ def examine(
     findings.append(check_users(settings.database_path))
     findings += check_generated_scripts(settings)
     findings += check_lake(settings)
-    findings.append(check_database(settings, now, is_wal=is_wal))
+    database = check_database(settings, now, is_wal=is_wal)
+    findings += find_other_databases(settings.database_path, folders, is_lost=database.name in LOST)
+    findings.append(database)
     vendor_now = None
     if online:
         from backtestdb.health.vendor import ask_vendor  # noqa: PLC0415  requests and orjson, for this alone
@@ -62,7 +69,7 @@ def examine(
     return findings
 
 
-def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Finding:
+def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Problem:
     """What status sees at a glance, and SQLite's quick_check: it reads the whole file, about as long as a copy."""
     path = settings.database_path
     database, *_ = load_contents(path, settings.origins["DATABASE_PATH"], now, read_untouched)
@@ -75,10 +82,9 @@ def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Findin
         rows=rows_of(database),
     )
     for problem in judge_database(database, backups):
-        next_step = (
-            problem.next_step if problem.name != "unreadable_database" else "check owner and permissions"
-        )
-        return wrong("database", problem.what, next_step)
+        if problem.name == "unreadable_database":
+            return replace(problem, next_step="check owner and permissions", where="database")
+        return replace(problem, where="database")
     say(f"reading the whole database ({format_bytes(database.bytes)})")
     try:
         read_untouched(path, verify_integrity, read_shared if is_wal else refuse_to_block)
@@ -86,7 +92,7 @@ def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Findin
         return note("database", str(error), error.next_step)
     except VerificationError as error:
         way_back = "make restore-from-backup" if backups.full.count else "make restore"
-        return wrong("database", f"{path} is damaged: {error}", way_back)
+        return Problem("damaged_database", f"{path} is damaged: {error}", way_back, where="database")
     return ok("database", f"{path} passes SQLite's quick_check")
 
 

@@ -24,6 +24,7 @@ from backtestdb.health.database_facts import (
 from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
 from backtestdb.health.market_facts import MarketFacts, load_market_facts
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
+from backtestdb.kept import KeptCopy, find_interrupted_rebuild, find_kept
 from backtestdb.lake.summary import lake_facts
 from backtestdb.market.quota import Quota, quota_path
 from backtestdb.newer_sqlite import was_written_by_newer_sqlite
@@ -42,6 +43,7 @@ class QuotaFacts:
 @dataclass(frozen=True)
 class Facts:
     """- `drills`: the newest first.
+    - `kept`: copies beside the database that a restore left.
     - `lake`: None where there is no LAKE, else as `lake_facts` says.
     - `database_link`: DATABASE_PATH, where that is a symbolic link.
     - `offsite`: None where OFFSITE is not set.
@@ -57,6 +59,8 @@ class Facts:
     lake: dict[str, Any] | None = None
     database_link: Path | None = None
     market: MarketFacts = field(default_factory=MarketFacts)
+    kept: list[KeptCopy] = field(default_factory=list)
+    interrupted_rebuild: KeptCopy | None = None
     offsite: OffsiteFacts | None = None
 
 
@@ -89,7 +93,9 @@ def load_facts(
         lake_facts(settings),
         settings.database_link,
         market,
-        load_offsite_facts(settings, now),
+        kept=find_kept(settings.database_path),
+        interrupted_rebuild=find_interrupted_rebuild(settings.database_path),
+        offsite=load_offsite_facts(settings, now),
     )
 
 

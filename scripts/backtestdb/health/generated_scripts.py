@@ -7,13 +7,13 @@ from pathlib import Path
 from backtestdb.config import Settings
 from backtestdb.database import table_names
 from backtestdb.errors import ProjectError
-from backtestdb.health.finding import Finding, note, ok, wrong
+from backtestdb.health.problem import Problem, note, ok, wrong
 from backtestdb.untouched import read_untouched
 
 TABLE = "strategy_backtest_scripts"
 
 
-def check_generated_scripts(settings: Settings) -> Iterator[Finding]:
+def check_generated_scripts(settings: Settings) -> Iterator[Problem]:
     """The default folder need not be there: not every platform writes scripts."""
     for folder in settings.generated_scripts_dirs:
         if folder.is_dir():
@@ -27,7 +27,7 @@ def check_generated_scripts(settings: Settings) -> Iterator[Finding]:
     yield from check_script_paths(settings.database_path, settings.generated_scripts_dirs)
 
 
-def check_script_paths(database: Path, folders: Sequence[Path]) -> Iterator[Finding]:
+def check_script_paths(database: Path, folders: Sequence[Path]) -> Iterator[Problem]:
     """A database that is missing, damaged or in use is for other checks to tell about."""
     if not database.is_file():
         return

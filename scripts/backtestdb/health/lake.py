@@ -5,13 +5,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from backtestdb.config import Settings
-from backtestdb.health.finding import Finding, ok, wrong
+from backtestdb.health.problem import Problem, ok, wrong
 
 PORTS = {"http": 80, "https": 443, "tcp": 8786, "tls": 8786}
 ANSWER_SECONDS = 3.0
 
 
-def check_lake(settings: Settings) -> list[Finding]:
+def check_lake(settings: Settings) -> list[Problem]:
     """Nothing without a LAKE."""
     if not settings.lake:
         return []
@@ -21,7 +21,7 @@ def check_lake(settings: Settings) -> list[Finding]:
     return findings
 
 
-def check_place(settings: Settings) -> Finding:
+def check_place(settings: Settings) -> Problem:
     if settings.lake.startswith("s3://"):
         return check_server(settings)
     folder = Path(settings.lake)
@@ -32,7 +32,7 @@ def check_place(settings: Settings) -> Finding:
     )
 
 
-def check_server(settings: Settings) -> Finding:
+def check_server(settings: Settings) -> Problem:
     if not settings.lake_access_key or not settings.lake_secret_key:
         return wrong(
             "lake", f"{settings.lake} has no keys", "write LAKE_ACCESS_KEY and LAKE_SECRET_KEY into .env"
@@ -46,7 +46,7 @@ def check_server(settings: Settings) -> Finding:
     return ok("lake", f"{url} answers")
 
 
-def check_engine(engine: str) -> Finding:
+def check_engine(engine: str) -> Problem:
     reason = find_silence(engine)
     if reason:
         return wrong(

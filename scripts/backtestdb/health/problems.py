@@ -1,7 +1,6 @@
 """What needs the user, and the command that helps: a pure function of the facts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from backtestdb.backups.shrinkage import describe_losses
@@ -11,6 +10,7 @@ from backtestdb.health.coverage_facts import UniverseCoverage
 from backtestdb.health.database_facts import DatabaseFacts
 from backtestdb.health.drill_facts import DrillFacts
 from backtestdb.health.facts import Facts
+from backtestdb.health.problem import Problem
 from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
 from backtestdb.offsite.facts import find_offsite_problems
 from backtestdb.scheduling.due import STALE_AFTER
@@ -22,15 +22,6 @@ REFILL = {
     "1day": "make backfill-daily",
     "5min": "make backfill-intraday",
 }
-
-
-@dataclass(frozen=True)
-class Problem:
-    """`name` is for programs, `what` for people, `next_step` the command or the change that helps."""
-
-    name: str
-    what: str
-    next_step: str
 
 
 def judge(facts: Facts) -> list[Problem]:
@@ -58,7 +49,7 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
         what = (
             f"the database {path} (DATABASE_PATH, from {origin}) is {database.detail}, and nothing is there"
         )
-        yield Problem("no_database_disk", what, "connect the disk that it leads to, or change DATABASE_PATH")
+        yield Problem("no_database_disk", what, "connect that disk, or change DATABASE_PATH")
     elif database.state == "too_new":
         yield Problem("too_new_database", f"the database {path}: {TOO_NEW} ({database.detail})", NEWER_PYTHON)
     elif database.state == "empty":

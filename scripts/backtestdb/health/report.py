@@ -1,17 +1,19 @@
 """The facts as people and programs read them."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from backtestdb.console import format_bytes, format_duration, print_table
+from backtestdb.console import count_of, format_bytes, format_duration, print_paragraph, print_table
 from backtestdb.health.backup_facts import KindFacts
+from backtestdb.health.coverage_facts import UniverseCoverage
 from backtestdb.health.database_facts import Table
 from backtestdb.health.facts import Facts
-from backtestdb.health.problems import Problem
+from backtestdb.health.problem import Problem
 from backtestdb.offsite.facts import OffsiteFacts
 from backtestdb.schema import CLASSES
 
@@ -51,16 +53,18 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
     if len(facts.market.stopped) > STOPPED_AT_MOST:
         print(f"stopped   and {len(facts.market.stopped) - STOPPED_AT_MOST} more: --json names them")
     show_backups(facts)
-    print(describe_schedule(facts))
-    print(describe_drills(facts))
+    show_kept(facts)
+    print_paragraph(describe_schedule(facts), 10)
+    print_paragraph(describe_drills(facts), 10)
     if facts.lake:
         show_lake(facts.lake)
     if facts.offsite:
         print(describe_offsite(facts.offsite, facts.checked_at))
-    limit = f"of {facts.quota.per_minute}" if facts.quota.per_minute else "(no limit)"
-    print(f"quota     {facts.quota.used} {limit} requests in the last minute")
+    limit = f" of {facts.quota.per_minute:,} allowed" if facts.quota.per_minute else ", no limit"
+    print(f"quota     {count_of(facts.quota.used, 'request')} in the last minute{limit}")
     for problem in problems:
-        print(f"problem:  {problem.what}\n    next: {problem.next_step}")
+        print_paragraph(f"problem:  {problem.what}", 10)
+        print(f"    next: {problem.next_step}")  # in one piece, to be copied
     if not problems:
         print("all is well")
 
@@ -98,20 +102,49 @@ def describe_tables(tables: Sequence[Table]) -> list[list[object]]:
 
 
 def show_universes(facts: Facts) -> None:
-    """A column for each universe and timeframe: a terminal of 80 columns has room for five."""
-    names = ["tickers", "first", "last", "sessions"]
-    names += ["expected", "stored", "known_empty", "set_aside", "beyond_plan", "failed"]
+    """A line for each universe and timeframe, and below them what the shares are made of."""
     print_table(
-        "coverage, in sessions of tickers",
-        ("", *(f"{row.universe} {row.timeframe}" for row in facts.universes)),
-        [[name.replace("_", " "), *(getattr(row, name) for row in facts.universes)] for name in names],
+        "universes",
+        ("universe", "bars", "tickers", "first", "last", "answered", "failed"),
+        [describe_universe(row) for row in facts.universes],
     )
-    for row in facts.universes:
-        label = f"{row.universe}, {'daily' if row.timeframe == '1day' else '5-minute'} bars"
+    counted = [row for row in facts.universes if row.expected]
+    for row in counted:
+        print_paragraph(f"  {row.universe} {row.timeframe}: {describe_counts(row)}", 4)
         if row.provisional:
-            print(f"{label}: {row.provisional:,} sessions of tickers are provisional; make update asks again")
-        if row.beyond_plan:
-            print(f"{label}: {row.beyond_plan:,} sessions of tickers are beyond the key's plan")
+            what = f"{row.provisional:,} sessions of tickers are provisional; make update asks again"
+            print_paragraph(f"  {row.universe} {row.timeframe}: {what}", 4)
+    if counted:
+        print_paragraph(
+            "  A session of a ticker is one ticker on one trading day. Known empty: the vendor answered that it has"
+            " no bar. Beyond the plan: the key may not ask. Answered: stored + known empty, of what it may ask.",
+            4,
+        )
+
+
+def describe_universe(row: UniverseCoverage) -> list[object]:
+    share = None if row.answered_share is None else format_share(row.answered_share)
+    return [
+        *(row.universe, row.timeframe, row.tickers, row.first or None, row.last or None),
+        *(share, row.failed),
+    ]
+
+
+def describe_counts(row: UniverseCoverage) -> str:
+    parts = {
+        "stored": row.stored,
+        "known empty": row.known_empty,
+        "set aside": row.set_aside,
+        "beyond the plan": row.beyond_plan,
+        "failed": row.failed,
+    }
+    shown = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
+    return f"{count_of(row.sessions or 0, 'session')}, {row.expected or 0:,} sessions of tickers: {shown}"
+
+
+def format_share(share: float) -> str:
+    """Rounded down: 100 % is said of what is whole."""
+    return f"{math.floor(share * 1000) / 10:.1f} %"
 
 
 def show_backups(facts: Facts) -> None:
@@ -122,10 +155,21 @@ def show_backups(facts: Facts) -> None:
         [describe_kind(kind) for kind in (backups.full, backups.irreplaceable)],
     )
     room = "" if backups.room_for is None else f", room for {backups.room_for:,} more full ones"
-    others = f"; {len(backups.unverified)} files that do not count" if backups.unverified else ""
+    others = f"; {count_of(len(backups.unverified), 'file')} not verified" if backups.unverified else ""
     for path, count in backups.of_others.items():
-        print(f"others    {count:,} backups in this folder are of another database: {path}")
+        print(f"others    {count_of(count, 'backup')} in this folder of another database: {path}")
     print(f"disk      {format_bytes(backups.free_bytes)} free{room}{others}")
+
+
+def show_kept(facts: Facts) -> None:
+    if facts.kept:
+        size = format_bytes(sum(copy.bytes for copy in facts.kept))
+        what = f"kept      {count_of(len(facts.kept), 'replaced database')} beside this one, {size}"
+        print_paragraph(f"{what}: make kept lists and removes them", 10)
+    if facts.interrupted_rebuild:
+        size = format_bytes(facts.interrupted_rebuild.bytes)
+        what = f"rebuild   interrupted, {size} in {facts.interrupted_rebuild.path}"
+        print_paragraph(f"{what}: the same make restore… continues it", 10)
 
 
 def describe_kind(kind: KindFacts) -> list[object]:

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 
-from dotenv import dotenv_values
-
-from backtestdb.config import PARSERS, Settings, load_settings, parse_absolute_path
+from backtestdb.config import PARSERS, Settings, known_names, load_settings, parse_absolute_path
 from backtestdb.console import format_bytes
+from backtestdb.env_file import find_unknown, read_env_file
 from backtestdb.errors import SettingsError
 from backtestdb.files import same_file
-from backtestdb.health.finding import Finding, note, ok, wrong
+from backtestdb.health.problem import Level, Problem, note, ok, wrong
 
 NOT_SEARCHED = {".git", ".venv", "venv", "node_modules", "demo", "__pycache__"}
 
 
-def check_settings(environment: Mapping[str, str], env_file: Path) -> tuple[Settings | None, list[Finding]]:
+def check_settings(environment: Mapping[str, str], env_file: Path) -> tuple[Settings | None, list[Problem]]:
     """The settings, None when one of them is wrong, and what was found."""
     findings = list(check_agreement(environment, env_file))
     try:
@@ -27,16 +27,16 @@ def check_settings(environment: Mapping[str, str], env_file: Path) -> tuple[Sett
     return settings, [
         ok("settings", f"DATABASE_PATH={settings.database_path} (from {origin})"),
         check_key(settings),
+        *check_names(env_file),
+        *check_backup_disk(settings),
         *findings,
     ]
 
 
-def check_agreement(environment: Mapping[str, str], env_file: Path) -> Iterator[Finding]:
+def check_agreement(environment: Mapping[str, str], env_file: Path) -> Iterator[Problem]:
     """DATABASE_PATH in a forgotten shell variable wins over the `.env` that the user looks at."""
     here = environment.get("DATABASE_PATH") or ""
-    there = (
-        (dotenv_values(env_file, interpolate=False).get("DATABASE_PATH") or "") if env_file.is_file() else ""
-    )
+    there = read_names(env_file).get("DATABASE_PATH") or ""
     if here and there and Path(here).expanduser() != Path(there).expanduser():
         yield wrong(
             "settings",
@@ -50,7 +50,35 @@ def check_agreement(environment: Mapping[str, str], env_file: Path) -> Iterator[
             yield wrong("settings", f"DATABASE_PATH={there} (in {env_file}) {error}", "change DATABASE_PATH")
 
 
-def check_key(settings: Settings) -> Finding:
+def check_names(env_file: Path) -> Iterator[Problem]:
+    if unknown := find_unknown(read_names(env_file), known_names()):
+        yield note("settings", f"nothing here reads {', '.join(unknown)} in {env_file}")
+
+
+def check_backup_disk(settings: Settings) -> Iterator[Problem]:
+    """The default lies on the database's own disk: it helps against a program, not against a disk that dies."""
+    database, backups = (nearest_there(path) for path in (settings.database_path, settings.backup_dir))
+    if database.stat().st_dev == backups.stat().st_dev:
+        yield note(
+            "backups",
+            f"{settings.backup_dir} is on the same disk as the database: when that disk dies, both are gone",
+            "set BACKUP_DIR to a folder on another disk, or OFFSITE in .env: docs/DATABASE.md, make offsite-init",
+        )
+
+
+def nearest_there(path: Path) -> Path:
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
+def read_names(env_file: Path) -> Mapping[str, str | None]:
+    """A file that cannot be read is told about by load_settings."""
+    try:
+        return read_env_file(env_file)
+    except SettingsError:
+        return {}
+
+
+def check_key(settings: Settings) -> Problem:
     """Whether there is one; its text is nowhere shown."""
     for name in ("POLYGON_API_KEY", "MASSIVE_API_KEY"):
         if settings.origins[name] != "default":
@@ -58,20 +86,41 @@ def check_key(settings: Settings) -> Finding:
     return note("key", "no API key is set: no market data can be fetched", "write POLYGON_API_KEY into .env")
 
 
-def find_other_databases(database: Path | None, folders: Mapping[Path, int]) -> list[Finding]:
-    """Databases of the same name nearby: a relative DATABASE_PATH makes one in every folder that a program is
-    started from. `folders`: where to look -> how many levels below."""
-    name = database.name if database else Path(PARSERS["DATABASE_PATH"][0]).name
-    found = {path.resolve() for folder, depth in folders.items() for path in search(folder, name, depth)}
+def find_other_databases(database: Path, folders: Mapping[Path, int], *, is_lost: bool) -> list[Problem]:
+    """Databases of the same name nearby. A relative DATABASE_PATH makes one in every folder that a program is
+    started from; another checkout has its own, in use. Which it is cannot be told from here, so to look is all
+    that is advised. `is_lost`: nothing is in `database`, so that the other may be the one that is meant."""
+    level: Level = "wrong" if is_lost else "note"
     return [
-        wrong(
+        Problem(
             "other databases",
             f"{path} ({format_bytes(path.stat().st_size)}) is not the database in use",
-            f"look what is in it: DATABASE_PATH='{path}' make status; then move it away",
+            look_at(path),
+            level,
         )
-        for path in sorted(found)
-        if database is None or not same_file(path, database)
+        for path in find_databases(database.name, folders)
+        if not same_file(path, database)
     ]
+
+
+def list_databases(folders: Mapping[Path, int]) -> list[Problem]:
+    """What lies nearby, where the settings do not tell which of them is in use."""
+    name = Path(PARSERS["DATABASE_PATH"][0]).name
+    return [
+        note("databases", f"{path} ({format_bytes(path.stat().st_size)}) is here", look_at(path))
+        for path in find_databases(name, folders)
+    ]
+
+
+def look_at(path: Path) -> str:
+    return f"look what is in it: DATABASE_PATH={quote(str(path))} make status"
+
+
+def find_databases(name: str, folders: Mapping[Path, int]) -> list[Path]:
+    """`folders`: where to look -> how many levels below."""
+    return sorted(
+        {path.resolve() for folder, depth in folders.items() for path in search(folder, name, depth)}
+    )
 
 
 def search(folder: Path, name: str, depth: int) -> Iterator[Path]:

@@ -2,17 +2,20 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from shlex import quote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from backtestdb.backups.catalogue import Backup, load_catalogue, verified
-from backtestdb.health.finding import Finding, note, ok, wrong
+from backtestdb.config import PROJECT_DIR
+from backtestdb.health.problem import Problem, note, ok, wrong
 from backtestdb.holders import name_holders
 
+REINSTALL = f"rm -f {quote(str(PROJECT_DIR / '.venv'))}/ready-* && make setup"
 CLOCK_TOLERANCE = timedelta(minutes=2)
 SUMMER, WINTER = datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def check_sqlite(version: tuple[int, int, int], *, is_wal: bool) -> Finding:
+def check_sqlite(version: tuple[int, int, int], *, is_wal: bool) -> Problem:
     """Two writers can damage a WAL database with 3.7.0 to 3.51.2; mended in 3.51.3, 3.50.7 and 3.44.6."""
     text = ".".join(map(str, version))
     if not has_wal_bug(version):
@@ -32,22 +35,20 @@ def has_wal_bug(version: tuple[int, int, int]) -> bool:
     return (3, 7, 0) <= version <= (3, 51, 2) and not mended
 
 
-def check_time_zones() -> Finding:
+def check_time_zones() -> Problem:
     """Sessions are days in New York: without its rules every 5-minute bar would be an hour off."""
     try:
         new_york = ZoneInfo("America/New_York")
     except ZoneInfoNotFoundError:
-        return wrong(
-            "time zones", "the rules of America/New_York are missing", "rm -f .venv/ready-* && make setup"
-        )
+        return wrong("time zones", "the rules of America/New_York are missing", REINSTALL)
     offsets = [moment.astimezone(new_york).utcoffset() for moment in (WINTER, SUMMER)]
     if offsets != [timedelta(hours=-5), timedelta(hours=-4)]:
         what = f"the rules of America/New_York are wrong: {offsets}"
-        return wrong("time zones", what, "rm -f .venv/ready-* && make setup")
+        return wrong("time zones", what, REINSTALL)
     return ok("time zones", f"New York is known; local time is {datetime.now().astimezone():%Z (UTC%z)}")
 
 
-def check_clock(now: datetime, backup_dir: Path, vendor_now: datetime | None) -> Finding:
+def check_clock(now: datetime, backup_dir: Path, vendor_now: datetime | None) -> Problem:
     """Against the vendor's clock where it was asked, else against the newest backup: time does not go back."""
     if vendor_now and abs(now - vendor_now) > CLOCK_TOLERANCE:
         what = f"the clock says {now:%Y-%m-%d %H:%M} UTC, the vendor's {vendor_now:%Y-%m-%d %H:%M}"
@@ -67,7 +68,7 @@ def load_verified(backup_dir: Path) -> list[Backup]:
     return verified(catalogue, "full") + verified(catalogue, "irreplaceable")
 
 
-def check_users(database: Path) -> Finding:
+def check_users(database: Path) -> Problem:
     """Other processes that have the database open, as far as this user may see them."""
     if not database.exists():
         return ok("in use", "no database, nobody has it open")

@@ -6,13 +6,13 @@ from email.utils import parsedate_to_datetime
 import requests
 
 from backtestdb.config import Settings
-from backtestdb.health.finding import Finding, note, ok, wrong
+from backtestdb.health.problem import Problem, note, ok, wrong
 from backtestdb.market.client import KeyRefusedError, MarketData, MarketDataError, PassingFaultError
 
 TOO_MANY = 429
 
 
-def ask_vendor(settings: Settings) -> tuple[Finding, datetime | None]:
+def ask_vendor(settings: Settings) -> tuple[Problem, datetime | None]:
     """What came of it, and the vendor's clock (UTC) where it told. The request counts in the quota, is sent
     once, and not at all when our own commands have used the quota up."""
     if not settings.api_key:
@@ -30,7 +30,7 @@ def ask_vendor(settings: Settings) -> tuple[Finding, datetime | None]:
     return finding, parse_date(answers[-1]) if answers else None
 
 
-def ask_once(client: MarketData, answers: list[requests.Response]) -> Finding:
+def ask_once(client: MarketData, answers: list[requests.Response]) -> Problem:
     try:
         client.attempt_json(f"{client.base_url}/v3/reference/tickers", {"market": "stocks", "limit": 1})
     except KeyRefusedError as error:

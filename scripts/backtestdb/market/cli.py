@@ -161,7 +161,8 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
     """The whole of 02_backfill_daily.py and 03_backfill_intraday.py behind their arguments."""
     names = list(dict.fromkeys(arguments.universe))
     if not names:
-        raise UsageError("whose bars?", next_step='name a universe: ARGS="--universe tech_sector"')
+        step = "make backfill-daily" if timeframe == "1day" else "make backfill-intraday"
+        raise UsageError("whose bars?", next_step=f'{step} ARGS="--universe tech_sector"')
     if arguments.plan and not arguments.again:
         days = choose_range(arguments, now_utc)
         return plan_backfill(settings, timeframe, names, days, as_json=arguments.json)

@@ -7,6 +7,7 @@ from backtestdb.config import Settings
 from backtestdb.console import (
     DONE,
     DONE_WITH_HOLES,
+    count_of,
     format_bytes,
     format_duration,
     print_table,
@@ -31,7 +32,7 @@ def describe_job(job: Job) -> str:
 
 def describe_cost(requests: int, settings: Settings) -> str:
     seconds = duration_seconds(requests, settings.requests_per_minute)
-    return f"{requests} requests, at the quota {format_duration(seconds)}"
+    return f"{count_of(requests, 'request')}, at the quota {format_duration(seconds)}"
 
 
 def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) -> int:
@@ -56,7 +57,7 @@ def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) 
         [[step, plan.requests, plan.rows, format_bytes(plan.bytes)] for step, plan in plans.items()],
     )
     quota = f"{settings.requests_per_minute} a minute" if settings.requests_per_minute else "no quota"
-    print(f"{total} requests at {quota}: {format_duration(seconds)}")
+    print(f"{count_of(total, 'request')} at {quota}: {format_duration(seconds)}")
     return DONE
 
 

@@ -16,6 +16,9 @@ from backtestdb.backups.identity import load_own_catalogue
 from backtestdb.config import Settings
 from backtestdb.health.database_facts import make_absent_facts
 from backtestdb.health.facts import Facts, load_facts
+from backtestdb.health.problems import judge
+from backtestdb.health.prometheus import facts_as_prometheus
+from backtestdb.health.report import facts_as_json
 from backtestdb.health.schedule_facts import User
 from backtestdb.page import scanner
 from backtestdb.page.front import Picture, make_front
@@ -49,6 +52,8 @@ class Page:
         return [
             (r"^/$", self.show_front),
             (r"^/-/dark.css$", self.show_dark_style),
+            (r"^/metrics$", self.show_metrics),
+            (r"^/status.json$", self.show_status),
             (universes + r"/?$", self.answer_universes),
             (universes + r"/(?P<name>[^/]+)/?$", self.answer_universe),
             (universes + r"/(?P<name>[^/]+)/tickers/?$", self.answer_tickers),
@@ -85,6 +90,22 @@ class Page:
 
     async def show_dark_style(self) -> Response:
         return Response(DARK_STYLE, content_type="text/css")
+
+    async def show_metrics(self) -> Response:
+        """For Prometheus on this machine."""
+        facts = await asyncio.to_thread(self.load_facts)
+        return Response(
+            facts_as_prometheus(facts, judge(facts)), content_type="text/plain; version=0.0.4; charset=utf-8"
+        )
+
+    async def show_status(self) -> Response:
+        """What `make status ARGS=--json` prints."""
+        facts = await asyncio.to_thread(self.load_facts)
+        return Response(
+            facts_as_json(facts, judge(facts)),
+            content_type="application/json; charset=utf-8",
+            headers={"cache-control": "no-store"},
+        )
 
     def load_facts(self) -> Facts:
         return load_facts(self.settings, self.user, datetime.now(UTC), read=read_shared)

@@ -9,7 +9,7 @@ Body = dict[str, Any]
 
 
 def load_universes(connection: sqlite3.Connection) -> Body:
-    rows = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM universe ORDER BY id")
+    rows = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM universe ORDER BY name")
     return {"success": True, "universes": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}
 
 
@@ -20,12 +20,13 @@ def load_universe(connection: sqlite3.Connection, name: str) -> Body | None:
 
 
 def load_universe_tickers(connection: sqlite3.Connection, name: str) -> Body | None:
-    """The active members in the order in which they came in; None for an unknown name."""
+    """The active members by name, and which universe it is; None for an unknown name."""
     universe = load_universe(connection, name)
     if universe is None:
         return None
     rows = connection.execute(
-        "SELECT ticker FROM universe_stocks WHERE universe_id = ? AND is_active ORDER BY id",
+        "SELECT ticker FROM universe_stocks WHERE universe_id = ? AND is_active ORDER BY ticker",
         (universe["universe"]["id"],),
     )
-    return {"success": True, "universe": name, "tickers": [ticker for (ticker,) in rows]}
+    named = {key: universe["universe"][key] for key in ("id", "name", "description")}
+    return {"success": True, "universe": named, "tickers": [ticker for (ticker,) in rows]}

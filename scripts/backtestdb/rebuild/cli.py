@@ -5,7 +5,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from backtestdb.config import Settings
-from backtestdb.console import DONE, DONE_WITH_HOLES, say
+from backtestdb.console import DONE, DONE_WITH_HOLES
+from backtestdb.errors import DeclinedError
 from backtestdb.market.cli import choose_end, make_source
 from backtestdb.market.report import print_reports
 from backtestdb.market.sessions import years_before
@@ -66,8 +67,7 @@ def run_rebuild(settings: Settings, arguments: argparse.Namespace, now_local: da
     )
     rebuilt = rebuild(settings, wanted, choices, source, now_local)
     if rebuilt is None:
-        say("nothing was changed")
-        return DONE
+        raise DeclinedError("nothing was changed: the restore was not confirmed")
     code = print_reports(rebuilt.reports) if rebuilt.reports else DONE
     print_outcome(settings, rebuilt)
     return DONE_WITH_HOLES if rebuilt.losses else code

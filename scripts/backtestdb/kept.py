@@ -1,0 +1,54 @@
+"""What replacements and interrupted work leave beside the database: copies that are kept until the user is sure."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from backtestdb.files import DATABASE_COMPANIONS, remove_database
+
+# `.backup-`: what stood there before a restore or rebuild; `.rebuilding`: a rebuild that was interrupted.
+KEPT = re.compile(r"\.backup-\d{4}-\d{2}-\d{2}-\d{6}(-\d+)?$")
+REBUILDING = ".rebuilding"
+
+
+@dataclass(frozen=True)
+class KeptCopy:
+    """`bytes` with the log and journal beside it."""
+
+    path: Path
+    bytes: int
+
+
+def find_kept(database: Path) -> list[KeptCopy]:
+    """Copies of this very database that something replaced, the newest first."""
+    start = len(database.name)
+    try:
+        paths = [
+            path
+            for path in database.parent.iterdir()
+            if path.name.startswith(database.name) and KEPT.fullmatch(path.name[start:]) and is_plain(path)
+        ]
+    except OSError:
+        return []
+    return [KeptCopy(path, size_with_companions(path)) for path in sorted(paths, reverse=True)]
+
+
+def find_interrupted_rebuild(database: Path) -> KeptCopy | None:
+    path = database.with_name(database.name + REBUILDING)
+    return KeptCopy(path, size_with_companions(path)) if is_plain(path) else None
+
+
+def remove_kept(copies: list[KeptCopy]) -> int:
+    """Remove these; return the bytes that are free again."""
+    for copy in copies:
+        remove_database(copy.path)
+    return sum(copy.bytes for copy in copies)
+
+
+def is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def size_with_companions(path: Path) -> int:
+    names = (path, *(path.with_name(path.name + suffix) for suffix in DATABASE_COMPANIONS))
+    return sum(one.stat().st_size for one in names if one.is_file())
