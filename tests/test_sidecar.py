@@ -220,7 +220,9 @@ def test_sidecar_up_makes_backups_that_the_host_lists_and_restores(sidecar: Side
     owners = {(path.stat().st_uid, path.stat().st_gid) for path in sidecar.backup_dir.rglob("*")}
     assert owners == {(OWNER, GROUP)}
     other = tmp_path / "other" / "backtesting.db"
-    sidecar.script("restore_database.py", "--from-backup", "--yes", DATABASE_PATH=str(other))
+    # In another place it would be another database, so the backup is named.
+    (full,) = [entry["path"] for entry in listed if entry["kind"] == "full"]
+    sidecar.script("restore_database.py", "--from-backup", full, "--yes", DATABASE_PATH=str(other))
     assert read_all(other) == read_all(sidecar.database)
     assert json.loads(sidecar.back_up("--list", "--json"))[0]["verified"]
     assert "+05:30" in docker("exec", sidecar.container, "python", "-c", LOCAL_TIME)
