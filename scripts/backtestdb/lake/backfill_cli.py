@@ -21,7 +21,7 @@ from backtestdb.database import connect
 from backtestdb.errors import UsageError
 from backtestdb.lake.api_bars import backfill_by_api, plan_ranges
 from backtestdb.lake.backfill import backfill_from_flat_files, find_lacking
-from backtestdb.lake.cli import count_progress, open_store_to_write
+from backtestdb.lake.cli import open_store_to_write, progress_lines
 from backtestdb.lake.coverage import LakeCoverage, count_coverage
 from backtestdb.lake.flat_files import make_flat_files
 from backtestdb.lake.owned import load_owned
@@ -116,7 +116,8 @@ def fill_from_flat_files(settings: Settings, store: Store, sessions: Sequence[da
     files = make_flat_files(settings)
     listed = fetch_listed(MarketData(settings), find_first_session(store, sessions))
     folder = staging_folder(settings.state_dir, settings.lake)
-    done = backfill_from_flat_files(store, files, sessions, listed, folder, clock, count_progress)
+    with progress_lines() as lines:
+        done = backfill_from_flat_files(store, files, sessions, listed, folder, clock, lines)
     print(
         f"{settings.lake}: version {done.version}; {done.sessions} sessions, {done.received:,} minutes, "
         f"{done.stored:,} bars of five minutes{describe_splits(done.splits)}"

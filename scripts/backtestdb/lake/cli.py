@@ -3,7 +3,8 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from backtestdb.console import DONE, FAILED, format_bytes, format_cell, print_ta
 from backtestdb.errors import UsageError
 from backtestdb.lake.audit import audit
 from backtestdb.lake.clean import clean
-from backtestdb.lake.compute import compute_metrics
+from backtestdb.lake.compute import Progress, compute_metrics
 from backtestdb.lake.executor import Engine
 from backtestdb.lake.layout import BUCKETS
 from backtestdb.lake.probe import verify_conditional_writes
@@ -27,20 +28,16 @@ from backtestdb.lake.table import Version, open_lake
 ROWS_SHOWN = 1000
 
 
-def count_progress(label: str, total: int) -> Callable[[int], None]:
-    """Progress for work that asks for one counter after the other: the line ends when all is done."""
-    manager = progress(label, total)
-    advance = manager.__enter__()
-    left = total
+@contextmanager
+def progress_lines() -> Iterator[Progress]:
+    """Progress for work that counts one thing after the other; the last line ends with the work, however it ends."""
+    with ExitStack() as shown:
 
-    def count(units: int) -> None:
-        nonlocal left
-        advance(units)
-        left -= units
-        if left <= 0:
-            manager.__exit__(None, None, None)
+        def start(label: str, total: int) -> Callable[[int], None]:
+            shown.close()
+            return shown.enter_context(progress(label, total))
 
-    return count
+        yield start
 
 
 def open_store_to_write(settings: Settings) -> Store:
@@ -70,8 +67,8 @@ def run_publish(settings: Settings, arguments: argparse.Namespace) -> int:
 def run_metrics(settings: Settings, arguments: argparse.Namespace) -> int:
     store = open_store_to_write(settings)
     started = datetime.now(UTC)
-    with Engine(settings.engine, arguments.processes) as engine:
-        done = compute_metrics(store, engine, started, count_progress)
+    with Engine(settings.engine, arguments.processes) as engine, progress_lines() as lines:
+        done = compute_metrics(store, engine, started, lines)
     save_summary(settings, open_lake(store))
     seconds = (datetime.now(UTC) - started).total_seconds()
     print(
