@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(PROJECT / "scripts"), str(PROJECT / "tests")]
+sys.path[:0] = [str(PROJECT / "scripts"), str(PROJECT / "tests" / "support")]
 
 from backtestdb.console import print_table, say  # noqa: E402
 from backtestdb.files import fsync_file, remove_database  # noqa: E402

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(PROJECT / "scripts"), str(PROJECT / "tests"), str(PROJECT / "benchmarks")]
+sys.path[:0] = [str(PROJECT / "scripts"), str(PROJECT / "tests" / "support"), str(PROJECT / "benchmarks")]
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pyarrow as pa  # noqa: E402
-from bench_market import describe_machine, make_file, print_result, read_memory  # noqa: E402
 
 from backtestdb.database import transaction  # noqa: E402
 from backtestdb.lake.backfill import backfill_from_flat_files  # noqa: E402
@@ -49,6 +48,7 @@ from backtestdb.market.sessions import (  # noqa: E402
     sessions_between,
 )
 from backtestdb.schema import ensure_schema  # noqa: E402
+from bench_market import describe_machine, make_file, print_result, read_memory  # noqa: E402
 from sandbox_process import running_sandbox  # noqa: E402
 
 TODAY, LAST = "2026-11-20", date(2026, 11, 19)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(PROJECT / "scripts"), str(PROJECT / "tests")]
+sys.path[:0] = [str(PROJECT / "scripts"), str(PROJECT / "tests" / "support")]
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402

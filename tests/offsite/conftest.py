@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from s3_server import PUT_ONLY, S3Server, running_s3
 
 

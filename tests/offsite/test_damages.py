@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from offsite_tools import KEY, Site, make_site
 
 from backtestdb.errors import VerificationError
 from backtestdb.files import hash_file
@@ -20,6 +19,7 @@ from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.record import CopyName
 from backtestdb.offsite.store import FolderStore
 from backup_tools import change, make_platform_database
+from offsite_tools import KEY, Site, make_site
 
 WAYS = ("bit", "missing", "swapped", "older", "truncated", "empty", "longer")
 

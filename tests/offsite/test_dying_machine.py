@@ -11,40 +11,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from diary_writer import SCHEMA, insert
-from offsite_tools import PASSPHRASE, Site, make_site
-from s3_server import S3Server, wait_until
 
 from backtestdb.backups.content_hash import hash_table
-from backtestdb.config import PROJECT_DIR
-from backup_tools import environment_of, make_platform_database
+from backup_tools import make_platform_database
+from diary_writer import SCHEMA, insert
+from offsite_tools import EVERY_SECONDS, Site, make_site, start_watch
+from s3_server import S3Server, wait_until
 
-# The promise is 60 seconds at a look every 30. Here every 2, so that a test need not live for minutes, and with the
-# same share for the work between two looks.
-EVERY_SECONDS = 2
 PROMISED_SECONDS = 4.0 + 2 * EVERY_SECONDS
-WRITER = Path(__file__).with_name("diary_writer.py")
-WATCH = PROJECT_DIR / "scripts" / "run_offsite.py"
-
-
-def start_watch(site: Site) -> subprocess.Popen[str]:
-    settings = site.settings
-    environment = environment_of(settings) | {
-        "OFFSITE": settings.offsite,
-        "OFFSITE_ENDPOINT": settings.offsite_endpoint,
-        "OFFSITE_KEY_ID": settings.offsite_key_id,
-        "OFFSITE_SECRET": settings.offsite_secret,
-        "OFFSITE_PASSPHRASE": PASSPHRASE,
-        "OFFSITE_EVERY_SECONDS": str(EVERY_SECONDS),
-    }
-    return subprocess.Popen(
-        [sys.executable, str(WATCH), "watch"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+WRITER = Path(__file__).parents[1] / "support" / "diary_writer.py"
 
 
 def start_writer(site: Site) -> subprocess.Popen[str]:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faulty_proxy import FULL, SKEWED, SLOW_DOWN, Faults, running_proxy
-from offsite_tools import PASSPHRASE, Site, make_site
-from s3_server import S3Server
 
 from backtestdb.errors import ProjectError
 from backtestdb.offsite.target import open_remote
 from backup_tools import change, make_platform_database, read_all
+from faulty_proxy import FULL, SKEWED, SLOW_DOWN, Faults, running_proxy
+from offsite_tools import PASSPHRASE, Site, make_site
+from s3_server import S3Server
 
 FAULTS = {
     "clock": (Faults(answer=SKEWED), "clock differs", "set the clock right"),

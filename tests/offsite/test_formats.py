@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from offsite_tools import KEY, make_machine
 
 from backtestdb.offsite.delta import apply_pages, find_changed_runs, hash_blocks, make_patch, read_page_delta
 from backtestdb.offsite.errors import DamagedObjectError, OffsiteError
@@ -26,6 +25,7 @@ from backtestdb.offsite.objects import (
 from backtestdb.offsite.record import CLASSES, CopyName, parse_name
 from backtestdb.offsite.seal import lock_key, unlock_key
 from backtestdb.offsite.store import FolderStore
+from offsite_tools import KEY, make_machine
 
 pieces = st.lists(st.binary(max_size=3000), max_size=12)
 

@@ -7,11 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from offsite_tools import Machine, make_machine, read_hashes
 
 from backtestdb.database import connect, quote
 from backtestdb.offsite.record import Record
 from backtestdb.schema import ensure_schema
+from offsite_tools import Machine, make_machine, read_hashes
 
 TABLES = (
     "CREATE TABLE {} (id INTEGER PRIMARY KEY, a TEXT, b REAL)",

@@ -10,9 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from offsite_tools import Site, make_site
-from s3_server import wait_until
-from test_dying_machine import start_watch
 
 from backtestdb.database import connect
 from backtestdb.offsite.drill import run_and_save
@@ -21,6 +18,8 @@ from backtestdb.offsite.liveness import Liveness, save_liveness, target_folder
 from backtestdb.offsite.target import open_remote
 from backtestdb.offsite.watch import Commits
 from backup_tools import change, make_platform_database
+from offsite_tools import Site, make_site, start_watch
+from s3_server import wait_until
 
 
 def make_filled_site(folder: Path, journal: str = "WAL") -> Site:

@@ -10,14 +10,14 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from offsite_tools import PASSPHRASE, Site, make_site, read_hashes, wipe
-from s3_server import S3Server
 
 from backtestdb.offsite.restore import parse_moment
 from backtestdb.offsite.send import send_full
 from backtestdb.offsite.watch import make_sender, make_watch, newest_backup
 from backup_tools import add_strategy, change, make_platform_database, read_all, strategy_names
 from commands import Project
+from offsite_tools import PASSPHRASE, Site, make_site, read_hashes, wipe
+from s3_server import S3Server
 
 
 def make_filled_site(folder: Path, *, journal: str = "WAL") -> Site:

@@ -35,7 +35,7 @@ START, END = "2026-11-02", "2026-11-20"  # 15 sessions
 SESSIONS = 15
 INDEXES = 12
 TRAPS = ["NA", "TRUE", "BRK.B", "KIMpL"]
-RUNNER = Path(__file__).with_name("market_runs.py")
+RUNNER = Path(__file__).parents[1] / "support" / "market_runs.py"
 BARS = "SELECT ticker, timestamp, open, high, low, close, volume, day_of_week FROM ohlcv_data"
 
 

@@ -17,7 +17,7 @@ from commands import Project
 from contents import query_all
 from market_runs import make_database, make_source, run_backfill
 from sandbox_process import SandboxProcess, running_sandbox
-from test_metrics import make_bars, make_walk
+from walking_bars import make_bars, make_walk
 
 METRICS = f"SELECT ticker, date, {', '.join(COMPUTED_METRICS)} FROM daily_metrics ORDER BY 1, 2"
 
@@ -83,7 +83,7 @@ def run_next_steps(project: Project, problem: dict[str, str]) -> None:
     for step in problem["next_step"].split(", then "):
         subprocess.run(
             ["make", "--no-print-directory", *step.split()[1:]],
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
             env=project.environment(),
             check=True,
             capture_output=True,

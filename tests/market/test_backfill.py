@@ -212,4 +212,4 @@ def test_two_backfills_at_once_share_one_quota(tmp_path: Path) -> None:
         assert {entry["status"] for entry in strict.fetch_log()} == {200}
 
 
-TECH_FILE = Path(__file__).parents[1] / "scripts" / "backtestdb" / "market" / "tech_sector.txt"
+TECH_FILE = Path(__file__).parents[2] / "scripts" / "backtestdb" / "market" / "tech_sector.txt"

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PROJECT_DIR = Path(__file__).parents[1]
+PROJECT_DIR = Path(__file__).parents[2]
 SCRIPTS = PROJECT_DIR / "scripts"
 # A line of the list in `db`: name, what it runs, help.
 LISTED = re.compile(r"^  ([a-z0-9-]+)(?: \|[^)]*)?\) (.+) ;; ## (.+)$", re.MULTILINE)

@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "run_sandbox.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "run_sandbox.py"
 KEY = "sandbox-test-key"
 
 

@@ -4,6 +4,8 @@ import logging
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -30,8 +32,13 @@ from backtestdb.offsite.state import load_state
 from backtestdb.offsite.store import FolderStore, Store, Target
 from backtestdb.offsite.target import KEY_NAME, make_target, open_remote, open_store
 from backtestdb.offsite.watch import make_watch, send_once
-from backup_tools import make_settings
+from backup_tools import environment_of, make_settings
+from commands import PROJECT_DIR
 
+# The promise is 60 seconds at a look every 30. Here every 2, so that a test need not live for minutes, and with the
+# same share for the work between two looks.
+EVERY_SECONDS = 2
+WATCH = PROJECT_DIR / "scripts" / "run_offsite.py"
 PASSPHRASE = "correct horse battery"
 KEY = make_data_key()
 LOCKED_KEY = lock_key(KEY, PASSPHRASE)
@@ -187,3 +194,23 @@ def wipe(*paths: Path) -> None:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def start_watch(site: Site) -> subprocess.Popen[str]:
+    settings = site.settings
+    environment = environment_of(settings) | {
+        "OFFSITE": settings.offsite,
+        "OFFSITE_ENDPOINT": settings.offsite_endpoint,
+        "OFFSITE_KEY_ID": settings.offsite_key_id,
+        "OFFSITE_SECRET": settings.offsite_secret,
+        "OFFSITE_PASSPHRASE": PASSPHRASE,
+        "OFFSITE_EVERY_SECONDS": str(EVERY_SECONDS),
+    }
+    return subprocess.Popen(
+        [sys.executable, str(WATCH), "watch"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )

@@ -1,6 +1,6 @@
 """Never exit 0 with a difference: seeded runs of commands against an odd vendor, then one honest update.
 
-`make test` runs a sample; all 2,000: pytest -m long tests/test_vendor_fuzz.py.
+`make test` runs a sample; all 2,000: pytest -m long tests/market/test_vendor_fuzz.py.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,5 @@
 """The 27 columns of daily_metrics against an independent computation and against `ta`."""
 
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,12 +14,11 @@ from hypothesis import strategies as st
 from backtestdb.database import transaction
 from backtestdb.market.metric_store import save_metrics, tickers_without_metrics
 from backtestdb.market.metrics import BAR_METRICS, COMPUTED_METRICS, METRIC_COLUMNS, make_metrics
-from backtestdb.market.sessions import midnight_ms
 from backtestdb.sandbox.source import REAL_TICKERS, load_real_prices
-from market_setup import make_database, sessions_of
+from market_setup import make_database
 from naive_metrics import make_naive_metrics
+from walking_bars import SESSIONS, make_bars, make_walk
 
-SESSIONS = sessions_of("2000-03-01", "2013-03-01")
 FIRST_WITH_A_VALUE = {
     "change_percent": 1,
     "change_from_open": 0,
@@ -42,28 +40,6 @@ FIRST_WITH_A_VALUE = {
     "change_10d_percent": 10,
     "change_20d_percent": 20,
 }
-
-
-def make_bars(ticker: str, columns: Sequence[Sequence[float]]) -> pd.DataFrame:
-    """`columns`: open, high, low, close, volume."""
-    days = SESSIONS[: len(columns[0])]
-    bars = pd.DataFrame(dict(zip(["open", "high", "low", "close", "volume"], columns, strict=True)))
-    bars.insert(0, "ticker", ticker)
-    bars.insert(1, "date", [day.isoformat() for day in days])
-    bars.insert(2, "timestamp", [midnight_ms(day) for day in days])
-    return bars
-
-
-def make_walk(seed: int, sessions: int, ticker: str = "WALK", step: float = 0.03) -> pd.DataFrame:
-    """A random walk with days of no change and days of no volume."""
-    dice = np.random.default_rng(seed)
-    moves = np.where(dice.random(sessions) < 0.1, 0.0, dice.normal(0, step, sessions))
-    close = np.round(50 * np.exp(np.cumsum(moves)), 4)
-    opened = np.round(close * (1 + dice.normal(0, step / 3, sessions)), 4)
-    high = np.maximum(opened, close) * (1 + np.abs(dice.normal(0, step / 3, sessions)))
-    low = np.minimum(opened, close) * (1 - np.minimum(np.abs(dice.normal(0, step / 3, sessions)), 0.9))
-    volume = np.where(dice.random(sessions) < 0.3, 0, dice.integers(0, 10**9, sessions))
-    return make_bars(ticker, [opened, high, low, close, volume])
 
 
 def verify_against_naive(bars: pd.DataFrame) -> None:
