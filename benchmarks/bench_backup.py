@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""How long a verified backup takes beside other ways to copy a database, all in one run on one machine.
+"""How long a verified backup takes beside other ways to copy a database, all in one run on one
+machine.
 
-`python benchmarks/bench_backup.py [--sizes 45,1200] [--folder DIR] [--repeats 3]` needs about four times the
-largest size on the disk of DIR. Times are the best of the repeats, in multiples of cp+fsync; a way that needs
-more than LIMIT times that is stopped. restic and borg take part where they are installed.
+`python benchmarks/bench_backup.py [--sizes 45,1200] [--folder DIR] [--repeats 3]` needs about four
+times the largest size on the disk of DIR. Times are the best of the repeats, in multiples of
+cp+fsync; a way that needs more than LIMIT times that is stopped. restic and borg take part where
+they are installed.
 """
 
 import argparse
@@ -63,7 +65,10 @@ def make_ways(database: Path, folder: Path) -> dict[str, list[list[object]]]:
             ["sqlite3", "-cmd", ".timeout 60000", database, f"VACUUM INTO '{copy}'"]
         ],
         "restic (of the file)": [["restic", "init"], ["restic", "backup", database]],
-        "borg (of the file)": [["borg", "init", "-e", "none"], ["borg", "create", "::one", database]],
+        "borg (of the file)": [
+            ["borg", "init", "-e", "none"],
+            ["borg", "create", "::one", database],
+        ],
     }
 
 
@@ -110,7 +115,9 @@ def measure(database: Path, parent: Path, repeats: int) -> list[tuple[str, str, 
             limit_seconds = max(20.0, LIMIT * times[names[0]][0])
     base = min(times[names[0]])
     return [
-        (name, f"{min(found):.2f}", f"{min(found) / base:.1f}") if found else (name, "not finished", "")
+        (name, f"{min(found):.2f}", f"{min(found) / base:.1f}")
+        if found
+        else (name, "not finished", "")
         for name, found in times.items()
     ]
 
@@ -132,7 +139,8 @@ def measure_command(database: Path, parent: Path) -> None:
         process.returncode = os.waitstatus_to_exitcode(status)
         kilobytes = usage.ru_maxrss // (1024 if sys.platform == "darwin" else 1)
         print(
-            f"memory of backup_database.py: {kilobytes / 1000:.0f} MB at most, exit code {process.returncode}"
+            f"memory of backup_database.py: {kilobytes / 1000:.0f} MB at most, exit code "
+            f"{process.returncode}"
         )
 
 
@@ -146,7 +154,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", default="45,1200", help="in MB, comma-separated")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where to work")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()), help="where to work"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     missing = [program for program in ("sqlite3", "restic", "borg") if not shutil.which(program)]

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measure the lake on this machine; RESULTS.md keeps what was measured.
 
-(a) minute bars from the sandbox's flat files into the lake, (b) the 27 metrics by the engine on one and on two
-processes beside the database's own way, equal row for row, (c) three queries beside SQLite, warm. --full takes the
-sizes of the whole market: 8,000 tickers × 80 sessions of 5-minute bars, 8,000 × 1,254 days (hours on two busy cores).
+(a) minute bars from the sandbox's flat files into the lake, (b) the 27 metrics by the engine on one
+and on two processes beside the database's own way, equal row for row, (c) three queries beside
+SQLite, warm. --full takes the sizes of the whole market: 8,000 tickers × 80 sessions of 5-minute
+bars, 8,000 × 1,254 days (hours on two busy cores).
 """
 
 import argparse
@@ -21,7 +22,11 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(PROJECT / "scripts"), str(PROJECT / "tests" / "support"), str(PROJECT / "benchmarks")]
+sys.path[:0] = [
+    str(PROJECT / "scripts"),
+    str(PROJECT / "tests" / "support"),
+    str(PROJECT / "benchmarks"),
+]
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
@@ -62,7 +67,9 @@ def now() -> datetime:
 
 def cpu_seconds() -> float:
     """Of this process and of the children that have ended."""
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own, children = (
+        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
@@ -96,17 +103,22 @@ def bench_flat_files(folder: Path, tickers: int, sessions: int) -> dict[str, Any
     store = Store(str(folder / "lake"))
     with running_sandbox("--tickers", str(tickers), today=TODAY) as sandbox:
         keys = {"AWS_ACCESS_KEY_ID": sandbox.key, "AWS_SECRET_ACCESS_KEY": sandbox.key}
-        files = FlatFiles("flatfiles", {"AWS_ENDPOINT_URL": sandbox.url, "AWS_REGION": "us-east-1", **keys})
+        files = FlatFiles(
+            "flatfiles", {"AWS_ENDPOINT_URL": sandbox.url, "AWS_REGION": "us-east-1", **keys}
+        )
 
         def fill() -> Any:
             days = last_sessions(sessions)
-            return backfill_from_flat_files(store, files, days, [], folder / "staging", now, processes=2)
+            return backfill_from_flat_files(
+                store, files, days, [], folder / "staging", now, processes=2
+            )
 
         done, seconds, cpu, peak = measured(fill)
         again, again_seconds, _, _ = measured(fill)
     size = sum(part.bytes for part in open_lake(store).parts_of("bars_5min"))
     return {
-        "what": f"(a) flat files of {sessions} sessions into the lake, {tickers} stocks and what trades beside them",
+        "what": f"(a) flat files of {sessions} sessions into the lake, {tickers} stocks and what "
+        "trades beside them",
         "minutes": done.received,
         "bars of five minutes": done.stored,
         "bytes a bar": round(size / done.stored, 2),
@@ -114,12 +126,14 @@ def bench_flat_files(folder: Path, tickers: int, sessions: int) -> dict[str, Any
         "CPU seconds without the sandbox": round(cpu, 1),
         "bars a CPU second": round(done.stored / cpu),
         "peak MB of all processes": round(peak),
-        "again": f"{again.sessions} sessions fetched, version {again.version} as before, {again_seconds:.1f} s",
+        "again": f"{again.sessions} sessions fetched, version {again.version} as before, "
+        f"{again_seconds:.1f} s",
     }
 
 
 def make_database(path: Path, tickers: int, sessions: int, minute_sessions: int) -> None:
-    """Random walks: day bars of all sessions with their metrics, 78 bars of five minutes of the last ones."""
+    """Random walks: day bars of all sessions with their metrics, 78 bars of five minutes of the
+    last ones."""
     days = last_sessions(sessions)
     midnights = make_midnights_ms(pd.DatetimeIndex(days))
     dice = np.random.default_rng(1)
@@ -130,7 +144,9 @@ def make_database(path: Path, tickers: int, sessions: int, minute_sessions: int)
             for number in range(tickers):
                 with transaction(connection):
                     for timeframe, stamps in (("1day", midnights), ("5min", slots)):
-                        save_bar_columns(connection, make_columns(f"Z{number:05d}", timeframe, stamps, dice))
+                        save_bar_columns(
+                            connection, make_columns(f"Z{number:05d}", timeframe, stamps, dice)
+                        )
 
 
 def make_columns(
@@ -170,11 +186,14 @@ def bench_metrics(folder: Path, tickers: int, sessions: int) -> tuple[dict[str, 
     """The database's metrics are stored last, so that the lake has to compute its own."""
     database, store = folder / "backtesting.db", Store(str(folder / "metrics"))
     make_database(database, tickers, sessions, 20)
-    published, publish_seconds, publish_cpu, publish_peak = measured(lambda: publish(database, store, now()))
+    published, publish_seconds, publish_cpu, publish_peak = measured(
+        lambda: publish(database, store, now())
+    )
     rows = tickers * sessions
     result: dict[str, Any] = {
         "what": f"(b) 27 metrics of {tickers} × {sessions} day bars",
-        "publish": f"{published.rows:,} rows in {publish_seconds:.1f} s ({publish_cpu:.1f} CPU seconds, "
+        "publish": f"{published.rows:,} rows in {publish_seconds:.1f} s ({publish_cpu:.1f} CPU "
+        "seconds, "
         f"{publish_peak:.0f} MB, {published.bytes / published.rows:.1f} bytes a row)",
     }
     runs = {}
@@ -208,7 +227,10 @@ def compare_metrics(database: Path, store: Store) -> float:
     with closing(sqlite3.connect(database)) as connection:
         for part in version.parts_of("daily_metrics"):
             rows = version.read(part.key)
-            tickers, days = rows["ticker"].to_pylist(), [str(day) for day in rows["session_date"].to_pylist()]
+            tickers, days = (
+                rows["ticker"].to_pylist(),
+                [str(day) for day in rows["session_date"].to_pylist()],
+            )
             query = f"SELECT {', '.join(METRIC_NAMES)} FROM daily_metrics"
             query += " WHERE ticker = ? AND date BETWEEN ? AND ? ORDER BY date"
             expected = [
@@ -249,12 +271,14 @@ def bench_queries(database: Path, store: Store) -> dict[str, Any]:
         ),
         "a session of all tickers": (
             f"SELECT sum(volume), max(high), count(*) FROM session_bars('{day}')",
-            "SELECT sum(volume), max(high), count(*) FROM ohlcv_data WHERE timeframe = '5min' AND timestamp"
+            "SELECT sum(volume), max(high), count(*) FROM ohlcv_data WHERE timeframe = '5min' AND "
+            "timestamp"
             f" BETWEEN {midnight_ms(LAST)} AND 9e12",
         ),
         "a scan of everything": (
             "SELECT count(*) FROM daily_metrics WHERE gap_percent > 5 AND volume_ratio > 2",
-            "SELECT count(*) FROM daily_metrics WHERE 100 * (open * (1 + change_percent / 100) / close - 1) > 5"
+            "SELECT count(*) FROM daily_metrics WHERE 100 * (open * (1 + change_percent / 100) / "
+            "close - 1) > 5"
             " AND volume_ratio > 2",
         ),
     }
@@ -274,7 +298,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=list("abc"), action="append", help="one part; may be given again")
+    parser.add_argument(
+        "--only", choices=list("abc"), action="append", help="one part; may be given again"
+    )
     parser.add_argument("--tickers", type=int, default=1000)
     parser.add_argument("--sessions", type=int, default=5, help="flat files in (a)")
     parser.add_argument("--days", type=int, default=1254, help="day bars of each ticker in (b)")

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Measure the market side on this machine, against the sandbox; RESULTS.md keeps what was measured.
 
-(a) the tech sector as `make restore` brings it, (b) all US stocks, 8,000 × 1,254 sessions, without a quota,
-(c) metrics alone beside `ta` ticker by ticker, (d) the store alone beside a bare table, each pair in one run.
+(a) the tech sector as `make restore` brings it, (b) all US stocks, 8,000 × 1,254 sessions, without
+a quota, (c) metrics alone beside `ta` ticker by ticker, (d) the store alone beside a bare table,
+each pair in one run.
 """
 
 import argparse
@@ -55,14 +56,19 @@ def read_memory(process: int) -> float:
         return 0.0
 
 
-def bench_restore(name: str, sandbox: SandboxProcess, folder: Path, *arguments: str) -> dict[str, Any]:
-    """A rebuild from an empty folder: requests, seconds, rows a second, memory of it and of both processes."""
+def bench_restore(
+    name: str, sandbox: SandboxProcess, folder: Path, *arguments: str
+) -> dict[str, Any]:
+    """A rebuild from an empty folder: requests, seconds, rows a second, memory of it and of both
+    processes."""
     folder.mkdir()
     project = Project(folder, sandbox.url)
     sandbox.clear_log()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
-    process = project.start("restore_database.py", *arguments, "--end", END, POLYGON_CONCURRENCY="8")
+    process = project.start(
+        "restore_database.py", *arguments, "--end", END, POLYGON_CONCURRENCY="8"
+    )
     peak, stopping = [0.0], threading.Event()
     watcher = threading.Thread(
         target=watch_memory, args=([process.pid, sandbox.process.pid], peak, stopping), daemon=True
@@ -84,7 +90,9 @@ def bench_restore(name: str, sandbox: SandboxProcess, folder: Path, *arguments: 
         "what": name,
         "requests": len(sandbox.fetch_log()),
         "seconds": round(seconds, 1),
-        "CPU seconds of the rebuild": round(cpu.ru_utime + cpu.ru_stime - used.ru_utime - used.ru_stime, 1),
+        "CPU seconds of the rebuild": round(
+            cpu.ru_utime + cpu.ru_stime - used.ru_utime - used.ru_stime, 1
+        ),
         "bars": rows,
         "rows of metrics": metrics,
         "bars a second": round(rows / seconds),
@@ -102,7 +110,9 @@ def make_bars(tickers: int, sessions: int) -> pd.DataFrame:
     days = pd.bdate_range("2021-11-22", periods=sessions)
     return pd.DataFrame(
         {
-            "ticker": np.repeat([f"Z{number:04d}" for number in range(tickers)], sessions).astype(object),
+            "ticker": np.repeat([f"Z{number:04d}" for number in range(tickers)], sessions).astype(
+                object
+            ),
             "date": np.tile(days.strftime("%Y-%m-%d").to_numpy(dtype=object), tickers),
             "timestamp": np.tile(days.asi8 // 1_000_000, tickers),
             "open": opened.ravel(),
@@ -124,7 +134,11 @@ def make_metrics_with_ta(bars: pd.DataFrame) -> pd.DataFrame:
         average = ta.trend.SMAIndicator(close, window=window, fillna=False).sma_indicator()
         made[f"sma_{window}"] = average
         made[f"price_to_sma{window}_percent"] = 100 * (close / average - 1)
-    before = ta.trend.SMAIndicator(volume.astype(float), window=20, fillna=False).sma_indicator().shift(1)
+    before = (
+        ta.trend.SMAIndicator(volume.astype(float), window=20, fillna=False)
+        .sma_indicator()
+        .shift(1)
+    )
     made["volume_20d_avg"], made["volume_ratio"] = before, volume / before.where(before > 0)
     made["rsi_14"] = ta.momentum.RSIIndicator(close, window=14, fillna=False).rsi()
     made["change_from_open"] = 100 * (close / bars["open"] - 1)
@@ -173,7 +187,8 @@ def bench_metrics(tickers: int = 200, sessions: int = 1254) -> dict[str, Any]:
 
 
 def bench_store(folder: Path, tickers: int = 400, sessions: int = 1254) -> dict[str, Any]:
-    """Into ohlcv_data with its key, and its indexes afterwards; beside a table without any, a row a statement."""
+    """Into ohlcv_data with its key, and its indexes afterwards; beside a table without any, a row a
+    statement."""
     bars = make_bars(tickers, sessions)
     columns: list[list[Any]] = [bars[name].tolist() for name in BAR_COLUMNS[:7]]
     columns += [["1day"] * len(bars), [None] * len(bars), [1] * len(bars)]
@@ -191,7 +206,9 @@ def bench_store(folder: Path, tickers: int = 400, sessions: int = 1254) -> dict[
         with closing(make_file(folder / "bare.db")) as connection:
             connection.execute(f"CREATE TABLE bare ({', '.join(BAR_COLUMNS)})")
             connection.execute("BEGIN")
-            connection.executemany(f"INSERT INTO bare VALUES ({', '.join('?' * len(BAR_COLUMNS))})", rows)
+            connection.executemany(
+                f"INSERT INTO bare VALUES ({', '.join('?' * len(BAR_COLUMNS))})", rows
+            )
             connection.execute("COMMIT")
 
     ours, bare = best_seconds(store), best_seconds(store_bare)
@@ -218,8 +235,10 @@ def describe_machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     load = os.getloadavg()[0]
     return (
-        f"{os.cpu_count()} cores, {memory:.0f} GB, {platform.system()} {platform.machine()}, Python "
-        f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, load {load:.1f} at the start"
+        f"{os.cpu_count()} cores, {memory:.0f} GB, {platform.system()} {platform.machine()}, "
+        "Python "
+        f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, load {load:.1f} at the "
+        "start"
     )
 
 
@@ -234,12 +253,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=list("abcd"), action="append", help="one part; may be given again")
+    parser.add_argument(
+        "--only", choices=list("abcd"), action="append", help="one part; may be given again"
+    )
     parser.add_argument("--tickers", type=int, default=8000, help="stocks in (b)")
     chosen = parser.parse_args()
     parts = chosen.only or list("abcd")
     print(describe_machine())
-    with tempfile.TemporaryDirectory(prefix="bench_market_", dir=os.environ.get("BENCH_DIR")) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="bench_market_", dir=os.environ.get("BENCH_DIR")
+    ) as name:
         folder = Path(name)
         if "a" in parts:
             with running_sandbox(today=TODAY) as sandbox:

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Bytes and time of copies off the machine: a busy day of minutes, one session more, beside other tools.
+"""Bytes and time of copies off the machine: a busy day of minutes, one session more, beside other
+tools.
 
   bench_offsite.py [--minutes 1440] [--megabytes 19] [--sessions 30] [--tickers 4000] [--days 1]
 
-Everything goes to a folder on this disk. restic, borg and rclone are measured where they are installed.
+Everything goes to a folder on this disk. restic, borg and rclone are measured where they are
+installed.
 """
 
 import argparse
@@ -40,9 +42,12 @@ from backtestdb.offsite.store import FolderStore  # noqa: E402
 from backtestdb.schema import ensure_schema  # noqa: E402
 
 TEXT = (
-    "breakout volume momentum reversal support resistance gap earnings trend moving average signal stop loss target"
-    " entry exit morning session sector rotation risk position size hold intraday swing confidence pattern failed"
-    " confirmed retest higher lower close open range volatility compression expansion squeeze drift fade chase scale"
+    "breakout volume momentum reversal support resistance gap earnings trend moving average "
+    "signal stop loss target"
+    " entry exit morning session sector rotation risk position size hold intraday swing "
+    "confidence pattern failed"
+    " confirmed retest higher lower close open range volatility compression expansion squeeze "
+    "drift fade chase scale"
 )
 WORDS = TEXT.split()
 MINUTES_LIMIT_BYTES = 60_000_000
@@ -57,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--minutes", type=int, default=1440)
     parser.add_argument("--megabytes", type=float, default=19)
-    parser.add_argument("--sessions", type=int, default=60, help="sessions in the first full backup")
+    parser.add_argument(
+        "--sessions", type=int, default=60, help="sessions in the first full backup"
+    )
     parser.add_argument("--tickers", type=int, default=4000)
     parser.add_argument("--days", type=int, default=30, help="daily backups after the first")
     chosen = parser.parse_args(arguments)
@@ -90,7 +97,9 @@ def sentence(chance: random.Random, count: int) -> str:
     )
 
 
-def add_work(connection: sqlite3.Connection, chance: random.Random, count: int, moment_ms: int) -> None:
+def add_work(
+    connection: sqlite3.Connection, chance: random.Random, count: int, moment_ms: int
+) -> None:
     """`count` insights, each with a strategy and six trades."""
     for _ in range(count):
         agent = f"agent-{chance.randrange(25)}"
@@ -101,7 +110,8 @@ def add_work(connection: sqlite3.Connection, chance: random.Random, count: int, 
         )
         config = json.dumps({word: round(chance.random() * 100, 3) for word in WORDS[:12]})
         connection.execute(
-            "INSERT INTO strategies (name, ticker, timeframe, config) VALUES (?, 'AAPL', '5min', ?)",
+            "INSERT INTO strategies (name, ticker, timeframe, config) VALUES (?, 'AAPL', '5min', "
+            "?)",
             (sentence(chance, 3), config),
         )
         connection.executemany(
@@ -170,18 +180,23 @@ def bench_minutes(folder: Path, minutes: int, megabytes: float) -> None:
         print(f"  {copy_class}: {len(sizes)} copies, {format_bytes(sum(sizes))}, {average} each")
     after = total - first
     print(
-        f"  sent in all {format_bytes(total)}, records included; after the first base {format_bytes(after)}"
+        f"  sent in all {format_bytes(total)}, records included; after the first base "
+        f"{format_bytes(after)}"
     )
     print(f"  {after / minutes * 1440 / MINUTES_LIMIT_BYTES:.2f} of 60 MB a day")
     print(
-        f"  a look: {(time.monotonic() - started) / minutes:.2f} s, {(cpu_seconds() - cpu) / minutes:.2f} s of a core"
+        f"  a look: {(time.monotonic() - started) / minutes:.2f} s, "
+        f"{(cpu_seconds() - cpu) / minutes:.2f} s of a core"
     )
 
 
 def bench_days(folder: Path, sessions: int, tickers: int, days: int) -> None:
     """Daily full backups, each with one session more: what each way sends and keeps."""
     folder.mkdir()
-    environment = {"DATABASE_PATH": str(folder / "backtesting.db"), "BACKUP_DIR": str(folder / "backups")}
+    environment = {
+        "DATABASE_PATH": str(folder / "backtesting.db"),
+        "BACKUP_DIR": str(folder / "backups"),
+    }
     settings = load_settings(environment, folder / "no.env")
     make_irreplaceable(settings.database_path, 19)
     chance = random.Random(2)
@@ -201,18 +216,24 @@ def bench_days(folder: Path, sessions: int, tickers: int, days: int) -> None:
             backup.manifest_path.unlink()
             backup = back_up(settings)
         for name, send in ways.items():
-            before, started, cpu = folder_bytes(place_of(folder, name)), time.monotonic(), cpu_seconds()
+            before, started, cpu = (
+                folder_bytes(place_of(folder, name)),
+                time.monotonic(),
+                cpu_seconds(),
+            )
             send(backup)
             added = folder_bytes(place_of(folder, name)) - before
             facts[name].append((added, time.monotonic() - started, cpu_seconds() - cpu))
     print(
-        f"\n{days} days of a full backup of {format_bytes(backup.bytes)}, one session of {tickers} more each"
+        f"\n{days} days of a full backup of {format_bytes(backup.bytes)}, one session of "
+        f"{tickers} more each"
     )
     for name, measured in facts.items():
         first, rest = measured[0], measured[1:]
         each = sum(one[0] for one in rest) / max(len(rest), 1)
         print(
-            f"  {name}: first {format_bytes(first[0])} in {first[1]:.1f} s; each day {format_bytes(int(each))}"
+            f"  {name}: first {format_bytes(first[0])} in {first[1]:.1f} s; each day "
+            f"{format_bytes(int(each))}"
             f" ({each / first[0]:.3f} of the first),"
             f" {sum(one[1] for one in rest) / max(len(rest), 1):.1f} s,"
             f" {sum(one[2] for one in rest) / max(len(rest), 1):.1f} s of a core;"
@@ -228,7 +249,9 @@ def add_session(database: Path, chance: random.Random, session: int, tickers: in
         rows = []
         for ticker in range(tickers):
             price = 20 + chance.random() * 400
-            prices = [round(price * factor, 2) for factor in (1, 1.01, 0.99, 0.99 + chance.random() / 50)]
+            prices = [
+                round(price * factor, 2) for factor in (1, 1.01, 0.99, 0.99 + chance.random() / 50)
+            ]
             rows.append((f"T{ticker:04}", midnight_ms, *prices, chance.randrange(10**7)))
         connection.executemany(
             "INSERT INTO ohlcv_data (ticker, timestamp, timeframe, open, high, low, close, volume)"
@@ -259,7 +282,12 @@ def other_tools(folder: Path) -> dict[str, object]:
         repository = str(place_of(folder, "borg"))
         run("borg", "init", "--encryption=repokey", repository)
         tools["borg"] = lambda taken: run(
-            "borg", "create", "--compression", "zstd", f"{repository}::{time.time_ns()}", str(taken.path)
+            "borg",
+            "create",
+            "--compression",
+            "zstd",
+            f"{repository}::{time.time_ns()}",
+            str(taken.path),
         )
     if shutil.which("rclone"):
         target = str(place_of(folder, "rclone copy"))
@@ -268,7 +296,9 @@ def other_tools(folder: Path) -> dict[str, object]:
 
 
 def place_of(folder: Path, name: str) -> Path:
-    return folder / "ours" / "elsewhere" if name == "page deltas" else folder / name.replace(" ", "-")
+    return (
+        folder / "ours" / "elsewhere" if name == "page deltas" else folder / name.replace(" ", "-")
+    )
 
 
 def folder_bytes(folder: Path) -> int:

@@ -36,16 +36,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             change = create_us_stocks(connection, settings, since)
         else:
             change = create_named(connection, settings, chosen)
-    print(f"{chosen.universe}: {change.total} tickers, {len(change.added)} new, {len(change.left)} left")
+    print(
+        f"{chosen.universe}: {change.total} tickers, {len(change.added)} new, {len(change.left)} "
+        "left"
+    )
     if change.left:
         print(f"inactive now: {name_some(change.left)}")
     return DONE
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(example='make create-universe ARGS="--universe tech_sector"', description=__doc__)
+    parser = Parser(
+        example='make create-universe ARGS="--universe tech_sector"', description=__doc__
+    )
     parser.add_argument(
-        "--universe", required=True, help="tech_sector, us-stocks, russell2000, or a name of your own"
+        "--universe",
+        required=True,
+        help="tech_sector, us-stocks, russell2000, or a name of your own",
     )
     parser.add_argument("--tickers", type=parse_ticker_list, default=[], help="A,B,C")
     parser.add_argument(
@@ -59,14 +66,18 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def create_us_stocks(connection: sqlite3.Connection, settings: Settings, since: date) -> UniverseChange:
+def create_us_stocks(
+    connection: sqlite3.Connection, settings: Settings, since: date
+) -> UniverseChange:
     return update_us_stocks(connection, MarketData(settings), settings.us_stock_types, since)
 
 
 def create_named(
     connection: sqlite3.Connection, settings: Settings, chosen: argparse.Namespace
 ) -> UniverseChange:
-    tickers = choose_tickers(chosen.universe, chosen.tickers, chosen.from_file, settings.watchlist_tickers)
+    tickers = choose_tickers(
+        chosen.universe, chosen.tickers, chosen.from_file, settings.watchlist_tickers
+    )
     listed = load_listed(connection)
     if listed and chosen.from_file:
         tickers, unknown = match_tickers(tickers, listed)

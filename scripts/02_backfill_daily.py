@@ -11,18 +11,22 @@ from backtestdb.market.cli import add_range_arguments, run_backfill, run_metrics
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(example='make backfill-daily ARGS="--universe tech_sector"', description=__doc__)
+    parser = Parser(
+        example='make backfill-daily ARGS="--universe tech_sector"', description=__doc__
+    )
     add_range_arguments(parser)
     parser.add_argument("--years", type=parse_positive, default=1, help="years up to --end (1)")
     parser.add_argument(
         "--all-tickers",
         action="store_true",
-        help="store the bars of every ticker in answers about the whole market, not only the universe's",
+        help="store the bars of every ticker in answers about the whole market, not only the "
+        "universe's",
     )
     parser.add_argument(
         "--metrics-again",
         action="store_true",
-        help="compute the metrics of the stored bars anew, of all universes where none is named; no request",
+        help="compute the metrics of the stored bars anew, of all universes where none is named; "
+        "no request",
     )
     chosen = parser.parse_args(arguments)
     if chosen.metrics_again:

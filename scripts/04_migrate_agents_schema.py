@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Give an older database the learning-lab columns of its agents. The second time there is nothing to do."""
+"""Give an older database the learning-lab columns of its agents. The second time there is nothing
+to do."""
 
 import argparse
 from collections.abc import Sequence

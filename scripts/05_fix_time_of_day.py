@@ -13,7 +13,9 @@ from backtestdb.market.time_of_day import count_kinds, fix_time_of_day
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dry-run", action="store_true", help="count what is wrong and change nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="count what is wrong and change nothing"
+    )
     chosen = parser.parse_args(arguments)
     with closing(connect(load_settings().database_path)) as connection:
         say("counting the 5-minute bars by kind")

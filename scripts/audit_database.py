@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Examine the stored market data by rules: bars, clocks, series, day against 5-minute bars, metrics, records.
+"""Examine the stored market data by rules: bars, clocks, series, day against 5-minute bars,
+metrics, records.
 
-No request is sent and no data is changed. Exit code 1 when there are errors; each finding names the command that
-mends it, or can be accepted.
+No request is sent and no data is changed. Exit code 1 when there are errors; each finding names the
+command that mends it, or can be accepted.
 """
 
 import argparse
@@ -23,11 +24,17 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tickers", type=parse_ticker_list, default=[], help="only these, such as AAPL,IBM")
-    parser.add_argument("--all", action="store_true", help="every finding, not the first ten of a rule")
+    parser.add_argument(
+        "--tickers", type=parse_ticker_list, default=[], help="only these, such as AAPL,IBM"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="every finding, not the first ten of a rule"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     one = parser.add_mutually_exclusive_group()
-    one.add_argument("--rules", action="store_true", help="list the rules and where each comes from")
+    one.add_argument(
+        "--rules", action="store_true", help="list the rules and where each comes from"
+    )
     one.add_argument(
         "--accept",
         nargs="+",

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Read the whole lake: every file's checksum, every bar by the rules, every session's rows against its record."""
+"""Read the whole lake: every file's checksum, every bar by the rules, every session's rows against
+its record."""
 
 import argparse
 from collections.abc import Sequence

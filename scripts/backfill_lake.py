@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Bring 5-minute bars of the whole market straight into the lake: from the vendor's flat files, or by the API."""
+"""Bring 5-minute bars of the whole market straight into the lake: from the vendor's flat files, or
+by the API."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,12 +17,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--universe", action="append", help="whose coverage to report, and with --by-api whose bars"
     )
     parser.add_argument("--start", type=parse_date, help="first session, YYYY-MM-DD")
-    parser.add_argument("--end", type=parse_date, help="last session; default: the last completed one")
-    parser.add_argument("--days", type=parse_positive, default=30, help="calendar days up to --end (30)")
+    parser.add_argument(
+        "--end", type=parse_date, help="last session; default: the last completed one"
+    )
+    parser.add_argument(
+        "--days", type=parse_positive, default=30, help="calendar days up to --end (30)"
+    )
     parser.add_argument(
         "--by-api", action="store_true", help="without flat files: one ticker after the other"
     )
-    parser.add_argument("--plan", action="store_true", help="print what it would cost and send no request")
+    parser.add_argument(
+        "--plan", action="store_true", help="print what it would cost and send no request"
+    )
     parser.add_argument("--json", action="store_true", help="the plan or the coverage for programs")
     chosen = parser.parse_args(arguments)
 

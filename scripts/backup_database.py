@@ -32,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.adopt:
         with lock_backups(settings.backup_dir):
             adopted = adopt(
-                options.adopt.absolute(), settings.backup_dir, settings.database_path, datetime.now(UTC)
+                options.adopt.absolute(),
+                settings.backup_dir,
+                settings.database_path,
+                datetime.now(UTC),
             )
         of = f" of {adopted.other_database}" if adopted.other_database else ""
         print(f"{adopted.path.name} passed every check and counts as a backup{of} from now on")
@@ -43,23 +46,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--irreplaceable-only", action="store_true", help="the small backup, no market data")
+    what.add_argument(
+        "--irreplaceable-only", action="store_true", help="the small backup, no market data"
+    )
     what.add_argument("--list", action="store_true", help="show the backups, newest first")
     what.add_argument("--verify", action="store_true", help="read and check every backup again")
-    what.add_argument("--adopt", metavar="FILE", type=Path, help="check a foreign file and let it count")
+    what.add_argument(
+        "--adopt", metavar="FILE", type=Path, help="check a foreign file and let it count"
+    )
     parser.add_argument("--json", action="store_true", help="results for programs")
     parser.add_argument(
-        "--accept-loss", action="store_true", help="tables that lost rows since the last backup were meant to"
+        "--accept-loss",
+        action="store_true",
+        help="tables that lost rows since the last backup were meant to",
     )
     parser.add_argument(
-        "--no-heartbeat", action="store_true", help="say nothing to HEARTBEAT_URL: the scheduler does"
+        "--no-heartbeat",
+        action="store_true",
+        help="say nothing to HEARTBEAT_URL: the scheduler does",
     )
-    parser.add_argument("--full-check", action="store_true", help="integrity_check instead of quick_check")
+    parser.add_argument(
+        "--full-check", action="store_true", help="integrity_check instead of quick_check"
+    )
     return parser.parse_args(arguments)
 
 
 def verify_not_sudo(database: Path, environment: Mapping[str, str]) -> None:
-    """Under sudo the backups would belong to root, and the next one, made without it, could not be written."""
+    """Under sudo the backups would belong to root, and the next one, made without it, could not be
+    written."""
     user = environment.get("SUDO_UID", "")
     if os.geteuid() == 0 and user and database.is_file() and str(database.stat().st_uid) == user:
         raise UsageError(
@@ -90,7 +104,9 @@ def back_up(settings: Settings, options: argparse.Namespace) -> int:
     if options.json:
         print(report.backups_as_json([outcome.backup], {}))
     else:
-        report.show_outcome(outcome, load_own_catalogue(settings.backup_dir, settings.database_path))
+        report.show_outcome(
+            outcome, load_own_catalogue(settings.backup_dir, settings.database_path)
+        )
     return report.print_faults(outcome)
 
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""What is wrong around the database: settings, other databases nearby, disks, permissions, time, damage.
+"""What is wrong around the database: settings, other databases nearby, disks, permissions, time,
+damage.
 
-Each finding comes with the command or the change that mends it. Exit code 1 when something is wrong. No key is
-ever shown.
+Each finding comes with the command or the change that mends it. Exit code 1 when something is
+wrong. No key is ever shown.
 """
 
 import argparse
@@ -44,8 +45,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--online", action="store_true", help="also send the vendor one cheap request")
-    parser.add_argument("--close", action="store_true", help="first take the rights of others on our backups")
+    parser.add_argument(
+        "--online", action="store_true", help="also send the vendor one cheap request"
+    )
+    parser.add_argument(
+        "--close", action="store_true", help="first take the rights of others on our backups"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     return parser.parse_args(arguments)
 

@@ -11,12 +11,17 @@ from backtestdb.console import run
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keep", type=parse_positive, default=3, help="newest versions to keep (3)")
+    parser.add_argument(
+        "--keep", type=parse_positive, default=3, help="newest versions to keep (3)"
+    )
     parser.add_argument(
         "--days", type=float, default=7.0, help="keep versions of the last so many days too (7)"
     )
     parser.add_argument(
-        "--spare-hours", type=int, default=24, help="leave files that were needed within so many hours (24)"
+        "--spare-hours",
+        type=int,
+        default=24,
+        help="leave files that were needed within so many hours (24)",
     )
     chosen = parser.parse_args(arguments)
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Write .env from .env.example with the absolute path of the database; an existing .env is left alone."""
+"""Write .env from .env.example with the absolute path of the database; an existing .env is left
+alone."""
 
 import argparse
 import os

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Put a slice of the lake into the database, for the platform: bars of some tickers, with the record of them."""
+"""Put a slice of the lake into the database, for the platform: bars of some tickers, with the
+record of them."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,7 +14,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tickers", type=parse_ticker_list, required=True, help="comma-separated")
     parser.add_argument("--start", type=parse_date, required=True, help="first session, YYYY-MM-DD")
-    parser.add_argument("--end", type=parse_date, help="last session; default: the newest that the lake has")
+    parser.add_argument(
+        "--end", type=parse_date, help="last session; default: the newest that the lake has"
+    )
     chosen = parser.parse_args(arguments)
 
     from backtestdb.lake.export import run_export  # noqa: PLC0415  --help needs no pyarrow

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Make .venv with the interpreter that runs this, and install one set of packages from its lock file.
+"""Make .venv with the interpreter that runs this, and install one set of packages from its lock
+file.
 
-Needs the standard library alone, because it runs before anything is installed; `./db` calls it by set_up.sh.
+Needs the standard library alone, because it runs before anything is installed; `./db` calls it by
+set_up.sh.
 """
 
 import argparse
@@ -37,7 +39,9 @@ class SetUpError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("set", choices=SETS, help="requirements-SET.txt, as locked in locks/SET.txt")
+    parser.add_argument(
+        "set", choices=SETS, help="requirements-SET.txt, as locked in locks/SET.txt"
+    )
     name = parser.parse_args(arguments).set
     try:
         with alone(PROJECT_DIR / ".venv.lock"):
@@ -45,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SetUpError as error:
         return fail(str(error), error.next_step)
     except OSError as error:
-        return fail(f".venv cannot be made: {error}", "free space, or give yourself the project's folder")
+        return fail(
+            f".venv cannot be made: {error}", "free space, or give yourself the project's folder"
+        )
     except KeyboardInterrupt:
         return fail("interrupted; .venv is not ready yet", "the same command again")
     return 0
@@ -65,8 +71,11 @@ def prepare(project: Path, name: str) -> None:
     stamp = venv / f"ready-{name}"
     if stamp.is_file() and filecmp.cmp(lock, stamp, shallow=False):
         return  # another command was faster
-    # Read before: when an update of the project brings other locks meanwhile, what is said to be there is not theirs.
-    locks = {contained: (project / "locks" / f"{contained}.txt").read_bytes() for contained in SETS[name]}
+    # Read before: when an update of the project brings other locks meanwhile, what is said to be
+    # there is not theirs.
+    locks = {
+        contained: (project / "locks" / f"{contained}.txt").read_bytes() for contained in SETS[name]
+    }
     install(venv, lock)
 
     # Last, so that whatever is killed on the way is done again.
@@ -76,14 +85,16 @@ def prepare(project: Path, name: str) -> None:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Two first commands at once: the second waits, and finds the work done. A killed one leaves nothing locked."""
+    """Two first commands at once: the second waits, and finds the work done. A killed one leaves
+    nothing locked."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def runs(venv: Path) -> bool:
-    """Whether the interpreter is there and finds its packages: neither is so after an upgrade of Python."""
+    """Whether the interpreter is there and finds its packages: neither is so after an upgrade of
+    Python."""
     try:
         command = [venv / "bin" / "python", "-Ic", "import pip"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -97,7 +108,8 @@ def create(venv: Path) -> None:
     version = "{}.{}.{}".format(*sys.version_info)
     again = " anew, because the interpreter that it was made with is gone" if venv.exists() else ""
     say(f"making .venv{again} with Python {version}")
-    # By its own name and not through a virtual environment that may be active, whose life is another one.
+    # By its own name and not through a virtual environment that may be active, whose life is
+    # another one.
     python = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
     command = [python if python.exists() else sys.executable, "-m", "venv", "--clear", venv]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -110,9 +122,17 @@ def create(venv: Path) -> None:
 
 
 def install(venv: Path, lock: Path) -> None:
-    """Given a lock file, install what it names, and nothing whose hash is another. Raise SetUpError."""
+    """Given a lock file, install what it names, and nothing whose hash is another. Raise
+    SetUpError."""
     say(f"installing requirements-{lock.stem}.txt into .venv")
-    command = [venv / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    command = [
+        venv / "bin" / "python",
+        "-m",
+        "pip",
+        "--quiet",
+        "--disable-pip-version-check",
+        "install",
+    ]
     command += ["--require-hashes", "--requirement", lock]
     # An index that does not answer is asked three times, 2 seconds in all, instead of six times.
     environment = {"PIP_RETRIES": "2", **os.environ}
@@ -130,14 +150,19 @@ def explain(lock: Path, errors: str) -> tuple[str, str]:
     """Given what pip wrote, return in one sentence what is missing, and what to do next."""
     packages = f"the packages of requirements-{lock.stem}.txt"
     if "No matching distribution" in errors or "Could not find a version" in errors:
-        unreachable = "NewConnectionError" in errors or "Connection" in errors or "Retrying" in errors
-        where = "no package index answers" if unreachable else "the package index does not have them"
+        unreachable = (
+            "NewConnectionError" in errors or "Connection" in errors or "Retrying" in errors
+        )
+        where = (
+            "no package index answers" if unreachable else "the package index does not have them"
+        )
         if wheels := os.environ.get("PIP_FIND_LINKS"):
             where += f", nor does PIP_FIND_LINKS={wheels}"
         download = f"python3 -m pip download --require-hashes -r locks/{lock.stem}.txt -d wheels"
         return (
             f"{packages} are not installed, and {where}",
-            f"connect to the internet and try again, or, on a machine that is connected: {download}; "
+            "connect to the internet and try again, or, on a machine that is connected: "
+            f"{download}; "
             "then here: PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make …",
         )
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in errors:

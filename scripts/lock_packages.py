@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Write locks/ anew from requirements-*.txt: each package below the pinned ones with its version and hashes.
+"""Write locks/ anew from requirements-*.txt: each package below the pinned ones with its version
+and hashes.
 
-A lock file holds for Linux and macOS and Python 3.11 to 3.14, and names no index. What a lock file already has stays
-as it is while the pins allow it; --upgrade takes the newest of everything that is not pinned.
+A lock file holds for Linux and macOS and Python 3.11 to 3.14, and names no index. What a lock file
+already has stays as it is while the pins allow it; --upgrade takes the newest of everything that is
+not pinned.
 """
 
 import argparse
@@ -25,8 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--outdated", action="store_true", help="only show which packages have a newer release")
-    what.add_argument("--upgrade", action="store_true", help="newest releases below the pinned packages")
+    what.add_argument(
+        "--outdated", action="store_true", help="only show which packages have a newer release"
+    )
+    what.add_argument(
+        "--upgrade", action="store_true", help="newest releases below the pinned packages"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.outdated:
         return show_outdated()
@@ -37,15 +43,25 @@ def write_lock(name: str, *, upgrade: bool) -> int:
     """Given the name of a set, write locks/NAME.txt, and return uv's exit code."""
     lock = Path("locks") / f"{name}.txt"
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", f"requirements-{name}.txt"]
-    command += ["--output-file", str(lock), "--generate-hashes", "--universal", "--python-version", "3.11"]
+    command += [
+        "--output-file",
+        str(lock),
+        "--generate-hashes",
+        "--universal",
+        "--python-version",
+        "3.11",
+    ]
     command += ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
     command += ["--constraint", "locks/dev.txt"] if name != "dev" else []
     command += ["--upgrade"] if upgrade else []
-    return subprocess.run(command, cwd=PROJECT_DIR, check=False, stdout=subprocess.DEVNULL).returncode
+    return subprocess.run(
+        command, cwd=PROJECT_DIR, check=False, stdout=subprocess.DEVNULL
+    ).returncode
 
 
 def show_outdated() -> int:
-    """Print what the package index and the image registry have that is newer than what is pinned here."""
+    """Print what the package index and the image registry have that is newer than what is pinned
+    here."""
     command = [sys.executable, "-m", "pip", "list", "--outdated", "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -78,12 +94,21 @@ def normalize(name: str) -> str:
 
 
 def describe_base() -> str:
-    """The digest that the registry has now for the container's base: the build argument BASE takes it."""
+    """The digest that the registry has now for the container's base: the build argument BASE takes
+    it."""
     found = re.search(r"^ARG BASE=(\S+)", (PROJECT_DIR / "Dockerfile").read_text(), re.MULTILINE)
     base = found[1] if found else ""
     if not shutil.which("docker"):
         return f"{base}: not looked up, there is no docker command"
-    command = ["docker", "buildx", "imagetools", "inspect", base, "--format", "{{.Manifest.Digest}}"]
+    command = [
+        "docker",
+        "buildx",
+        "imagetools",
+        "inspect",
+        base,
+        "--format",
+        "{{.Manifest.Digest}}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
         return f"{base}: not looked up, the registry does not answer"

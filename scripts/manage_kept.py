@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""The copies `<database>.backup-…` that a restore or rebuild kept of what it replaced: list them, or remove them.
+"""The copies `<database>.backup-…` that a restore or rebuild kept of what it replaced: list them,
+or remove them.
 
-They are no backups: nobody checks them, and nothing prunes them. Remove them once you are sure of the new database.
+They are no backups: nobody checks them, and nothing prunes them. Remove them once you are sure of
+the new database.
 """
 
 import argparse
@@ -23,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--remove", action="store_true", help="remove them, after asking")
-    parser.add_argument("--keep", type=parse_count, default=0, metavar="N", help="but for the newest N")
+    parser.add_argument(
+        "--keep", type=parse_count, default=0, metavar="N", help="but for the newest N"
+    )
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     options = parser.parse_args(arguments)
     settings = load_settings()
@@ -41,7 +45,9 @@ def show(settings: Settings, copies: Sequence[KeptCopy]) -> None:
     else:
         rows = [[copy.path.name, format_bytes(copy.bytes)] for copy in copies]
         print_table(f"kept in {folder}", ("copy", "size"), rows)
-        print(f"{count_of(len(copies), 'file')}, {format_bytes(sum(copy.bytes for copy in copies))}")
+        print(
+            f"{count_of(len(copies), 'file')}, {format_bytes(sum(copy.bytes for copy in copies))}"
+        )
         print(f"bring one back: make restore-from-backup BACKUP={shlex.quote(str(copies[0].path))}")
         print("remove them: make kept ARGS=--remove")
     if rebuild := find_interrupted_rebuild(settings.database_path):
@@ -50,7 +56,8 @@ def show(settings: Settings, copies: Sequence[KeptCopy]) -> None:
 
 
 def remove(settings: Settings, copies: list[KeptCopy], *, assume_yes: bool) -> None:
-    """Nothing goes while no verified backup of this database is there: a copy may be all that is left."""
+    """Nothing goes while no verified backup of this database is there: a copy may be all that is
+    left."""
     database, backup_dir = settings.database_path, settings.backup_dir
     if not has_backup(backup_dir, database):
         raise ProjectError(

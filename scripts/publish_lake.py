@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Bring the lake (LAKE in .env) to what the database holds; only what changed is written, as one version."""
+"""Bring the lake (LAKE in .env) to what the database holds; only what changed is written, as one
+version."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Ask the lake in SQL (DuckDB): tables bars_1day, bars_5min, daily_metrics, session_aggregates, universes, splits,
-coverage, asked, rejected; bars_of('AAPL'), days_of('AAPL') and session_bars('2026-11-20') open the fewest files."""
+"""Ask the lake in SQL (DuckDB): tables bars_1day, bars_5min, daily_metrics, session_aggregates,
+universes, splits, coverage, asked, rejected; bars_of('AAPL'), days_of('AAPL') and
+session_bars('2026-11-20') open the fewest files."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,7 +14,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sql", nargs="*", help="one query")
     parser.add_argument("--version", type=int, help="an older version; default: the newest")
-    parser.add_argument("--versions", action="store_true", help="list the versions that can be read")
+    parser.add_argument(
+        "--versions", action="store_true", help="list the versions that can be read"
+    )
     parser.add_argument("--csv", action="store_true", help="all rows as CSV")
     parser.add_argument("--json", action="store_true", help="for programs")
     chosen = parser.parse_args(arguments)

@@ -29,8 +29,12 @@ def describe_updates(settings: Settings) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=[*PARTS, "check", "check-macos"], help="what to print or check")
-    parser.add_argument("--updates", action="store_true", help="of the job that updates market data")
+    parser.add_argument(
+        "part", choices=[*PARTS, "check", "check-macos"], help="what to print or check"
+    )
+    parser.add_argument(
+        "--updates", action="store_true", help="of the job that updates market data"
+    )
     options = parser.parse_args(arguments)
     part = options.part
     job = host_units.Job(load_settings(), PROJECT_DIR, "update" if options.updates else "backup")

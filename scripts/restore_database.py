@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 """Bring the database back: from scratch, or from a backup.
 
-From scratch: universe, daily bars with metrics, 5-minute bars, agent schema; what cannot be downloaded is
-carried over from the old file. A killed run is continued by the same command.
-From a backup: the newest one that verifies, or the file that is named.
-Either way the old file is kept.
+From scratch: universe, daily bars with metrics, 5-minute bars, agent schema; what cannot be
+downloaded is carried over from the old file. A killed run is continued by the same command. From a
+backup: the newest one that verifies, or the file that is named. Either way the old file is kept.
 """
 
 import argparse
@@ -38,7 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from backtestdb.backups.cli import run_restore_from_backup
         from backtestdb.backups.named import find_named
 
-        named = None if chosen.from_backup == NEWEST else find_named(chosen.from_backup, settings.backup_dir)
+        named = (
+            None
+            if chosen.from_backup == NEWEST
+            else find_named(chosen.from_backup, settings.backup_dir)
+        )
         return run_restore_from_backup(settings, named, now_local, assume_yes=chosen.yes)
     from backtestdb.rebuild.cli import run_rebuild
 
@@ -65,9 +68,18 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="TIME",
         help='newest copy off the machine, or of "2026-11-24 14:05"',
     )
-    add("--tech-only", action="store_true", help="tech sector, 1 year, a month of 5-minute bars (default)")
+    add(
+        "--tech-only",
+        action="store_true",
+        help="tech sector, 1 year, a month of 5-minute bars (default)",
+    )
     add("--full-us-stocks", action="store_true", help="all US stocks, 5 years daily")
-    add("--russell2000", metavar="FILE", type=existing_file, help="the tickers of FILE, 5 years daily")
+    add(
+        "--russell2000",
+        metavar="FILE",
+        type=existing_file,
+        help="the tickers of FILE, 5 years daily",
+    )
     add("--skip-backfill", action="store_true", help="the schema only; sends no request")
     parser.add_argument(
         "--end", type=parse_date, help="last session, YYYY-MM-DD; default: the last completed"
@@ -85,9 +97,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="carry them over from FILE, such as make salvage made, instead of the old file",
     )
     parser.add_argument(
-        "--beside", action="store_true", help="with --from-offsite: to a file beside the database, compared"
+        "--beside",
+        action="store_true",
+        help="with --from-offsite: to a file beside the database, compared",
     )
-    parser.add_argument("--writer", default="", help="with --from-offsite: whose copies, see make offsites")
+    parser.add_argument(
+        "--writer", default="", help="with --from-offsite: whose copies, see make offsites"
+    )
     parser.add_argument(
         "--market-only",
         action="store_true",
@@ -97,7 +113,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--accept-fewer",
         action="store_true",
-        help="replace although the new file has far fewer bars than the old one; --yes does not mean that",
+        help="replace although the new file has far fewer bars than the old one; --yes does not "
+        "mean that",
     )
     return parser
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Call `docker compose` with what the compose file cannot work out: folders, owner and time zone of the host."""
+"""Call `docker compose` with what the compose file cannot work out: folders, owner and time zone of
+the host."""
 
 import os
 import re
@@ -14,8 +15,12 @@ from backtestdb.config import PROJECT_DIR, Settings, load_settings
 from backtestdb.errors import DatabaseFileError, ProjectError
 from backtestdb.scheduling.health import remove_liveness
 
-USE_HOST_SCHEDULE = "start Docker, or let this machine's own schedule make the backups: make schedule-install"
-INSTALL_COMPOSE = "install docker-compose-plugin (Debian: docker-compose), or use make schedule-install"
+USE_HOST_SCHEDULE = (
+    "start Docker, or let this machine's own schedule make the backups: make schedule-install"
+)
+INSTALL_COMPOSE = (
+    "install docker-compose-plugin (Debian: docker-compose), or use make schedule-install"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] in {"up", "run"}:
         prepare_folders(settings)
     command = ["docker", "compose", "--project-directory", str(PROJECT_DIR), *arguments]
-    code = subprocess.run(command, env=os.environ | make_variables(settings), check=False).returncode
+    code = subprocess.run(
+        command, env=os.environ | make_variables(settings), check=False
+    ).returncode
     if arguments[0] == "down" and code == 0:
         remove_liveness(settings.backup_dir, settings.database_path)
     return code
@@ -40,9 +47,14 @@ def verify_engine() -> None:
     asked = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
     if asked.returncode:
         reason = asked.stderr.strip().splitlines()[-1:]
-        raise ProjectError(f"no container engine answers: {''.join(reason)}", next_step=USE_HOST_SCHEDULE)
-    # The plugin is a package of its own; without it docker takes --project-directory for a flag it does not know.
-    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
+        raise ProjectError(
+            f"no container engine answers: {''.join(reason)}", next_step=USE_HOST_SCHEDULE
+        )
+    # The plugin is a package of its own; without it docker takes --project-directory for a flag it
+    # does not know.
+    if subprocess.run(
+        ["docker", "compose", "version"], capture_output=True, check=False
+    ).returncode:
         raise ProjectError("docker is there without its compose plugin", next_step=INSTALL_COMPOSE)
 
 
@@ -59,8 +71,10 @@ def prepare_folders(settings: Settings) -> None:
         if not scripts.is_dir() or scripts.resolve().is_relative_to(folder.resolve()):
             continue
         console.say(
-            f"warning: the sidecar sees {folder} only, and GENERATED_SCRIPTS_DIR {scripts} lies elsewhere: its "
-            "backups will hold no generated scripts. Mount that folder in a docker-compose.override.yml, "
+            f"warning: the sidecar sees {folder} only, and GENERATED_SCRIPTS_DIR {scripts} lies "
+            "elsewhere: its "
+            "backups will hold no generated scripts. Mount that folder in a "
+            "docker-compose.override.yml, "
             "or use make schedule-install"
         )
 
@@ -73,7 +87,8 @@ def make_variables(settings: Settings) -> dict[str, str]:
         "BACKUP_DIR": str(settings.backup_dir),
         "COMPOSE_PROFILES": choose_profiles(settings),
         "SIDECAR_STATE_DIR": str(settings.state_dir),
-        # Empty: the compose file's default, beside the database, because the project is not in the container.
+        # Empty: the compose file's default, beside the database, because the project is not in the
+        # container.
         "GENERATED_SCRIPTS_DIR": ""
         if settings.scripts_dirs_are_default
         else ":".join(map(str, settings.generated_scripts_dirs)),
@@ -83,7 +98,8 @@ def make_variables(settings: Settings) -> dict[str, str]:
 
 
 def choose_profiles(settings: Settings) -> str:
-    """The market data's container only where it has something to do; what the user's environment says, wins."""
+    """The market data's container only where it has something to do; what the user's environment
+    says, wins."""
     wanted = "update" if settings.api_key and settings.update_delay_minutes is not None else ""
     return os.environ.get("COMPOSE_PROFILES", wanted)
 

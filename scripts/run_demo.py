@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""The whole life of a database in a folder of its own, against a sandbox of the vendor's API on this machine.
+"""The whole life of a database in a folder of its own, against a sandbox of the vendor's API on
+this machine.
 
-Every step is the real command in a process of its own. No key is needed, nothing of yours is touched.
+Every step is the real command in a process of its own. No key is needed, nothing of yours is
+touched.
 """
 
 import argparse
@@ -20,7 +22,8 @@ from backtestdb.database import connect, transaction
 from backtestdb.errors import ProjectError, UsageError
 
 SCRIPTS = PROJECT_DIR / "scripts"
-# The public-domain prices of the sandbox end here: AAPL, MSFT, IBM and GOOG are real, the rest is made up.
+# The public-domain prices of the sandbox end here: AAPL, MSFT, IBM and GOOG are real, the rest is
+# made up.
 END = "2013-03-01"
 KEY = "demonstration-key"
 # In a folder that an earlier demonstration made: such a folder, and no other, is emptied.
@@ -29,21 +32,27 @@ MARKER = ".made-by-demo"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=PROJECT_DIR / "demo", help="where it happens (demo/)")
+    parser.add_argument(
+        "--folder", type=Path, default=PROJECT_DIR / "demo", help="where it happens (demo/)"
+    )
     folder = parser.parse_args(arguments).folder.resolve()
     started = time.monotonic()
     empty_folder(folder)
-    announce("DEMONSTRATION: prices of 2012/13, most of them made up. Not for trading, not for learning.")
+    announce(
+        "DEMONSTRATION: prices of 2012/13, most of them made up. Not for trading, not for learning."
+    )
     with running_sandbox() as url:
         environment = make_environment(folder, url)
         live_through(folder, environment)
-    announce(f"demonstration done in {format_duration(time.monotonic() - started)}: look into {folder}")
+    announce(
+        f"demonstration done in {format_duration(time.monotonic() - started)}: look into {folder}"
+    )
     return 0
 
 
 def empty_folder(folder: Path) -> None:
-    """Given the folder of the demonstration, leave it there and empty but for its marker. Raise UsageError, with
-    nothing removed, for a folder with files in it that no demonstration made."""
+    """Given the folder of the demonstration, leave it there and empty but for its marker. Raise
+    UsageError, with nothing removed, for a folder with files in it that no demonstration made."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file", next_step="name a folder that does not exist yet")
     if folder.is_dir() and any(folder.iterdir()):
@@ -71,7 +80,10 @@ def live_through(folder: Path, environment: dict[str, str]) -> None:
     shutil.rmtree(folder / "claude-generated-scripts")
     step("restore the backup", environment, "restore_database.py", "--from-backup", "--yes")
     step("check every backup", environment, "backup_database.py", "--verify")
-    if read_agents(database) != before or not (folder / "claude-generated-scripts" / "scan.py").is_file():
+    if (
+        read_agents(database) != before
+        or not (folder / "claude-generated-scripts" / "scan.py").is_file()
+    ):
         raise ProjectError("the restored database is not what was backed up")
     announce("the agent, what it learned and its script are back")
 
@@ -79,7 +91,8 @@ def live_through(folder: Path, environment: dict[str, str]) -> None:
 def use_like_the_platform(database: Path, scripts: Path) -> None:
     with closing(connect(database)) as connection, transaction(connection):
         connection.execute(
-            "INSERT INTO trading_agents (id, name, timeframe) VALUES ('agent-1', 'Demonstration', '5min')"
+            "INSERT INTO trading_agents (id, name, timeframe) VALUES ('agent-1', 'Demonstration', "
+            "'5min')"
         )
         connection.execute(
             "INSERT INTO agent_knowledge (id, agent_id, knowledge_type, insight, created_at)"
@@ -120,7 +133,14 @@ def make_environment(folder: Path, url: str) -> dict[str, str]:
 @contextmanager
 def running_sandbox() -> Iterator[str]:
     """Start the vendor's stand-in on a free port of 127.0.0.1; yield its address."""
-    command = [sys.executable, str(SCRIPTS / "run_sandbox.py"), "--today", "2013-03-02", "--key", KEY]
+    command = [
+        sys.executable,
+        str(SCRIPTS / "run_sandbox.py"),
+        "--today",
+        "2013-03-02",
+        "--key",
+        KEY,
+    ]
     process = subprocess.Popen([*command, "--exit-with-stdin"], stdin=-1, stdout=-1, text=True)
     try:
         line = process.stdout.readline() if process.stdout else ""

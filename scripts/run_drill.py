@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Restore the newest backup of each kind into a scratch folder, check every row, and measure the time.
+"""Restore the newest backup of each kind into a scratch folder, check every row, and measure the
+time.
 
 Nothing of yours is touched. Exit code 1 when a backup cannot be restored or comes back different.
 """
@@ -40,11 +41,15 @@ def show(drill: Drill, report: Path) -> None:
         for rehearsal in drill.rehearsals
     ]
     if rows:
-        console.print_table("drill", ("backup", "restored", "size", "rows", "seconds to recover"), rows)
+        console.print_table(
+            "drill", ("backup", "restored", "size", "rows", "seconds to recover"), rows
+        )
     if drill.problem:
         console.print_error(drill.problem, "make backup")
     elif not drill.is_good:
-        console.print_error("a backup could not be restored", "make verify-backups, then make backup")
+        console.print_error(
+            "a backup could not be restored", "make verify-backups, then make backup"
+        )
     print(f"report: {report}")
 
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Encrypted copies off this machine: set up, sent, listed, checked, pruned. Settings: OFFSITE… in .env.
+"""Encrypted copies off this machine: set up, sent, listed, checked, pruned. Settings: OFFSITE… in
+.env.
 
-`watch` is the living process: it sends what was committed, every OFFSITE_EVERY_SECONDS, until SIGTERM.
+`watch` is the living process: it sends what was committed, every OFFSITE_EVERY_SECONDS, until
+SIGTERM.
 """
 
 import argparse
@@ -33,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[], int]] = {
         "init": lambda: run_init(settings),
         "list": lambda: run_list(settings, as_json=options.json),
-        "check": lambda: run_check(settings, now_utc, everything=options.everything, as_json=options.json),
+        "check": lambda: run_check(
+            settings, now_utc, everything=options.everything, as_json=options.json
+        ),
         "drill": lambda: run_drill(settings, now_utc.astimezone()),
         "prune": lambda: run_prune(settings, now_utc, dry_run=options.dry_run),
         "send": lambda: watch(settings, once=True),
@@ -48,8 +52,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("init", help="make the target ready, try what it protects, print the recovery sheet")
-    commands.add_parser("list", help="the copies, newest first").add_argument("--json", action="store_true")
+    commands.add_parser(
+        "init", help="make the target ready, try what it protects, print the recovery sheet"
+    )
+    commands.add_parser("list", help="the copies, newest first").add_argument(
+        "--json", action="store_true"
+    )
     check = commands.add_parser("check", help="read this week's share of the copies and compare")
     check.add_argument("--everything", action="store_true", help="read all of them")
     check.add_argument("--json", action="store_true", help="the result for programs")
@@ -99,7 +107,9 @@ def open_log(backup_dir: Path) -> logging.Logger:
     log.propagate = False
     file = RotatingFileHandler(backup_dir / LOG_NAME, maxBytes=LOG_BYTES, backupCount=1, delay=True)
     for handler in (file, logging.StreamHandler(sys.stdout)):
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+        )
         log.addHandler(handler)
     return log
 

@@ -24,18 +24,40 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--port", type=int, default=0, help="0 takes a free one (default)")
     add("--port-file", type=Path, help="write the port into this file when ready")
-    add("--today", type=date.fromisoformat, help="the day the sandbox lives on (default: today in New York)")
+    add(
+        "--today",
+        type=date.fromisoformat,
+        help="the day the sandbox lives on (default: today in New York)",
+    )
     add("--key", action="append", help="a right key (default: sandbox); may be given again")
     add("--requests-per-minute", type=int, default=0, help="quota per key; 0 (default) = none")
-    add("--window-seconds", type=float, default=60.0, help="length of the quota's window (default: 60)")
+    add(
+        "--window-seconds",
+        type=float,
+        default=60.0,
+        help="length of the quota's window (default: 60)",
+    )
     add("--no-retry-after", action="store_true", help="answer 429 without Retry-After")
-    add("--history-years", type=int, default=0, help="how far back the plan reaches; 0 (default) = to 2000")
-    add("--free-plan", action="store_true", help="refuse ranges that end today, as the free plan does")
+    add(
+        "--history-years",
+        type=int,
+        default=0,
+        help="how far back the plan reaches; 0 (default) = to 2000",
+    )
+    add(
+        "--free-plan",
+        action="store_true",
+        help="refuse ranges that end today, as the free plan does",
+    )
     add("--latency-ms", type=float, default=0.0, help="wait before each answer")
     add("--tickers", type=parse_tickers, default=100, help="stocks, 72 to 17000 (default: 100)")
     add("--splits", type=load_splits, default=(), help="a JSON list of made-up splits")
     add("--junk", action="store_true", help="put a row of junk into the grouped answers")
-    add("--exit-with-stdin", action="store_true", help="stop when standard input closes (used by tests)")
+    add(
+        "--exit-with-stdin",
+        action="store_true",
+        help="stop when standard input closes (used by tests)",
+    )
     return parser.parse_args(arguments)
 
 

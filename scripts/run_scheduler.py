@@ -81,21 +81,29 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--once", action="store_true", help="make what is due and end; exit code 1 on failure")
+    what.add_argument(
+        "--once", action="store_true", help="make what is due and end; exit code 1 on failure"
+    )
     what.add_argument(
         "--health", action="store_true", help="exit code 1 when backups are stale or the loop hangs"
     )
     what.add_argument("--newest", action="store_true", help="exit code 1 when backups are stale")
     what.add_argument(
-        "--forget", action="store_true", help="this schedule was taken down: remove its sign of life"
+        "--forget",
+        action="store_true",
+        help="this schedule was taken down: remove its sign of life",
     )
     parser.add_argument(
-        "--updates", action="store_true", help="the market data's schedule in the place of the backups'"
+        "--updates",
+        action="store_true",
+        help="the market data's schedule in the place of the backups'",
     )
     parser.add_argument(
         "--quiet", action="store_true", help="print failures only: cron mails what is printed"
     )
-    parser.add_argument("--now", type=parse_moment, help="with --health: the time to judge by (ISO 8601)")
+    parser.add_argument(
+        "--now", type=parse_moment, help="with --health: the time to judge by (ISO 8601)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -114,7 +122,9 @@ def verify_time_zone(name: str) -> None:
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError):
-        raise SettingsError(f"TZ={name} is no time zone", next_step="write it like Europe/Berlin") from None
+        raise SettingsError(
+            f"TZ={name} is no time zone", next_step="write it like Europe/Berlin"
+        ) from None
 
 
 def report_health(settings: Settings, now: datetime, *, loop: bool, updates: bool) -> int:
@@ -154,8 +164,13 @@ def describe_updates(settings: Settings) -> str:
     if settings.update_delay_minutes is None:
         return "UPDATE_DELAY_MINUTES is empty, so market data is updated by hand alone"
     if not settings.api_key:
-        return "no API key is set, so no market data is updated; next: write POLYGON_API_KEY into .env"
-    return f"market data of {settings.database_path}, {settings.update_delay_minutes} minutes after 20:15 New York"
+        return (
+            "no API key is set, so no market data is updated; next: write POLYGON_API_KEY into .env"
+        )
+    return (
+        f"market data of {settings.database_path}, {settings.update_delay_minutes} minutes "
+        "after 20:15 New York"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Read everything irreplaceable that is left of a damaged database, and unite it with the newest good backup.
+"""Read everything irreplaceable that is left of a damaged database, and unite it with the newest
+good backup.
 
-The damaged file is only read. The result is a new database beside it: FILE.salvaged-YYYY-MM-DD-HHmmss.
-Exit code 3 when parts could not be read; they are counted per table.
+The damaged file is only read. The result is a new database beside it:
+FILE.salvaged-YYYY-MM-DD-HHmmss. Exit code 3 when parts could not be read; they are counted per
+table.
 """
 
 import argparse

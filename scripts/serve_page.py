@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The page: how everything stands, the tables of the database, and the universe API. Read-only, on 127.0.0.1.
+"""The page: how everything stands, the tables of the database, and the universe API. Read-only, on
+127.0.0.1.
 
 /                                     coverage, bars per day, backups, drills, and what needs you
 /api/scanner/universes                the universes, as the platform's API gives them

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""How the database, its coverage, its backups and their schedule stand. Reads only, and disturbs no writer.
+"""How the database, its coverage, its backups and their schedule stand. Reads only, and disturbs no
+writer.
 
 Exit code 1 when something needs you: each problem is named with the command that helps.
 """
@@ -23,8 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for programs")
-    form.add_argument("--prometheus", action="store_true", help="numbers for a monitor; exit code 0")
-    form.add_argument("--holes", action="store_true", help="the tickers that miss sessions, by name")
+    form.add_argument(
+        "--prometheus", action="store_true", help="numbers for a monitor; exit code 0"
+    )
+    form.add_argument(
+        "--holes", action="store_true", help="the tickers that miss sessions, by name"
+    )
     options = parser.parse_args(arguments)
     settings = load_settings()
     if options.holes:

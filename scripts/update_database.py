@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Bring the stored universes up to the last session: new bars, late corrections, splits, metrics."""
+"""Bring the stored universes up to the last session: new bars, late corrections, splits,
+metrics."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,7 +15,9 @@ from backtestdb.market.cli import add_output_arguments, run_update
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--start", type=parse_date, help="with --again: from this session on")
-    parser.add_argument("--end", type=parse_date, help="last session; default: the last completed one")
+    parser.add_argument(
+        "--end", type=parse_date, help="last session; default: the last completed one"
+    )
     add_output_arguments(parser)
     return run_update(load_settings(), parser.parse_args(arguments), datetime.now(UTC))
 

@@ -1,4 +1,5 @@
-"""Hypothesis: enough examples to find things, few enough for a quick suite, no deadline on a busy machine."""
+"""Hypothesis: enough examples to find things, few enough for a quick suite, no deadline on a busy
+machine."""
 
 from hypothesis import settings
 

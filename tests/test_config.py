@@ -147,7 +147,9 @@ def test_relative_path_names_the_file_that_it_came_from(env_file: Path) -> None:
     env_file.write_text("DATABASE_PATH=./backtesting.db\n")
     with pytest.raises(SettingsError) as caught:
         load(env_file)
-    assert f"DATABASE_PATH=./backtesting.db (from {env_file}) is a relative path" in str(caught.value)
+    assert f"DATABASE_PATH=./backtesting.db (from {env_file}) is a relative path" in str(
+        caught.value
+    )
 
 
 def test_home_is_expanded_in_paths(env_file: Path) -> None:
@@ -177,7 +179,9 @@ def test_plain_http_is_taken_on_this_machine_and_https_anywhere(env_file: Path, 
 def test_concurrency_follows_the_quota_unless_it_is_set(
     env_file: Path, per_minute: str, concurrency: str, expected: int
 ) -> None:
-    settings = load(env_file, POLYGON_REQUESTS_PER_MINUTE=per_minute, POLYGON_CONCURRENCY=concurrency)
+    settings = load(
+        env_file, POLYGON_REQUESTS_PER_MINUTE=per_minute, POLYGON_CONCURRENCY=concurrency
+    )
     assert settings.concurrency == expected
 
 

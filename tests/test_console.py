@@ -1,4 +1,5 @@
-"""What a command says when it fails, and how it ends: one sentence, one exit code, never a traceback."""
+"""What a command says when it fails, and how it ends: one sentence, one exit code, never a
+traceback."""
 
 import errno
 import io
@@ -98,7 +99,9 @@ def make_sqlite_error(tmp_path: Path, cause: str) -> sqlite3.Error:
         if cause == "full":
             connection.execute("PRAGMA max_page_count = 2")
         try:
-            connection.execute("INSERT INTO t VALUES (zeroblob(100000))" if cause != "syntax" else "SELEKT")
+            connection.execute(
+                "INSERT INTO t VALUES (zeroblob(100000))" if cause != "syntax" else "SELEKT"
+            )
         except sqlite3.Error as error:
             return error
     raise AssertionError(f"SQLite did not mind: {cause}")
@@ -201,7 +204,9 @@ def test_progress_without_any_unit_done_has_no_rate_and_no_failure(
     assert "bars: 0 of 50" in capsys.readouterr().err
 
 
-def test_progress_that_breaks_off_does_not_say_that_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_that_breaks_off_does_not_say_that_it_ended(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(ValueError, match="stop"), progress("bars", 5) as advance:
         advance(1)
         raise ValueError("stop")
@@ -215,14 +220,18 @@ def test_progress_of_nothing_is_silent(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_table_goes_to_standard_output_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table("Result of [x]", ["what [/y]", "rows"], [["[red]AAPL[/red]", 1234567], [None, True]])
+    print_table(
+        "Result of [x]", ["what [/y]", "rows"], [["[red]AAPL[/red]", 1234567], [None, True]]
+    )
     printed = capsys.readouterr()
     assert printed.err == ""
     for text in ("Result of [x]", "what [/y]", "[red]AAPL[/red]", "1,234,567", "–", "yes"):
         assert text in printed.out
 
 
-@pytest.mark.parametrize(("typed", "expected"), [("", True), ("n\n", False), ("\n", False), ("y\n", True)])
+@pytest.mark.parametrize(
+    ("typed", "expected"), [("", True), ("n\n", False), ("\n", False), ("y\n", True)]
+)
 def test_question_without_a_terminal_hears_a_pipe_and_else_means_yes(
     monkeypatch: pytest.MonkeyPatch, typed: str, expected: bool
 ) -> None:
@@ -231,7 +240,9 @@ def test_question_without_a_terminal_hears_a_pipe_and_else_means_yes(
     assert confirm("Replace?", assume_yes=True)
 
 
-@pytest.mark.parametrize(("answer", "expected"), [("y\n", True), ("YES\n", True), ("\n", False), ("", False)])
+@pytest.mark.parametrize(
+    ("answer", "expected"), [("y\n", True), ("YES\n", True), ("\n", False), ("", False)]
+)
 def test_question_on_a_terminal_needs_a_yes(
     monkeypatch: pytest.MonkeyPatch, answer: str, expected: bool
 ) -> None:
@@ -255,7 +266,8 @@ def test_duration_is_told_in_the_units_that_matter(seconds: float, text: str) ->
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2e9, "2.0 GB"), (3e12, "3.0 TB")]
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2e9, "2.0 GB"), (3e12, "3.0 TB")],
 )
 def test_bytes_are_told_in_the_unit_that_fits(count: int, text: str) -> None:
     assert format_bytes(count) == text

@@ -104,7 +104,11 @@ def test_transaction_whose_commit_fails_leaves_nothing(path: Path) -> None:
 
 def test_transaction_takes_the_write_lock_at_its_beginning(path: Path) -> None:
     with closing(connect(path)) as one, closing(connect(path, timeout_seconds=0)) as other:
-        with transaction(one), pytest.raises(sqlite3.OperationalError, match="locked"), transaction(other):
+        with (
+            transaction(one),
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+            transaction(other),
+        ):
             pass
         with transaction(other):
             pass
@@ -126,7 +130,9 @@ def test_look_at_file_tells_missing_empty_and_database_apart(path: Path, tmp_pat
     assert look_at_file(path) == "database"
 
 
-@pytest.mark.parametrize("content", [b"x", b"text " * 1000, MAGIC, MAGIC + bytes(84), MAGIC + bytes(8176)])
+@pytest.mark.parametrize(
+    "content", [b"x", b"text " * 1000, MAGIC, MAGIC + bytes(84), MAGIC + bytes(8176)]
+)
 def test_look_at_file_says_damaged_of_what_is_no_database(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "odd.db"
     path.write_bytes(content)
@@ -192,11 +198,16 @@ def test_integrity_of_a_sound_database_passes(path: Path) -> None:
 
 def test_integrity_check_finds_a_broken_page(path: Path) -> None:
     with closing(connect(path)) as connection:
-        root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 't'").fetchone()[0]
+        root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 't'").fetchone()[
+            0
+        ]
     content = bytearray(path.read_bytes())
     content[(root - 1) * 4096 : (root - 1) * 4096 + 12] = b"\xff" * 12
     path.write_bytes(content)
-    with closing(connect(path)) as connection, pytest.raises(VerificationError, match="quick_check found"):
+    with (
+        closing(connect(path)) as connection,
+        pytest.raises(VerificationError, match="quick_check found"),
+    ):
         verify_integrity(connection)
 
 
@@ -209,7 +220,9 @@ def test_only_the_full_check_compares_indexes_with_their_tables(path: Path) -> N
         )
     with closing(connect(path)) as connection:
         verify_integrity(connection)
-        with pytest.raises(VerificationError, match="integrity_check found: row 11 missing from index i"):
+        with pytest.raises(
+            VerificationError, match="integrity_check found: row 11 missing from index i"
+        ):
             verify_integrity(connection, full=True)
 
 

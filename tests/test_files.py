@@ -58,7 +58,9 @@ def test_lock_of_another_process_is_refused_with_its_number(tmp_path: Path) -> N
     with running_holder(lock) as holder:
         with pytest.raises(BusyError) as caught, exclusive_lock(lock, "a backup"):
             pass
-        assert str(caught.value) == f"a backup is already running (process {holder.pid}, lock {lock})"
+        assert (
+            str(caught.value) == f"a backup is already running (process {holder.pid}, lock {lock})"
+        )
 
 
 @pytest.mark.parametrize(
@@ -142,11 +144,23 @@ def test_rename_of_a_missing_file_leaves_the_target(tmp_path: Path) -> None:
 
 
 def test_removing_a_database_takes_its_companions_and_nothing_else(tmp_path: Path) -> None:
-    for name in ("a.db", "a.db-wal", "a.db-shm", "a.db-journal", "a.db.backup-2026", "b.db", "a.db-other"):
+    for name in (
+        "a.db",
+        "a.db-wal",
+        "a.db-shm",
+        "a.db-journal",
+        "a.db.backup-2026",
+        "b.db",
+        "a.db-other",
+    ):
         (tmp_path / name).touch()
     remove_database(tmp_path / "a.db")
     remove_database(tmp_path / "a.db")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db-other", "a.db.backup-2026", "b.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.db-other",
+        "a.db.backup-2026",
+        "b.db",
+    ]
 
 
 def test_same_file_sees_through_links_and_not_through_names(tmp_path: Path) -> None:
@@ -162,7 +176,9 @@ def test_same_file_sees_through_links_and_not_through_names(tmp_path: Path) -> N
     assert not same_file(tmp_path / "missing", tmp_path / "missing")
 
 
-def test_free_space_of_a_folder_that_is_yet_to_be_made_is_that_of_its_parent(tmp_path: Path) -> None:
+def test_free_space_of_a_folder_that_is_yet_to_be_made_is_that_of_its_parent(
+    tmp_path: Path,
+) -> None:
     status = os.statvfs(tmp_path)
     assert abs(free_bytes(tmp_path / "not" / "yet") - status.f_bavail * status.f_frsize) < 1e9
 
@@ -170,7 +186,9 @@ def test_free_space_of_a_folder_that_is_yet_to_be_made_is_that_of_its_parent(tmp
 def test_space_that_is_there_passes_and_space_that_is_not_is_told_in_bytes(tmp_path: Path) -> None:
     verify_space(tmp_path, 1, "a backup")
     needed = 1 << 60
-    with pytest.raises(SpaceError, match=rf"a backup needs {needed:,} bytes in {tmp_path}; .* are missing"):
+    with pytest.raises(
+        SpaceError, match=rf"a backup needs {needed:,} bytes in {tmp_path}; .* are missing"
+    ):
         verify_space(tmp_path, needed, "a backup")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,5 @@
-"""A healthy database that a newer SQLite wrote: too old is this Python's SQLite, and nothing is damaged."""
+"""A healthy database that a newer SQLite wrote: too old is this Python's SQLite, and nothing is
+damaged."""
 
 import json
 import sqlite3
@@ -50,7 +51,9 @@ def test_database_of_a_newer_sqlite_is_told_from_a_damaged_one(settings: Setting
 
 
 @pytest.mark.parametrize("kind", ["full", "irreplaceable"])
-def test_database_of_a_newer_sqlite_is_backed_up_verified_and_restored(settings: Settings, kind: str) -> None:
+def test_database_of_a_newer_sqlite_is_backed_up_verified_and_restored(
+    settings: Settings, kind: str
+) -> None:
     names = names_by_view(settings.database_path)
     back_up(settings, kind)
     (backup,) = verify_every_listed(settings.backup_dir)

@@ -11,7 +11,8 @@ from backtestdb.schema import load_table_classes, schema_files, split_statements
 
 TEXTS = {
     "a check with a function of the platform": (
-        "CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT NOT NULL CHECK (is_ticker(b, 'x,)')), c DECIMAL(10, 2))",
+        "CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT NOT NULL CHECK (is_ticker(b, 'x,)')), c "
+        "DECIMAL(10, 2))",
         [("a", "INTEGER", 1), ("b", "TEXT", 0), ("c", "DECIMAL(10,2)", 0)],
     ),
     "a generated column that is stored and one that is not": (
@@ -25,7 +26,8 @@ TEXTS = {
         [("a", "TEXT", 2), ("b", "", 1)],
     ),
     "words of a newer SQLite": (
-        "CREATE TABLE t (a ANY, b INT DEFAULT (json_new(1)) FUTURE WORDS (1, 2), c TEXT UNIQUE) STRICT, NEWER",
+        "CREATE TABLE t (a ANY, b INT DEFAULT (json_new(1)) FUTURE WORDS (1, 2), c TEXT UNIQUE) "
+        "STRICT, NEWER",
         [("a", "", 0), ("b", "INT", 0), ("c", "TEXT", 0)],
     ),
 }
@@ -43,7 +45,10 @@ def test_plain_table_has_the_columns_types_and_key_that_are_stored(case: str) ->
 
 
 def test_plain_tables_of_every_table_of_the_schema_have_its_columns_keys_and_defaults() -> None:
-    with closing(sqlite3.connect(":memory:")) as true, closing(sqlite3.connect(":memory:")) as plain:
+    with (
+        closing(sqlite3.connect(":memory:")) as true,
+        closing(sqlite3.connect(":memory:")) as plain,
+    ):
         for path in schema_files():
             for statement in split_statements(path.read_text()):
                 if re.match("CREATE TABLE", statement):
@@ -60,6 +65,8 @@ def test_plain_tables_of_every_table_of_the_schema_have_its_columns_keys_and_def
     assert len(load_table_classes()) > 37
 
 
-@pytest.mark.parametrize("text", ["", "CREATE TABLE t", "CREATE TABLE t AS", "CREATE TABLE t (,)", "x" * 100])
+@pytest.mark.parametrize(
+    "text", ["", "CREATE TABLE t", "CREATE TABLE t AS", "CREATE TABLE t (,)", "x" * 100]
+)
 def test_text_that_is_no_table_has_no_plain_one(text: str) -> None:
     assert make_plain_table(text, "t") is None

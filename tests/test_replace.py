@@ -23,7 +23,9 @@ def make_database(path: Path, word: str, rows: int = 3000, journal: str = "DELET
         connection.execute(f"PRAGMA journal_mode = {journal}")
         connection.execute("CREATE TABLE words (id INTEGER PRIMARY KEY, word TEXT)")
         connection.execute("BEGIN")
-        connection.executemany("INSERT INTO words (word) VALUES (?)", [(f"{word} {n}",) for n in range(rows)])
+        connection.executemany(
+            "INSERT INTO words (word) VALUES (?)", [(f"{word} {n}",) for n in range(rows)]
+        )
         connection.execute("COMMIT")
     return path
 
@@ -34,7 +36,9 @@ def read_words(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
-def test_replacement_with_reader_connected_shows_it_the_new_content(tmp_path: Path, journal: str) -> None:
+def test_replacement_with_reader_connected_shows_it_the_new_content(
+    tmp_path: Path, journal: str
+) -> None:
     live = make_database(tmp_path / "live.db", "old", journal=journal)
     new = make_database(tmp_path / "new.db", "new")
     with closing(connect(live)) as reader:
@@ -117,7 +121,9 @@ def test_replacement_with_other_page_size_succeeds(tmp_path: Path, journal: str)
     assert not list(tmp_path.glob("*.arriving*"))
 
 
-def test_replacement_of_a_file_that_is_no_database_keeps_it_with_its_journals(tmp_path: Path) -> None:
+def test_replacement_of_a_file_that_is_no_database_keeps_it_with_its_journals(
+    tmp_path: Path,
+) -> None:
     live = tmp_path / "live.db"
     live.write_bytes(b"no database at all" * 500)
     (tmp_path / "live.db-wal").write_bytes(b"old log")
@@ -223,7 +229,9 @@ def test_replacement_of_no_database_that_another_process_has_open_is_refused(
     live = make_database(tmp_path / "live.db", "old", journal=journal)
     new = make_database(tmp_path / "new.db", "new")
     command = [sys.executable, "-c", HOLD, str(live)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "connected\n"
         with live.open("r+b") as file:
@@ -253,7 +261,9 @@ def test_replacement_that_another_program_renames_away_is_not_called_done(
     new = make_database(tmp_path / "new.db", "new")
     other = make_database(tmp_path / "other.db", "other", rows=2)
     monkeypatch.setattr(replace_module, "shrink_log", lambda _live: other.replace(live))
-    with pytest.raises(VerificationError, match=r"does not hold what was put there.*2 rows instead of 3,000"):
+    with pytest.raises(
+        VerificationError, match=r"does not hold what was put there.*2 rows instead of 3,000"
+    ):
         replace_database(live, new, tmp_path / "kept.db")
 
 
@@ -287,6 +297,10 @@ def test_error_behind_the_commit_says_what_stands_where_and_the_undo(
     with pytest.raises(ProjectError) as caught:
         replace_database(live, new, tmp_path / "kept.db")
     assert str(caught.value) == (
-        f"{live} holds the new content, whole, but then: disk I/O error; what stood there is in {tmp_path}/kept.db"
+        f"{live} holds the new content, whole, but then: disk I/O error; what stood there is in "
+        f"{tmp_path}/kept.db"
     )
-    assert caught.value.next_step == f"make restore-from-backup BACKUP={tmp_path}/kept.db brings that back"
+    assert (
+        caught.value.next_step
+        == f"make restore-from-backup BACKUP={tmp_path}/kept.db brings that back"
+    )

@@ -88,7 +88,9 @@ def describe_columns(connection: sqlite3.Connection, table: str) -> list[dict[st
             "on_delete": parents.get(name, ("", ""))[1],
             "autoincrement": "yes" if key and gives_no_number_twice(connection, table) else "",
         }
-        for _, name, kind, not_null, default, key in connection.execute(f"PRAGMA table_info({quote(table)})")
+        for _, name, kind, not_null, default, key in connection.execute(
+            f"PRAGMA table_info({quote(table)})"
+        )
     ]
 
 
@@ -100,7 +102,9 @@ def gives_no_number_twice(connection: sqlite3.Connection, table: str) -> bool:
 def describe_indexes(connection: sqlite3.Connection, table: str) -> list[tuple[str, str, str]]:
     """Name, unique, columns, as the reference writes them; a primary key is none of them."""
     found = []
-    for _, name, unique, origin, partial in connection.execute(f"PRAGMA index_list({quote(table)})"):
+    for _, name, unique, origin, partial in connection.execute(
+        f"PRAGMA index_list({quote(table)})"
+    ):
         assert not partial
         columns = ", ".join(
             column + (" DESC" if descending else "")
@@ -129,12 +133,16 @@ def test_fresh_database_has_the_37_tables_and_the_projects_own(fresh: sqlite3.Co
 
 
 @pytest.mark.parametrize("table", COLUMNS)
-def test_columns_of_a_fresh_table_equal_the_platforms(fresh: sqlite3.Connection, table: str) -> None:
+def test_columns_of_a_fresh_table_equal_the_platforms(
+    fresh: sqlite3.Connection, table: str
+) -> None:
     assert describe_columns(fresh, table) == COLUMNS[table]
 
 
 @pytest.mark.parametrize("table", COLUMNS)
-def test_indexes_of_a_fresh_table_equal_the_platforms(fresh: sqlite3.Connection, table: str) -> None:
+def test_indexes_of_a_fresh_table_equal_the_platforms(
+    fresh: sqlite3.Connection, table: str
+) -> None:
     expected = [(row["index"], row["unique"], row["columns"]) for row in INDEXES.get(table, [])]
     assert describe_indexes(fresh, table) == sorted(expected)
 
@@ -144,7 +152,9 @@ def test_every_file_makes_the_table_of_its_name_and_only_its_indexes() -> None:
         with closing(connect(Path(":memory:"), create=True)) as connection:
             for statement in split_statements(path.read_text()):
                 connection.execute(statement)
-            made = connection.execute("SELECT DISTINCT type, tbl_name FROM sqlite_schema").fetchall()
+            made = connection.execute(
+                "SELECT DISTINCT type, tbl_name FROM sqlite_schema"
+            ).fetchall()
             assert table_names(connection) == [path.stem]
             assert {table for _, table in made} - {"sqlite_sequence"} == {path.stem}
 
@@ -168,7 +178,8 @@ def test_creating_the_schema_a_second_time_changes_nothing(path: Path) -> None:
 
 
 def test_platforms_own_statements_find_nothing_to_do(path: Path) -> None:
-    """It creates the same names IF NOT EXISTS at every start, with columns of its own order or age."""
+    """It creates the same names IF NOT EXISTS at every start, with columns of its own order or
+    age."""
     with closing(connect(path, create=True)) as connection:
         ensure_schema(connection)
         before = describe_schema(connection)
@@ -219,7 +230,10 @@ def test_tables_to_keep_are_those_that_no_download_brings_back(path: Path) -> No
 
 
 def test_statements_of_a_file_end_at_their_semicolons_only() -> None:
-    sql = "-- head; line\n\nCREATE TABLE a (x DEFAULT ';' -- one; two\n);\n-- between\nSELECT 1;\n\n-- tail\n"
+    sql = (
+        "-- head; line\n\nCREATE TABLE a (x DEFAULT ';' -- one; two\n);\n-- between\nSELECT "
+        "1;\n\n-- tail\n"
+    )
     assert split_statements(sql) == ["CREATE TABLE a (x DEFAULT ';' -- one; two\n);", "SELECT 1;"]
 
 
@@ -229,7 +243,8 @@ def test_statement_without_its_semicolon_is_refused_not_left_out() -> None:
 
 
 def make_old_database(path: Path, drop: list[str]) -> None:
-    """The schema as it was before the learning lab, with an agent and a column of the platform's future."""
+    """The schema as it was before the learning lab, with an agent and a column of the platform's
+    future."""
     sql = (PROJECT_DIR / "sql/schema/irreplaceable/trading_agents.sql").read_text()
     for column in drop:
         sql = re.sub(rf"^ +{column} .*\n", "", sql, flags=re.MULTILINE)
@@ -237,7 +252,8 @@ def make_old_database(path: Path, drop: list[str]) -> None:
         connection.executescript(sql)
         connection.executescript(
             "ALTER TABLE trading_agents ADD COLUMN mood TEXT;"
-            "INSERT INTO trading_agents (id, name, timeframe, mood) VALUES ('a1', 'Ada', '1day', 'calm');"
+            "INSERT INTO trading_agents (id, name, timeframe, mood) VALUES ('a1', 'Ada', '1day', "
+            "'calm');"
         )
     with closing(connect(path)) as connection:
         ensure_schema(connection)
@@ -249,7 +265,11 @@ def run_migration(path: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         cwd=path.parent,
-        env={**os.environ, "DATABASE_PATH": str(path), "BACKTEST_ENV_FILE": str(path.with_name("no.env"))},
+        env={
+            **os.environ,
+            "DATABASE_PATH": str(path),
+            "BACKTEST_ENV_FILE": str(path.with_name("no.env")),
+        },
         check=False,
     )
 
@@ -265,7 +285,9 @@ def test_migration_adds_the_missing_columns_and_says_so_and_keeps_the_rows(path:
     assert not set(LEARNING_LAB) & set(read_agent(path).keys())
     ended = run_migration(path)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.splitlines() == [f"trading_agents: added column {name}" for name in LEARNING_LAB]
+    assert ended.stdout.splitlines() == [
+        f"trading_agents: added column {name}" for name in LEARNING_LAB
+    ]
     agent = read_agent(path)
     assert (agent["name"], agent["mood"], agent["status"]) == ("Ada", "calm", "learning")
     assert [agent[name] for name in LEARNING_LAB[:-1]] == [None] * 7
@@ -300,7 +322,9 @@ def test_migration_leaves_a_database_alone_whose_platform_renamed_the_table(path
     assert path.read_bytes() == content
 
 
-def test_schema_is_not_given_a_second_agents_table_after_the_platform_renamed_it(path: Path) -> None:
+def test_schema_is_not_given_a_second_agents_table_after_the_platform_renamed_it(
+    path: Path,
+) -> None:
     with closing(connect(path, create=True)) as connection:
         ensure_schema(connection)
         connection.execute("ALTER TABLE trading_agents RENAME TO learning_agents")
@@ -322,7 +346,9 @@ def test_migrated_database_equals_a_fresh_one(path: Path, fresh: sqlite3.Connect
         connection.execute("ALTER TABLE trading_agents DROP COLUMN mood")
         assert sorted(table_names(connection)) == sorted(table_names(fresh))
         for table in table_names(fresh):
-            assert by_name(describe_columns(connection, table)) == by_name(describe_columns(fresh, table))
+            assert by_name(describe_columns(connection, table)) == by_name(
+                describe_columns(fresh, table)
+            )
             assert describe_indexes(connection, table) == describe_indexes(fresh, table)
         assert schema_version(connection) == schema_version(fresh) == latest_version() == 2
 

@@ -1,4 +1,5 @@
-"""Tables that go from one database to another come out as they went in: schema, rows, types, sequences."""
+"""Tables that go from one database to another come out as they went in: schema, rows, types,
+sequences."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -45,7 +46,8 @@ def old(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def carried(old: Path, tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """The old database and, attached as `fresh`, a new one with the project's schema and what was carried."""
+    """The old database and, attached as `fresh`, a new one with the project's schema and what was
+    carried."""
     with closing(carry(old, make_fresh(tmp_path / "fresh.db"))) as connection:
         yield connection
 
@@ -69,14 +71,17 @@ def carry(old: Path, fresh: Path) -> sqlite3.Connection:
     return connection
 
 
-def every_row(connection: sqlite3.Connection, schema: str, table: str, columns: str) -> list[object]:
+def every_row(
+    connection: sqlite3.Connection, schema: str, table: str, columns: str
+) -> list[object]:
     return connection.execute(
         f"SELECT {columns} FROM {schema}.{table} ORDER BY 1, 2",
     ).fetchall()
 
 
 ROWS = {
-    "strategies": 'rowid, id, name, typeof("odd ""column"" [x]"), "odd ""column"" [x]", shout, stored',
+    "strategies": 'rowid, id, name, typeof("odd ""column"" [x]"), "odd ""column"" [x]", shout, '
+    "stored",
     '"it\'s a ""word"" table"': "word, typeof(n), n, parent",
     "loose": "_rowid_, typeof(x), hex(x), typeof(y), y, rowid",
     "audit": "rowid, what",
@@ -87,7 +92,9 @@ ROWS = {
 
 
 @pytest.mark.parametrize("table", ROWS)
-def test_carried_table_has_every_row_value_type_and_rowid(carried: sqlite3.Connection, table: str) -> None:
+def test_carried_table_has_every_row_value_type_and_rowid(
+    carried: sqlite3.Connection, table: str
+) -> None:
     old_rows = every_row(carried, "old", table, ROWS[table])
     assert old_rows
     assert every_row(carried, "main", table, ROWS[table]) == old_rows
@@ -105,7 +112,9 @@ def test_carried_schema_has_the_old_text_of_every_object(carried: sqlite3.Connec
 
 def test_carried_database_works_as_before(carried: sqlite3.Connection) -> None:
     verify_integrity(carried, full=True)
-    assert carried.execute("SELECT rowid FROM notes WHERE notes MATCH 'momentum'").fetchall() == [(42,)]
+    assert carried.execute("SELECT rowid FROM notes WHERE notes MATCH 'momentum'").fetchall() == [
+        (42,)
+    ]
     assert carried.execute("SELECT count(*) FROM both").fetchone() == (0,)
     carried.execute("INSERT INTO strategies (name) VALUES ('next')")
     assert carried.execute("SELECT id FROM strategies WHERE name = 'next'").fetchone() == (4,)
@@ -116,7 +125,9 @@ def test_carried_database_works_as_before(carried: sqlite3.Connection) -> None:
         carried.execute("INSERT INTO strategies (name) VALUES ('next')")
 
 
-def test_carrying_leaves_downloadable_tables_of_both_sides_alone(carried: sqlite3.Connection) -> None:
+def test_carrying_leaves_downloadable_tables_of_both_sides_alone(
+    carried: sqlite3.Connection,
+) -> None:
     assert carried.execute("SELECT count(*) FROM main.ohlcv_data").fetchone() == (0,)
     assert carried.execute("SELECT count(*) FROM old.ohlcv_data").fetchone() == (1,)
 
@@ -124,17 +135,23 @@ def test_carrying_leaves_downloadable_tables_of_both_sides_alone(carried: sqlite
 def test_carrying_twice_gives_the_same_as_once(
     carried: sqlite3.Connection, old: Path, tmp_path: Path
 ) -> None:
-    before = carried.execute("SELECT type, name, sql FROM main.sqlite_schema ORDER BY 1, 2").fetchall()
+    before = carried.execute(
+        "SELECT type, name, sql FROM main.sqlite_schema ORDER BY 1, 2"
+    ).fetchall()
     with closing(carry(old, tmp_path / "fresh.db")) as again:
         query = "SELECT type, name, sql FROM main.sqlite_schema ORDER BY 1, 2"
         assert again.execute(query).fetchall() == before
         verify_integrity(again, full=True)
 
 
-def test_carrying_a_virtual_table_without_its_module_keeps_its_content(old: Path, tmp_path: Path) -> None:
+def test_carrying_a_virtual_table_without_its_module_keeps_its_content(
+    old: Path, tmp_path: Path
+) -> None:
     with closing(connect(old)) as connection:
         connection.execute("PRAGMA writable_schema = ON")
-        connection.execute("UPDATE sqlite_schema SET sql = replace(sql, 'USING fts5', 'USING vec0')")
+        connection.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, 'USING fts5', 'USING vec0')"
+        )
     with closing(carry(old, make_fresh(tmp_path / "fresh.db"))) as connection:
         assert "CREATE VIRTUAL TABLE notes USING vec0(body)" in {
             sql for (sql,) in connection.execute("SELECT sql FROM main.sqlite_schema")
@@ -162,11 +179,14 @@ def test_carried_view_that_names_its_schema_can_be_attached(old: Path, tmp_path:
     assert rows == [("main.x 'main.y", "first"), ("main.x 'main.y", "second")]
 
 
-def test_carrying_that_is_interrupted_leaves_the_target_as_it_was(old: Path, tmp_path: Path) -> None:
+def test_carrying_that_is_interrupted_leaves_the_target_as_it_was(
+    old: Path, tmp_path: Path
+) -> None:
     fresh = make_fresh(tmp_path / "fresh.db")
     with closing(connect(fresh)) as connection:
         connection.execute(
-            "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('kept', 'A', '1day', '')"
+            "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('kept', 'A', "
+            "'1day', '')"
         )
     with closing(connect(old)) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")
@@ -184,7 +204,9 @@ def test_carrying_a_table_whose_own_rules_drop_rows_is_refused(tmp_path: Path) -
         connection.execute("CREATE TABLE t (x)")
         connection.execute("INSERT INTO t VALUES (NULL), (1)")
         connection.execute("PRAGMA writable_schema = ON")
-        connection.execute("UPDATE sqlite_schema SET sql = 'CREATE TABLE t (x NOT NULL ON CONFLICT IGNORE)'")
+        connection.execute(
+            "UPDATE sqlite_schema SET sql = 'CREATE TABLE t (x NOT NULL ON CONFLICT IGNORE)'"
+        )
     with pytest.raises(VerificationError, match="table t arrived with 1 rows instead of 2"):
         carry(tmp_path / "old.db", make_fresh(tmp_path / "fresh.db"))
 

@@ -9,7 +9,13 @@ import pytest
 from backtestdb.config import Settings
 from backtestdb.database import connect
 from backtestdb.salvage.salvage import salvage
-from backup_tools import back_up, environment_of, make_platform_database, make_settings, strategy_names
+from backup_tools import (
+    back_up,
+    environment_of,
+    make_platform_database,
+    make_settings,
+    strategy_names,
+)
 from commands import Project
 from salvage_tools import LATER, pages_of, zero
 
@@ -39,7 +45,9 @@ def encoding_of(database: Path) -> str:
 
 @pytest.mark.parametrize("kind", ["full", "irreplaceable"])
 @pytest.mark.parametrize("target", ["there", "missing"])
-def test_backup_in_utf_16_comes_back(settings: Settings, project: Project, kind: str, target: str) -> None:
+def test_backup_in_utf_16_comes_back(
+    settings: Settings, project: Project, kind: str, target: str
+) -> None:
     names = strategy_names(settings.database_path)
     back_up(settings, kind)
     project.check("backup_database.py", "--verify")

@@ -1,4 +1,5 @@
-"""Types of command line arguments: text to value, or a sentence that argparse prints (exit code 2)."""
+"""Types of command line arguments: text to value, or a sentence that argparse prints (exit code
+2)."""
 
 import argparse
 from datetime import date
@@ -12,7 +13,9 @@ class Parser(argparse.ArgumentParser):
     """Says what to type instead: `example` is the rest of a whole command that works."""
 
     def __init__(self, *, example: str, description: str | None) -> None:
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        super().__init__(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         self.example = example
 
     def error(self, message: str) -> NoReturn:

@@ -1,4 +1,5 @@
-"""Count the commits of all programs to one database, so that a commit of somebody else does not go unseen."""
+"""Count the commits of all programs to one database, so that a commit of somebody else does not go
+unseen."""
 
 import os
 import sqlite3
@@ -7,16 +8,18 @@ from pathlib import Path
 
 # https://www.sqlite.org/fileformat2.html#file_change_counter
 CHANGE_COUNTER = (24, "big")
-# iChange of https://www.sqlite.org/walformat.html#the_wal_index_file_format, in the byte order of this machine.
+# iChange of https://www.sqlite.org/walformat.html#the_wal_index_file_format, in the byte order of
+# this machine.
 TRANSACTIONS_IN_INDEX = (8, sys.byteorder)
 NUMBER_BYTES = 4
 
 
 class CommitCounter:
-    """With a rollback journal every commit counts up a number in the file's header; under WAL one in the -shm.
+    """With a rollback journal every commit counts up a number in the file's header; under WAL one
+    in the -shm.
 
-    It holds descriptors of both: make it before this process opens the database through SQLite, and close it
-    after the last connection, because closing one drops SQLite's locks.
+    It holds descriptors of both: make it before this process opens the database through SQLite, and
+    close it after the last connection, because closing one drops SQLite's locks.
     """
 
     def __init__(self, database: Path) -> None:
@@ -25,8 +28,8 @@ class CommitCounter:
         self.index: int | None = None
 
     def follow(self, observer: sqlite3.Connection) -> None:
-        """Find out where this database counts. `observer` stays open as long as numbers are read: then a log
-        and its index stay too."""
+        """Find out where this database counts. `observer` stays open as long as numbers are read:
+        then a log and its index stay too."""
         if observer.execute("PRAGMA main.journal_mode").fetchone()[0] == "wal":
             observer.execute("SELECT count(*) FROM main.sqlite_schema").fetchone()
             self.index = os.open(f"{self.database}-shm", os.O_RDONLY)
@@ -34,7 +37,9 @@ class CommitCounter:
     def read(self) -> int:
         """The number now; it grows by one with every commit."""
         where, (offset, order) = (
-            (self.header, CHANGE_COUNTER) if self.index is None else (self.index, TRANSACTIONS_IN_INDEX)
+            (self.header, CHANGE_COUNTER)
+            if self.index is None
+            else (self.index, TRANSACTIONS_IN_INDEX)
         )
         return int.from_bytes(os.pread(where, NUMBER_BYTES, offset), order)  # type: ignore[arg-type]
 

@@ -1,4 +1,5 @@
-"""Settings: read here and nowhere else, from the environment and from `.env`; the environment wins."""
+"""Settings: read here and nowhere else, from the environment and from `.env`; the environment
+wins."""
 
 import os
 import pwd
@@ -73,14 +74,17 @@ class Settings:
 
     @property
     def scripts_dirs_are_default(self) -> bool:
-        """Whether nobody named the folder of scripts. The sidecar gets its default from the compose file, because
-        the project lies elsewhere in the container."""
+        """Whether nobody named the folder of scripts. The sidecar gets its default from the compose
+        file, because the project lies elsewhere in the container."""
         beside = self.database_path.parent / SCRIPTS_FOLDER
-        return self.origins["GENERATED_SCRIPTS_DIR"] == "default" or self.generated_scripts_dirs == (beside,)
+        return self.origins[
+            "GENERATED_SCRIPTS_DIR"
+        ] == "default" or self.generated_scripts_dirs == (beside,)
 
 
 def parse_absolute_path(text: str) -> Path:
-    """`~` is expanded. A relative path would name another file from every folder, so it is refused."""
+    """`~` is expanded. A relative path would name another file from every folder, so it is
+    refused."""
     try:
         path = Path(text).expanduser()
     except RuntimeError:
@@ -91,7 +95,8 @@ def parse_absolute_path(text: str) -> Path:
 
 
 def parse_absolute_paths(text: str) -> tuple[Path, ...]:
-    """One folder, or several with a colon between them; a folder inside another of them is part of that one."""
+    """One folder, or several with a colon between them; a folder inside another of them is part of
+    that one."""
     paths = [parse_absolute_path(part.strip()) for part in text.split(":") if part.strip()]
     if not paths:
         raise ValueError("names no folder")
@@ -103,8 +108,9 @@ def parse_absolute_paths(text: str) -> tuple[Path, ...]:
 
 
 def follow_link(path: Path) -> Path:
-    """The file that a symbolic link leads to: SQLite puts -wal and -journal beside that one, so everything here
-    has to look there. A link that leads nowhere stays itself; commands then say that its disk is not there."""
+    """The file that a symbolic link leads to: SQLite puts -wal and -journal beside that one, so
+    everything here has to look there. A link that leads nowhere stays itself; commands then say
+    that its disk is not there."""
     return path.resolve() if path.is_symlink() and os.path.exists(path) else path  # noqa: PTH110  never raises
 
 
@@ -151,7 +157,9 @@ def parse_tickers(text: str) -> tuple[str, ...]:
 def parse_url(text: str) -> str:
     """The key travels in a header: plain http is refused outside this machine."""
     url = urlsplit(text.strip())
-    if (url.scheme == "https" and url.hostname) or (url.scheme == "http" and url.hostname in LOOPBACK_HOSTS):
+    if (url.scheme == "https" and url.hostname) or (
+        url.scheme == "http" and url.hostname in LOOPBACK_HOSTS
+    ):
         return text.strip().rstrip("/")
     raise ValueError("must begin with https:// (http:// only on 127.0.0.1)")
 
@@ -180,7 +188,9 @@ def parse_key(text: str) -> str:
     """A key that HTTP cannot carry in a header would fail deep inside of the first request."""
     key = text.strip()
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise ValueError("holds a blank or a character that no key has; copy it from the vendor's page again")
+        raise ValueError(
+            "holds a blank or a character that no key has; copy it from the vendor's page again"
+        )
     return key
 
 
@@ -211,20 +221,27 @@ def parse_offsite(text: str) -> str:
     if address.startswith("s3://"):
         parts = urlsplit(address)
         if not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
-            raise ValueError("must be s3://bucket/prefix; keys go into OFFSITE_KEY_ID and OFFSITE_SECRET")
+            raise ValueError(
+                "must be s3://bucket/prefix; keys go into OFFSITE_KEY_ID and OFFSITE_SECRET"
+            )
         return address
     if "://" in address:
-        raise ValueError("must be s3://bucket/prefix or the absolute path of a folder on another disk")
+        raise ValueError(
+            "must be s3://bucket/prefix or the absolute path of a folder on another disk"
+        )
     return str(parse_absolute_path(address))
 
 
 def parse_endpoint(text: str) -> str:
-    """Of an S3 server, empty for AWS. One in the user's own network may speak plain http: what goes offsite is sealed
-    before it is sent, the lake is no secret, and keys never travel, only signatures do."""
+    """Of an S3 server, empty for AWS. One in the user's own network may speak plain http: what goes
+    offsite is sealed before it is sent, the lake is no secret, and keys never travel, only
+    signatures do."""
     address = text.strip().rstrip("/")
     url = urlsplit(address)
     if address and (url.scheme not in {"https", "http"} or not url.hostname or "@" in url.netloc):
-        raise ValueError("must begin with https:// (or http:// in your own network) and hold no password")
+        raise ValueError(
+            "must begin with https:// (or http:// in your own network) and hold no password"
+        )
     return address
 
 
@@ -297,11 +314,13 @@ FROM_FILES = (
 )
 
 
-def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | None = None) -> Settings:
+def load_settings(
+    environment: Mapping[str, str] = os.environ, env_file: Path | None = None
+) -> Settings:
     """Given the environment and the `.env` file, return the settings.
 
-    An empty value means the default, or off (OFF_WHEN_EMPTY). Raise SettingsError with name, value, origin and rule;
-    the value of a secret is never part of it.
+    An empty value means the default, or off (OFF_WHEN_EMPTY). Raise SettingsError with name, value,
+    origin and rule; the value of a secret is never part of it.
     """
     env_file = env_file or Path(environment.get("BACKTEST_ENV_FILE") or PROJECT_DIR / ".env")
     from_file = read_env_file(env_file)
@@ -324,7 +343,8 @@ def load_settings(environment: Mapping[str, str] = os.environ, env_file: Path | 
 
 
 def known_names() -> set[str]:
-    """Everything that may stand in `.env`: the settings, their older names, and the names of files that hold one."""
+    """Everything that may stand in `.env`: the settings, their older names, and the names of files
+    that hold one."""
     return {
         *(*PARSERS, *OLDER_NAMES.values()),
         *(f"{name}_FILE" for name in PARSERS),
@@ -333,7 +353,8 @@ def known_names() -> set[str]:
 
 
 def with_home_of_user(text: str, environment: Mapping[str, str]) -> str:
-    """Under sudo `~` is still the home of the user who typed it: backups in root's would be missed by everybody."""
+    """Under sudo `~` is still the home of the user who typed it: backups in root's would be missed
+    by everybody."""
     number = environment.get("SUDO_UID", "")
     if not text.startswith(("~/", "~")) or text[1:2] not in {"", "/"} or os.geteuid() != 0:
         return text
@@ -346,7 +367,8 @@ def with_home_of_user(text: str, environment: Mapping[str, str]) -> str:
 def find_value(
     name: str, environment: Mapping[str, str], from_file: Mapping[str, str | None], env_file: Path
 ) -> tuple[str, str]:
-    """The text of a setting and where it came from, under its name or an older one; empty when it is set nowhere."""
+    """The text of a setting and where it came from, under its name or an older one; empty when it
+    is set nowhere."""
     for known_as in (name, OLDER_NAMES.get(name, name)):
         for values, origin in ((environment, "the environment"), (from_file, str(env_file))):
             if text := values.get(known_as):
@@ -370,13 +392,15 @@ def read_value_file(name: str, path: Path, origin: str) -> str:
 
 
 def find_state_home(environment: Mapping[str, str]) -> Path:
-    """As the XDG base directory specification has it: a relative path is ignored. It would give every folder
-    a quota of its own."""
+    """As the XDG base directory specification has it: a relative path is ignored. It would give
+    every folder a quota of its own."""
     state_home = Path(environment.get("XDG_STATE_HOME", ""))
     return state_home if state_home.is_absolute() else Path.home() / ".local" / "state"
 
 
-def make_settings(values: Mapping[str, Any], origins: Mapping[str, str], state_dir: Path) -> Settings:
+def make_settings(
+    values: Mapping[str, Any], origins: Mapping[str, str], state_dir: Path
+) -> Settings:
     """`values`: one parsed value for each name in PARSERS."""
     per_minute = values["POLYGON_REQUESTS_PER_MINUTE"]
     slow_plan = 0 < per_minute <= 100

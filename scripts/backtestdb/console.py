@@ -48,7 +48,8 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
 
 
 def guard(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None) -> int:
-    """Given a command, return its exit code; an error that the user can act on is printed, not raised."""
+    """Given a command, return its exit code; an error that the user can act on is printed, not
+    raised."""
     try:
         code = main(arguments)
         sys.stdout.flush()  # or a reader that went away shows only after the exit code is chosen
@@ -80,7 +81,8 @@ codecs.register_error("plain", write_plainly)
 
 
 def drop_output() -> None:
-    """Whoever read the output is gone: what is still buffered must not fail once more at the end."""
+    """Whoever read the output is gone: what is still buffered must not fail once more at the
+    end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
@@ -95,7 +97,10 @@ def print_error(what: str, next_step: str = "") -> None:
 
 def explain_sqlite_error(error: sqlite3.Error) -> tuple[str, str]:
     if str(error).startswith(UNREADABLE_SCHEMA):
-        what = f"SQLite {sqlite3.sqlite_version} cannot read the schema: it is damaged, or too new ({error})"
+        what = (
+            f"SQLite {sqlite3.sqlite_version} cannot read the schema: it is damaged, or too "
+            f"new ({error})"
+        )
         return what, "make doctor tells which"
     return explain_code(primary_code(error), error)
 
@@ -104,14 +109,21 @@ def explain_code(code: int, error: sqlite3.Error) -> tuple[str, str]:
     if code == sqlite3.SQLITE_FULL:
         return f"the disk is full ({error})", "free space on it, then start the same command again"
     if code in BUSY_CODES:
-        return f"another program holds the database ({error})", "stop that program, or try again later"
+        return (
+            f"another program holds the database ({error})",
+            "stop that program, or try again later",
+        )
     if code in DAMAGE_CODES:
         return f"the database is damaged ({error})", "make restore-from-backup"
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
-        return f"the database or its folder cannot be written ({error})", "check owner and permissions"
+        return (
+            f"the database or its folder cannot be written ({error})",
+            "check owner and permissions",
+        )
     if code == sqlite3.SQLITE_IOERR:
         what = (
-            f"the disk did not do what it was asked to ({error}); that does not say that the file is damaged"
+            f"the disk did not do what it was asked to ({error}); that does not say that the "
+            "file is damaged"
         )
         return what, "see that the disk is well and connected, then start the same command again"
     return f"SQLite: {error}", ""
@@ -193,8 +205,9 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on standard output; numbers to the right. Nothing breaks inside of a number or a name: where the
-    columns do not fit beside each other, each row is a block of lines with a name and a value."""
+    """A table on standard output; numbers to the right. Nothing breaks inside of a number or a
+    name: where the columns do not fit beside each other, each row is a block of lines with a name
+    and a value."""
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -279,8 +292,9 @@ def format_duration(seconds: float) -> str:
 
 
 def confirm(question: str, *, assume_yes: bool) -> bool:
-    """Ask, on a terminal or the pipe of `echo n |`. Where nothing comes, as from cron, whoever started the command
-    meant it. A command that is told no ends as one that failed, by `DeclinedError`."""
+    """Ask, on a terminal or the pipe of `echo n |`. Where nothing comes, as from cron, whoever
+    started the command meant it. A command that is told no ends as one that failed, by
+    `DeclinedError`."""
     if assume_yes:
         return True
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)

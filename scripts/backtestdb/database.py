@@ -32,8 +32,9 @@ UNREADABLE_DISK = f"code={sqlite3.SQLITE_IOERR}"
 
 
 class Connection(sqlite3.Connection):
-    """SQLite's own words about a damaged schema quote it, and what they quote need not be UTF-8: Python then
-    raises UnicodeDecodeError and hides what SQLite said. Here that is an error of SQLite like any other."""
+    """SQLite's own words about a damaged schema quote it, and what they quote need not be UTF-8:
+    Python then raises UnicodeDecodeError and hides what SQLite said. Here that is an error of
+    SQLite like any other."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         try:
@@ -71,11 +72,13 @@ def connect(
     lenient: bool = False,
     timeout_seconds: float = 30.0,
 ) -> sqlite3.Connection:
-    """Open a database in autocommit mode, so that transactions begin and end where the code says so.
+    """Open a database in autocommit mode, so that transactions begin and end where the code says
+    so.
 
-    A missing file is an error unless `create`. `lenient` also opens a database with tables, views or triggers
-    whose text this SQLite cannot read: it does not see those. That is for reading and for copying pages; a
-    writer would leave their indexes behind. Raise DatabaseFileError when the file cannot be opened.
+    A missing file is an error unless `create`. `lenient` also opens a database with tables, views
+    or triggers whose text this SQLite cannot read: it does not see those. That is for reading and
+    for copying pages; a writer would leave their indexes behind. Raise DatabaseFileError when the
+    file cannot be opened.
     """
     mode = "ro" if read_only else "rwc" if create else "rw"
     if not create and not path.is_file():
@@ -116,8 +119,8 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
-    """A read-only connection; a lenient one to a database that a newer SQLite wrote, and to no other. Raise
-    sqlite3.Error when the schema cannot be read for another reason."""
+    """A read-only connection; a lenient one to a database that a newer SQLite wrote, and to no
+    other. Raise sqlite3.Error when the schema cannot be read for another reason."""
     connection = connect(path, read_only=True)
     try:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -132,24 +135,29 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
 
 
 def skip_unreadable_schema(connection: sqlite3.Connection) -> None:
-    """From now on what this SQLite cannot read of the schema is left out, in attached databases too.
-    `writable_schema` does that: https://www.sqlite.org/pragma.html#pragma_writable_schema."""
+    """From now on what this SQLite cannot read of the schema is left out, in attached databases
+    too. `writable_schema` does that: https://www.sqlite.org/pragma.html#pragma_writable_schema."""
     connection.execute("PRAGMA writable_schema = ON")
-    with suppress(sqlite3.DatabaseError):  # the first statement may still fail, the next sees the rest
+    with suppress(
+        sqlite3.DatabaseError
+    ):  # the first statement may still fail, the next sees the rest
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
 
 def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
-    """What is at `path`: nothing, a file of no bytes, a database, or something that is not one any more.
+    """What is at `path`: nothing, a file of no bytes, a database, or something that is not one any
+    more.
 
-    "damaged" means a wrong header, or a schema that SQLite cannot read. "too_new" is one that this SQLite cannot
-    read and that a newer one wrote. A busy database is a database. Call it before this process connects to the
-    file: it reads the header itself, because SQLite removes the -wal beside a file that is no database, and with
-    it the last commits that a salvage could find. Raise DatabaseFileError for a folder and for a symbolic link
-    that leads nowhere.
+    "damaged" means a wrong header, or a schema that SQLite cannot read. "too_new" is one that this
+    SQLite cannot read and that a newer one wrote. A busy database is a database. Call it before
+    this process connects to the file: it reads the header itself, because SQLite removes the -wal
+    beside a file that is no database, and with it the last commits that a salvage could find. Raise
+    DatabaseFileError for a folder and for a symbolic link that leads nowhere.
     """
     if path.is_dir():
-        raise DatabaseFileError(f"{path} is a folder, not a database", next_step="change DATABASE_PATH")
+        raise DatabaseFileError(
+            f"{path} is a folder, not a database", next_step="change DATABASE_PATH"
+        )
     if not path.exists():
         verify_no_dangling_link(path)
         return "missing"
@@ -174,7 +182,8 @@ def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
 
 
 def verify_no_dangling_link(path: Path) -> None:
-    """Raise DatabaseFileError for one: its disk is not there, which is not the same as an empty place."""
+    """Raise DatabaseFileError for one: its disk is not there, which is not the same as an empty
+    place."""
     if path.is_symlink() and not path.exists():
         raise DatabaseFileError(
             f"{path} is a symbolic link to {path.readlink()}, and nothing is there",
@@ -183,8 +192,8 @@ def verify_no_dangling_link(path: Path) -> None:
 
 
 def is_writable_format(path: Path, header: bytes) -> bool:
-    """Byte 18 above 2 makes SQLite read-only, for a format that is yet to come: no SQLite has written that. A
-    log may hold a better first page."""
+    """Byte 18 above 2 makes SQLite read-only, for a format that is yet to come: no SQLite has
+    written that. A log may hold a better first page."""
     log = Path(f"{path}-wal")
     return header[18] <= 2 or (log.is_file() and log.stat().st_size > 0)
 
@@ -196,7 +205,8 @@ def quote(name: str) -> str:
 
 @contextmanager
 def names_as_stored(connection: sqlite3.Connection) -> Iterator[None]:
-    """Read also names that are not UTF-8, with surrogates for their bytes; SQL that Python sends cannot hold them."""
+    """Read also names that are not UTF-8, with surrogates for their bytes; SQL that Python sends
+    cannot hold them."""
     before = connection.text_factory
     connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
     try:
@@ -216,7 +226,8 @@ def table_names(connection: sqlite3.Connection, schema: str = "main") -> list[st
 
 
 def virtual_table_names(connection: sqlite3.Connection, schema: str = "main") -> set[str]:
-    """Tables that a module shows, such as a full-text index. The module may be missing: do not read them."""
+    """Tables that a module shows, such as a full-text index. The module may be missing: do not read
+    them."""
     with names_as_stored(connection):
         rows = connection.execute(
             f"SELECT name FROM {schema}.sqlite_schema WHERE type = 'table' AND rootpage = 0"
@@ -225,17 +236,21 @@ def virtual_table_names(connection: sqlite3.Connection, schema: str = "main") ->
 
 
 def ordinary_table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """All tables but the virtual ones, whose content lies in ordinary ones, and but those that a newer SQLite
-    made and this one cannot read."""
-    hidden = virtual_table_names(connection, schema) | set(unreadable_table_names(connection, schema))
+    """All tables but the virtual ones, whose content lies in ordinary ones, and but those that a
+    newer SQLite made and this one cannot read."""
+    hidden = virtual_table_names(connection, schema) | set(
+        unreadable_table_names(connection, schema)
+    )
     return [table for table in table_names(connection, schema) if table not in hidden]
 
 
 def unreadable_table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """Tables that the schema lists and that cannot be read here: a lenient connection does not see them (see
-    connect), or their name is not UTF-8."""
+    """Tables that the schema lists and that cannot be read here: a lenient connection does not see
+    them (see connect), or their name is not UTF-8."""
     with names_as_stored(connection):
-        seen = connection.execute("SELECT lower(name) FROM pragma_table_list WHERE schema = ?", (schema,))
+        seen = connection.execute(
+            "SELECT lower(name) FROM pragma_table_list WHERE schema = ?", (schema,)
+        )
         names = {name for (name,) in seen if name.encode(errors="ignore").decode() == name}
     return [table for table in table_names(connection, schema) if table.lower() not in names]
 
@@ -246,7 +261,9 @@ def column_names(connection: sqlite3.Connection, table: str, schema: str = "main
     return [row[1] for row in rows if row[6] == 0]
 
 
-def count_rows(connection: sqlite3.Connection, tables: list[str], schema: str = "main") -> dict[str, int]:
+def count_rows(
+    connection: sqlite3.Connection, tables: list[str], schema: str = "main"
+) -> dict[str, int]:
     """Rows per table."""
     return {
         table: connection.execute(f"SELECT count(*) FROM {schema}.{quote(table)}").fetchone()[0]
@@ -257,12 +274,13 @@ def count_rows(connection: sqlite3.Connection, tables: list[str], schema: str = 
 def verify_integrity(
     connection: sqlite3.Connection, *, full: bool = False, schema: str = "main"
 ) -> list[str]:
-    """Raise VerificationError with SQLite's first finding; return those about rows that break a rule of their table,
-    such as a NULL in a NOT NULL column: the platform may have stored them so, and they are no damage.
+    """Raise VerificationError with SQLite's first finding; return those about rows that break a
+    rule of their table, such as a NULL in a NOT NULL column: the platform may have stored them so,
+    and they are no damage.
 
-    `full` adds the comparison of every index with its table, which needs a larger cache than the default of 2 MB.
-    Where functions or collations of the platform are needed for that, it is left out. Raise OSError when the disk
-    cannot be read: that says nothing about the file.
+    `full` adds the comparison of every index with its table, which needs a larger cache than the
+    default of 2 MB. Where functions or collations of the platform are needed for that, it is left
+    out. Raise OSError when the disk cannot be read: that says nothing about the file.
     """
     check = "integrity_check" if full else "quick_check"
     if full:
@@ -284,13 +302,18 @@ def verify_integrity(
 
 def find_faults(connection: sqlite3.Connection, check: str, schema: str) -> list[str]:
     """SQLite's findings, empty when there are none."""
-    # Pages of tables that cannot be seen would be called "never used": then each table is checked alone.
+    # Pages of tables that cannot be seen would be called "never used": then each table is checked
+    # alone.
     is_partial = bool(unreadable_table_names(connection, schema))
-    parts = [quote(table) for table in ordinary_table_names(connection, schema)] if is_partial else []
+    parts = (
+        [quote(table) for table in ordinary_table_names(connection, schema)] if is_partial else []
+    )
     statements = [f"PRAGMA {schema}.{{check}}({part})" for part in parts or [str(FINDINGS_AT_MOST)]]
     while True:
         try:
-            rows = [row for one in statements for row in connection.execute(one.format(check=check))]
+            rows = [
+                row for one in statements for row in connection.execute(one.format(check=check))
+            ]
         except sqlite3.OperationalError as error:
             if not add_stand_in(connection, error):
                 raise
@@ -300,15 +323,17 @@ def find_faults(connection: sqlite3.Connection, check: str, schema: str) -> list
 
 
 def count_foreign_key_violations(connection: sqlite3.Connection, schema: str = "main") -> int:
-    """Rows whose parent is missing. The platform's databases may hold some: counted, not refused."""
+    """Rows whose parent is missing. The platform's databases may hold some: counted, not
+    refused."""
     return sum(1 for _ in connection.execute(f"PRAGMA {schema}.foreign_key_check"))
 
 
 def save_rows(
     connection: sqlite3.Connection, insert: str, conflict: str, columns: Sequence[list[Any]]
 ) -> None:
-    """Insert equally long columns as rows, `ROWS_PER_STATEMENT` a statement: one and a half times as fast as
-    a statement a row, and slices put the columns side by side without a step in Python for each value."""
+    """Insert equally long columns as rows, `ROWS_PER_STATEMENT` a statement: one and a half times
+    as fast as a statement a row, and slices put the columns side by side without a step in Python
+    for each value."""
     count, width = len(columns[0]), len(columns)
     one = f"({', '.join('?' * width)})"
     for first in range(0, count, ROWS_PER_STATEMENT):

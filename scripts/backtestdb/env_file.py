@@ -14,8 +14,9 @@ ALIKE = 0.85
 
 
 def read_env_file(env_file: Path) -> Mapping[str, str | None]:
-    """Name -> text, nothing put in for $NAME. Raise SettingsError when a line cannot be read: what stands in it would
-    be the default instead, and another database be in use. The line itself may hold a key, and is not shown."""
+    """Name -> text, nothing put in for $NAME. Raise SettingsError when a line cannot be read: what
+    stands in it would be the default instead, and another database be in use. The line itself may
+    hold a key, and is not shown."""
     if not env_file.is_file():
         return {}
     try:
@@ -38,7 +39,8 @@ def read_env_file(env_file: Path) -> Mapping[str, str | None]:
 
 
 def verify_names(names: Iterable[str], known: Collection[str], env_file: Path) -> None:
-    """Raise SettingsError for a name that nothing reads and that looks like a setting which is not set."""
+    """Raise SettingsError for a name that nothing reads and that looks like a setting which is not
+    set."""
     for name, setting in find_misspelt(names, known).items():
         raise SettingsError(
             f"{name} in {env_file} is read by nothing: the setting is called {setting}",
@@ -51,7 +53,9 @@ def find_misspelt(names: Iterable[str], known: Collection[str]) -> dict[str, str
     given = set(names)
     found = {}
     for name in sorted(given - set(known)):
-        near = get_close_matches(name.upper(), [one for one in known if one not in given], n=1, cutoff=ALIKE)
+        near = get_close_matches(
+            name.upper(), [one for one in known if one not in given], n=1, cutoff=ALIKE
+        )
         if near and not name.startswith("COMPOSE_"):
             found[name] = near[0]
     return found

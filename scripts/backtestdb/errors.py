@@ -1,4 +1,5 @@
-"""The errors that a user may see. Each says what is wrong and what to do next; `console.run` prints it."""
+"""The errors that a user may see. Each says what is wrong and what to do next; `console.run` prints
+it."""
 
 
 class ProjectError(Exception):
@@ -36,7 +37,8 @@ class BusyError(ProjectError):
 
 
 class SpaceError(ProjectError):
-    """The disk has too little room; raised before anything is written. `missing_bytes`: what has to be freed."""
+    """The disk has too little room; raised before anything is written. `missing_bytes`: what has to
+    be freed."""
 
     def __init__(self, what: str, *, missing_bytes: int = 0, next_step: str = "") -> None:
         super().__init__(what, next_step=next_step)

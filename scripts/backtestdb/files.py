@@ -26,8 +26,9 @@ def make_stamp(now_local: datetime) -> str:
 
 
 def choose_free_names(name_with: Callable[[str], list[Path]], now_local: datetime) -> list[Path]:
-    """The first names from now on that nothing has. Two runs in a second, a clock that was set back and the
-    hour that comes twice in autumn all ask for a name again. `name_with` makes the names from a stamp."""
+    """The first names from now on that nothing has. Two runs in a second, a clock that was set back
+    and the hour that comes twice in autumn all ask for a name again. `name_with` makes the names
+    from a stamp."""
     while True:
         paths = name_with(make_stamp(now_local))
         if not any(os.path.lexists(path) for path in paths):
@@ -36,7 +37,8 @@ def choose_free_names(name_with: Callable[[str], list[Path]], now_local: datetim
 
 
 def fsync_file(path: Path) -> None:
-    """Never for a database that this process has open: closing the descriptor drops SQLite's locks."""
+    """Never for a database that this process has open: closing the descriptor drops SQLite's
+    locks."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         flush_descriptor(descriptor)
@@ -48,8 +50,8 @@ fsync_directory = fsync_file
 
 
 def flush_descriptor(descriptor: int) -> None:
-    """On macOS fsync ends when the drive has the data, which may not be on the platter yet: F_FULLFSYNC waits for
-    that (man 2 fsync). A network drive may not know it."""
+    """On macOS fsync ends when the drive has the data, which may not be on the platter yet:
+    F_FULLFSYNC waits for that (man 2 fsync). A network drive may not know it."""
     if hasattr(fcntl, "F_FULLFSYNC"):
         try:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
@@ -60,8 +62,9 @@ def flush_descriptor(descriptor: int) -> None:
 
 
 def forget_cached(path: Path) -> None:
-    """Let the next read of a flushed file come from the disk. Without this, 8 of the 204,456 blocks of a fresh backup
-    did; the others were checked in the memory that they had been written from. macOS has no such call."""
+    """Let the next read of a flushed file come from the disk. Without this, 8 of the 204,456 blocks
+    of a fresh backup did; the others were checked in the memory that they had been written from.
+    macOS has no such call."""
     if hasattr(os, "posix_fadvise"):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -71,20 +74,23 @@ def forget_cached(path: Path) -> None:
 
 
 def rename_durably(source: Path, target: Path) -> None:
-    """Flush `source`, give it its final name in one step, and flush the directory that holds the name."""
+    """Flush `source`, give it its final name in one step, and flush the directory that holds the
+    name."""
     fsync_file(source)
     source.replace(target)
     fsync_directory(target.parent)
 
 
 def remove_database(path: Path) -> None:
-    """Remove a database file of our own making with its companions; those that are missing are fine."""
+    """Remove a database file of our own making with its companions; those that are missing are
+    fine."""
     for suffix in ("", *DATABASE_COMPANIONS):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def staging_path(database: Path) -> Path:
-    """Where a first fill sets whole sessions aside; they belong to the database as it is, and to no restored one."""
+    """Where a first fill sets whole sessions aside; they belong to the database as it is, and to no
+    restored one."""
     return database.with_name(database.name + ".staging")
 
 
@@ -114,10 +120,12 @@ def verify_space(directory: Path, needed_bytes: int, purpose: str) -> None:
 
 @contextmanager
 def exclusive_lock(path: Path, purpose: str, *, wait_seconds: float = 0.0) -> Iterator[None]:
-    """Hold `path` for this process; the system lets go of it when the process dies, however it dies.
+    """Hold `path` for this process; the system lets go of it when the process dies, however it
+    dies.
 
-    Raise BusyError with the holder's process id when another process still has it after `wait_seconds`. The
-    file stays: removing a lock file lets two processes hold two files of one name.
+    Raise BusyError with the holder's process id when another process still has it after
+    `wait_seconds`. The file stays: removing a lock file lets two processes hold two files of one
+    name.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:

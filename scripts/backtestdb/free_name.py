@@ -1,8 +1,9 @@
-"""Give a new database file a name that is free, and take it from a file that is no database any more.
+"""Give a new database file a name that is free, and take it from a file that is no database any
+more.
 
-A supervisor may start the platform at any moment, and SQLite makes the file that it does not find. So nothing is
-renamed over a name: a link is made, which fails when the name is taken. A file that stands there is moved
-aside only while nobody has it open.
+A supervisor may start the platform at any moment, and SQLite makes the file that it does not find.
+So nothing is renamed over a name: a link is made, which fails when the name is taken. A file that
+stands there is moved aside only while nobody has it open.
 """
 
 import errno
@@ -48,9 +49,10 @@ def choose_kept_name(path: Path, now_local: datetime) -> Path:
 
 
 def move_aside(path: Path, kept_as: Path, *, timeout_seconds: float) -> Path:
-    """Move a file that is no database to `kept_as`, with its -wal, -shm and -journal: one that stayed behind
-    would be played into the next file of this name. Return the name that it has now: a kill between two
-    renames leaves a part under an earlier name, and the rest follows it. Raise BusyError while it is in use.
+    """Move a file that is no database to `kept_as`, with its -wal, -shm and -journal: one that
+    stayed behind would be played into the next file of this name. Return the name that it has now:
+    a kill between two renames leaves a part under an earlier name, and the rest follows it. Raise
+    BusyError while it is in use.
     """
     kept_as = find_unfinished_move(path) or kept_as
     with held_by_nobody(path, timeout_seconds):
@@ -61,20 +63,26 @@ def move_aside(path: Path, kept_as: Path, *, timeout_seconds: float) -> Path:
 
 
 def find_unfinished_move(path: Path) -> Path | None:
-    """The name that a killed run had begun to move `path` to: its log is there already, it is not."""
+    """The name that a killed run had begun to move `path` to: its log is there already, it is
+    not."""
     prefix = f"{path.name}.backup-"
     for part in sorted(path.parent.iterdir()):
         for suffix in DATABASE_COMPANIONS:
             kept = part.with_name(part.name.removesuffix(suffix))
-            if part.name.startswith(prefix) and part.name.endswith(suffix) and not os.path.lexists(kept):
+            if (
+                part.name.startswith(prefix)
+                and part.name.endswith(suffix)
+                and not os.path.lexists(kept)
+            ):
                 return kept
     return None
 
 
 @contextmanager
 def held_by_nobody(path: Path, timeout_seconds: float) -> Iterator[None]:
-    """Hold the bytes that SQLite locks: a connection in WAL mode holds them as long as it is open, the others
-    while they read or write. What is open without a lock is seen where the system shows it."""
+    """Hold the bytes that SQLite locks: a connection in WAL mode holds them as long as it is open,
+    the others while they read or write. What is open without a lock is seen where the system shows
+    it."""
     deadline = time.monotonic() + timeout_seconds
     with path.open("r+b") as file:
         while True:
@@ -101,10 +109,10 @@ def take_lock(descriptor: int) -> bool:
 
 
 def take_free_name(arriving: Path, target: Path) -> None:
-    """Give the closed, checked and flushed database `arriving` the name `target`, and prove it by opening that
-    name. Nobody can write to it until it is proven. Raise NameTakenError when the name is not free, or when
-    a -wal, -shm or -journal beside it would be played into the file; VerificationError when what is under the
-    name is another file or holds something else."""
+    """Give the closed, checked and flushed database `arriving` the name `target`, and prove it by
+    opening that name. Nobody can write to it until it is proven. Raise NameTakenError when the name
+    is not free, or when a -wal, -shm or -journal beside it would be played into the file;
+    VerificationError when what is under the name is another file or holds something else."""
     with closing(connect(arriving, lenient=True)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         expected = read_outline(holder)
@@ -125,8 +133,8 @@ def take_free_name(arriving: Path, target: Path) -> None:
 
 
 def link_or_reserve(arriving: Path, target: Path) -> None:
-    """Where the file system has no links (exFAT), the name is taken with an empty file, into which SQLite then
-    writes the content as into any live database."""
+    """Where the file system has no links (exFAT), the name is taken with an empty file, into which
+    SQLite then writes the content as into any live database."""
     try:
         os.link(arriving, target)
     except FileExistsError:
@@ -149,8 +157,8 @@ def move_stray_companions(target: Path, kept_as: Path) -> None:
 
 
 def has_known_format(header: bytes) -> bool:
-    """Of file, schema and text: https://www.sqlite.org/fileformat2.html#the_database_header. A connection that has
-    read another one cannot go on once the right one is there."""
+    """Of file, schema and text: https://www.sqlite.org/fileformat2.html#the_database_header. A
+    connection that has read another one cannot go on once the right one is there."""
     return (
         header[18] in {1, 2}
         and header[19] in {1, 2}
@@ -160,8 +168,8 @@ def has_known_format(header: bytes) -> bool:
 
 
 def can_be_locked(path: Path) -> bool:
-    """Whether SQLite can still begin a transaction on it, whatever its tables look like: then new content can
-    go in through SQLite, and nothing has to be renamed."""
+    """Whether SQLite can still begin a transaction on it, whatever its tables look like: then new
+    content can go in through SQLite, and nothing has to be renamed."""
     with path.open("rb") as file:
         header = file.read(HEADER_BYTES)
     if len(header) < HEADER_BYTES or not header.startswith(MAGIC) or not has_known_format(header):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 
 def name_holders(path: Path) -> list[str] | None:
-    """Other processes that have the file at `path` open: "name (number)". None where the system does not tell."""
+    """Other processes that have the file at `path` open: "name (number)". None where the system
+    does not tell."""
     if Path("/proc/self/fd").is_dir():
         facts = path.stat()
         return list(find_holders(facts.st_dev, facts.st_ino))
@@ -17,7 +18,11 @@ def name_holders(path: Path) -> list[str] | None:
 def find_holders(device: int, inode: int) -> Iterator[str]:
     """Linux: every process whose descriptors may be read."""
     for process in Path("/proc").iterdir():
-        if process.name.isdigit() and int(process.name) != os.getpid() and has_open(process, device, inode):
+        if (
+            process.name.isdigit()
+            and int(process.name) != os.getpid()
+            and has_open(process, device, inode)
+        ):
             try:
                 name = (process / "comm").read_text().strip()
             except OSError:
@@ -44,7 +49,11 @@ def ask_lsof(path: Path) -> list[str] | None:
     """macOS and others; None where there is no lsof."""
     try:
         done = subprocess.run(
-            ["lsof", "-F", "pc", "--", str(path)], capture_output=True, text=True, timeout=20, check=False
+            ["lsof", "-F", "pc", "--", str(path)],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

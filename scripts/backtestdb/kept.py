@@ -1,4 +1,5 @@
-"""What replacements and interrupted work leave beside the database: copies that are kept until the user is sure."""
+"""What replacements and interrupted work leave beside the database: copies that are kept until the
+user is sure."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +7,8 @@ from pathlib import Path
 
 from backtestdb.files import DATABASE_COMPANIONS, remove_database
 
-# `.backup-`: what stood there before a restore or rebuild; `.rebuilding`: a rebuild that was interrupted.
+# `.backup-`: what stood there before a restore or rebuild; `.rebuilding`: a rebuild that was
+# interrupted.
 KEPT = re.compile(r"\.backup-\d{4}-\d{2}-\d{2}-\d{6}(-\d+)?$")
 REBUILDING = ".rebuilding"
 
@@ -26,7 +28,9 @@ def find_kept(database: Path) -> list[KeptCopy]:
         paths = [
             path
             for path in database.parent.iterdir()
-            if path.name.startswith(database.name) and KEPT.fullmatch(path.name[start:]) and is_plain(path)
+            if path.name.startswith(database.name)
+            and KEPT.fullmatch(path.name[start:])
+            and is_plain(path)
         ]
     except OSError:
         return []

@@ -1,7 +1,7 @@
 """Which file systems do not carry file locks to the programs on their other side.
 
-Measured on macOS: locks and WAL shared memory do not cross the bind mount between host and container; a
-database in WAL mode that both opened was corrupt within a minute.
+Measured on macOS: locks and WAL shared memory do not cross the bind mount between host and
+container; a database in WAL mode that both opened was corrupt within a minute.
 """
 
 import os
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
-# virtiofs, 9p: virtual machines (Lima, Colima, OrbStack, WSL). fakeowner: Docker Desktop. Any fuse.<name>
-# (grpcfuse, osxfs, sshfs, vmhgfs-fuse): the kernel keeps FUSE locks to itself. fuseblk is a local disk.
+# virtiofs, 9p: virtual machines (Lima, Colima, OrbStack, WSL). fakeowner: Docker Desktop. Any
+# fuse.<name> (grpcfuse, osxfs, sshfs, vmhgfs-fuse): the kernel keeps FUSE locks to itself. fuseblk
+# is a local disk.
 LOCK_BLIND_TYPES = {
     *("virtiofs", "fakeowner", "grpcfuse", "osxfs", "fuse", "9p", "v9fs", "vboxsf", "prl_fs"),
     *("nfs", "nfs4", "cifs", "smb3", "smbfs"),
@@ -26,7 +27,8 @@ class Mount:
 
 
 def parse_mountinfo(text: str) -> list[Mount]:
-    """Lines as proc(5) describes them: the optional fields end with a lone hyphen, then comes the type."""
+    """Lines as proc(5) describes them: the optional fields end with a lone hyphen, then comes the
+    type."""
     mounts = []
     for line in text.splitlines():
         fields = line.split(" ")
@@ -43,10 +45,13 @@ def unescape(text: str) -> str:
 
 
 def find_mount(path: Path, mounts: list[Mount]) -> Mount | None:
-    """The mount that `path`, absolute and without links, lies on; of two at one point the later covers."""
+    """The mount that `path`, absolute and without links, lies on; of two at one point the later
+    covers."""
     holding = [mount for mount in mounts if path.is_relative_to(mount.point)]
     return max(
-        enumerate(holding), key=lambda entry: (len(entry[1].point.parts), entry[0]), default=(0, None)
+        enumerate(holding),
+        key=lambda entry: (len(entry[1].point.parts), entry[0]),
+        default=(0, None),
     )[1]
 
 

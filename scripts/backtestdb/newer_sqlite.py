@@ -1,7 +1,9 @@
 """Tell a database that a newer SQLite wrote from a damaged one.
 
-The platform brings an SQLite of its own (better-sqlite3 12: 3.53), this Python may have an older one (Debian 12:
-3.40.1). A view with `group_concat(name ORDER BY name)` is enough for the older one to call the schema malformed.
+The platform brings an SQLite of its own (better-sqlite3 12: 3.53), this Python may have an older
+one (Debian 12:
+3.40.1). A view with `group_concat(name ORDER BY name)` is enough for the older one to call the
+  schema malformed.
 """
 
 import os
@@ -14,14 +16,18 @@ VERSION = slice(96, 100)
 LOG_HEADER_BYTES, FRAME_HEADER_BYTES = 32, 24
 KINDS = {"table", "index", "view", "trigger"}
 TOO_NEW = (
-    f"SQLite {sqlite3.sqlite_version} of this Python is too old to read all of it: a newer SQLite wrote to it"
+    f"SQLite {sqlite3.sqlite_version} of this Python is too old to read all of it: a newer "
+    "SQLite wrote to it"
 )
-NEWER_PYTHON = "use a Python with a newer SQLite; make backup copies this database as it is meanwhile"
+NEWER_PYTHON = (
+    "use a Python with a newer SQLite; make backup copies this database as it is meanwhile"
+)
 
 
 def was_written_by_newer_sqlite(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether a newer SQLite wrote last to this database, and every row of its schema is what one could have
-    written: then nothing is damaged as far as can be seen. `connection` is a lenient one."""
+    """Whether a newer SQLite wrote last to this database, and every row of its schema is what one
+    could have written: then nothing is damaged as far as can be seen. `connection` is a lenient
+    one."""
     if not sqlite_version_number() < load_writer_version(path) < 4_000_000:
         return False
     try:
@@ -56,8 +62,9 @@ def load_writer_version(path: Path) -> int:
 
 
 def keep_writer_version(path: Path, version: int) -> None:
-    """Write `version` into the header of a private copy that no program has open. SQLite puts its own version
-    there when it copies, and then nothing would tell any more why it cannot read what it copied."""
+    """Write `version` into the header of a private copy that no program has open. SQLite puts its
+    own version there when it copies, and then nothing would tell any more why it cannot read what
+    it copied."""
     if version > sqlite_version_number():
         with path.open("r+b", buffering=0) as file:
             write_version(file.fileno(), version)
@@ -68,11 +75,15 @@ def write_version(descriptor: int, version: int) -> None:
 
 
 def load_versions_in_log(log: Path) -> Iterator[int]:
-    """Of each first page of this run of the log: https://www.sqlite.org/fileformat2.html#walformat."""
+    """Of each first page of this run of the log:
+    https://www.sqlite.org/fileformat2.html#walformat."""
     with log.open("rb") as file:
         header = file.read(LOG_HEADER_BYTES)
         page_size, salts = int.from_bytes(header[8:12]), header[16:24]
-        while len(frame := file.read(FRAME_HEADER_BYTES)) == FRAME_HEADER_BYTES and frame[8:16] == salts:
+        while (
+            len(frame := file.read(FRAME_HEADER_BYTES)) == FRAME_HEADER_BYTES
+            and frame[8:16] == salts
+        ):
             begin = file.read(HEADER_BYTES)
             if int.from_bytes(frame[:4]) == 1:
                 yield int.from_bytes(begin[VERSION])

@@ -10,7 +10,8 @@ Object = tuple[str, str, str, str | None]
 
 @dataclass(frozen=True)
 class Outline:
-    """`objects`: type, name, table and text of everything in the schema. `rows` leaves virtual tables out."""
+    """`objects`: type, name, table and text of everything in the schema. `rows` leaves virtual
+    tables out."""
 
     pages: int
     objects: frozenset[Object]

@@ -26,12 +26,12 @@ def copy_pinned(
 ) -> None:
     """Copy what `source` sees now into the new file `target`.
 
-    Without a transaction of its own, `source` gets one: a commit by another process makes the backup API
-    begin again, and with a commit every 5 ms it never ends. A read transaction that has really read pins
-    the state. `on_step` receives pages done and pages in all. Raise BusyError after `deadline_seconds`.
-    The target is left in journal_mode=DELETE, so that it opens on read-only media; it is not flushed.
-    `private`: only its owner may read it, from its first byte on. `written_by`: see load_writer_version; read it
-    before this process opens the source.
+    Without a transaction of its own, `source` gets one: a commit by another process makes the
+    backup API begin again, and with a commit every 5 ms it never ends. A read transaction that has
+    really read pins the state. `on_step` receives pages done and pages in all. Raise BusyError
+    after `deadline_seconds`. The target is left in journal_mode=DELETE, so that it opens on
+    read-only media; it is not flushed. `private`: only its owner may read it, from its first byte
+    on. `written_by`: see load_writer_version; read it before this process opens the source.
     """
     remove_database(target)
     if private:
@@ -55,17 +55,21 @@ def copy_pinned(
 def make_step_watch(
     purpose: str, deadline_seconds: float, on_step: StepsSeen
 ) -> Callable[[int, int, int], None]:
-    """Return a progress function for `Connection.backup`, which by itself waits for a lock without end."""
+    """Return a progress function for `Connection.backup`, which by itself waits for a lock without
+    end."""
     deadline = time.monotonic() + deadline_seconds
 
     def step(code: int, remaining: int, total: int) -> None:
         if code not in BUSY_CODES:
             on_step(total - remaining, total)
         if remaining and time.monotonic() > deadline:
-            reason = "another program holds the database" if code in BUSY_CODES else "it took too long"
+            reason = (
+                "another program holds the database" if code in BUSY_CODES else "it took too long"
+            )
             raise BusyError(
                 f"{purpose} was given up after {deadline_seconds:.0f} s: {reason}",
-                next_step="stop the program that uses the database, then start the same command again",
+                next_step="stop the program that uses the database, then start the same command "
+                "again",
             )
 
     return step

@@ -1,8 +1,9 @@
-"""From the text that makes a table to one that makes a table of plain columns, which stores rows the same.
+"""From the text that makes a table to one that makes a table of plain columns, which stores rows
+the same.
 
-The platform registers functions and collations of its own and has a newer SQLite; a CHECK with one of its functions
-is enough, and this SQLite cannot create the table. Its rows can be stored all the same: the columns in their order,
-their types and the primary key decide how, and nothing else does.
+The platform registers functions and collations of its own and has a newer SQLite; a CHECK with one
+of its functions is enough, and this SQLite cannot create the table. Its rows can be stored all the
+same: the columns in their order, their types and the primary key decide how, and nothing else does.
 """
 
 import re
@@ -19,7 +20,17 @@ TOKEN = re.compile(
 )
 TABLE_CONSTRAINTS = {"CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN"}
 AFTER_TYPE = {
-    *("CONSTRAINT", "PRIMARY", "NOT", "NULL", "UNIQUE", "CHECK", "DEFAULT", "COLLATE", "REFERENCES"),
+    *(
+        "CONSTRAINT",
+        "PRIMARY",
+        "NOT",
+        "NULL",
+        "UNIQUE",
+        "CHECK",
+        "DEFAULT",
+        "COLLATE",
+        "REFERENCES",
+    ),
     *("GENERATED", "AS", "ON"),
 }
 Tokens = list[str]
@@ -27,7 +38,8 @@ Tokens = list[str]
 
 @dataclass(frozen=True)
 class PlainColumn:
-    """`key`: what makes it the primary key, empty when it is not. `default`: as it stands in the text."""
+    """`key`: what makes it the primary key, empty when it is not. `default`: as it stands in the
+    text."""
 
     name: str
     type: str
@@ -37,9 +49,10 @@ class PlainColumn:
 
 
 def make_plain_table(sql: str, name: str, *, keep_unique: bool = False) -> str | None:
-    """Given the text of a CREATE TABLE, return that of a table `name` of plain columns. Defaults stay where this
-    SQLite understands them: rows from before a column was added end early. `keep_unique`: with the indexes that
-    UNIQUE makes, so that the true text can be put in its place. None for a text that does not parse."""
+    """Given the text of a CREATE TABLE, return that of a table `name` of plain columns. Defaults
+    stay where this SQLite understands them: rows from before a column was added end early.
+    `keep_unique`: with the indexes that UNIQUE makes, so that the true text can be put in its
+    place. None for a text that does not parse."""
     tokens = [match[0] for match in TOKEN.finditer(sql) if not match["blank"]]
     if "(" not in tokens:
         return None
@@ -54,7 +67,8 @@ def make_plain_table(sql: str, name: str, *, keep_unique: bool = False) -> str |
     without_rowid = " WITHOUT ROWID" if "WITHOUT" in map(str.upper, options) else ""
     for with_defaults in (True, False):
         parts = [
-            write_column(column, with_default=with_defaults, with_unique=keep_unique) for column in columns
+            write_column(column, with_default=with_defaults, with_unique=keep_unique)
+            for column in columns
         ]
         text = f"CREATE TABLE {quote(name)} ({', '.join([*parts, *keys])}){without_rowid}"
         if can_be_created(text):
@@ -63,7 +77,10 @@ def make_plain_table(sql: str, name: str, *, keep_unique: bool = False) -> str |
 
 
 def can_be_created(text: str) -> bool:
-    with closing(sqlite3.connect(":memory:", factory=Connection)) as connection, suppress(sqlite3.Error):
+    with (
+        closing(sqlite3.connect(":memory:", factory=Connection)) as connection,
+        suppress(sqlite3.Error),
+    ):
         connection.execute(text)
         return True
     return False
@@ -107,7 +124,13 @@ def outer_words(item: Sequence[str]) -> list[str]:
 
 def read_table_key(item: Tokens, *, keep_unique: bool) -> list[str]:
     words = outer_words(item)
-    word = "PRIMARY KEY" if "PRIMARY" in words else "UNIQUE" if "UNIQUE" in words and keep_unique else ""
+    word = (
+        "PRIMARY KEY"
+        if "PRIMARY" in words
+        else "UNIQUE"
+        if "UNIQUE" in words and keep_unique
+        else ""
+    )
     if not word:
         return []
     inside, _ = split_at_end(item[words.index("(") + 1 :])
@@ -129,7 +152,9 @@ def read_column(item: Tokens, *, is_strict: bool) -> PlainColumn:
     key = ""
     if "PRIMARY" in words:
         is_descending = words[words.index("PRIMARY") + 2 : words.index("PRIMARY") + 3] == ["DESC"]
-        key = " PRIMARY KEY" + " DESC" * is_descending + " AUTOINCREMENT" * ("AUTOINCREMENT" in words)
+        key = (
+            " PRIMARY KEY" + " DESC" * is_descending + " AUTOINCREMENT" * ("AUTOINCREMENT" in words)
+        )
     default = read_default(item[words.index("DEFAULT") + 1 :]) if "DEFAULT" in words else ""
     return PlainColumn(item[0], kind, key, default, "UNIQUE" in words)
 

@@ -1,7 +1,8 @@
 """Put new content in the place of a database, whole-old or whole-new at every kill.
 
-Measured over 60 kills each: copying over the live file corrupted it 60 times, removing -wal and -shm and
-renaming lost commits 24 times, renaming first corrupted 16; the backup API into the live file never did.
+Measured over 60 kills each: copying over the live file corrupted it 60 times, removing -wal and
+-shm and renaming lost commits 24 times, renaming first corrupted 16; the backup API into the live
+file never did.
 """
 
 import glob
@@ -48,10 +49,10 @@ class ChangedMeanwhileError(Exception):
 
 @dataclass(frozen=True)
 class Replacement:
-    """`kept_as`: the copy of the database that stood there; `kept_is_sound`: whether it passed its check.
-    `moved_to`: where a file is now that was no database any more. Both are None where there was nothing.
-    `written_since`: how the database differs already from what was put in, because another program has written
-    to it."""
+    """`kept_as`: the copy of the database that stood there; `kept_is_sound`: whether it passed its
+    check. `moved_to`: where a file is now that was no database any more. Both are None where there
+    was nothing. `written_since`: how the database differs already from what was put in, because
+    another program has written to it."""
 
     kept_as: Path | None
     kept_is_sound: bool
@@ -64,8 +65,8 @@ class Replacement:
 
 
 def verify_space_to_replace(target: Path, new_bytes: int) -> None:
-    """The old content is kept once more, the journal of the replacement is as large as the larger one, and
-    the file grows by the difference while the journal is still there."""
+    """The old content is kept once more, the journal of the replacement is as large as the larger
+    one, and the file grows by the difference while the journal is still there."""
     old_bytes = target.stat().st_size if target.exists() else 0
     journal_bytes = max(old_bytes, new_bytes) if old_bytes else 0
     growth_bytes = max(new_bytes - old_bytes, 0)
@@ -80,18 +81,19 @@ def replace_database(
     carry_over: CarryOver | None = None,
     timeout_seconds: float = 60.0,
 ) -> Replacement:
-    """Make `target` hold the content of the closed database `new`, which stays as it is; return when that is
-    proven by opening `target` anew.
+    """Make `target` hold the content of the closed database `new`, which stays as it is; return
+    when that is proven by opening `target` anew.
 
-    - A database at `target` is copied to `kept_as` first. `carry_over`, if any, then runs in one transaction
-      on a connection whose main schema is the old database and whose schema `fresh` is `new`; nothing can be
-      committed to the old one between that transaction and the replacement, or all of it runs again.
-    - A file that is no database any more is moved to `kept_as` with its -wal, -shm and -journal, while nobody
-      has it open.
-    - A name that is free is taken by a whole file. When another program takes it first, what that program made
-      is a database like any other: see above.
-    The caller holds no connection to `target`. Raise BusyError when another program does not let go in time,
-    VerificationError when `target` does not hold the new content afterwards.
+    - A database at `target` is copied to `kept_as` first. `carry_over`, if any, then runs in one
+      transaction on a connection whose main schema is the old database and whose schema `fresh` is
+      `new`; nothing can be committed to the old one between that transaction and the replacement,
+      or all of it runs again.
+    - A file that is no database any more is moved to `kept_as` with its -wal, -shm and -journal,
+      while nobody has it open.
+    - A name that is free is taken by a whole file. When another program takes it first, what that
+      program made is a database like any other: see above.
+    The caller holds no connection to `target`. Raise BusyError when another program does not let go
+    in time, VerificationError when `target` does not hold the new content afterwards.
     """
     moved_to = None
     for _ in range(ATTEMPTS):
@@ -99,7 +101,9 @@ def replace_database(
             state = look_at_file(target)
             if state != "missing" and not (state == "damaged" and not can_be_locked(target)):
                 kept_as = kept_as if kept_as != moved_to else second_name(kept_as)
-                done = replace_through_sqlite(target, new, kept_as, state, carry_over, timeout_seconds)
+                done = replace_through_sqlite(
+                    target, new, kept_as, state, carry_over, timeout_seconds
+                )
                 return replace(done, moved_to=moved_to)
             with arriving_copy(new, target) as arriving:  # whole before anything is moved away
                 if state == "damaged":
@@ -128,7 +132,8 @@ def busy_explained(target: Path) -> Iterator[None]:
 
 
 def second_name(kept_as: Path) -> Path:
-    """Where the first one holds the file that was no database, and then a program made a new one."""
+    """Where the first one holds the file that was no database, and then a program made a new
+    one."""
     return kept_as.with_name(f"{kept_as.name}-2")
 
 
@@ -154,11 +159,12 @@ def replace_through_sqlite(
     carry_over: CarryOver | None,
     timeout_seconds: float,
 ) -> Replacement:
-    """Through the backup interface, which takes SQLite's locks: others may stay connected. `state` need not be a
-    sound database, as long as nothing has to be carried over from it."""
+    """Through the backup interface, which takes SQLite's locks: others may stay connected. `state`
+    need not be a sound database, as long as nothing has to be carried over from it."""
     if carry_over and state in {"damaged", "too_new"}:
         raise DatabaseFileError(
-            f"{target} cannot be read any more: nothing was carried over from it, and nothing was changed",
+            f"{target} cannot be read any more: nothing was carried over from it, and nothing was "
+            "changed",
             next_step="make doctor",
         )
     written_by, new_written_by = load_writer_version(target), load_writer_version(new)
@@ -173,7 +179,9 @@ def replace_through_sqlite(
             counter.follow(observer)
             with transaction(observer):
                 has_content = state in {"damaged", "too_new"} or bool(table_names(observer))
-                kept_is_sound = has_content and keep_copy(target, kept_as, written_by) and state != "damaged"
+                kept_is_sound = (
+                    has_content and keep_copy(target, kept_as, written_by) and state != "damaged"
+                )
                 if carry_over:
                     carry_over(observer)
                 seen = counter.read()
@@ -183,8 +191,9 @@ def replace_through_sqlite(
 
 
 def keep_copy(target: Path, kept_as: Path, written_by: int = 0) -> bool:
-    """The current state as an ordinary file; return whether it passed its check. A damaged database is kept
-    as it is, page by page. The caller's transaction keeps writers out meanwhile. `written_by`: see copy_pinned."""
+    """The current state as an ordinary file; return whether it passed its check. A damaged database
+    is kept as it is, page by page. The caller's transaction keeps writers out meanwhile.
+    `written_by`: see copy_pinned."""
     arriving = kept_as.with_name(kept_as.name + ARRIVING)
     with closing(connect(target, lenient=True)) as source:
         copy_pinned(source, arriving, private=True, written_by=written_by)
@@ -199,7 +208,12 @@ def keep_copy(target: Path, kept_as: Path, written_by: int = 0) -> bool:
 
 
 def copy_into_place(
-    new: Path, target: Path, kept_as: Path, counter: CommitCounter, seen: int, timeout_seconds: float
+    new: Path,
+    target: Path,
+    kept_as: Path,
+    counter: CommitCounter,
+    seen: int,
+    timeout_seconds: float,
 ) -> tuple[str, ...]:
     """Return how the database differs already because somebody else wrote to it; see prove."""
     with (
@@ -225,7 +239,8 @@ def copy_pages(
     unchanged: Callable[[], bool],
     timeout_seconds: float,
 ) -> None:
-    """One transaction on the live database. Raise ChangedMeanwhileError when somebody else committed first."""
+    """One transaction on the live database. Raise ChangedMeanwhileError when somebody else
+    committed first."""
     wait = make_step_watch(f"replacing {target}", timeout_seconds, lambda _done, _total: None)
     is_locked = False
 
@@ -247,8 +262,9 @@ def copy_pages(
 def prove(
     target: Path, expected: Outline, is_ours: Callable[[], bool], timeout_seconds: float
 ) -> tuple[str, ...]:
-    """Open the name anew and compare what it leads to with what was put in. A difference is right only where
-    another program has committed since: return it. Raise VerificationError for any other."""
+    """Open the name anew and compare what it leads to with what was put in. A difference is right
+    only where another program has committed since: return it. Raise VerificationError for any
+    other."""
     with closing(connect(target, lenient=True, timeout_seconds=timeout_seconds)) as live:
         live.execute("BEGIN")
         differences = find_differences(expected, read_outline(live))
@@ -260,7 +276,9 @@ def prove(
     return tuple(differences)
 
 
-def describe_failure(error: Exception, target: Path, kept_as: Path, expected: Outline) -> ProjectError:
+def describe_failure(
+    error: Exception, target: Path, kept_as: Path, expected: Outline
+) -> ProjectError:
     """What stands where after an error that came during or behind the commit, and the way on."""
     kept = f"what stood there is in {kept_as}"
     undo = f"make restore-from-backup BACKUP={shlex.quote(str(kept_as))} brings that back"
@@ -269,7 +287,8 @@ def describe_failure(error: Exception, target: Path, kept_as: Path, expected: Ou
             is_new = not find_differences(expected, read_outline(live))
     except (sqlite3.Error, OSError, ProjectError) as second:
         return ProjectError(
-            f"{target} could not be replaced ({error}), nor read again ({second}); {kept}", next_step=undo
+            f"{target} could not be replaced ({error}), nor read again ({second}); {kept}",
+            next_step=undo,
         )
     if is_new:
         return ProjectError(
@@ -282,9 +301,11 @@ def describe_failure(error: Exception, target: Path, kept_as: Path, expected: Ou
 
 
 @contextmanager
-def source_that_fits(new: Path, live: sqlite3.Connection, target: Path) -> Iterator[sqlite3.Connection]:
-    """Under WAL a database cannot change its page size, nor leave WAL while anybody is connected. So when the
-    sizes differ, a copy of `new` with the size of the live database is what goes in."""
+def source_that_fits(
+    new: Path, live: sqlite3.Connection, target: Path
+) -> Iterator[sqlite3.Connection]:
+    """Under WAL a database cannot change its page size, nor leave WAL while anybody is connected.
+    So when the sizes differ, a copy of `new` with the size of the live database is what goes in."""
     size = live.execute("PRAGMA page_size").fetchone()[0]
     resized = target.with_name(target.name + ".resized" + ARRIVING)
     with closing(connect(new, read_only=True, lenient=True)) as source:
@@ -303,7 +324,8 @@ def source_that_fits(new: Path, live: sqlite3.Connection, target: Path) -> Itera
 
 
 def shrink_log(live: sqlite3.Connection) -> None:
-    """After a replacement under WAL the log is as large as the database; readers may still need it."""
+    """After a replacement under WAL the log is as large as the database; readers may still need
+    it."""
     try:
         live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.OperationalError as error:
@@ -318,8 +340,8 @@ def remove_arriving(target: Path) -> None:
 
 
 def keep_version_in_header(live: sqlite3.Connection, descriptor: int, version: int) -> None:
-    """SQLite has put its own version into the header; see keep_writer_version. Nobody else writes meanwhile, and
-    SQLite itself does not go by this number."""
+    """SQLite has put its own version into the header; see keep_writer_version. Nobody else writes
+    meanwhile, and SQLite itself does not go by this number."""
     if version > sqlite_version_number():
         with transaction(live):
             write_version(descriptor, version)

@@ -1,4 +1,5 @@
-"""The schema: one table a file, the class of a table is the folder its file stands in, and nothing else.
+"""The schema: one table a file, the class of a table is the folder its file stands in, and nothing
+else.
 
 Tables that a database has and no folder knows belong to the platform's future: irreplaceable, until
 somebody files them elsewhere.
@@ -16,7 +17,8 @@ from backtestdb.database import column_names, table_names, transaction
 SQL_DIR = PROJECT_DIR / "sql"
 CLASSES = ("irreplaceable", "partially_recoverable", "recoverable", "bookkeeping")
 KEPT_CLASSES = {"irreplaceable", "partially_recoverable"}
-# Tables that the project itself made once and does not read any more; what they held is learnt again.
+# Tables that the project itself made once and does not read any more; what they held is learnt
+# again.
 RETIRED = ("_plan_limits",)
 # What a backfill needs. The lists are the user's, the bars are the vendor's.
 UNIVERSE_TABLES = ("universe", "universe_stocks")
@@ -38,14 +40,19 @@ def class_of(table: str) -> str:
 
 
 def tables_to_keep(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """The tables of this database that no download brings back: see KEPT_CLASSES, and every unknown one."""
+    """The tables of this database that no download brings back: see KEPT_CLASSES, and every unknown
+    one."""
     classes = load_table_classes()
-    return [t for t in table_names(connection, schema) if classes.get(t, "irreplaceable") in KEPT_CLASSES]
+    return [
+        t
+        for t in table_names(connection, schema)
+        if classes.get(t, "irreplaceable") in KEPT_CLASSES
+    ]
 
 
 def split_statements(sql: str) -> list[str]:
-    """The statements of a file, comments and blank lines between them left out. Raise ValueError for one
-    without an end: left out silently, it would be a table that is never made."""
+    """The statements of a file, comments and blank lines between them left out. Raise ValueError
+    for one without an end: left out silently, it would be a table that is never made."""
     statements, pending = [], ""
     for line in sql.splitlines(keepends=True):
         if not pending and (not line.strip() or line.startswith("--")):
@@ -60,14 +67,14 @@ def split_statements(sql: str) -> list[str]:
 
 
 def ensure_schema(connection: sqlite3.Connection, classes: Iterable[str] = CLASSES) -> None:
-    """Create what is missing of the tables of the given classes, in one transaction. A database without any
-    table is born with all migrations."""
+    """Create what is missing of the tables of the given classes, in one transaction. A database
+    without any table is born with all migrations."""
     ensure_tables(connection, schema_files(classes))
 
 
 def ensure_market_schema(connection: sqlite3.Connection) -> None:
-    """Create what is missing of the market tables and of the project's own. All other tables are the platform's
-    affair: a newer one makes newer ones."""
+    """Create what is missing of the market tables and of the project's own. All other tables are
+    the platform's affair: a newer one makes newer ones."""
     universes = [path for path in schema_files() if path.stem in UNIVERSE_TABLES]
     ensure_tables(connection, [*universes, *schema_files(["recoverable", "bookkeeping"])])
 
@@ -89,8 +96,8 @@ def ensure_tables(connection: sqlite3.Connection, files: Iterable[Path]) -> None
 
 
 def drop_older_shapes(connection: sqlite3.Connection) -> None:
-    """Bookkeeping whose rows mean nothing any more under the same name, and is made again by the next run. The
-    caller's transaction."""
+    """Bookkeeping whose rows mean nothing any more under the same name, and is made again by the
+    next run. The caller's transaction."""
     if "state" in column_names(
         connection, "_splits"
     ):  # until 2026-11: what arithmetic had done to stored bars
@@ -99,8 +106,8 @@ def drop_older_shapes(connection: sqlite3.Connection) -> None:
 
 
 def bring_bookkeeping_up(connection: sqlite3.Connection) -> None:
-    """The project's own tables follow along with any command that writes: columns that newer programs need are
-    added, tables that nobody reads any more go. The caller's transaction."""
+    """The project's own tables follow along with any command that writes: columns that newer
+    programs need are added, tables that nobody reads any more go. The caller's transaction."""
     for path in migration_files():
         for statement in split_statements(path.read_text()):
             addition = ADD_COLUMN.match(statement)
@@ -139,7 +146,8 @@ def record_migrations(connection: sqlite3.Connection, schema: str = "main") -> N
 
 
 def agents_table_was_renamed(connection: sqlite3.Connection, schema: str = "main") -> bool:
-    """A newer platform renamed `trading_agents`: tables that refer to an agent are there, it is not."""
+    """A newer platform renamed `trading_agents`: tables that refer to an agent are there, it is
+    not."""
     tables = set(table_names(connection, schema))
     return "trading_agents" not in tables and bool(
         tables & {"live_signals", "agent_knowledge", "agent_activity_log"}
@@ -147,12 +155,13 @@ def agents_table_was_renamed(connection: sqlite3.Connection, schema: str = "main
 
 
 def migrate(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """Apply every migration that this database lacks; return a sentence for each change, none when nothing
-    was to do. All of it is one transaction (the caller's, if there is one), which also records the migrations.
+    """Apply every migration that this database lacks; return a sentence for each change, none when
+    nothing was to do. All of it is one transaction (the caller's, if there is one), which also
+    records the migrations.
 
-    A column that is already there is left alone, so a table that was carried over from an older file can be
-    migrated whatever the number says. Added columns stand at the end of their table: programs address
-    columns by name.
+    A column that is already there is left alone, so a table that was carried over from an older
+    file can be migrated whatever the number says. Added columns stand at the end of their table:
+    programs address columns by name.
     """
     with nullcontext() if connection.in_transaction else transaction(connection):
         changes = [
@@ -167,7 +176,8 @@ def migrate(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
 
 
 def add_column(connection: sqlite3.Connection, statement: str, schema: str) -> list[str]:
-    """Migrations only ever add columns: old programs keep working, and nothing of the user's is rewritten."""
+    """Migrations only ever add columns: old programs keep working, and nothing of the user's is
+    rewritten."""
     addition = ADD_COLUMN.match(statement)
     if not addition:
         raise ValueError(f"a migration may only add columns: {statement}")

@@ -1,7 +1,9 @@
-"""Stand-ins for the functions and collations that the platform registers and this process does not have.
+"""Stand-ins for the functions and collations that the platform registers and this process does not
+have.
 
-A table with `CHECK (is_ticker(ticker))` cannot be created or checked without the function. A stand-in answers NULL,
-which passes every CHECK; a collation compares as SQLite does by itself. Neither may decide about what is stored.
+A table with `CHECK (is_ticker(ticker))` cannot be created or checked without the function. A
+stand-in answers NULL, which passes every CHECK; a collation compares as SQLite does by itself.
+Neither may decide about what is stored.
 """
 
 import re

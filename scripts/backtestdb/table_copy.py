@@ -1,8 +1,9 @@
-"""Carry tables from one database to another exactly as they are: their own schema, every row, every type.
+"""Carry tables from one database to another exactly as they are: their own schema, every row, every
+type.
 
-The platform grows columns, tables, triggers and full-text indexes of its own. So the text that made a table
-comes from the database that holds it, and rows go from file to file inside SQLite: text that is not valid
-UTF-8 would not survive the way through Python.
+The platform grows columns, tables, triggers and full-text indexes of its own. So the text that made
+a table comes from the database that holds it, and rows go from file to file inside SQLite: text
+that is not valid UTF-8 would not survive the way through Python.
 """
 
 import re
@@ -31,15 +32,21 @@ ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
 
 def carry_tables(
-    connection: sqlite3.Connection, tables: Iterable[str], *, source: str = "main", target: str = "fresh"
+    connection: sqlite3.Connection,
+    tables: Iterable[str],
+    *,
+    source: str = "main",
+    target: str = "fresh",
 ) -> dict[str, int]:
-    """Make `tables` in the schema `target` what they are in the schema `source`; return rows per table.
+    """Make `tables` in the schema `target` what they are in the schema `source`; return rows per
+    table.
 
-    Tables of the same names in `target` are dropped first. Indexes and triggers come with their tables, all
-    views come too, triggers after the rows. Virtual tables (full-text indexes) are in `tables` together with
-    the tables that hold their content; they are not opened, so their module need not be there, and have no
-    number in the answer. The caller has set foreign_keys OFF and begun a transaction, in which SQLite
-    ignores that setting. Raise VerificationError when a table arrived with another number of rows.
+    Tables of the same names in `target` are dropped first. Indexes and triggers come with their
+    tables, all views come too, triggers after the rows. Virtual tables (full-text indexes) are in
+    `tables` together with the tables that hold their content; they are not opened, so their module
+    need not be there, and have no number in the answer. The caller has set foreign_keys OFF and
+    begun a transaction, in which SQLite ignores that setting. Raise VerificationError when a table
+    arrived with another number of rows.
     """
     if not connection.in_transaction or connection.execute("PRAGMA foreign_keys").fetchone()[0]:
         raise ValueError("carry_tables needs an open transaction and foreign_keys = OFF")
@@ -50,7 +57,9 @@ def carry_tables(
     verify_readable(connection, ordinary, source)
     for table in [table for table in wanted if table in virtual] + ordinary:
         drop_object(connection, table, target)
-    connection.execute("PRAGMA ignore_check_constraints = ON")  # what was stored is carried as it was stored
+    connection.execute(
+        "PRAGMA ignore_check_constraints = ON"
+    )  # what was stored is carried as it was stored
     try:
         for table in ordinary:
             carry_table(connection, table, source, target)
@@ -65,23 +74,27 @@ def carry_tables(
 
 
 def verify_readable(connection: sqlite3.Connection, tables: Iterable[str], source: str) -> None:
-    """Rows of a table that this SQLite cannot read could only be left out. Raise VerificationError."""
+    """Rows of a table that this SQLite cannot read could only be left out. Raise
+    VerificationError."""
     hidden = sorted(set(tables) & set(unreadable_table_names(connection, source)))
     if hidden:
         raise VerificationError(
-            f"{', '.join(map(ascii, hidden))}: {TOO_NEW}, or its name is not UTF-8: its rows cannot be carried",
+            f"{', '.join(map(ascii, hidden))}: {TOO_NEW}, or its name is not UTF-8: its rows "
+            "cannot be carried",
             next_step=f"make backup copies it as it is; {NEWER_PYTHON}",
         )
 
 
 def carry_table(connection: sqlite3.Connection, table: str, source: str, target: str) -> None:
-    """With its own text, its rows and its indexes. Where a row breaks a rule of the table, or a function of the
-    platform makes one of its columns, the rows go into plain columns, which are stored the same, and the table
-    gets its own text afterwards."""
+    """With its own text, its rows and its indexes. Where a row breaks a rule of the table, or a
+    function of the platform makes one of its columns, the rows go into plain columns, which are
+    stored the same, and the table gets its own text afterwards."""
     stand_ins: list[str] = []
     try:
         with_stand_ins(
-            connection, stand_ins, lambda: create_objects(connection, source, target, "table", table)
+            connection,
+            stand_ins,
+            lambda: create_objects(connection, source, target, "table", table),
         )
         if stand_ins and has_generated_columns(connection, table, target):
             raise sqlite3.IntegrityError(f"{', '.join(stand_ins)} would have to be computed")
@@ -90,7 +103,8 @@ def carry_table(connection: sqlite3.Connection, table: str, source: str, target:
         drop_object(connection, table, target)
         carry_in_plain_columns(connection, table, source, target)
     for name, sql in load_texts(connection, source, "index", table):
-        # With a stand-in an index would hold wrong values or a wrong order: the platform makes its own again.
+        # With a stand-in an index would hold wrong values or a wrong order: the platform makes its
+        # own again.
         if uses_missing_function(connection, sql):
             continue
         with_stand_ins(connection, stand_ins, partial(create_object, connection, name, sql, target))
@@ -98,7 +112,9 @@ def carry_table(connection: sqlite3.Connection, table: str, source: str, target:
             drop_object(connection, name, target)
 
 
-def with_stand_ins(connection: sqlite3.Connection, added: list[str], work: Callable[[], None]) -> None:
+def with_stand_ins(
+    connection: sqlite3.Connection, added: list[str], work: Callable[[], None]
+) -> None:
     while True:
         try:
             return work()
@@ -125,21 +141,28 @@ def uses_missing_collation(connection: sqlite3.Connection, index: str, schema: s
     return any(row[4].upper() not in {"BINARY", "NOCASE", "RTRIM"} for row in rows)
 
 
-def carry_in_plain_columns(connection: sqlite3.Connection, table: str, source: str, target: str) -> None:
-    """Rows first, then the text that they belong to: neither NOT NULL nor a generated column is looked at."""
+def carry_in_plain_columns(
+    connection: sqlite3.Connection, table: str, source: str, target: str
+) -> None:
+    """Rows first, then the text that they belong to: neither NOT NULL nor a generated column is
+    looked at."""
     ((name, sql),) = load_texts(connection, source, "table", table)
     plain = make_plain_table(sql, name, keep_unique=True)
     if plain is None:
         raise VerificationError(f"table {table} cannot be carried: its rows break its own rules")
     create_object(connection, name, plain, target)
-    columns = [quote(row[1]) for row in connection.execute(f"PRAGMA {target}.table_info({quote(name)})")]
+    columns = [
+        quote(row[1]) for row in connection.execute(f"PRAGMA {target}.table_info({quote(name)})")
+    ]
     listed = ", ".join([*rowid_name(connection, table, target), *columns])
     connection.execute(
-        f"INSERT INTO {target}.{quote(name)} ({listed}) SELECT {listed} FROM {source}.{quote(table)}"
+        f"INSERT INTO {target}.{quote(name)} ({listed}) SELECT {listed} FROM "
+        f"{source}.{quote(table)}"
     )
     with_writable_schema(
         connection,
-        f"UPDATE {target}.sqlite_schema SET sql = (SELECT sql FROM {source}.sqlite_schema WHERE type = 'table'"
+        f"UPDATE {target}.sqlite_schema SET sql = (SELECT sql FROM {source}.sqlite_schema WHERE "
+        "type = 'table'"
         " AND name = ?1) WHERE type = 'table' AND name = ?1",
         name,
     )
@@ -148,7 +171,8 @@ def carry_in_plain_columns(connection: sqlite3.Connection, table: str, source: s
 
 
 def allow_schema_writes(connection: sqlite3.Connection) -> None:
-    """The SQLite of macOS protects the tables behind full-text indexes; Python 3.12 can say otherwise."""
+    """The SQLite of macOS protects the tables behind full-text indexes; Python 3.12 can say
+    otherwise."""
     if hasattr(connection, "setconfig"):
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, False)  # type: ignore[attr-defined]
 
@@ -170,12 +194,16 @@ def drop_object(connection: sqlite3.Connection, name: str, target: str) -> None:
     with_writable_schema(connection, f"DELETE FROM {target}.sqlite_schema WHERE name = ?", found[1])
 
 
-def create_objects(connection: sqlite3.Connection, source: str, target: str, kind: str, table: str) -> None:
+def create_objects(
+    connection: sqlite3.Connection, source: str, target: str, kind: str, table: str
+) -> None:
     for name, sql in load_texts(connection, source, kind, table):
         create_object(connection, name, sql, target)
 
 
-def load_texts(connection: sqlite3.Connection, source: str, kind: str, table: str) -> list[tuple[str, str]]:
+def load_texts(
+    connection: sqlite3.Connection, source: str, kind: str, table: str
+) -> list[tuple[str, str]]:
     """Name and text of the table, or of its indexes."""
     return connection.execute(
         f"SELECT name, sql FROM {source}.sqlite_schema"
@@ -194,13 +222,17 @@ def copy_rows(connection: sqlite3.Connection, table: str, source: str, target: s
     columns = [quote(name) for name in column_names(connection, table, source)]
     listed = ", ".join([*rowid_name(connection, table, source), *columns])
     connection.execute(
-        f"INSERT INTO {target}.{quote(table)} ({listed}) SELECT {listed} FROM {source}.{quote(table)}"
+        f"INSERT INTO {target}.{quote(table)} ({listed}) SELECT {listed} FROM "
+        f"{source}.{quote(table)}"
     )
 
 
 def rowid_name(connection: sqlite3.Connection, table: str, schema: str = "main") -> list[str]:
-    """The name that reaches the rowid, in a list; empty when columns took all names or WITHOUT ROWID."""
-    taken = {row[1].lower() for row in connection.execute(f"PRAGMA {schema}.table_xinfo({quote(table)})")}
+    """The name that reaches the rowid, in a list; empty when columns took all names or WITHOUT
+    ROWID."""
+    taken = {
+        row[1].lower() for row in connection.execute(f"PRAGMA {schema}.table_xinfo({quote(table)})")
+    }
     free = [name for name in ROWID_NAMES if name not in taken][:1]
     try:
         for name in free:
@@ -210,8 +242,11 @@ def rowid_name(connection: sqlite3.Connection, table: str, schema: str = "main")
     return free
 
 
-def carry_sequences(connection: sqlite3.Connection, tables: list[str], source: str, target: str) -> None:
-    """An AUTOINCREMENT table never gives out a number twice, also after its last rows were deleted."""
+def carry_sequences(
+    connection: sqlite3.Connection, tables: list[str], source: str, target: str
+) -> None:
+    """An AUTOINCREMENT table never gives out a number twice, also after its last rows were
+    deleted."""
     if not has_sequences(connection, source):
         return
     carried = [(table,) for table in tables]
@@ -224,8 +259,11 @@ def carry_sequences(connection: sqlite3.Connection, tables: list[str], source: s
         )
 
 
-def carry_header_numbers(connection: sqlite3.Connection, source: str = "main", target: str = "fresh") -> None:
-    """The two numbers in the header that belong to the program whose database it is: its migrations, its name."""
+def carry_header_numbers(
+    connection: sqlite3.Connection, source: str = "main", target: str = "fresh"
+) -> None:
+    """The two numbers in the header that belong to the program whose database it is: its
+    migrations, its name."""
     for name in ("user_version", "application_id"):
         (number,) = connection.execute(f"PRAGMA {source}.{name}").fetchone()
         connection.execute(f"PRAGMA {target}.{name} = {number}")
@@ -237,8 +275,9 @@ def has_sequences(connection: sqlite3.Connection, schema: str) -> bool:
 
 
 def carry_views_and_triggers(connection: sqlite3.Connection, source: str, target: str) -> None:
-    """All views, and the triggers of tables and views that `target` has. SQLite cannot attach a database with
-    a view that names its own schema ("main.notes"); without the schema's name the view is the same."""
+    """All views, and the triggers of tables and views that `target` has. SQLite cannot attach a
+    database with a view that names its own schema ("main.notes"); without the schema's name the
+    view is the same."""
     objects = f"SELECT name, sql FROM {source}.sqlite_schema"
     present = f"SELECT lower(name) FROM {target}.sqlite_schema WHERE type IN ('table', 'view')"
     views = f"{objects} WHERE type = 'view' ORDER BY rowid"

@@ -20,11 +20,12 @@ def read_untouched(
 ) -> Found:
     """Return what `look` finds in the database at `path`.
 
-    A read-only connection to a resting WAL database makes -wal and -shm beside it and leaves them there
-    (SQLite 3.40), and one to a database with a rollback journal makes writers wait. While nobody writes, the
-    file is therefore read as if it could not change (immutable, no locks), and that it did not is checked
-    afterwards; when somebody does, an ordinary read-only connection answers, or `when_busy`. `look` may run twice.
-    For processes that have no other connection to the file: closing this one drops their locks.
+    A read-only connection to a resting WAL database makes -wal and -shm beside it and leaves them
+    there (SQLite 3.40), and one to a database with a rollback journal makes writers wait. While
+    nobody writes, the file is therefore read as if it could not change (immutable, no locks), and
+    that it did not is checked afterwards; when somebody does, an ordinary read-only connection
+    answers, or `when_busy`. `look` may run twice. For processes that have no other connection to
+    the file: closing this one drops their locks.
     """
     if not busy_companions(path):
         before = mark_of(path)
@@ -48,7 +49,10 @@ def read_shared(path: Path, look: Callable[[sqlite3.Connection], Found]) -> Foun
 
 def open_immutable(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(
-        f"file:{quote_url(str(path))}?mode=ro&immutable=1", uri=True, isolation_level=None, factory=Connection
+        f"file:{quote_url(str(path))}?mode=ro&immutable=1",
+        uri=True,
+        isolation_level=None,
+        factory=Connection,
     )
 
 

@@ -106,7 +106,9 @@ def test_backup_of_a_wal_database_opens_on_read_only_media(settings: Settings) -
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("DELETE FROM strategies WHERE id > 10")
         backup = back_up(settings).backup
-    with closing(sqlite3.connect(f"file:{backup.path}?mode=ro&immutable=1", uri=True)) as connection:
+    with closing(
+        sqlite3.connect(f"file:{backup.path}?mode=ro&immutable=1", uri=True)
+    ) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
         assert connection.execute("SELECT count(*) FROM strategies").fetchone() == (10,)
 
@@ -124,7 +126,9 @@ def test_small_backup_holds_everything_but_market_data(settings: Settings) -> No
     verify_backup(backup)
 
 
-def test_small_backup_is_skipped_only_while_nothing_irreplaceable_changed(settings: Settings) -> None:
+def test_small_backup_is_skipped_only_while_nothing_irreplaceable_changed(
+    settings: Settings,
+) -> None:
     first = back_up(settings, "irreplaceable")
     with closing(connect(settings.database_path)) as connection:
         connection.execute("DELETE FROM ohlcv_data WHERE id < 10")
@@ -145,7 +149,9 @@ def test_small_backup_is_skipped_only_while_nothing_irreplaceable_changed(settin
         assert not back_up(settings, "irreplaceable", minutes=61 + minutes).is_new, statement
 
 
-def test_small_backup_after_its_last_one_was_lost_or_damaged_is_made_again(settings: Settings) -> None:
+def test_small_backup_after_its_last_one_was_lost_or_damaged_is_made_again(
+    settings: Settings,
+) -> None:
     back_up(settings, "irreplaceable").backup.path.unlink()
     again = back_up(settings, "irreplaceable", minutes=1)
     assert again.is_new
@@ -153,15 +159,21 @@ def test_small_backup_after_its_last_one_was_lost_or_damaged_is_made_again(setti
     assert back_up(settings, "irreplaceable", minutes=2).is_new
 
 
-def test_backups_of_the_same_second_and_of_a_clock_set_back_keep_their_order(settings: Settings) -> None:
+def test_backups_of_the_same_second_and_of_a_clock_set_back_keep_their_order(
+    settings: Settings,
+) -> None:
     made = [back_up(settings, minutes=minutes).backup for minutes in (0, 0, -90)]
     assert len({backup.path for backup in made}) == 3
-    assert [backup.path for backup in load_catalogue(settings.backup_dir)] == [b.path for b in reversed(made)]
+    assert [backup.path for backup in load_catalogue(settings.backup_dir)] == [
+        b.path for b in reversed(made)
+    ]
     assert made[2].manifest
     assert made[2].manifest.clock_utc == NOON - timedelta(minutes=90)
 
 
-def test_retention_keeps_the_newest_of_each_kind_and_takes_the_scripts_along(settings: Settings) -> None:
+def test_retention_keeps_the_newest_of_each_kind_and_takes_the_scripts_along(
+    settings: Settings,
+) -> None:
     settings = replace(settings, max_backups=2, keep_full_weekly=0, keep_full_monthly=0)
     foreign = settings.backup_dir / "backtesting-2020-01-01-000000.db"
     back_up(settings)
@@ -171,7 +183,11 @@ def test_retention_keeps_the_newest_of_each_kind_and_takes_the_scripts_along(set
         back_up(settings, minutes=minutes)
         back_up(settings, "irreplaceable", minutes=minutes)
     kinds = [backup.kind for backup in verify_every_listed(settings.backup_dir)]
-    assert sorted(kinds) == ["full", "full", *4 * ["irreplaceable"]]  # of small ones all of 48 hours
+    assert sorted(kinds) == [
+        "full",
+        "full",
+        *4 * ["irreplaceable"],
+    ]  # of small ones all of 48 hours
     assert len(list(settings.backup_dir.glob("claude-scripts-*"))) == 2
     assert foreign.exists()
     assert [b.path for b in load_catalogue(settings.backup_dir) if not b.is_verified] == [foreign]
@@ -215,7 +231,9 @@ def test_backup_of_a_backup_through_a_link_is_refused(settings: Settings, make_l
     assert verified_names(settings.backup_dir) == {backup.path.name}
 
 
-def test_backup_folder_that_is_a_file_or_lies_in_the_scripts_folder_is_refused(settings: Settings) -> None:
+def test_backup_folder_that_is_a_file_or_lies_in_the_scripts_folder_is_refused(
+    settings: Settings,
+) -> None:
     with pytest.raises(ProjectError, match="lies inside GENERATED_SCRIPTS_DIR"):
         back_up(replace(settings, backup_dir=settings.generated_scripts_dirs[0] / "backups"))
     with pytest.raises(ProjectError, match="is a file"):
@@ -313,13 +331,18 @@ def kill_commands(settings: Settings, kills: int) -> None:
     make_history(settings)
     command = [sys.executable, str(BACKUP)]
     whole = time_of(
-        lambda: subprocess.run(command, env=environment_of(settings), capture_output=True, check=True)
+        lambda: subprocess.run(
+            command, env=environment_of(settings), capture_output=True, check=True
+        )
     )
     killed = 0
     for seed in itertools.count(1000):
         before = listed_names(settings)
         process = subprocess.Popen(
-            command, env=environment_of(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            env=environment_of(settings),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         killed += kill_after(process.pid, random.Random(seed).uniform(0.3, 1) * whole)
         process.returncode = 0
@@ -328,7 +351,9 @@ def kill_commands(settings: Settings, kills: int) -> None:
             return
 
 
-def test_backup_command_killed_at_random_moments_leaves_none_or_a_whole_one(settings: Settings) -> None:
+def test_backup_command_killed_at_random_moments_leaves_none_or_a_whole_one(
+    settings: Settings,
+) -> None:
     kill_commands(settings, 4)
 
 

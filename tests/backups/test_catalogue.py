@@ -14,7 +14,14 @@ from backtestdb.backups.verify import verify_all
 from backtestdb.config import Settings
 from backtestdb.errors import UsageError, VerificationError
 from backtestdb.files import make_stamp
-from backup_tools import NOON, back_up, damage, make_platform_database, make_settings, verified_names
+from backup_tools import (
+    NOON,
+    back_up,
+    damage,
+    make_platform_database,
+    make_settings,
+    verified_names,
+)
 
 
 @pytest.fixture
@@ -86,7 +93,9 @@ def test_manifest_that_is_no_manifest_makes_no_backup(
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-journal"])
-def test_backup_beside_which_a_journal_stands_is_not_counted(settings: Settings, suffix: str) -> None:
+def test_backup_beside_which_a_journal_stands_is_not_counted(
+    settings: Settings, suffix: str
+) -> None:
     path = load_catalogue(settings.backup_dir)[0].path
     Path(f"{path}{suffix}").write_bytes(b"journal")
     assert verified_names(settings.backup_dir) == set()
@@ -101,7 +110,9 @@ def test_foreign_files_are_listed_and_make_verify_fail_for_nobody(settings: Sett
     assert verify_all(catalogue, full=False, say=str) == {}
 
 
-def test_foreign_backup_that_passes_is_adopted_and_then_counts(settings: Settings, tmp_path: Path) -> None:
+def test_foreign_backup_that_passes_is_adopted_and_then_counts(
+    settings: Settings, tmp_path: Path
+) -> None:
     foreign = settings.backup_dir / "backtesting-2024-03-01-020000.db"
     make_platform_database(foreign, journal="WAL")
     adopted = adopt(foreign, settings.backup_dir, settings.database_path, NOON)
@@ -134,7 +145,9 @@ def test_names_in_the_hour_that_comes_twice_are_all_different(tmp_path: Path, zo
 
     made = []
     for minutes in range(0, 60 * 9, 15):
-        now = (datetime(2026, 10, 25, tzinfo=UTC) + timedelta(minutes=minutes)).astimezone(ZoneInfo(zone))
+        now = (datetime(2026, 10, 25, tzinfo=UTC) + timedelta(minutes=minutes)).astimezone(
+            ZoneInfo(zone)
+        )
         path = choose_name(tmp_path, "full", now)
         path.touch()
         made.append(path)
@@ -147,7 +160,9 @@ def test_names_in_the_hour_that_comes_twice_are_all_different(tmp_path: Path, zo
 
 def test_small_backup_found_unchanged_is_confirmed_at_that_time(settings: Settings) -> None:
     first = back_up(settings, "irreplaceable").backup
-    assert first.taken_at_utc == NOON + timedelta(milliseconds=1)  # after the full one of this moment
+    assert first.taken_at_utc == NOON + timedelta(
+        milliseconds=1
+    )  # after the full one of this moment
     assert first.confirmed_at_utc == NOON  # what the clock said
     again = back_up(settings, "irreplaceable", minutes=60).backup
     assert again.path == first.path

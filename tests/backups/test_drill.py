@@ -58,7 +58,9 @@ def left_in(settings: Settings) -> set[str]:
     return {path.name for path in drill_folder(settings.backup_dir).iterdir()}
 
 
-def test_drill_of_good_backups_is_green_and_leaves_a_report_and_nothing_else(settings: Settings) -> None:
+def test_drill_of_good_backups_is_green_and_leaves_a_report_and_nothing_else(
+    settings: Settings,
+) -> None:
     before = settings.database_path.read_bytes()
     drill, report = run_drill(settings, NOON)
     assert drill.is_good
@@ -83,7 +85,9 @@ def drill_on_damage(settings: Settings, kind: str, seed: int) -> None:
         victim.write_bytes(good)
     bad = [rehearsal for rehearsal in drill.rehearsals if not rehearsal.is_good]
     assert not drill.is_good
-    assert [(rehearsal.backup, bool(rehearsal.problem)) for rehearsal in bad] == [(victim.name, True)]
+    assert [(rehearsal.backup, bool(rehearsal.problem)) for rehearsal in bad] == [
+        (victim.name, True)
+    ]
     assert "scratch" not in left_in(settings)
 
 
@@ -117,7 +121,9 @@ def test_backup_that_a_drill_could_not_restore_counts_no_more_and_a_new_one_is_d
     drill, _ = run_drill(settings, NOON)
     assert not drill.is_good
     (marked,) = [
-        backup for backup in load_catalogue(settings.backup_dir) if "drill could not" in backup.problem
+        backup
+        for backup in load_catalogue(settings.backup_dir)
+        if "drill could not" in backup.problem
     ]
     assert (marked.path, marked.is_verified) == (newest, False)
     assert find_kinds_that_failed_a_drill(settings.backup_dir, settings.database_path) == ["full"]
@@ -126,7 +132,9 @@ def test_backup_that_a_drill_could_not_restore_counts_no_more_and_a_new_one_is_d
 
 
 @pytest.mark.parametrize("way", ["cut", "other table", "deleted database", "deleted script"])
-def test_drill_of_a_backup_whose_other_parts_are_damaged_is_red(settings: Settings, way: str) -> None:
+def test_drill_of_a_backup_whose_other_parts_are_damaged_is_red(
+    settings: Settings, way: str
+) -> None:
     newest = max(settings.backup_dir.glob("backtesting-*.db"))
     manifest = newest.with_suffix(".json")
     if way == "cut":
@@ -211,7 +219,9 @@ def test_history_stays_bounded_and_survives_a_broken_line(
         (timedelta(hours=-1), True, True),
     ],
 )
-def test_drill_is_due_weekly_and_daily_after_a_failure(age: timedelta, was_good: bool, due: bool) -> None:
+def test_drill_is_due_weekly_and_daily_after_a_failure(
+    age: timedelta, was_good: bool, due: bool
+) -> None:
     now = datetime(2026, 11, 22, 3, tzinfo=UTC)
     assert drill_is_due(Drill(now - age, was_good, "", ()), now) is due
     assert drill_is_due(None, now)

@@ -147,7 +147,9 @@ def test_disk_that_fills_during_a_restore_leaves_the_old_database(
     make_platform_database(live.database_path, word="other", bars=6000, journal=journal)
     before = read_all(live.database_path)
     fill(tiny_disk, int(share * live.database_path.stat().st_size))
-    code, message = exit_code_of(lambda: restore_from_backup(live, backups[0], datetime.now(UTC)), capsys)
+    code, message = exit_code_of(
+        lambda: restore_from_backup(live, backups[0], datetime.now(UTC)), capsys
+    )
     assert code == 1, "the disk had room enough"
     assert "disk is full" in message
     assert read_all(live.database_path) == before

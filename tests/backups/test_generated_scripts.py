@@ -19,7 +19,14 @@ from backtestdb.files import remove_tree
 from backup_tools import make_platform_database
 from commands import Project
 
-ODD_NAMES = ("plain.py", "with space & 'quote'.py", "ünïcode-漢字.py", ".hidden", "-dash", "new\nline.py")
+ODD_NAMES = (
+    "plain.py",
+    "with space & 'quote'.py",
+    "ünïcode-漢字.py",
+    ".hidden",
+    "-dash",
+    "new\nline.py",
+)
 
 
 @pytest.fixture
@@ -136,7 +143,8 @@ def test_folders_without_end_are_cut_off_and_named(backup: Project) -> None:
 def test_script_that_cannot_be_read_or_named_does_not_cost_the_others(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Errors of single files, as other users' files and exFAT give them; the file that vanished is none."""
+    """Errors of single files, as other users' files and exFAT give them; the file that vanished is
+    none."""
 
     def copyfile(source: Path, target: Path) -> None:
         if source.name == "plain.py":
@@ -174,10 +182,14 @@ def test_names_that_differ_only_in_case_are_noticed_where_the_disk_ignores_it(
 def test_folder_that_was_named_and_is_missing_is_exit_code_2_and_the_database_is_backed_up(
     backup: Project, tmp_path: Path
 ) -> None:
-    said = backup.check("backup_database.py", expect=2, GENERATED_SCRIPTS_DIR=str(tmp_path / "gone"))
+    said = backup.check(
+        "backup_database.py", expect=2, GENERATED_SCRIPTS_DIR=str(tmp_path / "gone")
+    )
     assert str(tmp_path / "gone") in said
     assert list((tmp_path / "backups").glob("backtesting-*.json"))
-    doctor = backup.run("check_environment.py", "--json", GENERATED_SCRIPTS_DIR=str(tmp_path / "gone"))
+    doctor = backup.run(
+        "check_environment.py", "--json", GENERATED_SCRIPTS_DIR=str(tmp_path / "gone")
+    )
     assert {"scripts"} == {
         f["topic"] for f in json.loads(doctor.stdout) if "GENERATED_SCRIPTS_DIR" in f["what"]
     }
@@ -199,23 +211,30 @@ def test_several_folders_come_back_each_to_its_own_place(backup: Project, tmp_pa
     both = f"{first}:{second}"
     backup.check("backup_database.py", GENERATED_SCRIPTS_DIR=both)
     backup.check("backup_database.py", "--verify")
-    assert json.loads(backup.run("run_drill.py", "--json", GENERATED_SCRIPTS_DIR=both).stdout)["is_good"]
+    assert json.loads(backup.run("run_drill.py", "--json", GENERATED_SCRIPTS_DIR=both).stdout)[
+        "is_good"
+    ]
     (first / "one.py").write_text("changed")
     remove_tree(second)
     backup.check("restore_database.py", "--from-backup", "--yes", GENERATED_SCRIPTS_DIR=both)
     assert (first / "one.py").read_text() == "print('one.py')\n"
     assert (second / "one.py").read_text() == "another"
     remove_tree(second)
-    said = backup.check("restore_database.py", "--from-backup", "--yes")  # a machine that knows one folder
+    said = backup.check(
+        "restore_database.py", "--from-backup", "--yes"
+    )  # a machine that knows one folder
     assert "2-success has no folder of its own" in said
 
 
-def test_doctor_counts_the_scripts_of_the_database_that_lie_outside(backup: Project, tmp_path: Path) -> None:
+def test_doctor_counts_the_scripts_of_the_database_that_lie_outside(
+    backup: Project, tmp_path: Path
+) -> None:
     inside = tmp_path / "claude-generated-scripts" / "one.py"
     with closing(connect(backup.database)) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")
         connection.executemany(
-            "INSERT INTO strategy_backtest_scripts (id, strategy_recommendation_id, script_path) VALUES (?, ?, ?)",
+            "INSERT INTO strategy_backtest_scripts (id, strategy_recommendation_id, script_path) "
+            "VALUES (?, ?, ?)",
             [
                 ("1", "1", str(inside)),
                 ("2", "2", "claude-generated-scripts/two.py"),

@@ -1,4 +1,5 @@
-"""Several databases in one backup folder: each backup counts for the database that it was made from."""
+"""Several databases in one backup folder: each backup counts for the database that it was made
+from."""
 
 import json
 import shutil
@@ -8,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.backups.identity import identify_current, load_database_id, read_database_id, save_database_id
+from backtestdb.backups.identity import (
+    identify_current,
+    load_database_id,
+    read_database_id,
+    save_database_id,
+)
 from backtestdb.database import connect
 from backup_tools import back_up, make_platform_database, make_settings, strategy_names
 from commands import Project
@@ -17,7 +23,8 @@ WITH_ID = "0123456789abcdef0123456789abcdef"
 
 
 def make_checkout(folder: Path, backups: Path, *, word: str = "", database_id: str = "") -> Project:
-    """A checkout with a database of its own, whose strategies are named after `word` (none without)."""
+    """A checkout with a database of its own, whose strategies are named after `word` (none
+    without)."""
     folder.mkdir(exist_ok=True)
     project = Project(folder, settings={"BACKUP_DIR": str(backups)})
     if word:
@@ -62,7 +69,9 @@ def test_backup_of_another_checkout_is_listed_and_does_not_count(tmp_path: Path)
     assert "of another database" in second.run("show_status.py").stdout
 
 
-def test_restore_takes_the_backup_of_this_database_although_another_one_is_newer(tmp_path: Path) -> None:
+def test_restore_takes_the_backup_of_this_database_although_another_one_is_newer(
+    tmp_path: Path,
+) -> None:
     first = make_checkout(tmp_path / "first", tmp_path / "backups", word="first")
     second = make_checkout(tmp_path / "second", tmp_path / "backups", word="second")
     first.check("backup_database.py")
@@ -94,7 +103,9 @@ def test_retention_of_one_database_leaves_the_backups_of_the_other(tmp_path: Pat
     first.check("backup_database.py")
     of_first = Path(str(listed(first)[0]["path"]))
     for _ in range(3):
-        second.check("backup_database.py", MAX_BACKUPS="1", KEEP_FULL_WEEKLY="0", KEEP_FULL_MONTHLY="0")
+        second.check(
+            "backup_database.py", MAX_BACKUPS="1", KEEP_FULL_WEEKLY="0", KEEP_FULL_MONTHLY="0"
+        )
     assert of_first.exists()
     assert counted(first) == 1
     assert counted(second) == 1
@@ -120,7 +131,9 @@ def test_schedules_of_two_databases_each_make_their_own_backup(tmp_path: Path) -
 
 
 def test_new_machine_takes_the_only_database_of_the_folder_and_names_it(tmp_path: Path) -> None:
-    old = make_checkout(tmp_path / "old machine", tmp_path / "backups", word="old", database_id=WITH_ID)
+    old = make_checkout(
+        tmp_path / "old machine", tmp_path / "backups", word="old", database_id=WITH_ID
+    )
     old.check("backup_database.py")
     shutil.rmtree(old.folder)
     new = make_checkout(tmp_path / "new machine", tmp_path / "backups")
@@ -149,7 +162,8 @@ def test_new_machine_with_several_databases_in_the_folder_has_to_choose(tmp_path
 
 
 def test_second_checkout_begins_with_nothing_of_the_first(tmp_path: Path) -> None:
-    """The first is still in use on this machine: its backups are restored by name, and a rebuild takes none."""
+    """The first is still in use on this machine: its backups are restored by name, and a rebuild
+    takes none."""
     first = make_checkout(tmp_path / "first", tmp_path / "backups", word="first")
     first.check("backup_database.py")
     second = make_checkout(tmp_path / "second", tmp_path / "backups")
@@ -172,7 +186,9 @@ def test_platform_that_was_started_first_is_no_database_yet(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("database_id", ["", WITH_ID])
-def test_moved_folder_keeps_its_backups_when_its_database_has_an_id(tmp_path: Path, database_id: str) -> None:
+def test_moved_folder_keeps_its_backups_when_its_database_has_an_id(
+    tmp_path: Path, database_id: str
+) -> None:
     old = make_checkout(tmp_path / "old", tmp_path / "backups", word="old", database_id=database_id)
     old.check("backup_database.py")
     old.folder.rename(tmp_path / "moved")
@@ -187,7 +203,9 @@ def test_moved_folder_keeps_its_backups_when_its_database_has_an_id(tmp_path: Pa
 
 
 def test_copied_checkout_has_the_same_id_and_the_path_decides(tmp_path: Path) -> None:
-    first = make_checkout(tmp_path / "first", tmp_path / "backups", word="first", database_id=WITH_ID)
+    first = make_checkout(
+        tmp_path / "first", tmp_path / "backups", word="first", database_id=WITH_ID
+    )
     first.check("backup_database.py")
     shutil.copytree(first.folder, tmp_path / "copy")
     copy = Project(tmp_path / "copy", settings=first.settings)
@@ -214,13 +232,17 @@ def test_link_to_the_database_is_the_same_database(tmp_path: Path) -> None:
     project.check("backup_database.py")
     link = tmp_path / "link.db"
     link.symlink_to(project.database)
-    through_link = Project(tmp_path / "project", settings=project.settings | {"DATABASE_PATH": str(link)})
+    through_link = Project(
+        tmp_path / "project", settings=project.settings | {"DATABASE_PATH": str(link)}
+    )
     assert counted(through_link) == 1
 
 
 def test_emptied_file_is_still_the_database_that_its_backups_were_made_from(tmp_path: Path) -> None:
     """A file that the platform made anew at the path has no id: the path tells."""
-    project = make_checkout(tmp_path / "project", tmp_path / "backups", word="old", database_id=WITH_ID)
+    project = make_checkout(
+        tmp_path / "project", tmp_path / "backups", word="old", database_id=WITH_ID
+    )
     project.check("backup_database.py")
     project.database.unlink()
     with closing(sqlite3.connect(project.database)) as connection:
@@ -231,8 +253,12 @@ def test_emptied_file_is_still_the_database_that_its_backups_were_made_from(tmp_
     assert read_database_id(project.database) == WITH_ID
 
 
-def test_another_database_put_at_the_same_path_does_not_take_over_the_backups(tmp_path: Path) -> None:
-    project = make_checkout(tmp_path / "project", tmp_path / "backups", word="old", database_id=WITH_ID)
+def test_another_database_put_at_the_same_path_does_not_take_over_the_backups(
+    tmp_path: Path,
+) -> None:
+    project = make_checkout(
+        tmp_path / "project", tmp_path / "backups", word="old", database_id=WITH_ID
+    )
     project.check("backup_database.py")
     project.database.unlink()
     make_platform_database(project.database, word="new", bars=200)
@@ -241,8 +267,12 @@ def test_another_database_put_at_the_same_path_does_not_take_over_the_backups(tm
 
 
 def test_restore_of_another_database_leaves_the_database_the_one_it_was(tmp_path: Path) -> None:
-    first = make_checkout(tmp_path / "first", tmp_path / "backups", word="first", database_id=WITH_ID)
-    second = make_checkout(tmp_path / "second", tmp_path / "backups", word="second", database_id="f" * 32)
+    first = make_checkout(
+        tmp_path / "first", tmp_path / "backups", word="first", database_id=WITH_ID
+    )
+    second = make_checkout(
+        tmp_path / "second", tmp_path / "backups", word="second", database_id="f" * 32
+    )
     first.check("backup_database.py")
     second.check("backup_database.py")
     (of_first,) = [str(backup["path"]) for backup in listed(second) if backup["other_database"]]
@@ -278,11 +308,17 @@ def test_manifest_of_before_identities_counts_for_its_path(tmp_path: Path) -> No
     backup.manifest_path.write_text(json.dumps(values | {"format": 1}))
     project = Project(
         tmp_path,
-        settings={"DATABASE_PATH": str(settings.database_path), "BACKUP_DIR": str(settings.backup_dir)},
+        settings={
+            "DATABASE_PATH": str(settings.database_path),
+            "BACKUP_DIR": str(settings.backup_dir),
+        },
     )
     assert counted(project) == 1
     assert (
-        counted(Project(tmp_path, settings=project.settings | {"DATABASE_PATH": str(tmp_path / "x.db")})) == 0
+        counted(
+            Project(tmp_path, settings=project.settings | {"DATABASE_PATH": str(tmp_path / "x.db")})
+        )
+        == 0
     )
 
 

@@ -1,4 +1,5 @@
-"""Memory of the commands that read every row, with rows of a megabyte; and where a backup is read back from."""
+"""Memory of the commands that read every row, with rows of a megabyte; and where a backup is read
+back from."""
 
 import os
 import subprocess
@@ -15,7 +16,8 @@ from commands import SCRIPTS, Project
 
 MEGABYTE = 1 << 20
 LIMIT_MB = 64
-# Runs a command and prints the largest memory that it had, in kilobytes, behind what it prints itself.
+# Runs a command and prints the largest memory that it had, in kilobytes, behind what it prints
+# itself.
 MEASURE = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
 MEASURE += "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
 
@@ -23,7 +25,9 @@ MEASURE += "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 def make_charts(path: Path, count: int) -> None:
     with closing(connect(path, create=True)) as connection:
         ensure_schema(connection)
-        connection.execute("CREATE TABLE charts (id INTEGER PRIMARY KEY, name TEXT, png BLOB, svg TEXT)")
+        connection.execute(
+            "CREATE TABLE charts (id INTEGER PRIMARY KEY, name TEXT, png BLOB, svg TEXT)"
+        )
         for number in range(count):
             values = (f"chart {number}", os.urandom(MEGABYTE), "x" * MEGABYTE)
             connection.execute("INSERT INTO charts (name, png, svg) VALUES (?, ?, ?)", values)
@@ -32,7 +36,9 @@ def make_charts(path: Path, count: int) -> None:
 @pytest.mark.parametrize(
     "count", [40, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
 )
-def test_every_backup_command_with_rows_of_megabytes_stays_below_64_mb(tmp_path: Path, count: int) -> None:
+def test_every_backup_command_with_rows_of_megabytes_stays_below_64_mb(
+    tmp_path: Path, count: int
+) -> None:
     project = Project(tmp_path)
     make_charts(project.database, count)
     peaks = {}
@@ -59,12 +65,16 @@ def test_every_backup_command_with_rows_of_megabytes_stays_below_64_mb(tmp_path:
 
 def read_bytes_from_disk() -> int:
     (line,) = [
-        line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("read_bytes")
+        line
+        for line in Path("/proc/self/io").read_text().splitlines()
+        if line.startswith("read_bytes")
     ]
     return int(line.split()[1])
 
 
-@pytest.mark.skipif(not Path("/proc/self/io").is_file(), reason="counts what the kernel read from the disk")
+@pytest.mark.skipif(
+    not Path("/proc/self/io").is_file(), reason="counts what the kernel read from the disk"
+)
 def test_backup_is_read_back_from_the_disk_and_not_from_memory(tmp_path: Path) -> None:
     path = tmp_path / "backup.db"
     make_charts(path, 8)

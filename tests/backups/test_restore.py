@@ -1,4 +1,5 @@
-"""The way back: which backup is taken, what happens to what stood there, and kills in the middle."""
+"""The way back: which backup is taken, what happens to what stood there, and kills in the
+middle."""
 
 import itertools
 import os
@@ -58,7 +59,9 @@ def settings(tmp_path: Path) -> Settings:
     return settings
 
 
-def restore(settings: Settings, path: Path | None = None, hooks: Hooks | None = None) -> RestoreResult:
+def restore(
+    settings: Settings, path: Path | None = None, hooks: Hooks | None = None
+) -> RestoreResult:
     return restore_from_backup(settings, path, LATER, hooks=hooks)
 
 
@@ -82,7 +85,9 @@ def test_restore_brings_back_database_and_scripts_and_undoes_itself(settings: Se
     assert read_all(settings.database_path) == new
 
 
-def test_restore_removes_what_a_first_fill_of_the_replaced_database_had_set_aside(settings: Settings) -> None:
+def test_restore_removes_what_a_first_fill_of_the_replaced_database_had_set_aside(
+    settings: Settings,
+) -> None:
     back_up(settings)
     staging_path(settings.database_path).write_bytes(b"sessions of the database that was replaced")
     command = [sys.executable, str(RESTORE), "--from-backup", "--yes"]
@@ -104,7 +109,9 @@ def test_restore_puts_a_newer_small_backup_on_top_of_the_full_one(settings: Sett
     assert len(read_all(settings.database_path)["ohlcv_data"]) == 2000
 
 
-def test_restore_passes_over_newer_backups_that_do_not_verify_and_says_why(settings: Settings) -> None:
+def test_restore_passes_over_newer_backups_that_do_not_verify_and_says_why(
+    settings: Settings,
+) -> None:
     for minutes in range(3):
         change(settings.database_path, f"minute {minutes}")
         back_up(settings, minutes=minutes)
@@ -134,7 +141,9 @@ def test_restore_that_is_not_approved_changes_nothing(settings: Settings) -> Non
     assert not list(settings.database_path.parent.glob("*.backup-*"))
 
 
-def test_restore_of_a_foreign_file_in_wal_mode_includes_its_log(settings: Settings, tmp_path: Path) -> None:
+def test_restore_of_a_foreign_file_in_wal_mode_includes_its_log(
+    settings: Settings, tmp_path: Path
+) -> None:
     foreign = make_platform_database(tmp_path / "copied" / "file.db", word="foreign", journal="WAL")
     with closing(connect(foreign)) as connection:
         add_strategy(connection, "only in the log")
@@ -144,7 +153,9 @@ def test_restore_of_a_foreign_file_in_wal_mode_includes_its_log(settings: Settin
     assert strategy_names(settings.database_path)[-1] == "only in the log"
 
 
-def test_restore_over_a_file_that_is_no_database_moves_it_aside_with_its_journals(settings: Settings) -> None:
+def test_restore_over_a_file_that_is_no_database_moves_it_aside_with_its_journals(
+    settings: Settings,
+) -> None:
     old = read_all(settings.database_path)
     back_up(settings)
     settings.database_path.write_bytes(b"no database" * 1000)
@@ -220,7 +231,9 @@ def damage_and_refuse(settings: Settings, seed: int) -> None:
     damage(victim, way, random.Random(seed), other)
     before = settings.database_path.read_bytes()
     try:
-        assert list(verify_all(load_catalogue(settings.backup_dir), full=False, say=str)) == [victim]
+        assert list(verify_all(load_catalogue(settings.backup_dir), full=False, say=str)) == [
+            victim
+        ]
         with pytest.raises(VerificationError):
             restore(settings, victim)
         assert settings.database_path.read_bytes() == before
@@ -280,7 +293,8 @@ def connected_reader(database: Path, wanted: bool) -> Iterator[None]:
 
 
 def make_live(path: Path, state: str, bars: int) -> None:
-    """The database of a program that was killed: with a log that holds commits, or in the middle of one."""
+    """The database of a program that was killed: with a log that holds commits, or in the middle of
+    one."""
     make_platform_database(path, bars=bars, journal="WAL" if state == "hot WAL" else "DELETE")
 
     def die() -> None:
@@ -306,9 +320,12 @@ def put_files(template: Path, target: Path) -> None:
         shutil.copy(path, target.with_name(target.name + path.name.removeprefix(template.name)))
 
 
-def kill_restores(tmp_path: Path, state: str, reader: bool, *, kills: int, bars: int) -> dict[str, int]:
-    """Kill a restore at seeded moments; whatever the moment, the database is the old or the new one. Even
-    seeds kill at any time of its life, odd ones once the old database is kept and is being replaced."""
+def kill_restores(
+    tmp_path: Path, state: str, reader: bool, *, kills: int, bars: int
+) -> dict[str, int]:
+    """Kill a restore at seeded moments; whatever the moment, the database is the old or the new
+    one. Even seeds kill at any time of its life, odd ones once the old database is kept and is
+    being replaced."""
     settings = make_settings(tmp_path)
     template = tmp_path / "template" / "live.db"
     make_platform_database(settings.database_path, word="new", bars=bars - 500, journal="WAL")
@@ -347,13 +364,17 @@ def kill_restores(tmp_path: Path, state: str, reader: bool, *, kills: int, bars:
 
 def wait_until_kept(database: Path) -> None:
     deadline = time.monotonic() + 30
-    while not any(path.name[-1].isdigit() for path in database.parent.glob(f"{database.name}.backup-*")):
+    while not any(
+        path.name[-1].isdigit() for path in database.parent.glob(f"{database.name}.backup-*")
+    ):
         assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize("reader", [False, True])
 @pytest.mark.parametrize("state", STATES)
-def test_restore_killed_leaves_the_old_or_the_new_database(tmp_path: Path, state: str, reader: bool) -> None:
+def test_restore_killed_leaves_the_old_or_the_new_database(
+    tmp_path: Path, state: str, reader: bool
+) -> None:
     kill_restores(tmp_path, state, reader, kills=2, bars=8000)
 
 
@@ -399,7 +420,9 @@ def test_merge_of_a_small_backup_killed_200_times(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_small_backup_of_5_million_bars_is_small_and_merges_back_without_a_difference(tmp_path: Path) -> None:
+def test_small_backup_of_5_million_bars_is_small_and_merges_back_without_a_difference(
+    tmp_path: Path,
+) -> None:
     settings = make_settings(tmp_path)
     live = make_platform_database(settings.database_path, bars=5_000_000)
     small = back_up(settings, "irreplaceable").backup
@@ -417,14 +440,19 @@ def test_small_backup_of_5_million_bars_is_small_and_merges_back_without_a_diffe
         for table in table_names(connection, "before"):
             for one, other in (("main", "before"), ("before", "main")):
                 query = (
-                    f"SELECT count(*) FROM (SELECT * FROM {one}.{table} EXCEPT SELECT * FROM {other}.{table})"
+                    f"SELECT count(*) FROM (SELECT * FROM {one}.{table} EXCEPT SELECT * FROM "
+                    f"{other}.{table})"
                 )
                 assert connection.execute(query).fetchone() == (0,), table
 
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(5, "Input/output error"), MemoryError(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x")],
+    [
+        OSError(5, "Input/output error"),
+        MemoryError(),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"),
+    ],
 )
 def test_any_error_of_one_backup_passes_on_to_the_next_and_is_named(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -446,7 +474,9 @@ def test_any_error_of_one_backup_passes_on_to_the_next_and_is_named(
     assert [left.backup.path for left in choice.left_out] == [bad.path]
 
 
-def test_restore_without_the_newest_small_backup_names_it_and_is_exit_code_3(tmp_path: Path) -> None:
+def test_restore_without_the_newest_small_backup_names_it_and_is_exit_code_3(
+    tmp_path: Path,
+) -> None:
     """A passing read error of the newest one was once a restore without it, exit 0."""
     project = Project(tmp_path)
     make_platform_database(project.database, bars=10)

@@ -1,4 +1,5 @@
-"""A platform that is started at any moment of a restore: nothing is lost, and "restored" is never untrue."""
+"""A platform that is started at any moment of a restore: nothing is lost, and "restored" is never
+untrue."""
 
 import random
 import shutil
@@ -12,7 +13,13 @@ import pytest
 
 from backtestdb.config import Settings
 from backtestdb.database import connect
-from backup_tools import back_up, environment_of, make_platform_database, make_settings, strategy_names
+from backup_tools import (
+    back_up,
+    environment_of,
+    make_platform_database,
+    make_settings,
+    strategy_names,
+)
 from commands import Project
 from platform_process import read_tokens, running_platform
 
@@ -41,11 +48,14 @@ def bring_into(state: str, database: Path, chance: random.Random) -> None:
         database.write_bytes(chance.randbytes(50_000))
     elif state == "damaged schema":
         data = database.read_bytes()
-        database.write_bytes(data.replace(b"CREATE TABLE strategies", b"CREATE TABLE str\xfftegies", 1))
+        database.write_bytes(
+            data.replace(b"CREATE TABLE strategies", b"CREATE TABLE str\xfftegies", 1)
+        )
 
 
 def restore_beside_platform(settings: Settings, folder: Path, seed: int, *words: str) -> bool:
-    """Return whether the restore said that it restored; fail when anything is lost, or when that is untrue."""
+    """Return whether the restore said that it restored; fail when anything is lost, or when that is
+    untrue."""
     chance = random.Random(seed)
     database, log = settings.database_path, folder / "tokens"
     saved = set(strategy_names(database))

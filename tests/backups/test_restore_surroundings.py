@@ -1,4 +1,5 @@
-"""What stands around a restore: links, odd names, files that others left, damage in words that are no words."""
+"""What stands around a restore: links, odd names, files that others left, damage in words that are
+no words."""
 
 import json
 import os
@@ -48,8 +49,8 @@ def linked(tmp_path: Path) -> Settings:
 
 
 def leave_log(database: Path) -> None:
-    """A commit that stands in the -wal alone, as after a crash: the files are put back as they were before the
-    last connection closed them."""
+    """A commit that stands in the -wal alone, as after a crash: the files are put back as they were
+    before the last connection closed them."""
     with closing(connect(database)) as connection:
         add_strategy(connection, "only in the log")
         kept = {path: path.read_bytes() for path in (database, Path(f"{database}-wal"))}
@@ -69,7 +70,9 @@ def test_link_is_resolved_once_and_both_names_are_known(linked: Settings, tmp_pa
 
 
 @pytest.mark.parametrize("must_copy", [True, False])
-def test_backup_through_a_link_holds_what_stands_in_the_log(linked: Settings, must_copy: bool) -> None:
+def test_backup_through_a_link_holds_what_stands_in_the_log(
+    linked: Settings, must_copy: bool
+) -> None:
     leave_log(linked.database_path)
     back_up(linked, hooks=Hooks(cannot_be_opened=lambda _path: must_copy))
     (backup,) = load_catalogue(linked.backup_dir)
@@ -191,11 +194,15 @@ def test_error_behind_the_database_leaves_word_of_what_stands_where(
     with pytest.raises(OSError, match="Input/output error"):
         restore_from_backup(settings, None, NOON, hooks=Hooks(say=said.append, step=fail))
     text = "\n".join(said)
-    assert f"the database is in its place, opened again and compared: {settings.database_path}" in text
+    assert (
+        f"the database is in its place, opened again and compared: {settings.database_path}" in text
+    )
     assert "undo with: make restore-from-backup BACKUP=" in text
 
 
-def test_empty_journal_beside_a_backup_is_no_problem_and_a_filled_one_is(settings: Settings) -> None:
+def test_empty_journal_beside_a_backup_is_no_problem_and_a_filled_one_is(
+    settings: Settings,
+) -> None:
     back_up(settings)
     (backup,) = load_catalogue(settings.backup_dir)
     journal = Path(f"{backup.path}-journal")
@@ -206,7 +213,9 @@ def test_empty_journal_beside_a_backup_is_no_problem_and_a_filled_one_is(setting
     assert "stands beside it" in load_catalogue(settings.backup_dir)[0].problem
 
 
-def test_named_file_with_an_unrelated_json_beside_it_is_restored(settings: Settings, tmp_path: Path) -> None:
+def test_named_file_with_an_unrelated_json_beside_it_is_restored(
+    settings: Settings, tmp_path: Path
+) -> None:
     names = strategy_names(settings.database_path)
     copy = tmp_path / "x.db"
     with closing(connect(settings.database_path)) as connection:

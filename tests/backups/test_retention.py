@@ -35,7 +35,16 @@ START = datetime(2026, 10, 30, tzinfo=UTC)
 TABLES = ("agents", "notes")
 EVENTS = st.tuples(
     st.sampled_from(
-        ["full", "irreplaceable", "accept", "failed", "foreign", "damaged", "manifest damaged", "lost"]
+        [
+            "full",
+            "irreplaceable",
+            "accept",
+            "failed",
+            "foreign",
+            "damaged",
+            "manifest damaged",
+            "lost",
+        ]
     ),
     st.sampled_from([0, 1, 60, 3600, 86_400, 40 * 86_400, -1, -3600, -86_400 * 3]),
     st.tuples(*[st.sampled_from([0, 1, 19, 20, 40, 41]) for _ in TABLES]),
@@ -73,7 +82,13 @@ def write_backup(
         scripts_path_of(path).mkdir()
     catalogue = load_catalogue(folder)
     manifest = make_manifest(
-        path, kind, choose_taken_at(catalogue, now), now, find_newest(catalogue), rows or {}, size=size
+        path,
+        kind,
+        choose_taken_at(catalogue, now),
+        now,
+        find_newest(catalogue),
+        rows or {},
+        size=size,
     )
     write_manifest(replace(manifest, accepts_loss=accept), path.with_suffix(".json"))
     return path
@@ -116,8 +131,8 @@ def make_manifest(
 
 
 def best_counts(backups: Sequence[Backup]) -> dict[str, int]:
-    """The most rows of each table in any backup since the newest that accepted a loss: told once more, in the
-    plainest way."""
+    """The most rows of each table in any backup since the newest that accepted a loss: told once
+    more, in the plainest way."""
     best: dict[str, int] = {}
     for backup in backups:
         assert backup.manifest
@@ -154,7 +169,9 @@ def live_through(folder: Path, history: History) -> None:
                 victim.unlink()
         assert all(path.exists() for path in never_touched)
     scripts = {path.name for path in folder.glob("claude-scripts-*")}
-    kept = {scripts_path_of(backup.path).name for backup in verified(load_catalogue(folder), "full")}
+    kept = {
+        scripts_path_of(backup.path).name for backup in verified(load_catalogue(folder), "full")
+    }
     assert kept <= scripts
 
 
@@ -165,7 +182,9 @@ def prune_and_compare(folder: Path, kind: Kind, retention: Retention) -> None:
         remove_backup(backup)
     ours, left = verified(before, kind), verified(load_catalogue(folder), kind)
 
-    assert [backup.path for backup in left[: retention.newest]] == [b.path for b in ours[: retention.newest]]
+    assert [backup.path for backup in left[: retention.newest]] == [
+        b.path for b in ours[: retention.newest]
+    ]
     young = [b.path for b in ours if ours[0].taken_at_utc - b.taken_at_utc <= retention.all_of]
     assert set(young) <= {backup.path for backup in left}
     good = [backup.path for backup in ours if not backup.is_suspicious]
@@ -202,7 +221,8 @@ def test_retention_of_none_is_a_mistake_of_the_caller() -> None:
 
 
 def live_for(kind: Kind, retention: Retention, *, days: int, every: timedelta) -> list[datetime]:
-    """Make a backup `every` so often, prune after each; return when those were taken that are left, newest first."""
+    """Make a backup `every` so often, prune after each; return when those were taken that are left,
+    newest first."""
     left: list[Backup] = []
     for number in range(timedelta(days=days) // every):
         now, path = START + number * every, Path(f"backtesting-{number}.db")
@@ -252,7 +272,9 @@ def test_days_of_retention_are_local_days(tmp_path: Path) -> None:
 
 
 def test_oldest_full_backups_give_way_down_to_the_minimum_when_that_helps(tmp_path: Path) -> None:
-    made = [write_backup(tmp_path, "full", START + timedelta(days=day), size=100) for day in range(9)]
+    made = [
+        write_backup(tmp_path, "full", START + timedelta(days=day), size=100) for day in range(9)
+    ]
     catalogue = load_catalogue(tmp_path)
     chosen = choose_to_give_way(catalogue, 150, 7)
     assert [backup.path for backup in chosen] == made[:2]
@@ -277,7 +299,9 @@ def test_newest_backup_without_a_loss_stays_beside_newer_suspicious_ones(tmp_pat
     assert [backup.manifest.rows["agents"] for backup in expired if backup.manifest] == [0]
 
 
-def test_removal_that_was_interrupted_spares_the_backup_that_was_adopted_since(tmp_path: Path) -> None:
+def test_removal_that_was_interrupted_spares_the_backup_that_was_adopted_since(
+    tmp_path: Path,
+) -> None:
     path = write_backup(tmp_path, "full", START)
     manifest = path.with_suffix(".json")
     path.with_suffix(".expired").write_bytes(manifest.read_bytes())

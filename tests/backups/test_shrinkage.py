@@ -1,4 +1,5 @@
-"""A source that has shrunk is noticed, and nothing that it lost goes away before the user says so."""
+"""A source that has shrunk is noticed, and nothing that it lost goes away before the user says
+so."""
 
 import json
 import sqlite3
@@ -44,7 +45,9 @@ def run_sql(project: Project, *statements: str) -> None:
 
 
 def newest(project: Project) -> dict[str, object]:
-    backup: dict[str, object] = json.loads(project.run("backup_database.py", "--list", "--json").stdout)[0]
+    backup: dict[str, object] = json.loads(
+        project.run("backup_database.py", "--list", "--json").stdout
+    )[0]
     return backup
 
 
@@ -61,24 +64,37 @@ def newest(project: Project) -> dict[str, object]:
         (5, 9, False),
     ],
 )
-def test_loss_is_an_emptied_table_or_more_than_half_of_twenty(before: int, now: int, is_lost: bool) -> None:
+def test_loss_is_an_emptied_table_or_more_than_half_of_twenty(
+    before: int, now: int, is_lost: bool
+) -> None:
     losses = find_losses({"agents": Expected(before, MONDAY)}, {"agents": now})
     assert bool(losses) == is_lost
 
 
 def test_table_that_is_gone_is_lost_and_a_full_text_index_may_tidy_up() -> None:
-    expected = {name: Expected(40, MONDAY) for name in ("agents", "notes_data", "notes_content", "my_data")}
-    losses = find_losses(expected, {"notes_data": 3, "notes_content": 40, "notes_docsize": 40, "my_data": 3})
+    expected = {
+        name: Expected(40, MONDAY) for name in ("agents", "notes_data", "notes_content", "my_data")
+    }
+    losses = find_losses(
+        expected, {"notes_data": 3, "notes_content": 40, "notes_docsize": 40, "my_data": 3}
+    )
     assert set(losses) == {"agents", "my_data"}
 
 
 def test_rename_is_a_new_table_with_as_many_rows_and_similar_columns() -> None:
     columns = frozenset({"id", "name", "note"})
     gone = {"agents": TableShape(40, columns)}
-    assert find_renames(gone, {"traders": TableShape(40, columns | {"mood"})}) == {"agents": "traders"}
+    assert find_renames(gone, {"traders": TableShape(40, columns | {"mood"})}) == {
+        "agents": "traders"
+    }
     assert find_renames(gone, {"traders": TableShape(39, columns)}) == {}
-    assert find_renames(gone, {"prices": TableShape(40, frozenset({"id", "open", "close", "high"}))}) == {}
-    assert find_renames({"agents": TableShape(0, columns)}, {"traders": TableShape(0, columns)}) == {}
+    assert (
+        find_renames(gone, {"prices": TableShape(40, frozenset({"id", "open", "close", "high"}))})
+        == {}
+    )
+    assert (
+        find_renames({"agents": TableShape(0, columns)}, {"traders": TableShape(0, columns)}) == {}
+    )
 
 
 @pytest.mark.parametrize("kind", ["full", "small"])
@@ -100,7 +116,9 @@ def test_backup_of_a_database_that_has_lost_rows_is_suspicious(
     assert "strategies: 50 on " in done.stderr
     assert "restore-from-backup" in done.stderr
     assert newest(project)["losses"]
-    again = project.run("backup_database.py", *option)  # the same state is no more right a second time
+    again = project.run(
+        "backup_database.py", *option
+    )  # the same state is no more right a second time
     assert again.returncode == 1
 
     project.check("restore_database.py", "--from-backup", "--yes")
@@ -109,8 +127,11 @@ def test_backup_of_a_database_that_has_lost_rows_is_suspicious(
     assert not newest(project)["losses"]
 
 
-def test_restore_passes_over_what_a_platform_backed_up_after_it_emptied_the_file(project: Project) -> None:
-    """Seen: the newest small backup, of nothing, was laid over last night's full one: 40 agents before, 0 after."""
+def test_restore_passes_over_what_a_platform_backed_up_after_it_emptied_the_file(
+    project: Project,
+) -> None:
+    """Seen: the newest small backup, of nothing, was laid over last night's full one: 40 agents
+    before, 0 after."""
     run_sql(project, "DELETE FROM strategies")
     for _ in range(2):
         project.check("backup_database.py", "--irreplaceable-only", expect=1)
@@ -151,7 +172,9 @@ def test_retention_keeps_what_was_lost_until_the_loss_is_accepted(project: Proje
 
 def test_renamed_table_is_said_to_be_renamed_and_is_no_loss(project: Project) -> None:
     run_sql(
-        project, "ALTER TABLE strategies RENAME TO playbooks", "ALTER TABLE playbooks ADD COLUMN mood TEXT"
+        project,
+        "ALTER TABLE strategies RENAME TO playbooks",
+        "ALTER TABLE playbooks ADD COLUMN mood TEXT",
     )
     said = project.check("backup_database.py")
     assert "strategies seems to have been renamed to playbooks" in said
@@ -195,8 +218,12 @@ def test_heartbeat_hears_of_a_loss_as_a_failure(project: Project, tmp_path: Path
 
 
 def test_small_backup_after_a_full_one_with_other_rows_is_made_anew(project: Project) -> None:
-    """Rows that came and went again: the small backup from before would be older than the full one that has them."""
-    run_sql(project, "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('x', 'A', '1day', '')")
+    """Rows that came and went again: the small backup from before would be older than the full one
+    that has them."""
+    run_sql(
+        project,
+        "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('x', 'A', '1day', '')",
+    )
     project.check("backup_database.py")
     run_sql(project, "DELETE FROM strategies WHERE name = 'x'")
     project.check("backup_database.py", "--irreplaceable-only")

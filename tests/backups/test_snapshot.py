@@ -48,7 +48,11 @@ def snapshot_under_writer(
 @pytest.mark.parametrize("journal", ["WAL", "DELETE"])
 @pytest.mark.parametrize("large_bytes", [0, 1 << 40])
 def test_snapshot_under_a_writer_is_one_committed_state(
-    tmp_path: Path, journal: str, pause_seconds: float, large_bytes: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    journal: str,
+    pause_seconds: float,
+    large_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(snapshot, "LARGE_BYTES", large_bytes)
     snapshot_under_writer(tmp_path, journal, 8 * MB, pause_seconds)
@@ -64,7 +68,9 @@ def test_snapshot_under_a_writer_delays_no_commit_for_long(
 ) -> None:
     slowest, steps = snapshot_under_writer(tmp_path, journal, size, pause_seconds)
     real = (tmp_path / "copy.db").stat().st_size
-    print(f"{journal} {real / MB:.0f} MB, a commit every {pause_seconds} s: slowest {slowest:.0f} ms")
+    print(
+        f"{journal} {real / MB:.0f} MB, a commit every {pause_seconds} s: slowest {slowest:.0f} ms"
+    )
     assert slowest <= LONGEST_DELAY_MS
     assert steps.count("copying") <= real // (BLOCK_BYTES * 4) + 10, "the copy began again"
 
@@ -87,7 +93,10 @@ def test_snapshot_keeps_its_lock_until_it_has_settled(
 
     def try_to_write(step: str) -> None:
         if step == "pinned":
-            with closing(sqlite3.connect(live, timeout=0)) as other, pytest.raises(sqlite3.OperationalError):
+            with (
+                closing(sqlite3.connect(live, timeout=0)) as other,
+                pytest.raises(sqlite3.OperationalError),
+            ):
                 other.executescript("BEGIN IMMEDIATE; DELETE FROM strategies; COMMIT")
 
     facts = copy_everything(live, tmp_path / "copy.db", on_step=try_to_write)
@@ -146,7 +155,9 @@ def test_mark_of_a_database_proves_nothing_after_a_commit_or_a_page_written_befo
         other.execute("PRAGMA cache_size = 1")
         other.execute("BEGIN")
         other.execute("UPDATE ohlcv_data SET volume = volume + 1")
-        assert not before.proves_unchanged(make_mark(descriptor)), "pages were written before the commit"
+        assert not before.proves_unchanged(make_mark(descriptor)), (
+            "pages were written before the commit"
+        )
         other.execute("ROLLBACK")
         assert not before.proves_unchanged(make_mark(descriptor))
         other.execute("UPDATE strategies SET name = 'other'")

@@ -1,5 +1,6 @@
-"""Two checkouts with the printed defaults share a backup folder: through random histories of both, by the real
-commands, neither touches, counts or restores what is the other's, and nothing is lost before it was meant."""
+"""Two checkouts with the printed defaults share a backup folder: through random histories of both,
+by the real commands, neither touches, counts or restores what is the other's, and nothing is lost
+before it was meant."""
 
 import contextlib
 import io
@@ -43,8 +44,9 @@ Run = Callable[[Project, str, tuple[str, ...]], int]
 
 @dataclass
 class Checkout:
-    """`highest`: table -> the most rows that a backup of it held since a loss was accepted; `last`: the rows at the
-    newest backup. Both are told from what the history did, not from the manifests."""
+    """`highest`: table -> the most rows that a backup of it held since a loss was accepted; `last`:
+    the rows at the newest backup. Both are told from what the history did, not from the
+    manifests."""
 
     word: str
     project: Project
@@ -54,7 +56,10 @@ class Checkout:
     def rows(self) -> dict[str, int]:
         with closing(sqlite3.connect(self.project.database)) as connection:
             names = {
-                name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+                name
+                for (name,) in connection.execute(
+                    "SELECT name FROM sqlite_schema WHERE type = 'table'"
+                )
             }
             return {
                 table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
@@ -71,12 +76,16 @@ class Checkout:
     def words(self) -> set[str]:
         """Whose rows the database holds."""
         with closing(sqlite3.connect(self.project.database)) as connection:
-            return {name.split()[0] for (name,) in connection.execute("SELECT name FROM strategies")}
+            return {
+                name.split()[0] for (name,) in connection.execute("SELECT name FROM strategies")
+            }
 
 
 def make_checkout(folder: Path, word: str) -> Checkout:
     (folder / word).mkdir()
-    project = Project(folder / word, settings=KEPT_AS_FEW_AS_MAY_BE | {"BACKUP_DIR": str(folder / "backups")})
+    project = Project(
+        folder / word, settings=KEPT_AS_FEW_AS_MAY_BE | {"BACKUP_DIR": str(folder / "backups")}
+    )
     make_platform_database(project.database, word=word, bars=10)
     checkout = Checkout(word, project)
     checkout.sql("CREATE TABLE lab_notes (id INTEGER PRIMARY KEY, note TEXT)")
@@ -86,7 +95,9 @@ def make_checkout(folder: Path, word: str) -> Checkout:
 
 def act(checkout: Checkout, action: str, run: Run) -> None:
     if action in {"full", "small", "accept"}:
-        options = {"full": (), "small": ("--irreplaceable-only",), "accept": ("--accept-loss",)}[action]
+        options = {"full": (), "small": ("--irreplaceable-only",), "accept": ("--accept-loss",)}[
+            action
+        ]
         assert run(checkout.project, "backup_database.py", options) in {0, 1}
         note_backup(checkout, accept=action == "accept")
     elif action == "restore":
@@ -107,11 +118,16 @@ def have_an_accident(checkout: Checkout, action: str) -> None:
         checkout.sql("DELETE FROM strategies WHERE id % 3")
     elif action == "grow":
         name = f"{checkout.word} {sum(tables.values())}"
-        row = f"INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('{name}', 'A', '1day', '')"
+        row = (
+            f"INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('{name}', 'A', "
+            "'1day', '')"
+        )
         checkout.sql(*[row] * 7)
     elif action == "rename" and notes:
         other = NOTES[notes == NOTES[0]]
-        if other in tables:  # a full backup of before the rename with a newer small one on top brings both
+        if (
+            other in tables
+        ):  # a full backup of before the rename with a newer small one on top brings both
             return
         checkout.sql(f"ALTER TABLE {notes} RENAME TO {other}")
     elif action == "drop" and notes:
@@ -119,7 +135,8 @@ def have_an_accident(checkout: Checkout, action: str) -> None:
     elif action == "start platform on nothing":
         checkout.project.database.unlink()
         checkout.sql(
-            "CREATE TABLE strategies (id INTEGER PRIMARY KEY, name TEXT, ticker TEXT, timeframe TEXT, config TEXT)"
+            "CREATE TABLE strategies (id INTEGER PRIMARY KEY, name TEXT, ticker TEXT, timeframe "
+            "TEXT, config TEXT)"
         )
 
 
@@ -138,7 +155,11 @@ def note_backup(checkout: Checkout, *, accept: bool) -> None:
 def backups_of(checkout: Checkout) -> list[Backup]:
     """By the path in the manifest: these databases have no id and never move."""
     catalogue = load_catalogue(Path(checkout.project.settings["BACKUP_DIR"]))
-    return [b for b in catalogue if b.manifest and b.manifest.source_path == str(checkout.project.database)]
+    return [
+        b
+        for b in catalogue
+        if b.manifest and b.manifest.source_path == str(checkout.project.database)
+    ]
 
 
 def find_with_most(checkout: Checkout, table: str) -> tuple[int, Path | None]:
@@ -161,7 +182,9 @@ def live_through(history: list[tuple[bool, str]], run: Run) -> None:
 
             act(checkout, action, run)
 
-            assert {backup.path: backup.path.read_bytes() for backup in backups_of(other)} == of_other
+            assert {
+                backup.path: backup.path.read_bytes() for backup in backups_of(other)
+            } == of_other
             assert other.project.database.read_bytes() == content_of_other
             assert checkout.words() <= {checkout.word}
             for table, rows in checkout.highest.items():
@@ -176,7 +199,9 @@ def bring_everything_back(checkout: Checkout, run: Run) -> None:
         _, path = find_with_most(checkout, table)
         if not rows:
             continue
-        assert run(checkout.project, "restore_database.py", ("--from-backup", str(path), "--yes")) == 0
+        assert (
+            run(checkout.project, "restore_database.py", ("--from-backup", str(path), "--yes")) == 0
+        )
         assert checkout.rows()[table] >= rows
         assert checkout.words() <= {checkout.word}
 
@@ -188,7 +213,8 @@ def run_process(project: Project, script: str, arguments: tuple[str, ...]) -> in
 
 
 def run_here(project: Project, script: str, arguments: tuple[str, ...]) -> int:
-    """The same command without a process of its own: its main and its boundary, with its settings."""
+    """The same command without a process of its own: its main and its boundary, with its
+    settings."""
     sys.path.insert(0, str(SCRIPTS))
     module, console = import_module(script.removesuffix(".py")), import_module("backtestdb.console")
     quiet = io.StringIO()
@@ -203,7 +229,9 @@ def run_here(project: Project, script: str, arguments: tuple[str, ...]) -> int:
 
 @given(HISTORIES)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_two_checkouts_in_one_folder_never_touch_each_other(history: list[tuple[bool, str]]) -> None:
+def test_two_checkouts_in_one_folder_never_touch_each_other(
+    history: list[tuple[bool, str]],
+) -> None:
     live_through(history, run_here)
 
 
@@ -211,14 +239,17 @@ def test_two_checkouts_in_one_folder_never_touch_each_other(history: list[tuple[
 @pytest.mark.timeout(3600)
 @given(HISTORIES)
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_two_checkouts_over_200_histories_of_real_processes(history: list[tuple[bool, str]]) -> None:
+def test_two_checkouts_over_200_histories_of_real_processes(
+    history: list[tuple[bool, str]],
+) -> None:
     live_through(history, run_process)
 
 
 def test_seen_an_emptied_second_checkout_does_not_empty_the_first() -> None:
-    """Seen: a small backup of the empty second checkout was restored over the first, and with MAX_BACKUPS=2 the only
-    full backup of the first was pruned."""
+    """Seen: a small backup of the empty second checkout was restored over the first, and with
+    MAX_BACKUPS=2 the only full backup of the first was pruned."""
     history = [(False, "full"), (True, "empty"), (True, "small"), (True, "full"), (True, "accept")]
     live_through(
-        [*history, (False, "restore"), (True, "full"), (True, "full"), (False, "restore")], run_process
+        [*history, (False, "restore"), (True, "full"), (True, "full"), (False, "restore")],
+        run_process,
     )

@@ -65,7 +65,8 @@ def test_hundred_snapshots_beside_a_lock_blind_writer_are_not_torn(
 def test_copy_during_which_a_commit_arrived_does_not_count(
     tmp_path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing else would notice: the first copy is sound, and a moment too old for its -wal or its successor."""
+    """Nothing else would notice: the first copy is sound, and a moment too old for its -wal or its
+    successor."""
     source, copy = tmp_path / "source.db", tmp_path / "copy.db"
     make_database(source, journal)
     writer = sqlite3.connect(source, isolation_level=None)
@@ -106,8 +107,9 @@ def test_without_the_proof_torn_snapshots_are_caught(
 ) -> None:
     """The same writer and the same question: the tests above can fail.
 
-    A reader that rolls back what the writer is writing may cost the writer its journal, and with it its life:
-    what is left then holds still. So there is a new writer on a new database, again and again.
+    A reader that rolls back what the writer is writing may cost the writer its journal, and with it
+    its life: what is left then holds still. So there is a new writer on a new database, again and
+    again.
     """
     copy = tmp_path / "copy.db"
     for seed in range(1, 101):
@@ -117,7 +119,9 @@ def test_without_the_proof_torn_snapshots_are_caught(
             for _ in range(100):
                 if writer.poll() is not None:
                     break
-                with suppress(sqlite3.DatabaseError):  # damage that SQLite itself finds while copying
+                with suppress(
+                    sqlite3.DatabaseError
+                ):  # damage that SQLite itself finds while copying
                     make_copy(source, copy)
                     if is_torn(copy):
                         return
@@ -142,17 +146,24 @@ def test_commits_that_stand_only_in_the_wal_are_in_the_backup(tmp_path: Path) ->
     settings = make_settings(tmp_path)
     make_platform_database(settings.database_path, journal="WAL")
     code = "import sqlite3, os; c = sqlite3.connect(os.environ['DB']); "
-    code += "c.execute(\"INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('hot','A','1day','{}')\"); "
+    code += (
+        'c.execute("INSERT INTO strategies (name, ticker, timeframe, config) VALUES '
+        "('hot','A','1day','{}')\"); "
+    )
     code += "c.commit(); os._exit(0)"
     subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"DB": str(settings.database_path)}, check=True
+        [sys.executable, "-c", code],
+        env=os.environ | {"DB": str(settings.database_path)},
+        check=True,
     )
     before = read_mark(settings.database_path)
     assert "hot" in strategy_names(back_up(settings, hooks=BLIND).backup.path)
     assert read_mark(settings.database_path) == before
 
 
-def test_transaction_under_way_on_the_other_side_is_waited_for_and_not_rolled_back(tmp_path: Path) -> None:
+def test_transaction_under_way_on_the_other_side_is_waited_for_and_not_rolled_back(
+    tmp_path: Path,
+) -> None:
     settings = make_settings(tmp_path)
     make_platform_database(settings.database_path)
     with transaction_under_way(settings.database_path):
@@ -172,12 +183,17 @@ def test_transaction_under_way_on_the_other_side_is_waited_for_and_not_rolled_ba
 def transaction_under_way(database: Path) -> Iterator[None]:
     """Another process has written pages and not committed; unix-none, so no lock tells about it."""
     code = (
-        "import sqlite3, sys; c = sqlite3.connect('file:' + sys.argv[1] + '?vfs=unix-none', uri=True, "
+        "import sqlite3, sys; c = sqlite3.connect('file:' + sys.argv[1] + '?vfs=unix-none', "
+        "uri=True, "
         "isolation_level=None); c.execute('PRAGMA cache_size = 5'); c.execute('BEGIN'); "
-        "c.execute('UPDATE ohlcv_data SET close = close + 1'); print('ready', flush=True); sys.stdin.read()"
+        "c.execute('UPDATE ohlcv_data SET close = close + 1'); print('ready', flush=True); "
+        "sys.stdin.read()"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None
@@ -219,5 +235,8 @@ def test_missing_source_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
 
 def test_wal_mode_is_read_from_the_header(tmp_path: Path) -> None:
     for journal, expected in (("WAL", True), ("DELETE", False)):
-        assert is_in_wal_mode(make_platform_database(tmp_path / f"{journal}.db", journal=journal)) is expected
+        assert (
+            is_in_wal_mode(make_platform_database(tmp_path / f"{journal}.db", journal=journal))
+            is expected
+        )
     assert not is_in_wal_mode(tmp_path / "missing.db")

@@ -1,7 +1,9 @@
-"""A fault in any system call of a backup, a restore, a verification: no bad backup is listed, none is lost, the
-database is the whole old or the whole new one, the exit code is true, and the same command comes to the same end.
+"""A fault in any system call of a backup, a restore, a verification: no bad backup is listed, none
+is lost, the database is the whole old or the whole new one, the exit code is true, and the same
+command comes to the same end.
 
-A seeded sample of all places runs with the other tests, a larger one with `make test-faults COUNT=10000 SEED=1`.
+A seeded sample of all places runs with the other tests, a larger one with `make test-faults
+COUNT=10000 SEED=1`.
 """
 
 import functools
@@ -54,7 +56,8 @@ def with_backups(project: Project) -> None:
 def change(database: Path) -> None:
     with closing(connect(database)) as connection:
         connection.execute(
-            "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('n', 'a', '1day', '{}')"
+            "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('n', 'a', '1day', "
+            "'{}')"
         )
 
 
@@ -82,7 +85,12 @@ def with_foreign_backup(project: Project) -> None:
 ADOPT = ("backup_database.py", "--adopt", "{folder}/backups/backtesting-2026-01-31-020000.db")
 RESTORE = ("restore_database.py", "--from-backup", "--yes")
 ONE_KEPT = (
-    *(("MAX_BACKUPS", "1"), ("KEEP_FULL_WEEKLY", "0"), ("KEEP_FULL_MONTHLY", "0"), ("MIN_BACKUPS", "1")),
+    *(
+        ("MAX_BACKUPS", "1"),
+        ("KEEP_FULL_WEEKLY", "0"),
+        ("KEEP_FULL_MONTHLY", "0"),
+        ("MIN_BACKUPS", "1"),
+    ),
 )
 SCENARIOS = [
     Scenario("backup", with_backups, ("backup_database.py",)),
@@ -97,7 +105,8 @@ SCENARIOS = [
 
 
 class Prepared:
-    """A scenario's state, made once and laid anew for every fault; and all faults that its command can meet."""
+    """A scenario's state, made once and laid anew for every fault; and all faults that its command
+    can meet."""
 
     def __init__(self, scenario: Scenario, folder: Path) -> None:
         self.scenario, self.folder = scenario, folder
@@ -120,7 +129,11 @@ class Prepared:
     @property
     def command(self) -> list[str]:
         script, *options = self.scenario.command
-        return [sys.executable, str(SCRIPTS / script), *(text.format(folder=self.folder) for text in options)]
+        return [
+            sys.executable,
+            str(SCRIPTS / script),
+            *(text.format(folder=self.folder) for text in options),
+        ]
 
     def lay_anew(self) -> Project:
         shutil.rmtree(self.folder)
@@ -130,7 +143,8 @@ class Prepared:
 
 @dataclass(frozen=True)
 class State:
-    """`content`: rows of the live database, None where it cannot be read. `backups`: SHA-256 of the verified ones."""
+    """`content`: rows of the live database, None where it cannot be read. `backups`: SHA-256 of the
+    verified ones."""
 
     content: str | None
     backups: frozenset[str]
@@ -159,7 +173,10 @@ def read_content(database: Path) -> str | None:
 def check_fault(prepared: Prepared, fault: Fault) -> None:
     project = prepared.lay_anew()
     done = run_with_fault(prepared.command, prepared.environment, fault)
-    said = f"{prepared.scenario.name}, {fault}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    said = (
+        f"{prepared.scenario.name}, {fault}: exit code "
+        f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    )
     if "error while loading shared libraries" in done.stderr:
         return  # the number of a later thread's call is that of one by which Python itself was loaded
     killed = done.returncode in {-9, 137}
@@ -170,7 +187,9 @@ def check_fault(prepared: Prepared, fault: Fault) -> None:
     assert killed or done.returncode == 0 or is_told, said
 
     state = read_state(project)
-    assert state.content in {prepared.before.content, prepared.after.content}, f"neither old nor new: {said}"
+    assert state.content in {prepared.before.content, prepared.after.content}, (
+        f"neither old nor new: {said}"
+    )
     kept = prepared.before.backups & prepared.after.backups
     assert kept <= state.backups, f"a backup is lost: {said}"
     assert state.backups, said
@@ -187,8 +206,8 @@ def check_fault(prepared: Prepared, fault: Fault) -> None:
 
 
 def is_done(prepared: Prepared, state: State) -> bool:
-    """Whether what the command is for is there: as many backups as without a fault, or one more of a run that was
-    killed just before its end, and the content that it would have brought."""
+    """Whether what the command is for is there: as many backups as without a fault, or one more of
+    a run that was killed just before its end, and the content that it would have brought."""
     fewest = len(prepared.after.backups)
     return state.content == prepared.after.content and len(state.backups) >= fewest
 

@@ -1,4 +1,5 @@
-"""The figures of the whole market at their real size and at the real quota: minutes, so long tests."""
+"""The figures of the whole market at their real size and at the real quota: minutes, so long
+tests."""
 
 import time
 from collections import Counter
@@ -36,7 +37,9 @@ def count(sandbox: SandboxProcess) -> Counter[str]:
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_three_universes_of_the_whole_market_need_the_requests_of_the_largest(tmp_path: Path) -> None:
+def test_three_universes_of_the_whole_market_need_the_requests_of_the_largest(
+    tmp_path: Path,
+) -> None:
     with running_sandbox("--tickers", "8000", today=TODAY) as sandbox:
         database = make_database(tmp_path)
         source = make_source(tmp_path, sandbox.url, BEFORE, concurrency=8)
@@ -47,7 +50,9 @@ def test_three_universes_of_the_whole_market_need_the_requests_of_the_largest(tm
             save_universe(connection, "tech_sector", parse_ticker_file(TECH_SECTOR_FILE))
         assert sum(count(sandbox).values()) <= REQUESTS_AT_MOST
         names = ("tech_sector", "russell2000", "us-stocks")
-        reports = run_backfill(source, database, FIVE_YEARS_AGO, BEFORE, *names, staged_from_bars=HUGE)
+        reports = run_backfill(
+            source, database, FIVE_YEARS_AGO, BEFORE, *names, staged_from_bars=HUGE
+        )
         assert count(sandbox) == {"grouped": SESSIONS}
         for name, report in zip(names, reports, strict=True):
             coverage = report.coverage
@@ -68,7 +73,9 @@ def test_three_universes_of_the_whole_market_need_the_requests_of_the_largest(tm
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_two_thousand_tickers_and_the_tech_sector_need_what_the_arithmetic_says(tmp_path: Path) -> None:
+def test_two_thousand_tickers_and_the_tech_sector_need_what_the_arithmetic_says(
+    tmp_path: Path,
+) -> None:
     with running_sandbox("--tickers", "2500", today=TODAY) as sandbox:
         listed = sandbox.get("/v3/reference/tickers", type="CS", limit=1000).json()["results"]
         answer = sandbox.get(
@@ -88,18 +95,24 @@ def test_two_thousand_tickers_and_the_tech_sector_need_what_the_arithmetic_says(
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_run_at_a_hundred_a_minute_takes_the_forecast_time_and_is_never_refused(tmp_path: Path) -> None:
+def test_run_at_a_hundred_a_minute_takes_the_forecast_time_and_is_never_refused(
+    tmp_path: Path,
+) -> None:
     """Real minutes: 250 sessions of 300 tickers at the quota of the guide."""
     per_minute, sessions = 100, 250
     with running_sandbox(
         "--tickers", "300", "--requests-per-minute", str(per_minute), today=TODAY
     ) as sandbox:
-        tickers = [f"Z{first}{second}A" for first in "ABCDEFGHIJKLMNOPQRST" for second in "ABCDEFGHIJKLMNO"]
+        tickers = [
+            f"Z{first}{second}A" for first in "ABCDEFGHIJKLMNOPQRST" for second in "ABCDEFGHIJKLMNO"
+        ]
         database = make_database(tmp_path, many=tickers)
         source = make_source(
             tmp_path, sandbox.url, TODAY, concurrency=1, POLYGON_REQUESTS_PER_MINUTE=str(per_minute)
         )
-        start = source.calendar.sessions[source.calendar.sessions.get_loc(TODAY) - sessions + 1].date()
+        start = source.calendar.sessions[
+            source.calendar.sessions.get_loc(TODAY) - sessions + 1
+        ].date()
         run_backfill(source, database, start.isoformat(), TODAY, "many")
         log = sandbox.fetch_log()
         assert sandbox.fetch_most_in_window() <= per_minute

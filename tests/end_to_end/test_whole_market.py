@@ -1,4 +1,5 @@
-"""Grouped backfills against the sandbox: few requests, the same bars, nothing lost, nothing asked twice."""
+"""Grouped backfills against the sandbox: few requests, the same bars, nothing lost, nothing asked
+twice."""
 
 import random
 import sqlite3
@@ -50,7 +51,9 @@ def market(sandbox: SandboxProcess) -> list[str]:
     """Every stock that is listed or was within the time of these tests."""
     found = []
     for active in ("true", "false"):
-        answer = sandbox.get("/v3/reference/tickers", market="stocks", active=active, limit=1000).json()
+        answer = sandbox.get(
+            "/v3/reference/tickers", market="stocks", active=active, limit=1000
+        ).json()
         found += [row["ticker"] for row in answer["results"] if row["type"] != "ETF"]
     return sorted(set(found))
 
@@ -174,7 +177,9 @@ def test_every_ticker_of_the_answers_is_kept_on_demand(
     source = make_source(tmp_path, sandbox.url, NOW)
     (report,) = run_backfill(source, database, START, END, "everyone", keep_every_ticker=True)
     assert report.dropped == 0
-    assert query_all(database, "SELECT count(*) > 10 FROM ohlcv_data WHERE ticker LIKE '%.WS'") == [(1,)]
+    assert query_all(database, "SELECT count(*) > 10 FROM ohlcv_data WHERE ticker LIKE '%.WS'") == [
+        (1,)
+    ]
     sandbox.clear_log()
     run_backfill(source, database, START, END, "more")
     assert paths(sandbox) == []
@@ -189,7 +194,9 @@ def test_junk_in_the_market_is_set_aside_and_counted(
     (report,) = run_backfill(source, database, START, END, "everyone", keep_every_ticker=True)
     assert report.set_aside == {"JUNK\x1b: a broken ticker name": SESSIONS}
     assert query_all(database, "SELECT count(*) FROM _bars_set_aside") == [(SESSIONS,)]
-    assert query_all(database, "SELECT count(*) FROM ohlcv_data WHERE ticker LIKE 'JUNK%'") == [(0,)]
+    assert query_all(database, "SELECT count(*) FROM ohlcv_data WHERE ticker LIKE 'JUNK%'") == [
+        (0,)
+    ]
     assert sum(
         getattr(report.coverage, name)
         for name in ("stored", "known_empty", "set_aside", "beyond_plan", "failed")
@@ -204,7 +211,9 @@ def test_session_that_the_vendor_does_not_have_yet_is_a_hole_and_asked_again(
     sandbox.set_faults({"match": "grouped.*2026-11-20", "kind": "empty"})
     (report,) = run_backfill(source, database, START, END, "everyone")
     assert report.coverage.failed == len(market)
-    assert report.failures == {"session 2026-11-20": "the vendor has no bar of the session 2026-11-20 yet"}
+    assert report.failures == {
+        "session 2026-11-20": "the vendor has no bar of the session 2026-11-20 yet"
+    }
     sandbox.set_faults()
     sandbox.clear_log()
     (report,) = run_backfill(source, database, START, END, "everyone")
@@ -212,7 +221,9 @@ def test_session_that_the_vendor_does_not_have_yet_is_a_hole_and_asked_again(
     assert not report.has_holes
 
 
-def test_ticker_that_changed_its_company_shows_in_the_report(tmp_path: Path, sandbox: SandboxProcess) -> None:
+def test_ticker_that_changed_its_company_shows_in_the_report(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
     database = make_database(tmp_path, few=["META", "AAPL"])
     source = make_source(tmp_path, sandbox.url, NOW)
     for _ in range(2):
@@ -223,28 +234,40 @@ def test_ticker_that_changed_its_company_shows_in_the_report(tmp_path: Path, san
         )
 
 
-def load_naive_metrics(database: Path, ticker: str, since: str = "") -> dict[str, dict[str, float | None]]:
+def load_naive_metrics(
+    database: Path, ticker: str, since: str = ""
+) -> dict[str, dict[str, float | None]]:
     """By date, from the stored bars on or after `since`, one number at a time."""
     query = (
-        "SELECT timestamp, open, high, low, close, volume FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day'"
+        "SELECT timestamp, open, high, low, close, volume FROM ohlcv_data WHERE ticker = ? AND "
+        "timeframe = '1day'"
         " AND timestamp >= ? ORDER BY timestamp"
     )
-    rows = query_all(database, query, ticker, midnight_ms(date.fromisoformat(since)) if since else 0)
+    rows = query_all(
+        database, query, ticker, midnight_ms(date.fromisoformat(since)) if since else 0
+    )
     names = ("open", "high", "low", "close", "volume")
     bars = [dict(zip(names, row[1:], strict=True)) for row in rows]
     days = make_new_york_times(np.array([row[0] for row in rows])).strftime("%Y-%m-%d")
     return dict(zip(days, make_naive_metrics(bars), strict=True))
 
 
-def verify_against_naive(database: Path, ticker: str, naive: dict[str, dict[str, float | None]]) -> int:
+def verify_against_naive(
+    database: Path, ticker: str, naive: dict[str, dict[str, float | None]]
+) -> int:
     """Compare the rows of `daily_metrics` on the days of `naive`; return how many there were."""
     rows = query_all(
-        database, f"SELECT date, {', '.join(COMPUTED_METRICS)} FROM daily_metrics WHERE ticker = ?", ticker
+        database,
+        f"SELECT date, {', '.join(COMPUTED_METRICS)} FROM daily_metrics WHERE ticker = ?",
+        ticker,
     )
     stored = {row[0]: dict(zip(COMPUTED_METRICS, row[1:], strict=True)) for row in rows}
     for day in stored.keys() & naive.keys():
         for name, value in naive[day].items():
-            assert stored[day][name] == (value if value is None else pytest.approx(value)), (day, name)
+            assert stored[day][name] == (value if value is None else pytest.approx(value)), (
+                day,
+                name,
+            )
     return len(stored.keys() & naive.keys())
 
 
@@ -255,9 +278,15 @@ def test_metrics_of_another_company_begin_anew(tmp_path: Path, sandbox: SandboxP
     fields = "change_percent, sma_20, rsi_14, consecutive_up_days"
     query = f"SELECT {fields} FROM daily_metrics WHERE ticker = 'META' AND date = '2022-06-09'"
     assert query_all(database, query) == [(None, None, None, 0)]
-    assert verify_against_naive(database, "META", load_naive_metrics(database, "META", "2022-06-09")) > 150
+    assert (
+        verify_against_naive(database, "META", load_naive_metrics(database, "META", "2022-06-09"))
+        > 150
+    )
     run_backfill(source, database, "2021-07-01", "2023-06-30", "few")
-    assert verify_against_naive(database, "META", load_naive_metrics(database, "META", "2022-06-09")) > 250
+    assert (
+        verify_against_naive(database, "META", load_naive_metrics(database, "META", "2022-06-09"))
+        > 250
+    )
 
 
 def test_metrics_that_were_there_follow_a_warm_up_that_comes_ahead_of_them(
@@ -295,7 +324,9 @@ def test_us_stocks_have_the_delisted_of_the_asked_years_as_inactive_members(
     with closing(connect(database)) as connection:
         change = update_us_stocks(connection, client, ["CS", "ADRC", "PFD"], date(2025, 7, 20))
         assert change.total == len(load_tickers(connection, "us-stocks"))
-        gone = set(load_members(connection, "us-stocks")) - set(load_tickers(connection, "us-stocks"))
+        gone = set(load_members(connection, "us-stocks")) - set(
+            load_tickers(connection, "us-stocks")
+        )
     assert "PARA" in gone  # delisted 2025-08-07
     assert "ANSS" not in gone  # delisted 2025-07-17
     assert set(TRAPS) <= set(load_tickers(sqlite3.connect(database), "us-stocks"))
@@ -393,13 +424,18 @@ def test_staging_file_that_is_no_database_is_asked_for_again(
 ) -> None:
     database = make_database(tmp_path, everyone=market)
     staging_path(database).write_bytes(b"not a database, but long enough to be looked at" * 100)
-    (report,) = run_backfill(make_source(tmp_path, sandbox.url, NOW), database, START, END, "everyone")
+    (report,) = run_backfill(
+        make_source(tmp_path, sandbox.url, NOW), database, START, END, "everyone"
+    )
     assert not report.has_holes
     assert not staging_path(database).exists()
 
 
-def stop_while_setting_aside(sandbox: SandboxProcess, folder: Path, database: Path, refetch: int = 0) -> None:
-    """A first fill that ends after its newest sessions, as one does whose key is withdrawn meanwhile."""
+def stop_while_setting_aside(
+    sandbox: SandboxProcess, folder: Path, database: Path, refetch: int = 0
+) -> None:
+    """A first fill that ends after its newest sessions, as one does whose key is withdrawn
+    meanwhile."""
     sandbox.set_faults({"match": "grouped.*2026-11-0", "kind": "refusal", "status": 401})
     with pytest.raises(KeyRefusedError):
         fill(sandbox, folder, database, refetch)
@@ -415,7 +451,9 @@ def fill(sandbox: SandboxProcess, folder: Path, database: Path, refetch: int) ->
     with closing(connect(database)) as connection:
         days = (date.fromisoformat(START), date.fromisoformat(END))
         members = load_members(connection, "everyone")
-        job = make_job(source.calendar, "1day", members, *days, universe="everyone", refetch=refetch)
+        job = make_job(
+            source.calendar, "1day", members, *days, universe="everyone", refetch=refetch
+        )
         backfill_together(connection, source, [job], "everyone", staged_from_bars=1)
 
 
@@ -441,10 +479,14 @@ def test_session_set_aside_twice_counts_once(tmp_path: Path) -> None:
     with closing(connect(make_database(tmp_path))) as connection:
         staging = create_staging(connection, EVERY_TICKER, "2026-11-21T00:00:00+00:00")
         for close in (1.0, 1.005):
-            bars = parse_bars([{**row, "c": close, "h": close}, {**row, "T": "BAD", "v": -1}], "1day", [day])
+            bars = parse_bars(
+                [{**row, "c": close, "h": close}, {**row, "T": "BAD", "v": -1}], "1day", [day]
+            )
             stage_session(staging, day, bars, "2026-11-21T00:00:00+00:00")
         load_staging(connection, staging, "a run", lambda _: None)
-        assert connection.execute("SELECT ticker, close FROM ohlcv_data").fetchall() == [("IBM", 1.005)]
+        assert connection.execute("SELECT ticker, close FROM ohlcv_data").fetchall() == [
+            ("IBM", 1.005)
+        ]
         assert connection.execute("SELECT count(*) FROM _bars_set_aside").fetchone() == (1,)
 
 

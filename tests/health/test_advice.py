@@ -1,4 +1,5 @@
-"""What is printed as the next step harms nobody: the commands are run, and around them everything stays as it was."""
+"""What is printed as the next step harms nobody: the commands are run, and around them everything
+stays as it was."""
 
 import hashlib
 import json
@@ -36,7 +37,8 @@ def fingerprint(folder: Path, without: tuple[Path, ...]) -> dict[str, tuple[int,
 
 
 def make_project(folder: Path) -> Project:
-    """A project in a folder with neighbours: a home with files, another checkout's live database."""
+    """A project in a folder with neighbours: a home with files, another checkout's live
+    database."""
     project = with_schedule(Project(folder))
     make_large_database(project.database, tickers=3, sessions=4, journal="DELETE")
     other = folder / "other checkout" / "backtesting.db"
@@ -150,12 +152,25 @@ def test_printed_commands_when_run_change_nothing_outside_of_project_and_backups
 
 @pytest.mark.parametrize(
     "folder",
-    ["/usr", "/usr/local/share", "/home", "/", "/etc", "/var", "/opt", "/root", str(Path.home()), "/proc"],
+    [
+        "/usr",
+        "/usr/local/share",
+        "/home",
+        "/",
+        "/etc",
+        "/var",
+        "/opt",
+        "/root",
+        str(Path.home()),
+        "/proc",
+    ],
 )
 def test_folder_of_the_system_is_never_offered_for_a_change(folder: str, tmp_path: Path) -> None:
     assert not is_ours_alone(Path(folder))
     assert not is_ours_alone(Path(folder), owner=0)
-    environment = Project(tmp_path, settings={"BACKUP_DIR": folder, "DATABASE_PATH": f"{folder}/x.db"})
+    environment = Project(
+        tmp_path, settings={"BACKUP_DIR": folder, "DATABASE_PATH": f"{folder}/x.db"}
+    )
     for problem in ask(environment, "check_environment.py"):
         step = problem["next_step"]
         assert not re.match(r"(sudo|chmod|chown|rm|mv|find) ", step), step

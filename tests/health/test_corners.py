@@ -1,4 +1,5 @@
-"""Words lead out of every corner: each situation, what is printed, the printed step taken, and it is better."""
+"""Words lead out of every corner: each situation, what is printed, the printed step taken, and it
+is better."""
 
 import os
 import re
@@ -56,7 +57,9 @@ def make_backed_up(folder: Path) -> Project:
         ("OPENAI_API_KEY", ""),
     ],
 )
-def test_name_in_env_that_nothing_reads_offers_the_nearest_setting(name: str, expected: str) -> None:
+def test_name_in_env_that_nothing_reads_offers_the_nearest_setting(
+    name: str, expected: str
+) -> None:
     known = {"DATABASE_PATH", "BACKUP_DIR", "POLYGON_API_KEY", "MAX_BACKUPS"}
     assert find_misspelt([name], known).get(name, "") == expected
 
@@ -72,8 +75,12 @@ def test_misspelt_setting_is_refused_and_the_offered_name_works(tmp_path: Path) 
     assert str(project.database) in project.run("show_status.py", **changes).stdout
 
 
-@pytest.mark.parametrize("text", ["MAX_BACKUPS=3\n\nDATABASE_PATH='/data/x.db\nPORT=3001\n", 'A=1\n\nB="x'])
-def test_quote_that_is_not_closed_names_the_line_and_not_what_it_says(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["MAX_BACKUPS=3\n\nDATABASE_PATH='/data/x.db\nPORT=3001\n", 'A=1\n\nB="x']
+)
+def test_quote_that_is_not_closed_names_the_line_and_not_what_it_says(
+    tmp_path: Path, text: str
+) -> None:
     (tmp_path / "a b.env").write_text(text)
     with pytest.raises(SettingsError, match=r"line 3 of .* quote is not closed") as caught:
         read_env_file(tmp_path / "a b.env")
@@ -85,7 +92,9 @@ def test_database_whose_disk_is_not_mounted_is_not_made_anew_on_the_systems_disk
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backtestdb.backups.backup_dir.MOUNT_ROOTS", (Path("/mnt"),))
-    assert find_missing_disk(Path("/mnt/no-such-disk/db/backtesting.db")) == Path("/mnt/no-such-disk")
+    assert find_missing_disk(Path("/mnt/no-such-disk/db/backtesting.db")) == Path(
+        "/mnt/no-such-disk"
+    )
     assert find_missing_disk(tmp_path / "new" / "backtesting.db") is None
     project = make_backed_up(tmp_path)
     away = "/mnt/no-such-disk/backtesting.db"
@@ -99,7 +108,11 @@ def test_database_whose_disk_is_not_mounted_is_not_made_anew_on_the_systems_disk
 
 
 NAMES = [
-    *("backtesting-2026-11-26-020000", "backtesting-2026-11-27-020000", "irreplaceable-2026-11-27-030000"),
+    *(
+        "backtesting-2026-11-26-020000",
+        "backtesting-2026-11-27-020000",
+        "irreplaceable-2026-11-27-030000",
+    ),
     *("irreplaceable-2026-11-28-010000", "irreplaceable-2026-11-28-020000"),
 ]
 
@@ -187,7 +200,9 @@ def test_sudo_backup_is_refused_and_the_home_is_the_users(tmp_path: Path) -> Non
         os.chown(path, 65534, 65534)
     changes = {"SUDO_UID": "65534", "BACKUP_DIR": ""}
     settings = load_settings(project.environment(**changes))
-    assert settings.backup_dir == Path("/nonexistent/Backups/ai-backtest")  # nobody's home on Debian
+    assert settings.backup_dir == Path(
+        "/nonexistent/Backups/ai-backtest"
+    )  # nobody's home on Debian
     printed = project.check("backup_database.py", expect=2, SUDO_UID="65534")
     assert next_step(printed) == "the same without sudo"
     assert len(list((tmp_path / "backups").glob("*.db"))) == 1
@@ -208,10 +223,18 @@ def test_terminal_that_is_not_utf_8_gets_plain_characters(tmp_path: Path, encodi
 
 
 @pytest.mark.parametrize("loaded", ["backtestdb", "backtestdb.config", "backtestdb.market"])
-def test_ctrl_c_while_packages_are_loaded_ends_without_a_traceback(tmp_path: Path, loaded: str) -> None:
+def test_ctrl_c_while_packages_are_loaded_ends_without_a_traceback(
+    tmp_path: Path, loaded: str
+) -> None:
     project = make_backed_up(tmp_path)
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPTS / "02_backfill_daily.py"), "--plan", "--universe", "tech_sector"],
+        [
+            sys.executable,
+            str(SCRIPTS / "02_backfill_daily.py"),
+            "--plan",
+            "--universe",
+            "tech_sector",
+        ],
         env=project.environment(PYTHONPROFILEIMPORTTIME="1"),
         stderr=subprocess.PIPE,
         text=True,

@@ -1,4 +1,5 @@
-"""The checks of `make doctor` that need another machine, another clock or another system: as pure functions."""
+"""The checks of `make doctor` that need another machine, another clock or another system: as pure
+functions."""
 
 import subprocess
 import sys
@@ -35,7 +36,9 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
         ((3, 51, 3), False),
     ],
 )
-def test_wal_bug_is_in_the_versions_that_sqlite_names(version: tuple[int, int, int], expected: bool) -> None:
+def test_wal_bug_is_in_the_versions_that_sqlite_names(
+    version: tuple[int, int, int], expected: bool
+) -> None:
     assert has_wal_bug(version) is expected
 
 
@@ -62,7 +65,10 @@ def test_wal_is_read_from_the_header(tmp_path: Path, journal: str, expected: boo
 )
 def test_folders_that_macos_guards_are_named(path: str, platform: str, expected: int) -> None:
     home = Path("/Users/me")
-    assert len(list(check_protected_folders(platform, home, {"DATABASE_PATH": home / path}))) == expected
+    assert (
+        len(list(check_protected_folders(platform, home, {"DATABASE_PATH": home / path})))
+        == expected
+    )
 
 
 def test_clock_is_wrong_when_the_vendor_or_the_newest_backup_says_so(tmp_path: Path) -> None:
@@ -84,7 +90,9 @@ def test_new_york_is_known() -> None:
 def test_program_that_has_the_database_open_is_named_with_its_number(tmp_path: Path) -> None:
     database = make_platform_database(tmp_path / "a.db", rows=1)
     assert "no other program" in check_users(database).what
-    code = f"open({str(database)!r}); f = open({str(database)!r}); print('open', flush=True); input()"
+    code = (
+        f"open({str(database)!r}); f = open({str(database)!r}); print('open', flush=True); input()"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "open\n"
@@ -107,7 +115,9 @@ def test_other_databases_are_found_two_folders_deep_and_the_own_one_is_not(tmp_p
     (tmp_path / "link.db").symlink_to(tmp_path / "backtesting.db")
     found = find_other_databases(tmp_path / "link.db", {tmp_path: 2}, is_lost=False)
     assert found == []
-    found = find_other_databases(tmp_path / "backtesting.db", {tmp_path: 2, tmp_path / "a": 2}, is_lost=False)
+    found = find_other_databases(
+        tmp_path / "backtesting.db", {tmp_path: 2, tmp_path / "a": 2}, is_lost=False
+    )
     assert [finding.what.split(" (")[0] for finding in found] == [
         str(tmp_path / folder / "backtesting.db") for folder in ("a/b", "a/b/c", "server")
     ]
@@ -123,7 +133,9 @@ def test_other_database_is_wrong_where_the_one_in_use_is_lost(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("key", ["wrong-key-1234", ""])
-def test_key_that_is_refused_or_missing_is_named_online_and_never_shown(tmp_path: Path, key: str) -> None:
+def test_key_that_is_refused_or_missing_is_named_online_and_never_shown(
+    tmp_path: Path, key: str
+) -> None:
     with running_sandbox(today="2013-03-02") as sandbox:
         project = Project(tmp_path, sandbox.url, key)
         printed = project.check("check_environment.py", "--online", expect=1)

@@ -29,23 +29,32 @@ def test_newest_metrics_equal_those_that_are_stored(sessions: int) -> None:
     found = make_newest_metrics(walk.to_dict("records"))
     assert set(COMPUTED_METRICS) <= set(found)
     for name, value in found.items():
-        assert (value is None and np.isnan(expected[name])) or value == pytest.approx(expected[name]), name
+        assert (value is None and np.isnan(expected[name])) or value == pytest.approx(
+            expected[name]
+        ), name
 
 
 @pytest.mark.parametrize("ticker", REAL_TICKERS)
-def test_newest_metrics_of_a_window_of_real_prices_agree_with_the_whole_history(ticker: str) -> None:
+def test_newest_metrics_of_a_window_of_real_prices_agree_with_the_whole_history(
+    ticker: str,
+) -> None:
     bars = make_bars(ticker, load_real_prices()[ticker].columns)
     expected = make_metrics(bars).iloc[-1]
     found = make_newest_metrics(bars.tail(500).to_dict("records"))
     for name, value in found.items():
-        assert np.isnan(expected[name]) if value is None else value == pytest.approx(expected[name], rel=1e-9)
+        assert (
+            np.isnan(expected[name])
+            if value is None
+            else value == pytest.approx(expected[name], rel=1e-9)
+        )
 
 
 def test_every_ticker_has_its_turn_in_the_sample() -> None:
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("CREATE TABLE universe_stocks (ticker TEXT, is_active INTEGER)")
         connection.executemany(
-            "INSERT INTO universe_stocks VALUES (?, 1)", [(f"T{number:04}",) for number in range(430)]
+            "INSERT INTO universe_stocks VALUES (?, 1)",
+            [(f"T{number:04}",) for number in range(430)],
         )
         samples = [choose_sample(connection, turn) for turn in range(21)]
     assert all(len(sample) == 20 for sample in samples)
@@ -95,7 +104,8 @@ def run_next_steps(project: Project, problem: dict[str, str]) -> None:
     [
         "UPDATE daily_metrics SET rsi_14 = 50 WHERE date = '2026-11-20' AND ticker = 'META'",
         "UPDATE daily_metrics SET sma_200 = NULL WHERE date = '2026-11-20'",
-        "UPDATE ohlcv_data SET close = close + 0.01 WHERE timeframe = '1day' AND timestamp = 1795150800000",
+        "UPDATE ohlcv_data SET close = close + 0.01 WHERE timeframe = '1day' AND timestamp = "
+        "1795150800000",
         "DELETE FROM ohlcv_data WHERE timeframe = '1day' AND timestamp = 1795150800000",
     ],
 )
@@ -113,21 +123,32 @@ def test_metrics_that_another_program_overwrote_are_told_and_put_right(
         after = query_all(project.database, METRICS)
         assert len(after) == len(before)
         for row, expected in zip(after, before, strict=True):
-            assert row == tuple(pytest.approx(x, rel=1e-9) if isinstance(x, float) else x for x in expected)
+            assert row == tuple(
+                pytest.approx(x, rel=1e-9) if isinstance(x, float) else x for x in expected
+            )
 
 
-def test_database_of_older_scripts_is_told_with_the_two_commands_that_adopt_it(project: Project) -> None:
-    change(project, "UPDATE ohlcv_data SET time_of_day = substr(time_of_day, 1, 5) WHERE timeframe = '5min'")
+def test_database_of_older_scripts_is_told_with_the_two_commands_that_adopt_it(
+    project: Project,
+) -> None:
+    change(
+        project,
+        "UPDATE ohlcv_data SET time_of_day = substr(time_of_day, 1, 5) WHERE timeframe = '5min'",
+    )
     change(project, "UPDATE daily_metrics SET rsi_14 = 50, sma_200 = close")
     problem = find_problems(project)["older_times"]
-    assert problem["next_step"] == "make fix-time-of-day, then make backfill-daily ARGS=--metrics-again"
+    assert (
+        problem["next_step"]
+        == "make fix-time-of-day, then make backfill-daily ARGS=--metrics-again"
+    )
     run_next_steps(project, problem)
     assert not find_problems(project).keys() & {"metrics_differ", "older_times"}
 
 
 def test_tickers_due_after_splits_are_told(project: Project) -> None:
     change(
-        project, "INSERT INTO _splits_due VALUES ('AAPL', 'AAPL 2:1 on 2026-11-05 is listed', '2026-11-21')"
+        project,
+        "INSERT INTO _splits_due VALUES ('AAPL', 'AAPL 2:1 on 2026-11-05 is listed', '2026-11-21')",
     )
     problem = find_problems(project)["splits_due"]
     assert problem["what"].endswith("AAPL: AAPL 2:1 on 2026-11-05 is listed")

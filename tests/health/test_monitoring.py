@@ -67,7 +67,9 @@ def test_label_with_quotes_and_line_feeds_is_escaped() -> None:
 def test_rules_and_dashboard_use_only_numbers_that_there_are() -> None:
     source = (PROJECT_DIR / "scripts/backtestdb/health/prometheus.py").read_text()
     made = {f"ai_backtest_{name}" for name in re.findall(r'"([a-z_]+)"', source)}
-    made |= {f"ai_backtest_coverage_{name}" for name in ("expected", "stored", "beyond_plan", "failed")}
+    made |= {
+        f"ai_backtest_coverage_{name}" for name in ("expected", "stored", "beyond_plan", "failed")
+    }
     for name in ("alerts.yml", "dashboard.json"):
         used = set(re.findall(r"ai_backtest_[a-z_]+", (MONITORING / name).read_text()))
         assert used
@@ -75,7 +77,9 @@ def test_rules_and_dashboard_use_only_numbers_that_there_are() -> None:
     json.loads((MONITORING / "dashboard.json").read_text())
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool (apt-get install prometheus)")
+@pytest.mark.skipif(
+    not shutil.which("promtool"), reason="needs promtool (apt-get install prometheus)"
+)
 def test_promtool_accepts_rules_their_tests_and_the_numbers(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     for arguments in (("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")):
@@ -86,10 +90,14 @@ def test_promtool_accepts_rules_their_tests_and_the_numbers(tmp_path: Path) -> N
 
 def test_holes_are_named_by_ticker_and_gone_after_the_refill(tmp_path: Path) -> None:
     with running_sandbox(today="2013-03-02") as sandbox:
-        project = with_schedule(Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": "IBM,PARA"}))
+        project = with_schedule(
+            Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": "IBM,PARA"})
+        )
         project.check("restore_database.py", "--end", "2013-03-01")
         assert "no holes" in project.check("show_status.py", "--holes")
-        project.check("01_create_universe.py", "--universe", "tech_sector", "--tickers", "IBM,MSFT,PARA")
+        project.check(
+            "01_create_universe.py", "--universe", "tech_sector", "--tickers", "IBM,MSFT,PARA"
+        )
         printed = project.check("show_status.py", "--holes", expect=3)
         assert re.search(r"MSFT\W+\d+", printed)
         assert not re.search(r"IBM\W+\d+", printed)
@@ -97,7 +105,9 @@ def test_holes_are_named_by_ticker_and_gone_after_the_refill(tmp_path: Path) -> 
         assert "no holes" in project.check("show_status.py", "--holes")
 
 
-def test_ticker_that_the_vendor_has_nothing_of_is_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ticker_that_the_vendor_has_nothing_of_is_nothing_to_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     show(Holes("tech_sector", "1day", {}, ["ANSS", "PARA"]))
     printed = capsys.readouterr().out
     assert "the vendor has nothing of ANSS, PARA" in printed
@@ -108,7 +118,12 @@ def test_kept_copies_are_listed_counted_and_removed_when_a_backup_is_there(tmp_p
     project = make_project(tmp_path)
     assert "no copy is kept" in project.check("manage_kept.py")
     kept = tmp_path / "backtesting.db.backup-2026-11-20-101500"
-    for name in (kept.name, f"{kept.name}-wal", "backtesting.db.rebuilding", "backtesting.db.backup-mine"):
+    for name in (
+        kept.name,
+        f"{kept.name}-wal",
+        "backtesting.db.rebuilding",
+        "backtesting.db.backup-mine",
+    ):
         (tmp_path / name).write_bytes(bytes(1000))
     (tmp_path / "backtesting.db.backup-2026-11-20-101501").symlink_to(project.database)
     printed = project.check("manage_kept.py", "--remove", "--yes", expect=1)
@@ -137,9 +152,12 @@ def make_report(folder: Path, width: int, **changes: str) -> str:
     with closing(sqlite3.connect(project.database)) as connection, connection:
         connection.executescript((PROJECT_DIR / "sql/schema/bookkeeping/_coverage.sql").read_text())
         connection.execute(
-            "INSERT INTO _coverage (universe, timeframe, start_date, end_date, tickers, expected, stored,"
-            " known_empty, set_aside, beyond_plan, failed, counted_at_utc) VALUES ('us-stocks', '1day',"
-            " '2025-11-18', '2026-11-20', 3, 1234567, 1200000, 30000, 0, 3567, 1000, '2026-11-21T00:00:01Z')"
+            "INSERT INTO _coverage (universe, timeframe, start_date, end_date, tickers, expected, "
+            "stored,"
+            " known_empty, set_aside, beyond_plan, failed, counted_at_utc) VALUES ('us-stocks', "
+            "'1day',"
+            " '2025-11-18', '2026-11-20', 3, 1234567, 1200000, 30000, 0, 3567, 1000, "
+            "'2026-11-21T00:00:01Z')"
         )
     text = project.run("show_status.py", COLUMNS=str(width), **changes).stdout
     text = text.replace(str(folder), "/data")
@@ -152,7 +170,11 @@ def test_report_at_each_width_breaks_no_number_and_no_line_of_words(
     tmp_path: Path, width: int, locale: str
 ) -> None:
     text = make_report(
-        tmp_path, width, LC_ALL=locale, NO_COLOR="1", PYTHONIOENCODING="" if "8" in locale else "ascii"
+        tmp_path,
+        width,
+        LC_ALL=locale,
+        NO_COLOR="1",
+        PYTHONIOENCODING="" if "8" in locale else "ascii",
     )
     for number in ("1,234,567", "1,200,000", "30,000", "3,567", "1,000", "99.9 %"):
         assert number in re.sub(r"\s+", " ", text), text

@@ -41,9 +41,17 @@ def make_facts(**changes: object) -> Facts:
     facts = Facts(
         NOW,
         DatabaseFacts(
-            Path("/db"), "default", "present", 1000, [Table("universe", "recoverable", 1, is_exact=True)]
+            Path("/db"),
+            "default",
+            "present",
+            1000,
+            [Table("universe", "recoverable", 1, is_exact=True)],
         ),
-        [UniverseCoverage("tech", "1day", 2, 0, "2026-11-19", "2026-11-20", "", "", 2, 4, 4, 0, 0, 0, 0)],
+        [
+            UniverseCoverage(
+                "tech", "1day", 2, 0, "2026-11-19", "2026-11-20", "", "", 2, 4, 4, 0, 0, 0, 0
+            )
+        ],
         BackupFacts(Path("/b"), newest, replace(newest, kind="irreplaceable"), {}, 9000, 9, ""),
         ScheduleFacts("systemd", installed=True, loaded=True),
         [],
@@ -84,7 +92,9 @@ def test_status_of_a_whole_project_finds_nothing_and_exits_0(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("journal", ["WAL", "DELETE"])
-def test_status_of_a_resting_database_leaves_every_file_as_it_was(tmp_path: Path, journal: str) -> None:
+def test_status_of_a_resting_database_leaves_every_file_as_it_was(
+    tmp_path: Path, journal: str
+) -> None:
     project = make_whole_project(tmp_path, journal)
     before = list_files(tmp_path)
     project.check("show_status.py")
@@ -94,14 +104,18 @@ def test_status_of_a_resting_database_leaves_every_file_as_it_was(tmp_path: Path
 def test_status_sees_commits_that_a_killed_program_left_in_the_log(tmp_path: Path) -> None:
     project = make_whole_project(tmp_path, "WAL")
     code = (
-        "import sqlite3, os; c = sqlite3.connect(os.environ['DATABASE_PATH'], isolation_level=None);"
-        "c.execute(\"INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('s', 'A', '1day', '{}')\");"
+        "import sqlite3, os; c = sqlite3.connect(os.environ['DATABASE_PATH'], "
+        "isolation_level=None);"
+        "c.execute(\"INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('s', 'A', "
+        "'1day', '{}')\");"
         "os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code], env=project.environment(), check=False)
     before = list_files(tmp_path)
     values = json.loads(project.check("show_status.py", "--json"))
-    assert [table["rows"] for table in values["database"]["tables"] if table["name"] == "strategies"] == [1]
+    assert [
+        table["rows"] for table in values["database"]["tables"] if table["name"] == "strategies"
+    ] == [1]
     assert [entry for entry in list_files(tmp_path) if "-shm" not in entry[0]] == [
         entry for entry in before if "-shm" not in entry[0]
     ]
@@ -116,7 +130,8 @@ def test_a_writer_that_never_waits_commits_while_status_reads(tmp_path: Path, jo
         seen.append(connection.execute("SELECT count(*) FROM strategies").fetchone()[0])
         with closing(sqlite3.connect(database, timeout=0)) as writer, writer:
             writer.execute(
-                "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('s', 'A', '1day', '')"
+                "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('s', 'A', "
+                "'1day', '')"
             )
         return seen[-1]
 
@@ -128,7 +143,8 @@ def test_status_imports_nothing_heavy(tmp_path: Path) -> None:
     project = make_whole_project(tmp_path)
     heavy = {"pandas", "numpy", "exchange_calendars", "requests", "orjson"}
     code = (
-        f"import runpy, sys\ntry: runpy.run_path({str(SCRIPTS / 'show_status.py')!r}, run_name='__main__')\n"
+        f"import runpy, sys\ntry: runpy.run_path({str(SCRIPTS / 'show_status.py')!r}, "
+        "run_name='__main__')\n"
     )
     code += f"except SystemExit: print('IMPORTED', {heavy!r} & set(sys.modules))"
     done = subprocess.run(
@@ -189,7 +205,9 @@ def test_a_full_backup_counts_for_26_hours(hours: float, expected: list[str]) ->
     assert names_of(make_facts(backups=replace(backups, full=full))) == expected
 
 
-@pytest.mark.parametrize(("room", "expected"), [(3, []), (2, ["little_space"]), (0, ["little_space"])])
+@pytest.mark.parametrize(
+    ("room", "expected"), [(3, []), (2, ["little_space"]), (0, ["little_space"])]
+)
 def test_space_for_fewer_than_three_backups_is_a_problem(room: int, expected: list[str]) -> None:
     backups = replace(make_facts().backups, free_bytes=room * 1000, room_for=room)
     assert names_of(make_facts(backups=backups)) == expected
@@ -201,18 +219,24 @@ def test_space_for_fewer_than_three_backups_is_a_problem(room: int, expected: li
         (ScheduleFacts("none", installed=False, loaded=False), ["no_schedule"]),
         (ScheduleFacts("launchd", installed=True, loaded=False), ["schedule_not_loaded"]),
         (
-            ScheduleFacts("launchd", installed=True, loaded=True, last_result="exit code 1", failed=True),
+            ScheduleFacts(
+                "launchd", installed=True, loaded=True, last_result="exit code 1", failed=True
+            ),
             ["schedule_failed"],
         ),
     ],
 )
-def test_schedule_that_makes_no_backups_is_a_problem(schedule: ScheduleFacts, expected: list[str]) -> None:
+def test_schedule_that_makes_no_backups_is_a_problem(
+    schedule: ScheduleFacts, expected: list[str]
+) -> None:
     assert names_of(make_facts(schedule=schedule)) == expected
 
 
 def test_backup_disk_that_is_gone_is_named_instead_of_missing_backups() -> None:
     backups = make_facts().backups
-    gone = replace(backups, missing_disk="/Volumes/Backup", full=replace(backups.full, newest_age=None))
+    gone = replace(
+        backups, missing_disk="/Volumes/Backup", full=replace(backups.full, newest_age=None)
+    )
     assert names_of(make_facts(backups=gone)) == ["no_backup_disk"]
 
 
@@ -239,12 +263,19 @@ def test_coverage_is_stale_while_a_run_that_asks_has_not_counted(tmp_path: Path)
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.executescript((SQL_DIR / "schema" / "bookkeeping" / "_coverage.sql").read_text())
         connection.execute(
-            "INSERT INTO _coverage (universe, timeframe, start_date, end_date, tickers, expected, stored,"
-            " known_empty, set_aside, beyond_plan, failed, counted_at_utc) VALUES ('us-stocks', '1day',"
+            "INSERT INTO _coverage (universe, timeframe, start_date, end_date, tickers, expected, "
+            "stored,"
+            " known_empty, set_aside, beyond_plan, failed, counted_at_utc) VALUES ('us-stocks', "
+            "'1day',"
             " '2026-11-18', '2026-11-20', 2, 6, 5, 0, 0, 0, 1, '2026-11-21T00:00:01+00:00')"
         )
         (coverage,) = load_universe_coverage(connection)
-        assert (coverage.expected, coverage.failed, coverage.sessions, coverage.is_stale) == (6, 1, 3, False)
+        assert (coverage.expected, coverage.failed, coverage.sessions, coverage.is_stale) == (
+            6,
+            1,
+            3,
+            False,
+        )
         connection.execute("UPDATE _coverage SET state = 'running'")
         (coverage,) = load_universe_coverage(connection)
         assert coverage.is_stale
@@ -264,7 +295,9 @@ def test_platform_database_with_unknown_tables_is_counted_whole(tmp_path: Path) 
     project = Project(tmp_path)
     make_platform_database(project.database)
     values = json.loads(project.run("show_status.py", "--json").stdout)
-    groups = {table["name"]: (table["group"], table["rows"]) for table in values["database"]["tables"]}
+    groups = {
+        table["name"]: (table["group"], table["rows"]) for table in values["database"]["tables"]
+    }
     assert groups["lab_notes"] == ("irreplaceable", 37)
     assert groups["odd names"] == ("irreplaceable", 40)
 
@@ -272,7 +305,13 @@ def test_platform_database_with_unknown_tables_is_counted_whole(tmp_path: Path) 
 def test_container_loop_is_loaded_while_it_gives_signs_of_life(tmp_path: Path) -> None:
     database = tmp_path / "backtesting.db"
     path = scheduler_path(tmp_path, database, ".json")
-    liveness = {"kind": "loop", "ticked_at": NOW.isoformat(), "process_id": 1, "running": "", "failures": {}}
+    liveness = {
+        "kind": "loop",
+        "ticked_at": NOW.isoformat(),
+        "process_id": 1,
+        "running": "",
+        "failures": {},
+    }
     assert not look_at_container(tmp_path, database, NOW).installed
     path.write_text(json.dumps(liveness))
     assert look_at_container(tmp_path, database, NOW + timedelta(minutes=4)).loaded
@@ -282,10 +321,14 @@ def test_container_loop_is_loaded_while_it_gives_signs_of_life(tmp_path: Path) -
     path.write_text(json.dumps(liveness | {"failures": {"full": "the disk is full"}}))
     assert look_at_container(tmp_path, database, NOW).last_result == "the disk is full"
     path.write_text(json.dumps(liveness | {"kind": "once"}))
-    assert not look_at_container(tmp_path, database, NOW).installed, "the host's own schedule is no container"
+    assert not look_at_container(tmp_path, database, NOW).installed, (
+        "the host's own schedule is no container"
+    )
 
 
-def test_container_that_sees_a_folder_that_was_replaced_is_told_by_the_file_it_sees(tmp_path: Path) -> None:
+def test_container_that_sees_a_folder_that_was_replaced_is_told_by_the_file_it_sees(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "live"
     folder.mkdir()
     database = make_platform_database(folder / "backtesting.db")
@@ -298,7 +341,8 @@ def test_container_that_sees_a_folder_that_was_replaced_is_told_by_the_file_it_s
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"), [("0", (True, "exit code 0", False)), ("1", (True, "exit code 1", True))]
+    ("answer", "expected"),
+    [("0", (True, "exit code 0", False)), ("1", (True, "exit code 1", True))],
 )
 def test_last_result_of_the_timer_is_shown(
     tmp_path: Path, answer: str, expected: tuple[bool, str, bool]
@@ -315,11 +359,27 @@ def test_last_result_of_the_timer_is_shown(
 
 def test_drills_are_shown_newest_first_and_torn_lines_left_out(tmp_path: Path) -> None:
     (tmp_path / "drills").mkdir()
-    bad = {"backup": "b.db", "kind": "full", "is_good": False, "problem": "other rows", "seconds": 2.5}
+    bad = {
+        "backup": "b.db",
+        "kind": "full",
+        "is_good": False,
+        "problem": "other rows",
+        "seconds": 2.5,
+    }
     bad |= {"bytes": 1, "tables": 1, "rows": 1}
     lines = [
-        {"started_at_utc": "2026-11-01T00:00:00Z", "is_good": True, "problem": "", "rehearsals": []},
-        {"started_at_utc": "2026-11-08T00:00:00Z", "is_good": False, "problem": "", "rehearsals": [bad]},
+        {
+            "started_at_utc": "2026-11-01T00:00:00Z",
+            "is_good": True,
+            "problem": "",
+            "rehearsals": [],
+        },
+        {
+            "started_at_utc": "2026-11-08T00:00:00Z",
+            "is_good": False,
+            "problem": "",
+            "rehearsals": [bad],
+        },
     ]
     history = "\n".join(json.dumps(line) for line in lines) + '\n{"started_at'
     (tmp_path / "drills" / "history.jsonl").write_text(history)
@@ -350,6 +410,8 @@ def test_every_command_that_is_printed_is_there() -> None:
     package = PROJECT_DIR / "scripts" / "backtestdb"
     files = [path for room in ("health", "page") for path in (package / room).rglob("*")]
     sources = [path for path in files if path.suffix in {".py", ".html"}]
-    named = {name for path in sources for name in re.findall(r"\bmake ([a-z0-9-]{3,})", path.read_text())}
+    named = {
+        name for path in sources for name in re.findall(r"\bmake ([a-z0-9-]{3,})", path.read_text())
+    }
     assert {"restore", "backup", "schedule-install", "drill", "sidecar-up"} <= named
     assert named <= set(COMMANDS)

@@ -1,4 +1,5 @@
-"""The guide's troubleshooting: each state is produced for real, named with a command, and mended by that command.
+"""The guide's troubleshooting: each state is produced for real, named with a command, and mended by
+that command.
 
 `status` or `doctor` runs as a real process; the command that it prints is run as printed.
 """
@@ -57,7 +58,8 @@ def make_project(folder: Path) -> Project:
 def add_strategy(database: Path) -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute(
-            "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('s', 'A', '1day', '{}')"
+            "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('s', 'A', '1day', "
+            "'{}')"
         )
 
 
@@ -96,7 +98,9 @@ def test_database_lost_with_a_backup_is_mended_by_the_named_command(
 
 def test_database_not_found_without_a_backup_is_mended_by_make_restore(tmp_path: Path) -> None:
     with running_sandbox(today="2013-03-02") as sandbox:
-        project = with_schedule(Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": "IBM,AAPL"}))
+        project = with_schedule(
+            Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": "IBM,AAPL"})
+        )
         command = ask_status(project)["no_database"]
         mended = run_printed_command(project, command, ARGS=f"--end {END}")
     assert (command, mended.returncode) == ("make restore", 0), mended.stderr
@@ -108,7 +112,9 @@ def test_database_not_found_without_a_backup_is_mended_by_make_restore(tmp_path:
 
 def test_schema_without_market_data_is_mended_by_make_restore(tmp_path: Path) -> None:
     with running_sandbox(today="2013-03-02") as sandbox:
-        project = with_schedule(Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": "IBM"}))
+        project = with_schedule(
+            Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": "IBM"})
+        )
         project.check("restore_database.py", "--skip-backfill", "--yes")
         assert ask_status(project)["empty_database"] == "make restore"
         add_strategy(project.database)
@@ -121,10 +127,14 @@ def test_schema_without_market_data_is_mended_by_make_restore(tmp_path: Path) ->
 
 def test_holes_in_the_coverage_are_mended_by_the_named_backfills(tmp_path: Path) -> None:
     with running_sandbox(today="2013-03-02") as sandbox:
-        project = with_schedule(Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": "IBM,AAPL"}))
+        project = with_schedule(
+            Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": "IBM,AAPL"})
+        )
         project.check("restore_database.py", "--end", END)
         project.check("backup_database.py")
-        project.check("01_create_universe.py", "--universe", "tech_sector", "--tickers", "IBM,AAPL,MSFT")
+        project.check(
+            "01_create_universe.py", "--universe", "tech_sector", "--tickers", "IBM,AAPL,MSFT"
+        )
         mended_by = []
         while command := ask_status(project).get("holes"):
             mended_by.append(command)
@@ -151,20 +161,25 @@ def test_no_new_backups_for_27_hours_is_mended_by_make_backup(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("index", "column"), [("idx_daily_metrics_date", "date"), ("idx_daily_metrics_volume_ratio", "ticker")]
+    ("index", "column"),
+    [("idx_daily_metrics_date", "date"), ("idx_daily_metrics_volume_ratio", "ticker")],
 )
 def test_malformed_disk_image_deep_in_the_file_is_named_by_doctor_and_mended(
     tmp_path: Path, index: str, column: str
 ) -> None:
-    """Status counts with the help of the first index and meets the damage; the second only doctor reads."""
+    """Status counts with the help of the first index and meets the damage; the second only doctor
+    reads."""
     project = make_project(tmp_path)
-    (root,) = query_all(project.database, "SELECT rootpage FROM sqlite_schema WHERE name = ?", index)
+    (root,) = query_all(
+        project.database, "SELECT rootpage FROM sqlite_schema WHERE name = ?", index
+    )
     with project.database.open("r+b") as file:
         file.seek((root[0] - 1) * 4096)
         file.write(bytes(4096))
     with pytest.raises(sqlite3.DatabaseError, match="database disk image is malformed"):
         query_all(
-            project.database, f"SELECT close FROM daily_metrics INDEXED BY {index} WHERE {column} >= ''"
+            project.database,
+            f"SELECT close FROM daily_metrics INDEXED BY {index} WHERE {column} >= ''",
         )
     assert (ask_status(project) == {}) is (column == "ticker")
     what, command = ask_doctor(project)["damaged_database"]
@@ -175,11 +190,15 @@ def test_malformed_disk_image_deep_in_the_file_is_named_by_doctor_and_mended(
     assert "database" not in ask_doctor(project)
 
 
-def test_transaction_of_a_killed_program_is_named_and_taken_back_by_the_next_backup(tmp_path: Path) -> None:
+def test_transaction_of_a_killed_program_is_named_and_taken_back_by_the_next_backup(
+    tmp_path: Path,
+) -> None:
     project = make_project(tmp_path)
     code = (
-        "import sqlite3, os; c = sqlite3.connect(os.environ['DATABASE_PATH'], isolation_level=None);"
-        "c.execute('PRAGMA cache_size = 1'); c.execute('BEGIN'); c.execute('DELETE FROM strategies');"
+        "import sqlite3, os; c = sqlite3.connect(os.environ['DATABASE_PATH'], "
+        "isolation_level=None);"
+        "c.execute('PRAGMA cache_size = 1'); c.execute('BEGIN'); c.execute('DELETE FROM "
+        "strategies');"
         "c.execute('DELETE FROM ohlcv_data'); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code], env=project.environment(), check=False)
@@ -197,7 +216,9 @@ def test_doctor_does_not_block_a_writer_with_a_rollback_journal(tmp_path: Path) 
         writer.execute("UPDATE strategies SET name = 'changed'")
         found = json.loads(project.run("check_environment.py", "--json").stdout)
         writer.execute("COMMIT")
-    (database,) = [finding for finding in found if (finding["where"] or finding["name"]) == "database"]
+    (database,) = [
+        finding for finding in found if (finding["where"] or finding["name"]) == "database"
+    ]
     assert database["level"] == "note"
     assert "was not read as a whole" in database["what"]
 
@@ -235,7 +256,9 @@ def small_disk(folder: Path, size: int) -> Iterator[None]:
 
 
 @pytest.mark.root
-def test_no_space_is_named_with_the_missing_bytes_and_mended_by_keeping_fewer(tmp_path: Path) -> None:
+def test_no_space_is_named_with_the_missing_bytes_and_mended_by_keeping_fewer(
+    tmp_path: Path,
+) -> None:
     project = with_schedule(Project(tmp_path))
     make_large_database(project.database, tickers=20, sessions=50, journal="DELETE")
     each = project.database.stat().st_size
@@ -266,7 +289,8 @@ def test_relative_path_is_named_with_the_databases_that_it_made(tmp_path: Path) 
     )
     wrong = [finding["what"] for finding in found if finding["level"] == "wrong"]
     assert any(
-        "DATABASE_PATH=backtesting.db (from the environment) is a relative path" in what for what in wrong
+        "DATABASE_PATH=backtesting.db (from the environment) is a relative path" in what
+        for what in wrong
     )
     near = [finding for finding in found if str(stray) in finding["what"]]
     assert [(finding["level"], finding["name"]) for finding in near] == [("note", "databases")]
@@ -281,7 +305,9 @@ def test_another_path_in_the_environment_is_named_and_mended_by_unset(tmp_path: 
     env_file.write_text(f"DATABASE_PATH={project.database}\n")
     env_file.chmod(0o600)
     other = str(tmp_path / "other.db")
-    what, command = ask_doctor(project, BACKTEST_ENV_FILE=str(env_file), DATABASE_PATH=other)["settings"]
+    what, command = ask_doctor(project, BACKTEST_ENV_FILE=str(env_file), DATABASE_PATH=other)[
+        "settings"
+    ]
     assert other in what
     assert str(project.database) in what
     assert command == "unset DATABASE_PATH"

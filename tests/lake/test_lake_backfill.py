@@ -1,4 +1,5 @@
-"""`make backfill-lake`: what the flat files hold, once, whatever is killed; splits; what the API would have given."""
+"""`make backfill-lake`: what the flat files hold, once, whatever is killed; splits; what the API
+would have given."""
 
 import random
 import subprocess
@@ -43,7 +44,11 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 def make_files(sandbox: SandboxProcess) -> FlatFiles:
-    keys = {"AWS_ACCESS_KEY_ID": sandbox.key, "AWS_SECRET_ACCESS_KEY": sandbox.key, "AWS_REGION": "us-east-1"}
+    keys = {
+        "AWS_ACCESS_KEY_ID": sandbox.key,
+        "AWS_SECRET_ACCESS_KEY": sandbox.key,
+        "AWS_REGION": "us-east-1",
+    }
     return FlatFiles("flatfiles", {"AWS_ENDPOINT_URL": sandbox.url, **keys})
 
 
@@ -101,13 +106,18 @@ def test_split_after_the_backfill_changes_that_tickers_files_and_equals_a_fresh_
 ) -> None:
     fill(sandbox, tmp_path / "early", last="2026-11-03")
     before = {
-        key: part.path for key, part in open_lake(Store(str(tmp_path / "early" / "lake"))).parts.items()
+        key: part.path
+        for key, part in open_lake(Store(str(tmp_path / "early" / "lake"))).parts.items()
     }
     sandbox.set_splits(SPLIT, NEVER_HAPPENED)
     assert [split.ticker for split in fill(sandbox, tmp_path / "early").splits] == ["ZAAA"]
     fill(sandbox, tmp_path / "fresh")
-    early, fresh = (open_lake(Store(str(tmp_path / name / "lake"))).parts for name in ("early", "fresh"))
-    october = [key for key, path in before.items() if key.period == "2026-10" and early[key].path != path]
+    early, fresh = (
+        open_lake(Store(str(tmp_path / name / "lake"))).parts for name in ("early", "fresh")
+    )
+    october = [
+        key for key, path in before.items() if key.period == "2026-10" and early[key].path != path
+    ]
     assert [key.bucket for key in october] == [bucket_of("ZAAA")]
     bars = [key for key in fresh if key.table == "bars_5min"]
     assert {key: early[key].content for key in bars} == {key: fresh[key].content for key in bars}
@@ -129,8 +139,12 @@ def test_session_without_a_file_is_named_and_the_others_are_stored(
 def test_coverage_of_a_universe_adds_up(sandbox: SandboxProcess, tmp_path: Path) -> None:
     fill(sandbox, tmp_path, last="2026-11-03")
     version = open_lake(Store(str(tmp_path / "lake")))
-    found = count_coverage(version, "u", ["AAPL", "NA", "KIMpL", "NOBODY"], sessions_of(FIRST, LAST))
-    traded = {(row[0], row[1]) for row in read_lake(tmp_path / "lake", "bars_5min", "ticker session_date")}
+    found = count_coverage(
+        version, "u", ["AAPL", "NA", "KIMpL", "NOBODY"], sessions_of(FIRST, LAST)
+    )
+    traded = {
+        (row[0], row[1]) for row in read_lake(tmp_path / "lake", "bars_5min", "ticker session_date")
+    }
     stored = len([pair for pair in traded if pair[0] in {"AAPL", "NA", "KIMpL"}])
     assert (found.expected, found.stored, found.failed) == (32, stored, 12)
     assert found.known_empty == 20 - stored and found.rejected == 0
@@ -144,17 +158,28 @@ def test_api_fills_what_flat_files_did_not_and_as_traded_bars_are_adjusted(
     settings = make_settings(tmp_path, sandbox.url)
     client, store = MarketData(settings), Store(str(tmp_path / "lake"))
     listed = parse_splits(client.fetch_splits(date(2026, 10, 1)).rows)
-    ranges = plan_ranges(load_owned(open_lake(store)), ["ZAAA", "NA", "NOBODY"], sessions_of(FIRST, LAST))
+    ranges = plan_ranges(
+        load_owned(open_lake(store)), ["ZAAA", "NA", "NOBODY"], sessions_of(FIRST, LAST)
+    )
     assert {(each.start, each.end) for each in ranges} == {(date(2026, 10, 28), date(2026, 11, 4))}
     done = backfill_by_api(store, client, 2, ranges, listed, tmp_path / "staging", clock)
-    assert (done.requests, done.failures, [split.ticker for split in done.splits]) == (3, {}, ["ZAAA"])
+    assert (done.requests, done.failures, [split.ticker for split in done.splits]) == (
+        3,
+        {},
+        ["ZAAA"],
+    )
     rows = read_lake(tmp_path / "lake", "bars_5min", BARS)
     for ticker in ("ZAAA", "NA"):
         found, expected = [row for row in rows if row[0] == ticker], fetch_bars(sandbox, ticker)
         assert [row[:2] for row in found] == [row[:2] for row in expected]
         for one, other in zip(found, expected, strict=True):
             assert one[2:] == pytest.approx(other[2:], rel=1e-12)
-    assert plan_ranges(load_owned(open_lake(store)), ["ZAAA", "NA", "NOBODY"], sessions_of(FIRST, LAST)) == []
+    assert (
+        plan_ranges(
+            load_owned(open_lake(store)), ["ZAAA", "NA", "NOBODY"], sessions_of(FIRST, LAST)
+        )
+        == []
+    )
     # A ticker whose sessions the lake got from the API is overtaken by the whole market's file.
     fill(sandbox, tmp_path)
     fill(sandbox, tmp_path / "fresh")
@@ -163,8 +188,11 @@ def test_api_fills_what_flat_files_did_not_and_as_traded_bars_are_adjusted(
     )
 
 
-def backfill_with_kills(sandbox: SandboxProcess, folder: Path, kills: int, seed: int, longest: float) -> None:
-    """The command as a user starts it, killed at seeded moments; in the end the lake is that of a run in one go."""
+def backfill_with_kills(
+    sandbox: SandboxProcess, folder: Path, kills: int, seed: int, longest: float
+) -> None:
+    """The command as a user starts it, killed at seeded moments; in the end the lake is that of a
+    run in one go."""
     settings = {
         "LAKE": str(folder / "killed"),
         "FLATFILES_ENDPOINT": sandbox.url,

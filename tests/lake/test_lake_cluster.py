@@ -1,4 +1,5 @@
-"""The same command on a cluster: a scheduler and two workers in three containers, one of which is killed."""
+"""The same command on a cluster: a scheduler and two workers in three containers, one of which is
+killed."""
 
 import os
 import shutil
@@ -19,9 +20,15 @@ from backtestdb.lake.table import open_lake
 from commands import Project
 from lake_tools import NOW, make_lake_database, publish_here
 
-# The image of this very Python, so that the packages of .venv run in it as they are: nothing is downloaded.
+# The image of this very Python, so that the packages of .venv run in it as they are: nothing is
+# downloaded.
 IMAGE = f"python:{sys.version_info[0]}.{sys.version_info[1]}-slim"
-PACKAGES = Path(sys.prefix) / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+PACKAGES = (
+    Path(sys.prefix)
+    / "lib"
+    / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    / "site-packages"
+)
 
 
 def docker(*arguments: object) -> str:
@@ -48,7 +55,8 @@ pytestmark = [
 
 
 class Cluster:
-    """Containers of one name each; `address`: of the scheduler, as the machine and the workers reach it."""
+    """Containers of one name each; `address`: of the scheduler, as the machine and the workers
+    reach it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.name = folder, f"lake-{uuid.uuid4().hex[:8]}"
@@ -69,9 +77,26 @@ class Cluster:
 
     def start(self, role: str, *command: str) -> None:
         docker(
-            *("run", "--detach", "--name", f"{self.name}-{role}", "--user", f"{os.getuid()}:{os.getgid()}"),
-            *("--volume", f"{PACKAGES}:/packages:ro", "--volume", f"{PROJECT_DIR / 'scripts'}:/scripts:ro"),
-            *("--volume", f"{PROJECT_DIR / 'sql'}:/sql:ro", "--volume", f"{self.folder}:{self.folder}"),
+            *(
+                "run",
+                "--detach",
+                "--name",
+                f"{self.name}-{role}",
+                "--user",
+                f"{os.getuid()}:{os.getgid()}",
+            ),
+            *(
+                "--volume",
+                f"{PACKAGES}:/packages:ro",
+                "--volume",
+                f"{PROJECT_DIR / 'scripts'}:/scripts:ro",
+            ),
+            *(
+                "--volume",
+                f"{PROJECT_DIR / 'sql'}:/sql:ro",
+                "--volume",
+                f"{self.folder}:{self.folder}",
+            ),
             *(
                 "--env",
                 "PYTHONPATH=/packages:/scripts",
@@ -143,8 +168,11 @@ def test_cluster_computes_what_one_machine_does_also_when_a_worker_is_killed(
     assert contents[0] == contents[1] == contents[2]
 
 
-def wait_for_first_file(folder: Path, command: "subprocess.Popen[str]", timeout_seconds: float = 120) -> None:
-    """Until the first part that the cluster computes has been written: the work is under way then."""
+def wait_for_first_file(
+    folder: Path, command: "subprocess.Popen[str]", timeout_seconds: float = 120
+) -> None:
+    """Until the first part that the cluster computes has been written: the work is under way
+    then."""
     before = set(folder.rglob("*.parquet"))
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline and command.poll() is None:

@@ -1,4 +1,5 @@
-"""The commands of the lake as a user starts them: what they say, their exit codes, what they leave alone."""
+"""The commands of the lake as a user starts them: what they say, their exit codes, what they leave
+alone."""
 
 import json
 import re
@@ -106,12 +107,16 @@ def test_wrong_sql_is_told_in_duckdbs_words_and_writes_nothing(project: Project)
     assert "nonsense" in told and "Traceback" not in told
 
 
-def test_backfill_prints_its_plan_and_then_does_it(project: Project, sandbox: SandboxProcess) -> None:
+def test_backfill_prints_its_plan_and_then_does_it(
+    project: Project, sandbox: SandboxProcess
+) -> None:
     asked = ("--start", "2026-11-19", "--end", "2026-11-20", "--universe", "tech_sector")
     sandbox.clear_log()
     assert "2 flat files" in project.check("backfill_lake.py", *asked, "--plan")
     assert (
-        json.loads(project.run("backfill_lake.py", *asked, "--plan", "--by-api", "--json").stdout)["requests"]
+        json.loads(project.run("backfill_lake.py", *asked, "--plan", "--by-api", "--json").stdout)[
+            "requests"
+        ]
         == 4
     )
     assert sandbox.fetch_log() == []
@@ -123,10 +128,16 @@ def test_backfill_prints_its_plan_and_then_does_it(project: Project, sandbox: Sa
     assert "tech_sector 5min, 2026-11-19 to 2026-11-20: expected 6, stored 6" in status.stdout
 
 
-def test_missing_session_ends_the_backfill_with_holes(project: Project, sandbox: SandboxProcess) -> None:
-    sandbox.set_faults({"match": "flatfiles.*2026-11-19", "kind": "refusal", "status": 404, "times": None})
+def test_missing_session_ends_the_backfill_with_holes(
+    project: Project, sandbox: SandboxProcess
+) -> None:
+    sandbox.set_faults(
+        {"match": "flatfiles.*2026-11-19", "kind": "refusal", "status": 404, "times": None}
+    )
     try:
-        told = project.check("backfill_lake.py", "--start", "2026-11-19", "--end", "2026-11-20", expect=3)
+        told = project.check(
+            "backfill_lake.py", "--start", "2026-11-19", "--end", "2026-11-20", expect=3
+        )
     finally:
         sandbox.set_faults()
     assert "MISSING 2026-11-19: there is no flat file of 2026-11-19" in told
@@ -144,14 +155,21 @@ def test_exported_bars_are_those_of_the_lake_and_are_not_fetched_again(
     assert mine == [row for row in lake if row[0] in {"AAPL", "NA"} and row[1] >= since] and mine
     with closing(sqlite3.connect(project.database)) as connection:
         times = connection.execute(
-            "SELECT DISTINCT time_of_day FROM ohlcv_data WHERE timeframe = '5min' AND timestamp >= ?",
+            "SELECT DISTINCT time_of_day FROM ohlcv_data WHERE timeframe = '5min' AND timestamp "
+            ">= ?",
             (since,),
         ).fetchall()
     assert {len(text) for (text,) in times} == {8}
     sandbox.clear_log()
     project.check("01_create_universe.py", "--universe", "two", "--tickers", "AAPL,NA")
     project.check(
-        "03_backfill_intraday.py", "--universe", "two", "--start", "2026-11-19", "--end", "2026-11-20"
+        "03_backfill_intraday.py",
+        "--universe",
+        "two",
+        "--start",
+        "2026-11-19",
+        "--end",
+        "2026-11-20",
     )
     assert not [entry for entry in sandbox.fetch_log() if "/range/5/minute/" in entry["path"]]
 
@@ -181,8 +199,12 @@ def test_audit_finds_a_changed_byte_a_lost_file_and_a_wrong_bar(project: Project
     assert "cannot be read" in project.check("audit_lake.py", expect=1)
 
 
-def test_doctor_names_an_engine_and_a_place_that_are_not_there(project: Project, tmp_path: Path) -> None:
-    done = project.run("check_environment.py", ENGINE="tcp://127.0.0.1:9", LAKE=str(tmp_path / "no" / "disk"))
+def test_doctor_names_an_engine_and_a_place_that_are_not_there(
+    project: Project, tmp_path: Path
+) -> None:
+    done = project.run(
+        "check_environment.py", ENGINE="tcp://127.0.0.1:9", LAKE=str(tmp_path / "no" / "disk")
+    )
     told = re.sub(r"\s+", " ", done.stdout + done.stderr)
     assert done.returncode == 1
     assert "no Dask scheduler answers at ENGINE=tcp://127.0.0.1:9" in told
@@ -190,7 +212,8 @@ def test_doctor_names_an_engine_and_a_place_that_are_not_there(project: Project,
 
 
 def test_commands_that_do_not_need_the_lake_import_nothing_of_it(tmp_path: Path) -> None:
-    """With a LAKE in the settings, too. Asked in the process itself, after the command has done its work."""
+    """With a LAKE in the settings, too. Asked in the process itself, after the command has done its
+    work."""
     project = Project(tmp_path, settings={"LAKE": str(tmp_path / "lake")})
     make_lake_database(project.database, ["AAPL"], minute_sessions=1)
     for script, *arguments in (
@@ -226,7 +249,15 @@ def test_commands_that_do_not_need_the_lake_import_nothing_of_it(tmp_path: Path)
 def test_only_the_commands_of_the_lake_install_its_packages() -> None:
     of_lake = {name for name, (runs, _) in COMMANDS.items() if runs.startswith("run lake ")}
     assert of_lake == {
-        *("publish", "backfill-lake", "lake-metrics", "lake-query", "lake-export", "lake-audit", "lake-clean")
+        *(
+            "publish",
+            "backfill-lake",
+            "lake-metrics",
+            "lake-query",
+            "lake-export",
+            "lake-audit",
+            "lake-clean",
+        )
     }
     for path in PROJECT_DIR.glob("requirements-*.txt"):
         if path.stem not in {"requirements-lake", "requirements-dev"}:

@@ -55,7 +55,11 @@ def test_buckets_of_the_market_are_of_about_one_size() -> None:
 
 def test_content_hash_does_not_see_chunks_slices_or_what_lies_below_a_null() -> None:
     rows = make_days(
-        [(ticker, date(2026, 1, day), 1.5 * day) for ticker in ("A", "NA", "é") for day in (5, 6, 7)]
+        [
+            (ticker, date(2026, 1, day), 1.5 * day)
+            for ticker in ("A", "NA", "é")
+            for day in (5, 6, 7)
+        ]
     )
     joined = pa.concat_tables([rows.slice(0, 4), rows.slice(4)])
     padded = pa.concat_tables([rows.slice(8), rows]).slice(1)
@@ -69,14 +73,20 @@ def test_content_hash_does_not_see_chunks_slices_or_what_lies_below_a_null() -> 
     assert hash_content(pa.table({"x": nulls[0]})) == hash_content(pa.table({"x": garbage}))
 
 
-@given(st.lists(st.sampled_from(["", "A", "B", "AB", "BA"]), min_size=1, max_size=8), st.integers(0, 7))
+@given(
+    st.lists(st.sampled_from(["", "A", "B", "AB", "BA"]), min_size=1, max_size=8), st.integers(0, 7)
+)
 def test_content_hash_sees_every_value(tickers: list[str], place: int) -> None:
     rows = pa.table({"ticker": pa.array(tickers, pa.string()), "n": pa.array(range(len(tickers)))})
     changed = list(tickers)
     changed[place % len(tickers)] += "x"
-    assert hash_content(rows) != hash_content(rows.set_column(0, "ticker", pa.array(changed, pa.string())))
+    assert hash_content(rows) != hash_content(
+        rows.set_column(0, "ticker", pa.array(changed, pa.string()))
+    )
     numbers = [None if n == place % len(tickers) else n for n in range(len(tickers))]
-    assert hash_content(rows) != hash_content(rows.set_column(1, "n", pa.array(numbers, pa.int64())))
+    assert hash_content(rows) != hash_content(
+        rows.set_column(1, "n", pa.array(numbers, pa.int64()))
+    )
 
 
 def test_rows_are_split_by_period_and_sorted() -> None:
@@ -87,4 +97,7 @@ def test_rows_are_split_by_period_and_sorted() -> None:
     assert list(periods) == ["2025", "2026"]
     assert periods["2026"]["ticker"].to_pylist() == ["A", "B"]
     assert sort_rows("bars_1day", periods["2026"]) is periods["2026"]
-    assert (period_of("bars_1day", "2026-01-05"), period_of("bars_5min", "2026-01-05")) == ("2026", "2026-01")
+    assert (period_of("bars_1day", "2026-01-05"), period_of("bars_5min", "2026-01-05")) == (
+        "2026",
+        "2026-01",
+    )

@@ -1,4 +1,5 @@
-"""`make lake-metrics`: the database's own values, wherever they are computed and whoever dies; session summaries."""
+"""`make lake-metrics`: the database's own values, wherever they are computed and whoever dies;
+session summaries."""
 
 import math
 import os
@@ -28,7 +29,9 @@ NAMES = ("ticker", "timestamp", *METRIC_NAMES)
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """More than 200 sessions, so that every window is full in the end."""
-    return make_lake_database(tmp_path_factory.mktemp("metrics") / "backtesting.db", start="2025-03-03")
+    return make_lake_database(
+        tmp_path_factory.mktemp("metrics") / "backtesting.db", start="2025-03-03"
+    )
 
 
 @pytest.fixture
@@ -53,7 +56,10 @@ def verify_metrics(database: Path, root: Path) -> None:
     for one, other in zip(found, expected, strict=True):
         for name, mine, theirs in zip(NAMES[2:], one[2:], other[2:], strict=True):
             assert (mine is None) == (theirs is None), (name, one[:2])
-            assert mine is None or math.isclose(mine, theirs, rel_tol=1e-9, abs_tol=1e-12), (name, one[:2])
+            assert mine is None or math.isclose(mine, theirs, rel_tol=1e-9, abs_tol=1e-12), (
+                name,
+                one[:2],
+            )
     for place in range(2, len(NAMES)):
         assert any(row[place] is not None for row in found), NAMES[place]
 
@@ -83,11 +89,14 @@ def test_only_parts_whose_bars_changed_are_computed_again(
         source.backup(target)
         with target:
             target.execute(
-                "UPDATE ohlcv_data SET close = close * 1.001 WHERE id = (SELECT max(id) FROM ohlcv_data"
+                "UPDATE ohlcv_data SET close = close * 1.001 WHERE id = (SELECT max(id) FROM "
+                "ohlcv_data"
                 " WHERE ticker = 'NA' AND timeframe = '1day')"
             )
     publish_here(changed, Path(store.root))
-    assert compute_here(store) == 1  # of the newest year of that bucket; the year before is as it was
+    assert (
+        compute_here(store) == 1
+    )  # of the newest year of that bucket; the year before is as it was
 
 
 def test_worker_that_is_killed_costs_its_part_once_more(database: Path, tmp_path: Path) -> None:
@@ -167,11 +176,13 @@ def test_cluster_that_does_not_answer_is_named() -> None:
 
 
 def test_session_aggregates_are_what_their_bars_say(store: Store) -> None:
-    """Once more from the definitions, one number at a time; 2026-02-27 and before have no half day."""
+    """Once more from the definitions, one number at a time; 2026-02-27 and before have no half
+    day."""
     compute_here(store)
     root = Path(store.root)
     names = (
-        "ticker session_date open high low close volume extended_volume bars opening_range_high opening_range_low"
+        "ticker session_date open high low close volume extended_volume bars opening_range_high "
+        "opening_range_low"
         " vwap first_hour_volume last_hour_volume gap_percent"
     )
     found = {row[:2]: row[2:] for row in read_lake(root, "session_aggregates", names)}
@@ -181,13 +192,20 @@ def test_session_aggregates_are_what_their_bars_say(store: Store) -> None:
     assert set(found) == set(sessions)
     before: dict[str, float] = {}
     for (ticker, day), rows in sorted(sessions.items()):
-        opens = datetime(day.year, day.month, day.day, 14, 30, tzinfo=UTC).timestamp() * 1000  # winter time
+        opens = (
+            datetime(day.year, day.month, day.day, 14, 30, tzinfo=UTC).timestamp() * 1000
+        )  # winter time
         closes = opens + 390 * 60_000
         regular = [row for row in rows if opens <= row[1] < closes]
         first = [row for row in regular if row[1] < opens + 30 * 60_000]
         volume = sum(row[6] for row in regular)
         expected = (
-            *(regular[0][2], max(row[3] for row in regular), min(row[4] for row in regular), regular[-1][5]),
+            *(
+                regular[0][2],
+                max(row[3] for row in regular),
+                min(row[4] for row in regular),
+                regular[-1][5],
+            ),
             *(volume, sum(row[6] for row in rows) - volume, len(rows)),
             *(max(row[3] for row in first), min(row[4] for row in first)),
             sum((row[3] + row[4] + row[5]) / 3 * row[6] for row in regular) / volume,
@@ -196,5 +214,7 @@ def test_session_aggregates_are_what_their_bars_say(store: Store) -> None:
             100 * (regular[0][2] / before[ticker] - 1) if ticker in before else None,
         )
         assert (found[ticker, day][-1] is None) == (expected[-1] is None)
-        assert [x or 0 for x in found[ticker, day]] == pytest.approx([x or 0 for x in expected], rel=1e-9)
+        assert [x or 0 for x in found[ticker, day]] == pytest.approx(
+            [x or 0 for x in expected], rel=1e-9
+        )
         before[ticker] = regular[-1][5]

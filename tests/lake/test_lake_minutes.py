@@ -1,4 +1,5 @@
-"""Minutes to five minutes: the same bars as the API's, by rules that hold on every day of the calendar."""
+"""Minutes to five minutes: the same bars as the API's, by rules that hold on every day of the
+calendar."""
 
 import gzip
 from collections import defaultdict
@@ -38,13 +39,18 @@ def at(clock: str, day: date = DAY) -> int:
 def make_table(rows: list[tuple[Any, ...]]) -> pa.Table:
     names = ("ticker", "volume", "open", "close", "high", "low", "window_start")
     kinds = [pa.string(), *[pa.float64()] * 5, pa.int64()]
-    return pa.table([pa.array([row[i] for row in rows], kind) for i, kind in enumerate(kinds)], names=names)
+    return pa.table(
+        [pa.array([row[i] for row in rows], kind) for i, kind in enumerate(kinds)], names=names
+    )
 
 
 def as_tuples(bars: pa.Table) -> set[tuple[Any, ...]]:
     names = ("ticker", "timestamp", "open", "high", "low", "close", "volume")
     rows = bars.select(names).to_pylist()
-    return {tuple(row[n] if n != "timestamp" else int(row[n].timestamp()) for n in names) for row in rows}
+    return {
+        tuple(row[n] if n != "timestamp" else int(row[n].timestamp()) for n in names)
+        for row in rows
+    }
 
 
 @st.composite
@@ -76,7 +82,13 @@ def test_five_minutes_are_first_highest_lowest_last_and_sum(rows: list[tuple[Any
         groups[row[0], row[6] // (300 * 10**9) * 300].append(row)
     expected = {
         (
-            *(ticker, second, group[0][2], max(row[4] for row in group), min(row[5] for row in group)),
+            *(
+                ticker,
+                second,
+                group[0][2],
+                max(row[4] for row in group),
+                min(row[5] for row in group),
+            ),
             *(group[-1][3], round(float(np.sum([row[1] for row in group])))),
         )
         for (ticker, second), group in groups.items()
@@ -112,7 +124,8 @@ def test_minute_that_cannot_be_true_is_rejected_and_the_others_make_the_bar(
 ) -> None:
     good = ("A", 100.0, 10.0, 10.5, 11.0, 9.5, at("09:30"))
     bad = tuple(
-        change.get(i, value) for i, value in enumerate(("A", 5.0, 10.0, 10.5, 11.0, 9.5, at("09:31")))
+        change.get(i, value)
+        for i, value in enumerate(("A", 5.0, 10.0, 10.5, 11.0, 9.5, at("09:31")))
     )
     made = make_session_bars(make_table([good, bad]), DAY)
     assert {why: count for why, (count, _) in made.rejected.items()} == {reason: 1}
@@ -125,7 +138,10 @@ def test_ticker_of_which_every_minute_is_rejected_is_named() -> None:
     assert (made.lost, len(made.bars)) == (["JUNK"], 0)
 
 
-@given(st.lists(st.tuples(st.floats(0.01, 1e4), st.integers(0, 10**7)), min_size=1, max_size=8), st.data())
+@given(
+    st.lists(st.tuples(st.floats(0.01, 1e4), st.integers(0, 10**7)), min_size=1, max_size=8),
+    st.data(),
+)
 def test_adjusting_step_by_step_is_equal_to_adjusting_at_once(
     prices: list[tuple[float, int]], data: st.DataObject
 ) -> None:
@@ -142,7 +158,11 @@ def test_adjusting_step_by_step_is_equal_to_adjusting_at_once(
 
 def test_tickers_that_csv_readers_break_stay_text() -> None:
     text = HEADER + "NA,5,1,1,1,1,0,1\nTRUE,5,1,1,1,1,0,1\nnull,5,1,1,1,1,0,1\n"
-    assert parse_minutes(gzip.compress(text.encode()), DAY)["ticker"].to_pylist() == ["NA", "TRUE", "null"]
+    assert parse_minutes(gzip.compress(text.encode()), DAY)["ticker"].to_pylist() == [
+        "NA",
+        "TRUE",
+        "null",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +188,9 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 def make_files(sandbox: SandboxProcess, secret: str = "") -> FlatFiles:
     keys = {"AWS_ACCESS_KEY_ID": sandbox.key, "AWS_SECRET_ACCESS_KEY": secret or sandbox.key}
-    return FlatFiles("flatfiles", {"AWS_ENDPOINT_URL": sandbox.url, "AWS_REGION": "us-east-1", **keys})
+    return FlatFiles(
+        "flatfiles", {"AWS_ENDPOINT_URL": sandbox.url, "AWS_REGION": "us-east-1", **keys}
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,7 +204,10 @@ def test_bars_of_a_flat_file_are_those_of_the_api(sandbox: SandboxProcess, day: 
     bars = as_tuples(made.bars)
     for ticker in ("AAPL", "NA", "BRK.B", "KIMpL"):
         rows = fetch_rows(
-            sandbox, f"/v2/aggs/ticker/{ticker}/range/5/minute/{day}/{day}", adjusted="false", limit=50000
+            sandbox,
+            f"/v2/aggs/ticker/{ticker}/range/5/minute/{day}/{day}",
+            adjusted="false",
+            limit=50000,
         )
         expected = {
             (ticker, row["t"] // 1000, row["o"], row["h"], row["l"], row["c"], round(row["v"]))
@@ -191,7 +216,9 @@ def test_bars_of_a_flat_file_are_those_of_the_api(sandbox: SandboxProcess, day: 
         assert expected and {bar for bar in bars if bar[0] == ticker} == expected
 
 
-def test_missing_file_wrong_key_and_a_plan_without_it_are_told_apart(sandbox: SandboxProcess) -> None:
+def test_missing_file_wrong_key_and_a_plan_without_it_are_told_apart(
+    sandbox: SandboxProcess,
+) -> None:
     with pytest.raises(NotThereError):
         make_files(sandbox).fetch_minutes(date(2026, 11, 30))
     with pytest.raises(FlatFilesError, match="do not accept the keys") as caught:

@@ -79,7 +79,8 @@ def test_only_files_with_changed_rows_are_written(database: Path, root: Path) ->
     before = {key: part.path for key, part in open_lake(Store(str(root))).parts.items()}
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute(
-            "UPDATE ohlcv_data SET close = close + 0.0001 WHERE id = (SELECT max(id) FROM ohlcv_data"
+            "UPDATE ohlcv_data SET close = close + 0.0001 WHERE id = (SELECT max(id) FROM "
+            "ohlcv_data"
             " WHERE ticker = 'ZAAB' AND timeframe = '5min')"
         )
     publish_here(database, root)
@@ -122,7 +123,8 @@ def test_missing_database_is_told(tmp_path: Path) -> None:
 
 
 def test_publication_is_of_one_moment_beside_a_writer(original: Path, tmp_path: Path) -> None:
-    """The writer adds a session to all tickers in one transaction, again and again: all or none is published."""
+    """The writer adds a session to all tickers in one transaction, again and again: all or none is
+    published."""
     database, root = tmp_path / "busy.db", tmp_path / "lake"
     with closing(sqlite3.connect(original)) as source, closing(sqlite3.connect(database)) as target:
         source.backup(target)
@@ -144,7 +146,8 @@ def test_publication_is_of_one_moment_beside_a_writer(original: Path, tmp_path: 
 
 
 def publish_with_kills(database: Path, root: Path, kills: int, seed: int) -> None:
-    """Kill publications at seeded moments beside a reader that sees whole versions only; end whole."""
+    """Kill publications at seeded moments beside a reader that sees whole versions only; end
+    whole."""
     publish_here(database, root)
     dice = random.Random(seed)
     longest = 1.2 * measure_seconds(start_tool("publish", database, root))
@@ -154,13 +157,16 @@ def publish_with_kills(database: Path, root: Path, kills: int, seed: int) -> Non
         killed = 0
         for _ in range(kills):
             with connection:  # something of everything: each version has as many metrics as bars
-                connection.execute("UPDATE ohlcv_data SET close = close * 1.01 WHERE timeframe = '1day'")
+                connection.execute(
+                    "UPDATE ohlcv_data SET close = close * 1.01 WHERE timeframe = '1day'"
+                )
                 connection.execute("UPDATE daily_metrics SET close = close * 1.01")
                 connection.execute(
                     "DELETE FROM daily_metrics WHERE id IN (SELECT max(id) FROM daily_metrics)"
                 )
                 connection.execute(
-                    "DELETE FROM ohlcv_data WHERE timeframe = '1day' AND NOT EXISTS (SELECT 1 FROM daily_metrics d"
+                    "DELETE FROM ohlcv_data WHERE timeframe = '1day' AND NOT EXISTS (SELECT 1 "
+                    "FROM daily_metrics d"
                     " WHERE d.ticker = ohlcv_data.ticker AND d.timestamp = ohlcv_data.timestamp)"
                 )
             killed += kill_at_random(start_tool("publish", database, root), dice, longest)
@@ -179,7 +185,9 @@ def publish_with_kills(database: Path, root: Path, kills: int, seed: int) -> Non
     assert contents[0] == contents[1]
 
 
-def test_killed_publications_leave_whole_versions_and_the_same_end(original: Path, tmp_path: Path) -> None:
+def test_killed_publications_leave_whole_versions_and_the_same_end(
+    original: Path, tmp_path: Path
+) -> None:
     database = tmp_path / "killed.db"
     with closing(sqlite3.connect(original)) as source, closing(sqlite3.connect(database)) as target:
         source.backup(target)

@@ -1,4 +1,5 @@
-"""The lake on a real S3 server: whole versions for every reader, and no store without conditional writes."""
+"""The lake on a real S3 server: whole versions for every reader, and no store without conditional
+writes."""
 
 import json
 import os
@@ -49,7 +50,9 @@ def free_port() -> int:
 def endpoint() -> Iterator[str]:
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SERVER, str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         while True:
@@ -93,7 +96,9 @@ def copy_database(original: Path, target: Path) -> Path:
     return target
 
 
-def test_lake_on_s3_is_published_computed_and_asked(settings: dict[str, str], original: Path) -> None:
+def test_lake_on_s3_is_published_computed_and_asked(
+    settings: dict[str, str], original: Path
+) -> None:
     store = make_s3_store(settings)
     verify_conditional_writes(store)
     assert publish(original, store, NOW).is_new
@@ -115,7 +120,9 @@ def test_lake_on_s3_is_published_computed_and_asked(settings: dict[str, str], or
         "SELECT count(*) FROM days_of('NA') WHERE rsi_14 IS NOT NULL"
     ).fetchall()
     assert rows[0] > 0
-    leftovers = requests.get(f"{settings['LAKE_ENDPOINT']}/{settings['LAKE'].split('/')[2]}", timeout=30).text
+    leftovers = requests.get(
+        f"{settings['LAKE_ENDPOINT']}/{settings['LAKE'].split('/')[2]}", timeout=30
+    ).text
     assert "_probe" not in leftovers
 
 
@@ -128,7 +135,8 @@ def test_keys_are_neither_shown_nor_sent_along(settings: dict[str, str]) -> None
 
 
 class WithoutConditions(BaseHTTPRequestHandler):
-    """A store before the one of the tests that drops the header on which conditional writes hang."""
+    """A store before the one of the tests that drops the header on which conditional writes
+    hang."""
 
     protocol_version = "HTTP/1.1"
     origin = ""
@@ -149,16 +157,25 @@ class WithoutConditions(BaseHTTPRequestHandler):
     def forward(self) -> None:
         body = self.read_body()
         dropped = {"if-none-match", "transfer-encoding", "content-length"}
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
+        headers = {
+            name: value for name, value in self.headers.items() if name.lower() not in dropped
+        }
         answer = requests.request(
-            self.command, self.origin + self.path, headers=headers, data=body, timeout=30, stream=True
+            self.command,
+            self.origin + self.path,
+            headers=headers,
+            data=body,
+            timeout=30,
+            stream=True,
         )
         content = answer.raw.read()
         self.send_response(answer.status_code)
         for name, value in answer.headers.items():
             if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
                 self.send_header(name, value)
-        length = answer.headers.get("Content-Length") if self.command == "HEAD" else str(len(content))
+        length = (
+            answer.headers.get("Content-Length") if self.command == "HEAD" else str(len(content))
+        )
         self.send_header("Content-Length", length or "0")
         self.end_headers()
         self.wfile.write(content)
@@ -173,7 +190,8 @@ def test_store_without_conditional_writes_is_refused_before_anything_is_written(
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         project = Project(
-            tmp_path, settings={**settings, "LAKE_ENDPOINT": f"http://127.0.0.1:{proxy.server_port}"}
+            tmp_path,
+            settings={**settings, "LAKE_ENDPOINT": f"http://127.0.0.1:{proxy.server_port}"},
         )
         copy_database(original, project.database)
         told = project.check("publish_lake.py", expect=1)
@@ -181,11 +199,15 @@ def test_store_without_conditional_writes_is_refused_before_anything_is_written(
     assert "no conditional PUT" in told and "next: choose a store with conditional writes" in told
     assert (
         "versions"
-        not in requests.get(f"{settings['LAKE_ENDPOINT']}/{settings['LAKE'].split('/')[2]}", timeout=30).text
+        not in requests.get(
+            f"{settings['LAKE_ENDPOINT']}/{settings['LAKE'].split('/')[2]}", timeout=30
+        ).text
     )
 
 
-def test_server_that_does_not_answer_is_told_and_the_key_is_not(original: Path, tmp_path: Path) -> None:
+def test_server_that_does_not_answer_is_told_and_the_key_is_not(
+    original: Path, tmp_path: Path
+) -> None:
     dead = {"LAKE": "s3://b/lake", "LAKE_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
     project = Project(
         tmp_path, settings={**dead, "LAKE_ACCESS_KEY": "key", "LAKE_SECRET_KEY": "sesame-secret"}
@@ -199,7 +221,8 @@ def test_server_that_does_not_answer_is_told_and_the_key_is_not(original: Path, 
 
 
 def publish_with_kills(settings: dict[str, str], database: Path, rounds: int, seed: int) -> None:
-    """Readers in a loop see whole versions of two tables while publications are made, every second one killed."""
+    """Readers in a loop see whole versions of two tables while publications are made, every second
+    one killed."""
     store, dice = make_s3_store(settings), random.Random(seed)
     publish(database, store, NOW)
     longest = 1.2 * measure_seconds(start_tool("publish", database, **settings))
@@ -209,12 +232,15 @@ def publish_with_kills(settings: dict[str, str], database: Path, rounds: int, se
         killed = published = 0
         for turn in range(rounds):
             with connection:  # each version has as many metrics as day bars
-                connection.execute("UPDATE ohlcv_data SET close = close * 1.01 WHERE timeframe = '1day'")
+                connection.execute(
+                    "UPDATE ohlcv_data SET close = close * 1.01 WHERE timeframe = '1day'"
+                )
                 connection.execute(
                     "DELETE FROM daily_metrics WHERE id IN (SELECT max(id) FROM daily_metrics)"
                 )
                 connection.execute(
-                    "DELETE FROM ohlcv_data WHERE timeframe = '1day' AND NOT EXISTS (SELECT 1 FROM daily_metrics d"
+                    "DELETE FROM ohlcv_data WHERE timeframe = '1day' AND NOT EXISTS (SELECT 1 "
+                    "FROM daily_metrics d"
                     " WHERE d.ticker = ohlcv_data.ticker AND d.timestamp = ohlcv_data.timestamp)"
                 )
             process = start_tool("publish", database, **settings)

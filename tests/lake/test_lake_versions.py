@@ -10,7 +10,15 @@ from backtestdb.errors import BusyError
 from backtestdb.lake.clean import clean
 from backtestdb.lake.layout import SCHEMAS, PartKey
 from backtestdb.lake.store import Store
-from backtestdb.lake.table import Draft, LakeError, Version, commit_table, open_delta, open_lake, write_part
+from backtestdb.lake.table import (
+    Draft,
+    LakeError,
+    Version,
+    commit_table,
+    open_delta,
+    open_lake,
+    write_part,
+)
 from lake_tools import list_files
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -114,7 +122,10 @@ def test_old_versions_are_readable_until_they_are_cleaned_away(store: Store) -> 
     done = clean(store, NOW + timedelta(days=5), keep_versions=1, keep_days=2.5, spare_hours=0)
     assert (done.versions_kept, done.versions_forgotten) == (2, 3)
     assert [read(open_lake(store, number)) for number in (4, 5)] == [(3.0, 3.0), (4.0, 4.0)]
-    assert len([name for name in list_files(Path(store.root)) if name.startswith("bars_1day/period")]) == 2
+    assert (
+        len([name for name in list_files(Path(store.root)) if name.startswith("bars_1day/period")])
+        == 2
+    )
     assert len([name for name in files if name.startswith("bars_1day/period")]) == 5
     with pytest.raises(LakeError, match="4 to 5") as caught:
         open_lake(store, 1)

@@ -44,7 +44,8 @@ def make_project(folder: Path, url: str, universe: str, tickers: str) -> Project
 
 
 def load_source() -> dict[tuple[str, str], tuple[float, ...]]:
-    """(ticker, session) to split-adjusted open, high, low, close and volume, straight from the package's file."""
+    """(ticker, session) to split-adjusted open, high, low, close and volume, straight from the
+    package's file."""
     spec = importlib.util.find_spec("bokeh_sampledata")
     assert spec and spec.origin
     bars = {}
@@ -52,7 +53,9 @@ def load_source() -> dict[tuple[str, str], tuple[float, ...]]:
         for row in csv.DictReader(file):
             ticker, day = row["Ticker"], row["Date"]
             factor = math.prod(
-                ratio for executed, ratio in SPLITS.get(ticker, []) if date.fromisoformat(day) < executed
+                ratio
+                for executed, ratio in SPLITS.get(ticker, [])
+                if date.fromisoformat(day) < executed
             )
             prices = [float(row[name]) / factor for name in ("Open", "High", "Low", "Close")]
             bars[ticker, day] = (*prices, float(row["Volume"]) * factor)
@@ -65,12 +68,20 @@ def test_daily_backfill_of_real_prices_in_any_zone_equals_the_source_and_its_met
 ) -> None:
     project = make_project(tmp_path, sandbox.url, "real", ",".join(REAL))
     project.check(
-        "02_backfill_daily.py", "--universe", "real", "--start", "2000-03-01", "--end", "2013-03-01", TZ=zone
+        "02_backfill_daily.py",
+        "--universe",
+        "real",
+        "--start",
+        "2000-03-01",
+        "--end",
+        "2013-03-01",
+        TZ=zone,
     )
     source = load_source()
     stored = query_all(
         project.database,
-        "SELECT ticker, date, timestamp, open, high, low, close, volume FROM daily_metrics ORDER BY ticker, date",
+        "SELECT ticker, date, timestamp, open, high, low, close, volume FROM daily_metrics ORDER "
+        "BY ticker, date",
     )
     mine = {(ticker, day): values for ticker, day, _, *values in stored}
     missing = {key for key in source if key not in mine}
@@ -80,7 +91,9 @@ def test_daily_backfill_of_real_prices_in_any_zone_equals_the_source_and_its_met
             assert mine[key][:4] == pytest.approx(prices, rel=1e-9)
             assert mine[key][4] == pytest.approx(volume, abs=0.5)
     for _, day, timestamp, *_ in stored:
-        assert datetime.fromtimestamp(timestamp / 1000, NEW_YORK).isoformat()[:19] == f"{day}T00:00:00"
+        assert (
+            datetime.fromtimestamp(timestamp / 1000, NEW_YORK).isoformat()[:19] == f"{day}T00:00:00"
+        )
     assert not {day for _, day, *_ in stored} & {"2012-10-29", "2012-10-30"}
     compare_metrics(project)
 
@@ -99,7 +112,9 @@ def compare_metrics(project: Project) -> None:
             ticker,
         )
         names = ("open", "high", "low", "close", "volume")
-        expected = make_naive_metrics([dict(zip(names, values, strict=True)) for _, *values in bars])
+        expected = make_naive_metrics(
+            [dict(zip(names, values, strict=True)) for _, *values in bars]
+        )
         by_time = dict(zip([timestamp for timestamp, *_ in bars], expected, strict=True))
         columns = list(expected[0])
         stored = query_all(
@@ -110,7 +125,10 @@ def compare_metrics(project: Project) -> None:
         for timestamp, *values in stored:
             for name, value in zip(columns, values, strict=True):
                 both = (value, by_time[timestamp][name])
-                assert both == (None, None) or math.isclose(*both, rel_tol=1e-9, abs_tol=1e-9), (ticker, name)
+                assert both == (None, None) or math.isclose(*both, rel_tol=1e-9, abs_tol=1e-9), (
+                    ticker,
+                    name,
+                )
 
 
 def test_daily_backfill_brings_the_warm_up_so_that_the_first_session_has_every_metric(
@@ -124,7 +142,9 @@ def test_daily_backfill_brings_the_warm_up_so_that_the_first_session_has_every_m
     assert query_all(project.database, "SELECT count(*) FROM ohlcv_data") == [(450,)]
 
 
-def test_intraday_backfill_has_the_sessions_the_exchange_had(tmp_path: Path, sandbox: SandboxProcess) -> None:
+def test_intraday_backfill_has_the_sessions_the_exchange_had(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
     project = make_project(tmp_path, sandbox.url, "one", "AAPL")
     project.check(
         "03_backfill_intraday.py",
@@ -139,9 +159,11 @@ def test_intraday_backfill_has_the_sessions_the_exchange_had(tmp_path: Path, san
     regular = dict(
         query_all(
             project.database,
-            "SELECT date((timestamp - 18000000) / 1000, 'unixepoch') AS session, count(*) FROM ohlcv_data"
+            "SELECT date((timestamp - 18000000) / 1000, 'unixepoch') AS session, count(*) FROM "
+            "ohlcv_data"
             " WHERE time_of_day >= '09:30:00' AND time_of_day <"
-            " CASE WHEN date((timestamp - 18000000) / 1000, 'unixepoch') = '2012-11-23' THEN '13:00:00'"
+            " CASE WHEN date((timestamp - 18000000) / 1000, 'unixepoch') = '2012-11-23' THEN "
+            "'13:00:00'"
             " ELSE '16:00:00' END GROUP BY session",
         )
     )
@@ -197,9 +219,12 @@ def test_backfill_of_an_unknown_universe_names_those_there_are(
 
 @pytest.mark.long
 def test_two_backfills_at_once_share_one_quota(tmp_path: Path) -> None:
-    """A real minute: 90 requests at 40 a minute by two processes, against a server that counts arrivals."""
+    """A real minute: 90 requests at 40 a minute by two processes, against a server that counts
+    arrivals."""
     with running_sandbox("--requests-per-minute", "40", today="2013-03-02") as strict:
-        tickers = [line for line in (TECH_FILE.read_text()).splitlines() if not line.startswith("#")][:45]
+        tickers = [
+            line for line in (TECH_FILE.read_text()).splitlines() if not line.startswith("#")
+        ][:45]
         project = make_project(tmp_path, strict.url, "some", ",".join(tickers))
         other = make_project(tmp_path / "other", strict.url, "some", ",".join(tickers))
         settings = {"POLYGON_REQUESTS_PER_MINUTE": "40", "XDG_STATE_HOME": str(tmp_path / "state")}

@@ -1,4 +1,5 @@
-"""Bars as they arrive: which are stored, which are set aside and why, and the time that each gets."""
+"""Bars as they arrive: which are stored, which are set aside and why, and the time that each
+gets."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,9 @@ def make_bar(when: str = "2012-11-05T00:00", **changes: Any) -> dict[str, Any]:
     return {**bar, **changes}
 
 
-def parse(*rows: dict[str, Any], timeframe: str = "1day", ticker: str | None = "MSFT") -> ParsedBars:
+def parse(
+    *rows: dict[str, Any], timeframe: str = "1day", ticker: str | None = "MSFT"
+) -> ParsedBars:
     return parse_bars(rows, timeframe, sessions_of(str(START), str(END)), ticker=ticker)
 
 
@@ -44,7 +47,10 @@ def reasons(parsed: ParsedBars) -> list[str]:
 def good_bars(parsed: ParsedBars) -> list[dict[str, Any]]:
     """The bars as dictionaries of BAR_COLUMNS and session_date."""
     columns = [*parsed.columns(), parsed.session_dates.tolist()]
-    return [dict(zip([*BAR_COLUMNS, "session_date"], row, strict=True)) for row in zip(*columns, strict=True)]
+    return [
+        dict(zip([*BAR_COLUMNS, "session_date"], row, strict=True))
+        for row in zip(*columns, strict=True)
+    ]
 
 
 ONE_RULE_BROKEN: list[tuple[dict[str, Any], str]] = [
@@ -127,11 +133,17 @@ def test_empty_answer_is_no_bars() -> None:
         assert len(parsed) == len(parsed.rejected) == 0
 
 
-@pytest.mark.parametrize("day", ["2012-07-03", "2012-11-02", "2012-11-05", "2013-03-08", "2013-03-11"])
+@pytest.mark.parametrize(
+    "day", ["2012-07-03", "2012-11-02", "2012-11-05", "2013-03-08", "2013-03-11"]
+)
 @pytest.mark.parametrize("clock", ["00:00", "16:00"], ids=["range", "grouped"])
-def test_both_conventions_of_day_bars_become_the_sessions_midnight_in_new_york(day: str, clock: str) -> None:
+def test_both_conventions_of_day_bars_become_the_sessions_midnight_in_new_york(
+    day: str, clock: str
+) -> None:
     rows = [make_bar(f"{day}T{clock}")]
-    (good,) = good_bars(parse_bars(rows, "1day", sessions_of("2012-01-03", "2013-12-31"), ticker="MSFT"))
+    (good,) = good_bars(
+        parse_bars(rows, "1day", sessions_of("2012-01-03", "2013-12-31"), ticker="MSFT")
+    )
     assert good["timestamp"] == new_york_ms(f"{day}T00:00")
     assert good["session_date"] == day
     assert good["time_of_day"] is None
@@ -139,7 +151,9 @@ def test_both_conventions_of_day_bars_become_the_sessions_midnight_in_new_york(d
 
 
 def test_second_bar_of_a_session_is_set_aside_and_the_first_is_kept() -> None:
-    parsed = parse(make_bar(c=10.5), make_bar("2012-11-05T16:00", c=11.5), make_bar("2012-11-06T00:00"))
+    parsed = parse(
+        make_bar(c=10.5), make_bar("2012-11-05T16:00", c=11.5), make_bar("2012-11-06T00:00")
+    )
     assert parsed.prices[3].tolist() == [10.5, 11.0]
     assert [bar.reason for bar in parsed.rejected] == ["a second bar of the same time"]
 
@@ -151,7 +165,8 @@ def test_bad_bar_does_not_keep_the_good_one_of_its_session_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("volume", "stored"), [(1.9e2, 190), (1000.4, 1000), (1000.6, 1001), (0.2, 0), (1.23456789e9, 1234567890)]
+    ("volume", "stored"),
+    [(1.9e2, 190), (1000.4, 1000), (1000.6, 1001), (0.2, 0), (1.23456789e9, 1234567890)],
 )
 def test_volume_is_rounded_to_whole_shares(volume: float, stored: int) -> None:
     parsed = parse(make_bar(v=volume))
@@ -230,7 +245,9 @@ def test_price_unlike_the_bars_beside_it_is_set_aside(letters: str, places: list
         rows[place] |= dict.fromkeys(letters, 9e11)
     parsed = parse(*rows)
     assert len(parsed) == 8 - len(places)
-    assert {bar.reason for bar in parsed.rejected} == {"price above 10000000, unlike the bars beside it"}
+    assert {bar.reason for bar in parsed.rejected} == {
+        "price above 10000000, unlike the bars beside it"
+    }
 
 
 @pytest.mark.parametrize(
@@ -258,7 +275,9 @@ def test_high_below_the_close_of_a_penny_by_more_than_its_tick_is_set_aside() ->
 
 @pytest.mark.parametrize("name", ["JUNK\x1b", "A B", "\x00", "A" * 21, "ÄÖ"])
 def test_broken_ticker_name_is_set_aside(name: str) -> None:
-    assert reasons(parse(make_bar("2012-11-05T16:00", T=name), ticker=None)) == ["a broken ticker name"]
+    assert reasons(parse(make_bar("2012-11-05T16:00", T=name), ticker=None)) == [
+        "a broken ticker name"
+    ]
 
 
 JUNK = st.one_of(
@@ -347,7 +366,9 @@ def test_saving_twice_is_the_same_as_once_and_stores_what_was_good(
     assert {row[4] for row in once[1]} == {bar.reason for each in parsed for bar in each.rejected}
 
 
-def test_bar_that_came_again_takes_the_new_values_and_their_time_and_keeps_its_row(database: Any) -> None:
+def test_bar_that_came_again_takes_the_new_values_and_their_time_and_keeps_its_row(
+    database: Any,
+) -> None:
     query = "SELECT id, close, volume, created_at FROM ohlcv_data"
     database.execute("DELETE FROM ohlcv_data")
     save_bars(database, parse(make_bar(c=10.0)), "2012-11-05T22:00:00+00:00")

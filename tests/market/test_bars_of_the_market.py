@@ -63,7 +63,9 @@ def test_session_counts_add_up_and_other_tickers_are_dropped() -> None:
         ({"t": 9e18}, "no readable time"),
     ],
 )
-def test_session_sets_a_bar_aside_that_cannot_be_true(changes: dict[str, object], reason: str) -> None:
+def test_session_sets_a_bar_aside_that_cannot_be_true(
+    changes: dict[str, object], reason: str
+) -> None:
     bars = parse_session([row("GOOD"), row("JUNK", **changes)], None)
     assert bars.tickers.tolist() == ["GOOD"]
     assert [bar.reason for bar in bars.rejected] == [reason]

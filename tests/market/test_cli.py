@@ -34,7 +34,10 @@ def test_end_that_is_not_over_becomes_the_last_completed_session(asked: str) -> 
 
 def test_end_in_the_past_is_taken_as_it_is() -> None:
     assert choose(SUNDAY, "--end", "2012-11-30") == ("2011-12-01", "2012-11-30")
-    assert choose(SUNDAY, "--start", "2012-11-01", "--end", "2012-11-30") == ("2012-11-01", "2012-11-30")
+    assert choose(SUNDAY, "--start", "2012-11-01", "--end", "2012-11-30") == (
+        "2012-11-01",
+        "2012-11-30",
+    )
 
 
 def test_start_behind_the_end_is_refused_also_where_the_end_was_moved() -> None:

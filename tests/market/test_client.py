@@ -1,4 +1,5 @@
-"""The client against the sandbox: every answer in its own class, and where the key goes and does not go."""
+"""The client against the sandbox: every answer in its own class, and where the key goes and does
+not go."""
 
 import logging
 import threading
@@ -111,7 +112,11 @@ def test_bars_come_with_the_key_in_the_header_and_the_highest_limit(
     assert not answer.is_delayed
     (request,) = sandbox.fetch_log()
     assert request["path"].startswith("/v2/aggs/ticker/MSFT/range/1/day/2012-11-01/2012-11-30?")
-    assert set(request["path"].partition("?")[2].split("&")) == {"adjusted=true", "sort=asc", "limit=50000"}
+    assert set(request["path"].partition("?")[2].split("&")) == {
+        "adjusted=true",
+        "sort=asc",
+        "limit=50000",
+    }
     assert (request["key_was_right"], request["key_place"]) == (True, "header")
     assert client.requests_sent == 1
 
@@ -123,10 +128,14 @@ def test_ticker_reaches_the_vendor_in_its_own_spelling(
     from urllib.parse import unquote
 
     client.fetch_bars(ticker, "1day", START, END)
-    assert unquote(sandbox.fetch_log()[0]["path"].split("/range/")[0]) == f"/v2/aggs/ticker/{ticker}"
+    assert (
+        unquote(sandbox.fetch_log()[0]["path"].split("/range/")[0]) == f"/v2/aggs/ticker/{ticker}"
+    )
 
 
-def test_month_of_five_minute_bars_comes_in_one_request(client: MarketData, sandbox: SandboxProcess) -> None:
+def test_month_of_five_minute_bars_comes_in_one_request(
+    client: MarketData, sandbox: SandboxProcess
+) -> None:
     answer = client.fetch_bars("AAPL", "5min", START, END)
     assert len(answer.rows) > SESSIONS * 78
     assert len(sandbox.fetch_log()) == 1
@@ -160,7 +169,8 @@ def test_delisted_tickers_are_those_since_a_day(tmp_path: Path) -> None:
     with running_sandbox(today="2026-11-21") as running:
         client = make_client(tmp_path, running.url)
         found = [
-            {row["ticker"] for row in client.fetch_delisted("CS", since).rows} & {"ANSS", "PARA", "AAPL"}
+            {row["ticker"] for row in client.fetch_delisted("CS", since).rows}
+            & {"ANSS", "PARA", "AAPL"}
             for since in (date(2025, 7, 17), date(2025, 7, 18), date(2025, 8, 8))
         ]
     assert found == [{"ANSS", "PARA"}, {"PARA"}, set()]
@@ -179,7 +189,9 @@ def test_splits_are_asked_of_the_old_endpoint_where_the_new_one_is_not_there(
     ]
 
 
-@pytest.mark.parametrize("day", [date(2012, 11, 10), date(2012, 10, 29)], ids=["weekend", "hurricane"])
+@pytest.mark.parametrize(
+    "day", [date(2012, 11, 10), date(2012, 10, 29)], ids=["weekend", "hurricane"]
+)
 def test_answer_without_results_is_a_legal_empty(client: MarketData, day: date) -> None:
     assert client.fetch_grouped(day).rows == []
     assert client.fetch_bars("MSFT", "1day", day, day).rows == []
@@ -228,7 +240,9 @@ def test_status_that_is_not_documented_is_no_answer_and_asked_once(
     assert client.requests_sent == 1
 
 
-def test_answer_that_trickles_in_is_given_up_at_its_deadline(sandbox: SandboxProcess, tmp_path: Path) -> None:
+def test_answer_that_trickles_in_is_given_up_at_its_deadline(
+    sandbox: SandboxProcess, tmp_path: Path
+) -> None:
     client = make_client(tmp_path, sandbox.url, POLYGON_TIMEOUT_SECONDS="0.1")
     sandbox.set_faults({"match": "MSFT", "kind": "trickle", "seconds": 0.05, "times": None})
     with pytest.raises(VendorFaultError, match="not complete after"):
@@ -237,7 +251,10 @@ def test_answer_that_trickles_in_is_given_up_at_its_deadline(sandbox: SandboxPro
 
 @pytest.mark.parametrize("ahead_seconds", [3 * 86_400, -3 * 86_400])
 def test_clock_that_is_days_off_stops_the_run_and_minutes_are_said(
-    client: MarketData, sandbox: SandboxProcess, capsys: pytest.CaptureFixture[str], ahead_seconds: int
+    client: MarketData,
+    sandbox: SandboxProcess,
+    capsys: pytest.CaptureFixture[str],
+    ahead_seconds: int,
 ) -> None:
     sandbox.set_settings(clock_seconds=ahead_seconds)
     with pytest.raises(WrongClockError, match="4,320 minutes"):
@@ -253,7 +270,9 @@ def test_full_window_is_waited_for_and_is_no_attempt(
     client: MarketData, sandbox: SandboxProcess, pauses: NotedPauses
 ) -> None:
     undisturbed = client.fetch_bars("MSFT", "1day", START, END)
-    sandbox.set_faults({"match": "MSFT", "kind": "too_many", "retry_after": None, "times": ATTEMPTS + 3})
+    sandbox.set_faults(
+        {"match": "MSFT", "kind": "too_many", "retry_after": None, "times": ATTEMPTS + 3}
+    )
     assert client.fetch_bars("MSFT", "1day", START, END) == undisturbed
     assert pauses.seconds == [WINDOW_SECONDS] * (ATTEMPTS + 3)
 
@@ -295,10 +314,15 @@ def test_wrong_key_costs_one_request_and_is_named_nowhere(
     assert [entry["status"] for entry in sandbox.fetch_log()] == [401]
     assert "POLYGON_API_KEY" in caught.value.next_step
     assert caplog.records
-    said = f"{caught.value} {caught.value!r} {caught.value.next_step} {caplog.text} {client!r} {vars(caught.value)}"
+    said = (
+        f"{caught.value} {caught.value!r} {caught.value.next_step} {caplog.text} {client!r} "
+        f"{vars(caught.value)}"
+    )
     assert WRONG_KEY not in said
     assert all(
-        WRONG_KEY not in path.name + path.read_text() for path in tmp_path.rglob("*") if path.is_file()
+        WRONG_KEY not in path.name + path.read_text()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
     )
 
 
@@ -387,7 +411,9 @@ def test_nobody_at_the_address_is_a_fault_of_the_vendor(tmp_path: Path) -> None:
         make_client(tmp_path, url).fetch_bars("MSFT", "1day", START, END)
 
 
-def test_fault_in_a_later_page_repeats_that_page_only(client: MarketData, sandbox: SandboxProcess) -> None:
+def test_fault_in_a_later_page_repeats_that_page_only(
+    client: MarketData, sandbox: SandboxProcess
+) -> None:
     undisturbed = client.fetch_bars("AAPL", "5min", date(2011, 11, 1), END)
     pages = len(sandbox.fetch_log())
     sandbox.clear_log()
@@ -508,7 +534,9 @@ def test_answer_of_another_form_is_a_fault_of_the_vendor(
     assert len(foreign.seen) == ATTEMPTS
 
 
-def test_vendors_words_are_shown_shortened_and_without_the_key(foreign: ForeignHost, tmp_path: Path) -> None:
+def test_vendors_words_are_shown_shortened_and_without_the_key(
+    foreign: ForeignHost, tmp_path: Path
+) -> None:
     words = {"status": "NOT_AUTHORIZED", "message": f"key {KEY} " + "x" * 5000}
     foreign.answer = (403, {}, orjson.dumps(words))
     with pytest.raises(NotInPlanError) as caught:
@@ -542,13 +570,21 @@ def test_passwords_of_netrc_and_proxies_of_the_environment_are_not_used(
 
 
 def test_every_error_of_the_client_is_one_that_the_user_may_see() -> None:
-    for error in (KeyRefusedError, NotInPlanError, NotListedError, VendorFaultError, ForeignHostError):
+    for error in (
+        KeyRefusedError,
+        NotInPlanError,
+        NotListedError,
+        VendorFaultError,
+        ForeignHostError,
+    ):
         assert issubclass(error, MarketDataError)
         assert issubclass(error, ProjectError)
         assert error.exit_code == 1
 
 
-def test_client_is_used_by_several_threads_at_once(client: MarketData, sandbox: SandboxProcess) -> None:
+def test_client_is_used_by_several_threads_at_once(
+    client: MarketData, sandbox: SandboxProcess
+) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(8) as pool:

@@ -51,9 +51,14 @@ def ask(
     save_range_answer(connection, RangeRequest(ticker, timeframe, first, last), [], NOW, "a run")
 
 
-def store(connection: sqlite3.Connection, ticker: str, days: list[date], timeframe: str = "1day") -> None:
+def store(
+    connection: sqlite3.Connection, ticker: str, days: list[date], timeframe: str = "1day"
+) -> None:
     add_bars(
-        connection, ticker, timeframe, [midnight_ms(day) + FIRST_FIVE_MINUTES[timeframe] for day in days]
+        connection,
+        ticker,
+        timeframe,
+        [midnight_ms(day) + FIRST_FIVE_MINUTES[timeframe] for day in days],
     )
 
 
@@ -98,7 +103,9 @@ def test_asked_and_empty_is_known_empty_and_silent(connection: sqlite3.Connectio
     assert coverage.silent == ["GONE"]
 
 
-def test_young_listing_is_empty_before_its_first_bar_and_not_silent(connection: sqlite3.Connection) -> None:
+def test_young_listing_is_empty_before_its_first_bar_and_not_silent(
+    connection: sqlite3.Connection,
+) -> None:
     store(connection, "NEW", SESSIONS[10:])
     ask(connection, "NEW", SESSIONS[0], SESSIONS[-1])
     coverage = load(connection, "NEW")
@@ -127,14 +134,18 @@ def test_bar_set_aside_counts_once_for_its_session(connection: sqlite3.Connectio
     assert parts_of(load(connection, "A")) == (11, 1, 1, 0)
 
 
-def test_bar_set_aside_of_a_session_that_is_stored_counts_as_stored(connection: sqlite3.Connection) -> None:
+def test_bar_set_aside_of_a_session_that_is_stored_counts_as_stored(
+    connection: sqlite3.Connection,
+) -> None:
     store(connection, "A", SESSIONS)
     ask(connection, "A", SESSIONS[0], SESSIONS[-1])
     put_aside(connection, "A", SESSIONS[3], "a second bar of the same time")
     assert parts_of(load(connection, "A")) == (13, 0, 0, 0)
 
 
-def test_bar_set_aside_of_a_day_without_a_session_is_no_session(connection: sqlite3.Connection) -> None:
+def test_bar_set_aside_of_a_day_without_a_session_is_no_session(
+    connection: sqlite3.Connection,
+) -> None:
     store(connection, "A", SESSIONS)
     ask(connection, "A", SESSIONS[0], SESSIONS[-1])
     put_aside(connection, "A", date(2012, 11, 3), "no session on this day")
@@ -152,17 +163,24 @@ def test_other_tickers_timeframes_and_ranges_do_not_count(connection: sqlite3.Co
     assert parts_of(load(connection, "A", timeframe="5min")) == (13, 0, 0, 0)
 
 
-def test_five_minute_sessions_are_counted_by_their_day_in_new_york(connection: sqlite3.Connection) -> None:
-    """The last bar of a day in winter begins at 00:55 UTC of the next; the clock changes inside the range."""
+def test_five_minute_sessions_are_counted_by_their_day_in_new_york(
+    connection: sqlite3.Connection,
+) -> None:
+    """The last bar of a day in winter begins at 00:55 UTC of the next; the clock changes inside the
+    range."""
     slots = range(4 * 3_600_000, 20 * 3_600_000, 300_000)
     days = [SESSIONS[0], SESSIONS[1], SESSIONS[-2], SESSIONS[-1]]
     with transaction(connection):
-        add_bars(connection, "A", "5min", [midnight_ms(day) + slot for day in days for slot in slots])
+        add_bars(
+            connection, "A", "5min", [midnight_ms(day) + slot for day in days for slot in slots]
+        )
     ask(connection, "A", SESSIONS[0], SESSIONS[-1], "5min")
     assert parts_of(load(connection, "A", timeframe="5min")) == (4, 9, 0, 0)
 
 
-STATES = st.lists(st.sampled_from(["stored", "aside", "both", "empty", "failed"]), min_size=13, max_size=13)
+STATES = st.lists(
+    st.sampled_from(["stored", "aside", "both", "empty", "failed"]), min_size=13, max_size=13
+)
 
 
 @given(states=st.fixed_dictionaries({"A": STATES, "B": STATES}))
@@ -192,19 +210,27 @@ def test_record_of_an_answer_keeps_first_and_last_bar_and_is_replaced_by_the_nex
     request = RangeRequest("NA", "1day", SESSIONS[0], SESSIONS[-1])
     save_range_answer(connection, request, [], NOW, "a run")
     save_range_answer(connection, request, ["2012-10-23", "2012-10-24"], NOW, "a run")
-    rows: list[Any] = connection.execute("SELECT * FROM _ranges_asked WHERE ticker = 'NA'").fetchall()
-    assert rows == [("NA", "1day", "2012-10-22", "2012-11-09", "2012-10-23", "2012-10-24", 2, NOW, "a run")]
+    rows: list[Any] = connection.execute(
+        "SELECT * FROM _ranges_asked WHERE ticker = 'NA'"
+    ).fetchall()
+    assert rows == [
+        ("NA", "1day", "2012-10-22", "2012-11-09", "2012-10-23", "2012-10-24", 2, NOW, "a run")
+    ]
     assert load_answered(connection, "1day", SESSIONS).of("NA") == (1 << len(SESSIONS)) - 1
     assert load_answered(connection, "5min", SESSIONS).of("NA") == 0
 
 
-def test_asked_sessions_are_counted_once_where_ranges_overlap(connection: sqlite3.Connection) -> None:
+def test_asked_sessions_are_counted_once_where_ranges_overlap(
+    connection: sqlite3.Connection,
+) -> None:
     ask(connection, "A", SESSIONS[0], SESSIONS[3])
     ask(connection, "A", SESSIONS[2], SESSIONS[5])
     assert load_answered(connection, "1day", SESSIONS).of("A").bit_count() == 6
 
 
-def test_session_beyond_the_plan_is_neither_empty_nor_failed(connection: sqlite3.Connection) -> None:
+def test_session_beyond_the_plan_is_neither_empty_nor_failed(
+    connection: sqlite3.Connection,
+) -> None:
     save_limits(
         connection,
         "1day",
@@ -214,7 +240,12 @@ def test_session_beyond_the_plan_is_neither_empty_nor_failed(connection: sqlite3
     store(connection, "A", [SESSIONS[1], SESSIONS[6]])
     ask(connection, "A", SESSIONS[5], SESSIONS[-3])
     coverage = load_coverage(connection, ["A"], "1day", SESSIONS)
-    assert (coverage.stored, coverage.known_empty, coverage.beyond_plan, coverage.failed) == (2, 5, 5, 1)
+    assert (coverage.stored, coverage.known_empty, coverage.beyond_plan, coverage.failed) == (
+        2,
+        5,
+        5,
+        1,
+    )
     assert coverage.expected == 2 + 5 + 5 + 1
 
 
@@ -228,7 +259,10 @@ def test_session_of_the_whole_market_is_known_for_those_it_was_kept_for(
 ) -> None:
     with closing(make_market(Path(":memory:"))) as connection:
         ticker_set = ensure_ticker_set(connection, ["A", "B"] if member else ["B"])
-        for number, kept_for in [*((n, ticker_set) for n in asked), *((n, EVERY_TICKER) for n in everyone)]:
+        for number, kept_for in [
+            *((n, ticker_set) for n in asked),
+            *((n, EVERY_TICKER) for n in everyone),
+        ]:
             save_session_answer(
                 connection, SESSIONS[number].isoformat(), kept_for, (1, 0, 1, 0), NOW, "a run"
             )

@@ -1,5 +1,6 @@
-"""An answer is evidence: after odd answers and an honest update the content equals a fresh download, or exit 3 says
-what is missing. Against the sandbox, whose answers change at run time; what is right is downloaded, not typed."""
+"""An answer is evidence: after odd answers and an honest update the content equals a fresh
+download, or exit 3 says what is missing. Against the sandbox, whose answers change at run time;
+what is right is downloaded, not typed."""
 
 import json
 import sqlite3
@@ -24,8 +25,10 @@ from sandbox_process import SandboxProcess, running_sandbox
 FEW = ["AAPL", "IBM", "MSFT"]
 START, BEFORE, TODAY, NEXT = "2026-10-01", "2026-11-18", "2026-11-19", "2026-11-20"
 CONTENT = {
-    "ohlcv_data": "ticker, timeframe, timestamp, open, high, low, close, volume, time_of_day, day_of_week",
-    "daily_metrics": "ticker, date, open, high, low, close, volume, change_percent, rsi_14, sma_20, sma_200",
+    "ohlcv_data": "ticker, timeframe, timestamp, open, high, low, close, volume, time_of_day, "
+    "day_of_week",
+    "daily_metrics": "ticker, date, open, high, low, close, volume, change_percent, rsi_14, "
+    "sma_20, sma_200",
     "_bars_set_aside": "ticker, timeframe, timestamp, reason, bar",
 }
 
@@ -60,7 +63,11 @@ def bars_since(day: str, content: dict[str, list[tuple]]) -> list[tuple]:
 
 
 def download(
-    folder: Path, sandbox: SandboxProcess, end: str, tickers: Sequence[str] = FEW, timeframe: str = "1day"
+    folder: Path,
+    sandbox: SandboxProcess,
+    end: str,
+    tickers: Sequence[str] = FEW,
+    timeframe: str = "1day",
 ) -> dict[str, list[tuple]]:
     """What a new database has after one backfill by an honest vendor."""
     database = make_database(folder / f"fresh-{end}-{timeframe}", few=tickers)
@@ -121,8 +128,11 @@ def test_odd_first_answer_is_no_fact(tmp_path: Path, sandbox: SandboxProcess, od
     assert read_content(database) == download(tmp_path, sandbox, TODAY)
 
 
-def test_ticker_that_ended_is_asked_once_more_and_then_known(tmp_path: Path, sandbox: SandboxProcess) -> None:
-    """ANSS went on 2025-07-17: an empty answer is no failure, a second one of another run makes it a fact."""
+def test_ticker_that_ended_is_asked_once_more_and_then_known(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
+    """ANSS went on 2025-07-17: an empty answer is no failure, a second one of another run makes it
+    a fact."""
     database, report = begin(tmp_path, sandbox, TODAY, [*FEW, "ANSS"])
     assert not report.has_holes
     assert report.coverage.silent == ["ANSS"]
@@ -195,7 +205,8 @@ def test_wall_of_the_plan_is_believed_with_a_witness_and_is_a_hole(
 def test_plan_that_begins_on_a_weekend_is_found(
     tmp_path: Path, sandbox: SandboxProcess, weekday_of_wall: str
 ) -> None:
-    """Before: the probe asked for a day without a session, and two years were "known empty" for good."""
+    """Before: the probe asked for a day without a session, and two years were "known empty" for
+    good."""
     sandbox.set_today(weekday_of_wall)
     sandbox.set_settings(history_years=5)  # 2021-11-21 is a Sunday, 2021-11-22 a Monday
     database = make_database(tmp_path / "own", few=["AAPL", "IBM"])
@@ -216,7 +227,9 @@ def test_wrong_record_of_a_probe_on_a_weekend_is_mended_by_the_next_run(
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE _ranges_asked SET start_date = '2020-08-13', run = ''")
         connection.execute("DROP TABLE _vendor_limits")
-        connection.execute("CREATE TABLE _plan_limits (id INTEGER PRIMARY KEY, covered_from, proven_from)")
+        connection.execute(
+            "CREATE TABLE _plan_limits (id INTEGER PRIMARY KEY, covered_from, proven_from)"
+        )
         connection.execute("INSERT INTO _plan_limits VALUES (1, NULL, '2020-08-13')")
     (report,) = run_backfill(source, database, "2021-06-01", "2026-11-20", "few")
     assert str(report.history_starts) == "2021-11-22"
@@ -232,7 +245,9 @@ def test_unfinished_session_is_asked_again(tmp_path: Path, sandbox: SandboxProce
     (report,) = run_backfill(source, database, START, TODAY, "few")
     assert report.coverage.provisional == len(FEW)
     sandbox.reset(TODAY)
-    (after,) = run_backfill(make_source(database.parent, sandbox.url, TODAY), database, START, TODAY, "few")
+    (after,) = run_backfill(
+        make_source(database.parent, sandbox.url, TODAY), database, START, TODAY, "few"
+    )
     assert after.coverage.provisional == 0
     assert read_content(database) == download(tmp_path, sandbox, TODAY)
 
@@ -250,7 +265,9 @@ def test_session_that_nobody_has_yet_is_a_hole_until_it_is_there(
     assert read_content(database) == download(tmp_path, sandbox, TODAY)
 
 
-@pytest.mark.parametrize("tickers", [FEW, [*FEW, *(f"Z{n}" for n in range(60))]], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "tickers", [FEW, [*FEW, *(f"Z{n}" for n in range(60))]], ids=["few", "many"]
+)
 def test_closure_that_the_calendar_does_not_know_is_said_once_and_not_asked_again(
     tmp_path: Path, sandbox: SandboxProcess, capsys: pytest.CaptureFixture[str], tickers: list[str]
 ) -> None:
@@ -281,7 +298,9 @@ def test_two_ranges_stay_two_and_the_update_goes_on_from_the_newest(
     assert not any(report.has_holes for report in reports)
     asked = [entry["path"] for entry in sandbox.fetch_log() if "/aggs/" in entry["path"]]
     assert asked
-    assert not [path for path in asked if not any(day in path for day in ("2026-11-1", "2026-11-19"))]
+    assert not [
+        path for path in asked if not any(day in path for day in ("2026-11-1", "2026-11-19"))
+    ]
 
 
 def test_removed_and_changed_bars_are_replaced_by_asking_again(
@@ -289,7 +308,9 @@ def test_removed_and_changed_bars_are_replaced_by_asking_again(
 ) -> None:
     database, _ = begin(tmp_path, sandbox, TODAY)
     with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("UPDATE ohlcv_data SET close = close * 7 WHERE ticker = 'IBM' AND id % 3 = 0")
+        connection.execute(
+            "UPDATE ohlcv_data SET close = close * 7 WHERE ticker = 'IBM' AND id % 3 = 0"
+        )
         connection.execute("DELETE FROM ohlcv_data WHERE ticker = 'IBM' AND id % 5 = 0")
     source = make_source(database.parent, sandbox.url, TODAY)
     with closing(connect(database)) as connection:
@@ -298,17 +319,26 @@ def test_removed_and_changed_bars_are_replaced_by_asking_again(
     assert read_content(database) == download(tmp_path, sandbox, TODAY)
 
 
-def test_again_replaces_what_the_records_take_for_final(tmp_path: Path, sandbox: SandboxProcess) -> None:
+def test_again_replaces_what_the_records_take_for_final(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
     database, _ = begin(tmp_path, sandbox, TODAY)
     fresh = download(tmp_path, sandbox, TODAY)
     project = Project(database.parent, sandbox.url)
     for command, changed in (
-        (("02_backfill_daily.py", "--universe", "few", "--again", "--tickers", "IBM"), "ticker = 'IBM'"),
-        (("update_database.py", "--again", "--start", "2026-11-02", "--end", "2026-11-06"), "id % 2 = 0"),
+        (
+            ("02_backfill_daily.py", "--universe", "few", "--again", "--tickers", "IBM"),
+            "ticker = 'IBM'",
+        ),
+        (
+            ("update_database.py", "--again", "--start", "2026-11-02", "--end", "2026-11-06"),
+            "id % 2 = 0",
+        ),
     ):
         with closing(sqlite3.connect(database)) as connection, connection:
             connection.execute(
-                "UPDATE ohlcv_data SET close = close * 1.5, high = high * 2 WHERE timestamp BETWEEN 1793595600000"
+                "UPDATE ohlcv_data SET close = close * 1.5, high = high * 2 WHERE timestamp "
+                "BETWEEN 1793595600000"
                 f" AND 1793941200000 AND {changed}"
             )
         project.check(*command)
@@ -347,7 +377,9 @@ def test_history_that_the_plan_does_not_reach_any_more_is_kept(
     assert read_content(database, ["IBM"]) == before
 
 
-def test_second_run_for_the_same_bars_is_told_of_the_first(tmp_path: Path, sandbox: SandboxProcess) -> None:
+def test_second_run_for_the_same_bars_is_told_of_the_first(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
     database, _ = begin(tmp_path, sandbox, BEFORE)
     project = Project(database.parent, sandbox.url)
     sandbox.set_faults({"match": "/aggs/", "kind": "slow", "seconds": 60, "times": None})
@@ -364,7 +396,9 @@ def test_second_run_for_the_same_bars_is_told_of_the_first(tmp_path: Path, sandb
         sandbox.reset(TODAY)
 
 
-def test_first_interrupt_ends_a_run_that_waits_for_an_answer(tmp_path: Path, sandbox: SandboxProcess) -> None:
+def test_first_interrupt_ends_a_run_that_waits_for_an_answer(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
     import signal
 
     database, _ = begin(tmp_path, sandbox, BEFORE)
@@ -391,7 +425,9 @@ def test_captive_portal_costs_five_requests(tmp_path: Path, sandbox: SandboxProc
     assert len(sandbox.fetch_log()) <= 5 + 2 * 4
 
 
-def test_state_of_one_universe_is_not_hidden_by_another(tmp_path: Path, sandbox: SandboxProcess) -> None:
+def test_state_of_one_universe_is_not_hidden_by_another(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
     """Before: a killed backfill was forgotten when that of another universe ended."""
     database = make_database(tmp_path / "own", few=FEW, other=["GOOG"])
     sandbox.set_faults({"match": "/aggs/", "kind": "gateway", "status": 302, "times": None})

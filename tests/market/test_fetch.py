@@ -1,4 +1,5 @@
-"""Several requests at once: how many, in which order, and what ends the run. Against the sandbox."""
+"""Several requests at once: how many, in which order, and what ends the run. Against the
+sandbox."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.market.client import Answer, KeyRefusedError, MarketData, MarketDataError, VendorFaultError
+from backtestdb.market.client import (
+    Answer,
+    KeyRefusedError,
+    MarketData,
+    MarketDataError,
+    VendorFaultError,
+)
 from backtestdb.market.fetch import SAME_FAILURES_IN_A_ROW, fetch_all
 from backtestdb.market.quota import StoppedError
 from market_setup import make_settings
@@ -56,7 +63,9 @@ class Watched:
                 self.running -= 1
 
 
-def requester(sandbox: SandboxProcess, folder: Path, stopping: threading.Event, **values: object) -> Watched:
+def requester(
+    sandbox: SandboxProcess, folder: Path, stopping: threading.Event, **values: object
+) -> Watched:
     client = MarketData(make_settings(folder, sandbox.url, **values), stopping)
     return Watched(lambda ticker: client.fetch_bars(ticker, "1day", START, END))
 
@@ -85,7 +94,9 @@ def test_first_request_goes_out_alone(
     assert len(list(answers)) == len(TICKERS) - 1
 
 
-def test_requests_are_taken_from_their_source_only_as_there_is_room(stopping: threading.Event) -> None:
+def test_requests_are_taken_from_their_source_only_as_there_is_room(
+    stopping: threading.Event,
+) -> None:
     taken: list[str] = []
 
     def source() -> Iterator[str]:
@@ -138,7 +149,9 @@ def scripted(outcomes: str) -> Callable[[int], Answer]:
 
 
 @pytest.mark.parametrize("failure", ["f", "x"])
-def test_same_failure_some_times_in_a_row_ends_the_run(stopping: threading.Event, failure: str) -> None:
+def test_same_failure_some_times_in_a_row_ends_the_run(
+    stopping: threading.Event, failure: str
+) -> None:
     outcomes = "." + failure * 20
     answers = fetch_all(range(21), scripted(outcomes), 1, stopping)
     assert [next(answers)[0] for _ in range(SAME_FAILURES_IN_A_ROW)] == [0, 1, 2, 3, 4]
@@ -164,7 +177,9 @@ def test_mistake_of_the_program_is_raised_as_it_is(stopping: threading.Event) ->
         list(fetch_all(TICKERS, fetch, 4, stopping))
 
 
-def test_run_that_is_given_up_ends_what_waits_and_sends_nothing_more(stopping: threading.Event) -> None:
+def test_run_that_is_given_up_ends_what_waits_and_sends_nothing_more(
+    stopping: threading.Event,
+) -> None:
     waiting, ended = threading.Event(), []
 
     def fetch(ticker: str) -> Answer:

@@ -48,7 +48,11 @@ def verify_against_naive(bars: pd.DataFrame) -> None:
     assert sorted(naive.columns) == sorted(COMPUTED_METRICS)
     for name in COMPUTED_METRICS:
         np.testing.assert_allclose(
-            metrics[name].to_numpy("float64"), naive[name].to_numpy(), rtol=1e-9, atol=1e-9, err_msg=name
+            metrics[name].to_numpy("float64"),
+            naive[name].to_numpy(),
+            rtol=1e-9,
+            atol=1e-9,
+            err_msg=name,
         )
 
 
@@ -71,12 +75,18 @@ def test_rsi_and_moving_averages_of_real_prices_equal_those_of_ta(ticker: str) -
     metrics, close = make_metrics(bars), bars["close"]
     expected = {"rsi_14": ta.momentum.RSIIndicator(close, window=14, fillna=False).rsi()}
     for window in (20, 50, 200):
-        expected[f"sma_{window}"] = ta.trend.SMAIndicator(close, window, fillna=False).sma_indicator()
+        expected[f"sma_{window}"] = ta.trend.SMAIndicator(
+            close, window, fillna=False
+        ).sma_indicator()
     for name, values in expected.items():
         np.testing.assert_allclose(metrics[name], values, rtol=1e-12, err_msg=name)
 
 
-@given(seed=st.integers(0, 2**32), sessions=st.integers(1, 260), step=st.sampled_from([0.001, 0.03, 0.3]))
+@given(
+    seed=st.integers(0, 2**32),
+    sessions=st.integers(1, 260),
+    step=st.sampled_from([0.001, 0.03, 0.3]),
+)
 @profile(max_examples=30)
 def test_metrics_of_a_random_walk_equal_an_independent_computation(
     seed: int, sessions: int, step: float
@@ -89,7 +99,9 @@ def test_metrics_of_a_random_walk_equal_an_independent_computation(
 
 @given(lengths=st.lists(st.integers(1, 230), min_size=1, max_size=5), seed=st.integers(0, 2**32))
 @profile(max_examples=20)
-def test_tickers_of_different_lengths_at_once_equal_one_at_a_time(lengths: list[int], seed: int) -> None:
+def test_tickers_of_different_lengths_at_once_equal_one_at_a_time(
+    lengths: list[int], seed: int
+) -> None:
     walks = [make_walk(seed + n, length, f"T{n}") for n, length in enumerate(lengths)]
     together = make_metrics(pd.concat(walks, ignore_index=True))
     alone = pd.concat([make_metrics(walk) for walk in walks], ignore_index=True)
@@ -136,12 +148,19 @@ def test_flat_prices_have_no_change_no_run_and_the_rsi_of_ta() -> None:
     bars = make_bars("FLAT", [[10.0] * 230] * 4 + [[100] * 230])
     metrics = make_metrics(bars)
     last = metrics.iloc[-1]
-    assert [last[name] for name in ("change_percent", "change_20d_percent", "price_to_sma200_percent")] == [
+    assert [
+        last[name] for name in ("change_percent", "change_20d_percent", "price_to_sma200_percent")
+    ] == [
         0,
         0,
         0,
     ]
-    assert [last[name] for name in ("sma_20", "sma_50", "sma_200", "volume_ratio")] == [10, 10, 10, 1]
+    assert [last[name] for name in ("sma_20", "sma_50", "sma_200", "volume_ratio")] == [
+        10,
+        10,
+        10,
+        1,
+    ]
     assert metrics[["consecutive_up_days", "consecutive_down_days"]].to_numpy().sum() == 0
     expected = ta.momentum.RSIIndicator(bars["close"], window=14, fillna=False).rsi()
     np.testing.assert_array_equal(metrics["rsi_14"], expected)
@@ -158,7 +177,9 @@ def test_no_bars_are_no_metrics() -> None:
     assert list(make_metrics(make_walk(1, 1).iloc[:0]).columns) == METRIC_COLUMNS
 
 
-def test_saved_metrics_hold_the_asked_range_with_null_where_no_window_is_full(tmp_path: Path) -> None:
+def test_saved_metrics_hold_the_asked_range_with_null_where_no_window_is_full(
+    tmp_path: Path,
+) -> None:
     bars = {ticker: make_walk(seed, 120, ticker) for seed, ticker in enumerate(["NA", "TRUE"])}
     insert = (
         "INSERT INTO ohlcv_data (ticker, timestamp, open, high, low, close, volume, timeframe)"
@@ -178,12 +199,15 @@ def test_saved_metrics_hold_the_asked_range_with_null_where_no_window_is_full(tm
         query = f"SELECT {', '.join(METRIC_COLUMNS)} FROM daily_metrics ORDER BY ticker, date"
         stored = connection.execute(query).fetchall()
         kinds = connection.execute(
-            "SELECT DISTINCT typeof(sma_200), typeof(consecutive_up_days), typeof(volume) FROM daily_metrics"
+            "SELECT DISTINCT typeof(sma_200), typeof(consecutive_up_days), typeof(volume) FROM "
+            "daily_metrics"
         ).fetchall()
     assert kinds == [("null", "integer", "integer")]
     expected = pd.concat([make_metrics(frame.iloc[:100]).iloc[60:] for frame in bars.values()])
     pd.testing.assert_frame_equal(
-        pd.DataFrame(stored, columns=METRIC_COLUMNS).astype(dict.fromkeys(COMPUTED_METRICS, "float64")),
+        pd.DataFrame(stored, columns=METRIC_COLUMNS).astype(
+            dict.fromkeys(COMPUTED_METRICS, "float64")
+        ),
         expected.reset_index(drop=True),
         check_dtype=False,
         check_exact=False,

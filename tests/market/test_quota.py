@@ -1,4 +1,5 @@
-"""One quota for all processes: never more than N grants in any window, whoever asks and whoever is killed."""
+"""One quota for all processes: never more than N grants in any window, whoever asks and whoever is
+killed."""
 
 import os
 import signal
@@ -67,7 +68,9 @@ def test_window_holds_exactly_the_moments_of_the_last_seconds_in_order(
 
 
 @given(content=st.binary(), now=MOMENTS)
-def test_window_of_any_bytes_is_readable_and_holds_no_time_of_elsewhere(content: bytes, now: float) -> None:
+def test_window_of_any_bytes_is_readable_and_holds_no_time_of_elsewhere(
+    content: bytes, now: float
+) -> None:
     window = parse_window(content, now)
     assert len(window) <= len(content.splitlines())
     assert all(now - WINDOW_SECONDS < moment <= now for moment in window)
@@ -97,11 +100,15 @@ def test_grants_never_exceed_the_limit_and_never_wait_needlessly(
         wait = quota.reserve()
         inside = len(granted) - bisect_right(granted, clock.now - WINDOW_SECONDS)
         if inside >= limit:
-            assert wait == pytest.approx(max(granted[-limit] + WINDOW_SECONDS - clock.now, 0.001), abs=1e-6)
+            assert wait == pytest.approx(
+                max(granted[-limit] + WINDOW_SECONDS - clock.now, 0.001), abs=1e-6
+            )
         else:
             assert wait == 0
             granted.append(clock.now)
-        assert quota.used() == len([moment for moment in granted if moment > clock.now - WINDOW_SECONDS])
+        assert quota.used() == len(
+            [moment for moment in granted if moment > clock.now - WINDOW_SECONDS]
+        )
     assert most_in_any_window(granted, WINDOW_SECONDS - 1e-6) <= limit
 
 
@@ -179,7 +186,9 @@ def test_file_of_a_key_is_one_and_does_not_name_it(tmp_path: Path) -> None:
     assert "secret" not in str(path)
 
 
-def start_greedy(path: Path, limit: int, window_seconds: float, count: int) -> subprocess.Popen[str]:
+def start_greedy(
+    path: Path, limit: int, window_seconds: float, count: int
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", GREEDY, str(path), str(limit), str(window_seconds), str(count)],
         stdout=subprocess.PIPE,
@@ -219,7 +228,8 @@ def test_killed_process_leaves_no_lock_and_its_grants_count(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("seed", range(3))
 def test_processes_killed_at_any_moment_never_open_the_quota(tmp_path: Path, seed: int) -> None:
-    """The quota is in nobody's way (3 × 40 of 130): each process is killed while it writes as fast as it can."""
+    """The quota is in nobody's way (3 × 40 of 130): each process is killed while it writes as fast
+    as it can."""
     path = tmp_path / "q"
     for _ in range(3):
         greedy = start_greedy(path, 130, 30.0, 40)

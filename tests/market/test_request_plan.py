@@ -70,7 +70,9 @@ def test_bits_and_days_are_the_same_set(mask: int) -> None:
     assert all(one < other for one, other in pairwise(days))
 
 
-def count_requests(*universes: tuple[int, list[date]], known: AnsweredSessions | None = None) -> int:
+def count_requests(
+    *universes: tuple[int, list[date]], known: AnsweredSessions | None = None
+) -> int:
     every = (1 << len(FIVE_YEARS)) - 1
     wanted = [
         Demand(
@@ -107,7 +109,8 @@ def test_plan_fetches_warm_up_with_a_ticker_and_never_for_itself() -> None:
 def test_plan_of_sessions_begins_with_the_newest() -> None:
     demand = Demand([f"T{number}" for number in range(100)], sessions=0b1011)
     days = [
-        request.session_date for request in plan_requests([demand], "1day", SESSIONS, AnsweredSessions(), 0)
+        request.session_date
+        for request in plan_requests([demand], "1day", SESSIONS, AnsweredSessions(), 0)
     ]
     assert days == [SESSIONS[3], SESSIONS[1], SESSIONS[0]]
 
@@ -120,7 +123,9 @@ def test_cost_counts_pages_of_minutes_and_rows_of_sessions() -> None:
 
 
 def test_plan_of_an_update_asks_for_the_new_sessions_only() -> None:
-    planned = plan_requests([Demand(["A"], ALL)], "1day", SESSIONS, AnsweredSessions({"A": ALL >> 1}), 0)
+    planned = plan_requests(
+        [Demand(["A"], ALL)], "1day", SESSIONS, AnsweredSessions({"A": ALL >> 1}), 0
+    )
     assert planned == [RangeRequest("A", "1day", SESSIONS[-1], SESSIONS[-1])]
 
 
@@ -130,13 +135,19 @@ def test_answers_that_meet_at_a_weekend_leave_nothing_to_ask() -> None:
     asked |= mask_between(sessions, date(2012, 2, 6), date(2012, 3, 30))
     assert (
         plan_requests(
-            [Demand(["A"], (1 << len(sessions)) - 1)], "1day", sessions, AnsweredSessions({"A": asked}), 0
+            [Demand(["A"], (1 << len(sessions)) - 1)],
+            "1day",
+            sessions,
+            AnsweredSessions({"A": asked}),
+            0,
         )
         == []
     )
 
 
-@pytest.mark.parametrize(("start", "pages"), [("2012-11-01", 1), ("2012-09-10", 2), ("2007-12-01", 25)])
+@pytest.mark.parametrize(
+    ("start", "pages"), [("2012-11-01", 1), ("2012-09-10", 2), ("2007-12-01", 25)]
+)
 def test_cost_of_five_minute_bars_counts_pages_of_minutes(start: str, pages: int) -> None:
     sessions = sessions_between(load_calendar(), date.fromisoformat(start), date(2012, 11, 30))
     cost = make_cost([RangeRequest("A", "5min", sessions[0], sessions[-1])], sessions)
@@ -151,5 +162,7 @@ def test_cost_of_nothing_is_nothing() -> None:
     ("requests", "per_minute", "seconds"),
     [(65, 0, 0), (5, 5, 0), (6, 5, 61), (65, 100, 0), (1254, 100, 732), (1254, 5, 15250)],
 )
-def test_duration_is_a_window_for_each_full_quota(requests: int, per_minute: int, seconds: float) -> None:
+def test_duration_is_a_window_for_each_full_quota(
+    requests: int, per_minute: int, seconds: float
+) -> None:
     assert duration_seconds(requests, per_minute) == seconds

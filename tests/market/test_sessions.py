@@ -112,7 +112,8 @@ def test_midnight_and_end_of_a_day_enclose_exactly_the_day_in_new_york(day: date
 
 def test_days_of_the_clock_change_have_23_and_25_hours() -> None:
     hours = {
-        day: (end_of_day_ms(date.fromisoformat(day)) + 1 - midnight_ms(date.fromisoformat(day))) / 3_600_000
+        day: (end_of_day_ms(date.fromisoformat(day)) + 1 - midnight_ms(date.fromisoformat(day)))
+        / 3_600_000
         for day in ("2012-03-11", "2012-11-04", "2012-11-05")
     }
     assert list(hours.values()) == [23, 25, 24]

@@ -1,4 +1,5 @@
-"""Splits: what changed in the vendor's list, and that stored bars equal a fresh download whatever it did when."""
+"""Splits: what changed in the vendor's list, and that stored bars equal a fresh download whatever
+it did when."""
 
 import os
 import signal
@@ -59,7 +60,9 @@ def compare(
     bars_came_first: bool = False,
 ) -> list[KnownSplit]:
     since = date(2025, 1, 1)
-    return compare_splits(known, listed, since=since, now_utc=now_utc, bars_came_first=bars_came_first)
+    return compare_splits(
+        known, listed, since=since, now_utc=now_utc, bars_came_first=bars_came_first
+    )
 
 
 def make_known(split: Split, withdrawn: datetime | None = None) -> KnownSplit:
@@ -92,7 +95,9 @@ def test_look_leaves_an_announced_split_for_its_day_and_believes_it_from_the_ope
 def test_look_that_comes_after_the_bars_takes_old_splits_to_have_been_listed_in_time() -> None:
     later = NOW + timedelta(days=365)
     (found,) = compare([], [SPLIT], later, bars_came_first=True)
-    assert found.believed_at_utc == datetime(2026, 5, 6, 13, 30, tzinfo=UTC)  # 65 days later, in summer time
+    assert found.believed_at_utc == datetime(
+        2026, 5, 6, 13, 30, tzinfo=UTC
+    )  # 65 days later, in summer time
     (recent,) = compare([], [SPLIT], bars_came_first=True)
     assert recent.believed_at_utc == NOW
 
@@ -106,7 +111,8 @@ def test_list_that_lacks_many_splits_is_not_believed() -> None:
 
 @dataclass
 class Story:
-    """A ticker and its split as the vendor lists it, once it does (`late` days after it happened)."""
+    """A ticker and its split as the vendor lists it, once it does (`late` days after it
+    happened)."""
 
     ticker: str
     executed: date
@@ -161,7 +167,8 @@ SAMPLE = [
 
 
 def make_moments(story: Story, late: int, rhythm: str) -> list[datetime]:
-    """When updates run, from two days before the split to a week after the list's last change; UTC."""
+    """When updates run, from two days before the split to a week after the list's last change;
+    UTC."""
     first = story.executed - timedelta(days=2)
     days = sessions_of(str(first), str(story.executed + timedelta(days=late + 8)))
     if rhythm == "after three months":
@@ -179,7 +186,8 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 class Bench:
-    """A database that is kept up to date, and fresh ones beside it, of the same universe and ranges."""
+    """A database that is kept up to date, and fresh ones beside it, of the same universe and
+    ranges."""
 
     def __init__(self, folder: Path, sandbox: SandboxProcess, ticker: str, begun: date) -> None:
         self.folder, self.sandbox, self.tickers = folder, sandbox, [ticker, "IBM"]
@@ -187,7 +195,9 @@ class Bench:
 
     def source(self, name: str, moment: datetime) -> Any:
         self.sandbox.set_today(str(moment.astimezone(NEW_YORK).date()))
-        return make_source(self.folder / name, self.sandbox.url, moment.replace(tzinfo=None).isoformat())
+        return make_source(
+            self.folder / name, self.sandbox.url, moment.replace(tzinfo=None).isoformat()
+        )
 
     def download(self, name: str, moment: datetime) -> Path:
         database = make_database(self.folder / name, mine=self.tickers)
@@ -223,7 +233,9 @@ def verify_metrics(database: Path, fresh: Path) -> None:
     ("name", "late", "rhythm"),
     [
         pytest.param(*case, marks=() if case in SAMPLE else pytest.mark.long)
-        for case in [(name, late, rhythm) for name in STORIES for late in LATE for rhythm in RHYTHMS]
+        for case in [
+            (name, late, rhythm) for name in STORIES for late in LATE for rhythm in RHYTHMS
+        ]
     ],
 )
 def test_updated_database_equals_a_fresh_download_whenever_a_split_is_listed(
@@ -239,7 +251,8 @@ def test_updated_database_equals_a_fresh_download_whenever_a_split_is_listed(
         look = bench.update("kept", database, moment)
         assert not look.has_holes
         asked_again |= look.refetched.keys()
-        # Between a split and its listing weeks later nothing happens: there every fifth day is compared.
+        # Between a split and its listing weeks later nothing happens: there every fifth day is
+        # compared.
         days = [(moment.date() - story.executed).days, (moment.date() - story.executed).days - late]
         if look.refetched or min(map(abs, days)) <= 3 or number % 5 == 0:
             bench.verify_fresh(database, moment)
@@ -280,15 +293,18 @@ def test_first_download_between_a_split_and_its_listing_is_mended_by_the_next_up
 def test_split_beside_rows_that_another_program_fetched_itself_ends_as_a_fresh_download(
     bench: Bench, sandbox: SandboxProcess
 ) -> None:
-    """The platform refetches a month of bars after the split, before an update learns of it: a part is adjusted."""
+    """The platform refetches a month of bars after the split, before an update learns of it: a part
+    is adjusted."""
     sandbox.set_splits({**LISTED_LATE, "listed_from": "2012-06-11"})
     database = bench.download("kept", at("2012-06-08"))
     other = bench.download("other", at("2012-06-12"))
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("ATTACH ? AS other", (str(other),))
         connection.execute(
-            "INSERT OR REPLACE INTO main.ohlcv_data (ticker, timestamp, open, high, low, close, volume, timeframe,"
-            " time_of_day, day_of_week, created_at) SELECT ticker, timestamp, open, high, low, close, volume,"
+            "INSERT OR REPLACE INTO main.ohlcv_data (ticker, timestamp, open, high, low, close, "
+            "volume, timeframe,"
+            " time_of_day, day_of_week, created_at) SELECT ticker, timestamp, open, high, low, "
+            "close, volume,"
             " timeframe, time_of_day, day_of_week, '2012-06-12 20:00:00' FROM other.ohlcv_data"
             " WHERE timeframe = '1day' AND timestamp BETWEEN 1337000000000 AND 1339200000000"
         )
@@ -320,7 +336,9 @@ def test_ticker_that_could_not_be_asked_again_stays_due_until_it_was(
 ) -> None:
     sandbox.set_splits({**LISTED_LATE, "listed_from": "2012-06-11"})
     database = bench.download("kept", at("2012-06-08"))
-    sandbox.set_faults({"match": "MSFT/range/1/day/2011", "kind": "refusal", "status": 404, "times": None})
+    sandbox.set_faults(
+        {"match": "MSFT/range/1/day/2011", "kind": "refusal", "status": 404, "times": None}
+    )
     look = bench.update("kept", database, at("2012-06-11"))
     sandbox.set_faults()
     assert look.due.keys() == {"MSFT"}
@@ -349,7 +367,10 @@ def test_nightly_backfill_in_the_place_of_update_looks_at_the_splits_too(tmp_pat
         assert "asked for again" not in project.check(*command)
         sandbox.set_today("2026-11-19")
         output = project.check(*command)
-        assert "ORCL 3:1 on 2026-11-05 is listed: all stored bars of ORCL were asked for again" in output
+        assert (
+            "ORCL 3:1 on 2026-11-05 is listed: all stored bars of ORCL were asked for again"
+            in output
+        )
         other = Project(tmp_path / "fresh", sandbox.url)
         make_database(tmp_path / "fresh", mine=["ORCL", "IBM"])
         assert "asked for again" not in other.check(*command)
@@ -359,7 +380,9 @@ def test_nightly_backfill_in_the_place_of_update_looks_at_the_splits_too(tmp_pat
 QUICK_KILLS = 6
 
 
-@pytest.mark.parametrize("part", ["sample", pytest.param("every statement", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "part", ["sample", pytest.param("every statement", marks=pytest.mark.long)]
+)
 def test_look_killed_between_statements_ends_as_a_fresh_download(
     bench: Bench, sandbox: SandboxProcess, part: str
 ) -> None:

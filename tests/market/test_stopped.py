@@ -1,4 +1,5 @@
-"""Tickers that stopped trading: named in report and status, with their successor where the plan tells it."""
+"""Tickers that stopped trading: named in report and status, with their successor where the plan
+tells it."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -45,7 +46,11 @@ def test_ticker_that_stopped_is_named_with_its_successor_and_asked_about_once(
 ) -> None:
     database = make_database(tmp_path, mine=["IBM", "ANSS", "PARA"])
     (report,) = run_backfill(
-        make_source(tmp_path, sandbox.url, "2025-08-27"), database, "2025-07-01", "2025-08-26", "mine"
+        make_source(tmp_path, sandbox.url, "2025-08-27"),
+        database,
+        "2025-07-01",
+        "2025-08-26",
+        "mine",
     )
     assert query_all(database, STOPPED) == [ANSS, PARA]
     assert count_events(sandbox) == 2
@@ -79,7 +84,9 @@ def test_ticker_that_trades_again_is_named_no_more(tmp_path: Path, sandbox: Sand
     source = make_source(tmp_path, sandbox.url, "2025-08-27")
     run_backfill(source, database, "2025-07-01", "2025-08-25", "mine")
     with closing(sqlite3.connect(database)) as connection:
-        connection.execute("INSERT INTO _stopped_tickers VALUES ('IBM', '2025-07-31', 'renamed?', NULL)")
+        connection.execute(
+            "INSERT INTO _stopped_tickers VALUES ('IBM', '2025-07-31', 'renamed?', NULL)"
+        )
         connection.commit()
     run_backfill(source, database, "2025-07-01", "2025-08-26", "mine")
     assert query_all(database, STOPPED) == []
@@ -88,7 +95,9 @@ def test_ticker_that_trades_again_is_named_no_more(tmp_path: Path, sandbox: Sand
 def test_events_of_other_shapes_are_no_successors() -> None:
     event = {"type": "ticker_change", "date": "2022-06-09", "ticker_change": {"ticker": "META"}}
     old = {**event, "date": "2012-05-18", "ticker_change": {"ticker": "FB"}}
-    events = parse_events({"name": "Meta", "events": [event, old, {"date": "2022"}, {"type": "other"}, None]})
+    events = parse_events(
+        {"name": "Meta", "events": [event, old, {"date": "2022"}, {"type": "other"}, None]}
+    )
     assert find_successor(events, "FB", date(2022, 6, 8)) == TickerEvent(date(2022, 6, 9), "META")
     assert find_successor(events, "META", date(2024, 1, 2)) is None
     assert parse_events(None) == parse_events({"events": None}) == []

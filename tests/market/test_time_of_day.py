@@ -1,4 +1,5 @@
-"""Databases of older scripts: every wrong time_of_day is told by its kind, put right, and only once."""
+"""Databases of older scripts: every wrong time_of_day is told by its kind, put right, and only
+once."""
 
 import os
 import sqlite3
@@ -78,19 +79,24 @@ def add_bar(
     ticker: str = "A",
 ) -> None:
     connection.execute(
-        "INSERT INTO ohlcv_data (ticker, timestamp, open, high, low, close, volume, timeframe, time_of_day,"
+        "INSERT INTO ohlcv_data (ticker, timestamp, open, high, low, close, volume, timeframe, "
+        "time_of_day,"
         " day_of_week) VALUES (?, ?, 1, 1, 1, 1, 1, '5min', ?, ?)",
         (ticker, int(when.timestamp() * 1000), time_of_day, day_of_week),
     )
 
 
-def add_written_bar(connection: sqlite3.Connection, writer: str, when: datetime, ticker: str = "A") -> None:
+def add_written_bar(
+    connection: sqlite3.Connection, writer: str, when: datetime, ticker: str = "A"
+) -> None:
     text = WRITERS[writer](when.astimezone(NEW_YORK), when.astimezone(UTC))
     add_bar(connection, when, text, int(when.astimezone(NEW_YORK).strftime("%w")), ticker)
 
 
 def read_times(connection: sqlite3.Connection) -> list[tuple[str, int]]:
-    return connection.execute("SELECT time_of_day, day_of_week FROM ohlcv_data ORDER BY id").fetchall()
+    return connection.execute(
+        "SELECT time_of_day, day_of_week FROM ohlcv_data ORDER BY id"
+    ).fetchall()
 
 
 @pytest.mark.parametrize("writer", WRITERS)
@@ -102,18 +108,26 @@ def test_each_kind_is_told_apart_and_put_right(
     kind = EXPECTED[writer][season]
     assert count_kinds(connection) == {kind: 1}
     assert fix_time_of_day(connection) == (kind != "right")
-    assert read_times(connection) == [(f"{moment(when):%H:%M:%S}", int(moment(when).strftime("%w")))]
+    assert read_times(connection) == [
+        (f"{moment(when):%H:%M:%S}", int(moment(when).strftime("%w")))
+    ]
     assert count_kinds(connection) == {"right": 1}
 
 
 @pytest.mark.parametrize(
     ("day_of_week", "kind"),
-    [(None, "no weekday"), (0, "weekday from Monday = 0"), (5, "wrong weekday"), (7, "wrong weekday")],
+    [
+        (None, "no weekday"),
+        (0, "weekday from Monday = 0"),
+        (5, "wrong weekday"),
+        (7, "wrong weekday"),
+    ],
 )
 def test_wrong_weekday_is_a_kind_of_its_own_and_put_right(
     connection: sqlite3.Connection, day_of_week: int | None, kind: str
 ) -> None:
-    """19:55 on a Monday in winter is 00:55 of Tuesday in UTC; Python counts Monday as 0, the platform as 1."""
+    """19:55 on a Monday in winter is 00:55 of Tuesday in UTC; Python counts Monday as 0, the
+    platform as 1."""
     add_bar(connection, moment(WINTER), "19:55:00", day_of_week)
     assert count_kinds(connection) == {kind: 1}
     assert fix_time_of_day(connection) == 1
@@ -122,7 +136,10 @@ def test_wrong_weekday_is_a_kind_of_its_own_and_put_right(
 
 @given(
     bars=st.lists(
-        st.tuples(st.sampled_from(sorted(WRITERS)), st.integers(1_325_000_000 // 300, 1_360_000_000 // 300)),
+        st.tuples(
+            st.sampled_from(sorted(WRITERS)),
+            st.integers(1_325_000_000 // 300, 1_360_000_000 // 300),
+        ),
         unique_by=lambda bar: bar[1],
         max_size=20,
     )
@@ -149,7 +166,9 @@ def test_day_bars_are_left_alone(connection: sqlite3.Connection) -> None:
 
 
 @pytest.mark.parametrize("has_index", [True, False])
-def test_index_is_there_afterwards_if_it_was_before(connection: sqlite3.Connection, has_index: bool) -> None:
+def test_index_is_there_afterwards_if_it_was_before(
+    connection: sqlite3.Connection, has_index: bool
+) -> None:
     add_written_bar(connection, "UTC", moment(SUMMER))
     if not has_index:
         connection.execute("DROP INDEX idx_ohlcv_time_of_day")
@@ -162,12 +181,20 @@ def test_index_is_there_afterwards_if_it_was_before(connection: sqlite3.Connecti
 
 def run_script(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, SCRIPT, *arguments], capture_output=True, text=True, env=make_env(path), check=False
+        [sys.executable, SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        env=make_env(path),
+        check=False,
     )
 
 
 def make_env(path: Path) -> dict[str, str]:
-    return {**os.environ, "DATABASE_PATH": str(path), "BACKTEST_ENV_FILE": str(path.with_name("no.env"))}
+    return {
+        **os.environ,
+        "DATABASE_PATH": str(path),
+        "BACKTEST_ENV_FILE": str(path.with_name("no.env")),
+    }
 
 
 def test_dry_run_counts_and_changes_nothing_and_the_second_run_corrects_nothing(
@@ -235,7 +262,10 @@ def test_correction_killed_in_the_middle_leaves_all_old_and_the_next_run_puts_al
     with transaction(connection):
         for number in range(3000):
             add_written_bar(
-                connection, "UTC", moment(SUMMER) + timedelta(minutes=5 * (number % 60)), f"T{number}"
+                connection,
+                "UTC",
+                moment(SUMMER) + timedelta(minutes=5 * (number % 60)),
+                f"T{number}",
             )
     before = connection.execute(ROWS).fetchall()
     with subprocess.Popen(

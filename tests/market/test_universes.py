@@ -34,7 +34,9 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def read_universe(connection: sqlite3.Connection, name: str) -> tuple[int, dict[str, int]]:
-    (total,) = connection.execute("SELECT total_stocks FROM universe WHERE name = ?", (name,)).fetchone()
+    (total,) = connection.execute(
+        "SELECT total_stocks FROM universe WHERE name = ?", (name,)
+    ).fetchone()
     members = connection.execute(
         "SELECT ticker, is_active FROM universe_stocks JOIN universe ON universe.id = universe_id"
         " WHERE universe.name = ?",
@@ -70,14 +72,20 @@ def test_updated_universe_keeps_those_that_left_as_inactive(connection: sqlite3.
     assert load_tickers(connection, "mine") == ["B", "D"]
 
 
-def test_member_that_comes_back_is_active_again_and_keeps_its_row(connection: sqlite3.Connection) -> None:
+def test_member_that_comes_back_is_active_again_and_keeps_its_row(
+    connection: sqlite3.Connection,
+) -> None:
     save_universe(connection, "mine", ["A", "B"])
-    connection.execute("UPDATE universe_stocks SET sector = 'Tech', name = 'Alpha' WHERE ticker = 'A'")
+    connection.execute(
+        "UPDATE universe_stocks SET sector = 'Tech', name = 'Alpha' WHERE ticker = 'A'"
+    )
     before = connection.execute("SELECT * FROM universe_stocks WHERE ticker = 'A'").fetchall()
     save_universe(connection, "mine", ["B"])
     change = save_universe(connection, "mine", ["A", "B"])
     assert change.added == ["A"]
-    assert connection.execute("SELECT * FROM universe_stocks WHERE ticker = 'A'").fetchall() == before
+    assert (
+        connection.execute("SELECT * FROM universe_stocks WHERE ticker = 'A'").fetchall() == before
+    )
 
 
 def test_saving_the_same_again_changes_nothing(connection: sqlite3.Connection) -> None:
@@ -164,9 +172,11 @@ FILES = {
     "small letters": "aapl\nna\n",
     "as a terminal of Bloomberg has them": "AAPL US Equity\nNA US Equity\n",
     "ticker and name without a header": "AAPL, Apple Incorporated\nNA, National\n",
-    "footer behind the table": 'Ticker,Name\nAAPL,Apple\nNA,Nat\n\n"Source: a fund. No warranty."\nTotal\n',
+    "footer behind the table": 'Ticker,Name\nAAPL,Apple\nNA,Nat\n\n"Source: a fund. No '
+    'warranty."\nTotal\n',
     "header in the plural": "Tickers\nAAPL\nNA\n",
-    "preamble before the header": 'Fund Holdings as of,"Nov 20, 2026"\n\nTicker,Name\nAAPL,Apple\nNA,N\n',
+    "preamble before the header": 'Fund Holdings as of,"Nov 20, '
+    '2026"\n\nTicker,Name\nAAPL,Apple\nNA,N\n',
 }
 
 

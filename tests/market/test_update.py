@@ -51,7 +51,9 @@ def verify_metrics_equal(one: Path, other: Path) -> None:
     assert len(rows) == len(expected)
     for row, wanted in zip(rows, expected, strict=True):
         for value, right in zip(row[1:-1], wanted[1:-1], strict=True):
-            assert value == (pytest.approx(right, rel=1e-9, abs=1e-9) if isinstance(right, float) else right)
+            assert value == (
+                pytest.approx(right, rel=1e-9, abs=1e-9) if isinstance(right, float) else right
+            )
 
 
 def test_update_one_session_later_asks_for_it_and_three_corrections_and_splits(
@@ -69,13 +71,18 @@ def test_update_one_session_later_asks_for_it_and_three_corrections_and_splits(
     assert count(sandbox, "/splits") == 1
     assert len(sandbox.fetch_log()) == 8
     assert not any(report.has_holes for _, _, report in done.reports)
-    assert query_all(database, "SELECT count(*) FROM _sessions_asked WHERE metrics_due = 1") == [(0,)]
+    assert query_all(database, "SELECT count(*) FROM _sessions_asked WHERE metrics_due = 1") == [
+        (0,)
+    ]
 
     whole = make_database(tmp_path / "whole", everyone=market, few=["AAPL", "NA", "KIMpL"])
-    run_backfill(make_source(tmp_path / "whole", sandbox.url, TODAY), whole, START, TODAY, "everyone", "few")
+    run_backfill(
+        make_source(tmp_path / "whole", sandbox.url, TODAY), whole, START, TODAY, "everyone", "few"
+    )
     verify_metrics_equal(database, whole)
 
-    # Tickers that traded the session before and have no bar of this one wait for a second answer of another run.
+    # Tickers that traded the session before and have no bar of this one wait for a second answer of
+    # another run.
     for most in (2, 0):
         sandbox.clear_log()
         run_update(make_source(tmp_path, sandbox.url, TODAY), database, TODAY)
@@ -86,22 +93,30 @@ def test_update_takes_late_corrections_over_with_their_metrics(
     tmp_path: Path, sandbox: SandboxProcess, market: list[str]
 ) -> None:
     database = make_database(tmp_path / "updated", everyone=market)
-    run_backfill(make_source(tmp_path / "updated", sandbox.url, BEFORE), database, START, BEFORE, "everyone")
+    run_backfill(
+        make_source(tmp_path / "updated", sandbox.url, BEFORE), database, START, BEFORE, "everyone"
+    )
     with closing(connect(database)) as connection:
         connection.execute(
-            "UPDATE ohlcv_data SET close = close * 1.5, volume = volume + 7 WHERE timestamp >= 1794891600000"
+            "UPDATE ohlcv_data SET close = close * 1.5, volume = volume + 7 WHERE timestamp >= "
+            "1794891600000"
         )  # from 2026-11-17 on
-        connection.execute("UPDATE daily_metrics SET rsi_14 = 1, close = 2 WHERE date >= '2026-11-17'")
+        connection.execute(
+            "UPDATE daily_metrics SET rsi_14 = 1, close = 2 WHERE date >= '2026-11-17'"
+        )
     run_update(make_source(tmp_path / "updated", sandbox.url, TODAY), database, TODAY)
     whole = make_database(tmp_path / "whole", everyone=market)
-    run_backfill(make_source(tmp_path / "whole", sandbox.url, TODAY), whole, START, TODAY, "everyone")
+    run_backfill(
+        make_source(tmp_path / "whole", sandbox.url, TODAY), whole, START, TODAY, "everyone"
+    )
     verify_metrics_equal(database, whole)
 
 
 def test_update_computes_from_a_window_what_the_whole_history_gives(
     tmp_path: Path, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thirteen years of real prices; and a stock that stood still for years, where a window knows too little."""
+    """Thirteen years of real prices; and a stock that stood still for years, where a window knows
+    too little."""
     few = ["AAPL", "MSFT", "IBM"]
     sandbox.set_today("2013-03-01")
     database = make_database(tmp_path, mine=few)
@@ -128,7 +143,9 @@ def test_update_computes_from_a_window_what_the_whole_history_gives(
     assert len(results[0]) == 3 * 20
     for row, wanted in zip(*results, strict=True):
         for value, right in zip(row[1:-1], wanted[1:-1], strict=True):
-            assert value == (pytest.approx(right, rel=1e-9, abs=1e-9) if isinstance(right, float) else right)
+            assert value == (
+                pytest.approx(right, rel=1e-9, abs=1e-9) if isinstance(right, float) else right
+            )
 
 
 def make_day(text: str):
@@ -154,7 +171,9 @@ def test_update_brings_the_history_of_a_ticker_that_is_new(
     ) == [(result[2].coverage.expected // len(market),)]
 
 
-def test_update_command_tells_programs_what_is_there(tmp_path: Path, sandbox: SandboxProcess) -> None:
+def test_update_command_tells_programs_what_is_there(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
     database = make_database(tmp_path, few=["AAPL", "IBM"])
     project = Project(tmp_path, sandbox.url)
     project.check("02_backfill_daily.py", "--universe", "few", "--start", START, "--end", BEFORE)
@@ -166,10 +185,14 @@ def test_update_command_tells_programs_what_is_there(tmp_path: Path, sandbox: Sa
     coverage = report["coverage"]
     assert coverage.pop("expected") == sum(coverage.values()) == 2 * 37
     columns = "universe, stored, end_date, state"
-    assert query_all(database, f"SELECT {columns} FROM _coverage") == [("few", 74, TODAY, "counted")]
+    assert query_all(database, f"SELECT {columns} FROM _coverage") == [
+        ("few", 74, TODAY, "counted")
+    ]
 
 
-def test_update_of_a_database_without_bars_says_what_to_do(tmp_path: Path, sandbox: SandboxProcess) -> None:
+def test_update_of_a_database_without_bars_says_what_to_do(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
     make_database(tmp_path, few=["AAPL"])
     output = Project(tmp_path, sandbox.url).check("update_database.py", expect=2)
     assert "make backfill-daily" in output
@@ -208,7 +231,10 @@ def test_free_plan_gives_what_it_has_and_explains_the_rest(
     assert everyone.coverage.known_empty < len(market) * 3
 
     sandbox.clear_log()
-    for name, start, end in (("few", "2024-06-03", TODAY), ("everyone", "2024-11-13", "2024-12-31")):
+    for name, start, end in (
+        ("few", "2024-06-03", TODAY),
+        ("everyone", "2024-11-13", "2024-12-31"),
+    ):
         run_backfill(source, database, start, end, name)
     assert count(sandbox, "/aggs/") == 0
 
@@ -231,7 +257,9 @@ def test_free_plan_met_by_session_stops_at_its_wall(
     assert count(sandbox, "/grouped/") <= 17 + 1 + 2 * 2
 
 
-def test_young_ticker_is_not_taken_for_the_end_of_the_plan(tmp_path: Path, sandbox: SandboxProcess) -> None:
+def test_young_ticker_is_not_taken_for_the_end_of_the_plan(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
     database = make_database(tmp_path, young=["NEWCO"])
     source = make_source(tmp_path, sandbox.url, TODAY)
     for requests in (2, 0):

@@ -1,4 +1,5 @@
-"""Never exit 0 with a difference: seeded runs of commands against an odd vendor, then one honest update.
+"""Never exit 0 with a difference: seeded runs of commands against an odd vendor, then one honest
+update.
 
 `make test` runs a sample; all 2,000: pytest -m long tests/market/test_vendor_fuzz.py.
 """
@@ -21,7 +22,8 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 def check(seed: int, folder: Path, sandbox: SandboxProcess) -> bool:
-    """Whether the honest update had nothing left to name; fails where it says so and something differs."""
+    """Whether the honest update had nothing left to name; fails where it says so and something
+    differs."""
     folder.mkdir(exist_ok=True)
     run = FuzzRun(seed, folder, sandbox)
     run.play()

@@ -1,4 +1,5 @@
-"""One S3 server for all tests of a worker that need no users; each test takes a prefix of its own."""
+"""One S3 server for all tests of a worker that need no users; each test takes a prefix of its
+own."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,5 @@
-"""Damage where the copies lie: bits, missing, swapped, older, truncated. It is found, and never restored as good."""
+"""Damage where the copies lie: bits, missing, swapped, older, truncated. It is found, and never
+restored as good."""
 
 import random
 import shutil
@@ -65,7 +66,9 @@ def damage(elsewhere: Path, way: str, chance: random.Random) -> str:
     data = path.read_bytes()
     at = chance.randrange(len(data))
     if way == "bit":
-        path.write_bytes(data[:at] + bytes([data[at] ^ (1 << chance.randrange(8))]) + data[at + 1 :])
+        path.write_bytes(
+            data[:at] + bytes([data[at] ^ (1 << chance.randrange(8))]) + data[at + 1 :]
+        )
     elif way == "missing":
         path.unlink()
     elif way == "swapped":
@@ -74,7 +77,9 @@ def damage(elsewhere: Path, way: str, chance: random.Random) -> str:
         other.write_bytes(data)
     elif way == "older":
         path.write_bytes(
-            min((one for one in objects if one != path), key=lambda one: one.stat().st_mtime).read_bytes()
+            min(
+                (one for one in objects if one != path), key=lambda one: one.stat().st_mtime
+            ).read_bytes()
         )
     elif way == "truncated":
         path.write_bytes(data[:at])
@@ -105,9 +110,12 @@ def verify_damage_is_found(sent: Sent, folder: Path, seed: int) -> None:
         except (VerificationError, MissingObjectError):
             assert not target.exists()
         else:
-            assert hash_file(target) == sent.expected[name], f"seed {seed}: {way} of {damaged} passed as good"
+            assert hash_file(target) == sent.expected[name], (
+                f"seed {seed}: {way} of {damaged} passed as good"
+            )
             came_back += 1
-    # One object never takes everything: full and small copies have bases of their own. Two swapped ones may.
+    # One object never takes everything: full and small copies have bases of their own. Two swapped
+    # ones may.
     assert came_back >= 1 or way == "swapped", f"seed {seed}: {way} of {damaged} took every copy"
     shutil.rmtree(folder)
 

@@ -1,4 +1,5 @@
-"""A machine that dies at any moment: what was committed a while before is elsewhere, to the last row."""
+"""A machine that dies at any moment: what was committed a while before is elsewhere, to the last
+row."""
 
 import os
 import random
@@ -32,8 +33,8 @@ def start_writer(site: Site) -> subprocess.Popen[str]:
 
 
 def live_and_die(site: Site, seconds: float) -> tuple[list[tuple[int, float]], float]:
-    """Let the machine run that long after its first copy, then kill everything at once; return the commits as
-    (n, when) and when the machine died."""
+    """Let the machine run that long after its first copy, then kill everything at once; return the
+    commits as (n, when) and when the machine died."""
     writer, watch = start_writer(site), start_watch(site)
     try:
         wait_until(lambda: len(site.copies()) > 0, 120, "the first copy")
@@ -44,13 +45,15 @@ def live_and_die(site: Site, seconds: float) -> tuple[list[tuple[int, float]], f
         died_at = time.time()
         lines = writer.communicate()[0].splitlines()
         watch.wait()
-    commits = [(int(n), float(at)) for n, at in (line.split() for line in lines if line.count(" ") == 1)]
+    commits = [
+        (int(n), float(at)) for n, at in (line.split() for line in lines if line.count(" ") == 1)
+    ]
     return commits, died_at
 
 
 def verify_diary(database: Path, commits: list[tuple[int, float]], died_at: float) -> float:
-    """Every commit older than promised is back, in order, without a gap, with the very content; return how many
-    seconds were lost."""
+    """Every commit older than promised is back, in order, without a gap, with the very content;
+    return how many seconds were lost."""
     with closing(sqlite3.connect(database)) as connection:
         last = connection.execute("SELECT max(n) FROM diary").fetchone()[0]
         found = hash_table(connection, "diary")[0]
@@ -66,7 +69,9 @@ def verify_diary(database: Path, commits: list[tuple[int, float]], died_at: floa
     return died_at - next((at for n, at in commits if n == last), died_at)
 
 
-def die_and_return(folder: Path, s3: S3Server, seed: int, capsys: pytest.CaptureFixture[str]) -> float:
+def die_and_return(
+    folder: Path, s3: S3Server, seed: int, capsys: pytest.CaptureFixture[str]
+) -> float:
     chance = random.Random(seed)
     site = make_site(folder, s3.target(f"dying-{seed}-{random.getrandbits(32):x}"))
     make_platform_database(site.settings.database_path, journal=chance.choice(["WAL", "DELETE"]))

@@ -1,4 +1,5 @@
-"""Networks, servers and keys that fail: each ends within a minute with its cause, and nothing secret is said."""
+"""Networks, servers and keys that fail: each ends within a minute with its cause, and nothing
+secret is said."""
 
 import random
 import time
@@ -66,7 +67,9 @@ def test_each_failure_of_the_server_is_told_with_its_cause_and_caught_up(
         assert read_all(site.settings.database_path)["strategies"] == expected["strategies"]
 
 
-def test_a_server_that_never_answers_is_given_up_within_a_minute(tmp_path: Path, s3: S3Server) -> None:
+def test_a_server_that_never_answers_is_given_up_within_a_minute(
+    tmp_path: Path, s3: S3Server
+) -> None:
     with running_proxy(s3.endpoint) as proxy:
         site = make_s3_site(tmp_path, s3, proxy.endpoint)
         proxy.faults = Faults(silent=True)
@@ -109,7 +112,9 @@ def test_bytes_that_change_on_the_way_never_count_as_sent(
     direction: str, tmp_path: Path, s3: S3Server
 ) -> None:
     def flip(method: str, path: str, body: bytes) -> bytes:
-        is_segment = "/segments/" in path and method == ("PUT" if direction == "change_request" else "GET")
+        is_segment = "/segments/" in path and method == (
+            "PUT" if direction == "change_request" else "GET"
+        )
         return body[:-1] + bytes([body[-1] ^ 1]) if is_segment and body else body
 
     with running_proxy(s3.endpoint) as proxy:

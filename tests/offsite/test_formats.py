@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtestdb.offsite.delta import apply_pages, find_changed_runs, hash_blocks, make_patch, read_page_delta
+from backtestdb.offsite.delta import (
+    apply_pages,
+    find_changed_runs,
+    hash_blocks,
+    make_patch,
+    read_page_delta,
+)
 from backtestdb.offsite.errors import DamagedObjectError, OffsiteError
 from backtestdb.offsite.objects import (
     Remote,
@@ -31,7 +37,9 @@ pieces = st.lists(st.binary(max_size=3000), max_size=12)
 
 
 @given(pieces, st.integers(1, 5000), st.integers(0, 20_000))
-def test_a_stream_that_is_cut_anywhere_is_the_same_stream(chunks: list[bytes], size: int, skip: int) -> None:
+def test_a_stream_that_is_cut_anywhere_is_the_same_stream(
+    chunks: list[bytes], size: int, skip: int
+) -> None:
     found = list(cut_stream(chunks, size, skip))
     assert b"".join(found) == b"".join(chunks)[skip:]
     assert all(len(piece) == size for piece in found[:-1])
@@ -67,7 +75,9 @@ def test_a_page_delta_that_ends_early_is_damage(tmp_path: Path) -> None:
         apply_pages(io.BufferedReader(io.BytesIO(delta[:-1])), target)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("size", "changed"), [(0, 0), (1, 1), (200_000, 1), (200_000, 400), (3_000_000, 50)])
+@pytest.mark.parametrize(
+    ("size", "changed"), [(0, 0), (1, 1), (200_000, 1), (200_000, 400), (3_000_000, 50)]
+)
 def test_segments_give_back_what_was_sent(size: int, changed: int, tmp_path: Path) -> None:
     chance = random.Random(size)
     base = chance.randbytes(size)
@@ -139,7 +149,10 @@ def test_plain_age_and_zstd_open_a_small_copy_and_its_delta(tmp_path: Path) -> N
 
     def open_plain(record, name: str, *options: str) -> bytes:  # type: ignore[no-untyped-def]
         parts = " ".join(f"remote/{segment.name}" for segment in record.segments)
-        command = f"for s in {parts}; do age -d -i key.txt $s; done | zstd -d {' '.join(options)} > {name}"
+        command = (
+            f"for s in {parts}; do age -d -i key.txt $s; done | zstd -d {' '.join(options)} "
+            f"> {name}"
+        )
         subprocess.run(command, shell=True, cwd=tmp_path, check=True)
         return (tmp_path / name).read_bytes()
 

@@ -1,4 +1,5 @@
-"""Any history of a database: each copy gives back what the source held at that moment, table hash by table hash."""
+"""Any history of a database: each copy gives back what the source held at that moment, table hash
+by table hash."""
 
 import random
 import sqlite3
@@ -27,14 +28,18 @@ Step = Callable[[sqlite3.Connection, random.Random], None]
 
 
 def own_tables(connection: sqlite3.Connection) -> list[str]:
-    rows = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'own %'")
+    rows = connection.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'own %'"
+    )
     return sorted(name for (name,) in rows)
 
 
 def create(connection: sqlite3.Connection, chance: random.Random) -> None:
     name = f"own {chance.randrange(10**6)}"
     text = chance.choice(TABLES).format(quote(name))
-    connection.execute(text.replace("rowid TEXT", "rowid TEXT").replace(", b) STRICT", ", b ANY) STRICT"))
+    connection.execute(
+        text.replace("rowid TEXT", "rowid TEXT").replace(", b) STRICT", ", b ANY) STRICT")
+    )
     if chance.random() < 0.5:
         connection.execute(f"CREATE INDEX {quote('by a of ' + name)} ON {quote(name)} (a)")
     fill(connection, chance)
@@ -49,7 +54,9 @@ def fill(connection: sqlite3.Connection, chance: random.Random) -> None:
             )
             kind = connection.execute("SELECT typeof(?)", (b,)).fetchone()[0]
             usable = b if kind in {"integer", "null"} else chance.randrange(9)
-            connection.execute(f"INSERT OR IGNORE INTO {quote(table)} (a, b) VALUES (?, ?)", (a, usable))
+            connection.execute(
+                f"INSERT OR IGNORE INTO {quote(table)} (a, b) VALUES (?, ?)", (a, usable)
+            )
 
 
 def drop(connection: sqlite3.Connection, chance: random.Random) -> None:
@@ -73,7 +80,9 @@ def add_column(connection: sqlite3.Connection, chance: random.Random) -> None:
 
 def delete_many(connection: sqlite3.Connection, chance: random.Random) -> None:
     for table in own_tables(connection):
-        connection.execute(f"DELETE FROM {quote(table)} WHERE abs(random()) % 10 < {chance.randrange(10)}")
+        connection.execute(
+            f"DELETE FROM {quote(table)} WHERE abs(random()) % 10 < {chance.randrange(10)}"
+        )
 
 
 def delete_all(connection: sqlite3.Connection, chance: random.Random) -> None:
@@ -137,7 +146,9 @@ def live(machine: Machine, chance: random.Random) -> list[tuple[Record, object]]
             with closing(connect(machine.database)) as connection:
                 connection.execute("PRAGMA synchronous = OFF")
                 chance.choice(STEPS)(connection, chance)
-        copies.append((machine.send(is_minute=chance.random() < 0.7), read_hashes(machine.database)))
+        copies.append(
+            (machine.send(is_minute=chance.random() < 0.7), read_hashes(machine.database))
+        )
     return copies
 
 

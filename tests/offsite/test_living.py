@@ -1,4 +1,5 @@
-"""The living process: what it costs, whom it delays, how it is started, and what status says about it."""
+"""The living process: what it costs, whom it delays, how it is started, and what status says about
+it."""
 
 import os
 import signal
@@ -55,7 +56,8 @@ def test_a_commit_is_seen_and_nothing_else(journal: str, tmp_path: Path) -> None
 
 
 def test_a_log_that_was_replaced_is_seen(tmp_path: Path) -> None:
-    """A program that empties and removes the log cuts a connection off that another one still holds."""
+    """A program that empties and removes the log cuts a connection off that another one still
+    holds."""
     database = tmp_path / "backtesting.db"
     make_platform_database(database, journal="WAL")
     commits = Commits(database)
@@ -68,7 +70,9 @@ def test_a_log_that_was_replaced_is_seen(tmp_path: Path) -> None:
     commits.forget()
 
 
-def test_the_process_costs_nothing_when_nothing_changes_and_ends_when_it_is_told(tmp_path: Path) -> None:
+def test_the_process_costs_nothing_when_nothing_changes_and_ends_when_it_is_told(
+    tmp_path: Path,
+) -> None:
     site = make_filled_site(tmp_path)
     process = start_watch(site)
     try:

@@ -31,7 +31,9 @@ def make_filled_site(folder: Path, *, journal: str = "WAL") -> Site:
     return site
 
 
-def test_a_machine_that_is_gone_comes_back_by_the_commands_of_the_guide(tmp_path: Path, s3: S3Server) -> None:
+def test_a_machine_that_is_gone_comes_back_by_the_commands_of_the_guide(
+    tmp_path: Path, s3: S3Server
+) -> None:
     """Every command as its own process, a server of S3, an empty folder at the end."""
     project = Project(tmp_path)
     project.settings |= s3.environment(f"test-{random.getrandbits(40):x}/ai-backtest")
@@ -63,7 +65,12 @@ def test_full_small_and_minute_come_back_together_with_the_scripts(
     site.send()
     change(database, "after the backup")
     site.send()
-    assert {name.copy_class for name in site.copies()} == {"full-base", "small-base", "small-delta", "minute"}
+    assert {name.copy_class for name in site.copies()} == {
+        "full-base",
+        "small-base",
+        "small-delta",
+        "minute",
+    }
     expected = read_all(database)
     assert site.check(capsys)[0] == 0
 
@@ -93,7 +100,9 @@ def test_the_next_full_backup_sends_the_pages_that_changed(
     change(database, "one more")
     site.back_up()
     site.send()
-    sent = {name: folder_bytes(tmp_path / "elsewhere" / name) for name in ("full-base", "full-delta")}
+    sent = {
+        name: folder_bytes(tmp_path / "elsewhere" / name) for name in ("full-base", "full-delta")
+    }
     assert 0 < sent["full-delta"] < 0.08 * sent["full-base"]
 
     expected = read_all(database)
@@ -144,7 +153,8 @@ def test_an_upload_that_was_cut_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_minute_comes_back_beside_the_database_and_then_in_its_place(
     journal: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The way out after a bad script: look first, then put the tables of that moment back; bars stay."""
+    """The way out after a bad script: look first, then put the tables of that moment back; bars
+    stay."""
     site = make_filled_site(tmp_path, journal=journal)
     database = site.settings.database_path
     site.send()
@@ -249,7 +259,8 @@ def replace_offsite(site: Site, other: Site):  # type: ignore[no-untyped-def]
 def test_two_databases_on_one_target_are_kept_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A second checkout: each gets its own back, a new machine has to say which, a full one is not replaced."""
+    """A second checkout: each gets its own back, a new machine has to say which, a full one is not
+    replaced."""
     one, other = make_filled_site(tmp_path / "one"), make_site(tmp_path / "other")
     other = Site(replace(other.settings, offsite=one.settings.offsite))
     make_platform_database(other.settings.database_path, word="other")
@@ -267,7 +278,9 @@ def test_two_databases_on_one_target_are_kept_apart(
     assert (code, "the copies there are of other databases" in said) == (1, True)
     writer = said.split(f"{other.settings.database_path} of ")[1].split("(writer ")[1][:8]
     assert third.restore(capsys, writer=writer)[0] == 0
-    assert strategy_names(third.settings.database_path) == strategy_names(other.settings.database_path)
+    assert strategy_names(third.settings.database_path) == strategy_names(
+        other.settings.database_path
+    )
 
 
 def test_a_new_machine_takes_the_only_database_that_is_there(

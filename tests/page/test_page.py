@@ -42,7 +42,9 @@ class Server:
         """Status and body; the path goes out as it is."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             connection.request(
-                method, path, headers={name.replace("_", "-"): text for name, text in headers.items()}
+                method,
+                path,
+                headers={name.replace("_", "-"): text for name, text in headers.items()},
             )
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
@@ -67,11 +69,13 @@ def running_server(project: Project) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A database that was rebuilt from the sandbox, a month of one ticker taken out, with two backups and a file
-    that is none."""
+    """A database that was rebuilt from the sandbox, a month of one ticker taken out, with two
+    backups and a file that is none."""
     with running_sandbox(today="2013-03-02") as sandbox:
         settings = {"WATCHLIST_TICKERS": "IBM,AAPL,MSFT,PARA"}
-        project = with_schedule(Project(tmp_path_factory.mktemp("page"), sandbox.url, settings=settings))
+        project = with_schedule(
+            Project(tmp_path_factory.mktemp("page"), sandbox.url, settings=settings)
+        )
         project.check("restore_database.py", "--end", END)
     with closing(sqlite3.connect(project.database)) as connection, connection:
         connection.execute(
@@ -102,7 +106,14 @@ def test_universes_have_the_form_of_the_platforms_api(server: Server) -> None:
     status, body = server.get_json("/api/scanner/universes")
     assert (status, body["success"]) == (200, True)
     (universe,) = body["universes"]
-    assert list(universe) == ["id", "name", "description", "total_stocks", "created_at", "updated_at"]
+    assert list(universe) == [
+        "id",
+        "name",
+        "description",
+        "total_stocks",
+        "created_at",
+        "updated_at",
+    ]
     assert (universe["name"], universe["total_stocks"]) == ("tech_sector", 4)
     status, body = server.get_json("/api/scanner/universes/tech_sector")
     assert (status, body) == (200, {"success": True, "universe": universe})
@@ -115,7 +126,9 @@ def test_universes_have_the_form_of_the_platforms_api(server: Server) -> None:
     "name", ["nope", "TECH_SECTOR", "%27%20OR%201=1--", "..%2f..%2fetc%2fpasswd", "%00", "a%20b"]
 )
 @pytest.mark.parametrize("rest", ["", "/tickers"])
-def test_unknown_universe_is_404_with_the_platforms_body(server: Server, name: str, rest: str) -> None:
+def test_unknown_universe_is_404_with_the_platforms_body(
+    server: Server, name: str, rest: str
+) -> None:
     status, body = server.get_json(f"/api/scanner/universes/{name}{rest}")
     assert (status, body) == (404, {"success": False, "error": "Universe not found"})
 
@@ -165,7 +178,9 @@ def test_sql_that_reads_is_answered(server: Server) -> None:
         ("/\\evil.example/", {400}),
     ],
 )
-def test_other_files_and_path_tricks_get_nothing(server: Server, path: str, expected: set[int]) -> None:
+def test_other_files_and_path_tricks_get_nothing(
+    server: Server, path: str, expected: set[int]
+) -> None:
     status, body = server.get(path)
     assert status in expected
     assert "root:" not in body
@@ -173,7 +188,9 @@ def test_other_files_and_path_tricks_get_nothing(server: Server, path: str, expe
 
 
 @pytest.mark.parametrize("path", ["/", "/api/scanner/universes", "/backtesting/universe.json"])
-def test_names_of_other_hosts_and_pages_of_other_sites_are_refused(server: Server, path: str) -> None:
+def test_names_of_other_hosts_and_pages_of_other_sites_are_refused(
+    server: Server, path: str
+) -> None:
     assert server.get(path)[0] == 200
     assert server.get(path, Host="localhost:9999")[0] == 200
     assert server.get(path, Host="evil.example")[0] == 403
@@ -184,7 +201,11 @@ def test_names_of_other_hosts_and_pages_of_other_sites_are_refused(server: Serve
 
 
 def test_link_from_another_site_may_lead_here_and_a_query_from_there_may_not() -> None:
-    headers = {b"host": b"localhost:3000", b"sec-fetch-site": b"cross-site", b"sec-fetch-mode": b"navigate"}
+    headers = {
+        b"host": b"localhost:3000",
+        b"sec-fetch-site": b"cross-site",
+        b"sec-fetch-mode": b"navigate",
+    }
     assert find_refusal("GET", b"/", b"", headers) is None
     assert find_refusal("GET", b"/backtesting", b"sql=SELECT+1", headers) is not None
     assert find_refusal("GET", b"/", b"", headers | {b"sec-fetch-dest": b"iframe"}) is not None
@@ -212,10 +233,15 @@ def test_connection_of_the_page_refuses_by_itself(tmp_path: Path, sql: str) -> N
 
 
 @pytest.mark.parametrize("journal", ["WAL", "DELETE"])
-def test_page_shows_what_was_committed_a_moment_ago(rebuilt: Project, tmp_path: Path, journal: str) -> None:
+def test_page_shows_what_was_committed_a_moment_ago(
+    rebuilt: Project, tmp_path: Path, journal: str
+) -> None:
     project = Project(tmp_path)
     shutil.copy(rebuilt.database, project.database)
-    with closing(sqlite3.connect(project.database, timeout=0)) as writer, running_server(project) as server:
+    with (
+        closing(sqlite3.connect(project.database, timeout=0)) as writer,
+        running_server(project) as server,
+    ):
         writer.execute(f"PRAGMA journal_mode = {journal}")
         for name in ("first", "second"):
             writer.execute("INSERT INTO universe (name) VALUES (?)", (name,))
@@ -252,7 +278,9 @@ def test_page_without_a_database_says_so_and_follows_the_restored_one(
 
 
 def test_serving_changes_no_file_of_the_user(rebuilt: Project, server: Server) -> None:
-    before = [entry for entry in list_files(rebuilt.folder) if not entry[0].endswith(("-shm", "-wal"))]
+    before = [
+        entry for entry in list_files(rebuilt.folder) if not entry[0].endswith(("-shm", "-wal"))
+    ]
     for path in ("/", "/backtesting", "/backtesting/ohlcv_data", "/api/scanner/universes"):
         assert server.get(path)[0] == 200
     assert [
@@ -292,7 +320,9 @@ def test_front_page_in_a_browser_shows_everything(
     server: Server, tab: Tab, width: int, dark: bool, tmp_path: Path
 ) -> None:
     tab.open(server.url + "/", width=width, dark=dark)
-    while tab.evaluate("document.querySelector('meta[http-equiv=refresh]') !== null"):  # still counting
+    while tab.evaluate(
+        "document.querySelector('meta[http-equiv=refresh]') !== null"
+    ):  # still counting
         tab.open(server.url + "/", width=width, dark=dark)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     cells = tab.evaluate(
@@ -348,5 +378,7 @@ def test_datasettes_own_pages_ask_nobody_else(server: Server, tab: Tab, path: st
 @in_a_browser
 def test_universes_from_a_rebuilt_database_arrive_in_the_browser(server: Server, tab: Tab) -> None:
     tab.open(server.url + "/api/scanner/universes")
-    assert json.loads(tab.evaluate("document.body.innerText"))["universes"][0]["name"] == "tech_sector"
+    assert (
+        json.loads(tab.evaluate("document.body.innerText"))["universes"][0]["name"] == "tech_sector"
+    )
     assert_quiet(tab, server)

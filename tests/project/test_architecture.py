@@ -17,7 +17,9 @@ def test_table_of_answers_has_thirty_and_more() -> None:
     assert len(ANSWERS) >= 30
 
 
-@pytest.mark.parametrize(("file", "name"), ANSWERS, ids=[f"{file}:{name}" for file, name in ANSWERS])
+@pytest.mark.parametrize(
+    ("file", "name"), ANSWERS, ids=[f"{file}:{name}" for file, name in ANSWERS]
+)
 def test_named_file_defines_what_the_table_promises(file: str, name: str) -> None:
     defined = set()
     for node in ast.parse((PACKAGE / file).read_text()).body:
@@ -31,7 +33,9 @@ def test_named_file_defines_what_the_table_promises(file: str, name: str) -> Non
 
 
 def test_every_room_stands_in_the_tree() -> None:
-    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    rooms = {
+        path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"
+    }
     assert rooms <= set(re.findall(r"\b(\w+)/", ARCHITECTURE))
 
 

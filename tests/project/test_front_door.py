@@ -1,4 +1,5 @@
-"""What the front door promises: commands, help, settings template, imports. Drift is a failure here."""
+"""What the front door promises: commands, help, settings template, imports. Drift is a failure
+here."""
 
 import ast
 import itertools
@@ -14,7 +15,8 @@ from commands import COMMANDS
 
 SCRIPTS = sorted((PROJECT_DIR / "scripts").glob("*.py"))
 PACKAGE = PROJECT_DIR / "scripts" / "backtestdb"
-# The rooms, and what each may import beside itself and the ground floor. market and backups do not know each other.
+# The rooms, and what each may import beside itself and the ground floor. market and backups do not
+# know each other.
 ROOMS: dict[str, set[str]] = {
     "sandbox": {"market"},
     "market": set(),
@@ -32,7 +34,9 @@ WITH_PANDAS = {"market", "sandbox", "rebuild", "page", "lake"}
 
 @pytest.mark.parametrize("call", [["make", "-s", "-C", "."], ["./db"]], ids=["make", "db"])
 def test_front_door_alone_lists_every_command_with_its_help_on_80_columns(call: list[str]) -> None:
-    listed = subprocess.run(call, cwd=PROJECT_DIR, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        call, cwd=PROJECT_DIR, capture_output=True, text=True, check=True
+    ).stdout
     assert re.findall(rf"^  {call[0]} ([a-z0-9-]+) +\S", listed, re.MULTILINE) == list(COMMANDS)
     assert max(map(len, listed.splitlines())) <= 80
 
@@ -74,7 +78,10 @@ def test_readme_names_no_command_that_is_not_there() -> None:
 def test_script_imported_does_nothing_and_asked_for_help_explains_itself(
     script: Path, tmp_path: Path
 ) -> None:
-    code = f"import runpy, sys; sys.path.insert(0, {str(script.parent)!r}); runpy.run_path({str(script)!r})"
+    code = (
+        f"import runpy, sys; sys.path.insert(0, {str(script.parent)!r}); "
+        f"runpy.run_path({str(script)!r})"
+    )
     imported = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
@@ -90,7 +97,9 @@ def test_settings_template_has_every_setting_with_a_sentence_above() -> None:
     names = [line.split("=")[0] for line in lines if line and not line.startswith("#")]
     assert names == list(PARSERS)
     for before, line in itertools.pairwise(lines):
-        assert not re.match("[A-Z]", line) or re.match("[#A-Z]", before), f"{line} has no sentence above it"
+        assert not re.match("[A-Z]", line) or re.match("[#A-Z]", before), (
+            f"{line} has no sentence above it"
+        )
 
 
 def test_settings_template_means_the_defaults() -> None:
@@ -100,7 +109,9 @@ def test_settings_template_means_the_defaults() -> None:
     assert {**vars(example), "origins": {}} == {**vars(defaults), "origins": {}}
 
 
-@pytest.mark.parametrize("path", ["/plain/backtesting.db", "/with space & # 'quote' $HOME/backtesting.db"])
+@pytest.mark.parametrize(
+    "path", ["/plain/backtesting.db", "/with space & # 'quote' $HOME/backtesting.db"]
+)
 def test_env_file_keeps_the_path_of_the_database_as_it_is(tmp_path: Path, path: str) -> None:
     code = "import sys; from create_env_file import make_env_text; from pathlib import Path; "
     code += "print(make_env_text(sys.argv[1], Path(sys.argv[2])), end='')"
@@ -130,14 +141,24 @@ def imported_modules(path: Path) -> set[str]:
 )
 def test_imports_point_down(path: Path) -> None:
     room = path.relative_to(PACKAGE).parts[0]
-    reached = {name.split(".")[1] for name in imported_modules(path) if name.startswith("backtestdb.")}
+    reached = {
+        name.split(".")[1] for name in imported_modules(path) if name.startswith("backtestdb.")
+    }
     assert reached & set(ROOMS) <= ROOMS.get(room, set()) | {room}
     if room in ROOMS and room not in WITH_PANDAS:
-        assert not imported_modules(path) & {"pandas", "numpy", "exchange_calendars", "orjson", "ta"}
+        assert not imported_modules(path) & {
+            "pandas",
+            "numpy",
+            "exchange_calendars",
+            "orjson",
+            "ta",
+        }
 
 
 def test_every_room_stands_in_the_layering() -> None:
-    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    folders = {
+        path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"
+    }
     assert folders <= set(ROOMS)
 
 
@@ -146,7 +167,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
         for path in PACKAGE.rglob("*.py")
     }
-    waiting = {name: imported_modules(path) & set(modules) - {name} for name, path in modules.items()}
+    waiting = {
+        name: imported_modules(path) & set(modules) - {name} for name, path in modules.items()
+    }
     while free := [name for name, needed in waiting.items() if not needed & set(waiting)]:
         for name in free:
             del waiting[name]
@@ -161,7 +184,12 @@ def test_every_requirement_is_pinned_and_says_why() -> None:
 
 
 def test_demo_lives_a_whole_life_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    command = [sys.executable, PROJECT_DIR / "scripts" / "run_demo.py", "--folder", tmp_path / "demo"]
+    command = [
+        sys.executable,
+        PROJECT_DIR / "scripts" / "run_demo.py",
+        "--folder",
+        tmp_path / "demo",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "DEMONSTRATION" in done.stdout

@@ -1,4 +1,5 @@
-"""The guide is true: its tables are the schema's, its commands exist, and those that can run here are run."""
+"""The guide is true: its tables are the schema's, its commands exist, and those that can run here
+are run."""
 
 import re
 import subprocess
@@ -26,21 +27,32 @@ ELSEWHERE = {
     "offsite-watch": "runs until it is stopped; offsite/test_dying_machine.py",
 }
 # status and doctor look at the machine, which has no schedule; salvage finds nothing damaged.
-EXIT_CODES = {"status": {0, 2}, "doctor": {0, 2}, "salvage": {0, 2}}  # make turns every failure into 2
+EXIT_CODES = {
+    "status": {0, 2},
+    "doctor": {0, 2},
+    "salvage": {0, 2},
+}  # make turns every failure into 2
 
 
 def printed_commands() -> list[str]:
-    """The lines of the guide's blocks that begin with make, comments cut off, each once, in order."""
+    """The lines of the guide's blocks that begin with make, comments cut off, each once, in
+    order."""
     lines = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
     return list(dict.fromkeys(line for line in lines if line.startswith("make ")))
 
 
 def test_guide_lists_every_table_in_its_class() -> None:
     rows = re.findall(
-        r"^\| (irreplaceable|partially recoverable|recoverable) \| ([a-z_, ]+) \|", GUIDE, re.MULTILINE
+        r"^\| (irreplaceable|partially recoverable|recoverable) \| ([a-z_, ]+) \|",
+        GUIDE,
+        re.MULTILINE,
     )
-    listed = {table: name.replace(" ", "_") for name, tables in rows for table in tables.split(", ")}
-    assert listed == {table: name for table, name in load_table_classes().items() if name != "bookkeeping"}
+    listed = {
+        table: name.replace(" ", "_") for name, tables in rows for table in tables.split(", ")
+    }
+    assert listed == {
+        table: name for table, name in load_table_classes().items() if name != "bookkeeping"
+    }
 
 
 def test_guide_names_only_commands_that_are_there() -> None:
@@ -62,7 +74,10 @@ def clone(tmp_path: Path) -> Path:
 
 
 def test_commands_of_the_guide_run_as_printed(tmp_path: Path, clone: Path) -> None:
-    elsewhere = {"OFFSITE": str(tmp_path / "elsewhere"), "OFFSITE_PASSPHRASE": "correct horse battery"}
+    elsewhere = {
+        "OFFSITE": str(tmp_path / "elsewhere"),
+        "OFFSITE_PASSPHRASE": "correct horse battery",
+    }
     # The day of the commands, which use the machine's clock: a vendor that is behind it has holes.
     with running_sandbox(today=datetime.now(UTC).date().isoformat()) as sandbox:
         settings = {
@@ -88,6 +103,13 @@ def test_commands_of_the_guide_run_as_printed(tmp_path: Path, clone: Path) -> No
                 check=False,
                 timeout=120,
             )
-            assert done.returncode in EXIT_CODES.get(target, {0}), f"{command}\n{done.stdout}\n{done.stderr}"
+            assert done.returncode in EXIT_CODES.get(target, {0}), (
+                f"{command}\n{done.stdout}\n{done.stderr}"
+            )
             assert "Traceback" not in done.stderr
-    assert {command.split()[1] for command in printed_commands()} >= {"restore", "backup", "drill", "status"}
+    assert {command.split()[1] for command in printed_commands()} >= {
+        "restore",
+        "backup",
+        "drill",
+        "status",
+    }

@@ -1,4 +1,5 @@
-"""Setting up on a machine of its own: the way back needs little, .venv follows its interpreter, and nothing hides."""
+"""Setting up on a machine of its own: the way back needs little, .venv follows its interpreter, and
+nothing hides."""
 
 import json
 import os
@@ -25,7 +26,8 @@ def read_pins(name: str) -> dict[str, str]:
     """Given a requirements file, return the packages that it and the files it names pin."""
     text = (PROJECT_DIR / name).read_text()
     pins = {
-        package.replace("_", "-"): version for package, version in re.findall(r"^([\w-]+)==(\S+)", text, re.M)
+        package.replace("_", "-"): version
+        for package, version in re.findall(r"^([\w-]+)==(\S+)", text, re.M)
     }
     for other in re.findall(r"^-r (\S+)", text, re.M):
         pins |= read_pins(other)
@@ -68,15 +70,25 @@ def test_way_back_is_listed_as_light() -> None:
 
 
 class Checkout:
-    """A copy of the project in a folder of its own, with no .venv yet, on a machine with no package index."""
+    """A copy of the project in a folder of its own, with no .venv yet, on a machine with no package
+    index."""
 
     def __init__(self, folder: Path, wheels: Path) -> None:
         self.folder = copy_project(folder / "check out")
         self.project = Project(folder)
-        self.offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull}
+        self.offline = {
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(wheels),
+            "PIP_CONFIG_FILE": os.devnull,
+        }
 
     def run(self, *command: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        environment = {**self.project.environment(), **self.offline, "PYTHON3": sys.executable, **changes}
+        environment = {
+            **self.project.environment(),
+            **self.offline,
+            "PYTHON3": sys.executable,
+            **changes,
+        }
         environment = {name: value for name, value in environment.items() if value}
         return subprocess.run(
             command,
@@ -107,7 +119,8 @@ def checkout(tmp_path: Path, wheels: Path) -> Checkout:
 def test_light_commands_run_offline_from_a_folder_of_wheels_and_follow_python_and_folder(
     checkout: Checkout,
 ) -> None:
-    """One life of one .venv, because making one takes seconds: made, used, moved, broken in two ways, mended."""
+    """One life of one .venv, because making one takes seconds: made, used, moved, broken in two
+    ways, mended."""
     make_platform_database(checkout.project.database, bars=10)
     first = checkout.run("make", "backup")
     assert first.returncode == 0, first.stderr
@@ -154,7 +167,9 @@ def test_two_first_commands_at_once_make_one_environment(checkout: Checkout) -> 
     command = ["./db", "backups"]
     environment = {**checkout.project.environment(), **checkout.offline, "PYTHON3": sys.executable}
     both = [
-        subprocess.Popen(command, cwd=checkout.folder, env=environment, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, cwd=checkout.folder, env=environment, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
     said = [process.communicate(timeout=180)[1] for process in both]
@@ -166,17 +181,27 @@ def test_restore_from_backup_without_a_package_index_says_in_one_sentence_what_i
     checkout: Checkout,
 ) -> None:
     nothing = {"PIP_FIND_LINKS": ""}
-    silent = {"PIP_NO_INDEX": "", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+    silent = {
+        "PIP_NO_INDEX": "",
+        "PIP_FIND_LINKS": "",
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    }
     for changes, where in (
         (nothing, "the package index does not have them"),
         (silent, "no package index answers"),
     ):
         done = checkout.run("make", "restore-from-backup", **changes)
-        said = [line for line in done.stderr.splitlines() if not re.match("making|installing|make:", line)]
+        said = [
+            line
+            for line in done.stderr.splitlines()
+            if not re.match("making|installing|make:", line)
+        ]
         assert done.returncode == 2
         what = "error: the packages of requirements-backup.txt are not installed, and "
         assert said[0] == what + where
-        assert said[1].startswith("       next: connect to the internet and try again, or, on a machine that")
+        assert said[1].startswith(
+            "       next: connect to the internet and try again, or, on a machine that"
+        )
         assert len(said) == 2
     assert checkout.run("./db", "restore-from-backup", **nothing).returncode == 1
 
@@ -192,7 +217,8 @@ def test_folder_of_another_user_is_named_without_a_traceback(checkout: Checkout)
 
 
 def make_path(folder: Path, **programs: str) -> str:
-    """A PATH with the programs that every system has and no Python, and with small scripts by name."""
+    """A PATH with the programs that every system has and no Python, and with small scripts by
+    name."""
     folder.mkdir()
     for name in ("sh", "bash", "make", "sed", "awk", "cmp", "dirname", "readlink", "tr", "env"):
         (folder / name).symlink_to(shutil.which(name) or "")
@@ -220,31 +246,46 @@ def without_python() -> None:
             "there is no Python",
             "sudo apt install python3.13 python3.13-venv",
         ),
-        ({"apt_get": "", "apt_cache": "exit 100"}, "there is no", "sudo apt install python3 python3-venv"),
-        ({}, "there is no Python", "install Python 3.13 from python.org, or name one with PYTHON3="),
+        (
+            {"apt_get": "", "apt_cache": "exit 100"},
+            "there is no",
+            "sudo apt install python3 python3-venv",
+        ),
+        (
+            {},
+            "there is no Python",
+            "install Python 3.13 from python.org, or name one with PYTHON3=",
+        ),
     ],
 )
 def test_no_python_that_fits_names_the_package(
     tmp_path: Path, checkout: Checkout, programs: dict[str, str], message: str, advice: str
 ) -> None:
     named = {name.replace("_", "-"): text for name, text in programs.items()}
-    done = checkout.run("make", "restore-from-backup", PATH=make_path(tmp_path / "bin", **named), PYTHON3="")
+    done = checkout.run(
+        "make", "restore-from-backup", PATH=make_path(tmp_path / "bin", **named), PYTHON3=""
+    )
     assert f"error: {message}" in done.stderr
     assert f"next: {advice}" in done.stderr
 
 
 @pytest.mark.usefixtures("without_python")
-def test_python_without_its_whole_library_names_what_it_lacks(tmp_path: Path, checkout: Checkout) -> None:
+def test_python_without_its_whole_library_names_what_it_lacks(
+    tmp_path: Path, checkout: Checkout
+) -> None:
     """Debian's python3 without python3-venv."""
     lacking = tmp_path / "lacking"
     lacking.mkdir()
-    (lacking / "ensurepip.py").write_text("raise ModuleNotFoundError(\"No module named 'ensurepip'\")\n")
+    (lacking / "ensurepip.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'ensurepip'\")\n"
+    )
     python = f'PYTHONPATH={shlex.quote(str(lacking))} exec {shlex.quote(sys.executable)} "$@"'
     path = make_path(tmp_path / "bin", python3=python, **{"apt-get": "", "apt-cache": ""})
     done = checkout.run("./db", "backups", PATH=path, PYTHON3="")
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     assert (
-        f"is Python {version} without its whole standard library: No module named 'ensurepip'" in done.stderr
+        f"is Python {version} without its whole standard library: No module named 'ensurepip'"
+        in done.stderr
     )
     assert f"next: sudo apt install python{version} python{version}-venv" in done.stderr
     assert done.returncode == 1
@@ -287,7 +328,9 @@ def test_db_exits_with_three_when_something_is_missing_in_the_result(tmp_path: P
     assert done.returncode == 3, done.stdout + done.stderr
 
 
-def test_db_called_by_a_link_from_another_folder_takes_names_of_files_from_there(tmp_path: Path) -> None:
+def test_db_called_by_a_link_from_another_folder_takes_names_of_files_from_there(
+    tmp_path: Path,
+) -> None:
     project = Project(tmp_path)
     (tmp_path / "db").symlink_to(PROJECT_DIR / "db")
     (tmp_path / "my copy.db").write_bytes(b"no database")

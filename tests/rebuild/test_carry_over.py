@@ -1,5 +1,5 @@
-"""What a rebuild keeps of the user's: lists of tickers, the platform's own tables and numbers, and what a
-backup holds where the database is gone."""
+"""What a rebuild keeps of the user's: lists of tickers, the platform's own tables and numbers, and
+what a backup holds where the database is gone."""
 
 import re
 import shlex
@@ -33,7 +33,8 @@ def project(tmp_path: Path, sandbox: SandboxProcess) -> Project:
 
 
 def give_universes(database: Path) -> None:
-    """Two lists of the user's own, with ids and columns that no download knows, and bars of both."""
+    """Two lists of the user's own, with ids and columns that no download knows, and bars of
+    both."""
     with closing(connect(database)) as connection:
         connection.executescript("""
             BEGIN;
@@ -59,11 +60,16 @@ def test_restore_keeps_the_users_universes_with_ids_and_columns_and_updates_the_
     make_platform_database(project.database)
     give_universes(project.database)
     project.check("restore_database.py", "--end", END, "--yes")
-    assert query_all(project.database, "SELECT id, name, description FROM universe ORDER BY id") == [
+    assert query_all(
+        project.database, "SELECT id, name, description FROM universe ORDER BY id"
+    ) == [
         (17, "swing", "my own"),
         (23, "tech_sector", "mine"),
     ]
-    members = "SELECT id, universe_id, ticker, sector, conviction, is_active FROM universe_stocks ORDER BY id"
+    members = (
+        "SELECT id, universe_id, ticker, sector, conviction, is_active FROM universe_stocks "
+        "ORDER BY id"
+    )
     found = query_all(project.database, members)
     assert found[4][0] > 304, "a new member gets a number that was never given out"
     assert [*found[:4], (305, *found[4][1:])] == [
@@ -73,7 +79,10 @@ def test_restore_keeps_the_users_universes_with_ids_and_columns_and_updates_the_
         (304, 23, "GONE", "gone", 0.1, 0),
         (305, 23, "MSFT", None, None, 1),
     ]
-    assert query_all(project.database, "SELECT * FROM of_a_newer_platform") == [(17, "swing"), (23, "tech")]
+    assert query_all(project.database, "SELECT * FROM of_a_newer_platform") == [
+        (17, "swing"),
+        (23, "tech"),
+    ]
     assert query_all(project.database, "PRAGMA foreign_key_check") == []
 
 
@@ -83,12 +92,19 @@ def test_restore_names_the_bars_it_does_not_carry_over_and_its_commands_bring_th
     make_platform_database(project.database)
     give_universes(project.database)
     done = project.run("restore_database.py", "--end", END, "--yes")
-    said = [line for line in (done.stdout + done.stderr).splitlines() if "not carried over:" in line]
+    said = [
+        line for line in (done.stdout + done.stderr).splitlines() if "not carried over:" in line
+    ]
     assert len(said) == 5, said
-    assert sum("only the kept file has them" in line for line in said) == 2  # LOOSE, and the 1min bar
+    assert (
+        sum("only the kept file has them" in line for line in said) == 2
+    )  # LOOSE, and the 1min bar
     ways_back = re.findall(r'back with: make ([a-z-]+) ARGS="(.*)"', "\n".join(said))
     assert {name for name, _ in ways_back} == {"backfill-daily", "backfill-intraday"}
-    scripts = {"backfill-daily": "02_backfill_daily.py", "backfill-intraday": "03_backfill_intraday.py"}
+    scripts = {
+        "backfill-daily": "02_backfill_daily.py",
+        "backfill-intraday": "03_backfill_intraday.py",
+    }
     for name, options in ways_back:
         project.check(scripts[name], *shlex.split(options), "--end", END)
     bars = "SELECT count(*) FROM ohlcv_data WHERE ticker = ? AND timeframe = ?"
@@ -138,7 +154,9 @@ def test_restore_of_a_missing_database_whose_backups_are_all_bad_stops_before_th
 
 
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
-def test_restore_keeps_the_platforms_numbers_and_its_journal_mode(project: Project, journal: str) -> None:
+def test_restore_keeps_the_platforms_numbers_and_its_journal_mode(
+    project: Project, journal: str
+) -> None:
     make_platform_database(project.database, journal=journal)
     with closing(connect(project.database)) as connection:
         connection.execute("PRAGMA user_version = 42")
@@ -209,13 +227,22 @@ def test_restore_with_the_platforms_schema_makes_its_tables_in_the_place_of_ours
     } <= tables
     assert "trading_agents" not in tables
     assert query_all(project.database, "SELECT * FROM app_settings") == [("theme", "dark")]
-    assert query_all(project.database, "SELECT count(*) FROM ohlcv_data WHERE timeframe = '1day'")[0][0] > 400
+    assert (
+        query_all(project.database, "SELECT count(*) FROM ohlcv_data WHERE timeframe = '1day'")[0][
+            0
+        ]
+        > 400
+    )
     assert find_damage(project.database) == "ok"
 
 
 @pytest.mark.parametrize(
     "statement",
-    ["DROP TABLE IF EXISTS strategies;", "DELETE FROM app_settings;", "ATTACH '{folder}/other.db' AS other;"],
+    [
+        "DROP TABLE IF EXISTS strategies;",
+        "DELETE FROM app_settings;",
+        "ATTACH '{folder}/other.db' AS other;",
+    ],
 )
 def test_platform_schema_with_a_statement_that_takes_away_is_refused_before_anything(
     project: Project, tmp_path: Path, sandbox: SandboxProcess, statement: str
@@ -230,7 +257,9 @@ def test_platform_schema_with_a_statement_that_takes_away_is_refused_before_anyt
     assert not (tmp_path / "other.db").exists()
 
 
-def test_restore_of_the_market_only_leaves_every_other_table_to_the_platform(project: Project) -> None:
+def test_restore_of_the_market_only_leaves_every_other_table_to_the_platform(
+    project: Project,
+) -> None:
     project.check("restore_database.py", "--end", END, "--market-only")
     names = query_all(project.database, "SELECT name FROM sqlite_schema WHERE type = 'table'")
     assert {name for (name,) in names if not name.startswith(("_", "sqlite_"))} == {

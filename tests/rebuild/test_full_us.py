@@ -33,7 +33,12 @@ def whole(
     sandbox.clear_log()
     started = time.monotonic()
     output = project.check(*ARGUMENTS)
-    return project, output, time.monotonic() - started, [entry["path"] for entry in sandbox.fetch_log()]
+    return (
+        project,
+        output,
+        time.monotonic() - started,
+        [entry["path"] for entry in sandbox.fetch_log()],
+    )
 
 
 def test_restore_of_us_stocks_brings_the_listed_and_the_delisted(
@@ -42,7 +47,9 @@ def test_restore_of_us_stocks_brings_the_listed_and_the_delisted(
     project, output, _, paths = whole
     assert "as the vendor lists them" in output
     assert len([path for path in paths if "/reference/" in path]) == 6
-    members = dict(query_all(project.database, "SELECT is_active, count(*) FROM universe_stocks GROUP BY 1"))
+    members = dict(
+        query_all(project.database, "SELECT is_active, count(*) FROM universe_stocks GROUP BY 1")
+    )
     assert members[1] > 70
     assert members[0] >= 2  # ANSS and PARA, delisted in 2025
     # One more than there are tickers: the look at the oldest session before the question.
@@ -54,7 +61,9 @@ def test_restore_of_us_stocks_brings_the_listed_and_the_delisted(
     assert "META: no bar between 2022-01-28 and 2022-06-09" in output
 
 
-@pytest.mark.parametrize("seed", [0, *[pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 10)]])
+@pytest.mark.parametrize(
+    "seed", [0, *[pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 10)]]
+)
 def test_restore_of_us_stocks_killed_at_a_random_moment_continues_to_the_same_end(
     tmp_path: Path, sandbox: SandboxProcess, whole: tuple[Project, str, float, list[str]], seed: int
 ) -> None:

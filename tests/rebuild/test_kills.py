@@ -1,4 +1,5 @@
-"""kill -9 at seeded moments of a rebuild: the old database whole after each, the end the same as without."""
+"""kill -9 at seeded moments of a rebuild: the old database whole after each, the end the same as
+without."""
 
 import random
 import shutil
@@ -83,6 +84,8 @@ def test_rebuild_killed_at_a_random_moment_continues_to_the_same_end(
     asked = len(sandbox.fetch_log())
     assert asked <= requests * (2 if was_finished else 1) + 2 * CONCURRENCY
     left = {
-        path.name for path in project.folder.iterdir() if "rebuilding" in path.name or "arriving" in path.name
+        path.name
+        for path in project.folder.iterdir()
+        if "rebuilding" in path.name or "arriving" in path.name
     }
     assert left <= {"backtesting.db.rebuilding.lock"}

@@ -53,10 +53,15 @@ def test_restore_of_tech_sector_brings_everything_within_the_planned_requests(
     assert "the vendor has nothing of" in output
     assert find_damage(project.database) == "ok"
     tables = {
-        name for (name,) in query_all(project.database, "SELECT name FROM sqlite_schema WHERE type = 'table'")
+        name
+        for (name,) in query_all(
+            project.database, "SELECT name FROM sqlite_schema WHERE type = 'table'"
+        )
     }
     assert len([name for name in tables if not name.startswith(("_", "sqlite_"))]) == 37
-    assert query_all(project.database, "SELECT name, total_stocks FROM universe") == [("tech_sector", 65)]
+    assert query_all(project.database, "SELECT name, total_stocks FROM universe") == [
+        ("tech_sector", 65)
+    ]
     assert not list(project.folder.glob("*.rebuilding"))
 
 
@@ -70,7 +75,8 @@ def test_restore_keeps_what_no_download_brings_back_row_for_row(project: Project
     (kept,) = project.folder.glob("backtesting.db.backup-*")
     assert read_tables(kept, KEPT_TABLES) == before
     objects = (
-        "SELECT name, sql FROM sqlite_schema WHERE name IN ('noted', 'note_strategies', 'lab_notes_by_note')"
+        "SELECT name, sql FROM sqlite_schema WHERE name IN ('noted', 'note_strategies', "
+        "'lab_notes_by_note')"
     )
     assert query_all(project.database, objects) == query_all(kept, objects)
     assert query_all(project.database, "SELECT count(*) FROM noted")[0][0] > 0
@@ -214,7 +220,9 @@ def test_restore_with_a_vendor_that_is_down_leaves_the_old_database_and_continue
     assert digest_market(project.database) == reference
 
 
-def test_restore_sets_impossible_bars_aside_and_names_them(project: Project, sandbox: SandboxProcess) -> None:
+def test_restore_sets_impossible_bars_aside_and_names_them(
+    project: Project, sandbox: SandboxProcess
+) -> None:
     sandbox.set_faults({"match": "ticker/MSFT/range/1/day", "kind": "bad_bars", "bars": ["junk"]})
     output = project.check("restore_database.py", "--end", END)
     assert "bars set aside: MSFT: price above" in output
@@ -242,7 +250,9 @@ def test_restore_over_a_file_that_is_no_database_keeps_it_aside(project: Project
     assert find_damage(project.database) == "ok"
 
 
-def test_restore_over_a_damaged_database_salvages_its_rows_and_says_what_is_lost(project: Project) -> None:
+def test_restore_over_a_damaged_database_salvages_its_rows_and_says_what_is_lost(
+    project: Project,
+) -> None:
     make_platform_database(project.database, rows=400)
     before = read_tables(project.database, KEPT_TABLES)
     content = bytearray(project.database.read_bytes())
@@ -333,7 +343,9 @@ def fill(disk: Path) -> None:
 
 
 @pytest.mark.root
-def test_restore_in_a_read_only_folder_names_the_cause(tmp_path: Path, sandbox: SandboxProcess) -> None:
+def test_restore_in_a_read_only_folder_names_the_cause(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
     with small_disk(tmp_path / "disk", 16) as disk:
         project = Project(disk, url=sandbox.url, settings={"WATCHLIST_TICKERS": FEW})
         make_platform_database(project.database, rows=10)

@@ -1,4 +1,5 @@
-"""A rebuild whose plan does not reach back, and the forecast of requests: what is said before, and what was sent."""
+"""A rebuild whose plan does not reach back, and the forecast of requests: what is said before, and
+what was sent."""
 
 import json
 from collections.abc import Iterator
@@ -36,7 +37,14 @@ def project(tmp_path: Path, sandbox: SandboxProcess) -> Project:
 def rebuild(project: Project, *arguments: str, expect: int = 0) -> str:
     file = str(project.folder / "list.txt")
     return project.check(
-        "restore_database.py", "--russell2000", file, "--end", END, "--yes", *arguments, expect=expect
+        "restore_database.py",
+        "--russell2000",
+        file,
+        "--end",
+        END,
+        "--yes",
+        *arguments,
+        expect=expect,
     )
 
 
@@ -85,7 +93,9 @@ def test_rebuild_with_far_fewer_bars_stops_before_it_replaces(
 
 
 @pytest.mark.parametrize("case", ["first", "wall", "update", "again", "many"])
-def test_forecast_of_requests_is_what_is_sent(project: Project, sandbox: SandboxProcess, case: str) -> None:
+def test_forecast_of_requests_is_what_is_sent(
+    project: Project, sandbox: SandboxProcess, case: str
+) -> None:
     """Within 5 % and one request: that one tells whether a limit still holds."""
     tickers = TICKERS if case != "many" else [f"Z{n}" for n in range(80)]
     project.check("restore_database.py", "--skip-backfill", "--yes")
@@ -93,11 +103,21 @@ def test_forecast_of_requests_is_what_is_sent(project: Project, sandbox: Sandbox
     backfill = ("02_backfill_daily.py", "--universe", "some", "--start", "2024-01-02", "--end", END)
     command, codes = backfill, {0}
     if case == "many":
-        command = ("02_backfill_daily.py", "--universe", "some", "--start", "2026-10-01", "--end", END)
+        command = (
+            "02_backfill_daily.py",
+            "--universe",
+            "some",
+            "--start",
+            "2026-10-01",
+            "--end",
+            END,
+        )
         codes = {0, 3}
     if case == "wall":
         sandbox.set_settings(history_years=2)
-        project.run("02_backfill_daily.py", "--universe", "some", "--start", "2024-10-01", "--end", END)
+        project.run(
+            "02_backfill_daily.py", "--universe", "some", "--start", "2024-10-01", "--end", END
+        )
         codes = {3}
     if case in {"update", "again"}:
         project.check(*backfill)
@@ -108,5 +128,9 @@ def test_forecast_of_requests_is_what_is_sent(project: Project, sandbox: Sandbox
     plan = json.loads(project.check(*command, "--plan", "--json"))
     sandbox.clear_log()
     assert project.run(*command).returncode in codes
-    sent = [entry for entry in sandbox.fetch_log() if entry["path"].startswith(("/v2", "/stocks", "/v3"))]
+    sent = [
+        entry
+        for entry in sandbox.fetch_log()
+        if entry["path"].startswith(("/v2", "/stocks", "/v3"))
+    ]
     assert abs(len(sent) - plan["requests"]) <= 1 + 0.05 * plan["requests"]

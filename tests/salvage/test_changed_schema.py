@@ -1,5 +1,5 @@
-"""Salvage where the platform moved on: columns renamed, dropped or added since the backup, and tables that this
-SQLite cannot create. No row is lost in silence."""
+"""Salvage where the platform moved on: columns renamed, dropped or added since the backup, and
+tables that this SQLite cannot create. No row is lost in silence."""
 
 import sqlite3
 from collections.abc import Callable
@@ -124,7 +124,9 @@ def test_salvage_of_whole_tables_with_renamed_columns_needs_no_backup(settings: 
     assert not any(outcome.beside for outcome in salvaged.tables)
 
 
-def test_restore_over_damage_behind_a_renamed_column_succeeds(settings: Settings, tmp_path: Path) -> None:
+def test_restore_over_damage_behind_a_renamed_column_succeeds(
+    settings: Settings, tmp_path: Path
+) -> None:
     database = settings.database_path
     with closing(connect(database)) as connection:
         rename_column(connection, "strategies")
@@ -161,7 +163,9 @@ OWN_ROWS = {
 def add_own_tables(database: Path) -> None:
     """As a platform makes them that registers functions and a collation of its own."""
     with closing(apsw.Connection(str(database))) as platform:
-        platform.create_scalar_function("is_ticker", lambda text: text.isupper(), 1, deterministic=True)
+        platform.create_scalar_function(
+            "is_ticker", lambda text: text.isupper(), 1, deterministic=True
+        )
         platform.create_scalar_function("shout", lambda text: text.upper(), 1, deterministic=True)
         platform.create_collation("german", lambda one, other: (one > other) - (one < other))
         platform.execute(OWN_TABLES)
@@ -179,14 +183,20 @@ def test_salvage_of_tables_that_this_sqlite_cannot_create_brings_every_row(
     assert {table: rows_of(salvaged, table) for table in OWN_ROWS} == OWN_ROWS
     losses = describe_losses(salvaged)
     assert not salvaged.is_complete
-    assert all(any(line.startswith(f"{table} has plain columns") for line in losses) for table in OWN_ROWS)
+    assert all(
+        any(line.startswith(f"{table} has plain columns") for line in losses) for table in OWN_ROWS
+    )
     assert all(outcome.is_whole for outcome in salvaged.tables if outcome.table in OWN_ROWS)
 
 
-@pytest.mark.skipif(sqlite3.sqlite_version_info >= (3, 46), reason="this Python's SQLite reads 1_000")
+@pytest.mark.skipif(
+    sqlite3.sqlite_version_info >= (3, 46), reason="this Python's SQLite reads 1_000"
+)
 def test_salvage_of_a_table_in_newer_words_brings_every_row(settings: Settings) -> None:
     with closing(apsw.Connection(str(settings.database_path))) as platform:
-        platform.execute("CREATE TABLE newest (id INTEGER PRIMARY KEY, n INT CHECK (n < 1_000) DEFAULT 1_0)")
+        platform.execute(
+            "CREATE TABLE newest (id INTEGER PRIMARY KEY, n INT CHECK (n < 1_000) DEFAULT 1_0)"
+        )
         platform.execute("INSERT INTO newest VALUES (1, 5), (2, 999)")
     salvaged = salvage(settings.database_path, settings.backup_dir, LATER)
     assert rows_of(salvaged, "newest") == [(1, 5), (2, 999)]

@@ -1,5 +1,6 @@
-"""What a platform may have in its database: rows that break a rule, functions and a collation of its own, views that
-say "main.". None of it stops a backup, a restore or a salvage, and all of it arrives."""
+"""What a platform may have in its database: rows that break a rule, functions and a collation of
+its own, views that say "main.". None of it stops a backup, a restore or a salvage, and all of it
+arrives."""
 
 import json
 from contextlib import closing
@@ -80,7 +81,9 @@ def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
 
 @pytest.mark.parametrize("kind", ["full", "irreplaceable"])
 @pytest.mark.parametrize("target", ["there", "missing"])
-def test_platform_rules_survive_backup_and_restore(settings: Settings, kind: str, target: str) -> None:
+def test_platform_rules_survive_backup_and_restore(
+    settings: Settings, kind: str, target: str
+) -> None:
     back_up(settings, kind)
     (backup,) = verify_every_listed(settings.backup_dir)
     assert backup.manifest is not None
@@ -89,7 +92,9 @@ def test_platform_rules_survive_backup_and_restore(settings: Settings, kind: str
         settings.database_path.unlink()
     else:
         with closing(open_platform(settings.database_path)) as platform:
-            platform.execute("DELETE FROM rules; DELETE FROM checked; UPDATE sorted SET name = 'gone'")
+            platform.execute(
+                "DELETE FROM rules; DELETE FROM checked; UPDATE sorted SET name = 'gone'"
+            )
     restore_from_backup(settings, None, NOON)
     assert see_as_platform(settings.database_path) == QUERIES
 

@@ -1,4 +1,5 @@
-"""Salvage: what is left of a damaged database, united with the newest backup; never a wrong value."""
+"""Salvage: what is left of a damaged database, united with the newest backup; never a wrong
+value."""
 
 import os
 import random
@@ -123,7 +124,9 @@ def test_salvage_of_a_table_whose_root_became_an_empty_page_brings_the_backup(li
     assert_nothing_wrong(life, salvage_life(life))
 
 
-@pytest.mark.parametrize("table", ["trading_agents", "strategies", "lab_notes", "lab_pairs", "lab_blobs"])
+@pytest.mark.parametrize(
+    "table", ["trading_agents", "strategies", "lab_notes", "lab_pairs", "lab_blobs"]
+)
 def test_salvage_without_the_root_of_a_table_finds_its_pages(life: Life, table: str) -> None:
     zero(life.settings.database_path, pages_of(life.settings.database_path, table)[:1])
     salvaged = salvage_life(life)
@@ -145,7 +148,9 @@ def test_salvage_without_the_list_of_free_pages_brings_no_deleted_row_back(
     assert assert_nothing_wrong(life, salvage_life(life)) > 0.9
 
 
-def test_salvage_of_a_row_whose_overflow_page_is_lost_takes_the_one_of_the_backup(life: Life) -> None:
+def test_salvage_of_a_row_whose_overflow_page_is_lost_takes_the_one_of_the_backup(
+    life: Life,
+) -> None:
     database = life.settings.database_path
     with closing(connect(database)) as connection:
         overflow = [
@@ -168,9 +173,11 @@ def test_salvage_with_the_whole_schema_gone_takes_that_of_the_backup(life: Life)
     assert assert_nothing_wrong(life, salvage_life(life)) > 0.99
 
 
-def test_salvage_with_the_schema_gone_after_a_vacuum_mistakes_no_table_for_another(life: Life) -> None:
-    """Every table begins at another page than the backup says, and rows without a key of their own have other
-    rowids: of which table those are, nothing tells any more."""
+def test_salvage_with_the_schema_gone_after_a_vacuum_mistakes_no_table_for_another(
+    life: Life,
+) -> None:
+    """Every table begins at another page than the backup says, and rows without a key of their own
+    have other rowids: of which table those are, nothing tells any more."""
     database = life.settings.database_path
     with closing(connect(database)) as connection:
         connection.execute("VACUUM")
@@ -253,11 +260,15 @@ def test_salvage_without_anything_to_read_says_so_and_leaves_nothing(tmp_path: P
     database.write_bytes(b"not a database" * 1000)
     with pytest.raises(NothingSalvagedError, match="not one row"):
         salvage(database, tmp_path / "backups", LATER)
-    assert {path.name for path in tmp_path.iterdir()} == {"backtesting.db", "backtesting.db.salvaging.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "backtesting.db",
+        "backtesting.db.salvaging.lock",
+    }
 
 
 def test_salvage_of_any_damage_ends_with_a_sound_database_that_holds_the_backup(life: Life) -> None:
-    """Bits that flip inside a value cannot be seen; everything else of a backup's damages can be lived with."""
+    """Bits that flip inside a value cannot be seen; everything else of a backup's damages can be
+    lived with."""
     database = life.settings.database_path
     good = database.read_bytes()
     (other,) = life.settings.backup_dir.glob("backtesting-*.db")
@@ -284,11 +295,15 @@ def test_salvage_takes_a_full_text_index_whole_or_from_the_backup(tmp_path: Path
     salvaged = salvage(database, life.settings.backup_dir, LATER)
     with closing(connect(salvaged.path)) as connection:
         assert connection.execute("SELECT count(*) FROM found").fetchone() == (2000,)
-        assert connection.execute("SELECT count(*) FROM found WHERE found MATCH 'word77'").fetchone() == (1,)
+        assert connection.execute(
+            "SELECT count(*) FROM found WHERE found MATCH 'word77'"
+        ).fetchone() == (1,)
         connection.execute("INSERT INTO found(found) VALUES ('integrity-check')")
 
 
-def test_salvage_while_a_program_writes_is_refused(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_salvage_while_a_program_writes_is_refused(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
     database = life.settings.database_path
     copy_files = working_copy.copy_files
 
@@ -301,15 +316,21 @@ def test_salvage_while_a_program_writes_is_refused(life: Life, monkeypatch: pyte
     with pytest.raises(BusyError, match="another program is writing"):
         salvage(database, life.settings.backup_dir, LATER)
     assert not [
-        path for path in database.parent.iterdir() if "salvag" in path.name and path.suffix != ".lock"
+        path
+        for path in database.parent.iterdir()
+        if "salvag" in path.name and path.suffix != ".lock"
     ]
 
 
 @pytest.mark.parametrize("moment", ["copied", "built", "named"])
-def test_salvage_killed_leaves_no_half_result_and_the_next_one_cleans_up(life: Life, moment: str) -> None:
+def test_salvage_killed_leaves_no_half_result_and_the_next_one_cleans_up(
+    life: Life, moment: str
+) -> None:
     database = life.settings.database_path
     zero_pages(database, 0.05, 1, first_page=True)
-    child = run_in_child(lambda: salvage(database, life.settings.backup_dir, LATER, step=KillAtStep(moment)))
+    child = run_in_child(
+        lambda: salvage(database, life.settings.backup_dir, LATER, step=KillAtStep(moment))
+    )
     os.waitpid(child, 0)
     results = list(database.parent.glob("*.salvaged-*"))
     assert len(results) == (moment == "named")
@@ -317,7 +338,9 @@ def test_salvage_killed_leaves_no_half_result_and_the_next_one_cleans_up(life: L
     salvaged = salvage(database, life.settings.backup_dir, LATER)
     assert_nothing_wrong(life, salvaged)
     assert not [
-        path for path in database.parent.iterdir() if ".salvaging" in path.name and path.suffix != ".lock"
+        path
+        for path in database.parent.iterdir()
+        if ".salvaging" in path.name and path.suffix != ".lock"
     ]
 
 
@@ -357,7 +380,9 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     rows=st.lists(st.tuples(VALUES, VALUES), max_size=12),
     page_size=st.sampled_from([512, 1024, 4096, 65536]),
@@ -392,7 +417,10 @@ def project_of(life: Life) -> Project:
     settings = life.settings
     return Project(
         settings.database_path.parents[1],
-        settings={"DATABASE_PATH": str(settings.database_path), "BACKUP_DIR": str(settings.backup_dir)},
+        settings={
+            "DATABASE_PATH": str(settings.database_path),
+            "BACKUP_DIR": str(settings.backup_dir),
+        },
     )
 
 
@@ -405,7 +433,9 @@ def project_of(life: Life) -> Project:
         pytest.param("schema", marks=pytest.mark.long),
     ],
 )
-def test_restore_over_a_damaged_database_salvages_it_by_itself(life: Life, damage_done: str) -> None:
+def test_restore_over_a_damaged_database_salvages_it_by_itself(
+    life: Life, damage_done: str
+) -> None:
     database = life.settings.database_path
     if damage_done == "noise":
         database.write_bytes(random.Random(1).randbytes(100 * PAGE))
@@ -422,7 +452,9 @@ def test_restore_over_a_damaged_database_salvages_it_by_itself(life: Life, damag
     assert find_damage(database) == "ok"
     assert len(list(database.parent.glob("backtesting.db.backup-*"))) == 1
     assert not [
-        path for path in database.parent.iterdir() if "salvag" in path.name and path.suffix != ".lock"
+        path
+        for path in database.parent.iterdir()
+        if "salvag" in path.name and path.suffix != ".lock"
     ]
 
 
@@ -435,7 +467,9 @@ def test_salvage_command_makes_a_file_that_restore_carries_over(life: Life) -> N
     (salvaged,) = database.parent.glob("*.salvaged-*")
     assert f"--carry-over-from {shlex.quote(str(salvaged))}" in output
     expected = read_content(salvaged)
-    project.check("restore_database.py", "--skip-backfill", "--yes", "--carry-over-from", str(salvaged))
+    project.check(
+        "restore_database.py", "--skip-backfill", "--yes", "--carry-over-from", str(salvaged)
+    )
     assert read_content(database) == expected
 
 

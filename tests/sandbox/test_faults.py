@@ -37,7 +37,8 @@ def set_one(sandbox: SandboxProcess, kind: str, **rule: Any) -> None:
 
 
 def read_raw(sandbox: SandboxProcess) -> bytes:
-    """All that the server sends for one request, until it closes the connection; resets are raised."""
+    """All that the server sends for one request, until it closes the connection; resets are
+    raised."""
     host, port = sandbox.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(
@@ -49,7 +50,9 @@ def read_raw(sandbox: SandboxProcess) -> bytes:
         return received
 
 
-def test_server_error_and_bad_gateway_answer_as_servers_and_gateways_do(sandbox: SandboxProcess) -> None:
+def test_server_error_and_bad_gateway_answer_as_servers_and_gateways_do(
+    sandbox: SandboxProcess,
+) -> None:
     set_one(sandbox, "server_error")
     answer = sandbox.get(WEEK)
     assert (answer.status_code, answer.json()["status"]) == (500, "ERROR")
@@ -67,7 +70,9 @@ def test_server_error_and_bad_gateway_answer_as_servers_and_gateways_do(sandbox:
 
 @pytest.mark.parametrize(("status", "name"), [(403, "NOT_AUTHORIZED"), (404, "NOT_FOUND")])
 def test_refusal_closes_an_endpoint(sandbox: SandboxProcess, status: int, name: str) -> None:
-    sandbox.set_faults({"match": "^/stocks/v1/splits", "kind": "refusal", "status": status, "times": None})
+    sandbox.set_faults(
+        {"match": "^/stocks/v1/splits", "kind": "refusal", "status": status, "times": None}
+    )
     assert sandbox.get("/stocks/v1/splits").status_code == status
     assert sandbox.get("/stocks/v1/splits").json()["status"] == name
     assert sandbox.get("/v3/reference/splits").status_code == 200
@@ -176,14 +181,19 @@ def test_bad_bars_replace_or_join_the_good_ones(sandbox: SandboxProcess) -> None
     assert datetime.fromtimestamp(weekend["t"] / 1000, NEW_YORK).strftime("%a %H:%M") == "Sat 00:00"
     *same, future = fetch("future")
     assert same == good
-    assert datetime.fromtimestamp(future["t"] / 1000, NEW_YORK).strftime("%F %H:%M") == "2013-03-08 00:00"
+    assert (
+        datetime.fromtimestamp(future["t"] / 1000, NEW_YORK).strftime("%F %H:%M")
+        == "2013-03-08 00:00"
+    )
     assert sandbox.get(WEEK).json()["results"] == good
 
 
 def test_bad_bars_of_the_grouped_answer_keep_the_hour(sandbox: SandboxProcess) -> None:
     sandbox.set_faults({"match": "grouped", "kind": "bad_bars", "bars": ["weekend", "future"]})
     rows = sandbox.get("/v2/aggs/grouped/locale/us/market/stocks/2013-02-28").json()["results"]
-    days = [datetime.fromtimestamp(row["t"] / 1000, NEW_YORK).strftime("%F %H:%M") for row in rows[-2:]]
+    days = [
+        datetime.fromtimestamp(row["t"] / 1000, NEW_YORK).strftime("%F %H:%M") for row in rows[-2:]
+    ]
     assert days == ["2013-03-02 16:00", "2013-03-08 16:00"]
 
 

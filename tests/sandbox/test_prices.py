@@ -1,4 +1,5 @@
-"""The sandbox's prices: the real ones are the source's, the made-up ones agree with each other everywhere."""
+"""The sandbox's prices: the real ones are the source's, the made-up ones agree with each other
+everywhere."""
 
 import csv
 import gzip
@@ -48,13 +49,17 @@ def load_source() -> dict[str, dict[str, list[float]]]:
     return rows
 
 
-def fetch_days(sandbox: SandboxProcess, ticker: str, first: str, last: str, **params: Any) -> list[Row]:
+def fetch_days(
+    sandbox: SandboxProcess, ticker: str, first: str, last: str, **params: Any
+) -> list[Row]:
     path = f"/v2/aggs/ticker/{ticker}/range/1/day/{first}/{last}"
     rows: list[Row] = sandbox.get(path, limit=50_000, **params).json().get("results", [])
     return rows
 
 
-def fetch_minutes(sandbox: SandboxProcess, ticker: str, first: str, last: str, **params: Any) -> list[Row]:
+def fetch_minutes(
+    sandbox: SandboxProcess, ticker: str, first: str, last: str, **params: Any
+) -> list[Row]:
     path = f"/v2/aggs/ticker/{ticker}/range/5/minute/{first}/{last}"
     rows: list[Row] = sandbox.get(path, limit=50_000, **params).json().get("results", [])
     return rows
@@ -86,7 +91,9 @@ def test_real_prices_unadjusted_equal_the_source(sandbox: SandboxProcess, ticker
 
 
 @pytest.mark.parametrize("ticker", ["AAPL", "MSFT", "IBM", "GOOG", "FB"])
-def test_real_prices_adjusted_are_divided_by_later_splits(sandbox: SandboxProcess, ticker: str) -> None:
+def test_real_prices_adjusted_are_divided_by_later_splits(
+    sandbox: SandboxProcess, ticker: str
+) -> None:
     expected = {}
     for day, (*prices, volume) in load_source()[ticker].items():
         factor = 2.0 ** sum(day < split for split in SPLITS.get(ticker, ()))
@@ -117,7 +124,9 @@ def test_real_prices_go_on_from_the_source_in_both_directions(later: SandboxProc
 
 def test_hurricane_sandy_closed_the_exchange_for_two_days(sandbox: SandboxProcess) -> None:
     for ticker in ("AAPL", "NVDA"):
-        days = [f"{local(row):%m-%d}" for row in fetch_days(sandbox, ticker, "2012-10-26", "2012-10-31")]
+        days = [
+            f"{local(row):%m-%d}" for row in fetch_days(sandbox, ticker, "2012-10-26", "2012-10-31")
+        ]
         assert days == ["10-26", "10-31"]
         assert fetch_minutes(sandbox, ticker, "2012-10-29", "2012-10-30") == []
 
@@ -142,13 +151,19 @@ def test_minute_bars_fill_regular_hours_on_half_days_and_around_daylight_saving(
 
 @pytest.mark.parametrize("ticker", ["AAPL", "NVDA", "TRUE", "KIMpL"])
 def test_minute_bars_agree_with_the_day(sandbox: SandboxProcess, ticker: str) -> None:
-    days = {local(row).date(): row for row in fetch_days(sandbox, ticker, "2012-10-15", "2012-12-14")}
+    days = {
+        local(row).date(): row for row in fetch_days(sandbox, ticker, "2012-10-15", "2012-12-14")
+    }
     minutes: dict[date, list[Row]] = {}
     for row in fetch_minutes(sandbox, ticker, "2012-10-15", "2012-12-14"):
         minutes.setdefault(local(row).date(), []).append(row)
     assert minutes.keys() == days.keys()
     for day, rows in minutes.items():
-        regular = [row for row in rows if is_regular(row, "13:00" if day == date(2012, 11, 23) else "16:00")]
+        regular = [
+            row
+            for row in rows
+            if is_regular(row, "13:00" if day == date(2012, 11, 23) else "16:00")
+        ]
         opened, high, low, closed, volume = values(days[day])
         assert (regular[0]["o"], regular[-1]["c"]) == (opened, closed)
         assert (max(row["h"] for row in regular), min(row["l"] for row in regular)) == (high, low)
@@ -164,7 +179,9 @@ def test_grouped_bars_are_the_range_bars_at_four_o_clock(
     assert len(grouped) > 400
     assert {f"{local(row):%Y-%m-%d %H:%M:%S}" for row in grouped.values()} == {f"{day} 16:00:00"}
     for ticker in [*sorted(grouped)[::7], "AAPL", "MSFT"]:
-        rows = fetch_days(sandbox, ticker, f"{day[:4]}-01-01", f"{day[:4]}-12-31", adjusted=adjusted)
+        rows = fetch_days(
+            sandbox, ticker, f"{day[:4]}-01-01", f"{day[:4]}-12-31", adjusted=adjusted
+        )
         (row,) = [row for row in rows if f"{local(row):%Y-%m-%d}" == day]
         expected = {name: value for name, value in grouped[ticker].items() if name not in "Tt"}
         assert {name: value for name, value in row.items() if name != "t"} == expected
@@ -178,7 +195,9 @@ def test_bars_are_plausible(sandbox: SandboxProcess) -> None:
         ):
             assert len({row["t"] for row in rows}) == len(rows) > 100
             for row in rows:
-                assert 0 < row["l"] <= min(row["o"], row["c"]) <= max(row["o"], row["c"]) <= row["h"]
+                assert (
+                    0 < row["l"] <= min(row["o"], row["c"]) <= max(row["o"], row["c"]) <= row["h"]
+                )
                 assert row["v"] > 0
             steps = [after["c"] / before["c"] for before, after in pairwise(rows)]
             assert 0.8 < min(steps) < 1 < max(steps) < 1.25
@@ -196,26 +215,39 @@ def test_rows_have_the_vendors_oddities(sandbox: SandboxProcess) -> None:
     text = sandbox.get(path).text
     rows = json.loads(text)["results"]
     assert any(not float(row["v"]).is_integer() for row in rows)
-    assert 0 < sum("vw" not in row for row in rows) == sum("n" not in row for row in rows) < len(rows) / 10
+    assert (
+        0
+        < sum("vw" not in row for row in rows)
+        == sum("n" not in row for row in rows)
+        < len(rows) / 10
+    )
     assert "e+0" in text
     assert all(isinstance(row["v"], float) for row in rows)
 
 
-def test_made_up_split_moves_prices_on_its_day_and_history_once_it_is_past(later: SandboxProcess) -> None:
+def test_made_up_split_moves_prices_on_its_day_and_history_once_it_is_past(
+    later: SandboxProcess,
+) -> None:
     first, last = "2026-11-12", "2026-11-20"
     plain = {f"{local(row):%d}": row for row in fetch_days(later, "NVDA", first, last)}
     later.set_today("2026-11-16")
-    later.set_splits({"ticker": "NVDA", "execution_date": "2026-11-17", "split_from": 1, "split_to": 4})
+    later.set_splits(
+        {"ticker": "NVDA", "execution_date": "2026-11-17", "split_from": 1, "split_to": 4}
+    )
     assert fetch_days(later, "NVDA", first, last) == [plain[day] for day in ("12", "13", "16")]
     later.set_today("2026-11-20")
     for row in fetch_days(later, "NVDA", first, last):
         *prices, volume = values(plain[f"{local(row):%d}"])
         assert values(row) == [*(price / 4 for price in prices), volume * 4]
-    raw = {f"{local(row):%d}": row for row in fetch_days(later, "NVDA", first, last, adjusted="false")}
+    raw = {
+        f"{local(row):%d}": row for row in fetch_days(later, "NVDA", first, last, adjusted="false")
+    }
     assert raw["16"]["c"] == plain["16"]["c"]
     assert raw["16"]["c"] / raw["17"]["o"] == pytest.approx(4, rel=0.05)
     assert fetch_grouped(later, "2026-11-13")["NVDA"]["c"] == plain["13"]["c"] / 4
-    minutes = [row for row in fetch_minutes(later, "NVDA", "2026-11-13", "2026-11-13") if is_regular(row)]
+    minutes = [
+        row for row in fetch_minutes(later, "NVDA", "2026-11-13", "2026-11-13") if is_regular(row)
+    ]
     assert minutes[-1]["c"] == plain["13"]["c"] / 4
 
 

@@ -20,7 +20,9 @@ def sandbox(shared: SandboxProcess) -> Iterator[SandboxProcess]:
     """The shared server as it was started, whatever the test before did to it."""
     yield shared
     shared.set_today("2026-11-20")
-    shared.set_settings(requests_per_minute=0, history_years=0, free=False, junk=False, retry_after=True)
+    shared.set_settings(
+        requests_per_minute=0, history_years=0, free=False, junk=False, retry_after=True
+    )
     shared.set_splits()
     shared.clear_log()
 
@@ -33,12 +35,16 @@ def test_reference_lists_active_tickers_in_pages(sandbox: SandboxProcess) -> Non
     assert tickers == sorted(set(tickers))
     assert {"AAPL", "NA", "TRUE", "BRK.B", "KIMpL", "MOG.A", "META"} <= set(tickers)
     assert not {"ANSS", "PARA"} & set(tickers)
-    assert all(row["active"] and row["market"] == "stocks" and "delisted_utc" not in row for row in rows)
+    assert all(
+        row["active"] and row["market"] == "stocks" and "delisted_utc" not in row for row in rows
+    )
 
 
 def test_reference_type_filters(sandbox: SandboxProcess) -> None:
     kinds = {"CS", "ADRC", "PFD", "ETF"}
-    found = {kind: fetch_rows(sandbox, "/v3/reference/tickers", type=kind, limit=1000) for kind in kinds}
+    found = {
+        kind: fetch_rows(sandbox, "/v3/reference/tickers", type=kind, limit=1000) for kind in kinds
+    }
     assert all(found.values())
     assert all(row["type"] == kind for kind, rows in found.items() for row in rows)
     assert "KIMpL" in [row["ticker"] for row in found["PFD"]]
@@ -52,7 +58,9 @@ def test_reference_inactive_lists_the_delisted_with_their_date(sandbox: SandboxP
     assert delisted["PARA"] == "2025-08-07"
     assert not any(row["active"] for row in rows)
     assert any(ticker.startswith("Z") for ticker in delisted)
-    before = fetch_rows(sandbox, "/v3/reference/tickers", active="false", limit=1000, date="2025-08-01")
+    before = fetch_rows(
+        sandbox, "/v3/reference/tickers", active="false", limit=1000, date="2025-08-01"
+    )
     assert "ANSS" in [row["ticker"] for row in before]
     assert "PARA" not in [row["ticker"] for row in before]
 
@@ -105,7 +113,9 @@ def test_grouped_holds_junk_on_demand(sandbox: SandboxProcess) -> None:
 def test_splits_endpoints_list_what_is_known_today(sandbox: SandboxProcess) -> None:
     sandbox.set_today("2004-01-02")
     new = sandbox.get("/stocks/v1/splits", limit=5000).json()["results"]
-    assert [(row["ticker"], row["execution_date"], row["split_from"], row["split_to"]) for row in new] == [
+    assert [
+        (row["ticker"], row["execution_date"], row["split_from"], row["split_to"]) for row in new
+    ] == [
         ("AAPL", "2000-06-21", 1, 2),
         ("MSFT", "2003-02-18", 1, 2),
     ]
@@ -115,12 +125,17 @@ def test_splits_endpoints_list_what_is_known_today(sandbox: SandboxProcess) -> N
 
 
 def test_splits_endpoints_filter_and_page(sandbox: SandboxProcess) -> None:
-    rows = sandbox.get("/stocks/v1/splits", **{"execution_date.gte": "2003-02-18"}).json()["results"]
+    rows = sandbox.get("/stocks/v1/splits", **{"execution_date.gte": "2003-02-18"}).json()[
+        "results"
+    ]
     assert [row["execution_date"] for row in rows] == ["2003-02-18", "2005-02-28"]
-    rows = sandbox.get("/stocks/v1/splits", **{"execution_date.lte": "2003-02-18"}).json()["results"]
+    rows = sandbox.get("/stocks/v1/splits", **{"execution_date.lte": "2003-02-18"}).json()[
+        "results"
+    ]
     assert [row["execution_date"] for row in rows] == ["2000-06-21", "2003-02-18"]
     assert [
-        row["execution_date"] for row in fetch_rows(sandbox, "/stocks/v1/splits", ticker="AAPL", limit=1)
+        row["execution_date"]
+        for row in fetch_rows(sandbox, "/stocks/v1/splits", ticker="AAPL", limit=1)
     ] == [
         "2000-06-21",
         "2005-02-28",
@@ -130,7 +145,9 @@ def test_splits_endpoints_filter_and_page(sandbox: SandboxProcess) -> None:
 
 def test_splits_come_twice_late_or_never_on_demand(sandbox: SandboxProcess) -> None:
     split = {"ticker": "NVDA", "execution_date": "2026-11-17", "split_from": 1, "split_to": 4}
-    sandbox.set_splits({**split, "copies": 2}, {**split, "ticker": "AMD", "listed_from": "2026-11-23"})
+    sandbox.set_splits(
+        {**split, "copies": 2}, {**split, "ticker": "AMD", "listed_from": "2026-11-23"}
+    )
     listed = [row["ticker"] for row in fetch_rows(sandbox, "/stocks/v1/splits")]
     assert (listed.count("NVDA"), listed.count("AMD")) == (2, 0)
     sandbox.set_today("2026-11-23")

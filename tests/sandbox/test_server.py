@@ -25,7 +25,9 @@ def sandbox(shared: SandboxProcess) -> Iterator[SandboxProcess]:
     """The shared server as it was started, whatever the test before did to it."""
     yield shared
     shared.set_today("2026-11-20")
-    shared.set_settings(requests_per_minute=0, history_years=0, free=False, junk=False, retry_after=True)
+    shared.set_settings(
+        requests_per_minute=0, history_years=0, free=False, junk=False, retry_after=True
+    )
     shared.set_splits()
     shared.clear_log()
 
@@ -48,7 +50,9 @@ def test_key_wrong_or_missing_is_401(
     assert sandbox.fetch_log()[-1]["key_was_right"] is False
 
 
-def test_key_in_parameter_is_accepted_and_kept_out_of_log_and_next_url(sandbox: SandboxProcess) -> None:
+def test_key_in_parameter_is_accepted_and_kept_out_of_log_and_next_url(
+    sandbox: SandboxProcess,
+) -> None:
     answer = requests.get(sandbox.url + AAPL_WEEK, params={"apiKey": KEY, "limit": "2"}, timeout=10)
     assert answer.status_code == 200
     assert KEY not in answer.json()["next_url"]
@@ -117,7 +121,9 @@ def test_day_pages_in_both_directions_make_the_whole_range(sandbox: SandboxProce
     assert fetch_rows(sandbox, path, limit=50, sort="desc") == whole["results"][::-1]
 
 
-def test_minute_limit_counts_base_bars_and_pages_make_the_whole_range(sandbox: SandboxProcess) -> None:
+def test_minute_limit_counts_base_bars_and_pages_make_the_whole_range(
+    sandbox: SandboxProcess,
+) -> None:
     path = "/v2/aggs/ticker/NVDA/range/5/minute/2026-10-01/2026-10-30"
     (whole,) = fetch_pages(sandbox, path, limit=50_000)
     assert whole["queryCount"] > 5000
@@ -162,7 +168,9 @@ def test_status_of_a_range_with_todays_session_is_delayed(
     assert sandbox.get(path).json()["status"] == status
 
 
-def test_plan_wall_cuts_silently_and_refuses_what_lies_wholly_before(sandbox: SandboxProcess) -> None:
+def test_plan_wall_cuts_silently_and_refuses_what_lies_wholly_before(
+    sandbox: SandboxProcess,
+) -> None:
     sandbox.set_settings(history_years=2)
     cut = sandbox.get("/v2/aggs/ticker/NVDA/range/1/day/2020-01-01/2024-11-29").json()
     assert cut["status"] == "OK"
@@ -211,7 +219,9 @@ def test_quota_slides_over_a_window_of_arrivals(
 
 def test_quota_window_is_kept_for_each_key_by_itself() -> None:
     with running_sandbox("--requests-per-minute", "1", "--key", "other") as sandbox:
-        statuses = [sandbox.get(AAPL_WEEK, key=key).status_code for key in (KEY, KEY, "other", "other")]
+        statuses = [
+            sandbox.get(AAPL_WEEK, key=key).status_code for key in (KEY, KEY, "other", "other")
+        ]
         assert statuses == [200, 429, 200, 429]
 
 
@@ -249,8 +259,19 @@ def test_script_writes_its_port_and_stops_at_sigterm(tmp_path: Path) -> None:
 
 def test_script_options_make_the_plan_the_junk_and_the_splits(tmp_path: Path) -> None:
     splits = tmp_path / "splits.json"
-    splits.write_text('[{"ticker": "NVDA", "execution_date": "2013-02-20", "split_from": 1, "split_to": 4}]')
-    options = ["--free-plan", "--history-years", "2", "--latency-ms", "50", "--junk", "--splits", str(splits)]
+    splits.write_text(
+        '[{"ticker": "NVDA", "execution_date": "2013-02-20", "split_from": 1, "split_to": 4}]'
+    )
+    options = [
+        "--free-plan",
+        "--history-years",
+        "2",
+        "--latency-ms",
+        "50",
+        "--junk",
+        "--splits",
+        str(splits),
+    ]
     with running_sandbox(*options) as sandbox:
         assert sandbox.get(AAPL_WEEK).status_code == 403
         assert sandbox.get(f"{GROUPED}/2011-02-28").status_code == 403
@@ -279,7 +300,9 @@ def test_script_ends_when_whoever_started_it_is_gone() -> None:
 
 def test_script_refuses_options_out_of_bounds() -> None:
     for options in (["--tickers", "20000"], ["--today", "soon"], ["--splits", "/nowhere.json"]):
-        done = subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, SCRIPT, *options], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
         assert options[1] in done.stderr

@@ -1,4 +1,5 @@
-"""What is due: single rules first, then a simulated year of everything that happens to a machine."""
+"""What is due: single rules first, then a simulated year of everything that happens to a
+machine."""
 
 import random
 from bisect import bisect
@@ -64,7 +65,9 @@ def test_hour_that_comes_twice_in_autumn_has_one_backup() -> None:
     zone, at = "America/New_York", time(1, 30)
     first, second = local(zone, "2026-11-01 01:30", fold=0), local(zone, "2026-11-01 01:30", fold=1)
     before = BackupTimes(full=(local(zone, "2026-10-31 01:30"),))
-    assert what_is_due(first, before, backup_time=at, every_minutes=0, zone=ZoneInfo(zone)) == ["full"]
+    assert what_is_due(first, before, backup_time=at, every_minutes=0, zone=ZoneInfo(zone)) == [
+        "full"
+    ]
     for minutes in range(120):
         now = first.astimezone(UTC) + minutes * MINUTE
         assert not what_is_due(
@@ -101,7 +104,9 @@ def test_small_backups_do_not_drift_when_asked_every_minute() -> None:
 
 def test_small_backups_turned_off_are_never_due() -> None:
     now = local("UTC", "2026-03-03 10:00")
-    assert what_is_due(now, BackupTimes(full=(now,)), backup_time=TWO, every_minutes=0, zone=UTC) == []
+    assert (
+        what_is_due(now, BackupTimes(full=(now,)), backup_time=TWO, every_minutes=0, zone=UTC) == []
+    )
 
 
 def test_stale_after_26_hours_and_not_before() -> None:
@@ -136,7 +141,9 @@ def test_pause_after_failures_grows_to_an_hour() -> None:
         (TWO, 7, list(range(0, 60, 5))),
     ],
 )
-def test_wake_minutes_hold_backup_time_and_the_interval(at: time, every: int, expected: list[int]) -> None:
+def test_wake_minutes_hold_backup_time_and_the_interval(
+    at: time, every: int, expected: list[int]
+) -> None:
     assert wake_minutes(at, every) == expected
     assert at.minute in expected
 
@@ -162,7 +169,8 @@ class Machine:
 
     def clock(self, true_time: datetime) -> datetime:
         return true_time + next(
-            (wrong for begin, end, wrong in self.wrong_clock if begin <= true_time < end), timedelta()
+            (wrong for begin, end, wrong in self.wrong_clock if begin <= true_time < end),
+            timedelta(),
         )
 
 
@@ -172,8 +180,11 @@ def within(spans: list[tuple[datetime, datetime]], moment: datetime) -> bool:
     return any(moment < end for _, end in spans[max(after - 20, 0) : after])
 
 
-def live_a_year(zone: ZoneInfo, seed: int, step: timedelta, at: time) -> tuple[Counter[date], set[date], int]:
-    """Return full backups by local day of the machine's clock, the days that had to have one, and attempts."""
+def live_a_year(
+    zone: ZoneInfo, seed: int, step: timedelta, at: time
+) -> tuple[Counter[date], set[date], int]:
+    """Return full backups by local day of the machine's clock, the days that had to have one, and
+    attempts."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
     machine = Machine(seed, start)
     full: list[datetime] = []
@@ -192,7 +203,9 @@ def live_a_year(zone: ZoneInfo, seed: int, step: timedelta, at: time) -> tuple[C
         here = now.astimezone(zone)
         if works and here.time() >= at and true_time >= not_before:
             owed.add(here.date())
-        due = what_is_due(now, BackupTimes(full=tuple(full[-8:])), backup_time=at, every_minutes=0, zone=zone)
+        due = what_is_due(
+            now, BackupTimes(full=tuple(full[-8:])), backup_time=at, every_minutes=0, zone=zone
+        )
         if due and true_time >= not_before:
             attempts += 1
             if works:
@@ -231,7 +244,8 @@ def test_year_of_minutes_has_one_full_backup_a_day(zone: str, seed: int) -> None
 
 @pytest.mark.parametrize("zone", ZONES)
 def test_undisturbed_year_is_never_stale_and_keeps_its_time(zone: str) -> None:
-    """Two days on which clocks change are among them; every backup is made at 02:00 or, in spring, at 03:00."""
+    """Two days on which clocks change are among them; every backup is made at 02:00 or, in spring,
+    at 03:00."""
     where = ZoneInfo(zone)
     now = datetime(2026, 1, 1, 12, tzinfo=UTC)
     full = [now]
@@ -239,7 +253,9 @@ def test_undisturbed_year_is_never_stale_and_keeps_its_time(zone: str) -> None:
     while now < datetime(2027, 1, 1, tzinfo=UTC):
         now += 10 * MINUTE
         assert find_stale(now, full[-1:]) == ""
-        if what_is_due(now, BackupTimes(full=tuple(full[-3:])), backup_time=TWO, every_minutes=0, zone=where):
+        if what_is_due(
+            now, BackupTimes(full=tuple(full[-3:])), backup_time=TWO, every_minutes=0, zone=where
+        ):
             full.append(now)
             hours[now.astimezone(where).hour] += 1
     assert hours[2] + hours[3] == hours.total() >= 364

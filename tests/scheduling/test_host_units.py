@@ -1,5 +1,6 @@
-"""The host's own schedule: the files that are written, and the calls that load them, in a project whose path
-has everything that paths may have. launchctl and systemctl are stand-ins that record their calls."""
+"""The host's own schedule: the files that are written, and the calls that load them, in a project
+whose path has everything that paths may have. launchctl and systemctl are stand-ins that record
+their calls."""
 
 import os
 import plistlib
@@ -15,7 +16,13 @@ import pytest
 
 from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.config import PROJECT_DIR, load_settings
-from backtestdb.scheduling.host_units import Job, make_crontab_line, make_plist, make_service, make_timer
+from backtestdb.scheduling.host_units import (
+    Job,
+    make_crontab_line,
+    make_plist,
+    make_service,
+    make_timer,
+)
 from backup_tools import make_platform_database
 
 LABEL = "com.aibacktest.backup"
@@ -74,7 +81,12 @@ class Installation:
         environment = {"HOME": str(self.home), "PATH": f"{self.tools}:/usr/bin:/bin", **changes}
         script = self.project / "scripts" / "install_scheduled_backup.sh"
         return subprocess.run(
-            [script, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [script, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
 
     def calls(self, tool: str) -> list[str]:
@@ -183,7 +195,9 @@ def test_job_runs_without_path_and_status_tells_how_it_went(mac: Installation) -
     status = mac.run("status")
     assert (status.returncode, "no verified full backup" in status.stdout) == (1, True)
     command = plistlib.loads(mac.plist.read_bytes())["ProgramArguments"]
-    subprocess.run(command, env={"HOME": str(mac.home)}, cwd="/", check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        command, env={"HOME": str(mac.home)}, cwd="/", check=True, stdout=subprocess.DEVNULL
+    )
     assert len([backup for backup in load_catalogue(mac.backup_dir) if backup.is_verified]) == 2
     status = mac.run("status")
     assert status.returncode == 0, status.stdout + status.stderr
@@ -192,7 +206,11 @@ def test_job_runs_without_path_and_status_tells_how_it_went(mac: Installation) -
 
 def make_well(mac: Installation) -> None:
     assert mac.run("install").returncode == 0
-    command = [mac.project / ".venv/bin/python", mac.project / "scripts" / "run_scheduler.py", "--once"]
+    command = [
+        mac.project / ".venv/bin/python",
+        mac.project / "scripts" / "run_scheduler.py",
+        "--once",
+    ]
     subprocess.run(command, env={"HOME": str(mac.home)}, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -227,7 +245,9 @@ def test_run_kicks_the_job(mac: Installation) -> None:
     assert mac.calls("launchctl") == [f"kickstart {DOMAIN}/{LABEL}"]
 
 
-@pytest.mark.parametrize("folder", ["Documents/project", "Desktop", "Library/Mobile Documents/x/project"])
+@pytest.mark.parametrize(
+    "folder", ["Documents/project", "Desktop", "Library/Mobile Documents/x/project"]
+)
 def test_folders_that_macos_keeps_from_jobs_are_refused(tmp_path: Path, folder: str) -> None:
     mac = install(tmp_path, "launchctl", inside=folder)
     done = mac.run("install")
@@ -259,7 +279,10 @@ def test_systemd_units_pass_their_own_verification(linux: Installation, tmp_path
         pytest.skip("systemd-analyze is not installed")
     assert linux.run("install").returncode == 0
     units = sorted(linux.units.iterdir())
-    assert [unit.name for unit in units] == ["ai-backtest-backup.service", "ai-backtest-backup.timer"]
+    assert [unit.name for unit in units] == [
+        "ai-backtest-backup.service",
+        "ai-backtest-backup.timer",
+    ]
     done = subprocess.run(
         [analyze, "verify", "--user", *units],
         env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(linux.home)},
@@ -267,12 +290,15 @@ def test_systemd_units_pass_their_own_verification(linux: Installation, tmp_path
         text=True,
         check=False,
     )
-    # It looks at the system's units as well, some of which complain about a runtime folder with a long name.
+    # It looks at the system's units as well, some of which complain about a runtime folder with a
+    # long name.
     said = [line for line in (done.stdout + done.stderr).splitlines() if "ai-backtest" in line]
     assert (done.returncode, said) == (0, [])
 
 
-def test_systemd_units_hold_absolute_paths_and_the_times_of_the_settings(linux: Installation) -> None:
+def test_systemd_units_hold_absolute_paths_and_the_times_of_the_settings(
+    linux: Installation,
+) -> None:
     job = linux.job()
     started = re.search(r"^ExecStart=(.*)$", make_service(job), re.MULTILINE)
     assert started
@@ -303,7 +329,8 @@ def test_systemd_install_status_and_uninstall_call_in_the_right_order(linux: Ins
 def test_without_a_scheduler_the_crontab_lines_are_installed_when_the_user_agrees(
     linux: Installation,
 ) -> None:
-    """A crontab of others stays as it is; what is installed works as cron calls it, and prints failures only."""
+    """A crontab of others stays as it is; what is installed works as cron calls it, and prints
+    failures only."""
     linux.refuse("systemctl", "all")
     (linux.tools / "crontab").write_text(CRONTAB)
     (linux.tools / "crontab").chmod(0o755)
@@ -325,7 +352,9 @@ def test_without_a_scheduler_the_crontab_lines_are_installed_when_the_user_agree
     assert fields[:5] == ["20", "*", "*", "*", "*"]
     command = fields[5].replace("\\%", "%")
     environment = {"HOME": str(linux.home), "PATH": "/usr/bin:/bin"}
-    run = subprocess.run(["/bin/sh", "-c", command], env=environment, check=True, capture_output=True)
+    run = subprocess.run(
+        ["/bin/sh", "-c", command], env=environment, check=True, capture_output=True
+    )
     assert run.stdout + run.stderr == b""
     assert len(load_catalogue(linux.backup_dir)) == 2
     assert linux.run("status").returncode == 0

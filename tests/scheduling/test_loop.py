@@ -66,7 +66,9 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def kinds(settings: Settings) -> list[str]:
-    return sorted(backup.kind for backup in load_catalogue(settings.backup_dir) if backup.is_verified)
+    return sorted(
+        backup.kind for backup in load_catalogue(settings.backup_dir) if backup.is_verified
+    )
 
 
 def is_idle(settings: Settings) -> bool:
@@ -110,7 +112,8 @@ def partial_is_there(settings: Settings) -> bool:
 
 
 def test_backup_that_does_not_finish_in_time_is_cleaned_up_at_the_end(settings: Settings) -> None:
-    """The backup's process is stopped in the middle of its copy, so it can neither finish nor tidy up."""
+    """The backup's process is stopped in the middle of its copy, so it can neither finish nor tidy
+    up."""
     with running_loop(settings) as loop:
         wait_until(lambda: partial_is_there(settings))
         child = find_child(loop)
@@ -226,7 +229,9 @@ def test_drill_is_held_a_day_after_the_first_backup_and_then_weekly(
     assert load_drills(settings.backup_dir, settings.database_path) == []
     now += timedelta(days=1, minutes=1)
     assert tick_safely(scheduler)
-    assert [drill.is_good for drill in load_drills(settings.backup_dir, settings.database_path)] == [True]
+    assert [
+        drill.is_good for drill in load_drills(settings.backup_dir, settings.database_path)
+    ] == [True]
     now += timedelta(minutes=1)
     assert tick_safely(scheduler)
     assert len(load_drills(settings.backup_dir, settings.database_path)) == 1
@@ -252,17 +257,23 @@ def test_health_tells_stale_backups_and_a_loop_that_hangs(settings: Settings) ->
     stale = run(settings, "--health", "--now", later.isoformat())
     assert stale.returncode == 1
     assert "27.0 h old, more than 26" in stale.stdout
-    hanging = run(settings, "--health", "--now", (datetime.now(UTC) + timedelta(minutes=7)).isoformat())
+    hanging = run(
+        settings, "--health", "--now", (datetime.now(UTC) + timedelta(minutes=7)).isoformat()
+    )
     assert hanging.returncode == 1
     assert hanging.stdout == "the loop's last sign of life is 7 minutes old\n"
     assert (
-        run(settings, "--newest", "--now", (datetime.now(UTC) + timedelta(hours=3)).isoformat()).returncode
+        run(
+            settings, "--newest", "--now", (datetime.now(UTC) + timedelta(hours=3)).isoformat()
+        ).returncode
         == 0
     )
 
 
 @pytest.mark.parametrize("damage", ["no manifest", "cut"])
-def test_backup_that_is_not_verified_does_not_count_as_newest(settings: Settings, damage: str) -> None:
+def test_backup_that_is_not_verified_does_not_count_as_newest(
+    settings: Settings, damage: str
+) -> None:
     assert run(settings, "--once").returncode == 0
     (database,) = settings.backup_dir.glob("backtesting-*.db")
     if damage == "cut":
@@ -307,7 +318,10 @@ def test_log_that_launchd_writes_holds_each_event_once_and_is_bounded(settings: 
     for _ in range(2):
         with path.open("a") as log:
             subprocess.run(
-                [sys.executable, SCRIPT, "--once"], env=environment_of(settings), stdout=log, check=True
+                [sys.executable, SCRIPT, "--once"],
+                env=environment_of(settings),
+                stdout=log,
+                check=True,
             )
     written = path.with_name("backup.log.1").read_text().removeprefix("old line\n" * 200_000)
     assert written.count("full backup ok") == 1
@@ -326,11 +340,14 @@ def test_full_disk_does_not_stop_the_log_on_standard_output(
 
 def test_scheduler_imports_nothing_of_the_market_side() -> None:
     code = (
-        f"import json, runpy, sys; sys.argv = ['x', '--help']; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
+        "import json, runpy, sys; sys.argv = ['x', '--help']; sys.path.insert(0, "
+        f"{str(SCRIPT.parent)!r})\n"
     )
     code += f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
     code += "except SystemExit: print(json.dumps(sorted(sys.modules)))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     modules = set(json.loads(out.splitlines()[-1]))
     assert "schedule" in modules
     assert not modules & {"pandas", "numpy", "exchange_calendars", "requests", "rich"}

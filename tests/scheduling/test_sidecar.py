@@ -1,4 +1,5 @@
-"""The sidecar in a real engine. Skipped by name where none answers; .ci/run starts one where it can."""
+"""The sidecar in a real engine. Skipped by name where none answers; .ci/run starts one where it
+can."""
 
 import json
 import os
@@ -33,7 +34,12 @@ GROUP = 12345 if os.getuid() == 0 else os.getgid()
 
 def docker(*arguments: object, check: bool = True, **options: Any) -> str:
     done = subprocess.run(
-        ["docker", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=170, **options
+        ["docker", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=170,
+        **options,
     )
     assert not check or done.returncode == 0, f"docker {arguments}: {done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
@@ -43,13 +49,17 @@ def engine_answers() -> bool:
     return (
         bool(shutil.which("docker"))
         and not subprocess.run(["docker", "version"], capture_output=True, check=False).returncode
-        and not subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode
+        and not subprocess.run(
+            ["docker", "compose", "version"], capture_output=True, check=False
+        ).returncode
     )
 
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.skipif(not engine_answers(), reason="no container engine answers, or docker has no compose"),
+    pytest.mark.skipif(
+        not engine_answers(), reason="no container engine answers, or docker has no compose"
+    ),
 ]
 
 
@@ -68,7 +78,10 @@ class Sidecar:
         (folder / "test.env").touch()
 
     def environment(self) -> dict[str, str]:
-        files = [PROJECT_DIR / "docker-compose.yml", *([self.override] if self.override.exists() else [])]
+        files = [
+            PROJECT_DIR / "docker-compose.yml",
+            *([self.override] if self.override.exists() else []),
+        ]
         return {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
             "BACKTEST_ENV_FILE": str(self.folder / "test.env"),
@@ -95,7 +108,9 @@ class Sidecar:
             timeout=170,
             check=False,
         )
-        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == code, (
+            f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         return done.stdout + (done.stderr if code else "")
 
     def back_up(self, *options: str, code: int = 0) -> str:
@@ -133,7 +148,8 @@ class Sidecar:
 
 @pytest.fixture(scope="session")
 def image() -> str:
-    """Built once; test processes that run side by side wait for each other, those of another user do not."""
+    """Built once; test processes that run side by side wait for each other, those of another user
+    do not."""
     lock = Path(tempfile.gettempdir()) / f"ai-backtest-image-{os.getuid()}.lock"
     with exclusive_lock(lock, "building the image", wait_seconds=170):
         docker("build", "--quiet", "--tag", IMAGE, PROJECT_DIR)
@@ -191,21 +207,27 @@ def test_image_built_from_scratch_holds_no_secret_no_database_and_no_pandas(tmp_
         docker("build", "--quiet", "--no-cache", "--tag", tag, context)
         code = (
             "import importlib.util as u, os, subprocess as s\n"
-            "print([n for n in ('pandas', 'numpy', 'exchange_calendars', 'pytest') if u.find_spec(n)], os.getuid())\n"
+            "print([n for n in ('pandas', 'numpy', 'exchange_calendars', 'pytest') if "
+            "u.find_spec(n)], os.getuid())\n"
             "print(sorted(os.listdir('/app')))\n"
-            f"print(s.run(['grep', '-rl', '{secret}', '/app', '/tmp', '/home'], capture_output=True).stdout)\n"
+            f"print(s.run(['grep', '-rl', '{secret}', '/app', '/tmp', '/home'], "
+            "capture_output=True).stdout)\n"
             "print([f for _, _, fs in os.walk('/app') for f in fs if '.db' in f or '.env' in f])\n"
         )
         out = docker("run", "--rm", tag, "-c", code).splitlines()
         assert out == ["[] 1000", "['locks', 'scripts', 'sql']", "b''", "[]"]
-        assert "usage" in docker("run", "--rm", "--user", "4321", tag, "scripts/run_scheduler.py", "--help")
+        assert "usage" in docker(
+            "run", "--rm", "--user", "4321", tag, "scripts/run_scheduler.py", "--help"
+        )
         assert secret not in docker("history", "--no-trunc", tag)
         assert docker("inspect", "-f", "{{json .Config.Entrypoint}}", tag).strip() == '["python"]'
     finally:
         docker("rmi", "--force", tag, check=False)
 
 
-def test_sidecar_up_makes_backups_that_the_host_lists_and_restores(sidecar: Sidecar, tmp_path: Path) -> None:
+def test_sidecar_up_makes_backups_that_the_host_lists_and_restores(
+    sidecar: Sidecar, tmp_path: Path
+) -> None:
     sidecar.make_database()
     (sidecar.database.parent / "claude-generated-scripts").mkdir()
     (sidecar.database.parent / "claude-generated-scripts" / "one.py").write_text("print(1)\n")
@@ -237,7 +259,9 @@ LOCAL_TIME = "import datetime as d; print(d.datetime.now().astimezone().isoforma
 def check_confinement(sidecar: Sidecar) -> None:
     status = dict(
         line.split(":\t", 1)
-        for line in docker("exec", sidecar.container, "python", "-c", "print(open('/proc/1/status').read())")
+        for line in docker(
+            "exec", sidecar.container, "python", "-c", "print(open('/proc/1/status').read())"
+        )
         .strip()
         .splitlines()
         if ":\t" in line
@@ -251,7 +275,9 @@ def check_confinement(sidecar: Sidecar) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.getuid() != 0, reason="only root may stop a process inside the container from here")
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="only root may stop a process inside the container from here"
+)
 def test_sidecar_told_to_end_mid_backup_ends_in_time_and_leaves_nothing(sidecar: Sidecar) -> None:
     sidecar.make_database(filler_megabytes=150)
     sidecar.compose("up", "--detach")
@@ -267,7 +293,9 @@ def test_sidecar_told_to_end_mid_backup_ends_in_time_and_leaves_nothing(sidecar:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.getuid() != 0, reason="only root may kill a process inside the container from here")
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="only root may kill a process inside the container from here"
+)
 def test_killed_sidecar_restarts_and_catches_up(sidecar: Sidecar) -> None:
     sidecar.make_database(filler_megabytes=60)
     sidecar.compose("up", "--detach")
@@ -291,7 +319,10 @@ def read_only_database(sidecar: Sidecar) -> dict[str, Any]:
 def test_database_mounted_read_only_is_backed_up(sidecar: Sidecar, journal: str) -> None:
     sidecar.make_database(journal.removesuffix(" left by a killed writer"))
     if "killed" in journal:
-        code = "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('CREATE TABLE hot AS SELECT 1')"
+        code = (
+            "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('CREATE "
+            "TABLE hot AS SELECT 1')"
+        )
         subprocess.run(
             [sys.executable, "-c", f"{code}; c.commit(); os._exit(0)", sidecar.database], check=True
         )
@@ -307,7 +338,9 @@ def test_database_mounted_read_only_is_backed_up(sidecar: Sidecar, journal: str)
     assert leftovers(sidecar.backup_dir) == []
 
 
-def test_wal_database_with_a_writer_in_another_container_on_a_named_volume(sidecar: Sidecar) -> None:
+def test_wal_database_with_a_writer_in_another_container_on_a_named_volume(
+    sidecar: Sidecar,
+) -> None:
     """Also without the writer: the last backup is made after it has been killed."""
     volume, writer = f"{sidecar.project}-data", f"{sidecar.project}-writer"
     folder = str(sidecar.database.parent)
@@ -330,7 +363,9 @@ def test_wal_database_with_a_writer_in_another_container_on_a_named_volume(sidec
         )
         for _ in range(3):
             sidecar.back_up()
-        assert docker("inspect", "-f", "{{.State.Running}}", writer).strip() == "true", docker("logs", writer)
+        assert docker("inspect", "-f", "{{.State.Running}}", writer).strip() == "true", docker(
+            "logs", writer
+        )
         docker("rm", "--force", writer)
         sidecar.back_up()
         backups = verify_every_listed(sidecar.backup_dir)
@@ -349,7 +384,14 @@ def test_wal_database_with_a_writer_in_another_container_on_a_named_volume(sidec
 def test_engine_shows_unhealthy_when_backups_go_stale(sidecar: Sidecar) -> None:
     sidecar.make_database()
     sidecar.up()
-    check = ["CMD", "python", "scripts/run_scheduler.py", "--health", "--now", "2099-01-01T00:00:00+00:00"]
+    check = [
+        "CMD",
+        "python",
+        "scripts/run_scheduler.py",
+        "--health",
+        "--now",
+        "2099-01-01T00:00:00+00:00",
+    ]
     health = {"test": check, "interval": "1s", "start_period": "0s", "retries": 2}
     sidecar.override_with({"services": {"backup": {"healthcheck": health}}})
     sidecar.compose("up", "--detach")

@@ -1,4 +1,5 @@
-"""Dockerfile, compose file and settings say the same. What they do in an engine is in test_sidecar.py."""
+"""Dockerfile, compose file and settings say the same. What they do in an engine is in
+test_sidecar.py."""
 
 import os
 import re
@@ -44,9 +45,15 @@ def test_compose_file_repeats_no_default_that_the_settings_have() -> None:
 
 
 def test_image_lets_in_only_what_is_named() -> None:
-    rules = [line for line in (PROJECT_DIR / ".dockerignore").read_text().splitlines() if line[:1] not in "#"]
+    rules = [
+        line
+        for line in (PROJECT_DIR / ".dockerignore").read_text().splitlines()
+        if line[:1] not in "#"
+    ]
     assert rules[0] == "*"
-    copied = re.findall(r"^COPY (?:--\S+ )*(\S+) ", (PROJECT_DIR / "Dockerfile").read_text(), re.MULTILINE)
+    copied = re.findall(
+        r"^COPY (?:--\S+ )*(\S+) ", (PROJECT_DIR / "Dockerfile").read_text(), re.MULTILINE
+    )
     assert sorted(rule[1:] for rule in rules if rule.startswith("!")) == sorted(copied)
 
 
@@ -69,7 +76,9 @@ def test_compose_file_is_valid(tmp_path: Path) -> None:
 def test_docker_without_the_compose_plugin_is_named_with_two_ways_out(tmp_path: Path) -> None:
     """Docker itself then complains about an unknown flag, --project-directory."""
     docker = tmp_path / "docker"
-    docker.write_text('#!/bin/sh\n[ "$1" = version ] || { echo "unknown flag: $2" >&2; exit 125; }\n')
+    docker.write_text(
+        '#!/bin/sh\n[ "$1" = version ] || { echo "unknown flag: $2" >&2; exit 125; }\n'
+    )
     docker.chmod(0o755)
     done = Project(tmp_path).run("run_compose.py", "up", PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert done.returncode == 1

@@ -1,4 +1,5 @@
-"""The container that keeps the market data current, in a real engine, beside that of the backups."""
+"""The container that keeps the market data current, in a real engine, beside that of the
+backups."""
 
 import json
 import os
@@ -31,7 +32,9 @@ def engine_answers() -> bool:
 
 @pytest.mark.long  # the first build of its image installs pandas
 @pytest.mark.engine
-@pytest.mark.skipif(not engine_answers(), reason="no container engine answers, or docker has no compose")
+@pytest.mark.skipif(
+    not engine_answers(), reason="no container engine answers, or docker has no compose"
+)
 def test_update_service_is_healthy_and_stores_the_session_that_became_final(tmp_path: Path) -> None:
     database = make_database(tmp_path / "live", few=["AAPL", "MSFT"])
     # The sandbox listens on the host's loopback only.
@@ -48,12 +51,18 @@ def test_update_service_is_healthy_and_stores_the_session_that_became_final(tmp_
             "COMPOSE_FILE": f"{PROJECT_DIR / 'docker-compose.yml'}:{override}",
             "COMPOSE_PROJECT_NAME": f"update-{uuid.uuid4().hex[:8]}",
             **{"DATABASE_PATH": str(database), "BACKUP_DIR": str(tmp_path / "backups")},
-            **{"POLYGON_BASE_URL": sandbox.url, "POLYGON_API_KEY": KEY, "POLYGON_REQUESTS_PER_MINUTE": "0"},
+            **{
+                "POLYGON_BASE_URL": sandbox.url,
+                "POLYGON_API_KEY": KEY,
+                "POLYGON_REQUESTS_PER_MINUTE": "0",
+            },
         }
 
         def compose(*arguments: str) -> subprocess.CompletedProcess[str]:
             command = [sys.executable, PROJECT_DIR / "scripts" / "run_compose.py", *arguments]
-            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            return subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=False
+            )
 
         try:
             up = compose("up", "--detach", "--wait")
@@ -65,5 +74,7 @@ def test_update_service_is_healthy_and_stores_the_session_that_became_final(tmp_
         finally:
             down = compose("down", "--timeout", "1")
     assert down.returncode == 0
-    newest = "SELECT DISTINCT date(max(timestamp) / 1000, 'unixepoch') FROM ohlcv_data GROUP BY ticker"
+    newest = (
+        "SELECT DISTINCT date(max(timestamp) / 1000, 'unixepoch') FROM ohlcv_data GROUP BY ticker"
+    )
     assert query_all(database, newest) == [(LAST.isoformat(),)]

@@ -1,5 +1,5 @@
-"""Market data that keeps itself current: when an update is due, and what the schedule then does, against the sandbox
-as real processes."""
+"""Market data that keeps itself current: when an update is due, and what the schedule then does,
+against the sandbox as real processes."""
 
 import json
 import os
@@ -44,11 +44,20 @@ SCRIPT = PROJECT_DIR / "scripts" / "run_scheduler.py"
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        ("2026-11-20T01:44:59+00:00", "2026-11-19T01:45:00+00:00"),  # Thursday evening, a second too early
+        (
+            "2026-11-20T01:44:59+00:00",
+            "2026-11-19T01:45:00+00:00",
+        ),  # Thursday evening, a second too early
         ("2026-11-20T01:45:00+00:00", "2026-11-20T01:45:00+00:00"),  # 20:45 in New York's winter
-        ("2026-11-23T12:00:00+00:00", "2026-11-21T01:45:00+00:00"),  # Monday morning: Friday's session
+        (
+            "2026-11-23T12:00:00+00:00",
+            "2026-11-21T01:45:00+00:00",
+        ),  # Monday morning: Friday's session
         ("2026-07-02T00:45:00+00:00", "2026-07-02T00:45:00+00:00"),  # the same wall clock in summer
-        ("2026-11-02T01:45:00+00:00", "2026-10-31T00:45:00+00:00"),  # clocks went back on the Sunday
+        (
+            "2026-11-02T01:45:00+00:00",
+            "2026-10-31T00:45:00+00:00",
+        ),  # clocks went back on the Sunday
     ],
 )
 def test_update_moment_follows_the_clock_of_new_york(now: str, expected: str) -> None:
@@ -56,12 +65,15 @@ def test_update_moment_follows_the_clock_of_new_york(now: str, expected: str) ->
 
 
 def test_each_session_of_ten_years_is_final_by_the_next_moment_of_an_update() -> None:
-    """Half days are final earlier, holidays have no session: the light rule misses none and is never too early."""
+    """Half days are final earlier, holidays have no session: the light rule misses none and is
+    never too early."""
     calendar = load_calendar()
     closes = calendar.schedule["close"]
     for session in sessions_between(calendar, date(2016, 1, 1), date(2025, 12, 31)):
         final = closes[str(session)].to_pydatetime() + FINAL_AFTER_CLOSE.to_pytimedelta()
-        noon_after = datetime.combine(session + timedelta(days=1), datetime.min.time(), UTC).replace(hour=12)
+        noon_after = datetime.combine(
+            session + timedelta(days=1), datetime.min.time(), UTC
+        ).replace(hour=12)
         moment = last_update_moment(noon_after, 0)
         assert final <= moment < noon_after
         assert last_completed_session(calendar, moment) == session
@@ -88,7 +100,10 @@ class Market:
         )
 
     def newest(self) -> set[tuple[object, ...]]:
-        query = "SELECT ticker, date(max(timestamp) / 1000, 'unixepoch') FROM ohlcv_data GROUP BY ticker"
+        query = (
+            "SELECT ticker, date(max(timestamp) / 1000, 'unixepoch') FROM ohlcv_data GROUP BY "
+            "ticker"
+        )
         return set(query_all(self.settings.database_path, query))
 
     def due(self) -> list[str]:
@@ -139,7 +154,9 @@ def test_scheduled_update_stores_the_sessions_that_became_final_once(market: Mar
     assert market.sandbox.fetch_log() == []
 
 
-def test_outage_of_the_vendor_is_a_failure_with_its_reason_until_an_update_succeeds(market: Market) -> None:
+def test_outage_of_the_vendor_is_a_failure_with_its_reason_until_an_update_succeeds(
+    market: Market,
+) -> None:
     market.sandbox.set_faults({"match": "/", "kind": "gateway", "status": 404, "times": None})
     done = market.run("--once")
     assert done.returncode == 1
@@ -191,7 +208,9 @@ def test_nothing_is_due_while_a_rebuild_runs_without_key_or_when_turned_off(mark
 def test_list_of_us_stocks_is_fetched_anew_once_a_week_and_the_plan_says_so(market: Market) -> None:
     database, sandbox = market.settings.database_path, market.sandbox
     with closing(connect(database)) as connection:
-        connection.execute("UPDATE universe SET name = 'us-stocks', updated_at = '2020-01-01 00:00:00'")
+        connection.execute(
+            "UPDATE universe SET name = 'us-stocks', updated_at = '2020-01-01 00:00:00'"
+        )
         connection.execute("UPDATE _coverage SET universe = 'us-stocks'")
     update = [sys.executable, str(PROJECT_DIR / "scripts" / "update_database.py")]
 
@@ -201,7 +220,9 @@ def test_list_of_us_stocks_is_fetched_anew_once_a_week_and_the_plan_says_so(mark
         )
 
     def lists_asked() -> int:
-        return len([entry for entry in sandbox.fetch_log() if "/reference/tickers" in entry["path"]])
+        return len(
+            [entry for entry in sandbox.fetch_log() if "/reference/tickers" in entry["path"]]
+        )
 
     assert "the list of us-stocks, weekly" in run("--plan").stdout
     assert sandbox.fetch_log() == []

@@ -1,7 +1,9 @@
-"""A market without a defect, of any size, made in seconds: day bars, their metrics, 5-minute bars, records.
+"""A market without a defect, of any size, made in seconds: day bars, their metrics, 5-minute bars,
+records.
 
-Prices are random walks with fat tails (Student's t with four degrees of freedom, no night beyond a quarter), in the
-shape in which the backfills store them. Nothing here asks the code under test: only `make_metrics` is the project's.
+Prices are random walks with fat tails (Student's t with four degrees of freedom, no night beyond a
+quarter), in the shape in which the backfills store them. Nothing here asks the code under test:
+only `make_metrics` is the project's.
 """
 
 import sqlite3
@@ -80,10 +82,12 @@ def save_universe_rows(
             (UNIVERSE, len(names), ASKED_AT),
         )
         connection.executemany(
-            "INSERT INTO universe_stocks (universe_id, ticker) VALUES (1, ?)", [(name,) for name in names]
+            "INSERT INTO universe_stocks (universe_id, ticker) VALUES (1, ?)",
+            [(name,) for name in names],
         )
         connection.executemany(
-            "INSERT INTO _ranges_asked (ticker, timeframe, start_date, end_date, first_date, last_date, bars,"
+            "INSERT INTO _ranges_asked (ticker, timeframe, start_date, end_date, first_date, "
+            "last_date, bars,"
             " asked_at_utc) VALUES (?, '1day', ?, ?, ?, ?, ?, ?)",
             [(name, first, last, first, last, len(sessions), ASKED_AT) for name in names],
         )
@@ -113,7 +117,9 @@ def make_day_bars(names: Sequence[str], sessions: Sequence[date], seed: int) -> 
     return pd.DataFrame(
         {
             "ticker": np.repeat(np.array(names, dtype=object), len(sessions)),
-            "date": np.tile(np.array([day.isoformat() for day in sessions], dtype=object), len(names)),
+            "date": np.tile(
+                np.array([day.isoformat() for day in sessions], dtype=object), len(names)
+            ),
             "timestamp": np.tile(midnights, len(names)),
             "open": opened.ravel(),
             "high": high.ravel(),
@@ -128,17 +134,23 @@ def save_day_bars(connection: sqlite3.Connection, bars: pd.DataFrame) -> None:
     weekdays = ((pd.DatetimeIndex(bars["date"]).day_of_week + 1) % 7).tolist()
     columns = [bars[name].tolist() for name in BAR_NAMES[:7]]
     count = len(bars)
-    save_bar_rows(connection, zip(*columns, ["1day"] * count, [None] * count, weekdays, strict=True))
+    save_bar_rows(
+        connection, zip(*columns, ["1day"] * count, [None] * count, weekdays, strict=True)
+    )
 
 
 def save_bar_rows(connection: sqlite3.Connection, rows: Iterator[tuple[object, ...]]) -> None:
     marks = ", ".join("?" * len(BAR_NAMES))
-    connection.executemany(f"INSERT INTO ohlcv_data ({', '.join(BAR_NAMES)}) VALUES ({marks})", rows)
+    connection.executemany(
+        f"INSERT INTO ohlcv_data ({', '.join(BAR_NAMES)}) VALUES ({marks})", rows
+    )
 
 
 def save_metric_rows(connection: sqlite3.Connection, bars: pd.DataFrame) -> None:
     metrics = make_metrics(bars)
-    columns = [metrics[name].astype(object).where(metrics[name].notna(), None).tolist() for name in metrics]
+    columns = [
+        metrics[name].astype(object).where(metrics[name].notna(), None).tolist() for name in metrics
+    ]
     marks = ", ".join("?" * len(METRIC_COLUMNS))
     connection.executemany(
         f"INSERT INTO daily_metrics ({', '.join(METRIC_COLUMNS)}) VALUES ({marks})",
@@ -149,7 +161,8 @@ def save_metric_rows(connection: sqlite3.Connection, bars: pd.DataFrame) -> None
 def save_minute_bars(
     connection: sqlite3.Connection, day_bars: pd.DataFrame, sessions: Sequence[date], seed: int
 ) -> None:
-    """Seventy-eight bars a session (42 on a half day), a few before and after it, in agreement with the day bar."""
+    """Seventy-eight bars a session (42 on a half day), a few before and after it, in agreement with
+    the day bar."""
     dice = np.random.default_rng(seed + 1)
     wanted = {day.isoformat() for day in sessions}
     schedule = CALENDAR.schedule
@@ -163,7 +176,8 @@ def save_minute_bars(
         for name, group in day_bars.groupby("ticker")
     ]
     connection.executemany(
-        "INSERT INTO _ranges_asked (ticker, timeframe, start_date, end_date, first_date, last_date, bars,"
+        "INSERT INTO _ranges_asked (ticker, timeframe, start_date, end_date, first_date, "
+        "last_date, bars,"
         " asked_at_utc) SELECT ?1, '5min', ?2, ?3, ?4, ?5, count(*), ?7 FROM ohlcv_data"
         " WHERE ticker = ?1 AND timeframe = '5min' AND ?6 > 0",
         with_records,
@@ -175,7 +189,9 @@ def make_minute_rows(
 ) -> list[tuple[object, ...]]:
     low, high, first, last = (getattr(bar, name) for name in ("low", "high", "open", "close"))
     edges = np.clip(
-        np.linspace(first, last, regular + 1) + (high - low) * dice.normal(0, 0.1, regular + 1), low, high
+        np.linspace(first, last, regular + 1) + (high - low) * dice.normal(0, 0.1, regular + 1),
+        low,
+        high,
     )
     edges[0], edges[-1] = first, last
     opened, closed = np.round(edges[:-1], 4), np.round(edges[1:], 4)
@@ -206,4 +222,6 @@ def make_minute_rows(
 if __name__ == "__main__":
     import sys
 
-    make_market(Path(sys.argv[1]), int(sys.argv[2]), minute_tickers=int(sys.argv[3]), minute_sessions=21)
+    make_market(
+        Path(sys.argv[1]), int(sys.argv[2]), minute_tickers=int(sys.argv[3]), minute_sessions=21
+    )

@@ -1,4 +1,5 @@
-"""What the tests of backups and restores share: databases, settings, and processes that are killed."""
+"""What the tests of backups and restores share: databases, settings, and processes that are
+killed."""
 
 import json
 import os
@@ -58,7 +59,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
 def make_platform_database(
     path: Path, *, word: str = "old", bars: int = 2000, journal: str = "DELETE"
 ) -> Path:
-    """The platform's schema with some rows of both sorts; `word` tells its irreplaceable rows apart."""
+    """The platform's schema with some rows of both sorts; `word` tells its irreplaceable rows
+    apart."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(connect(path, create=True)) as connection:
         connection.execute(f"PRAGMA journal_mode = {journal}")
@@ -103,12 +105,14 @@ def read_all(database: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 def fingerprint(database: Path) -> dict[str, object]:
-    """Every row of the small tables, and numbers that tell one set of bars from another: cheap enough to be
-    taken after each of hundreds of kills."""
+    """Every row of the small tables, and numbers that tell one set of bars from another: cheap
+    enough to be taken after each of hundreds of kills."""
     bars = "SELECT count(*), total(volume), total(close), max(timestamp) FROM ohlcv_data"
     with closing(connect(database)) as connection:
         return {
-            table: connection.execute(bars if table == "ohlcv_data" else f"SELECT * FROM {table}").fetchall()
+            table: connection.execute(
+                bars if table == "ohlcv_data" else f"SELECT * FROM {table}"
+            ).fetchall()
             for table in table_names(connection)
         }
 
@@ -146,7 +150,9 @@ def verify_every_listed(backup_dir: Path) -> list[Backup]:
 def leftovers(backup_dir: Path) -> list[str]:
     """Files that belong to no backup."""
     with_manifest = {
-        backup.path.stem.split("-", 1)[1] for backup in load_catalogue(backup_dir) if backup.manifest
+        backup.path.stem.split("-", 1)[1]
+        for backup in load_catalogue(backup_dir)
+        if backup.manifest
     }
     return [
         path.name
@@ -162,7 +168,8 @@ def leftovers(backup_dir: Path) -> list[str]:
 
 
 def run_in_child(work: Callable[[], object]) -> int:
-    """Start `work` in a process of its own; return its id. It ends with 0, or 1 when `work` raises."""
+    """Start `work` in a process of its own; return its id. It ends with 0, or 1 when `work`
+    raises."""
     child = os.fork()
     if child:
         return child
@@ -241,4 +248,14 @@ def damage(path: Path, way: str, chance: random.Random, other: Path) -> None:
         os.truncate(path, 0)
 
 
-DAMAGES = ("value", "structure", "anywhere", "header", "cut", "cut at a page", "zeroed", "swapped", "empty")
+DAMAGES = (
+    "value",
+    "structure",
+    "anywhere",
+    "header",
+    "cut",
+    "cut at a page",
+    "zeroed",
+    "swapped",
+    "empty",
+)

@@ -1,8 +1,8 @@
-"""A program that writes to a database through SQLite's unix-none VFS, which takes no locks: what a program on
-the other side of a lock-blind mount looks like from here.
+"""A program that writes to a database through SQLite's unix-none VFS, which takes no locks: what a
+program on the other side of a lock-blind mount looks like from here.
 
-Run as a script: `python blind_writer.py DATABASE JOURNAL_MODE SEED`. Bursts of commits, now and then one that
-is rolled back after it has written pages, and pauses in which a backup may succeed.
+Run as a script: `python blind_writer.py DATABASE JOURNAL_MODE SEED`. Bursts of commits, now and
+then one that is rolled back after it has written pages, and pauses in which a backup may succeed.
 """
 
 import random
@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROWS = 400
-SCHEMA = "".join(f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, n, filler);" for name in ("one", "two"))
+SCHEMA = "".join(
+    f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, n, filler);" for name in ("one", "two")
+)
 
 
 def make_database(path: Path, journal: str) -> None:
@@ -24,7 +26,9 @@ def make_database(path: Path, journal: str) -> None:
     connection.execute(f"PRAGMA journal_mode = {journal}")
     connection.executescript(SCHEMA)
     for table in ("one", "two"):
-        connection.executemany(f"INSERT INTO {table} VALUES (?, 0, ?)", ((n, "x" * 900) for n in range(ROWS)))
+        connection.executemany(
+            f"INSERT INTO {table} VALUES (?, 0, ?)", ((n, "x" * 900) for n in range(ROWS))
+        )
     connection.commit()
     connection.close()
 
@@ -42,9 +46,13 @@ def is_torn(path: Path) -> bool:
 
 
 @contextmanager
-def running_blind_writer(database: Path, journal: str, seed: int) -> Iterator[subprocess.Popen[str]]:
+def running_blind_writer(
+    database: Path, journal: str, seed: int
+) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, __file__, str(database), journal, str(seed)], stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__, str(database), journal, str(seed)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None

@@ -15,10 +15,22 @@ import requests
 import websocket
 
 CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    "",
 )
 SWITCHES = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+    ),
     *("--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"),
 )
 START_SECONDS = 60
@@ -26,7 +38,8 @@ START_SECONDS = 60
 
 @dataclass
 class Tab:
-    """One page. `requests`: every address that it asked for; `errors`: what its console complained about."""
+    """One page. `requests`: every address that it asked for; `errors`: what its console complained
+    about."""
 
     socket: websocket.WebSocket
     requests: list[str] = field(default_factory=list)
@@ -53,7 +66,11 @@ class Tab:
             self.loads += 1
         elif name == "Runtime.exceptionThrown":
             self.errors.append(str(values["exceptionDetails"]))
-        elif name == "Runtime.consoleAPICalled" and values["type"] in {"error", "warning", "assert"}:
+        elif name == "Runtime.consoleAPICalled" and values["type"] in {
+            "error",
+            "warning",
+            "assert",
+        }:
             self.errors.append(str(values["args"]))
         elif name == "Log.entryAdded" and values["entry"]["level"] in {"error", "warning"}:
             self.errors.append(str(values["entry"]))
@@ -62,10 +79,17 @@ class Tab:
     def open(self, url: str, *, width: int = 1100, dark: bool = False) -> None:
         """Go there and wait until everything is loaded."""
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=False,
         )
         scheme = "dark" if dark else "light"
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
         loads = self.loads
         self.call("Page.navigate", url=url)
         while self.loads == loads:

@@ -12,13 +12,18 @@ PROJECT_DIR = Path(__file__).parents[2]
 SCRIPTS = PROJECT_DIR / "scripts"
 # A line of the list in `db`: name, what it runs, help.
 LISTED = re.compile(r"^  ([a-z0-9-]+)(?: \|[^)]*)?\) (.+) ;; ## (.+)$", re.MULTILINE)
-COMMANDS = {name: (runs, text) for name, runs, text in LISTED.findall((PROJECT_DIR / "db").read_text())}
+COMMANDS = {
+    name: (runs, text) for name, runs, text in LISTED.findall((PROJECT_DIR / "db").read_text())
+}
 
 
 def copy_project(folder: Path) -> Path:
-    """Given a folder that is not there yet, return it with the project's files as a commit would have them."""
+    """Given a folder that is not there yet, return it with the project's files as a commit would
+    have them."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=PROJECT_DIR, capture_output=True, text=True, check=True).stdout
+    names = subprocess.run(
+        listed, cwd=PROJECT_DIR, capture_output=True, text=True, check=True
+    ).stdout
     for name in names.split("\0"):
         if (PROJECT_DIR / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -76,8 +81,11 @@ class Project:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def check(self, script: str, *arguments: str, expect: int = 0, **changes: str) -> str:
-        """Run a command, fail the test when its exit code is another one, return what it printed."""
+        """Run a command, fail the test when its exit code is another one, return what it
+        printed."""
         done = self.run(script, *arguments, **changes)
-        assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == expect, (
+            f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         assert "Traceback" not in done.stderr, done.stderr
         return done.stdout + done.stderr

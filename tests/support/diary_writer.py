@@ -1,7 +1,9 @@
-"""A program that commits 20 times a second into a table that only this database has, and says what it committed.
+"""A program that commits 20 times a second into a table that only this database has, and says what
+it committed.
 
-Run as a script: `python diary_writer.py DATABASE`. Each line on standard output, "n seconds", is a commit that has
-ended; `text_of(n)` is what its row holds, so that a test can say what every row must be.
+Run as a script: `python diary_writer.py DATABASE`. Each line on standard output, "n seconds", is a
+commit that has ended; `text_of(n)` is what its row holds, so that a test can say what every row
+must be.
 """
 
 import hashlib

@@ -1,4 +1,5 @@
-"""A proxy between the code under test and a real S3 server that does what networks and servers do."""
+"""A proxy between the code under test and a real S3 server that does what networks and servers
+do."""
 
 import http.client
 import threading
@@ -90,16 +91,24 @@ def make_handler(upstream: str) -> type[BaseHTTPRequestHandler]:  # noqa: C901  
                 return
             if faults.answer:
                 status, code = faults.answer
-                self.reply(status, [("Content-Type", "application/xml")], ERROR.format(code).encode(), None)
+                self.reply(
+                    status, [("Content-Type", "application/xml")], ERROR.format(code).encode(), None
+                )
                 return
             self.reply(*self.ask(faults, body), faults.cut_after)
 
         def ask(self, faults: Faults, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
             if faults.change_request:
                 body = faults.change_request(self.command, self.path, body)
-            headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
+            headers = {
+                name: value for name, value in self.headers.items() if name.lower() != "connection"
+            }
             if faults.drop_conditions:
-                headers = {name: value for name, value in headers.items() if name.lower() != "if-none-match"}
+                headers = {
+                    name: value
+                    for name, value in headers.items()
+                    if name.lower() != "if-none-match"
+                }
             connection = http.client.HTTPConnection(host, timeout=60)
             connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
@@ -116,8 +125,12 @@ def make_handler(upstream: str) -> type[BaseHTTPRequestHandler]:  # noqa: C901  
             for name, value in headers:
                 if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
                     self.send_header(name, value)
-            length = next((v for n, v in headers if n.lower() == "content-length"), str(len(content)))
-            self.send_header("Content-Length", length if self.command == "HEAD" else str(len(content)))
+            length = next(
+                (v for n, v in headers if n.lower() == "content-length"), str(len(content))
+            )
+            self.send_header(
+                "Content-Length", length if self.command == "HEAD" else str(len(content))
+            )
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(content if cut_after is None else content[:cut_after])

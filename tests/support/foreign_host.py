@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class ForeignHost:
-    """`answer`: status, headers, body for every request. `seen`: request line and headers of each."""
+    """`answer`: status, headers, body for every request. `seen`: request line and headers of
+    each."""
 
     url: str = ""
     answer: tuple[int, dict[str, str], bytes] = (200, {}, b'{"status":"OK"}')

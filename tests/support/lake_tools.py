@@ -1,7 +1,9 @@
-"""What the tests of the lake begin with: a small database, commands that can be killed, reading without the project.
+"""What the tests of the lake begin with: a small database, commands that can be killed, reading
+without the project.
 
-As a process, so that it can be killed, and because a publication has a SQLite of its own in its process, which must
-not meet another one there: python lake_tools.py publish DATABASE LAKE, read LAKE SECONDS, or write DATABASE.
+As a process, so that it can be killed, and because a publication has a SQLite of its own in its
+process, which must not meet another one there: python lake_tools.py publish DATABASE LAKE, read
+LAKE SECONDS, or write DATABASE.
 """
 
 import json
@@ -43,7 +45,8 @@ def make_lake_database(
     minute_sessions: int = 12,
     seed: int = 1,
 ) -> Path:
-    """Day bars from `start` to `end` with their metrics, 5-minute bars of the last sessions, a universe."""
+    """Day bars from `start` to `end` with their metrics, 5-minute bars of the last sessions, a
+    universe."""
     from backtestdb.market.metric_store import save_metrics
     from backtestdb.market.sessions import load_calendar, midnight_ms, sessions_between
     from backtestdb.market.universes import save_universe
@@ -96,19 +99,28 @@ def add_bars(
 def read_database(path: Path, timeframe: str) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(
-            "SELECT ticker, timestamp, open, high, low, close, volume FROM ohlcv_data WHERE timeframe = ?"
+            "SELECT ticker, timestamp, open, high, low, close, volume FROM ohlcv_data WHERE "
+            "timeframe = ?"
             " ORDER BY ticker, timestamp",
             (timeframe,),
         ).fetchall()
 
 
-def read_lake(root: Path, table: str, columns: str, version: int | None = None) -> list[tuple[Any, ...]]:
-    """By DuckDB's own reader, of the files that the version names: not by the project's way of reading."""
+def read_lake(
+    root: Path, table: str, columns: str, version: int | None = None
+) -> list[tuple[Any, ...]]:
+    """By DuckDB's own reader, of the files that the version names: not by the project's way of
+    reading."""
     files = [f"{root}/{part.path}" for part in open_lake(Store(str(root)), version).parts_of(table)]
     if not files:
         return []
-    chosen = ", ".join("epoch_ms(timestamp)" if name == "timestamp" else name for name in columns.split())
-    query = f"SELECT {chosen} FROM read_parquet(?, hive_partitioning = false) ORDER BY ticker, {columns.split()[1]}"
+    chosen = ", ".join(
+        "epoch_ms(timestamp)" if name == "timestamp" else name for name in columns.split()
+    )
+    query = (
+        f"SELECT {chosen} FROM read_parquet(?, hive_partitioning = false) ORDER BY ticker, "
+        f"{columns.split()[1]}"
+    )
     return duckdb.connect().execute(query, [files]).fetchall()
 
 
@@ -147,7 +159,9 @@ def measure_seconds(process: "subprocess.Popen[str]") -> float:
     return time.monotonic() - started
 
 
-def kill_at_random(process: "subprocess.Popen[str]", dice: random.Random, longest_seconds: float) -> bool:
+def kill_at_random(
+    process: "subprocess.Popen[str]", dice: random.Random, longest_seconds: float
+) -> bool:
     """Whether the process was still alive when it was killed."""
     wait_until_ready(process)
     deadline = time.monotonic() + dice.random() * longest_seconds
@@ -160,7 +174,8 @@ def kill_at_random(process: "subprocess.Popen[str]", dice: random.Random, longes
 
 
 def look_at(store: Store) -> tuple[int, int, int, str]:
-    """Version, number of bars, number of metrics rows, and a checksum over two tables, all read from the files."""
+    """Version, number of bars, number of metrics rows, and a checksum over two tables, all read
+    from the files."""
     version = open_lake(store)
     counts = []
     contents = []
@@ -181,7 +196,9 @@ def write_sessions(database: Path) -> None:
         for day in range(100_000):
             with connection:
                 for number, ticker in enumerate(TICKERS):
-                    add_bars(connection, ticker, "1day", [1_800_000_000_000 + day * 86_400_000], number)
+                    add_bars(
+                        connection, ticker, "1day", [1_800_000_000_000 + day * 86_400_000], number
+                    )
 
 
 if __name__ == "__main__":
@@ -190,7 +207,9 @@ if __name__ == "__main__":
 
     what, *rest = sys.argv[1:]
     store = (
-        make_store(load_settings()) if os.environ.get("LAKE") else Store(rest[-1 if what == "publish" else 0])
+        make_store(load_settings())
+        if os.environ.get("LAKE")
+        else Store(rest[-1 if what == "publish" else 0])
     )
     print("ready", flush=True)
     if what == "publish":

@@ -5,7 +5,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from backtestdb.database import connect
-from backtestdb.market.sessions import last_completed_session, load_calendar, midnight_ms, sessions_between
+from backtestdb.market.sessions import (
+    last_completed_session,
+    load_calendar,
+    midnight_ms,
+    sessions_between,
+)
 from backtestdb.schema import ensure_schema
 
 # Bars as an update of today leaves them: status calls older ones stale.
@@ -41,7 +46,8 @@ WHERE date = :date
 
 
 def make_large_database(path: Path, *, tickers: int, sessions: int, journal: str = "WAL") -> Path:
-    """4,000 tickers × 1,170 sessions are 2 GB, up to LAST. All of them belong to the universe us-stocks."""
+    """4,000 tickers × 1,170 sessions are 2 GB, up to LAST. All of them belong to the universe
+    us-stocks."""
     end = LAST
     days = sessions_between(load_calendar(), end - timedelta(days=sessions * 2), end)[-sessions:]
     with closing(connect(path, create=True)) as connection:
@@ -58,14 +64,19 @@ def make_large_database(path: Path, *, tickers: int, sessions: int, journal: str
             [(f"T{n:04}",) for n in range(tickers)],
         )
         connection.execute("CREATE TEMP TABLE sessions (midnight_ms INTEGER PRIMARY KEY)")
-        connection.executemany("INSERT INTO temp.sessions VALUES (?)", [(midnight_ms(day),) for day in days])
+        connection.executemany(
+            "INSERT INTO temp.sessions VALUES (?)", [(midnight_ms(day),) for day in days]
+        )
         connection.execute(BARS)
         connection.execute(METRICS)
         before = [1_000_000 + midnight_ms(day) % 977 for day in days[-21:-1]]
         volume = sum(before) / 20 if len(before) == 20 else None
-        connection.execute(NEWEST, {"last": sessions - 1, "volume": volume, "date": days[-1].isoformat()})
         connection.execute(
-            "INSERT INTO _ranges_asked SELECT ticker, '1day', ?, ?, ?, ?, ?, '2026-11-21T02:00:00+00:00', 'a run'"
+            NEWEST, {"last": sessions - 1, "volume": volume, "date": days[-1].isoformat()}
+        )
+        connection.execute(
+            "INSERT INTO _ranges_asked SELECT ticker, '1day', ?, ?, ?, ?, ?, "
+            "'2026-11-21T02:00:00+00:00', 'a run'"
             " FROM universe_stocks",
             (*(days[0].isoformat(), days[-1].isoformat()) * 2, len(days)),
         )

@@ -1,4 +1,5 @@
-"""Backfills and updates with a clock of the test's choosing: called directly, or as a process that can be killed.
+"""Backfills and updates with a clock of the test's choosing: called directly, or as a process that
+can be killed.
 
 As a process: python market_runs.py FOLDER URL NOW STAGED_FROM_BARS START END UNIVERSE…
 With "update" as END it updates everything to START.
@@ -53,8 +54,8 @@ def make_source(
     stopping: threading.Event | None = None,
     **settings: str,
 ) -> Source:
-    """`now`: the moment that the clock shows, in ISO text; a date alone means 20:30 New York, when its session is
-    final."""
+    """`now`: the moment that the clock shows, in ISO text; a date alone means 20:30 New York, when
+    its session is final."""
     if "T" in now:
         moment = datetime.fromisoformat(now).replace(tzinfo=UTC)
     else:
@@ -120,5 +121,10 @@ if __name__ == "__main__":
         run_update(source, database_of(Path(folder)), start)
     else:
         run_backfill(
-            source, database_of(Path(folder)), start, end, *universes, staged_from_bars=int(staged_from_bars)
+            source,
+            database_of(Path(folder)),
+            start,
+            end,
+            *universes,
+            staged_from_bars=int(staged_from_bars),
         )

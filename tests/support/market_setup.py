@@ -1,4 +1,5 @@
-"""What the tests of the market rooms begin with: settings that point at a sandbox, an empty database."""
+"""What the tests of the market rooms begin with: settings that point at a sandbox, an empty
+database."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ CALENDAR: ExchangeCalendar = load_calendar()
 
 
 def make_settings(folder: Path, url: str, key: str = KEY, **values: object) -> Settings:
-    """Settings for a client of `url`, without a quota unless told; the quota's file lies in `folder`."""
+    """Settings for a client of `url`, without a quota unless told; the quota's file lies in
+    `folder`."""
     environment = {
         "POLYGON_API_KEY": key,
         "POLYGON_BASE_URL": url,

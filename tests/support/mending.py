@@ -1,4 +1,5 @@
-"""What the tests of status and doctor share: a schedule that is loaded, and the printed command, really run."""
+"""What the tests of status and doctor share: a schedule that is loaded, and the printed command,
+really run."""
 
 import os
 import shlex
@@ -29,7 +30,9 @@ def with_schedule(project: Project) -> Project:
     return project
 
 
-def run_printed_command(project: Project, command: str, **changes: str) -> subprocess.CompletedProcess[str]:
+def run_printed_command(
+    project: Project, command: str, **changes: str
+) -> subprocess.CompletedProcess[str]:
     """Run a `make …` as the user would type it, with the .venv that runs the tests."""
     words = shlex.split(command)
     if words[0] == "make":

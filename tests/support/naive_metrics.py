@@ -1,4 +1,5 @@
-"""The 27 columns once more, one number at a time, written from their definitions and from nothing else.
+"""The 27 columns once more, one number at a time, written from their definitions and from nothing
+else.
 
 Slow on purpose: each value looks back over its own window, so that no running sum can go wrong.
 """
@@ -18,11 +19,15 @@ def percent_above(value: float, base: float) -> float:
 
 
 def make_naive_metrics(bars: Sequence[Mapping[str, float]]) -> list[Row]:
-    """`bars`: open, high, low, close, volume of one ticker's sessions in order; None where nothing is due."""
+    """`bars`: open, high, low, close, volume of one ticker's sessions in order; None where nothing
+    is due."""
     closes = [bar["close"] for bar in bars]
     volumes = [bar["volume"] for bar in bars]
     strengths = make_naive_rsi(closes)
-    return [make_naive_row(bar, i, closes, volumes) | {"rsi_14": strengths[i]} for i, bar in enumerate(bars)]
+    return [
+        make_naive_row(bar, i, closes, volumes) | {"rsi_14": strengths[i]}
+        for i, bar in enumerate(bars)
+    ]
 
 
 def make_naive_row(
@@ -58,7 +63,8 @@ def count_naive_run(closes: Sequence[float], direction: int) -> int:
 
 
 def make_naive_rsi(closes: Sequence[float]) -> list[float | None]:
-    """Wilder's mean of rises and falls, begun with a change of nothing at session 0, shown from session 13."""
+    """Wilder's mean of rises and falls, begun with a change of nothing at session 0, shown from
+    session 13."""
     rise = fall = 0.0
     strengths: list[float | None] = []
     for i in range(len(closes)):

@@ -1,4 +1,5 @@
-"""What the tests of copies off the machine share: a project with a target, copies without commands, readings."""
+"""What the tests of copies off the machine share: a project with a target, copies without commands,
+readings."""
 
 import logging
 import random
@@ -35,8 +36,8 @@ from backtestdb.offsite.watch import make_watch, send_once
 from backup_tools import environment_of, make_settings
 from commands import PROJECT_DIR
 
-# The promise is 60 seconds at a look every 30. Here every 2, so that a test need not live for minutes, and with the
-# same share for the work between two looks.
+# The promise is 60 seconds at a look every 30. Here every 2, so that a test need not live for
+# minutes, and with the same share for the work between two looks.
 EVERY_SECONDS = 2
 WATCH = PROJECT_DIR / "scripts" / "run_offsite.py"
 PASSPHRASE = "correct horse battery"
@@ -46,7 +47,8 @@ LOCKED_KEY = lock_key(KEY, PASSPHRASE)
 
 @dataclass
 class Machine:
-    """A database and its way to a store, without the commands around it: for many copies in a short time."""
+    """A database and its way to a store, without the commands around it: for many copies in a short
+    time."""
 
     folder: Path
     store: Store
@@ -91,8 +93,9 @@ class Machine:
 
 @dataclass
 class Site:
-    """A whole installation with a target, worked by the functions behind the commands: a command of its own
-    costs seconds of scrypt and of Python each, so one test goes through them and the others do not."""
+    """A whole installation with a target, worked by the functions behind the commands: a command of
+    its own costs seconds of scrypt and of Python each, so one test goes through them and the others
+    do not."""
 
     settings: Settings
 

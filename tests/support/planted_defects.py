@@ -1,7 +1,8 @@
 """One defect for each rule of the audit, planted into a market without any.
 
-Each planter changes one ticker (or the market) as an accident would, and what belongs to it, so that nothing else
-is wrong afterwards: metrics are computed again where bars changed, records follow rows that are gone.
+Each planter changes one ticker (or the market) as an accident would, and what belongs to it, so
+that nothing else is wrong afterwards: metrics are computed again where bars changed, records follow
+rows that are gone.
 """
 
 import sqlite3
@@ -18,8 +19,8 @@ from backtestdb.market.sessions import midnight_ms
 
 @dataclass(frozen=True)
 class Place:
-    """Where a defect is planted. `ticker` has day bars of all `sessions`, and 5-minute bars of the last ones when
-    the rule needs them; `number` of them."""
+    """Where a defect is planted. `ticker` has day bars of all `sessions`, and 5-minute bars of the
+    last ones when the rule needs them; `number` of them."""
 
     connection: sqlite3.Connection
     ticker: str
@@ -39,14 +40,16 @@ class Place:
     def day_bars(self, change: str, day: date, *values: object) -> None:
         """`change`: SET … of the day bar of one session."""
         self.connection.execute(
-            f"UPDATE ohlcv_data SET {change} WHERE ticker = ? AND timeframe = '1day' AND timestamp = ?",
+            f"UPDATE ohlcv_data SET {change} WHERE ticker = ? AND timeframe = '1day' AND "
+            "timestamp = ?",
             (*values, self.ticker, midnight_ms(day)),
         )
 
     def bar(self, day: date) -> dict[str, float]:
         names = ("open", "high", "low", "close", "volume")
         row = self.connection.execute(
-            f"SELECT {', '.join(names)} FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' AND timestamp = ?",
+            f"SELECT {', '.join(names)} FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' "
+            "AND timestamp = ?",
             (self.ticker, midnight_ms(day)),
         ).fetchone()
         return dict(zip(names, row, strict=True))
@@ -59,7 +62,9 @@ def compute_metrics(connection: sqlite3.Connection, ticker: str) -> None:
         " WHERE ticker = ? AND timeframe = '1day' ORDER BY timestamp",
         (ticker,),
     ).fetchall()
-    bars = pd.DataFrame(rows, columns=["ticker", "timestamp", "open", "high", "low", "close", "volume"])
+    bars = pd.DataFrame(
+        rows, columns=["ticker", "timestamp", "open", "high", "low", "close", "volume"]
+    )
     local = pd.DatetimeIndex(bars["timestamp"].astype("datetime64[ms]"), tz="UTC").tz_convert(
         "America/New_York"
     )
@@ -72,7 +77,8 @@ def forget_bars(place: Place, tickers: Sequence[str], timeframe: str = "1day") -
     """Let the records say what is stored."""
     for ticker in tickers:
         place.connection.execute(
-            "UPDATE _ranges_asked SET bars = (SELECT count(*) FROM ohlcv_data WHERE ticker = ?1 AND timeframe = ?2)"
+            "UPDATE _ranges_asked SET bars = (SELECT count(*) FROM ohlcv_data WHERE ticker = ?1 "
+            "AND timeframe = ?2)"
             " WHERE ticker = ?1 AND timeframe = ?2",
             (ticker, timeframe),
         )
@@ -85,7 +91,8 @@ def plant_impossible_bar(place: Place) -> None:
 
 def plant_price_below_tick(place: Place) -> None:
     place.connection.execute(
-        "UPDATE ohlcv_data SET open = open / 1e7, high = high / 1e7, low = low / 1e7, close = close / 1e7"
+        "UPDATE ohlcv_data SET open = open / 1e7, high = high / 1e7, low = low / 1e7, close = "
+        "close / 1e7"
         " WHERE ticker = ?",
         (place.ticker,),
     )
@@ -106,11 +113,18 @@ def plant_no_session(place: Place) -> None:
 
 
 def add_bar(
-    place: Place, timeframe: str, stamp: int, bar: Mapping[str, float], time_of_day: str | None, weekday: int
+    place: Place,
+    timeframe: str,
+    stamp: int,
+    bar: Mapping[str, float],
+    time_of_day: str | None,
+    weekday: int,
 ) -> None:
     values = (place.ticker, stamp, *bar.values(), timeframe, time_of_day, weekday)
     marks = ", ".join("?" * len(BAR_NAMES))
-    place.connection.execute(f"INSERT INTO ohlcv_data ({', '.join(BAR_NAMES)}) VALUES ({marks})", values)
+    place.connection.execute(
+        f"INSERT INTO ohlcv_data ({', '.join(BAR_NAMES)}) VALUES ({marks})", values
+    )
 
 
 def plant_off_grid(place: Place) -> None:
@@ -128,9 +142,17 @@ def plant_off_grid(place: Place) -> None:
 
 
 def plant_second_bar(place: Place) -> None:
-    """The session's bar once more, with the time that answers about the whole market carry: 16:00."""
+    """The session's bar once more, with the time that answers about the whole market carry:
+    16:00."""
     weekday = (place.day.weekday() + 1) % 7
-    add_bar(place, "1day", midnight_ms(place.day) + 16 * 60 * MINUTE_MS, place.bar(place.day), None, weekday)
+    add_bar(
+        place,
+        "1day",
+        midnight_ms(place.day) + 16 * 60 * MINUTE_MS,
+        place.bar(place.day),
+        None,
+        weekday,
+    )
 
 
 def plant_wrong_weekday(place: Place) -> None:
@@ -140,7 +162,8 @@ def plant_wrong_weekday(place: Place) -> None:
 def plant_wrong_time_of_day(place: Place) -> None:
     """As the platform's older scripts wrote it."""
     place.connection.execute(
-        "UPDATE ohlcv_data SET time_of_day = substr(time_of_day, 1, 5) WHERE ticker = ? AND timeframe = '5min'",
+        "UPDATE ohlcv_data SET time_of_day = substr(time_of_day, 1, 5) WHERE ticker = ? AND "
+        "timeframe = '5min'",
         (place.ticker,),
     )
 
@@ -177,11 +200,16 @@ def add_split(
         "state": "applied",
     }
     columns = [
-        (row[1], row[3] and row[4] is None) for row in connection.execute("PRAGMA table_info(_splits)")
+        (row[1], row[3] and row[4] is None)
+        for row in connection.execute("PRAGMA table_info(_splits)")
     ]
-    used = {name: values.get(name, "2026-11-20") for name, needed in columns if needed or name in values}
+    used = {
+        name: values.get(name, "2026-11-20") for name, needed in columns if needed or name in values
+    }
     marks = ", ".join("?" * len(used))
-    connection.execute(f"INSERT INTO _splits ({', '.join(used)}) VALUES ({marks})", list(used.values()))
+    connection.execute(
+        f"INSERT INTO _splits ({', '.join(used)}) VALUES ({marks})", list(used.values())
+    )
 
 
 def plant_split_like_jump(place: Place) -> None:
@@ -190,7 +218,8 @@ def plant_split_like_jump(place: Place) -> None:
 
 def multiply_before(place: Place, ratio: float) -> None:
     place.connection.execute(
-        "UPDATE ohlcv_data SET open = open * ?1, high = high * ?1, low = low * ?1, close = close * ?1,"
+        "UPDATE ohlcv_data SET open = open * ?1, high = high * ?1, low = low * ?1, close = close "
+        "* ?1,"
         " volume = CAST(volume / ?1 AS INTEGER) WHERE ticker = ?2 AND timestamp < ?3",
         (ratio, place.ticker, midnight_ms(place.day)),
     )
@@ -208,7 +237,8 @@ def plant_day_open_close(place: Place) -> None:
     bar = place.bar(day)
     low, high = bar["close"] * 0.9, max(bar["high"], bar["close"] * 1.001)
     place.connection.execute(
-        "UPDATE ohlcv_data SET low = ? WHERE ticker = ? AND timeframe = '5min' AND time_of_day = '11:00:00'"
+        "UPDATE ohlcv_data SET low = ? WHERE ticker = ? AND timeframe = '5min' AND time_of_day = "
+        "'11:00:00'"
         " AND timestamp BETWEEN ? AND ?",
         (low, place.ticker, midnight_ms(day), midnight_ms(day) + 24 * 60 * MINUTE_MS),
     )
@@ -222,7 +252,8 @@ def plant_day_volume(place: Place) -> None:
 
 
 def plant_cut_session(place: Place) -> None:
-    """Fifty bars from the middle of a session are gone; the volume and the extremes of the day are elsewhere."""
+    """Fifty bars from the middle of a session are gone; the volume and the extremes of the day are
+    elsewhere."""
     day = place.minute_day
     span = (place.ticker, midnight_ms(day), midnight_ms(day) + 24 * 60 * MINUTE_MS)
     where = "ticker = ? AND timeframe = '5min' AND timestamp BETWEEN ? AND ?"
@@ -254,10 +285,13 @@ def delete_day(place: Place, tickers: Sequence[str], *days: date) -> None:
 
 
 def plant_thin_session(place: Place) -> None:
-    """Two of three tickers have no bar of the newest session: an answer that was cut. No value comes after it."""
+    """Two of three tickers have no bar of the newest session: an answer that was cut. No value
+    comes after it."""
     tickers = [
         ticker
-        for (ticker,) in place.connection.execute("SELECT DISTINCT ticker FROM _ranges_asked ORDER BY 1")
+        for (ticker,) in place.connection.execute(
+            "SELECT DISTINCT ticker FROM _ranges_asked ORDER BY 1"
+        )
     ]
     cut = [ticker for number, ticker in enumerate(tickers) if number % 3]
     day = place.sessions[-1]
@@ -281,7 +315,8 @@ def plant_gap_in_life(place: Place) -> None:
 
 def plant_metrics_rows(place: Place) -> None:
     place.connection.execute(
-        "DELETE FROM daily_metrics WHERE ticker = ? AND date = ?", (place.ticker, place.day.isoformat())
+        "DELETE FROM daily_metrics WHERE ticker = ? AND date = ?",
+        (place.ticker, place.day.isoformat()),
     )
 
 
@@ -314,8 +349,8 @@ def plant_orphan_rows(place: Place) -> None:
 
 @dataclass(frozen=True)
 class Plant:
-    """`with_minutes`: the ticker must have 5-minute bars. `shown_for`: whom the finding names, the ticker when
-    empty. `companions`: rules that the same defect cannot help breaking."""
+    """`with_minutes`: the ticker must have 5-minute bars. `shown_for`: whom the finding names, the
+    ticker when empty. `companions`: rules that the same defect cannot help breaking."""
 
     put: Callable[[Place], None]
     with_minutes: bool = False
@@ -340,7 +375,9 @@ PLANTS: dict[str, Plant] = {
     "day-open-close": Plant(plant_day_open_close, with_minutes=True),
     "day-volume": Plant(plant_day_volume, with_minutes=True),
     "cut-session": Plant(plant_cut_session, with_minutes=True),
-    "day-bar-missing": Plant(plant_day_bar_missing, with_minutes=True, companions=frozenset({"gap-in-life"})),
+    "day-bar-missing": Plant(
+        plant_day_bar_missing, with_minutes=True, companions=frozenset({"gap-in-life"})
+    ),
     "thin-session": Plant(plant_thin_session, shown_for=WHOLE_MARKET),
     "gap-in-life": Plant(plant_gap_in_life),
     "metrics-rows": Plant(plant_metrics_rows),

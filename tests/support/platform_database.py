@@ -1,4 +1,5 @@
-"""A database as the platform leaves it: irreplaceable rows, tables that this project does not know, old bars."""
+"""A database as the platform leaves it: irreplaceable rows, tables that this project does not know,
+old bars."""
 
 import sqlite3
 from contextlib import closing
@@ -45,17 +46,21 @@ def make_platform_database(path: Path, *, journal: str = "DELETE", rows: int = 4
 def fill_kept_tables(connection: sqlite3.Connection, rows: int) -> None:
     for n in range(1, rows + 1):
         connection.execute(
-            "INSERT INTO strategies (id, name, ticker, timeframe, config) VALUES (?, ?, 'AAPL', '1day', '{}')",
+            "INSERT INTO strategies (id, name, ticker, timeframe, config) VALUES (?, ?, 'AAPL', "
+            "'1day', '{}')",
             (n * 7, f"strategy {n}"),
         )
-        connection.execute("INSERT INTO backtests (id, strategy_id, config) VALUES (?, ?, '{}')", (n, n * 7))
+        connection.execute(
+            "INSERT INTO backtests (id, strategy_id, config) VALUES (?, ?, '{}')", (n, n * 7)
+        )
         connection.execute(
             "INSERT INTO trades (backtest_id, ticker, side, entry_timestamp, entry_price, quantity)"
             " VALUES (?, 'NA', 'LONG', ?, ?, 1e-3)",
             (n, 1_362_000_000_000 + n, n / 3),
         )
         connection.execute(
-            "INSERT INTO trading_agents (id, name, timeframe, mood) VALUES (?, 'agent', '5min', 'bold')",
+            "INSERT INTO trading_agents (id, name, timeframe, mood) VALUES (?, 'agent', '5min', "
+            "'bold')",
             (f"agent-{n}",),
         )
         connection.execute(

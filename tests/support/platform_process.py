@@ -1,8 +1,10 @@
-"""A platform that lives beside a restore: it starts, migrates, writes, crashes and is started again at once.
+"""A platform that lives beside a restore: it starts, migrates, writes, crashes and is started again
+at once.
 
-Run as a script: `python platform_process.py DATABASE LOG SEED [newest | node MODULE]`. Each life is a process
-of its own. The token of every commit is written to LOG after SQLite said that it is there, so each has to be
-somewhere. `newest` speaks to SQLite through apsw, whose SQLite is newer than that of any Python here.
+Run as a script: `python platform_process.py DATABASE LOG SEED [newest | node MODULE]`. Each life is
+a process of its own. The token of every commit is written to LOG after SQLite said that it is
+there, so each has to be somewhere. `newest` speaks to SQLite through apsw, whose SQLite is newer
+than that of any Python here.
 """
 
 import os
@@ -22,13 +24,16 @@ CREATE TABLE IF NOT EXISTS strategies (id INTEGER PRIMARY KEY AUTOINCREMENT, nam
 CREATE INDEX IF NOT EXISTS platform_log_by_life ON platform_log (life);
 """
 NEWEST_VIEW = (
-    "CREATE VIEW IF NOT EXISTS lives AS SELECT group_concat(token ORDER BY life) tokens FROM platform_log"
+    "CREATE VIEW IF NOT EXISTS lives AS SELECT group_concat(token ORDER BY life) tokens "
+    "FROM platform_log"
 )
 Execute = Callable[[str], object]
 
 
 @contextmanager
-def running_platform(database: Path, log: Path, seed: int, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+def running_platform(
+    database: Path, log: Path, seed: int, *words: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """The supervisor with its platform, until the end of the block; then both are gone."""
     log.touch()
     command = [sys.executable, __file__, str(database), str(log), str(seed), *words]

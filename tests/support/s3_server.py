@@ -1,4 +1,5 @@
-"""Real S3 servers on this machine: moto's, with users, policies and signatures, as a process of its own.
+"""Real S3 servers on this machine: moto's, with users, policies and signatures, as a process of its
+own.
 
 Between it and the code under test stands a proxy where a test wants one: see faulty_proxy.py.
 """
@@ -24,7 +25,8 @@ BUCKET = "backups"
 PUT_ONLY = ("s3:PutObject", "s3:GetObject", "s3:ListBucket")
 START_SECONDS = 60.0
 
-# Runs inside the server's process, before it serves: users and their keys can only be made while nobody is asked.
+# Runs inside the server's process, before it serves: users and their keys can only be made while
+# nobody is asked.
 STARTER = """
 import json, sys
 from moto.server import ThreadedMotoServer
@@ -96,19 +98,22 @@ def ensure_packages() -> None:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, f"the S3 server of the tests could not be installed:\n{done.stderr}"
+        assert done.returncode == 0, (
+            f"the S3 server of the tests could not be installed:\n{done.stderr}"
+        )
         mark.write_text(REQUIREMENTS.read_text())
 
 
 @contextmanager
 def running_s3(users: dict[str, tuple[str, ...]] | None = None) -> Iterator[S3Server]:
-    """A server with one bucket. With `users` every request needs the signature of one of them, and may do what
-    the user's actions name."""
+    """A server with one bucket. With `users` every request needs the signature of one of them, and
+    may do what the user's actions name."""
     ensure_packages()
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-c", STARTER, str(port), BUCKET, json.dumps(users or {})],
-        env=os.environ | {"PYTHONPATH": str(PACKAGES), "PYTHONDONTWRITEBYTECODE": "1", "no_proxy": "*"},
+        env=os.environ
+        | {"PYTHONPATH": str(PACKAGES), "PYTHONDONTWRITEBYTECODE": "1", "no_proxy": "*"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,4 +1,5 @@
-"""A database with a life behind it, a backup of it in the middle of that life, and ways to damage it."""
+"""A database with a life behind it, a backup of it in the middle of that life, and ways to damage
+it."""
 
 import os
 import random
@@ -48,8 +49,11 @@ class Life:
         return Life(settings, self.live, self.saved)
 
 
-def live_a_life(folder: Path, *, rows: int = 700, kind: str = "full", journal: str = "DELETE") -> Life:
-    """Rows, deletions and updates before and after a backup; free pages that still hold what was deleted."""
+def live_a_life(
+    folder: Path, *, rows: int = 700, kind: str = "full", journal: str = "DELETE"
+) -> Life:
+    """Rows, deletions and updates before and after a backup; free pages that still hold what was
+    deleted."""
     settings = make_settings(folder)
     database = settings.database_path
     database.parent.mkdir(parents=True)
@@ -88,19 +92,27 @@ def add_rows(connection: sqlite3.Connection, chance: random.Random, first: int, 
     for n in range(first, last):
         word = f"row {n} " + "".join(chance.choices("abc äöü€", k=chance.randrange(150)))
         agent = (f"a-{chance.randrange(10**9):09d}-{n}", word)
-        connection.execute("INSERT INTO trading_agents (id, name, timeframe) VALUES (?, ?, '5min')", agent)
+        connection.execute(
+            "INSERT INTO trading_agents (id, name, timeframe) VALUES (?, ?, '5min')", agent
+        )
         long = word * (40 if n % 25 == 0 else 1)
         connection.execute(
-            "INSERT INTO agent_knowledge (id, agent_id, knowledge_type, insight, confidence, created_at)"
+            "INSERT INTO agent_knowledge (id, agent_id, knowledge_type, insight, confidence, "
+            "created_at)"
             " VALUES (?, ?, '0012', ?, ?, '2026-01-01')",
             (f"i-{n}-{chance.random()}", agent[0], long, n / 4),
         )
-        strategy = "INSERT INTO strategies (name, ticker, timeframe, config) VALUES (?, 'NA', '1day', ?)"
+        strategy = (
+            "INSERT INTO strategies (name, ticker, timeframe, config) VALUES (?, 'NA', '1day', ?)"
+        )
         connection.execute(strategy, (word, f'{{"n": {n}}}'))
         connection.execute(
-            "INSERT INTO lab_notes (note, seen) VALUES (CAST(? AS TEXT), ?)", (b"\xff" + word.encode(), n)
+            "INSERT INTO lab_notes (note, seen) VALUES (CAST(? AS TEXT), ?)",
+            (b"\xff" + word.encode(), n),
         )
-        connection.execute("INSERT INTO lab_pairs VALUES (?, ?, ?, ?)", (f"p{n * 7 % 1000}", n, n, word))
+        connection.execute(
+            "INSERT INTO lab_pairs VALUES (?, ?, ?, ?)", (f"p{n * 7 % 1000}", n, n, word)
+        )
         connection.execute(
             "INSERT INTO lab_blobs (data, kind, amount) VALUES (?, ?, ?)",
             (
@@ -113,13 +125,16 @@ def add_rows(connection: sqlite3.Connection, chance: random.Random, first: int, 
 
 
 def leave_free_pages(connection: sqlite3.Connection, chance: random.Random) -> None:
-    """Rows that are gone, but whose pages still hold them: none of them may come back. Debian's SQLite would
-    overwrite them, others do not."""
-    connection.execute("CREATE TABLE lab_scratch (id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, text TEXT)")
+    """Rows that are gone, but whose pages still hold them: none of them may come back. Debian's
+    SQLite would overwrite them, others do not."""
+    connection.execute(
+        "CREATE TABLE lab_scratch (id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, text TEXT)"
+    )
     connection.execute("BEGIN")
     for n in range(600):
         connection.execute(
-            "INSERT INTO lab_scratch VALUES (?, ?, ?)", (f"gone-{chance.random()}", "x", "deleted " * 20)
+            "INSERT INTO lab_scratch VALUES (?, ?, ?)",
+            (f"gone-{chance.random()}", "x", "deleted " * 20),
         )
         connection.execute(
             "INSERT INTO trading_agents (id, name, timeframe) VALUES (?, ?, '5min')",
@@ -133,28 +148,34 @@ def leave_free_pages(connection: sqlite3.Connection, chance: random.Random) -> N
 def change_rows(connection: sqlite3.Connection, chance: random.Random) -> None:
     agents = [row[0] for row in connection.execute("SELECT id FROM trading_agents ORDER BY id")]
     for agent in chance.sample(agents, 60):
-        connection.execute("UPDATE trading_agents SET name = 'changed ' || name WHERE id = ?", (agent,))
+        connection.execute(
+            "UPDATE trading_agents SET name = 'changed ' || name WHERE id = ?", (agent,)
+        )
     for agent in chance.sample(agents, 20):
         connection.execute("DELETE FROM trading_agents WHERE id = ?", (agent,))
     connection.execute("DELETE FROM strategies WHERE id % 37 = 0")
 
 
 def read_content(database: Path) -> Content:
-    """Every row of every table that no download brings back, by primary key or rowid, with types. Text stays
-    bytes, as bytearray."""
+    """Every row of every table that no download brings back, by primary key or rowid, with types.
+    Text stays bytes, as bytearray."""
     with closing(connect(database)) as connection:
         tables = tables_to_keep(connection)
         keys = {}
         for table in tables:
             info = connection.execute(f"PRAGMA table_info({quote(table)})").fetchall()
-            keys[table] = [row[1] for row in sorted(info, key=lambda row: row[5]) if row[5]] or ["rowid"]
+            keys[table] = [row[1] for row in sorted(info, key=lambda row: row[5]) if row[5]] or [
+                "rowid"
+            ]
         connection.text_factory = bytearray
         content: Content = {}
         for table in tables:
             key = ", ".join(map(quote, keys[table]))
             rows = connection.execute(f"SELECT {key}, * FROM {quote(table)}").fetchall()
             size = len(keys[table])
-            content[table] = {tuple(map(repr, row[:size])): tuple(map(repr, row[size:])) for row in rows}
+            content[table] = {
+                tuple(map(repr, row[:size])): tuple(map(repr, row[size:])) for row in rows
+            }
         return content
 
 

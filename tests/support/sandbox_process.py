@@ -42,7 +42,8 @@ class SandboxProcess:
             return session.get(self.url + path, params=params, headers=headers, timeout=30)
 
     def fetch_log(self, since: int = 0) -> list[dict[str, Any]]:
-        """The requests in order of arrival: arrived (monotonic clock), path, status, fault, key_was_right."""
+        """The requests in order of arrival: arrived (monotonic clock), path, status, fault,
+        key_was_right."""
         requests_seen: list[dict[str, Any]] = self.control("GET", "log", since=since)["requests"]
         return requests_seen
 
@@ -77,7 +78,8 @@ class SandboxProcess:
         self.control("POST", "splits", splits=list(splits))
 
     def set_missing(self, *sessions: str | tuple[str, str]) -> None:
-        """Sessions without a bar instead of any others: of anyone, or (ticker, session) of one ticker."""
+        """Sessions without a bar instead of any others: of anyone, or (ticker, session) of one
+        ticker."""
         rows = [
             {"session": each} if isinstance(each, str) else {"ticker": each[0], "session": each[1]}
             for each in sessions
@@ -90,12 +92,18 @@ class SandboxProcess:
         self.set_missing()
         self.set_splits()
         self.set_settings(
-            history_years=0, free=False, grouped=True, refused_tickers=[], clock_seconds=0, unfinished=False
+            history_years=0,
+            free=False,
+            grouped=True,
+            refused_tickers=[],
+            clock_seconds=0,
+            unfinished=False,
         )
         self.set_today(today)
 
     def set_settings(self, **settings: Any) -> None:
-        """Change requests_per_minute, window_seconds, retry_after, history_years, free, latency_seconds …"""
+        """Change requests_per_minute, window_seconds, retry_after, history_years, free,
+        latency_seconds …"""
         self.control("POST", "settings", **settings)
 
     def stop(self) -> None:
@@ -160,7 +168,9 @@ def wait_for_url(process: subprocess.Popen[str], timeout_seconds: float = 60) ->
     """The address from the line that the server prints when it is ready."""
     lines: queue.Queue[str] = queue.Queue()
     assert process.stdout is not None
-    threading.Thread(target=lambda out=process.stdout: lines.put(out.readline()), daemon=True).start()
+    threading.Thread(
+        target=lambda out=process.stdout: lines.put(out.readline()), daemon=True
+    ).start()
     line = lines.get(timeout=timeout_seconds)
     assert line.startswith("sandbox listening on "), f"the sandbox did not start: {line!r}"
     return line.split()[-1]

@@ -1,4 +1,5 @@
-"""Faults in the system calls of a real process: strace makes the n-th of a kind fail, or kills the process there."""
+"""Faults in the system calls of a real process: strace makes the n-th of a kind fail, or kills the
+process there."""
 
 import re
 import subprocess
@@ -8,10 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CALLS = (
-    *("fsync", "fdatasync", "rename", "renameat2", "link", "linkat", "unlink", "unlinkat", "ftruncate"),
-    *("pwrite64", "write", "pread64", "read", "openat", "mkdir", "rmdir", "copy_file_range", "sendfile"),
+    *(
+        "fsync",
+        "fdatasync",
+        "rename",
+        "renameat2",
+        "link",
+        "linkat",
+        "unlink",
+        "unlinkat",
+        "ftruncate",
+    ),
+    *(
+        "pwrite64",
+        "write",
+        "pread64",
+        "read",
+        "openat",
+        "mkdir",
+        "rmdir",
+        "copy_file_range",
+        "sendfile",
+    ),
 )
-# A line of strace's log: the thread, the call, and its arguments with the paths of descriptors (-y).
+# A line of strace's log: the thread, the call, and its arguments with the paths of descriptors
+# (-y).
 LINE = re.compile(r"^(\d+) +(\w+)\((.*)$")
 
 
@@ -39,8 +61,11 @@ class Fault:
         return f"{self.what} at {self.place.call} {self.place.number}"
 
 
-def record_places(command: Sequence[str | Path], environment: Mapping[str, str], folder: Path) -> list[Place]:
-    """Run a command to its end and return every call that it made about something below `folder`."""
+def record_places(
+    command: Sequence[str | Path], environment: Mapping[str, str], folder: Path
+) -> list[Place]:
+    """Run a command to its end and return every call that it made about something below
+    `folder`."""
     log = folder.with_name(f"{folder.name}.calls")
     strace = ["strace", "-f", "-qq", "-y", "-o", log, "-e", f"trace={','.join(CALLS)}"]
     subprocess.run([*strace, *command], env=environment, capture_output=True, check=True)
@@ -79,8 +104,24 @@ def choose_faults(places: Sequence[Place]) -> list[Fault]:
 def run_with_fault(
     command: Sequence[str | Path], environment: Mapping[str, str], fault: Fault
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end with one fault in it; the exit code is the command's own, negative when killed."""
-    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={fault.place.call}", "-e", fault.option]
+    """Run a command to its end with one fault in it; the exit code is the command's own, negative
+    when killed."""
+    strace = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        f"trace={fault.place.call}",
+        "-e",
+        fault.option,
+    ]
     return subprocess.run(
-        [*strace, *command], env=environment, capture_output=True, text=True, check=False, timeout=120
+        [*strace, *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )

@@ -1,7 +1,8 @@
-"""A vendor that answers oddly, and commands in any order: one seeded run, and what has to be true at its end.
+"""A vendor that answers oddly, and commands in any order: one seeded run, and what has to be true
+at its end.
 
-The vendor tells each lie that a second answer could confirm (no bar, a cut answer, spoilt bars) in one step only: two
-runs that are told the same believe it, that is the rule.
+The vendor tells each lie that a second answer could confirm (no bar, a cut answer, spoilt bars) in
+one step only: two runs that are told the same believe it, that is the rule.
 """
 
 import random
@@ -72,7 +73,8 @@ class Hasty(threading.Event):
 
 @dataclass
 class FuzzRun:
-    """One seed: a database, the commands it saw, and whether the honest update at the end said that it is whole."""
+    """One seed: a database, the commands it saw, and whether the honest update at the end said that
+    it is whole."""
 
     seed: int
     folder: Path
@@ -129,7 +131,8 @@ class FuzzRun:
             self.sandbox.set_settings(free=True)
 
     def run_command(self, step: int) -> None:
-        """A backfill first, later mostly updates; some see a clock that is ahead, or an afternoon, or a kill."""
+        """A backfill first, later mostly updates; some see a clock that is ahead, or an afternoon,
+        or a kill."""
         now = self.today
         if self.dice.random() < 0.1:
             self.sandbox.set_settings(unfinished=True)
@@ -170,14 +173,17 @@ class FuzzRun:
         return not any(report.has_holes for _, _, report in done.reports)
 
     def find_difference(self) -> str:
-        """Of the asked ranges against a new database that asked an honest vendor for the same ones."""
+        """Of the asked ranges against a new database that asked an honest vendor for the same
+        ones."""
         fresh = make_database(self.folder / "fresh", some=self.tickers)
         source = make_source(fresh.parent, self.sandbox.url, self.today, stopping=Hasty())
         with closing(connect(self.database)) as connection:
             ranges = load_ranges(connection, "some", self.timeframe)
         for start, end in ranges:
             run_backfill(source, fresh, str(start), str(end), "some", timeframe=self.timeframe)
-            own, other = (self.read_bars(database, start, end) for database in (self.database, fresh))
+            own, other = (
+                self.read_bars(database, start, end) for database in (self.database, fresh)
+            )
             if own != other:
                 return f"{start} to {end}: {describe_difference(own, other)}"
         return self.find_wrong_metrics(ranges) if self.timeframe == "1day" else ""
@@ -195,7 +201,10 @@ class FuzzRun:
             within = computed[(computed["date"] >= str(start)) & (computed["date"] <= str(end))]
             within = within.sort_values(["ticker", "date"])
             names = ", ".join(METRIC_COLUMNS)
-            query = f"SELECT {names} FROM daily_metrics WHERE date BETWEEN ? AND ? ORDER BY ticker, date"
+            query = (
+                f"SELECT {names} FROM daily_metrics WHERE date BETWEEN ? AND ? ORDER BY "
+                "ticker, date"
+            )
             rows = query_all(self.database, query, str(start), str(end))
             expected = within[METRIC_COLUMNS].to_numpy(dtype=object).tolist()
             if len(rows) != len(expected):
@@ -218,7 +227,8 @@ def describe_difference(own: set[tuple], fresh: set[tuple]) -> str:
 
 @dataclass
 class KillingStore:
-    """While it is entered, the process "dies" at the n-th answer that is to be stored (None: never)."""
+    """While it is entered, the process "dies" at the n-th answer that is to be stored (None:
+    never)."""
 
     after: int | None
 

@@ -28,6 +28,8 @@ def make_walk(seed: int, sessions: int, ticker: str = "WALK", step: float = 0.03
     close = np.round(50 * np.exp(np.cumsum(moves)), 4)
     opened = np.round(close * (1 + dice.normal(0, step / 3, sessions)), 4)
     high = np.maximum(opened, close) * (1 + np.abs(dice.normal(0, step / 3, sessions)))
-    low = np.minimum(opened, close) * (1 - np.minimum(np.abs(dice.normal(0, step / 3, sessions)), 0.9))
+    low = np.minimum(opened, close) * (
+        1 - np.minimum(np.abs(dice.normal(0, step / 3, sessions)), 0.9)
+    )
     volume = np.where(dice.random(sessions) < 0.3, 0, dice.integers(0, 10**9, sessions))
     return make_bars(ticker, [opened, high, low, close, volume])

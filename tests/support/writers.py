@@ -1,7 +1,8 @@
-"""A program that writes to a database while the tests work on it: a real process, one commit after another.
+"""A program that writes to a database while the tests work on it: a real process, one commit after
+another.
 
-Run as a script: `python writers.py DATABASE PAUSE_SECONDS`. Every commit counts up the same number in two
-tables, so that a copy in which they differ is not one committed state.
+Run as a script: `python writers.py DATABASE PAUSE_SECONDS`. Every commit counts up the same number
+in two tables, so that a copy in which they differ is not one committed state.
 """
 
 import sqlite3
@@ -29,16 +30,20 @@ def add_counters(database: Path) -> None:
 
 def read_counters(database: Path) -> tuple[int, int]:
     with closing(sqlite3.connect(database)) as connection:
-        return connection.execute("SELECT one.n, two.n FROM counter_one one, counter_two two").fetchone()
+        return connection.execute(
+            "SELECT one.n, two.n FROM counter_one one, counter_two two"
+        ).fetchone()
 
 
 @contextmanager
 def running_writer(database: Path, *, pause_seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """Yield once the writer has committed; `.stdout` then holds a line "delay N" with the slowest commit in
-    milliseconds, written when it is told to end (SIGTERM)."""
+    """Yield once the writer has committed; `.stdout` then holds a line "delay N" with the slowest
+    commit in milliseconds, written when it is told to end (SIGTERM)."""
     add_counters(database)
     process = subprocess.Popen(
-        [sys.executable, __file__, str(database), str(pause_seconds)], stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__, str(database), str(pause_seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None

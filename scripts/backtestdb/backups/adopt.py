@@ -33,9 +33,10 @@ from backtestdb.files import fsync_directory
 
 
 def adopt(path: Path, backup_dir: Path, database: Path, now_utc: datetime) -> Backup:
-    """Check a foreign file in full and write its manifest: from then on it is a backup of `database`, or of the
-    database whose id it holds. Raise VerificationError when it does not pass, UsageError when it does not lie in the
-    backup folder under a backup's name, or is a backup of another database already."""
+    """Check a foreign file in full and write its manifest: from then on it is a backup of
+    `database`, or of the database whose id it holds. Raise VerificationError when it does not pass,
+    UsageError when it does not lie in the backup folder under a backup's name, or is a backup of
+    another database already."""
     if path.parent.resolve() != backup_dir.resolve() or not NAME.fullmatch(path.name):
         raise UsageError(
             f"{path} is not named backtesting-YYYY-MM-DD-HHmmss.db in BACKUP_DIR {backup_dir}",
@@ -52,25 +53,32 @@ def adopt(path: Path, backup_dir: Path, database: Path, now_utc: datetime) -> Ba
     leave_wal(path)
     manifest_path = path.with_suffix(".json")
     write_manifest(
-        describe(path, whose(path, identity, load_catalogue(backup_dir)), now_utc), partial(manifest_path)
+        describe(path, whose(path, identity, load_catalogue(backup_dir)), now_utc),
+        partial(manifest_path),
     )
     partial(manifest_path).rename(manifest_path)
-    manifest_path.with_suffix(EXPIRED).unlink(missing_ok=True)  # a removal that was interrupted is called off
+    manifest_path.with_suffix(EXPIRED).unlink(
+        missing_ok=True
+    )  # a removal that was interrupted is called off
     fsync_directory(backup_dir)
     return mark_others([look_at_backup(path)], identity)[0]
 
 
 def verify_may_change_hands(backup: Backup) -> None:
-    """Raise UsageError unless the database that a verified backup was made from is gone without a trace: it was
-    known by its path, and nothing stands there. So a database that was moved keeps its older backups."""
+    """Raise UsageError unless the database that a verified backup was made from is gone without a
+    trace: it was known by its path, and nothing stands there. So a database that was moved keeps
+    its older backups."""
     manifest = backup.manifest
     is_adopted_file = (
         manifest and Path(manifest.source_path).name == backup.path.name
     )  # format 1 named itself
-    if manifest and (manifest.database_id or (Path(manifest.source_path).exists() and not is_adopted_file)):
+    if manifest and (
+        manifest.database_id or (Path(manifest.source_path).exists() and not is_adopted_file)
+    ):
         raise UsageError(
             f"{backup.path.name} is a backup of another database: {backup.other_database}",
-            next_step=f"make restore-from-backup BACKUP={shlex.quote(str(backup.path))} restores it all the same",
+            next_step=f"make restore-from-backup BACKUP={shlex.quote(str(backup.path))} restores "
+            "it all the same",
         )
 
 
@@ -84,7 +92,8 @@ def whose(path: Path, current: Identity, catalogue: list[Backup]) -> Identity:
 
 
 def leave_wal(path: Path) -> None:
-    """A backup is one file that opens on read-only media; what stands in a -wal beside it is merged."""
+    """A backup is one file that opens on read-only media; what stands in a -wal beside it is
+    merged."""
     with closing(connect(path)) as connection:
         mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
     if mode != "delete":

@@ -7,7 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backtestdb.backups.backup_dir import ensure_backup_dir, save_mount_point, verify_source_is_no_backup
+from backtestdb.backups.backup_dir import (
+    ensure_backup_dir,
+    save_mount_point,
+    verify_source_is_no_backup,
+)
 from backtestdb.backups.catalogue import (
     Backup,
     choose_name,
@@ -60,9 +64,9 @@ OnStep = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a caller may listen to. `step`: the name of each step that is done, and where it can be killed.
-    `cannot_be_opened`: whether SQLite has to keep off this database, see unlocked_copy.py; its writers then have
-    `give_up_after_seconds` to hold still for the time of a copy."""
+    """What a caller may listen to. `step`: the name of each step that is done, and where it can be
+    killed. `cannot_be_opened`: whether SQLite has to keep off this database, see unlocked_copy.py;
+    its writers then have `give_up_after_seconds` to hold still for the time of a copy."""
 
     say: Say = lambda _message: None
     step: OnStep = lambda _name: None
@@ -116,7 +120,9 @@ def make_backup(
             everything = load_catalogue(settings.backup_dir)
             identity = identify(settings.database_path, load_id_of_source(source), everything)
             catalogue = mark_others(everything, identity)
-            facts = take_snapshot_with_room(settings, source, kind, path, catalogue, hooks, accept_loss)
+            facts = take_snapshot_with_room(
+                settings, source, kind, path, catalogue, hooks, accept_loss
+            )
             if facts is None:
                 remove_database(partial(path))
                 unchanged = verified(catalogue, kind)[0]
@@ -147,7 +153,8 @@ def make_backup(
 
 @contextmanager
 def removed_on_failure(path: Path) -> Iterator[None]:
-    """A run that fails gives its space back at once; one that is killed leaves that to the next run."""
+    """A run that fails gives its space back at once; one that is killed leaves that to the next
+    run."""
     try:
         yield
     except BaseException:
@@ -160,8 +167,8 @@ def removed_on_failure(path: Path) -> Iterator[None]:
 def readable_source(
     settings: Settings, path: Path, hooks: Hooks, needs_copy: bool
 ) -> AbstractContextManager[Path]:
-    """The database, or a proven copy of it where SQLite must not open it; named so that the next run removes
-    what a killed one leaves."""
+    """The database, or a proven copy of it where SQLite must not open it; named so that the next
+    run removes what a killed one leaves."""
     if not needs_copy:
         return nullcontext(settings.database_path)
     return steady_copy(
@@ -181,7 +188,8 @@ def take_snapshot_with_room(
     hooks: Hooks,
     accept_loss: bool,
 ) -> SourceFacts | None:
-    """When space is missing, the oldest full backups give way, down to MIN_BACKUPS, if that helps."""
+    """When space is missing, the oldest full backups give way, down to MIN_BACKUPS, if that
+    helps."""
     try:
         return take_snapshot(source, kind, path, catalogue, hooks, accept_loss)
     except SpaceError as error:
@@ -191,12 +199,19 @@ def take_snapshot_with_room(
     for backup in giving_way:
         remove_backup(backup, hooks.step)
         catalogue.remove(backup)
-        hooks.say(f"removed {backup.path.name}: the disk is full, and MIN_BACKUPS newer ones are kept")
+        hooks.say(
+            f"removed {backup.path.name}: the disk is full, and MIN_BACKUPS newer ones are kept"
+        )
     return take_snapshot(source, kind, path, catalogue, hooks, accept_loss)
 
 
 def take_snapshot(
-    source_path: Path, kind: Kind, path: Path, catalogue: list[Backup], hooks: Hooks, accept_loss: bool
+    source_path: Path,
+    kind: Kind,
+    path: Path,
+    catalogue: list[Backup],
+    hooks: Hooks,
+    accept_loss: bool,
 ) -> SourceFacts | None:
     """Write the partial file; None when the newest small backup holds the same already."""
     target = partial(path)
@@ -219,9 +234,10 @@ def take_snapshot(
 
 
 def holds_the_same(catalogue: list[Backup], contents: Contents | None) -> bool:
-    """Compared by hashes of all rows: a number in a file's header or its time can miss a change. The backup
-    that is to go on standing for the database is read again, too. A newer full one with other rows would be taken
-    for the newer state by a restore; a loss that was accepted since, or rows that came back, need a new manifest."""
+    """Compared by hashes of all rows: a number in a file's header or its time can miss a change.
+    The backup that is to go on standing for the database is read again, too. A newer full one with
+    other rows would be taken for the newer state by a restore; a loss that was accepted since, or
+    rows that came back, need a new manifest."""
     newest, small = find_newest(catalogue), next(iter(verified(catalogue, "irreplaceable")), None)
     manifest = small.manifest if small else None
     return (
@@ -233,13 +249,15 @@ def holds_the_same(catalogue: list[Backup], contents: Contents | None) -> bool:
         and newest is not None
         and newest.manifest is not None
         and newest.manifest.content_sha256 == contents.tables
-        and small.is_suspicious == bool(find_losses(load_expected(newest.manifest), manifest.kept_rows))
+        and small.is_suspicious
+        == bool(find_losses(load_expected(newest.manifest), manifest.kept_rows))
         and manifest.sha256 == hash_file(small.path)
     )
 
 
 def check_copy(copy: Path, facts: SourceFacts, full_check: bool, hooks: Hooks) -> Findings:
-    """Read the copy again, with nothing of it in memory, and compare it with the state it was made from."""
+    """Read the copy again, with nothing of it in memory, and compare it with the state it was made
+    from."""
     findings = examine(copy, full=full_check, flush=True)
     if findings.tables != facts.tables:
         different = sorted(set(findings.tables) ^ set(facts.tables))
@@ -248,24 +266,32 @@ def check_copy(copy: Path, facts: SourceFacts, full_check: bool, hooks: Hooks) -
         )
     emptied = [table for table in facts.filled_tables if not findings.rows[table]]
     if emptied:
-        raise VerificationError(f"tables arrived empty that have rows in the source: {', '.join(emptied)}")
+        raise VerificationError(
+            f"tables arrived empty that have rows in the source: {', '.join(emptied)}"
+        )
     if facts.contents:
         if facts.contents.tables != findings.content_sha256:
             raise VerificationError("the copied tables do not hold what the source held")
         findings = replace(findings, structure_sha256=facts.contents.structure)
     hooks.step("checked")
     hooks.say(
-        f"checked: {findings.check} ok, {len(findings.tables)} tables, {sum(findings.rows.values()):,} rows"
+        f"checked: {findings.check} ok, {len(findings.tables)} tables, "
+        f"{sum(findings.rows.values()):,} rows"
     )
     if findings.foreign_key_violations:
-        hooks.say(f"note: {findings.foreign_key_violations:,} rows refer to a row that does not exist")
+        hooks.say(
+            f"note: {findings.foreign_key_violations:,} rows refer to a row that does not exist"
+        )
     for broken in findings.broken_rules:
-        hooks.say(f"note: a row breaks a rule of its table, and is in the backup as it is: {broken}")
+        hooks.say(
+            f"note: a row breaks a rule of its table, and is in the backup as it is: {broken}"
+        )
     return findings
 
 
 def keep_scripts(settings: Settings, path: Path, hooks: Hooks) -> GeneratedScripts | None:
-    """What cannot be copied is listed in the manifest: no script is worth the backup of the database."""
+    """What cannot be copied is listed in the manifest: no script is worth the backup of the
+    database."""
     there = [folder for folder in settings.generated_scripts_dirs if folder.is_dir()]
     for folder in settings.generated_scripts_dirs:
         if folder not in there:
@@ -301,8 +327,8 @@ def say_what_shrank(shrinkage: Shrinkage, *, accept_loss: bool, hooks: Hooks) ->
 
 
 def publish(manifest: Manifest, path: Path, hooks: Hooks) -> None:
-    """Give the checked parts their names, the manifest last: with it they become a backup. Everything is on
-    the disk before, so a power cut does not reorder this."""
+    """Give the checked parts their names, the manifest last: with it they become a backup.
+    Everything is on the disk before, so a power cut does not reorder this."""
     manifest_path = path.with_suffix(".json")
     write_manifest(manifest, partial(manifest_path))
     confirm(partial(manifest_path), manifest.clock_utc)

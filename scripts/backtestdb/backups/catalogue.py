@@ -32,10 +32,10 @@ FAILED_DRILL = ".failed-drill"
 
 @dataclass(frozen=True)
 class Backup:
-    """A database file in the backup folder. Without a valid manifest it is foreign: `manifest` is None and
-    `problem` says why. `confirmed_at_utc`: what the clock said when it was finished, or when a small one was
-    last found to be still up to date. `other_database`: the path of the database that it was made from, when
-    that is not the one in use; only identity.py can tell."""
+    """A database file in the backup folder. Without a valid manifest it is foreign: `manifest` is
+    None and `problem` says why. `confirmed_at_utc`: what the clock said when it was finished, or
+    when a small one was last found to be still up to date. `other_database`: the path of the
+    database that it was made from, when that is not the one in use; only identity.py can tell."""
 
     path: Path
     kind: Kind
@@ -74,8 +74,9 @@ def scripts_path_of(database: Path) -> Path:
 
 
 def load_catalogue(backup_dir: Path) -> list[Backup]:
-    """Every backup of every database and every foreign file, the newest first. To count, restore or remove, ask
-    load_own_catalogue of identity.py instead: it knows which of them are of another database."""
+    """Every backup of every database and every foreign file, the newest first. To count, restore or
+    remove, ask load_own_catalogue of identity.py instead: it knows which of them are of another
+    database."""
     if not backup_dir.is_dir():
         return []
     stems = {path.with_suffix("") for path in backup_dir.iterdir() if is_backup_name(path)}
@@ -113,7 +114,8 @@ def look_at_backup(path: Path) -> Backup:
 
 
 def find_problem(path: Path, manifest: Manifest, size: int) -> str:
-    """What can be seen without reading the database; a -wal beside a backup would be played into it."""
+    """What can be seen without reading the database; a -wal beside a backup would be played into
+    it."""
     if not path.is_file():
         return "the database file is missing"
     if size != manifest.bytes:
@@ -122,16 +124,22 @@ def find_problem(path: Path, manifest: Manifest, size: int) -> str:
     if beside:
         return f"a {beside[0]} stands beside it: another program opened it"
     failed = path.with_suffix(FAILED_DRILL)
-    return f"a drill could not restore it: {failed.read_text(errors='replace')}" if failed.is_file() else ""
+    return (
+        f"a drill could not restore it: {failed.read_text(errors='replace')}"
+        if failed.is_file()
+        else ""
+    )
 
 
 def holds_something(path: Path) -> bool:
-    """An empty -journal is what a program leaves that keeps its journals: nothing would be played back."""
+    """An empty -journal is what a program leaves that keeps its journals: nothing would be played
+    back."""
     return os.path.lexists(path) and (not path.is_file() or path.stat().st_size > 0)
 
 
 def guess_taken_at(path: Path) -> datetime:
-    """Of a file without a manifest: from its name, which is in local time, or else from its last change."""
+    """Of a file without a manifest: from its name, which is in local time, or else from its last
+    change."""
     match = NAME.fullmatch(path.name)
     if match:
         try:
@@ -152,14 +160,19 @@ def choose_name(backup_dir: Path, kind: Kind, now_local: datetime) -> Path:
 
     def names(stamp: str) -> list[Path]:
         path = backup_dir / f"{PREFIXES[kind]}-{stamp}.db"
-        return [path, path.with_suffix(".json"), *([scripts_path_of(path)] if kind == "full" else [])]
+        return [
+            path,
+            path.with_suffix(".json"),
+            *([scripts_path_of(path)] if kind == "full" else []),
+        ]
 
     return choose_free_names(names, now_local)[0]
 
 
 def choose_taken_at(catalogue: Iterable[Backup], now_utc: datetime) -> datetime:
-    """Now, or just after the newest backup when the clock says that this lies ahead: order is what a
-    restore and retention go by. Source of the rule: a clock set back must not make the newest look old."""
+    """Now, or just after the newest backup when the clock says that this lies ahead: order is what
+    a restore and retention go by. Source of the rule: a clock set back must not make the newest
+    look old."""
     newest = max((backup.taken_at_utc for backup in catalogue if backup.is_verified), default=None)
     return now_utc if newest is None or newest < now_utc else newest + timedelta(milliseconds=1)
 
@@ -171,7 +184,9 @@ def is_foreign(backup: Backup) -> bool:
 
 def lock_backups(backup_dir: Path) -> AbstractContextManager[None]:
     return exclusive_lock(
-        backup_dir / LOCK_NAME, f"a backup or restore in {backup_dir}", wait_seconds=WAIT_FOR_LOCK_SECONDS
+        backup_dir / LOCK_NAME,
+        f"a backup or restore in {backup_dir}",
+        wait_seconds=WAIT_FOR_LOCK_SECONDS,
     )
 
 

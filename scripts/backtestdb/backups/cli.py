@@ -6,7 +6,12 @@ from pathlib import Path
 
 from backtestdb import console
 from backtestdb.backups.backup import Hooks
-from backtestdb.backups.report import describe_choice, print_changed_rows, print_left_out, show_restored
+from backtestdb.backups.report import (
+    describe_choice,
+    print_changed_rows,
+    print_left_out,
+    show_restored,
+)
 from backtestdb.backups.restore import restore_from_backup
 from backtestdb.backups.restore_choice import RestoreChoice, rows_after
 from backtestdb.backups.unlocked_copy import cannot_be_opened
@@ -26,14 +31,16 @@ def run_restore_from_backup(
     assume_yes: bool,
     all_are_meant: bool = False,
 ) -> int:
-    """`backup` None means the newest that verifies; `all_are_meant`: see choose_backup. Return the exit code."""
+    """`backup` None means the newest that verifies; `all_are_meant`: see choose_backup. Return the
+    exit code."""
 
     def approve(choice: RestoreChoice) -> bool:
         console.say(describe_choice(choice))
         print_changed_rows(load_kept_rows(settings.database_path), rows_after(choice))
         if cannot_be_opened(settings.database_path):
             console.say(
-                "warning: file locks do not cross this mount: stop every program on the other side that has "
+                "warning: file locks do not cross this mount: stop every program on the other "
+                "side that has "
                 f"{settings.database_path} open before you go on, or restore over there"
             )
         return console.confirm(f"Replace {settings.database_path}?", assume_yes=assume_yes)
@@ -53,7 +60,8 @@ def run_restore_from_backup(
 
 
 def load_kept_rows(database: Path) -> dict[str, int]:
-    """Rows of each table that no download brings back; none where the database is missing or cannot be read."""
+    """Rows of each table that no download brings back; none where the database is missing or cannot
+    be read."""
 
     def count(connection: sqlite3.Connection) -> dict[str, int]:
         virtual = virtual_table_names(connection)

@@ -1,11 +1,13 @@
 """Hashes of what tables hold, so that two databases can be compared without having both.
 
-The hash of a table is the SHA-256 of its column names and its rows in the order of the rowid or primary key. Each
-value goes into it with its type and length (`encode_row`), so numbers, text and blobs of the same look differ;
-generated columns are left out. The same rows give the same hash on every platform, after every backup and restore.
+The hash of a table is the SHA-256 of its column names and its rows in the order of the rowid or
+primary key. Each value goes into it with its type and length (`encode_row`), so numbers, text and
+blobs of the same look differ; generated columns are left out. The same rows give the same hash on
+every platform, after every backup and restore.
 
-Hashes of this form begin with "2:". Those of the first form (each row as Python writes a tuple) are bare
-hexadecimal; they are still computed where a manifest holds them, for as long as such backups are kept.
+Hashes of this form begin with "2:". Those of the first form (each row as Python writes a tuple) are
+bare hexadecimal; they are still computed where a manifest holds them, for as long as such backups
+are kept.
 """
 
 import hashlib
@@ -22,10 +24,16 @@ from backtestdb.schema import tables_to_keep
 from backtestdb.table_copy import has_sequences, rowid_name
 
 MARK = "2:"
-# Rows are joined up to this size before they are hashed. A larger one stands alone, so few are in memory at once:
-# 500 rows at once took 1.5 to 3.3 GB with charts of 1 MB.
+# Rows are joined up to this size before they are hashed. A larger one stands alone, so few are in
+# memory at once: 500 rows at once took 1.5 to 3.3 GB with charts of 1 MB.
 JOINED_BYTES = 1 << 18
-LETTERS: dict[type, bytes] = {type(None): b"n", int: b"i", float: b"f", bytearray: b"t", bytes: b"b"}
+LETTERS: dict[type, bytes] = {
+    type(None): b"n",
+    int: b"i",
+    float: b"f",
+    bytearray: b"t",
+    bytes: b"b",
+}
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,11 @@ class Contents:
     bytes: int
 
 
-def hash_contents(connection: sqlite3.Connection, like: Mapping[str, str] | None = None) -> Contents:
-    """Of every table that no download brings back. `like`: the hashes that these will be compared with; they decide
-    about the form of each table's hash."""
+def hash_contents(
+    connection: sqlite3.Connection, like: Mapping[str, str] | None = None
+) -> Contents:
+    """Of every table that no download brings back. `like`: the hashes that these will be compared
+    with; they decide about the form of each table's hash."""
     ordinary = set(ordinary_table_names(connection))
     hashes, total = {}, 0
     for table in tables_to_keep(connection):
@@ -52,7 +62,8 @@ def hash_contents(connection: sqlite3.Connection, like: Mapping[str, str] | None
 def hash_table(
     connection: sqlite3.Connection, table: str, schema: str = "main", *, like: str = MARK
 ) -> tuple[str, int]:
-    """Return the hash and the number of bytes that went into it. `like`: a hash of the form that is wanted."""
+    """Return the hash and the number of bytes that went into it. `like`: a hash of the form that is
+    wanted."""
     columns = column_names(connection, table, schema)
     order = rowid_name(connection, table, schema)
     query = f"SELECT {', '.join(map(quote, columns))} FROM {schema}.{quote(table)}"
@@ -76,12 +87,14 @@ def hash_table(
 
 
 def encode_row(row: Sequence[Any], waiting: list[bytes | bytearray]) -> int:
-    """Append a row to `waiting`: a letter for the type of each value, then its numbers and the lengths of its texts
-    and blobs in eight bytes each, then the texts and blobs; return how many bytes. Text comes as bytearray, a
-    blob as bytes (`text_as_bytes`)."""
+    """Append a row to `waiting`: a letter for the type of each value, then its numbers and the
+    lengths of its texts and blobs in eight bytes each, then the texts and blobs; return how many
+    bytes. Text comes as bytearray, a blob as bytes (`text_as_bytes`)."""
     layout = layout_of(tuple(map(type, row)))
     long_values = [row[place] for place in layout.long_places]
-    numbers = layout.numbers.pack(*[row[place] for place in layout.number_places], *map(len, long_values))
+    numbers = layout.numbers.pack(
+        *[row[place] for place in layout.number_places], *map(len, long_values)
+    )
     waiting.append(layout.letters + numbers)
     waiting += long_values
     return layout.fixed_bytes + sum(map(len, long_values))
@@ -103,7 +116,9 @@ def layout_of(types: tuple[type, ...]) -> RowLayout:
     letters = b"".join(LETTERS[kind] for kind in types) + b";"
     number_places = tuple(place for place, kind in enumerate(types) if kind in {int, float})
     long_places = tuple(place for place, kind in enumerate(types) if kind in {bytearray, bytes})
-    shape = "".join("q" if types[place] is int else "d" for place in number_places) + "q" * len(long_places)
+    shape = "".join("q" if types[place] is int else "d" for place in number_places) + "q" * len(
+        long_places
+    )
     numbers = struct.Struct("<" + shape)
     return RowLayout(letters, numbers, number_places, long_places, len(letters) + numbers.size)
 
@@ -117,7 +132,8 @@ def encode_row_as_tuple(row: Sequence[Any], waiting: list[bytes | bytearray]) ->
 
 @contextmanager
 def text_as_bytes(connection: sqlite3.Connection) -> Iterator[None]:
-    """Text that is not UTF-8 has a hash too, and as bytearray it differs from a blob of the same bytes."""
+    """Text that is not UTF-8 has a hash too, and as bytearray it differs from a blob of the same
+    bytes."""
     before = connection.text_factory
     connection.text_factory = bytearray
     try:
@@ -127,7 +143,8 @@ def text_as_bytes(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def header_numbers(connection: sqlite3.Connection, schema: str = "main") -> list[int]:
-    """`user_version`, which programs count their migrations in, and `application_id` where one is set."""
+    """`user_version`, which programs count their migrations in, and `application_id` where one is
+    set."""
     version, application = (
         int(connection.execute(f"PRAGMA {schema}.{name}").fetchone()[0])
         for name in ("user_version", "application_id")
@@ -136,8 +153,8 @@ def header_numbers(connection: sqlite3.Connection, schema: str = "main") -> list
 
 
 def hash_structure(connection: sqlite3.Connection) -> str:
-    """Of everything else that the small backup holds: the text of tables, indexes, triggers and views, the
-    numbers that AUTOINCREMENT gave out, the numbers in the header."""
+    """Of everything else that the small backup holds: the text of tables, indexes, triggers and
+    views, the numbers that AUTOINCREMENT gave out, the numbers in the header."""
     kept = set(tables_to_keep(connection))
     with names_as_stored(connection):
         query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"

@@ -33,8 +33,8 @@ REPORTS_KEPT = 60
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Of one backup. `seconds`: time to recover, from the choice of the backup to a database in its place.
-    `lacked_space`: it could not be tried, which says nothing about the backup."""
+    """Of one backup. `seconds`: time to recover, from the choice of the backup to a database in its
+    place. `lacked_space`: it could not be tried, which says nothing about the backup."""
 
     backup: str
     kind: str
@@ -49,8 +49,9 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class Drill:
-    """`problem`: why nothing could be restored at all; otherwise each rehearsal has its own. `database`: whose
-    backups were restored, a path with links resolved; empty in drills of before several could share a folder."""
+    """`problem`: why nothing could be restored at all; otherwise each rehearsal has its own.
+    `database`: whose backups were restored, a path with links resolved; empty in drills of before
+    several could share a folder."""
 
     started_at_utc: datetime
     is_good: bool
@@ -62,11 +63,12 @@ class Drill:
 def run_drill(
     settings: Settings, now_local: datetime, *, say: Callable[[str], None] = lambda _message: None
 ) -> tuple[Drill, Path]:
-    """Restore the newest backup of each kind and check what comes out; return the result and its report.
+    """Restore the newest backup of each kind and check what comes out; return the result and its
+    report.
 
-    A kind without any backup is left out. A backup that cannot be restored is marked and does not count any more: a
-    new one is due at once. Raise ProjectError where there is no backup to try, BusyError when a drill is running
-    already, OSError when the backup folder cannot be written.
+    A kind without any backup is left out. A backup that cannot be restored is marked and does not
+    count any more: a new one is due at once. Raise ProjectError where there is no backup to try,
+    BusyError when a drill is running already, OSError when the backup folder cannot be written.
     """
     folder = drill_folder(settings.backup_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -95,8 +97,8 @@ def mark(backup: Backup, rehearsal: Rehearsal) -> None:
 
 
 def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:
-    """Of this database. Also one that is visibly damaged: a drill is to find out. Files without a manifest are no
-    backups, and what a drill could not restore is known."""
+    """Of this database. Also one that is visibly damaged: a drill is to find out. Files without a
+    manifest are no backups, and what a drill could not restore is known."""
     ours = [
         backup
         for backup in catalogue
@@ -104,14 +106,18 @@ def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:
         and not backup.other_database
         and not backup.path.with_suffix(FAILED_DRILL).exists()
     ]
-    return [found[0] for kind in KINDS if (found := [backup for backup in ours if backup.kind == kind])]
+    return [
+        found[0] for kind in KINDS if (found := [backup for backup in ours if backup.kind == kind])
+    ]
 
 
 def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datetime) -> Rehearsal:
     """The walk of a real restore, with the scratch folder in the place of the user's."""
     manifest = backup.manifest
     scripts = manifest.generated_scripts if manifest else None
-    folders = {part: scratch / "generated" / part for part in (scripts.parts if scripts else ()) or ("",)}
+    folders = {
+        part: scratch / "generated" / part for part in (scripts.parts if scripts else ()) or ("",)
+    }
     aside = replace(
         settings,
         database_path=scratch / "backtesting.db",
@@ -148,11 +154,15 @@ def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datet
 def is_lack_of_space(error: Exception) -> bool:
     if isinstance(error, sqlite3.Error):
         return primary_code(error) == sqlite3.SQLITE_FULL
-    return isinstance(error, SpaceError) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
+    return isinstance(error, SpaceError) or getattr(error, "errno", None) in {
+        errno.ENOSPC,
+        errno.EDQUOT,
+    }
 
 
 def verify_restored(settings: Settings, manifest: Manifest | None) -> None:
-    """Raise VerificationError unless the restored database is what the manifest says, row for row."""
+    """Raise VerificationError unless the restored database is what the manifest says, row for
+    row."""
     if manifest is None:
         raise VerificationError("the manifest is missing or damaged")
     with closing(connect_to_read(settings.database_path)) as connection:
@@ -176,7 +186,9 @@ def verify_restored(settings: Settings, manifest: Manifest | None) -> None:
 
 def save_drill(drill: Drill, folder: Path, now_local: datetime) -> Path:
     """A report of its own and a line of the history, neither of which grows without end."""
-    values = asdict(drill) | {"started_at_utc": drill.started_at_utc.isoformat().replace("+00:00", "Z")}
+    values = asdict(drill) | {
+        "started_at_utc": drill.started_at_utc.isoformat().replace("+00:00", "Z")
+    }
     (report,) = choose_free_names(lambda stamp: [folder / f"drill-{stamp}.json"], now_local)
     write(report, json.dumps(values, indent=1) + "\n")
     history = folder / "history.jsonl"
@@ -195,11 +207,16 @@ def write(path: Path, text: str) -> None:
 
 
 def load_drills(backup_dir: Path, database: Path) -> list[Drill]:
-    """The history of this database's backups, oldest first; a line that cannot be read is no drill."""
+    """The history of this database's backups, oldest first; a line that cannot be read is no
+    drill."""
     history = drill_folder(backup_dir) / "history.jsonl"
     lines = history.read_text(errors="replace").splitlines() if history.is_file() else []
     drills = [drill for line in lines if (drill := parse_drill(line))]
-    return [drill for drill in drills if not drill.database or is_same_place(drill.database, str(database))]
+    return [
+        drill
+        for drill in drills
+        if not drill.database or is_same_place(drill.database, str(database))
+    ]
 
 
 def load_last_drill(backup_dir: Path, database: Path) -> Drill | None:
@@ -221,8 +238,8 @@ def parse_drill(line: str) -> Drill | None:
 
 
 def drill_is_due(last: Drill | None, now_utc: datetime) -> bool:
-    """Weekly, and daily while the last one failed. One that lies ahead was made before the clock was set
-    back, and tells nothing about when the next is due."""
+    """Weekly, and daily while the last one failed. One that lies ahead was made before the clock
+    was set back, and tells nothing about when the next is due."""
     if last is None:
         return True
     age = now_utc - last.started_at_utc

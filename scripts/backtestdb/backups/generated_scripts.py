@@ -1,4 +1,5 @@
-"""The folders of generated scripts: copied with each full backup, hashed, and brought back with it."""
+"""The folders of generated scripts: copied with each full backup, hashed, and brought back with
+it."""
 
 import os
 import shutil
@@ -37,18 +38,21 @@ class Copying:
 def copy_scripts(
     sources: Sequence[Path], target: Path, folder: str, *, limit_bytes: int
 ) -> GeneratedScripts | None:
-    """Copy the folders `sources` to the new folder `target`, flushed and private; None when there are none.
+    """Copy the folders `sources` to the new folder `target`, flushed and private; None when there
+    are none.
 
-    One folder is copied as it is, each of several into a folder of its own. Names and times stay; a symbolic link is
-    copied as a link and never followed; sockets and pipes hold nothing and are left out. What cannot be copied is
-    listed with its reason. `folder` is the name that the manifest gives the copy.
+    One folder is copied as it is, each of several into a folder of its own. Names and times stay; a
+    symbolic link is copied as a link and never followed; sockets and pipes hold nothing and are
+    left out. What cannot be copied is listed with its reason. `folder` is the name that the
+    manifest gives the copy.
     """
     if not sources:
         return None
     for source in sources:
         if target.resolve().is_relative_to(source.resolve()):
             raise SettingsError(
-                f"BACKUP_DIR {target.parent} lies inside GENERATED_SCRIPTS_DIR {source}: each backup would hold"
+                f"BACKUP_DIR {target.parent} lies inside GENERATED_SCRIPTS_DIR {source}: each "
+                "backup would hold"
                 " all earlier ones",
                 next_step="change BACKUP_DIR or GENERATED_SCRIPTS_DIR",
             )
@@ -98,7 +102,9 @@ def copy_tree(source: Path, target: Path, copying: Copying, *, name: str, depth:
     fsync_directory(target)
 
 
-def copy_entry(entry: "os.DirEntry[str]", target: Path, copying: Copying, *, name: str, depth: int) -> None:
+def copy_entry(
+    entry: "os.DirEntry[str]", target: Path, copying: Copying, *, name: str, depth: int
+) -> None:
     """Raise OSError when it cannot be copied."""
     if entry.is_symlink():
         target.symlink_to(Path(entry.path).readlink())
@@ -122,7 +128,8 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def remove_copy(path: Path) -> None:
-    """What was begun of a copy that failed. A folder has its own list of what it lacks, and stays."""
+    """What was begun of a copy that failed. A folder has its own list of what it lacks, and
+    stays."""
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
 
@@ -159,8 +166,8 @@ def walk(directory: Path) -> Iterator[Path]:
 
 
 def verify_scripts(directory: Path, expected: GeneratedScripts) -> None:
-    """Raise VerificationError unless every file and link is there as it was. Others, such as those that a
-    file manager leaves, are no damage."""
+    """Raise VerificationError unless every file and link is there as it was. Others, such as those
+    that a file manager leaves, are no damage."""
     if not directory.is_dir():
         raise VerificationError(f"the folder {directory.name} is missing")
     found = describe_scripts(directory, expected.folder)
@@ -172,7 +179,8 @@ def verify_scripts(directory: Path, expected: GeneratedScripts) -> None:
 
 @dataclass(frozen=True)
 class RestoredPart:
-    """A folder of scripts, and where the folder that stood there is now (None: there was none, or the same)."""
+    """A folder of scripts, and where the folder that stood there is now (None: there was none, or
+    the same)."""
 
     folder: Path
     kept_as: Path | None
@@ -185,11 +193,15 @@ def restore_parts(
     now_local: datetime,
     say: Callable[[str], None],
 ) -> list[RestoredPart]:
-    """Bring each folder back to where it was; to its place in GENERATED_SCRIPTS_DIR on a machine with others."""
+    """Bring each folder back to where it was; to its place in GENERATED_SCRIPTS_DIR on a machine
+    with others."""
     restored = []
     for part, target in match_parts(expected.parts, folders).items():
         if target is None:
-            say(f"{copy / part} has no folder of its own in GENERATED_SCRIPTS_DIR, and was not restored")
+            say(
+                f"{copy / part} has no folder of its own in GENERATED_SCRIPTS_DIR, and was not "
+                "restored"
+            )
             continue
         (kept_as,) = choose_free_names(
             lambda stamp, target=target: [target.with_name(f"{target.name}.backup-{stamp}")],  # type: ignore[misc]
@@ -218,16 +230,21 @@ def select_part(expected: GeneratedScripts, part: str) -> GeneratedScripts:
     if not part:
         return expected
     files, links = (
-        {name.removeprefix(f"{part}/"): value for name, value in names.items() if name.startswith(f"{part}/")}
+        {
+            name.removeprefix(f"{part}/"): value
+            for name, value in names.items()
+            if name.startswith(f"{part}/")
+        }
         for names in (expected.files, expected.links)
     )
     return replace(expected, count=len(files) + len(links), files=files, links=links)
 
 
 def restore_scripts(copy: Path, expected: GeneratedScripts, target: Path, kept_as: Path) -> bool:
-    """Put a verified copy of the scripts at `target`, the folder that stands there at `kept_as`; return
-    whether there was one to keep. When it holds the same already, nothing is done. A run that is killed
-    between the two renames leaves the old folder under its kept name; the next run brings the new one."""
+    """Put a verified copy of the scripts at `target`, the folder that stands there at `kept_as`;
+    return whether there was one to keep. When it holds the same already, nothing is done. A run
+    that is killed between the two renames leaves the old folder under its kept name; the next run
+    brings the new one."""
     if target.is_dir() and holds_exactly(target, expected):
         return False
     arriving = target.with_name(target.name + ARRIVING)

@@ -1,8 +1,9 @@
-"""Whose backup is this? Several databases may share a backup folder: a second checkout, another machine.
+"""Whose backup is this? Several databases may share a backup folder: a second checkout, another
+machine.
 
-A database that this project made has a random id in its table `_identity`; restores and rebuilds carry it on.
-One that the platform made has none, and a backup never writes to its source: it is known by its real path. The
-path also tells a database from its copy, which has the same id.
+A database that this project made has a random id in its table `_identity`; restores and rebuilds
+carry it on. One that the platform made has none, and a backup never writes to its source: it is
+known by its real path. The path also tells a database from its copy, which has the same id.
 """
 
 import os
@@ -35,8 +36,9 @@ class Identity:
     earlier_paths: tuple[str, ...] = ()
 
     def owns(self, manifest: Manifest) -> bool:
-        """Two ids that differ are two databases, whatever the paths say. An id alone is not enough: a copied
-        checkout has the same one. So a path from before a move counts only while no file stands there."""
+        """Two ids that differ are two databases, whatever the paths say. An id alone is not enough:
+        a copied checkout has the same one. So a path from before a move counts only while no file
+        stands there."""
         if self.database_id and manifest.database_id and self.database_id != manifest.database_id:
             return False
         if is_same_place(manifest.source_path, self.path):
@@ -70,22 +72,29 @@ def save_database_id(connection: sqlite3.Connection, database_id: str) -> None:
 
 
 def read_database_id(database: Path) -> str:
-    """Of a file that this process has not open; without a lock and without a trace, so also of a damaged one and on
-    a mount that SQLite must keep off. Empty also where it cannot be read: then the path tells."""
+    """Of a file that this process has not open; without a lock and without a trace, so also of a
+    damaged one and on a mount that SQLite must keep off. Empty also where it cannot be read: then
+    the path tells."""
     if not database.is_file():
         return ""
     try:
-        # A -wal is left out. The id does not change during a database's life, so the file has it long since.
+        # A -wal is left out. The id does not change during a database's life, so the file has it
+        # long since.
         with closing(open_immutable(database)) as connection:
             return load_database_id(connection)
-    except (sqlite3.Error, UnicodeDecodeError):  # the second: a damaged schema in SQLite's own message
+    except (
+        sqlite3.Error,
+        UnicodeDecodeError,
+    ):  # the second: a damaged schema in SQLite's own message
         return ""
 
 
 def identify(database: Path, database_id: str, backups: Iterable[Backup]) -> Identity:
-    """Given the id in the file and every backup in the folder, newest first, return who the database is.
+    """Given the id in the file and every backup in the folder, newest first, return who the
+    database is.
 
-    A file that was lost, emptied or damaged has no id any more: then the newest backup from its path tells.
+    A file that was lost, emptied or damaged has no id any more: then the newest backup from its
+    path tells.
     """
     path = os.path.realpath(database)
     manifests = [backup.manifest for backup in backups if backup.manifest]
@@ -94,10 +103,15 @@ def identify(database: Path, database_id: str, backups: Iterable[Backup]) -> Ide
     known = next((manifest for manifest in here if manifest.database_id == database_id), None)
     if known or not database_id:
         return Identity(database_id, path, known.earlier_paths if known else ())
-    # Its first backup from here: it was moved, or it is a copy. Where it lay a file still stands, or none.
+    # Its first backup from here: it was moved, or it is a copy. Where it lay a file still stands,
+    # or none.
     of_same_id = [manifest for manifest in manifests if manifest.database_id == database_id]
-    paths = [path for manifest in of_same_id for path in (manifest.source_path, *manifest.earlier_paths)]
-    return Identity(database_id, path, tuple(p for p in dict.fromkeys(paths) if not os.path.lexists(p)))
+    paths = [
+        path for manifest in of_same_id for path in (manifest.source_path, *manifest.earlier_paths)
+    ]
+    return Identity(
+        database_id, path, tuple(p for p in dict.fromkeys(paths) if not os.path.lexists(p))
+    )
 
 
 def identify_current(database: Path, backup_dir: Path) -> Identity:
@@ -105,7 +119,8 @@ def identify_current(database: Path, backup_dir: Path) -> Identity:
 
 
 def mark_others(backups: Iterable[Backup], identity: Identity) -> list[Backup]:
-    """The same backups; those of other databases say so, and do not count. A foreign file is nobody's."""
+    """The same backups; those of other databases say so, and do not count. A foreign file is
+    nobody's."""
     return [
         backup
         if backup.manifest is None or identity.owns(backup.manifest)
@@ -114,9 +129,11 @@ def mark_others(backups: Iterable[Backup], identity: Identity) -> list[Backup]:
     ]
 
 
-def load_own_catalogue(backup_dir: Path, database: Path, database_id: str | None = None) -> list[Backup]:
-    """Every backup in the folder, the newest first, as the database at `database` sees them. `database_id`:
-    for a process that has the file open and read it there."""
+def load_own_catalogue(
+    backup_dir: Path, database: Path, database_id: str | None = None
+) -> list[Backup]:
+    """Every backup in the folder, the newest first, as the database at `database` sees them.
+    `database_id`: for a process that has the file open and read it there."""
     backups = load_catalogue(backup_dir)
     if database_id is None:
         database_id = read_database_id(database)
@@ -124,11 +141,16 @@ def load_own_catalogue(backup_dir: Path, database: Path, database_id: str | None
 
 
 def find_identities(backups: Sequence[Backup]) -> list[tuple[Identity, Backup]]:
-    """Every database that has verified backups here, each with its newest; `backups`: newest first."""
+    """Every database that has verified backups here, each with its newest; `backups`: newest
+    first."""
     found: list[tuple[Identity, Backup]] = []
     for backup in backups:
         manifest = backup.manifest
-        if not backup.is_verified or manifest is None or any(one.owns(manifest) for one, _ in found):
+        if (
+            not backup.is_verified
+            or manifest is None
+            or any(one.owns(manifest) for one, _ in found)
+        ):
             continue
         path = os.path.realpath(manifest.source_path)
         found.append((Identity(manifest.database_id, path, manifest.earlier_paths), backup))

@@ -1,4 +1,5 @@
-"""What a killed run left in the backup folder. Only the next backup looks here, and it holds the lock."""
+"""What a killed run left in the backup folder. Only the next backup looks here, and it holds the
+lock."""
 
 import re
 from contextlib import suppress
@@ -19,7 +20,8 @@ OURS = re.compile(
 
 
 def clean_leftovers(backup_dir: Path) -> list[str]:
-    """Finish or remove what a killed run began; return a sentence for each backup that was completed."""
+    """Finish or remove what a killed run began; return a sentence for each backup that was
+    completed."""
     finish_removals(backup_dir)
     messages = []
     for waiting in sorted(backup_dir.glob(f"*.json{PARTIAL}")):
@@ -34,7 +36,8 @@ def clean_leftovers(backup_dir: Path) -> list[str]:
 
 
 def remove_drill_scratch(backup_dir: Path) -> None:
-    """What a killed drill had restored: as large as a backup, and the next drill may be a week away."""
+    """What a killed drill had restored: as large as a backup, and the next drill may be a week
+    away."""
     folder = drill_folder(backup_dir)
     if (folder / DRILL_SCRATCH).exists():
         with suppress(BusyError), exclusive_lock(folder / DRILL_LOCK, "a drill"):
@@ -42,8 +45,9 @@ def remove_drill_scratch(backup_dir: Path) -> None:
 
 
 def complete_or_drop(waiting: Path, database: Path) -> list[str]:
-    """The manifest is complete before anything gets its name, and gets its own last. So the database that
-    has its name already is a whole backup, if it is what the manifest says; one that is not is nobody's."""
+    """The manifest is complete before anything gets its name, and gets its own last. So the
+    database that has its name already is a whole backup, if it is what the manifest says; one that
+    is not is nobody's."""
     try:
         manifest = load_manifest(waiting)
     except VerificationError:

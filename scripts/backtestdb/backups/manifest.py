@@ -32,7 +32,8 @@ Kind = Literal["full", "irreplaceable"]
 
 @dataclass(frozen=True)
 class GeneratedScripts:
-    """- `files`: path inside the folder -> SHA-256; `links`: path inside the folder -> what the link says.
+    """- `files`: path inside the folder -> SHA-256; `links`: path inside the folder -> what the
+    link says.
     - `parts`: folder inside the copy ("" is the copy itself) -> the folder that it was made from.
     - `not_copied`: path inside the folder -> the reason."""
 
@@ -46,7 +47,8 @@ class GeneratedScripts:
 
 @dataclass(frozen=True)
 class Loss:
-    """A table that has fewer rows than it should: `before`, in the backup of `before_at_utc`, and `now`."""
+    """A table that has fewer rows than it should: `before`, in the backup of `before_at_utc`, and
+    `now`."""
 
     before: int
     before_at_utc: datetime
@@ -55,18 +57,20 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """- `taken_at_utc`: the order of backups; later than that of every backup that was there before.
+    """- `taken_at_utc`: the order of backups; later than that of every backup that was there
+    before.
     - `clock_utc`: what the clock said. The two differ when the clock was set back.
-    - `source_path`: where the database lay, links resolved (in format 1 as the user had written it).
+    - `source_path`: where the database lay, links resolved (in format 1 as the user had written
+      it).
     - `database_id`, `earlier_paths`: whose backup this is, see identity.py. Empty in format 1.
     - `content_sha256`: table -> hash of its rows, for every table that no download brings back.
     - `content_format`: the way in which those hashes were computed.
-    - `losses`: table -> what it has lost, see shrinkage.py; `accepts_loss`: the user said that it was meant;
-      `renames`: table that is gone -> the new one that holds its rows.
+    - `losses`: table -> what it has lost, see shrinkage.py; `accepts_loss`: the user said that it
+      was meant; `renames`: table that is gone -> the new one that holds its rows.
     - `structure_sha256`: of the schema of those tables, see contents.hash_structure.
     - `rows`: table -> rows, virtual tables left out.
-    - `broken_rules`: SQLite's words about rows that break a rule of their table, such as a NULL in a NOT NULL
-      column. The platform stored them so; they are in the backup.
+    - `broken_rules`: SQLite's words about rows that break a rule of their table, such as a NULL in
+      a NOT NULL column. The platform stored them so; they are in the backup.
     """
 
     format: int
@@ -124,7 +128,8 @@ def format_utc(moment: datetime) -> str:
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Raise VerificationError when this is not a complete manifest for the database of the same name."""
+    """Raise VerificationError when this is not a complete manifest for the database of the same
+    name."""
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -140,7 +145,8 @@ def load_manifest(path: Path) -> Manifest:
 
 
 def parse_manifest(values: Any) -> Manifest:
-    """From decoded JSON. Raise VerificationError with the first value that is missing or of another type."""
+    """From decoded JSON. Raise VerificationError with the first value that is missing or of another
+    type."""
     if not isinstance(values, dict):
         raise VerificationError("the manifest is not an object")
     format_number = values.get("format")
@@ -173,11 +179,15 @@ def parse_manifest(values: Any) -> Manifest:
         content_sha256=take_mapping(values, "content_sha256", str),
         content_format=take(values, "content_format", int),
         structure_sha256=take(values, "structure_sha256", str),
-        losses={table: parse_loss(loss) for table, loss in take_mapping(values, "losses", dict).items()},
+        losses={
+            table: parse_loss(loss) for table, loss in take_mapping(values, "losses", dict).items()
+        },
         accepts_loss=take(values, "accepts_loss", bool),
         renames=take_mapping(values, "renames", str),
         generated_scripts=None if scripts is None else parse_generated_scripts(scripts),
-        broken_rules=tuple(take_list(values, "broken_rules", str)) if "broken_rules" in values else (),
+        broken_rules=tuple(take_list(values, "broken_rules", str))
+        if "broken_rules" in values
+        else (),
     )
 
 

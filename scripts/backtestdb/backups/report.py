@@ -45,7 +45,10 @@ def show_outcome(outcome: Outcome, catalogue: Sequence[Backup]) -> None:
     if outcome.is_new:
         rows = sum(backup.manifest.rows.values()) if backup.manifest else 0
         print(f"backup made and verified: {backup.path}")
-        print(f"{format_bytes(backup.bytes)}, {rows:,} rows, {len(outcome.removed)} older backups removed")
+        print(
+            f"{format_bytes(backup.bytes)}, {rows:,} rows, {len(outcome.removed)} older backups "
+            "removed"
+        )
     else:
         print(f"nothing changed since {backup.path.name}: it still holds everything irreplaceable")
     print_backups(f"the newest of {len(catalogue)}", catalogue[:NEWEST_SHOWN], {})
@@ -56,14 +59,17 @@ def print_faults(outcome: Outcome) -> int:
     manifest = outcome.backup.manifest
     if manifest and manifest.is_suspicious:
         print_error(
-            f"the backup was kept, and is suspicious: rows were lost: {describe_losses(manifest.losses)}",
-            "make restore-from-backup brings them back; make backup ARGS=--accept-loss when it was meant",
+            "the backup was kept, and is suspicious: rows were lost: "
+            f"{describe_losses(manifest.losses)}",
+            "make restore-from-backup brings them back; make backup ARGS=--accept-loss when it "
+            "was meant",
         )
         return FAILED
     if outcome.missing_folders:
         folders = ", ".join(map(str, outcome.missing_folders))
         print_error(
-            f"the database was backed up without its scripts: GENERATED_SCRIPTS_DIR {folders} is not there",
+            f"the database was backed up without its scripts: GENERATED_SCRIPTS_DIR {folders} is "
+            "not there",
             "change GENERATED_SCRIPTS_DIR in .env",
         )
         return WRONG_USAGE
@@ -71,7 +77,8 @@ def print_faults(outcome: Outcome) -> int:
         name, reason = next(iter(outcome.not_copied.items()))
         more = f" and {len(outcome.not_copied) - 1:,} more" if len(outcome.not_copied) > 1 else ""
         print_error(
-            f"the database was backed up; of the generated scripts {name} could not be copied{more}: {reason}",
+            f"the database was backed up; of the generated scripts {name} could not be "
+            f"copied{more}: {reason}",
             "look at what is named above, then make backup",
         )
         return DONE_WITH_HOLES
@@ -131,7 +138,11 @@ def describe(backup: Backup, fault: str) -> dict[str, object]:
         "problem": fault,
         "other_database": backup.other_database,
         "losses": {
-            table: {"before": loss.before, "before_at_utc": format_utc(loss.before_at_utc), "now": loss.now}
+            table: {
+                "before": loss.before,
+                "before_at_utc": format_utc(loss.before_at_utc),
+                "now": loss.now,
+            }
             for table, loss in (manifest.losses if manifest else {}).items()
         },
         "loss_accepted": bool(manifest and manifest.accepts_loss),
@@ -146,9 +157,14 @@ def describe_choice(choice: RestoreChoice) -> str:
     if choice.full:
         parts.append(f"restoring {choice.full.path} of {format_local(choice.full.taken_at_utc)}")
     if choice.irreplaceable:
-        what = "with the irreplaceable tables of" if choice.full else "restoring the irreplaceable tables of"
+        what = (
+            "with the irreplaceable tables of"
+            if choice.full
+            else "restoring the irreplaceable tables of"
+        )
         parts.append(
-            f"{what} {choice.irreplaceable.path} of {format_local(choice.irreplaceable.taken_at_utc)}"
+            f"{what} {choice.irreplaceable.path} of "
+            f"{format_local(choice.irreplaceable.taken_at_utc)}"
         )
     return ", ".join(parts)
 
@@ -172,7 +188,8 @@ def print_left_out(choice: RestoreChoice) -> int:
     """Newer backups that could not be read, by name; return the exit code."""
     for left in choice.left_out:
         print_error(
-            f"left out: {left.backup.path.name} of {format_local(left.backup.taken_at_utc)}: {left.reason}",
+            f"left out: {left.backup.path.name} of {format_local(left.backup.taken_at_utc)}: "
+            f"{left.reason}",
             "make verify-backups; when it can be read again, the same command once more",
         )
     return DONE_WITH_HOLES if choice.left_out else DONE
@@ -184,7 +201,9 @@ def show_restored(restored: RestoreResult, database: Path) -> None:
     try:
         with closing(connect_to_read(database)) as connection:
             show_market_data(connection)
-    except sqlite3.Error as error:  # the platform may have migrated since; restored it is all the same
+    except (
+        sqlite3.Error
+    ) as error:  # the platform may have migrated since; restored it is all the same
         say(f"note: what the database holds now could not be listed: {error}")
     for part in restored.scripts:
         if part.kept_as:
@@ -200,10 +219,13 @@ def show_market_data(connection: sqlite3.Connection) -> None:
     tables = set(table_names(connection))
     if {"universe", "universe_stocks"} <= tables:
         universes = connection.execute(
-            "SELECT u.name, count(s.id) FROM universe u LEFT JOIN universe_stocks s ON s.universe_id = u.id"
+            "SELECT u.name, count(s.id) FROM universe u LEFT JOIN universe_stocks s ON "
+            "s.universe_id = u.id"
             " AND s.is_active GROUP BY u.id ORDER BY u.name"
         ).fetchall()
         print_table("universes", ("universe", "tickers"), universes)
     if "ohlcv_data" in tables:
-        bars = connection.execute("SELECT timeframe, count(*) FROM ohlcv_data GROUP BY timeframe").fetchall()
+        bars = connection.execute(
+            "SELECT timeframe, count(*) FROM ohlcv_data GROUP BY timeframe"
+        ).fetchall()
         print_table("bars", ("timeframe", "bars"), bars)

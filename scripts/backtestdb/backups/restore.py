@@ -1,4 +1,5 @@
-"""Put a backup in the place of the database, which is kept; whole-old or whole-new at every kill."""
+"""Put a backup in the place of the database, which is kept; whole-old or whole-new at every
+kill."""
 
 import shlex
 import sqlite3
@@ -67,14 +68,16 @@ def restore_from_backup(
 ) -> RestoreResult:
     """Restore the newest backup that verifies, or the file `path`; see choose_backup.
 
-    Other programs may stay connected. Raise ProjectError when nothing verifies, when `approve` says no, when
-    another program does not let go of the database in time, or when space is missing; nothing has changed
-    then.
+    Other programs may stay connected. Raise ProjectError when nothing verifies, when `approve` says
+    no, when another program does not let go of the database in time, or when space is missing;
+    nothing has changed then.
     """
     hooks = hooks or Hooks()
     target = settings.database_path
     with lock_if_possible(settings.backup_dir):
-        choice = choose_backup(settings.backup_dir, target, path, hooks.say, all_are_meant=all_are_meant)
+        choice = choose_backup(
+            settings.backup_dir, target, path, hooks.say, all_are_meant=all_are_meant
+        )
         hooks.step("chosen")
         if not approve(choice):
             raise DeclinedError("nothing was changed: the restore was not confirmed")
@@ -108,7 +111,8 @@ def describe_replacement(done: Replacement, target: Path) -> list[str]:
 
 @contextmanager
 def lock_if_possible(backup_dir: Path) -> Iterator[None]:
-    """So that no backup is made or removed meanwhile. A folder that is not there or read-only needs none."""
+    """So that no backup is made or removed meanwhile. A folder that is not there or read-only needs
+    none."""
     try:
         (backup_dir / LOCK_NAME).touch(mode=0o600)
     except OSError:
@@ -119,8 +123,8 @@ def lock_if_possible(backup_dir: Path) -> Iterator[None]:
 
 
 def choose_database_id(choice: RestoreChoice, current: Identity) -> str:
-    """The database stays the one that it was, whatever is restored into it; a new one is the one that the backup
-    was made from."""
+    """The database stays the one that it was, whatever is restored into it; a new one is the one
+    that the backup was made from."""
     backup = choice.full or choice.irreplaceable
     of_backup = backup.manifest.database_id if backup and backup.manifest else ""
     return current.database_id or of_backup
@@ -131,7 +135,9 @@ def restore_database(
 ) -> Replacement:
     """`database_id`: of the restored database, empty for none."""
     full = choice.full
-    holds_id = full and full.manifest and load_id_of_source(full.path, read_only=True) == database_id
+    holds_id = (
+        full and full.manifest and load_id_of_source(full.path, read_only=True) == database_id
+    )
     if full and holds_id and not choice.irreplaceable:
         verify_space_to_replace(target, full.bytes)
         return replace_database(target, full.path, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
@@ -140,11 +146,15 @@ def restore_database(
     return replace_with_built(choice, target, kept_as, database_id, say)
 
 
-def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path, database_id: str) -> Replacement:
-    """One transaction on the live database: everything irreplaceable becomes what the backup holds, market
-    data stays. Tables that are younger than the backup stay, too."""
+def merge_in_place(
+    irreplaceable: Backup, target: Path, kept_as: Path, database_id: str
+) -> Replacement:
+    """One transaction on the live database: everything irreplaceable becomes what the backup holds,
+    market data stays. Tables that are younger than the backup stay, too."""
     verify_same_encoding(irreplaceable, target)
-    verify_space(target.parent, 2 * target.stat().st_size + irreplaceable.bytes, f"merging into {target}")
+    verify_space(
+        target.parent, 2 * target.stat().st_size + irreplaceable.bytes, f"merging into {target}"
+    )
     written_by = load_writer_version(target)
     with (
         closing(CommitCounter(target)) as counter,
@@ -162,27 +172,32 @@ def merge_in_place(irreplaceable: Backup, target: Path, kept_as: Path, database_
             if load_database_id(live) != database_id:
                 save_database_id(live, database_id)
             expected = read_outline(live)
-        written = prove(target, expected, lambda: counter.read() == seen + 1, WAIT_FOR_OTHERS_SECONDS)
+        written = prove(
+            target, expected, lambda: counter.read() == seen + 1, WAIT_FOR_OTHERS_SECONDS
+        )
         shrink_log(live)
         keep_version_in_header(live, file.fileno(), written_by)
     return Replacement(kept_as, is_sound, None, written)
 
 
 def carry_small(connection: sqlite3.Connection, irreplaceable: Backup) -> None:
-    """From the attached schema `irreplaceable` to main; what arrives is compared with the backup's manifest."""
+    """From the attached schema `irreplaceable` to main; what arrives is compared with the backup's
+    manifest."""
     carry_tables(connection, tables_to_keep(connection, "small"), source="small", target="main")
     expected = irreplaceable.manifest.content_sha256 if irreplaceable.manifest else {}
     for table, digest in expected.items():
         if hash_table(connection, table, like=digest)[0] != digest:
-            raise VerificationError(f"table {table} did not arrive as {irreplaceable.path.name} holds it")
+            raise VerificationError(
+                f"table {table} did not arrive as {irreplaceable.path.name} holds it"
+            )
 
 
 def replace_with_built(
     choice: RestoreChoice, target: Path, kept_as: Path, database_id: str, say: Say
 ) -> Replacement:
-    """Build the new database beside the target first: a full backup with a newer small one on top, a small
-    one in a new schema, a backup without this database's id, or a file without manifest, which may have a -wal of its
-    own."""
+    """Build the new database beside the target first: a full backup with a newer small one on top,
+    a small one in a new schema, a backup without this database's id, or a file without manifest,
+    which may have a -wal of its own."""
     new = target.with_name(target.name + ".restoring" + ARRIVING)
     size = sum(backup.bytes for backup in (choice.full, choice.irreplaceable) if backup)
     verify_space_to_replace(target, size)
@@ -205,7 +220,8 @@ def build(choice: RestoreChoice, new: Path, database_id: str, say: Say) -> None:
         if not choice.full:
             encoding = encoding_of(sources[0])  # SQLite attaches no database of another one
             connection.execute(f"PRAGMA encoding = '{encoding}'")
-            # A small backup brings every table of the platform that there was, in the platform's own form.
+            # A small backup brings every table of the platform that there was, in the platform's
+            # own form.
             ensure_market_schema(connection)
         if choice.irreplaceable:
             connection.execute("PRAGMA foreign_keys = OFF")
@@ -220,14 +236,17 @@ def build(choice: RestoreChoice, new: Path, database_id: str, say: Say) -> None:
 
 
 def describe_older_tables(connection: sqlite3.Connection) -> list[str]:
-    """Tables of the full backup (main) that the newer small one (small) does not have: the platform has renamed or
-    dropped them in between, and what it made of them stands beside them from now on."""
+    """Tables of the full backup (main) that the newer small one (small) does not have: the platform
+    has renamed or dropped them in between, and what it made of them stands beside them from now
+    on."""
     older, newer = tables_to_keep(connection), tables_to_keep(connection, "small")
     gone, made = sorted(set(older) - set(newer)), sorted(set(newer) - set(older))
     new_names = f"; new in it: {', '.join(made)}" if made else ""
     return [
-        f"note: {table} is in the full backup and not in the newer small one, so it was renamed or dropped in"
-        f" between{new_names}. It comes back as the full backup holds it; drop it when you do not need it"
+        f"note: {table} is in the full backup and not in the newer small one, so it was renamed "
+        "or dropped in"
+        f" between{new_names}. It comes back as the full backup holds it; drop it when you do not "
+        "need it"
         for table in gone
     ]
 
@@ -241,8 +260,10 @@ def verify_same_encoding(irreplaceable: Backup, target: Path) -> None:
     ours, theirs = encoding_of(target), encoding_of(irreplaceable.path)
     if ours != theirs:
         raise ProjectError(
-            f"{irreplaceable.path.name} has its text in {theirs}, {target} in {ours}: SQLite cannot unite the two",
-            next_step="restore a full backup, or move the database aside and start the same command again",
+            f"{irreplaceable.path.name} has its text in {theirs}, {target} in {ours}: SQLite "
+            "cannot unite the two",
+            next_step="restore a full backup, or move the database aside and start the same "
+            "command again",
         )
 
 

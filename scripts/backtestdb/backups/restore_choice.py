@@ -35,7 +35,8 @@ class NoBackupError(VerificationError):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A backup newer than the chosen one of its kind that could not be read, or is not what its manifest says."""
+    """A backup newer than the chosen one of its kind that could not be read, or is not what its
+    manifest says."""
 
     backup: Backup
     reason: str
@@ -43,8 +44,8 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class RestoreChoice:
-    """What to restore. `full`: a database with market data; `irreplaceable`: one with everything else, put on top of
-    `full` or, without it, into the database that is there."""
+    """What to restore. `full`: a database with market data; `irreplaceable`: one with everything
+    else, put on top of `full` or, without it, into the database that is there."""
 
     full: Backup | None
     irreplaceable: Backup | None
@@ -56,14 +57,19 @@ def choose_backup(
 ) -> RestoreChoice:
     """Every backup that is chosen has been read and checked in this very call.
 
-    Without `path`: of the backups of this very database the newest full one that verifies, and the newest small
-    one made after it, so that nothing irreplaceable is older than it must be. Raise VerificationError when none
-    verifies, UsageError when there is no database yet and the folder holds backups of several. `all_are_meant`: the
-    folder holds what the user chose already, of whichever database.
+    Without `path`: of the backups of this very database the newest full one that verifies, and the
+    newest small one made after it, so that nothing irreplaceable is older than it must be. Raise
+    VerificationError when none verifies, UsageError when there is no database yet and the folder
+    holds backups of several. `all_are_meant`: the folder holds what the user chose already, of
+    whichever database.
     """
     if path is not None:
         return choose_named(path, backup_dir, target, say)
-    load = load_catalogue if all_are_meant else lambda folder: load_backups_to_restore(folder, target, say)
+    load = (
+        load_catalogue
+        if all_are_meant
+        else lambda folder: load_backups_to_restore(folder, target, say)
+    )
     everything = load(backup_dir)
     catalogue = [backup for backup in everything if not backup.other_database]
     left_out: list[LeftOut] = []
@@ -77,21 +83,25 @@ def choose_backup(
 
     full = find_good((b for b in catalogue if b.kind == "full" and is_wanted(b)), say, left_out)
     newer = (backup for backup in catalogue if not full or backup.taken_at_utc > full.taken_at_utc)
-    irreplaceable = find_good((b for b in newer if b.kind == "irreplaceable" and is_wanted(b)), say, left_out)
+    irreplaceable = find_good(
+        (b for b in newer if b.kind == "irreplaceable" and is_wanted(b)), say, left_out
+    )
     if not full and not irreplaceable:
         others = find_identities([backup for backup in everything if backup.other_database])
         is_bad = any(not is_foreign(backup) for backup in catalogue)
         raise (VerificationError if is_bad else NoBackupError)(
-            f"no backup in {backup_dir} verifies that was made of {target}" + describe_others(others),
-            next_step="name a file with make restore-from-backup BACKUP=PATH, or rebuild with make restore",
+            f"no backup in {backup_dir} verifies that was made of {target}"
+            + describe_others(others),
+            next_step="name a file with make restore-from-backup BACKUP=PATH, or rebuild with "
+            "make restore",
         )
     return RestoreChoice(full, irreplaceable, tuple(left_out))
 
 
 def load_backups_to_restore(backup_dir: Path, target: Path, say: Say) -> list[Backup]:
-    """Every backup, those of other databases marked. On a new machine, where none is of a database at `target` and
-    nothing stands there, the only database in the folder is taken for this one; not one that is still in use on this
-    machine, which is a second checkout's."""
+    """Every backup, those of other databases marked. On a new machine, where none is of a database
+    at `target` and nothing stands there, the only database in the folder is taken for this one; not
+    one that is still in use on this machine, which is a second checkout's."""
     everything = load_catalogue(backup_dir)
     own = mark_others(everything, identify(target, read_database_id(target), everything))
     others = find_identities(everything)
@@ -103,15 +113,19 @@ def load_backups_to_restore(backup_dir: Path, target: Path, say: Say) -> list[Ba
         raise UsageError(
             f"{backup_dir} holds backups of {len(others)} databases, none of {target}"
             + describe_others(others),
-            next_step="choose one: make restore-from-backup BACKUP=" + shlex.quote(str(others[0][1].path)),
+            next_step="choose one: make restore-from-backup BACKUP="
+            + shlex.quote(str(others[0][1].path)),
         )
-    say(f"there is no backup of {target} yet: taking those of {gone[0].path}, the only ones in {backup_dir}")
+    say(
+        f"there is no backup of {target} yet: taking those of {gone[0].path}, the only ones in "
+        f"{backup_dir}"
+    )
     return mark_others(everything, gone[0])
 
 
 def holds_rows(target: Path) -> bool:
-    """Whether a database at `target` has a row of the user's, or is too damaged to tell. A platform that was
-    started before its database was brought back leaves tables without rows."""
+    """Whether a database at `target` has a row of the user's, or is too damaged to tell. A platform
+    that was started before its database was brought back leaves tables without rows."""
     state = look_at_file(target)
     if state != "database":
         return state in {"damaged", "too_new"}
@@ -121,7 +135,9 @@ def holds_rows(target: Path) -> bool:
 def has_rows(connection: sqlite3.Connection) -> bool:
     bookkeeping = {name for name, group in load_table_classes().items() if group == "bookkeeping"}
     tables = set(table_names(connection)) - bookkeeping - virtual_table_names(connection)
-    return any(connection.execute(f"SELECT 1 FROM {quote(table)} LIMIT 1").fetchone() for table in tables)
+    return any(
+        connection.execute(f"SELECT 1 FROM {quote(table)} LIMIT 1").fetchone() for table in tables
+    )
 
 
 def describe_others(others: Sequence[tuple[Identity, Backup]]) -> str:
@@ -129,14 +145,18 @@ def describe_others(others: Sequence[tuple[Identity, Backup]]) -> str:
 
 
 def rows_after(choice: RestoreChoice) -> dict[str, int]:
-    """Rows of each table that no download brings back, once this is restored; none for a file without a manifest."""
-    manifests = [one.manifest for one in (choice.full, choice.irreplaceable) if one and one.manifest]
+    """Rows of each table that no download brings back, once this is restored; none for a file
+    without a manifest."""
+    manifests = [
+        one.manifest for one in (choice.full, choice.irreplaceable) if one and one.manifest
+    ]
     return {table: rows for manifest in manifests for table, rows in manifest.kept_rows.items()}
 
 
 def find_good(backups: Iterable[Backup], say: Say, left_out: list[LeftOut]) -> Backup | None:
-    """The first that verifies, read in full; what is passed over is said with its reason. Whatever is
-    wrong with one file, the next may be good; a backup that could not be read is noted in `left_out`."""
+    """The first that verifies, read in full; what is passed over is said with its reason. Whatever
+    is wrong with one file, the next may be good; a backup that could not be read is noted in
+    `left_out`."""
     for backup in backups:
         try:
             verify_backup(backup)
@@ -150,14 +170,19 @@ def find_good(backups: Iterable[Backup], say: Say, left_out: list[LeftOut]) -> B
 
 
 def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> RestoreChoice:
-    """The file that the user named. Raise ProjectError when it is missing, the database itself, or not sound."""
+    """The file that the user named. Raise ProjectError when it is missing, the database itself, or
+    not sound."""
     if not path.is_file():
-        raise DatabaseFileError(f"there is no file {path}", next_step="make backups lists what there is")
+        raise DatabaseFileError(
+            f"there is no file {path}", next_step="make backups lists what there is"
+        )
     path = follow_link(path)
     if same_file(path, target):
         raise ProjectError(f"{path} is the database itself", next_step="name a backup")
     backup = look_at_backup(path)
-    if backup.manifest or (backup.manifest_path.exists() and not is_unrelated(backup.manifest_path)):
+    if backup.manifest or (
+        backup.manifest_path.exists() and not is_unrelated(backup.manifest_path)
+    ):
         verify_backup(backup)
         (named,) = mark_others([backup], identify_current(target, backup_dir))
         if named.other_database:
@@ -169,8 +194,8 @@ def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> Restor
 
 
 def is_unrelated(manifest_path: Path) -> bool:
-    """Whether a JSON file that has the name of a manifest says itself that it is none. What cannot be read may be a
-    damaged manifest, and then the backup is not to be trusted."""
+    """Whether a JSON file that has the name of a manifest says itself that it is none. What cannot
+    be read may be a damaged manifest, and then the backup is not to be trusted."""
     try:
         values = json.loads(manifest_path.read_bytes())
     except (OSError, ValueError, RecursionError):

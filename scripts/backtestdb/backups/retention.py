@@ -24,8 +24,9 @@ SMALL_ONES_ALL_OF = timedelta(hours=48)
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """How many backups of one kind are kept beside those that `choose_expired` never gives up: all of the newest
-    `all_of` of time, the newest `newest`, then the last of each hour, day, week and month, so many of each."""
+    """How many backups of one kind are kept beside those that `choose_expired` never gives up: all
+    of the newest `all_of` of time, the newest `newest`, then the last of each hour, day, week and
+    month, so many of each."""
 
     newest: int = 1
     all_of: timedelta = timedelta(0)
@@ -54,26 +55,34 @@ def make_retention(settings: Settings, kind: Kind) -> Retention:
 def choose_expired(
     backups: Sequence[Backup], kind: Kind, retention: Retention, zone: tzinfo | None = None
 ) -> list[Backup]:
-    """Given everything in the folder, newest first, return the backups of one kind that have had their time.
+    """Given everything in the folder, newest first, return the backups of one kind that have had
+    their time.
 
-    A period (an hour, a day …) is stood for by its newest backup, and counts only when no rule before it keeps
-    that one already, as borg does it: so 60 days begin where the hours end. Never given up, whatever the numbers
-    say: the newest, the newest without a loss, and each that alone holds the most rows of a table. Days are those
-    of `zone`, None for the system's. A backup of another database is none of ours.
+    A period (an hour, a day …) is stood for by its newest backup, and counts only when no rule
+    before it keeps that one already, as borg does it: so 60 days begin where the hours end. Never
+    given up, whatever the numbers say: the newest, the newest without a loss, and each that alone
+    holds the most rows of a table. Days are those of `zone`, None for the system's. A backup of
+    another database is none of ours.
     """
     if retention.newest < 1:
         raise ValueError(f"newest={retention.newest}: the newest verified backup always stays")
     ours = verified(backups, kind)
     kept = {backup.path for backup in ours[: retention.newest]} | find_highest(backups)
     kept |= {backup.path for backup in [backup for backup in ours if not backup.is_suspicious][:1]}
-    kept |= {backup.path for backup in ours if backup.taken_at_utc >= ours[0].taken_at_utc - retention.all_of}
+    kept |= {
+        backup.path
+        for backup in ours
+        if backup.taken_at_utc >= ours[0].taken_at_utc - retention.all_of
+    }
     for count, period_of in (
         (retention.hourly, hour_of),
         (retention.daily, day_of),
         (retention.weekly, week_of),
         (retention.monthly, month_of),
     ):
-        kept |= choose_last_of_periods(ours, count, lambda moment: period_of(moment.astimezone(zone)), kept)  # noqa: B023
+        kept |= choose_last_of_periods(
+            ours, count, lambda moment: period_of(moment.astimezone(zone)), kept
+        )  # noqa: B023
     return [backup for backup in ours if backup.path not in kept]
 
 
@@ -110,9 +119,11 @@ def month_of(moment: datetime) -> object:
     return (moment.year, moment.month)
 
 
-def choose_to_give_way(backups: Sequence[Backup], missing_bytes: int, min_backups: int) -> list[Backup]:
-    """When space is missing: the oldest full backups that together have that many bytes, down to `min_backups`;
-    none when that is not enough. Those that `choose_expired` never gives up stay."""
+def choose_to_give_way(
+    backups: Sequence[Backup], missing_bytes: int, min_backups: int
+) -> list[Backup]:
+    """When space is missing: the oldest full backups that together have that many bytes, down to
+    `min_backups`; none when that is not enough. Those that `choose_expired` never gives up stay."""
     ours = verified(backups, "full")
     expendable = choose_expired(backups, "full", Retention(newest=max(min_backups, 1)))[::-1]
     given = expendable[: max(len(ours) - min_backups, 0)]

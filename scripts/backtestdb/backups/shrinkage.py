@@ -1,8 +1,8 @@
 """Which tables have lost rows since the last good backup.
 
-An emptied file passes every check of SQLite, and its backup is a true copy: of nothing. So each backup's rows are
-compared with those of the one before it, and what a table has lost is carried on from manifest to manifest until the
-rows are back or the user says that it was meant.
+An emptied file passes every check of SQLite, and its backup is a true copy: of nothing. So each
+backup's rows are compared with those of the one before it, and what a table has lost is carried on
+from manifest to manifest until the rows are back or the user says that it was meant.
 """
 
 import re
@@ -43,15 +43,16 @@ class TableShape:
 
 @dataclass(frozen=True)
 class Shrinkage:
-    """`losses`: table -> what it lost. `renames`: table that is gone -> the new one that holds its rows."""
+    """`losses`: table -> what it lost. `renames`: table that is gone -> the new one that holds its
+    rows."""
 
     losses: Mapping[str, Loss]
     renames: Mapping[str, str]
 
 
 def compare_with_newest(copy: Path, now: Mapping[str, int], backups: Iterable[Backup]) -> Shrinkage:
-    """Given a copy of the database, the rows of its kept tables and all backups, newest first, return what was lost
-    since the newest backup that counts, of either kind."""
+    """Given a copy of the database, the rows of its kept tables and all backups, newest first,
+    return what was lost since the newest backup that counts, of either kind."""
     newest = find_newest(backups)
     losses = find_losses(load_expected(newest.manifest if newest else None), now)
     gone = [table for table in losses if table not in now]
@@ -62,7 +63,9 @@ def compare_with_newest(copy: Path, now: Mapping[str, int], backups: Iterable[Ba
     before = load_shapes(newest.path, {table: rows[table] for table in gone if table in rows})
     new = load_shapes(copy, {table: count for table, count in now.items() if table not in rows})
     renames = find_renames(before, new)
-    return Shrinkage({table: loss for table, loss in losses.items() if table not in renames}, renames)
+    return Shrinkage(
+        {table: loss for table, loss in losses.items() if table not in renames}, renames
+    )
 
 
 def load_shapes(database: Path, rows: Mapping[str, int]) -> dict[str, TableShape]:
@@ -82,14 +85,17 @@ def find_newest(backups: Iterable[Backup]) -> Backup | None:
 
 
 def load_expected(manifest: Manifest | None) -> dict[str, Expected]:
-    """What each kept table should have after the backup of `manifest`: the rows that it has there, or those that it
-    had before it lost them."""
+    """What each kept table should have after the backup of `manifest`: the rows that it has there,
+    or those that it had before it lost them."""
     if manifest is None:
         return {}
-    expected = {table: Expected(rows, manifest.taken_at_utc) for table, rows in manifest.kept_rows.items()}
+    expected = {
+        table: Expected(rows, manifest.taken_at_utc) for table, rows in manifest.kept_rows.items()
+    }
     if not manifest.accepts_loss:
         expected |= {
-            table: Expected(loss.before, loss.before_at_utc) for table, loss in manifest.losses.items()
+            table: Expected(loss.before, loss.before_at_utc)
+            for table, loss in manifest.losses.items()
         }
     return expected
 
@@ -109,13 +115,17 @@ def has_lost(before: int, now: int) -> bool:
 
 
 def is_index_of_text(table: str, tables: Container[str]) -> bool:
-    """Whether this is a full-text module's own table; the text lies in <name>_content, which counts."""
+    """Whether this is a full-text module's own table; the text lies in <name>_content, which
+    counts."""
     match = INDEX_OF_TEXT.fullmatch(table)
-    return match is not None and any(f"{match['of']}_{suffix}" in tables for suffix in ("docsize", "segdir"))
+    return match is not None and any(
+        f"{match['of']}_{suffix}" in tables for suffix in ("docsize", "segdir")
+    )
 
 
 def find_renames(gone: Mapping[str, TableShape], new: Mapping[str, TableShape]) -> dict[str, str]:
-    """Table that is gone -> new table with as many rows and similar columns. Each new one takes one."""
+    """Table that is gone -> new table with as many rows and similar columns. Each new one takes
+    one."""
     renames: dict[str, str] = {}
     for table, before in gone.items():
         fitting = [
@@ -135,8 +145,9 @@ def similarity(one: TableShape, other: TableShape) -> float:
 
 
 def find_highest(backups: Sequence[Backup]) -> set[Path]:
-    """The backups that hold the most rows of a kept table, since a loss of it was accepted or the table renamed: the
-    newest of those with as many, a small one rather than a full one. `backups`: newest first."""
+    """The backups that hold the most rows of a kept table, since a loss of it was accepted or the
+    table renamed: the newest of those with as many, a small one rather than a full one. `backups`:
+    newest first."""
     open_tables: dict[str, Backup] = {}
     closed: set[str] = set()
     for backup in (backup for backup in backups if backup.counts):
@@ -144,7 +155,11 @@ def find_highest(backups: Sequence[Backup]) -> set[Path]:
         if manifest is None:
             continue
         for table, rows in manifest.kept_rows.items():
-            if table not in closed and rows and is_better(rows, backup, open_tables.get(table), table):
+            if (
+                table not in closed
+                and rows
+                and is_better(rows, backup, open_tables.get(table), table)
+            ):
                 open_tables[table] = backup
         if manifest.accepts_loss:
             break
@@ -162,6 +177,7 @@ def is_better(rows: int, backup: Backup, best: Backup | None, table: str) -> boo
 def describe_losses(losses: Mapping[str, Loss]) -> str:
     """`trading_agents: 40 on Monday 2026-11-23 02:00, 0 now`, local time."""
     return "; ".join(
-        f"{table}: {loss.before:,} on {loss.before_at_utc.astimezone():%A %Y-%m-%d %H:%M}, {loss.now:,} now"
+        f"{table}: {loss.before:,} on {loss.before_at_utc.astimezone():%A %Y-%m-%d %H:%M}, "
+        f"{loss.now:,} now"
         for table, loss in losses.items()
     )

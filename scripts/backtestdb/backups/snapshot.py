@@ -30,7 +30,8 @@ DEADLINE_SECONDS = 3600.0
 SPARE_BYTES = 1 << 20
 # Up to here a pinned copy keeps writers waiting for less than 0.1 s.
 LARGE_BYTES = 48 << 20
-# How long writers wait for the patching of a copy made ahead, and how often that is tried before a pinned copy.
+# How long writers wait for the patching of a copy made ahead, and how often that is tried before a
+# pinned copy.
 LOCKED_SECONDS = 1.0
 ROUNDS = 3
 OnStep = Callable[[str], None]
@@ -38,8 +39,8 @@ OnStep = Callable[[str], None]
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What the source held in the very state that was copied. `structure` and `contents`, hashes, are those of a
-    small backup, empty otherwise; the contents are read from the copy."""
+    """What the source held in the very state that was copied. `structure` and `contents`, hashes,
+    are those of a small backup, empty otherwise; the contents are read from the copy."""
 
     tables: list[str]
     filled_tables: list[str]
@@ -60,16 +61,19 @@ def verify_source(path: Path) -> None:
         )
     if state == "damaged":
         raise DatabaseFileError(
-            f"{path} is not a database, or damaged beyond reading", next_step="make restore-from-backup"
+            f"{path} is not a database, or damaged beyond reading",
+            next_step="make restore-from-backup",
         )
 
 
 @contextmanager
 def pinned_source(path: Path, *, fresh: Path | None = None) -> Iterator[sqlite3.Connection]:
-    """Yield a connection that sees one committed state until the end, whatever other programs commit.
+    """Yield a connection that sees one committed state until the end, whatever other programs
+    commit.
 
-    `fresh`, a new file, is attached first. It stays private until it is checked and flushed, so SQLite need
-    not protect it meanwhile. Of a database that a newer SQLite wrote, only a part is seen.
+    `fresh`, a new file, is attached first. It stays private until it is checked and flushed, so
+    SQLite need not protect it meanwhile. Of a database that a newer SQLite wrote, only a part is
+    seen.
     """
     written_by = load_writer_version(path)
     with closing(connect(path, lenient=True)) as source:
@@ -97,8 +101,8 @@ def copy_everything(
     deadline_seconds: float = DEADLINE_SECONDS,
     on_step: OnStep = lambda _name: None,
 ) -> SourceFacts:
-    """Copy one committed state of the database `path` to the new file `target`. The bytes needed are known
-    before the first is written."""
+    """Copy one committed state of the database `path` to the new file `target`. The bytes needed
+    are known before the first is written."""
     written_by = load_writer_version(path)
     if has_waiting_writers(path):
         facts = copy_without_waiting(path, target, deadline_seconds, on_step)
@@ -106,7 +110,9 @@ def copy_everything(
             return facts
     with pinned_source(path) as source:
         on_step("pinned")
-        verify_space(target.parent, database_bytes(source) + SPARE_BYTES, f"the backup {target.name}")
+        verify_space(
+            target.parent, database_bytes(source) + SPARE_BYTES, f"the backup {target.name}"
+        )
         copy_pinned(
             source,
             target,
@@ -128,8 +134,9 @@ def has_waiting_writers(path: Path) -> bool:
 def copy_without_waiting(
     path: Path, target: Path, deadline_seconds: float, on_step: OnStep
 ) -> SourceFacts | None:
-    """Copy ahead and patch (see precopy). None when patching took longer than LOCKED_SECONDS in each of ROUNDS, as it
-    does when the file does not fit in memory: writers wait no longer than that each time."""
+    """Copy ahead and patch (see precopy). None when patching took longer than LOCKED_SECONDS in
+    each of ROUNDS, as it does when the file does not fit in memory: writers wait no longer than
+    that each time."""
     verify_space(target.parent, path.stat().st_size + SPARE_BYTES, f"the backup {target.name}")
     remove_database(target)
     live, copy = os.open(path, os.O_RDONLY), create_private(target)
@@ -144,7 +151,9 @@ def copy_without_waiting(
             )
             with pinned_source(path) as source:
                 if journal_mode(source) == "wal":
-                    raise BusyError(f"{path} changed its journal mode during the copy", next_step="try again")
+                    raise BusyError(
+                        f"{path} changed its journal mode during the copy", next_step="try again"
+                    )
                 on_step("pinned")
                 size = database_bytes(source)
                 if before.proves_unchanged(make_mark(live)):
@@ -169,8 +178,9 @@ def copy_irreplaceable_tables(
     expected_bytes: int,
     deadline_seconds: float = DEADLINE_SECONDS,
 ) -> SourceFacts:
-    """The small backup: the tables that no download brings back, with their own schema, from a pinned source
-    to which `target` is attached as `fresh`. `expected_bytes`: the size of the last one, 0 where there is none."""
+    """The small backup: the tables that no download brings back, with their own schema, from a
+    pinned source to which `target` is attached as `fresh`. `expected_bytes`: the size of the last
+    one, 0 where there is none."""
     verify_space(target.parent, expected_bytes + SPARE_BYTES, f"the backup {target.name}")
     tables = tables_to_keep(source)
     facts = read_facts(source, tables, hash_structure(source))

@@ -1,8 +1,10 @@
-"""Read a database whose locks cannot be relied on: from a private copy that was proven to be one state.
+"""Read a database whose locks cannot be relied on: from a private copy that was proven to be one
+state.
 
-On such a mount SQLite must not open the source at all. It would take the journal of a transaction under way
-on the other side for the rest of a crash and roll it back, and at the end it would empty and remove a -wal
-that is in use. So the files are copied as they are, and a copy counts only when nothing changed across it.
+On such a mount SQLite must not open the source at all. It would take the journal of a transaction
+under way on the other side for the rest of a crash and roll it back, and at the end it would empty
+and remove a -wal that is in use. So the files are copied as they are, and a copy counts only when
+nothing changed across it.
 """
 
 import hashlib
@@ -20,7 +22,8 @@ from backtestdb.mounts import carries_no_locks, mount_of
 
 GIVE_UP_AFTER_SECONDS = 120.0
 PAUSE_SECONDS = 0.2
-# Times of change have steps of up to 10 ms: a change during the copy must not fall into the step of the mark.
+# Times of change have steps of up to 10 ms: a change during the copy must not fall into the step of
+# the mark.
 MTIME_STEP_SECONDS = 0.05
 HEADER_BYTES = 100
 WAL_VERSION_AT = 18
@@ -34,10 +37,12 @@ Say = Callable[[str], None]
 
 
 def cannot_be_opened(database: Path) -> bool:
-    """Whether SQLite has to keep off: no locks across this mount, or a read-only mount of a WAL database,
-    which SQLite opens only while a -shm stands beside it."""
+    """Whether SQLite has to keep off: no locks across this mount, or a read-only mount of a WAL
+    database, which SQLite opens only while a -shm stands beside it."""
     mount = mount_of(database)
-    return carries_no_locks(mount) or (mount is not None and mount.is_read_only and is_in_wal_mode(database))
+    return carries_no_locks(mount) or (
+        mount is not None and mount.is_read_only and is_in_wal_mode(database)
+    )
 
 
 def is_in_wal_mode(database: Path) -> bool:
@@ -49,15 +54,22 @@ def is_in_wal_mode(database: Path) -> bool:
 
 
 @contextmanager
-def steady_copy(source: Path, copy: Path, *, say: Say, give_up_after_seconds: float) -> Iterator[Path]:
+def steady_copy(
+    source: Path, copy: Path, *, say: Say, give_up_after_seconds: float
+) -> Iterator[Path]:
     """Yield `copy`, a checked copy of one state of `source`, and remove it at the end.
 
     Raise BusyError with the advice that helps when `source` does not hold still in time.
     """
     if not source.is_file():
-        raise DatabaseFileError(f"there is no database at {source}", next_step="check DATABASE_PATH")
+        raise DatabaseFileError(
+            f"there is no database at {source}", next_step="check DATABASE_PATH"
+        )
     verify_space(copy.parent, 2 * total_bytes(source), f"a private copy of {source}")
-    say(f"SQLite must keep off the mount of {source}: reading from a private copy that is proven first")
+    say(
+        f"SQLite must keep off the mount of {source}: reading from a private copy that is proven "
+        "first"
+    )
     try:
         copy_until_proven(source, copy, time.monotonic() + give_up_after_seconds)
         yield copy
@@ -83,7 +95,8 @@ def copy_until_proven(source: Path, copy: Path, deadline: float) -> None:
         if not reason:
             return
     raise BusyError(
-        f"no steady copy of {source} in {attempts} attempts (last: {reason}); its mount carries no locks, "
+        f"no steady copy of {source} in {attempts} attempts (last: {reason}); its mount carries "
+        "no locks, "
         "so a backup cannot ask writers on the other side to wait",
         next_step=ADVICE,
     )
@@ -109,12 +122,13 @@ def try_to_copy(source: Path, copy: Path) -> str:
 
 
 def read_mark(source: Path) -> Mark | None:
-    """Everything that a commit, a rollback or a checkpoint changes; None while a rollback journal is in use.
+    """Everything that a commit, a rollback or a checkpoint changes; None while a rollback journal
+    is in use.
 
-    The counter in the header and the sizes are not enough: a transaction that is rolled back after it wrote
-    pages leaves both as they were, but not the time of the last change. A -wal that is written from its
-    beginning again keeps its size, so it is hashed. Files are opened anew: network file systems look at the
-    other side only then.
+    The counter in the header and the sizes are not enough: a transaction that is rolled back after
+    it wrote pages leaves both as they were, but not the time of the last change. A -wal that is
+    written from its beginning again keeps its size, so it is hashed. Files are opened anew: network
+    file systems look at the other side only then.
     """
     main, wal, journal = parts(source, ("", "-wal", "-journal"))
     with main.open("rb") as file:
@@ -126,7 +140,8 @@ def read_mark(source: Path) -> Mark | None:
 
 
 def is_in_use(journal: Path) -> bool:
-    """A finished transaction removes its journal, empties it or overwrites its header with zeros."""
+    """A finished transaction removes its journal, empties it or overwrites its header with
+    zeros."""
     try:
         with journal.open("rb") as file:
             return any(file.read(HEADER_BYTES))

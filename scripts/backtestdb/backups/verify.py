@@ -1,5 +1,5 @@
-"""Checks that decide whether a file can be relied on. Nothing here trusts a single check: `integrity_check`
-alone says ok to an empty file and to a flipped bit in a value."""
+"""Checks that decide whether a file can be relied on. Nothing here trusts a single check:
+`integrity_check` alone says ok to an empty file and to a flipped bit in a value."""
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,11 @@ from backtestdb.errors import ProjectError, VerificationError
 from backtestdb.files import forget_cached, fsync_file, hash_file
 from backtestdb.schema import schema_version
 
-UNREADABLE_CODES = DAMAGE_CODES | {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+UNREADABLE_CODES = DAMAGE_CODES | {
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+}
 RULES_LISTED = 20
 Result = TypeVar("Result")
 
@@ -57,20 +61,25 @@ class Findings:
 def examine(
     path: Path, *, full: bool = False, flush: bool = False, like: Mapping[str, str] | None = None
 ) -> Findings:
-    """Check a database file that nobody writes to; raise VerificationError with the first finding. `like`: content
-    hashes that the file's will be compared with.
+    """Check a database file that nobody writes to; raise VerificationError with the first finding.
+    `like`: content hashes that the file's will be compared with.
 
-    Integrity, SHA-256 and counts run side by side: SQLite and hashlib let go of Python's lock. With `flush` the file
-    goes to the disk first and is then read from there, not from the memory that it was written from.
+    Integrity, SHA-256 and counts run side by side: SQLite and hashlib let go of Python's lock. With
+    `flush` the file goes to the disk first and is then read from there, not from the memory that it
+    was written from.
     """
     verify_not_empty(path)
     if flush:
         fsync_file(path)
         forget_cached(path)
     with ThreadPoolExecutor(3) as pool:
-        integrity = pool.submit(read_closed, path, lambda connection: verify_integrity(connection, full=full))
+        integrity = pool.submit(
+            read_closed, path, lambda connection: verify_integrity(connection, full=full)
+        )
         digest = pool.submit(hash_file, path)
-        contents = pool.submit(read_closed, path, lambda connection: read_contents(connection, like))
+        contents = pool.submit(
+            read_closed, path, lambda connection: read_contents(connection, like)
+        )
         broken_rules = integrity.result()
         return Findings(
             broken_rules=tuple(broken_rules[:RULES_LISTED]),
@@ -82,7 +91,8 @@ def examine(
 
 
 def read_closed(path: Path, read: Callable[[sqlite3.Connection], Result]) -> Result:
-    """Run `read` on a connection of its own; damage that SQLite reports becomes a VerificationError."""
+    """Run `read` on a connection of its own; damage that SQLite reports becomes a
+    VerificationError."""
     try:
         with closing(connect_to_read(path)) as connection:
             return read(connection)
@@ -153,7 +163,8 @@ def verify_not_empty(path: Path) -> None:
 
 
 def verify_against_manifest(path: Path, manifest: Manifest, *, full: bool = False) -> Findings:
-    """Raise VerificationError unless the file is, to the last bit and row, what its manifest says."""
+    """Raise VerificationError unless the file is, to the last bit and row, what its manifest
+    says."""
     if path.is_file() and path.stat().st_size != manifest.bytes:
         raise VerificationError(
             f"{path.name} has {path.stat().st_size:,} bytes instead of {manifest.bytes:,}"
@@ -170,7 +181,8 @@ def verify_against_manifest(path: Path, manifest: Manifest, *, full: bool = Fals
 
 
 def verify_backup(backup: Backup, *, full: bool = False) -> None:
-    """Raise VerificationError unless everything that the manifest lists is there, to the last bit."""
+    """Raise VerificationError unless everything that the manifest lists is there, to the last
+    bit."""
     if backup.manifest is None or backup.problem:
         raise VerificationError(f"{backup.path.name}: {backup.problem}")
     try:
@@ -181,9 +193,11 @@ def verify_backup(backup: Backup, *, full: bool = False) -> None:
         raise VerificationError(f"{backup.path.name} cannot be read: {error.strerror}") from error
 
 
-def verify_all(backups: Sequence[Backup], *, full: bool, say: Callable[[str], None]) -> dict[Path, str]:
-    """Return the bad ones with the reason. A foreign file makes no promise, so it is not bad; a backup that
-    retention removed meanwhile is not either."""
+def verify_all(
+    backups: Sequence[Backup], *, full: bool, say: Callable[[str], None]
+) -> dict[Path, str]:
+    """Return the bad ones with the reason. A foreign file makes no promise, so it is not bad; a
+    backup that retention removed meanwhile is not either."""
     bad = {}
     for backup in backups:
         if is_foreign(backup):

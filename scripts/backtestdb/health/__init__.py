@@ -1,2 +1,3 @@
-"""How everything stands, and what is wrong around it: facts of the database, its coverage, the backups, the
-schedule and the drills; problems and the environment, judged in one place each; shown by status, doctor and page."""
+"""How everything stands, and what is wrong around it: facts of the database, its coverage, the
+backups, the schedule and the drills; problems and the environment, judged in one place each; shown
+by status, doctor and page."""

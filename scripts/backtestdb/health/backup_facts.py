@@ -16,8 +16,8 @@ from backtestdb.files import free_bytes
 
 @dataclass(frozen=True)
 class KindFacts:
-    """The verified backups of one kind. `newest_age` counts a small one from when it was last found to be still
-    up to date; None without any. `newest_bytes`: size of the newest, 0 without any."""
+    """The verified backups of one kind. `newest_age` counts a small one from when it was last found
+    to be still up to date; None without any. `newest_bytes`: size of the newest, 0 without any."""
 
     kind: Kind
     count: int
@@ -30,11 +30,11 @@ class KindFacts:
 
 @dataclass(frozen=True)
 class BackupFacts:
-    """`unverified`: files that do not count, with the reason. `of_others`: paths of other databases with backups in
-    this folder -> how many; they count for those. `lost_rows`: table -> what
-    it has lost since the newest backup, see backups/shrinkage.py. `room_for`: how many more full backups fit, each
-    as large as the newest or else as the database; None without either. `missing_disk`: the mount point that
-    the folder was on at its last backup and that nothing is mounted at now."""
+    """`unverified`: files that do not count, with the reason. `of_others`: paths of other databases
+    with backups in this folder -> how many; they count for those. `lost_rows`: table -> what it has
+    lost since the newest backup, see backups/shrinkage.py. `room_for`: how many more full backups
+    fit, each as large as the newest or else as the database; None without either. `missing_disk`:
+    the mount point that the folder was on at its last backup and that nothing is mounted at now."""
 
     folder: Path
     full: KindFacts
@@ -56,10 +56,12 @@ def load_backup_facts(
     database_id: str,
     rows: Mapping[str, int],
 ) -> BackupFacts:
-    """`now` has a zone. `database_id`: see DatabaseFacts; the process may have the file open. `rows`: of each
-    table of the database, none when it is not there or cannot be read."""
+    """`now` has a zone. `database_id`: see DatabaseFacts; the process may have the file open.
+    `rows`: of each table of the database, none when it is not there or cannot be read."""
     catalogue = load_own_catalogue(folder, database, database_id)
-    full, irreplaceable = (make_kind_facts(catalogue, kind, now) for kind in ("full", "irreplaceable"))
+    full, irreplaceable = (
+        make_kind_facts(catalogue, kind, now) for kind in ("full", "irreplaceable")
+    )
     free = free_bytes(folder)
     needed = full.newest_bytes or database_bytes
     mount = load_mount_points(database).get(str(folder), "")
@@ -71,7 +73,9 @@ def load_backup_facts(
         free,
         free // needed if needed else None,
         mount if mount and not Path(mount).is_mount() else "",
-        of_others=dict(Counter(backup.other_database for backup in catalogue if backup.other_database)),
+        of_others=dict(
+            Counter(backup.other_database for backup in catalogue if backup.other_database)
+        ),
         lost_rows=find_lost_rows(catalogue, rows),
     )
 

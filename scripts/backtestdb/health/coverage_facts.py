@@ -1,4 +1,5 @@
-"""How much of each universe is there, from what the backfills recorded: nothing large is counted here."""
+"""How much of each universe is there, from what the backfills recorded: nothing large is counted
+here."""
 
 import sqlite3
 from dataclasses import dataclass, replace
@@ -14,12 +15,13 @@ NEW_YORK = ZoneInfo("America/New_York")
 
 @dataclass(frozen=True)
 class UniverseCoverage:
-    """A universe in one timeframe. Sessions of tickers: expected = stored + known_empty + set_aside + beyond_plan
-    + failed; None where no backfill has come to its end and counted them. `sessions`: asked ones.
-    `provisional`: those of them that the next run asks for again. `has_several_ranges`: between `start` and `end` lie
-    sessions that nobody asked for. `first` and `last`: sessions of the stored bars.
-    `unanswered`: active tickers that the vendor was never asked about with success. `is_stale`: a run that asked has
-    not counted, or a ticker came in, since the last count."""
+    """A universe in one timeframe. Sessions of tickers: expected = stored + known_empty + set_aside
+    + beyond_plan + failed; None where no backfill has come to its end and counted them. `sessions`:
+    asked ones. `provisional`: those of them that the next run asks for again. `has_several_ranges`:
+    between `start` and `end` lie sessions that nobody asked for. `first` and `last`: sessions of
+    the stored bars. `unanswered`: active tickers that the vendor was never asked about with
+    success. `is_stale`: a run that asked has not counted, or a ticker came in, since the last
+    count."""
 
     universe: str
     timeframe: str
@@ -42,8 +44,8 @@ class UniverseCoverage:
 
     @property
     def answered_share(self) -> float | None:
-        """Of the sessions of tickers that the key may ask for: those that are stored, or known to be empty (or set
-        aside as untrue), from 0 to 1. None where nothing was counted."""
+        """Of the sessions of tickers that the key may ask for: those that are stored, or known to
+        be empty (or set aside as untrue), from 0 to 1. None where nothing was counted."""
         if self.expected is None or self.failed is None:
             return None
         asked = self.expected - (self.beyond_plan or 0)
@@ -55,7 +57,8 @@ class UniverseCoverage:
 
 
 def load_universe_coverage(connection: sqlite3.Connection) -> list[UniverseCoverage]:
-    """One for each universe's daily bars, and for its 5-minute bars where some were asked for or stored."""
+    """One for each universe's daily bars, and for its 5-minute bars where some were asked for or
+    stored."""
     tables = set(table_names(connection))
     if not {"universe", "universe_stocks", "ohlcv_data"} <= tables:
         return []
@@ -73,13 +76,18 @@ def load_universe_coverage(connection: sqlite3.Connection) -> list[UniverseCover
 def load_stored(
     connection: sqlite3.Connection, tables: set[str], universe_id: int, name: str, timeframe: str
 ) -> UniverseCoverage:
-    """Two look-ups in an index for each ticker, whatever the number of bars; a few tickers at once, because with
-    a rollback journal nobody can commit while a statement reads."""
-    asked = "EXISTS (SELECT 1 FROM _ranges_asked a WHERE a.ticker = s.ticker AND a.timeframe = :timeframe)"
+    """Two look-ups in an index for each ticker, whatever the number of bars; a few tickers at once,
+    because with a rollback journal nobody can commit while a statement reads."""
+    asked = (
+        "EXISTS (SELECT 1 FROM _ranges_asked a WHERE a.ticker = s.ticker AND a.timeframe = "
+        ":timeframe)"
+    )
     statement = (
         f"SELECT s.id, {asked if '_ranges_asked' in tables else '1'},"
-        " (SELECT min(timestamp) FROM ohlcv_data WHERE ticker = s.ticker AND timeframe = :timeframe),"
-        " (SELECT max(timestamp) FROM ohlcv_data WHERE ticker = s.ticker AND timeframe = :timeframe)"
+        " (SELECT min(timestamp) FROM ohlcv_data WHERE ticker = s.ticker AND timeframe = "
+        ":timeframe),"
+        " (SELECT max(timestamp) FROM ohlcv_data WHERE ticker = s.ticker AND timeframe = "
+        ":timeframe)"
         " FROM universe_stocks s WHERE universe_id = :universe AND is_active AND s.id > :after"
         f" ORDER BY s.id LIMIT {TICKERS_AT_ONCE}"
     )
@@ -113,7 +121,8 @@ def with_counts(
         newer = "state" in column_names(connection, "_coverage")
         state = "state, provisional, ranges LIKE '%],[%'" if newer else "'counted', 0, 0"
         row = connection.execute(
-            "SELECT start_date, end_date, expected / max(tickers, 1), expected, stored, known_empty, set_aside,"
+            "SELECT start_date, end_date, expected / max(tickers, 1), expected, stored, "
+            "known_empty, set_aside,"
             f" beyond_plan, failed, tickers, {state} FROM _coverage"
             " WHERE universe = ? AND timeframe = ?",
             (coverage.universe, coverage.timeframe),
@@ -121,7 +130,16 @@ def with_counts(
     if row is None:
         return coverage
     *counts, tickers, state, provisional, has_several_ranges = row
-    names = ("start", "end", "sessions", "expected", "stored", "known_empty", "set_aside", "beyond_plan")
+    names = (
+        "start",
+        "end",
+        "sessions",
+        "expected",
+        "stored",
+        "known_empty",
+        "set_aside",
+        "beyond_plan",
+    )
     return replace(
         coverage,
         **dict(zip((*names, "failed"), counts, strict=True)),

@@ -12,14 +12,17 @@ from backtestdb.database import BUSY_CODES, DAMAGE_CODES, primary_code, quote, t
 from backtestdb.schema import load_table_classes
 from backtestdb.untouched import size_of
 
-State = Literal["missing", "no_disk", "empty", "damaged", "too_new", "interrupted", "unreadable", "present"]
+State = Literal[
+    "missing", "no_disk", "empty", "damaged", "too_new", "interrupted", "unreadable", "present"
+]
 COUNTED_UP_TO = 100_000
 
 
 @dataclass(frozen=True)
 class Table:
-    """`group` is the folder of its SQL file. Above 100,000 rows `rows` is the span of the row numbers, an upper
-    bound that costs two look-ups instead of the whole index; `is_exact` is then False."""
+    """`group` is the folder of its SQL file. Above 100,000 rows `rows` is the span of the row
+    numbers, an upper bound that costs two look-ups instead of the whole index; `is_exact` is then
+    False."""
 
     name: str
     group: str
@@ -29,10 +32,10 @@ class Table:
 
 @dataclass(frozen=True)
 class DatabaseFacts:
-    """`origin`: where DATABASE_PATH came from. `bytes` counts the log beside the file. `detail`: SQLite's words
-    when the file is damaged or cannot be read. `empty`: no tables, or none with a row in it. `interrupted`: a
-    killed program left a transaction that the next one with the right to write takes back. `database_id`: empty
-    where none is stored, or the file cannot be read."""
+    """`origin`: where DATABASE_PATH came from. `bytes` counts the log beside the file. `detail`:
+    SQLite's words when the file is damaged or cannot be read. `empty`: no tables, or none with a
+    row in it. `interrupted`: a killed program left a transaction that the next one with the right
+    to write takes back. `database_id`: empty where none is stored, or the file cannot be read."""
 
     path: Path
     origin: str
@@ -48,9 +51,13 @@ def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
     if path.is_dir():
         return DatabaseFacts(path, origin, "unreadable", 0, [], "it is a folder")
     if path.is_symlink() and not path.exists():
-        return DatabaseFacts(path, origin, "no_disk", 0, [], f"a symbolic link to {path.readlink()}")
+        return DatabaseFacts(
+            path, origin, "no_disk", 0, [], f"a symbolic link to {path.readlink()}"
+        )
     if missing := find_missing_disk(path):
-        return DatabaseFacts(path, origin, "no_disk", 0, [], f"on a disk that is to be mounted at {missing}")
+        return DatabaseFacts(
+            path, origin, "no_disk", 0, [], f"on a disk that is to be mounted at {missing}"
+        )
     if not path.exists():
         return DatabaseFacts(path, origin, "missing", 0, [])
     if not size_of(path) and not size_of(Path(f"{path}-wal")):
@@ -61,7 +68,9 @@ def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
 def make_failed_facts(path: Path, origin: str, error: sqlite3.Error) -> DatabaseFacts:
     code = primary_code(error)
     state: State = "damaged" if code in DAMAGE_CODES else "unreadable"
-    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN} and size_of(Path(f"{path}-journal")):
+    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN} and size_of(
+        Path(f"{path}-journal")
+    ):
         state = "interrupted"
     detail = "another program holds it" if code in BUSY_CODES else str(error)
     return DatabaseFacts(path, origin, state, size_of(path), [], detail)
@@ -109,4 +118,6 @@ def count_quickly(connection: sqlite3.Connection, table: str) -> tuple[int, bool
     span = 0 if last is None else last - first + 1
     if span > COUNTED_UP_TO:
         return span, False
-    return (connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] if last is not None else 0), True
+    return (
+        connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] if last is not None else 0
+    ), True

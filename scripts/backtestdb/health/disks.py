@@ -1,4 +1,5 @@
-"""Where the files lie: mounts that lose locks, and folders that the system keeps from background jobs."""
+"""Where the files lie: mounts that lose locks, and folders that the system keeps from background
+jobs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,8 @@ from backtestdb.health.problem import Problem, note, ok, wrong
 from backtestdb.mounts import carries_no_locks, mount_of
 
 HEADER_WAL = 2  # byte 18 of the file: https://sqlite.org/fileformat2.html
-# Folders that macOS opens only for programs that the user allowed, and never asks for in the background.
+# Folders that macOS opens only for programs that the user allowed, and never asks for in the
+# background.
 PROTECTED = ("Documents", "Desktop", "Downloads")
 SYNCED = ("Library/Mobile Documents", "Library/CloudStorage")
 
@@ -22,10 +24,14 @@ def uses_wal(database: Path) -> bool:
 
 
 def check_mount(database: Path, *, is_wal: bool) -> Problem:
-    """File locks and WAL's shared memory do not cross network file systems and the mounts of virtual machines."""
+    """File locks and WAL's shared memory do not cross network file systems and the mounts of
+    virtual machines."""
     mount = mount_of(database)
     if mount is None or not carries_no_locks(mount):
-        return ok("disk", f"the database lies on a local disk ({mount.kind if mount else 'type not known'})")
+        return ok(
+            "disk",
+            f"the database lies on a local disk ({mount.kind if mount else 'type not known'})",
+        )
     what = f"the database lies on {mount.kind}, which does not carry file locks"
     if is_wal:
         return wrong(
@@ -45,7 +51,8 @@ def check_protected_folders(platform: str, home: Path, paths: dict[str, Path]) -
             if path.is_relative_to(home / folder):
                 yield wrong(
                     "folders",
-                    f"{name} {path} is synchronised with a cloud, which copies a database while it changes",
+                    f"{name} {path} is synchronised with a cloud, which copies a database while "
+                    "it changes",
                     f"choose another folder and change {name}",
                 )
         for folder in PROTECTED:

@@ -9,8 +9,8 @@ from backtestdb.backups.drill import Drill, load_drills
 
 @dataclass(frozen=True)
 class DrillFacts:
-    """One drill: when, whether every backup came back whole, the seconds to recover the slowest of them, and
-    what was wrong."""
+    """One drill: when, whether every backup came back whole, the seconds to recover the slowest of
+    them, and what was wrong."""
 
     at_utc: datetime
     passed: bool
@@ -21,17 +21,24 @@ class DrillFacts:
     @property
     def next_step(self) -> str:
         """What makes the next drill pass, where this one failed."""
-        return "free some space in BACKUP_DIR, then make drill" if self.lacked_space else "make backup"
+        return (
+            "free some space in BACKUP_DIR, then make drill" if self.lacked_space else "make backup"
+        )
 
 
 def load_drill_facts(backup_dir: Path, database: Path) -> list[DrillFacts]:
     """The newest first."""
-    drills = sorted(load_drills(backup_dir, database), key=lambda drill: drill.started_at_utc, reverse=True)
+    drills = sorted(
+        load_drills(backup_dir, database), key=lambda drill: drill.started_at_utc, reverse=True
+    )
     return [make_drill_facts(drill) for drill in drills]
 
 
 def make_drill_facts(drill: Drill) -> DrillFacts:
-    problems = [drill.problem, *(f"{one.backup}: {one.problem}" for one in drill.rehearsals if one.problem)]
+    problems = [
+        drill.problem,
+        *(f"{one.backup}: {one.problem}" for one in drill.rehearsals if one.problem),
+    ]
     return DrillFacts(
         drill.started_at_utc,
         drill.is_good,

@@ -70,7 +70,8 @@ def examine(
 
 
 def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Problem:
-    """What status sees at a glance, and SQLite's quick_check: it reads the whole file, about as long as a copy."""
+    """What status sees at a glance, and SQLite's quick_check: it reads the whole file, about as
+    long as a copy."""
     path = settings.database_path
     database, *_ = load_contents(path, settings.origins["DATABASE_PATH"], now, read_untouched)
     backups = load_backup_facts(
@@ -92,7 +93,9 @@ def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Proble
         return note("database", str(error), error.next_step)
     except VerificationError as error:
         way_back = "make restore-from-backup" if backups.full.count else "make restore"
-        return Problem("damaged_database", f"{path} is damaged: {error}", way_back, where="database")
+        return Problem(
+            "damaged_database", f"{path} is damaged: {error}", way_back, where="database"
+        )
     return ok("database", f"{path} passes SQLite's quick_check")
 
 
@@ -105,5 +108,6 @@ def refuse_to_block(path: Path, _look: Callable[[sqlite3.Connection], list[str]]
 
 
 def folders_to_search(working_folder: Path, home: Path) -> dict[Path, int]:
-    """Where programs are usually started from -> how many levels below to look; cron starts them at home."""
+    """Where programs are usually started from -> how many levels below to look; cron starts them at
+    home."""
     return {home: 0, PROJECT_DIR.parent: 1, PROJECT_DIR: 2, working_folder: 2}

@@ -34,7 +34,8 @@ from backtestdb.untouched import Reader, read_untouched
 
 @dataclass(frozen=True)
 class QuotaFacts:
-    """Requests of the last minute, by all commands of this user with this key; `per_minute` 0: no limit."""
+    """Requests of the last minute, by all commands of this user with this key; `per_minute` 0: no
+    limit."""
 
     used: int
     per_minute: int
@@ -70,7 +71,8 @@ Contents = tuple[DatabaseFacts, list[UniverseCoverage], MarketFacts]
 def load_facts(
     settings: Settings, user: User, now: datetime, *, read: Reader[Contents] = read_untouched
 ) -> Facts:
-    """`read`: how the database is opened; a process with other connections to it uses read_shared."""
+    """`read`: how the database is opened; a process with other connections to it uses
+    read_shared."""
     database, universes, market = load_contents(
         settings.database_path, settings.origins["DATABASE_PATH"], now, read
     )
@@ -119,7 +121,9 @@ def load_contents(path: Path, origin: str, now: datetime, read: Reader[Contents]
     if not is_schema:
         return failed, [], MarketFacts()
     with suppress(sqlite3.Error):
-        part, universes, market = read(path, lambda connection: look_at_part(connection, path, look))
+        part, universes, market = read(
+            path, lambda connection: look_at_part(connection, path, look)
+        )
         return replace(part, state="too_new", detail=failed.detail), universes, market
     return failed, [], MarketFacts()
 
@@ -127,7 +131,8 @@ def load_contents(path: Path, origin: str, now: datetime, read: Reader[Contents]
 def look_at_part(
     connection: sqlite3.Connection, path: Path, look: Callable[[sqlite3.Connection], Contents]
 ) -> Contents:
-    """What this SQLite can read of a database that a newer one wrote. Raise sqlite3.Error for any other."""
+    """What this SQLite can read of a database that a newer one wrote. Raise sqlite3.Error for any
+    other."""
     skip_unreadable_schema(connection)
     if not was_written_by_newer_sqlite(connection, path):
         raise sqlite3.DatabaseError("damaged")

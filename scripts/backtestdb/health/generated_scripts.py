@@ -20,9 +20,14 @@ def check_generated_scripts(settings: Settings) -> Iterator[Problem]:
             yield ok("scripts", f"{folder} is copied with each full backup")
         elif settings.scripts_dirs_are_default:
             what = f"there is no folder {folder}: backups hold no generated scripts"
-            yield note("scripts", what, "set GENERATED_SCRIPTS_DIR in .env, if the platform writes some")
+            yield note(
+                "scripts", what, "set GENERATED_SCRIPTS_DIR in .env, if the platform writes some"
+            )
         else:
-            what = f"GENERATED_SCRIPTS_DIR {folder} is not there: each full backup ends with exit code 2"
+            what = (
+                f"GENERATED_SCRIPTS_DIR {folder} is not there: each full backup ends with exit "
+                "code 2"
+            )
             yield wrong("scripts", what, "change GENERATED_SCRIPTS_DIR in .env")
     yield from check_script_paths(settings.database_path, settings.generated_scripts_dirs)
 
@@ -37,25 +42,35 @@ def check_script_paths(database: Path, folders: Sequence[Path]) -> Iterator[Prob
         return
     outside = find_outside(paths, folders)
     if outside:
-        what = f"{len(outside):,} of {len(paths):,} scripts that the database refers to lie outside of these folders"
+        what = (
+            f"{len(outside):,} of {len(paths):,} scripts that the database refers to lie "
+            "outside of these folders"
+        )
         yield note(
-            "scripts", f"{what}: {outside[0]}", "add their folder to GENERATED_SCRIPTS_DIR, after a colon"
+            "scripts",
+            f"{what}: {outside[0]}",
+            "add their folder to GENERATED_SCRIPTS_DIR, after a colon",
         )
     elif paths:
-        yield ok("scripts", f"all {len(paths):,} scripts that the database refers to lie in these folders")
+        yield ok(
+            "scripts",
+            f"all {len(paths):,} scripts that the database refers to lie in these folders",
+        )
 
 
 def load_script_paths(connection: sqlite3.Connection) -> list[str]:
     if TABLE not in table_names(connection):
         return []
     query = (
-        f"SELECT DISTINCT script_path FROM {TABLE} WHERE typeof(script_path) = 'text' AND script_path <> ''"
+        f"SELECT DISTINCT script_path FROM {TABLE} WHERE typeof(script_path) = 'text' AND "
+        "script_path <> ''"
     )
     return [path for (path,) in connection.execute(query)]
 
 
 def find_outside(paths: Iterable[str], folders: Sequence[Path]) -> list[str]:
-    """A relative path, as the platform's older versions wrote, is inside when one of the folders has such a file."""
+    """A relative path, as the platform's older versions wrote, is inside when one of the folders
+    has such a file."""
     return [
         path
         for path in paths

@@ -1,4 +1,5 @@
-"""Holes by name: which tickers of a universe miss how many sessions, and of which the vendor has nothing."""
+"""Holes by name: which tickers of a universe miss how many sessions, and of which the vendor has
+nothing."""
 
 import json
 import sqlite3
@@ -20,8 +21,9 @@ NAMED_AT_MOST = 40
 
 @dataclass(frozen=True)
 class Holes:
-    """Of one universe and timeframe. `failed_of`: ticker -> sessions that were asked for and not answered; `silent`:
-    tickers of which the vendor answered that it has nothing in the whole range."""
+    """Of one universe and timeframe. `failed_of`: ticker -> sessions that were asked for and not
+    answered; `silent`: tickers of which the vendor answered that it has nothing in the whole
+    range."""
 
     universe: str
     timeframe: str
@@ -30,20 +32,29 @@ class Holes:
 
 
 def load_holes(connection: sqlite3.Connection) -> list[Holes]:
-    """What was asked for and counted once; read ticker by ticker, so that it takes seconds for a whole market."""
+    """What was asked for and counted once; read ticker by ticker, so that it takes seconds for a
+    whole market."""
     needed = {"universe", "universe_stocks", "ohlcv_data", "_coverage", "_ranges_asked"}
     if not needed <= set(table_names(connection)):
         return []
     return [find_holes(connection, *row) for row in load_asked(connection)]
 
 
-def load_asked(connection: sqlite3.Connection) -> Iterator[tuple[str, str, list[tuple[date, date]]]]:
+def load_asked(
+    connection: sqlite3.Connection,
+) -> Iterator[tuple[str, str, list[tuple[date, date]]]]:
     """Universe, timeframe and the ranges of sessions that were asked for."""
     ranges = "ranges" if "ranges" in column_names(connection, "_coverage") else "''"
-    query = f"SELECT universe, timeframe, start_date, end_date, {ranges} FROM _coverage ORDER BY 1, 2"
+    query = (
+        f"SELECT universe, timeframe, start_date, end_date, {ranges} FROM _coverage ORDER BY 1, 2"
+    )
     for universe, timeframe, start, end, text in connection.execute(query).fetchall():
         pairs = json.loads(text) if text else [(start, end)]
-        yield universe, timeframe, [(date.fromisoformat(one), date.fromisoformat(two)) for one, two in pairs]
+        yield (
+            universe,
+            timeframe,
+            [(date.fromisoformat(one), date.fromisoformat(two)) for one, two in pairs],
+        )
 
 
 def find_holes(
@@ -88,5 +99,8 @@ def show(holes: Holes) -> None:
         if len(worst) > NAMED_AT_MOST:
             print_paragraph("  and: " + " ".join(ticker for ticker, _ in worst[NAMED_AT_MOST:]), 4)
     if holes.silent:
-        what = f"{label}: the vendor has nothing of {', '.join(holes.silent)}: renamed, delisted or unknown"
+        what = (
+            f"{label}: the vendor has nothing of {', '.join(holes.silent)}: renamed, delisted "
+            "or unknown"
+        )
         print_paragraph(f"{what}; nothing to do", 2)

@@ -26,22 +26,31 @@ def check_place(settings: Settings) -> Problem:
         return check_server(settings)
     folder = Path(settings.lake)
     if folder.is_dir() or folder.parent.is_dir():
-        return ok("lake", f"{folder} is there" if folder.is_dir() else f"{folder}: make publish will make it")
+        return ok(
+            "lake",
+            f"{folder} is there" if folder.is_dir() else f"{folder}: make publish will make it",
+        )
     return wrong(
-        "lake", f"{folder.parent}, where LAKE is to be, is not there", "connect its disk, or change LAKE"
+        "lake",
+        f"{folder.parent}, where LAKE is to be, is not there",
+        "connect its disk, or change LAKE",
     )
 
 
 def check_server(settings: Settings) -> Problem:
     if not settings.lake_access_key or not settings.lake_secret_key:
         return wrong(
-            "lake", f"{settings.lake} has no keys", "write LAKE_ACCESS_KEY and LAKE_SECRET_KEY into .env"
+            "lake",
+            f"{settings.lake} has no keys",
+            "write LAKE_ACCESS_KEY and LAKE_SECRET_KEY into .env",
         )
     url = settings.lake_endpoint or f"https://s3.{settings.lake_region}.amazonaws.com"
     reason = find_silence(url)
     if reason:
         return wrong(
-            "lake", f"{url} does not answer ({reason})", "start the S3 server, or change LAKE_ENDPOINT"
+            "lake",
+            f"{url} does not answer ({reason})",
+            "start the S3 server, or change LAKE_ENDPOINT",
         )
     return ok("lake", f"{url} answers")
 

@@ -1,6 +1,8 @@
-"""What the market data itself shows at a glance: small tables that the runs leave, and a sample of twenty tickers.
+"""What the market data itself shows at a glance: small tables that the runs leave, and a sample of
+twenty tickers.
 
-Plain Python on at most 500 bars a ticker, so that `make status` needs no other package and stays quick.
+Plain Python on at most 500 bars a ticker, so that `make status` needs no other package and stays
+quick.
 """
 
 import sqlite3
@@ -27,9 +29,10 @@ Values = dict[str, float | None]
 
 @dataclass(frozen=True)
 class MarketFacts:
-    """By ticker: `splits_due`: why its bars are to be asked for again; `differing`: what its newest row of metrics
-    says and what its bars give; `older_times`: a 5-minute bar whose time is not New York's HH:MM:SS; `stopped`: of
-    members without a bar in the newest sessions, the last bar and who may have taken their place."""
+    """By ticker: `splits_due`: why its bars are to be asked for again; `differing`: what its newest
+    row of metrics says and what its bars give; `older_times`: a 5-minute bar whose time is not New
+    York's HH:MM:SS; `stopped`: of members without a bar in the newest sessions, the last bar and
+    who may have taken their place."""
 
     splits_due: dict[str, str] = field(default_factory=dict)
     differing: dict[str, str] = field(default_factory=dict)
@@ -53,7 +56,9 @@ def load_market_facts(connection: sqlite3.Connection, now: datetime) -> MarketFa
     )
 
 
-def load_texts(connection: sqlite3.Connection, tables: set[str], table: str, columns: str) -> dict[str, str]:
+def load_texts(
+    connection: sqlite3.Connection, tables: set[str], table: str, columns: str
+) -> dict[str, str]:
     if table not in tables:
         return {}
     return dict(connection.execute(f"SELECT {columns} FROM {table} ORDER BY ticker").fetchall())
@@ -61,14 +66,17 @@ def load_texts(connection: sqlite3.Connection, tables: set[str], table: str, col
 
 def choose_sample(connection: sqlite3.Connection, turn: int) -> list[str]:
     """Active members, evenly spaced; another set of them with each turn."""
-    rows = connection.execute("SELECT DISTINCT ticker FROM universe_stocks WHERE is_active ORDER BY ticker")
+    rows = connection.execute(
+        "SELECT DISTINCT ticker FROM universe_stocks WHERE is_active ORDER BY ticker"
+    )
     tickers = [ticker for (ticker,) in rows]
     step = max(1, len(tickers) // SAMPLED_TICKERS)
     return tickers[turn % step :: step][:SAMPLED_TICKERS]
 
 
 def find_difference(connection: sqlite3.Connection, ticker: str, tables: set[str]) -> str:
-    """The first value of a ticker's newest row of metrics that its day bars do not give; empty where all agree."""
+    """The first value of a ticker's newest row of metrics that its day bars do not give; empty
+    where all agree."""
     cursor = connection.execute(
         "SELECT * FROM daily_metrics WHERE ticker = ? ORDER BY date DESC LIMIT 1", (ticker,)
     )
@@ -91,7 +99,8 @@ def load_newest_bars(
 ) -> list[tuple[float, ...]]:
     """Oldest first, no further back than the company has the ticker."""
     rows = connection.execute(
-        "SELECT timestamp, open, high, low, close, volume FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day'"
+        "SELECT timestamp, open, high, low, close, volume FROM ohlcv_data WHERE ticker = ? AND "
+        "timeframe = '1day'"
         " AND timestamp <= ? ORDER BY timestamp DESC LIMIT ?",
         (ticker, until_ms, WINDOW_BARS),
     ).fetchall()
@@ -117,8 +126,9 @@ def show(value: float | None) -> str:
 
 
 def make_newest_metrics(bars: Sequence[Mapping[str, float]]) -> Values:
-    """The 24 numbers of the newest bar's row from their definitions (docs/DATABASE.md), one at a time; None where a
-    window is not full. The RSI is left out where a window may know too little of the time before it."""
+    """The 24 numbers of the newest bar's row from their definitions (docs/DATABASE.md), one at a
+    time; None where a window is not full. The RSI is left out where a window may know too little of
+    the time before it."""
     bar, closes = bars[-1], [bar["close"] for bar in bars]
     close, last = closes[-1], len(bars) - 1
     values: Values = {name: bar[name] for name in BAR_COLUMNS}
@@ -156,7 +166,8 @@ def count_run(closes: Sequence[float], direction: int) -> int:
 
 
 def is_lively(closes: Sequence[float]) -> bool:
-    """Whether the newest 100 bars hold a rise and a fall: else both means of 500 bars may be nearly nothing."""
+    """Whether the newest 100 bars hold a rise and a fall: else both means of 500 bars may be nearly
+    nothing."""
     newest = closes[-100:]
     changes = [after - before for before, after in pairwise(newest)]
     return any(change > 0 for change in changes) and any(change < 0 for change in changes)
@@ -173,9 +184,11 @@ def make_rsi(closes: Sequence[float]) -> float | None:
 
 
 def find_older_time(connection: sqlite3.Connection, ticker: str) -> str:
-    """The newest 5-minute bar of a ticker if its time of day or its weekday is not New York's; else empty."""
+    """The newest 5-minute bar of a ticker if its time of day or its weekday is not New York's; else
+    empty."""
     row = connection.execute(
-        "SELECT timestamp, time_of_day, day_of_week FROM ohlcv_data WHERE ticker = ? AND timeframe = '5min'"
+        "SELECT timestamp, time_of_day, day_of_week FROM ohlcv_data WHERE ticker = ? AND "
+        "timeframe = '5min'"
         " ORDER BY timestamp DESC LIMIT 1",
         (ticker,),
     ).fetchone()

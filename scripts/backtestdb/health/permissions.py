@@ -1,7 +1,8 @@
 """Who may read the key and the backups, and whether this user may write them.
 
-What is offered for a change is ours: `.env` of the project, files with the names of our backups, and BACKUP_DIR
-itself where it holds nothing else. A folder of the system, a home or a disk is never offered.
+What is offered for a change is ours: `.env` of the project, files with the names of our backups,
+and BACKUP_DIR itself where it holds nothing else. A folder of the system, a home or a disk is never
+offered.
 """
 
 import os
@@ -23,11 +24,25 @@ OURS = re.compile(
     r"|claude-scripts-\d{4}-\d{2}-\d{2}-\d{6}(\..*)?"
     r"|backup(-error)?\.log(\..*)?|\.lock|drills|lost\+found|\.?(scheduler|drill)[A-Za-z0-9._-]*"
 )
-# Folders that many programs share. Their own mode is not ours to change, nor that of what lies in the first ones.
+# Folders that many programs share. Their own mode is not ours to change, nor that of what lies in
+# the first ones.
 OF_THE_SYSTEM = tuple(
     Path("/") / name
     for name in (
-        *("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "run", "sbin", "sys", "usr"),
+        *(
+            "bin",
+            "boot",
+            "dev",
+            "etc",
+            "lib",
+            "lib32",
+            "lib64",
+            "proc",
+            "run",
+            "sbin",
+            "sys",
+            "usr",
+        ),
         *("Applications", "Library", "System", "private/etc"),
     )
 )
@@ -68,7 +83,9 @@ def check_backups(backup_dir: Path) -> Iterator[Problem]:
     shown = find_open(backup_dir)
     if not shown:
         return
-    what = f"others can read {shown[0]}" + (f" and {len(shown) - 1:,} more" if len(shown) > 1 else "")
+    what = f"others can read {shown[0]}" + (
+        f" and {len(shown) - 1:,} more" if len(shown) > 1 else ""
+    )
     mount = mount_of(backup_dir)
     if mount and mount.kind in WITHOUT_PERMISSIONS:
         yield note("permissions", f"{what}: {mount.kind} keeps no permissions")
@@ -77,15 +94,16 @@ def check_backups(backup_dir: Path) -> Iterator[Problem]:
 
 
 def find_open(backup_dir: Path) -> list[Path]:
-    """What of ours others may read and this user may change. In a folder that also holds other things the
-    folder itself is left as it is."""
+    """What of ours others may read and this user may change. In a folder that also holds other
+    things the folder itself is left as it is."""
     ours = [path for path in list_ours(backup_dir) if path.lstat().st_uid == os.getuid()]
     folder = [backup_dir] if is_ours_alone(backup_dir) else []
     return [path for path in (*folder, *ours) if is_open(path)]
 
 
 def close_to_others(backup_dir: Path) -> int:
-    """Take every right of others on what `find_open` names; links are not followed. Return how many."""
+    """Take every right of others on what `find_open` names; links are not followed. Return how
+    many."""
     shown = find_open(backup_dir)
     for path in shown:
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~OTHERS)
@@ -119,8 +137,9 @@ def list_ours(backup_dir: Path) -> list[Path]:
 
 
 def is_ours_alone(folder: Path, owner: int | None = None) -> bool:
-    """Whether a folder is there for our backups and nothing else: nobody's home, no disk, no folder that programs
-    share, and every entry has a name of ours. `owner`: whose it has to be, this user's without."""
+    """Whether a folder is there for our backups and nothing else: nobody's home, no disk, no folder
+    that programs share, and every entry has a name of ours. `owner`: whose it has to be, this
+    user's without."""
     if not folder.is_dir() or is_shared(folder):
         return False
     if folder.stat().st_uid != (os.getuid() if owner is None else owner):

@@ -9,8 +9,9 @@ Level = Literal["ok", "note", "wrong"]
 @dataclass(frozen=True)
 class Problem:
     """`name` is for programs, `what` for people, `next_step` the command or the change that helps.
-    `level`: only `wrong` needs the user; a `note` is worth knowing, `ok` is what was looked at and is well.
-    `where`: the part that it is about, in a person's words; empty where the name says it."""
+    `level`: only `wrong` needs the user; a `note` is worth knowing, `ok` is what was looked at and
+    is well. `where`: the part that it is about, in a person's words; empty where the name says
+    it."""
 
     name: str
     what: str

@@ -30,7 +30,10 @@ def judge(facts: Facts) -> list[Problem]:
         *judge_database(facts.database, facts.backups),
         *judge_backups(facts.backups, facts.database),
         *judge_drills(facts.drills),
-        *(Problem(one.name, one.what, one.next_step) for one in find_offsite_problems(facts.offsite)),
+        *(
+            Problem(one.name, one.what, one.next_step)
+            for one in find_offsite_problems(facts.offsite)
+        ),
         *judge_coverage(facts),
         *judge_market(facts),
         *judge_schedule(facts),
@@ -39,7 +42,9 @@ def judge(facts: Facts) -> list[Problem]:
 
 def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Problem]:
     way_back = (
-        "make restore-from-backup" if backups.full.count or backups.irreplaceable.count else "make restore"
+        "make restore-from-backup"
+        if backups.full.count or backups.irreplaceable.count
+        else "make restore"
     )
     path, origin = database.path, database.origin
     if database.state == "missing":
@@ -47,18 +52,24 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
         yield Problem("no_database", what, way_back)
     elif database.state == "no_disk":
         what = (
-            f"the database {path} (DATABASE_PATH, from {origin}) is {database.detail}, and nothing is there"
+            f"the database {path} (DATABASE_PATH, from {origin}) is {database.detail}, and "
+            "nothing is there"
         )
         yield Problem("no_database_disk", what, "connect that disk, or change DATABASE_PATH")
     elif database.state == "too_new":
-        yield Problem("too_new_database", f"the database {path}: {TOO_NEW} ({database.detail})", NEWER_PYTHON)
+        yield Problem(
+            "too_new_database", f"the database {path}: {TOO_NEW} ({database.detail})", NEWER_PYTHON
+        )
     elif database.state == "empty":
         yield Problem("empty_database", f"the database {path} has no rows", way_back)
     elif database.state == "damaged":
         what = f"the database {path} is damaged: {database.detail}"
         yield Problem("damaged_database", what, way_back)
     elif database.state == "interrupted":
-        what = f"a program was killed in the middle of a transaction on {path}: the next one takes that back"
+        what = (
+            f"a program was killed in the middle of a transaction on {path}: the next one "
+            "takes that back"
+        )
         yield Problem("interrupted_transaction", what, "make backup")
     elif database.state == "unreadable":
         what = f"the database {path} cannot be read: {database.detail}"
@@ -69,16 +80,24 @@ def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Pro
     age = backups.full.newest_age
     if backups.lost_rows:
         way_back = "make restore-from-backup; or, when it was meant, make backup ARGS=--accept-loss"
-        yield Problem("rows_lost", f"rows were lost: {describe_losses(backups.lost_rows)}", way_back)
+        yield Problem(
+            "rows_lost", f"rows were lost: {describe_losses(backups.lost_rows)}", way_back
+        )
     if backups.missing_disk:
-        what = f"the disk of BACKUP_DIR {backups.folder} is not there: nothing is mounted at {backups.missing_disk}"
+        what = (
+            f"the disk of BACKUP_DIR {backups.folder} is not there: nothing is mounted at "
+            f"{backups.missing_disk}"
+        )
         yield Problem("no_backup_disk", what, "connect the disk, or change BACKUP_DIR")
         return
     if database.state == "present" and age is None:
-        yield Problem("no_backup", f"there is no verified full backup in {backups.folder}", "make backup")
+        yield Problem(
+            "no_backup", f"there is no verified full backup in {backups.folder}", "make backup"
+        )
     elif database.state == "present" and age is not None and age > STALE_AFTER:
         what = (
-            f"the newest verified full backup is {format_duration(age.total_seconds())} old, more than 26 h"
+            f"the newest verified full backup is {format_duration(age.total_seconds())} old, "
+            "more than 26 h"
         )
         yield Problem("stale_backup", what, "make backup")
     if backups.room_for is not None and backups.room_for < ROOM_FOR_AT_LEAST:
@@ -88,7 +107,8 @@ def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Pro
 def make_space_problem(backups: BackupFacts, each_bytes: int) -> Problem:
     missing = ROOM_FOR_AT_LEAST * each_bytes - backups.free_bytes
     what = (
-        f"{format_bytes(backups.free_bytes)} are free in {backups.folder}: room for {backups.room_for} backups"
+        f"{format_bytes(backups.free_bytes)} are free in {backups.folder}: room for "
+        f"{backups.room_for} backups"
         f" of {format_bytes(each_bytes)}"
     )
     fewer = (
@@ -103,7 +123,9 @@ def judge_coverage(facts: Facts) -> Iterator[Problem]:
     if facts.database.state != "present":
         return
     if not facts.universes:
-        yield Problem("no_universe", "the database has no universe and no market data", "make restore")
+        yield Problem(
+            "no_universe", "the database has no universe and no market data", "make restore"
+        )
     for coverage in facts.universes:
         if coverage.has_holes:
             yield Problem("holes", describe_holes(coverage), make_refill(coverage))
@@ -115,15 +137,17 @@ def judge_coverage(facts: Facts) -> Iterator[Problem]:
 
 
 def judge_age(coverage: UniverseCoverage, now: datetime) -> Iterator[Problem]:
-    """Whether more than STALE_SESSIONS became final after the newest bars. Weekdays, because status needs no
-    calendar; HOLIDAYS_IN_BETWEEN of them may have been none."""
+    """Whether more than STALE_SESSIONS became final after the newest bars. Weekdays, because status
+    needs no calendar; HOLIDAYS_IN_BETWEEN of them may have been none."""
     if not coverage.last:
         return
     missing = weekdays_after(
         date.fromisoformat(coverage.last), last_update_moment(now, 0).astimezone(NEW_YORK).date()
     )
     if missing > STALE_SESSIONS + HOLIDAYS_IN_BETWEEN:
-        label = f"{coverage.universe}, {'daily' if coverage.timeframe == '1day' else '5-minute'} bars"
+        label = (
+            f"{coverage.universe}, {'daily' if coverage.timeframe == '1day' else '5-minute'} bars"
+        )
         what = f"{label}: the newest are of {coverage.last}, {missing} weekdays behind"
         yield Problem("stale_bars", what, "make update")
 
@@ -137,12 +161,16 @@ def judge_market(facts: Facts) -> Iterator[Problem]:
     """What the stored bars and metrics show, whatever the records say."""
     market = facts.market
     if market.splits_due:
-        what = "the vendor's splits changed after bars were stored: " + name_first(market.splits_due)
+        what = "the vendor's splits changed after bars were stored: " + name_first(
+            market.splits_due
+        )
         yield Problem("splits_due", what, "make update")
     if market.older_times:
         what = "5-minute bars of an older program: " + name_first(market.older_times)
         yield Problem(
-            "older_times", what, "make fix-time-of-day, then make backfill-daily ARGS=--metrics-again"
+            "older_times",
+            what,
+            "make fix-time-of-day, then make backfill-daily ARGS=--metrics-again",
         )
     if market.differing:
         what = "daily metrics differ from their bars: " + name_first(market.differing)
@@ -160,17 +188,22 @@ def describe_holes(coverage: UniverseCoverage) -> str:
     label = f"{coverage.universe}, {'daily' if coverage.timeframe == '1day' else '5-minute'} bars"
     if coverage.failed:
         return (
-            f"{label}: {coverage.failed:,} of {coverage.expected:,} sessions of tickers could not be fetched"
+            f"{label}: {coverage.failed:,} of {coverage.expected:,} sessions of tickers could "
+            "not be fetched"
         )
     if coverage.is_stale:
         return (
-            f"{label}: a backfill was interrupted, or the universe changed, since the sessions were counted"
+            f"{label}: a backfill was interrupted, or the universe changed, since the sessions "
+            "were counted"
         )
-    return f"{label}: {coverage.unanswered:,} of {coverage.tickers:,} tickers could not be fetched yet"
+    return (
+        f"{label}: {coverage.unanswered:,} of {coverage.tickers:,} tickers could not be fetched yet"
+    )
 
 
 def make_refill(coverage: UniverseCoverage) -> str:
-    """The backfill of the same sessions: it asks only for what is missing. Of several ranges, the update does."""
+    """The backfill of the same sessions: it asks only for what is missing. Of several ranges, the
+    update does."""
     if coverage.has_several_ranges:
         return "make update"
     start, end = coverage.start or coverage.first, coverage.end or coverage.last
@@ -182,7 +215,8 @@ def judge_drills(drills: Sequence[DrillFacts]) -> Iterator[Problem]:
     """`drills`: the newest first."""
     if drills and not drills[0].passed:
         what = (
-            f"the last drill, of {drills[0].at_utc.astimezone():%Y-%m-%d %H:%M}, failed: {drills[0].detail}"
+            f"the last drill, of {drills[0].at_utc.astimezone():%Y-%m-%d %H:%M}, failed: "
+            f"{drills[0].detail}"
         )
         yield Problem("drill_failed", what, drills[0].next_step)
 
@@ -190,19 +224,23 @@ def judge_drills(drills: Sequence[DrillFacts]) -> Iterator[Problem]:
 def judge_schedule(facts: Facts) -> Iterator[Problem]:
     schedule = facts.schedule
     if not schedule.installed:
-        yield Problem("no_schedule", "no schedule for the backups is installed", "make schedule-install")
+        yield Problem(
+            "no_schedule", "no schedule for the backups is installed", "make schedule-install"
+        )
     elif not schedule.loaded:
         what = f"the schedule ({schedule.kind}) is installed and does not run"
         again = "make sidecar-up" if schedule.kind == "container" else "make schedule-install"
         yield Problem("schedule_not_loaded", what, again)
     elif schedule.sees_other_file:
         what = (
-            f"the schedule ({schedule.kind}) does not see the file at DATABASE_PATH: its folder was replaced"
+            f"the schedule ({schedule.kind}) does not see the file at DATABASE_PATH: its "
+            "folder was replaced"
         )
         yield Problem("other_file", what, "make sidecar-up")
     elif schedule.failed:
         what = f"the last run of the schedule ({schedule.kind}) failed: {schedule.last_result}"
-        # Its program moved, or went away with a Python: another backup by hand would change nothing.
+        # Its program moved, or went away with a Python: another backup by hand would change
+        # nothing.
         again = "make schedule-install" if schedule.could_not_start else "make backup"
         yield Problem("schedule_failed", what, again)
     if schedule.loaded and not schedule.runs_without_login:

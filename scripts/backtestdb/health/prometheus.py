@@ -1,6 +1,8 @@
-"""The facts as numbers for a monitor: the text format of Prometheus, as its textfile collector reads it.
+"""The facts as numbers for a monitor: the text format of Prometheus, as its textfile collector
+reads it.
 
-Format: https://prometheus.io/docs/instrumenting/exposition_formats/. Times are Unix seconds, sizes bytes.
+Format: https://prometheus.io/docs/instrumenting/exposition_formats/. Times are Unix seconds, sizes
+bytes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,58 +27,84 @@ class Metric:
 
 def facts_as_prometheus(facts: Facts, problems: Sequence[Problem]) -> str:
     """Every line ends in a line feed; the collector reads nothing else."""
-    return "".join(line + "\n" for metric in make_metrics(facts, problems) for line in describe(metric))
+    return "".join(
+        line + "\n" for metric in make_metrics(facts, problems) for line in describe(metric)
+    )
 
 
 def make_metrics(facts: Facts, problems: Sequence[Problem]) -> Iterator[Metric]:
     yield one("checked_time_seconds", "When these numbers were made.", facts.checked_at.timestamp())
     names = sorted({problem.name for problem in problems})
     yield one("problems", "How many things need the user.", len(problems))
-    yield Metric("problem", "1 for each problem by its name.", [({"name": name}, 1) for name in names])
+    yield Metric(
+        "problem", "1 for each problem by its name.", [({"name": name}, 1) for name in names]
+    )
 
     database = facts.database
     yield one(
-        "database_present", "1 when the database can be read and holds rows.", database.state == "present"
+        "database_present",
+        "1 when the database can be read and holds rows.",
+        database.state == "present",
     )
     yield one("database_bytes", "Size of the database and its log.", database.bytes)
     rows: dict[str, int] = {}
     for table in database.tables:
         rows[table.group] = rows.get(table.group, 0) + table.rows
     help_text = "Rows by class of table; of large tables an upper bound."
-    yield Metric("database_rows", help_text, [({"class": group}, count) for group, count in rows.items()])
+    yield Metric(
+        "database_rows", help_text, [({"class": group}, count) for group, count in rows.items()]
+    )
 
     yield from make_backup_metrics(facts)
     yield from make_coverage_metrics(facts)
     if facts.drills:
         drill = facts.drills[0]
         yield one("drill_time_seconds", "When the last drill was.", drill.at_utc.timestamp())
-        yield one("drill_passed", "1 when the last drill restored every backup whole.", drill.passed)
         yield one(
-            "drill_recovery_seconds", "How long the slowest restore of the last drill took.", drill.seconds
+            "drill_passed", "1 when the last drill restored every backup whole.", drill.passed
+        )
+        yield one(
+            "drill_recovery_seconds",
+            "How long the slowest restore of the last drill took.",
+            drill.seconds,
         )
     yield one("schedule_loaded", "1 when something makes backups by itself.", facts.schedule.loaded)
     yield one("quota_requests_used", "Requests of the last minute.", facts.quota.used)
     yield one(
-        "quota_requests_allowed", "Requests allowed a minute, 0 without a limit.", facts.quota.per_minute
+        "quota_requests_allowed",
+        "Requests allowed a minute, 0 without a limit.",
+        facts.quota.per_minute,
     )
 
 
 def make_backup_metrics(facts: Facts) -> Iterator[Metric]:
     backups = facts.backups
     kinds = {"full": backups.full, "small": backups.irreplaceable}
-    taken = {kind: one for kind, one in kinds.items() if one.newest_at_utc and one.newest_age is not None}
+    taken = {
+        kind: one for kind, one in kinds.items() if one.newest_at_utc and one.newest_age is not None
+    }
     yield of_kinds("backups", "Verified backups.", {kind: one.count for kind, one in kinds.items()})
     yield of_kinds("backups_bytes", "All verified backups together.", sizes_of(kinds))
     yield of_kinds(
-        "backup_bytes", "Size of the newest.", {kind: one.newest_bytes for kind, one in taken.items()}
+        "backup_bytes",
+        "Size of the newest.",
+        {kind: one.newest_bytes for kind, one in taken.items()},
     )
     yield of_kinds(
         "backup_age_seconds",
         "Age of the newest; of a small one since it was last found to be up to date.",
-        {kind: one.newest_age.total_seconds() for kind, one in taken.items() if one.newest_age is not None},
+        {
+            kind: one.newest_age.total_seconds()
+            for kind, one in taken.items()
+            if one.newest_age is not None
+        },
     )
-    yield one("backups_unverified", "Files in BACKUP_DIR that do not count.", len(backups.unverified))
-    yield one("backup_disk_present", "0 when the disk of BACKUP_DIR is away.", not backups.missing_disk)
+    yield one(
+        "backups_unverified", "Files in BACKUP_DIR that do not count.", len(backups.unverified)
+    )
+    yield one(
+        "backup_disk_present", "0 when the disk of BACKUP_DIR is away.", not backups.missing_disk
+    )
     yield one("backup_free_bytes", "Room in BACKUP_DIR.", backups.free_bytes)
     if backups.room_for is not None:
         yield one("backup_room_for", "How many more full backups fit.", backups.room_for)

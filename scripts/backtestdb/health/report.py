@@ -23,7 +23,11 @@ LAKE_COUNTS = ("expected", "stored", "known_empty", "rejected", "failed")
 
 def facts_as_json(facts: Facts, problems: Sequence[Problem]) -> str:
     """Times in UTC with their zone, ages in seconds, sizes in bytes."""
-    values = {"ok": not problems, "problems": [asdict(problem) for problem in problems], **asdict(facts)}
+    values = {
+        "ok": not problems,
+        "problems": [asdict(problem) for problem in problems],
+        **asdict(facts),
+    }
     return json.dumps(values, default=as_plain, indent=1)
 
 
@@ -40,18 +44,23 @@ def as_plain(value: Any) -> object:
 def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
     database = facts.database
     print(
-        f"database  {database.path} (from {database.origin}): {database.state}, {format_bytes(database.bytes)}"
+        f"database  {database.path} (from {database.origin}): {database.state}, "
+        f"{format_bytes(database.bytes)}"
     )
     if facts.database_link:
         print(f"          {facts.database_link} is a link to it")
     if database.tables:
-        print_table("tables", ("class", "tables", "rows", "largest"), describe_tables(database.tables))
+        print_table(
+            "tables", ("class", "tables", "rows", "largest"), describe_tables(database.tables)
+        )
     if facts.universes:
         show_universes(facts)
     for ticker, note in list(facts.market.stopped.items())[:STOPPED_AT_MOST]:
         print(f"stopped   {ticker}: {note}")
     if len(facts.market.stopped) > STOPPED_AT_MOST:
-        print(f"stopped   and {len(facts.market.stopped) - STOPPED_AT_MOST} more: --json names them")
+        print(
+            f"stopped   and {len(facts.market.stopped) - STOPPED_AT_MOST} more: --json names them"
+        )
     show_backups(facts)
     show_kept(facts)
     print_paragraph(describe_schedule(facts), 10)
@@ -74,15 +83,20 @@ def show_lake(lake: dict[str, Any]) -> None:
         print(f"lake      {lake['lake']}: nothing was published from this machine (make publish)")
         return
     size = format_bytes(lake["bytes"])
-    print(f"lake      {lake['lake']}: version {lake['version']} of {lake['published_at_utc']}, {size}")
     print(
-        "          rows: " + ", ".join(f"{name} {table['rows']:,}" for name, table in lake["tables"].items())
+        f"lake      {lake['lake']}: version {lake['version']} of {lake['published_at_utc']}, {size}"
+    )
+    print(
+        "          rows: "
+        + ", ".join(f"{name} {table['rows']:,}" for name, table in lake["tables"].items())
     )
     if due := sum(lake["due"].values()):
         print(f"          {due} files of metrics do not follow their bars: make lake-metrics")
     for row in lake["coverage"]:
         counts = ", ".join(f"{name.replace('_', ' ')} {row[name]:,}" for name in LAKE_COUNTS)
-        print(f"          {row['universe']} 5min, {row['start_date']} to {row['end_date']}: {counts}")
+        print(
+            f"          {row['universe']} 5min, {row['start_date']} to {row['end_date']}: {counts}"
+        )
 
 
 def describe_tables(tables: Sequence[Table]) -> list[list[object]]:
@@ -112,12 +126,16 @@ def show_universes(facts: Facts) -> None:
     for row in counted:
         print_paragraph(f"  {row.universe} {row.timeframe}: {describe_counts(row)}", 4)
         if row.provisional:
-            what = f"{row.provisional:,} sessions of tickers are provisional; make update asks again"
+            what = (
+                f"{row.provisional:,} sessions of tickers are provisional; make update asks again"
+            )
             print_paragraph(f"  {row.universe} {row.timeframe}: {what}", 4)
     if counted:
         print_paragraph(
-            "  A session of a ticker is one ticker on one trading day. Known empty: the vendor answered that it has"
-            " no bar. Beyond the plan: the key may not ask. Answered: stored + known empty, of what it may ask.",
+            "  A session of a ticker is one ticker on one trading day. Known empty: the vendor "
+            "answered that it has"
+            " no bar. Beyond the plan: the key may not ask. Answered: stored + known empty, of "
+            "what it may ask.",
             4,
         )
 
@@ -139,7 +157,10 @@ def describe_counts(row: UniverseCoverage) -> str:
         "failed": row.failed,
     }
     shown = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
-    return f"{count_of(row.sessions or 0, 'session')}, {row.expected or 0:,} sessions of tickers: {shown}"
+    return (
+        f"{count_of(row.sessions or 0, 'session')}, {row.expected or 0:,} sessions of tickers: "
+        f"{shown}"
+    )
 
 
 def format_share(share: float) -> str:
@@ -155,7 +176,9 @@ def show_backups(facts: Facts) -> None:
         [describe_kind(kind) for kind in (backups.full, backups.irreplaceable)],
     )
     room = "" if backups.room_for is None else f", room for {backups.room_for:,} more full ones"
-    others = f"; {count_of(len(backups.unverified), 'file')} not verified" if backups.unverified else ""
+    others = (
+        f"; {count_of(len(backups.unverified), 'file')} not verified" if backups.unverified else ""
+    )
     for path, count in backups.of_others.items():
         print(f"others    {count_of(count, 'backup')} in this folder of another database: {path}")
     print(f"disk      {format_bytes(backups.free_bytes)} free{room}{others}")
@@ -194,13 +217,18 @@ def describe_schedule(facts: Facts) -> str:
     if not schedule.installed:
         return "schedule  none installed"
     result = f", last result: {schedule.last_result}" if schedule.last_result else ""
-    return f"schedule  {schedule.kind}: installed, {'loaded' if schedule.loaded else 'not loaded'}{result}"
+    return (
+        f"schedule  {schedule.kind}: installed, "
+        f"{'loaded' if schedule.loaded else 'not loaded'}{result}"
+    )
 
 
 def describe_offsite(offsite: OffsiteFacts, now: datetime) -> str:
     lag = f"{format_age(offsite.lag)} behind" if offsite.lag is not None else "nothing sent yet"
     checked = (
-        f"checked {format_age(now - offsite.checked_at_utc)} ago" if offsite.checked_at_utc else "not checked"
+        f"checked {format_age(now - offsite.checked_at_utc)} ago"
+        if offsite.checked_at_utc
+        else "not checked"
     )
     drilled = (
         f"restored {format_age(now - offsite.drilled_at_utc)} ago in {offsite.drill_seconds:.1f} s"
@@ -215,4 +243,7 @@ def describe_drills(facts: Facts) -> str:
         return "drill     none yet"
     last = facts.drills[0]
     outcome = "passed" if last.passed else f"failed: {last.detail}"
-    return f"drill     {format_age(facts.checked_at - last.at_utc)} ago, {outcome}, recovered in {last.seconds:.1f} s"
+    return (
+        f"drill     {format_age(facts.checked_at - last.at_utc)} ago, {outcome}, recovered in "
+        f"{last.seconds:.1f} s"
+    )

@@ -1,4 +1,5 @@
-"""Whether something makes the backups by itself: launchd, a systemd user timer, cron, or the container's loop."""
+"""Whether something makes the backups by itself: launchd, a systemd user timer, cron, or the
+container's loop."""
 
 import re
 import subprocess
@@ -13,13 +14,15 @@ LAUNCHD_LABEL = "com.aibacktest.backup"
 SYSTEMD_UNIT = "ai-backtest-backup"
 CRON_COMMAND = "run_scheduler.py"
 ASK_SECONDS = 3.0
-# systemd.exec(5) 203: the program was not found; launchd's 78: its log could not be opened; 126 and 127: the shell's.
+# systemd.exec(5) 203: the program was not found; launchd's 78: its log could not be opened; 126 and
+# 127: the shell's.
 COULD_NOT_START = {"203", "78", "126", "127"}
 
 
 @dataclass(frozen=True)
 class User:
-    """Whose schedule: the number of the user, the home folder, and where programs keep their settings."""
+    """Whose schedule: the number of the user, the home folder, and where programs keep their
+    settings."""
 
     number: int
     home: Path
@@ -28,9 +31,10 @@ class User:
 
 @dataclass(frozen=True)
 class ScheduleFacts:
-    """`kind`: launchd, systemd, cron, container, or none. `last_result`: of the last run, empty when not known;
-    `failed`: whether it was a failure. `could_not_start`: the system did not find or could not run its program.
-    `runs_without_login`: also while the user is not logged in, where the system makes that difference."""
+    """`kind`: launchd, systemd, cron, container, or none. `last_result`: of the last run, empty
+    when not known; `failed`: whether it was a failure. `could_not_start`: the system did not find
+    or could not run its program. `runs_without_login`: also while the user is not logged in, where
+    the system makes that difference."""
 
     kind: str
     installed: bool
@@ -70,7 +74,12 @@ def look_at_systemd(user: User) -> ScheduleFacts:
         return NONE
     code, _ = ask("systemctl", "--user", "is-active", f"{SYSTEMD_UNIT}.timer")
     _, out = ask(
-        "systemctl", "--user", "show", "--property=ExecMainStatus", "--value", f"{SYSTEMD_UNIT}.service"
+        "systemctl",
+        "--user",
+        "show",
+        "--property=ExecMainStatus",
+        "--value",
+        f"{SYSTEMD_UNIT}.service",
     )
     lingers, linger = ask("loginctl", "show-user", str(user.number), "--property=Linger", "--value")
     found = make_native("systemd", code == 0, re.findall(r"^\d+$", out.strip()))
@@ -86,29 +95,41 @@ def make_native(kind: str, is_loaded: bool, exit_codes: list[str]) -> ScheduleFa
 
 def look_at_cron() -> ScheduleFacts:
     _, out = ask("crontab", "-l")
-    lines = [line for line in out.splitlines() if CRON_COMMAND in line and not line.lstrip().startswith("#")]
+    lines = [
+        line
+        for line in out.splitlines()
+        if CRON_COMMAND in line and not line.lstrip().startswith("#")
+    ]
     return ScheduleFacts("cron", installed=True, loaded=True) if lines else NONE
 
 
 def look_at_container(backup_dir: Path, database: Path, now: datetime) -> ScheduleFacts:
-    """A loop that left no sign of life for five minutes is installed and does not run; after 26 hours it is
-    taken for gone. The host's schedule leaves a sign of another kind, at each run."""
+    """A loop that left no sign of life for five minutes is installed and does not run; after 26
+    hours it is taken for gone. The host's schedule leaves a sign of another kind, at each run."""
     liveness = load_liveness(backup_dir, database)
     if liveness is None or liveness.kind != "loop" or abs(now - liveness.ticked_at) > STALE_AFTER:
         return NONE
     is_alive = abs(now - liveness.ticked_at) <= STUCK_AFTER
     seen = (liveness.database_device, liveness.database_inode)
-    # A bind mount keeps the folder that was there when the container started, also after it was replaced.
+    # A bind mount keeps the folder that was there when the container started, also after it was
+    # replaced.
     sees_other_file = is_alive and seen != (0, 0) and file_identity(database) not in {(0, 0), seen}
     return ScheduleFacts(
-        "container", True, is_alive, liveness.last_failure, bool(liveness.last_failure), sees_other_file
+        "container",
+        True,
+        is_alive,
+        liveness.last_failure,
+        bool(liveness.last_failure),
+        sees_other_file,
     )
 
 
 def ask(*command: str) -> tuple[int, str]:
     """Exit code and output; a program that is not there or does not answer counts as a failure."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=ASK_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return 1, ""
     return done.returncode, done.stdout

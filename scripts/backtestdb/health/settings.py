@@ -1,4 +1,5 @@
-"""Settings: are they valid, do the environment and `.env` agree, and what did a relative path leave behind?"""
+"""Settings: are they valid, do the environment and `.env` agree, and what did a relative path leave
+behind?"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,9 @@ from backtestdb.health.problem import Level, Problem, note, ok, wrong
 NOT_SEARCHED = {".git", ".venv", "venv", "node_modules", "demo", "__pycache__"}
 
 
-def check_settings(environment: Mapping[str, str], env_file: Path) -> tuple[Settings | None, list[Problem]]:
+def check_settings(
+    environment: Mapping[str, str], env_file: Path
+) -> tuple[Settings | None, list[Problem]]:
     """The settings, None when one of them is wrong, and what was found."""
     findings = list(check_agreement(environment, env_file))
     try:
@@ -22,7 +25,9 @@ def check_settings(environment: Mapping[str, str], env_file: Path) -> tuple[Sett
     except SettingsError as error:
         return None, [wrong("settings", str(error), error.next_step), *findings]
     if not env_file.is_file():
-        findings.append(note("settings", f"there is no {env_file}: the defaults hold", "make setup"))
+        findings.append(
+            note("settings", f"there is no {env_file}: the defaults hold", "make setup")
+        )
     origin = settings.origins["DATABASE_PATH"]
     return settings, [
         ok("settings", f"DATABASE_PATH={settings.database_path} (from {origin})"),
@@ -47,7 +52,9 @@ def check_agreement(environment: Mapping[str, str], env_file: Path) -> Iterator[
         try:
             parse_absolute_path(there)
         except ValueError as error:
-            yield wrong("settings", f"DATABASE_PATH={there} (in {env_file}) {error}", "change DATABASE_PATH")
+            yield wrong(
+                "settings", f"DATABASE_PATH={there} (in {env_file}) {error}", "change DATABASE_PATH"
+            )
 
 
 def check_names(env_file: Path) -> Iterator[Problem]:
@@ -56,13 +63,18 @@ def check_names(env_file: Path) -> Iterator[Problem]:
 
 
 def check_backup_disk(settings: Settings) -> Iterator[Problem]:
-    """The default lies on the database's own disk: it helps against a program, not against a disk that dies."""
-    database, backups = (nearest_there(path) for path in (settings.database_path, settings.backup_dir))
+    """The default lies on the database's own disk: it helps against a program, not against a disk
+    that dies."""
+    database, backups = (
+        nearest_there(path) for path in (settings.database_path, settings.backup_dir)
+    )
     if database.stat().st_dev == backups.stat().st_dev:
         yield note(
             "backups",
-            f"{settings.backup_dir} is on the same disk as the database: when that disk dies, both are gone",
-            "set BACKUP_DIR to a folder on another disk, or OFFSITE in .env: docs/DATABASE.md, make offsite-init",
+            f"{settings.backup_dir} is on the same disk as the database: when that disk dies, "
+            "both are gone",
+            "set BACKUP_DIR to a folder on another disk, or OFFSITE in .env: docs/DATABASE.md, "
+            "make offsite-init",
         )
 
 
@@ -83,13 +95,18 @@ def check_key(settings: Settings) -> Problem:
     for name in ("POLYGON_API_KEY", "MASSIVE_API_KEY"):
         if settings.origins[name] != "default":
             return ok("key", f"{name} is set (from {settings.origins[name]})")
-    return note("key", "no API key is set: no market data can be fetched", "write POLYGON_API_KEY into .env")
+    return note(
+        "key", "no API key is set: no market data can be fetched", "write POLYGON_API_KEY into .env"
+    )
 
 
-def find_other_databases(database: Path, folders: Mapping[Path, int], *, is_lost: bool) -> list[Problem]:
-    """Databases of the same name nearby. A relative DATABASE_PATH makes one in every folder that a program is
-    started from; another checkout has its own, in use. Which it is cannot be told from here, so to look is all
-    that is advised. `is_lost`: nothing is in `database`, so that the other may be the one that is meant."""
+def find_other_databases(
+    database: Path, folders: Mapping[Path, int], *, is_lost: bool
+) -> list[Problem]:
+    """Databases of the same name nearby. A relative DATABASE_PATH makes one in every folder that a
+    program is started from; another checkout has its own, in use. Which it is cannot be told from
+    here, so to look is all that is advised. `is_lost`: nothing is in `database`, so that the other
+    may be the one that is meant."""
     level: Level = "wrong" if is_lost else "note"
     return [
         Problem(
@@ -119,12 +136,17 @@ def look_at(path: Path) -> str:
 def find_databases(name: str, folders: Mapping[Path, int]) -> list[Path]:
     """`folders`: where to look -> how many levels below."""
     return sorted(
-        {path.resolve() for folder, depth in folders.items() for path in search(folder, name, depth)}
+        {
+            path.resolve()
+            for folder, depth in folders.items()
+            for path in search(folder, name, depth)
+        }
     )
 
 
 def search(folder: Path, name: str, depth: int) -> Iterator[Path]:
-    """Files of this name in `folder` and `depth` levels below; folders that may not be read are passed over."""
+    """Files of this name in `folder` and `depth` levels below; folders that may not be read are
+    passed over."""
     try:
         entries = sorted(folder.iterdir())
     except OSError:

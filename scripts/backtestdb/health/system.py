@@ -16,14 +16,16 @@ SUMMER, WINTER = datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=U
 
 
 def check_sqlite(version: tuple[int, int, int], *, is_wal: bool) -> Problem:
-    """Two writers can damage a WAL database with 3.7.0 to 3.51.2; mended in 3.51.3, 3.50.7 and 3.44.6."""
+    """Two writers can damage a WAL database with 3.7.0 to 3.51.2; mended in 3.51.3, 3.50.7 and
+    3.44.6."""
     text = ".".join(map(str, version))
     if not has_wal_bug(version):
         return ok("SQLite", text)
     what = f"SQLite {text} has a rare fault that can damage a WAL database under two writers"
     if not is_wal:
         return ok(
-            "SQLite", f"{text}; the database is not in WAL mode, which this version has a rare fault in"
+            "SQLite",
+            f"{text}; the database is not in WAL mode, which this version has a rare fault in",
         )
     return note("SQLite", what, "use a Python with SQLite 3.51.3 or newer, or 3.50.7 or 3.44.6")
 
@@ -45,19 +47,26 @@ def check_time_zones() -> Problem:
     if offsets != [timedelta(hours=-5), timedelta(hours=-4)]:
         what = f"the rules of America/New_York are wrong: {offsets}"
         return wrong("time zones", what, REINSTALL)
-    return ok("time zones", f"New York is known; local time is {datetime.now().astimezone():%Z (UTC%z)}")
+    return ok(
+        "time zones", f"New York is known; local time is {datetime.now().astimezone():%Z (UTC%z)}"
+    )
 
 
 def check_clock(now: datetime, backup_dir: Path, vendor_now: datetime | None) -> Problem:
-    """Against the vendor's clock where it was asked, else against the newest backup: time does not go back."""
+    """Against the vendor's clock where it was asked, else against the newest backup: time does not
+    go back."""
     if vendor_now and abs(now - vendor_now) > CLOCK_TOLERANCE:
         what = f"the clock says {now:%Y-%m-%d %H:%M} UTC, the vendor's {vendor_now:%Y-%m-%d %H:%M}"
         return wrong("clock", what, "set the clock, best by network time")
     newest = max(
-        (backup.manifest.clock_utc for backup in load_verified(backup_dir) if backup.manifest), default=now
+        (backup.manifest.clock_utc for backup in load_verified(backup_dir) if backup.manifest),
+        default=now,
     )
     if newest > now + CLOCK_TOLERANCE:
-        what = f"the clock says {now:%Y-%m-%d %H:%M} UTC, and a backup was made at {newest:%Y-%m-%d %H:%M}"
+        what = (
+            f"the clock says {now:%Y-%m-%d %H:%M} UTC, and a backup was made at "
+            f"{newest:%Y-%m-%d %H:%M}"
+        )
         return wrong("clock", what, "set the clock, best by network time")
     compared = "as the vendor's" if vendor_now else "not behind the newest backup"
     return ok("clock", f"{now:%Y-%m-%d %H:%M} UTC, {compared}")
@@ -75,4 +84,7 @@ def check_users(database: Path) -> Problem:
     users = name_holders(database)
     if users is None:
         return note("in use", "this system does not tell who has the database open")
-    return ok("in use", f"open in {', '.join(users)}" if users else "no other program of yours has it open")
+    return ok(
+        "in use",
+        f"open in {', '.join(users)}" if users else "no other program of yours has it open",
+    )

@@ -13,15 +13,18 @@ TOO_MANY = 429
 
 
 def ask_vendor(settings: Settings) -> tuple[Problem, datetime | None]:
-    """What came of it, and the vendor's clock (UTC) where it told. The request counts in the quota, is sent
-    once, and not at all when our own commands have used the quota up."""
+    """What came of it, and the vendor's clock (UTC) where it told. The request counts in the quota,
+    is sent once, and not at all when our own commands have used the quota up."""
     if not settings.api_key:
-        return wrong("vendor", "not asked: no API key is set", "write POLYGON_API_KEY into .env"), None
+        return wrong(
+            "vendor", "not asked: no API key is set", "write POLYGON_API_KEY into .env"
+        ), None
     client = MarketData(settings)
     wait_seconds = client.quota.reserve() if settings.requests_per_minute else 0.0
     if wait_seconds:
         what = (
-            f"not asked: {client.quota.used()} of {settings.requests_per_minute} requests a minute are used"
+            f"not asked: {client.quota.used()} of {settings.requests_per_minute} requests a "
+            "minute are used"
         )
         return note("vendor", what, f"wait {wait_seconds:.0f} s, then ask again"), None
     answers: list[requests.Response] = []
@@ -32,7 +35,9 @@ def ask_vendor(settings: Settings) -> tuple[Problem, datetime | None]:
 
 def ask_once(client: MarketData, answers: list[requests.Response]) -> Problem:
     try:
-        client.attempt_json(f"{client.base_url}/v3/reference/tickers", {"market": "stocks", "limit": 1})
+        client.attempt_json(
+            f"{client.base_url}/v3/reference/tickers", {"market": "stocks", "limit": 1}
+        )
     except KeyRefusedError as error:
         return wrong("vendor", str(error), "check POLYGON_API_KEY in .env")
     except PassingFaultError as fault:
@@ -40,10 +45,13 @@ def ask_once(client: MarketData, answers: list[requests.Response]) -> Problem:
             return wrong(
                 "vendor",
                 f"{fault}: more requests a minute than the key's plan allows",
-                "set POLYGON_REQUESTS_PER_MINUTE in .env to your plan's number (free: 5), and stop other"
+                "set POLYGON_REQUESTS_PER_MINUTE in .env to your plan's number (free: 5), and "
+                "stop other"
                 " programs that use the key; then start the same command again: it continues",
             )
-        return wrong("vendor", f"{client.base_url}: {fault}", "check the connection, or try again later")
+        return wrong(
+            "vendor", f"{client.base_url}: {fault}", "check the connection, or try again later"
+        )
     except MarketDataError as error:
         return wrong("vendor", str(error), "check the key's plan and POLYGON_BASE_URL")
     return ok("vendor", f"{client.base_url} answers and accepts the key")

@@ -1,6 +1,7 @@
 """A session's summary from its 5-minute bars. Pure: bars in, one row a ticker and session out.
 
-Regular hours are 09:30 to the session's own close (13:00 on a half day), from the calendar of the exchange.
+Regular hours are 09:30 to the session's own close (13:00 on a half day), from the calendar of the
+exchange.
 """
 
 import numpy as np
@@ -16,20 +17,25 @@ HOUR_MS = 60 * 60_000
 
 
 def load_hours(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`days`: dates as datetime64[D], each a session. Return the regular open and close of each, ms UTC."""
+    """`days`: dates as datetime64[D], each a session. Return the regular open and close of each, ms
+    UTC."""
     schedule = load_calendar().schedule
     found = schedule.index.get_indexer(pd.DatetimeIndex(days))
     opens, closes = (
-        schedule[name].dt.as_unit("ms").astype("int64").to_numpy()[found] for name in ("open", "close")
+        schedule[name].dt.as_unit("ms").astype("int64").to_numpy()[found]
+        for name in ("open", "close")
     )
     return opens, closes
 
 
 def make_aggregates(bars: pa.Table) -> pa.Table:
-    """`bars`: 5-minute bars of whole tickers, by ticker and time. Return session_aggregates; a value that has no bar
-    to come from (no bar in regular hours, no session before) is NULL."""
+    """`bars`: 5-minute bars of whole tickers, by ticker and time. Return session_aggregates; a
+    value that has no bar to come from (no bar in regular hours, no session before) is NULL."""
     frame = pd.DataFrame(
-        {name: bars[name].to_numpy() for name in ("ticker", "open", "high", "low", "close", "volume")}
+        {
+            name: bars[name].to_numpy()
+            for name in ("ticker", "open", "high", "low", "close", "volume")
+        }
     )
     days = bars["session_date"].to_numpy()
     distinct, place = np.unique(days, return_inverse=True)
@@ -64,11 +70,15 @@ def make_aggregates(bars: pa.Table) -> pa.Table:
     rows = whole.join(hours).join(first).reset_index()
     rows["vwap"] = (rows["worth"] / rows["volume"].where(rows["volume"] > 0)).astype("float64")
     # The session before: the newest one of the ticker that has a regular close.
-    before = rows.groupby("ticker", sort=False)["close"].transform(lambda closes: closes.ffill().shift(1))
+    before = rows.groupby("ticker", sort=False)["close"].transform(
+        lambda closes: closes.ffill().shift(1)
+    )
     rows["gap_percent"] = 100 * (rows["open"] / before - 1)
     schema = SCHEMAS["session_aggregates"]
     columns = [
-        pa.array(rows[field.name].to_numpy("datetime64[D]" if field.name == "session_date" else None))
+        pa.array(
+            rows[field.name].to_numpy("datetime64[D]" if field.name == "session_date" else None)
+        )
         if field.name in keys
         else pa.array(rows[field.name].to_numpy("float64"), from_pandas=True).cast(field.type)
         for field in schema

@@ -1,7 +1,8 @@
-"""`make backfill-lake --by-api`: 5-minute bars as traded, one ticker after the other, where there are no flat files.
+"""`make backfill-lake --by-api`: 5-minute bars as traded, one ticker after the other, where there
+are no flat files.
 
-Each answer is staged by itself; the answers of a bucket are merged into its files as one version. Killed, what was
-staged is there for the next run.
+Each answer is staged by itself; the answers of a bucket are merged into its files as one version.
+Killed, what was staged is there for the next run.
 """
 
 import json
@@ -60,8 +61,11 @@ class FilledByApi:
     splits: list[Split] = field(default_factory=list)
 
 
-def plan_ranges(owned: Owned, tickers: Sequence[str], sessions: Sequence[date]) -> list[RangeRequest]:
-    """One request for each ticker that lacks a session: from the first that it lacks to the last."""
+def plan_ranges(
+    owned: Owned, tickers: Sequence[str], sessions: Sequence[date]
+) -> list[RangeRequest]:
+    """One request for each ticker that lacks a session: from the first that it lacks to the
+    last."""
     rest = [day for day in sessions if (day - EPOCH).days not in owned.sessions]
     ranges = []
     for ticker in dict.fromkeys(tickers):
@@ -115,7 +119,9 @@ def stage_answers(
 
     def fetch(request: RangeRequest) -> Answer:
         try:
-            return client.fetch_bars(request.ticker, "5min", request.start, request.end, adjusted=False)
+            return client.fetch_bars(
+                request.ticker, "5min", request.start, request.end, adjusted=False
+            )
         except NotListedError:
             return Answer([])
 
@@ -152,7 +158,9 @@ def stage_answer(folder: Path, request: RangeRequest, answer: Answer) -> TickerA
     bars = parse_bars(answer.rows, "5min", sessions, ticker=request.ticker)
     columns = {
         "ticker": pa.array(bars.tickers, pa.string()),
-        "session_date": pa.array([date.fromisoformat(day) for day in bars.session_dates], pa.date32()),
+        "session_date": pa.array(
+            [date.fromisoformat(day) for day in bars.session_dates], pa.date32()
+        ),
         "timestamp": pa.array(bars.timestamps * 1000).cast(pa.timestamp("us", tz="UTC")),
         **dict(zip(("open", "high", "low", "close"), map(pa.array, bars.prices), strict=True)),
         "volume": pa.array(bars.volume),

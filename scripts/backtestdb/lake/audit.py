@@ -1,4 +1,5 @@
-"""Is the lake what it says: files against the log, rows against the rules, sessions against the record."""
+"""Is the lake what it says: files against the log, rows against the rules, sessions against the
+record."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,8 @@ from backtestdb.lake.scan import Lake
 from backtestdb.lake.table import PARTS, Version, active_paths
 from backtestdb.market.bars import HIGHEST_VOLUME
 
-# A rule is a condition that no row may meet; they are those of the bars that come in, and of where a row may lie.
+# A rule is a condition that no row may meet; they are those of the bars that come in, and of where
+# a row may lie.
 BAR_RULES = {
     "price not above 0": "NOT least(open, high, low, close) > 0",
     "high below open, close or low": "high < greatest(open, close, low)",
@@ -49,7 +51,9 @@ def audit(version: Version, advance: Callable[[int], None] = lambda _: None) -> 
         return findings  # rows of damaged files would only stop the queries
     lake = Lake(version)
     for table in ("bars_1day", "bars_5min"):
-        findings += check_rows(lake, table, {**BAR_RULES, **(MINUTE_RULES if table == "bars_5min" else {})})
+        findings += check_rows(
+            lake, table, {**BAR_RULES, **(MINUTE_RULES if table == "bars_5min" else {})}
+        )
     return [*findings, *check_counts(lake), *check_lineage(version)]
 
 
@@ -59,7 +63,9 @@ def check_log(version: Version) -> Iterator[Finding]:
         listed = {part.path.removeprefix(f"{table}/") for part in version.parts_of(table)}
         logged = set(active_paths(version.delta(table))) if table in version.row.tables else set()
         if listed != logged:
-            yield Finding(table, f"files of the table's log and of {PARTS} differ", len(listed ^ logged))
+            yield Finding(
+                table, f"files of the table's log and of {PARTS} differ", len(listed ^ logged)
+            )
 
 
 def check_file(version: Version, part: Part) -> list[Finding]:
@@ -98,7 +104,9 @@ def check_counts(lake: Lake) -> Iterator[Finding]:
     for day, stored, there in rows:
         if stored != there:
             yield Finding(
-                f"bars_5min {day}", f"{stored} bars are on record, {there} are there", abs(stored - there)
+                f"bars_5min {day}",
+                f"{stored} bars are on record, {there} are there",
+                abs(stored - there),
             )
 
 

@@ -1,7 +1,9 @@
-"""`make backfill-lake`: sessions of 5-minute bars of the whole market from flat files, a month at a time.
+"""`make backfill-lake`: sessions of 5-minute bars of the whole market from flat files, a month at a
+time.
 
-Each session is fetched, checked and staged by itself, two at once; a month's sessions are merged into its files, its
-splits applied, and all of it is one version. Killed, what was staged is there for the next run.
+Each session is fetched, checked and staged by itself, two at once; a month's sessions are merged
+into its files, its splits applied, and all of it is one version. Killed, what was staged is there
+for the next run.
 """
 
 import json
@@ -69,8 +71,9 @@ def backfill_from_flat_files(
     *,
     processes: int = 2,
 ) -> Filled:
-    """Bring what the lake lacks of `sessions`. `listed`: the vendor's splits since the first of them; `folder`: for
-    what is staged. A session without a file is named in the result and does not stop the others."""
+    """Bring what the lake lacks of `sessions`. `listed`: the vendor's splits since the first of
+    them; `folder`: for what is staged. A session without a file is named in the result and does not
+    stop the others."""
     filled = Filled(0)
     lacking = find_lacking(load_owned(open_lake(store, may_be_missing=True)), sessions)
     months: dict[str, list[date]] = {}
@@ -78,13 +81,17 @@ def backfill_from_flat_files(
         months.setdefault(f"{day:%Y-%m}", []).append(day)
     with Engine(processes=processes) as engine:
         for month, days in months.items():
-            staged = stage_month(engine, files, days, folder, progress(f"{month}: sessions", len(days)))
+            staged = stage_month(
+                engine, files, days, folder, progress(f"{month}: sessions", len(days))
+            )
             filled.missing |= {each.session_date: each.missing for each in staged if each.missing}
             there = [each for each in staged if not each.missing]
             if there:
                 draft = Draft(open_lake(store, may_be_missing=True), "backfill-lake")
                 save_asked(draft, there, clock())
-                merge_month(engine, draft, month, there, folder, progress(f"{month}: files", BUCKETS))
+                merge_month(
+                    engine, draft, month, there, folder, progress(f"{month}: files", BUCKETS)
+                )
                 filled.splits += apply_splits(draft, listed, load_owned(draft.as_version()))
                 draft.commit(clock())
                 drop_staged(folder, [each.session_date for each in there])
@@ -106,7 +113,11 @@ def count(filled: Filled, staged: Sequence[Staged]) -> None:
 
 
 def stage_month(
-    engine: Engine, files: FlatFiles, days: Sequence[date], folder: Path, advance: Callable[[int], None]
+    engine: Engine,
+    files: FlatFiles,
+    days: Sequence[date],
+    folder: Path,
+    advance: Callable[[int], None],
 ) -> list[Staged]:
     staged = []
     tasks = [StageTask(files, day, folder) for day in days]
@@ -129,7 +140,8 @@ def merge_month(
     owned = load_owned(draft.as_version())
     keys = [PartKey("bars_5min", month, bucket) for bucket in range(BUCKETS)]
     tasks = [
-        MergeTask(draft.store, key, draft.parts.get(key), sessions, folder, splits, owned) for key in keys
+        MergeTask(draft.store, key, draft.parts.get(key), sessions, folder, splits, owned)
+        for key in keys
     ]
     for _, part in engine.run(merge_bucket, tasks):
         if part is not None and part.path != getattr(draft.parts.get(part.key), "path", None):
@@ -138,8 +150,8 @@ def merge_month(
 
 
 def merge_bucket(task: MergeTask) -> Part | None:
-    """Staged sessions take the place of what the bucket has of them. Return the part that is there when it has this
-    content already, None when there are no rows."""
+    """Staged sessions take the place of what the bucket has of them. Return the part that is there
+    when it has this content already, None when there are no rows."""
     coming = read_staged(task.folder, task.sessions, task.key.bucket)
     store = find_store(task.store)
     if task.there is not None:

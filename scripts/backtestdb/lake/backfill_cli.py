@@ -37,7 +37,8 @@ from backtestdb.market.sessions import MINUTES_PER_SESSION, load_calendar, sessi
 from backtestdb.market.splits import Split, parse_splits
 from backtestdb.market.universes import load_members
 
-# A file of 8,101 tickers and 3.1 million minutes, made by the sandbox: 52 MB. The vendor's are of the same order.
+# A file of 8,101 tickers and 3.1 million minutes, made by the sandbox: 52 MB. The vendor's are of
+# the same order.
 BYTES_PER_FILE = 52_000_000
 SESSIONS_PER_PAGE = BARS_LIMIT // MINUTES_PER_SESSION
 
@@ -51,7 +52,9 @@ def run_backfill(settings: Settings, arguments: argparse.Namespace, now_utc: dat
     if arguments.by_api and not universes:
         raise UsageError("whose bars? --by-api asks for each ticker: --universe NAME")
     if arguments.plan:
-        return print_plan(settings, universes, sessions, by_api=arguments.by_api, as_json=arguments.json)
+        return print_plan(
+            settings, universes, sessions, by_api=arguments.by_api, as_json=arguments.json
+        )
     store = open_store_to_write(settings)
     if arguments.by_api:
         holes = fill_by_api(settings, store, universes, sessions)
@@ -81,7 +84,8 @@ def print_plan(
     if not by_api:
         facts: dict[str, object] = {"files": lacking, "bytes_about": lacking * BYTES_PER_FILE}
         text = (
-            f"{lacking} flat files, about {format_bytes(lacking * BYTES_PER_FILE)}, and 1 request for splits"
+            f"{lacking} flat files, about {format_bytes(lacking * BYTES_PER_FILE)}, and 1 "
+            "request for splits"
         )
     else:
         tickers = [ticker for members in universes.values() for ticker in members]
@@ -92,7 +96,10 @@ def print_plan(
         )
         seconds = duration_seconds(pages + 1, settings.requests_per_minute)
         facts = {"requests": pages + 1, "seconds_at_quota": seconds}
-        text = f"{pages + 1} requests for {len(ranges)} tickers, at the quota {format_duration(seconds)}"
+        text = (
+            f"{pages + 1} requests for {len(ranges)} tickers, at the quota "
+            f"{format_duration(seconds)}"
+        )
     print(json.dumps(facts) if as_json else f"Plan (no request was sent): {text}")
     return DONE
 
@@ -111,7 +118,9 @@ def clock() -> datetime:
     return datetime.now(UTC)
 
 
-def fill_from_flat_files(settings: Settings, store: Store, sessions: Sequence[date]) -> dict[str, str]:
+def fill_from_flat_files(
+    settings: Settings, store: Store, sessions: Sequence[date]
+) -> dict[str, str]:
     """Return what is missing, with its reason."""
     files = make_flat_files(settings)
     listed = fetch_listed(MarketData(settings), find_first_session(store, sessions))
@@ -119,7 +128,8 @@ def fill_from_flat_files(settings: Settings, store: Store, sessions: Sequence[da
     with progress_lines() as lines:
         done = backfill_from_flat_files(store, files, sessions, listed, folder, clock, lines)
     print(
-        f"{settings.lake}: version {done.version}; {done.sessions} sessions, {done.received:,} minutes, "
+        f"{settings.lake}: version {done.version}; {done.sessions} sessions, {done.received:,} "
+        "minutes, "
         f"{done.stored:,} bars of five minutes{describe_splits(done.splits)}"
     )
     print_rejected(done.rejected)
@@ -139,7 +149,9 @@ def fill_by_api(
     ranges = plan_ranges(load_owned(open_lake(store, may_be_missing=True)), tickers, sessions)
     folder = staging_folder(settings.state_dir, settings.lake)
     with progress("5-minute bars into the lake", len(ranges)) as advance:
-        done = backfill_by_api(store, client, settings.concurrency, ranges, listed, folder, clock, advance)
+        done = backfill_by_api(
+            store, client, settings.concurrency, ranges, listed, folder, clock, advance
+        )
     print(
         f"{settings.lake}: version {done.version}; {done.requests} requests, "
         f"{done.stored:,} bars of five minutes{describe_splits(done.splits)}"
@@ -155,7 +167,9 @@ def describe_splits(splits: Sequence[Split]) -> str:
 
 def print_rejected(rejected: dict[str, int]) -> None:
     if rejected:
-        print("rejected: " + ", ".join(f"{reason} ({count:,})" for reason, count in rejected.items()))
+        print(
+            "rejected: " + ", ".join(f"{reason} ({count:,})" for reason, count in rejected.items())
+        )
 
 
 def report(
@@ -168,11 +182,17 @@ def report(
     as_json: bool,
 ) -> int:
     version = open_lake(store, may_be_missing=True)
-    counted = [count_coverage(version, name, members, sessions) for name, members in universes.items()]
+    counted = [
+        count_coverage(version, name, members, sessions) for name, members in universes.items()
+    ]
     if version.number:
         save_summary(settings, version, counted)
     if as_json:
-        print(json.dumps({"coverage": [asdict(each) for each in counted], "missing": holes}, default=str))
+        print(
+            json.dumps(
+                {"coverage": [asdict(each) for each in counted], "missing": holes}, default=str
+            )
+        )
     elif counted:
         print_coverage(counted)
     for what in list(holes)[:20]:

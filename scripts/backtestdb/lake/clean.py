@@ -21,8 +21,9 @@ class Cleaned:
 def clean(
     store: Store, now_utc: datetime, *, keep_versions: int, keep_days: float, spare_hours: int
 ) -> Cleaned:
-    """Keep the newest `keep_versions` versions and those of the last `keep_days` days. Files that a version lost
-    within the last `spare_hours` stay: a reader, or a publication under way, may still need them."""
+    """Keep the newest `keep_versions` versions and those of the last `keep_days` days. Files that a
+    version lost within the last `spare_hours` stay: a reader, or a publication under way, may still
+    need them."""
     version = open_lake(store)
     since = now_utc - timedelta(days=keep_days)
     newest = {row.version for row in version.rows[-keep_versions:]}
@@ -33,9 +34,12 @@ def clean(
             version = commit_versions(version, kept)
         except CommitFailedError as error:
             raise BusyError(
-                f"a publication was committed to {store.root} meanwhile", next_step="make lake-clean"
+                f"a publication was committed to {store.root} meanwhile",
+                next_step="make lake-clean",
             ) from error
-    removed = sum(remove_files(store, table, version, spare_hours) for table in (*SCHEMAS, PARTS, VERSIONS))
+    removed = sum(
+        remove_files(store, table, version, spare_hours) for table in (*SCHEMAS, PARTS, VERSIONS)
+    )
     return Cleaned(versions_kept=len(kept), versions_forgotten=forgotten, files_removed=removed)
 
 

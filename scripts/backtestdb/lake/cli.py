@@ -30,7 +30,8 @@ ROWS_SHOWN = 1000
 
 @contextmanager
 def progress_lines() -> Iterator[Progress]:
-    """Progress for work that counts one thing after the other; the last line ends with the work, however it ends."""
+    """Progress for work that counts one thing after the other; the last line ends with the work,
+    however it ends."""
     with ExitStack() as shown:
 
         def start(label: str, total: int) -> Callable[[int], None]:
@@ -59,7 +60,11 @@ def run_publish(settings: Settings, arguments: argparse.Namespace) -> int:
     save_summary(settings, open_lake(store))
     print(
         f"{settings.lake}: version {done.version}, {done.rows:,} rows, {format_bytes(done.bytes)}; "
-        + (f"{done.files} of {done.files_in_all} files written" if done.is_new else "nothing had changed")
+        + (
+            f"{done.files} of {done.files_in_all} files written"
+            if done.is_new
+            else "nothing had changed"
+        )
     )
     return DONE
 
@@ -72,7 +77,8 @@ def run_metrics(settings: Settings, arguments: argparse.Namespace) -> int:
     save_summary(settings, open_lake(store))
     seconds = (datetime.now(UTC) - started).total_seconds()
     print(
-        f"{settings.lake}: version {done.version}, {done.parts} files of metrics from {done.rows:,} bars "
+        f"{settings.lake}: version {done.version}, {done.parts} files of metrics from "
+        f"{done.rows:,} bars "
         f"in {seconds:.1f} s by {settings.engine}"
         if done.parts
         else f"{settings.lake}: version {done.version}, all metrics follow their bars"
@@ -99,7 +105,11 @@ def run_query(settings: Settings, arguments: argparse.Namespace) -> int:
             f"DuckDB: {error}", next_step="docs/DATABASE.md, chapter 10, has examples"
         ) from error
     if arguments.json:
-        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows[:ROWS_SHOWN]], default=str))
+        print(
+            json.dumps(
+                [dict(zip(columns, row, strict=True)) for row in rows[:ROWS_SHOWN]], default=str
+            )
+        )
     else:
         print_table(
             f"{settings.lake}, version {version.number}",
@@ -130,7 +140,10 @@ def print_versions(version: Version) -> int:
     print_table(
         "Versions that can be read (make lake-query ARGS=\"--version N '…'\")",
         ["version", "published", "by"],
-        [[row.version, f"{row.published_at_utc:%Y-%m-%d %H:%M:%S} UTC", row.command] for row in version.rows],
+        [
+            [row.version, f"{row.published_at_utc:%Y-%m-%d %H:%M:%S} UTC", row.command]
+            for row in version.rows
+        ],
     )
     return DONE
 
@@ -146,7 +159,8 @@ def run_clean(settings: Settings, arguments: argparse.Namespace) -> int:
     )
     save_summary(settings, open_lake(store))
     print(
-        f"{settings.lake}: {done.versions_kept} versions kept, {done.versions_forgotten} forgotten, "
+        f"{settings.lake}: {done.versions_kept} versions kept, {done.versions_forgotten} "
+        "forgotten, "
         f"{done.files_removed} files removed"
     )
     return DONE
@@ -160,11 +174,14 @@ def run_audit(settings: Settings, arguments: argparse.Namespace) -> int:
         print(json.dumps([vars(finding) for finding in findings]))
     elif findings:
         rows = [[finding.where, finding.what, finding.count] for finding in findings]
-        print_table(f"{settings.lake}, version {version.number}", ["where", "what is wrong", "times"], rows)
+        print_table(
+            f"{settings.lake}, version {version.number}", ["where", "what is wrong", "times"], rows
+        )
     else:
         rows_in_all = sum(part.rows for part in version.parts.values())
         print(
-            f"{settings.lake}: version {version.number} is whole: {format_cell(len(version.parts))} files, "
+            f"{settings.lake}: version {version.number} is whole: "
+            f"{format_cell(len(version.parts))} files, "
             f"{rows_in_all:,} rows, every checksum and rule holds"
         )
     return FAILED if findings else DONE

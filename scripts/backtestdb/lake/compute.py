@@ -1,7 +1,8 @@
-"""The work of `make lake-metrics`: a part of bars in, a part of metrics out, by `market.metrics` as it is.
+"""The work of `make lake-metrics`: a part of bars in, a part of metrics out, by `market.metrics` as
+it is.
 
-A task names the files that it reads, all of one version, and writes a file under a new name; the caller commits what
-all tasks wrote at once. So a task can run anywhere, twice, or die.
+A task names the files that it reads, all of one version, and writes a file under a new name; the
+caller commits what all tasks wrote at once. So a task can run anywhere, twice, or die.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,8 +29,8 @@ BARS = ["ticker", "session_date", "timestamp", "open", "high", "low", "close", "
 
 @dataclass(frozen=True)
 class ComputeTask:
-    """One bucket. `outputs`: the parts to make, oldest first, each with its lineage; `inputs`: the bars of the
-    newest of them."""
+    """One bucket. `outputs`: the parts to make, oldest first, each with its lineage; `inputs`: the
+    bars of the newest of them."""
 
     store: Store
     table: str
@@ -54,8 +55,9 @@ def compute_metrics(
     *,
     tables: Iterable[str] = tuple(INPUTS),
 ) -> Computed:
-    """Compute what does not follow its bars yet, and commit it as one version per table: killed, it has lost what
-    was not committed and nothing else. `progress`: given a label and a number of tasks, return what counts them."""
+    """Compute what does not follow its bars yet, and commit it as one version per table: killed, it
+    has lost what was not committed and nothing else. `progress`: given a label and a number of
+    tasks, return what counts them."""
     version = open_lake(store)
     made = rows = 0
     for table in tables:
@@ -76,25 +78,33 @@ def compute_metrics(
 
 
 def make_tasks(version: Version, table: str) -> list[ComputeTask]:
-    """One task for each bucket of daily metrics, which need all years, and for each month of a bucket otherwise."""
+    """One task for each bucket of daily metrics, which need all years, and for each month of a
+    bucket otherwise."""
     due = [(key, make_lineage(version.parts, key)) for key in find_due_parts(version.parts, table)]
     groups: dict[object, list[tuple[PartKey, str]]] = {}
     for key, lineage in due:
         if lineage:
-            groups.setdefault(key.bucket if table == "daily_metrics" else key, []).append((key, lineage))
+            groups.setdefault(key.bucket if table == "daily_metrics" else key, []).append(
+                (key, lineage)
+            )
     return [
-        ComputeTask(version.store, table, tuple(outputs), tuple(find_inputs(version.parts, outputs[-1][0])))
+        ComputeTask(
+            version.store, table, tuple(outputs), tuple(find_inputs(version.parts, outputs[-1][0]))
+        )
         for outputs in groups.values()
     ]
 
 
 def run_task(task: ComputeTask) -> list[Part]:
-    """What a worker does. It has the place of the lake from the task, and the keys from its own settings."""
+    """What a worker does. It has the place of the lake from the task, and the keys from its own
+    settings."""
     store = find_store(task.store)
     bars = pa.concat_tables([read_part(store, part, BARS) for part in task.inputs])
     periods = [key.period for key, _ in task.outputs]
     if task.table == "daily_metrics":
-        rows = make_daily_metrics(bars.sort_by([("ticker", "ascending"), ("timestamp", "ascending")]))
+        rows = make_daily_metrics(
+            bars.sort_by([("ticker", "ascending"), ("timestamp", "ascending")])
+        )
     else:
         rows = make_aggregates(bars.sort_by([("ticker", "ascending"), ("timestamp", "ascending")]))
     width = len(periods[0])
@@ -119,7 +129,8 @@ def find_store(given: Store) -> Store:
 
 
 def make_daily_metrics(bars: pa.Table) -> pa.Table:
-    """Day bars of whole tickers, by ticker and time; return daily_metrics, the same rows in the same order."""
+    """Day bars of whole tickers, by ticker and time; return daily_metrics, the same rows in the
+    same order."""
     frame = pd.DataFrame(
         {
             "ticker": bars["ticker"].to_numpy(),

@@ -1,4 +1,5 @@
-"""No silent holes in the lake either: expected = stored + known empty + rejected + failed, in sessions of tickers."""
+"""No silent holes in the lake either: expected = stored + known empty + rejected + failed, in
+sessions of tickers."""
 
 import json
 from collections.abc import Sequence
@@ -44,8 +45,12 @@ def count_coverage(
 ) -> LakeCoverage:
     """`sessions`: not empty, in order."""
     lake = Lake(version)
-    lake.connection.register("asked_for", pa.table({"ticker": pa.array(sorted(set(tickers)), pa.string())}))
-    lake.connection.register("wanted_sessions", pa.table({"session_date": pa.array(sessions, pa.date32())}))
+    lake.connection.register(
+        "asked_for", pa.table({"ticker": pa.array(sorted(set(tickers)), pa.string())})
+    )
+    lake.connection.register(
+        "wanted_sessions", pa.table({"session_date": pa.array(sessions, pa.date32())})
+    )
     stored, stored_of_asked = lake.connection.execute(STORED).fetchone() or (0, 0)
     expected = len(set(tickers)) * len(sessions)
     asked = count_asked(load_owned(version), sorted(set(tickers)), sessions)

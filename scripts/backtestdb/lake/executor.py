@@ -1,8 +1,9 @@
-"""Run one function over many parts: on processes of this machine, or on a Dask cluster. The same call for both.
+"""Run one function over many parts: on processes of this machine, or on a Dask cluster. The same
+call for both.
 
-Of Dask only `Client.get_executor` is used, an executor as in the standard library, so that another cluster can take
-its place. A worker that dies costs its part once more: Dask gives the part to another worker, a process pool breaks
-and is made anew for the parts that are left.
+Of Dask only `Client.get_executor` is used, an executor as in the standard library, so that another
+cluster can take its place. A worker that dies costs its part once more: Dask gives the part to
+another worker, a process pool breaks and is made anew for the parts that are left.
 """
 
 import multiprocessing
@@ -31,8 +32,8 @@ class Engine:
     """Where parts are computed. Processes are started once and serve one `run` after the other."""
 
     def __init__(self, address: str = PROCESSES, processes: int | None = None) -> None:
-        """`address`: "processes", or that of a Dask scheduler. `processes`: one for each core when left out; with 0
-        the work is done in this process."""
+        """`address`: "processes", or that of a Dask scheduler. `processes`: one for each core when
+        left out; with 0 the work is done in this process."""
         self.address = address
         self.processes = processes if processes is not None else os.cpu_count() or 1
         self.opened = ExitStack()
@@ -51,9 +52,12 @@ class Engine:
     def open(self) -> Executor:
         """Raise EngineError when the cluster does not answer."""
         if self.executor is None and self.address == PROCESSES:
-            # spawn: pyarrow has threads, and a forked child would inherit their locks in whatever state they are.
+            # spawn: pyarrow has threads, and a forked child would inherit their locks in whatever
+            # state they are.
             context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(self.processes, mp_context=context, initializer=end_with_parent)
+            pool = ProcessPoolExecutor(
+                self.processes, mp_context=context, initializer=end_with_parent
+            )
             self.opened.callback(pool.shutdown, wait=True, cancel_futures=True)
             self.executor = pool
         elif self.executor is None:
@@ -62,9 +66,12 @@ class Engine:
         assert self.executor is not None  # noqa: S101
         return self.executor
 
-    def run(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
-        """Yield each task with its result, in order of completion. Tasks must be hashable. An exception of the
-        function is raised here; a worker that dies is not one. Raise EngineError when workers died TRIES times."""
+    def run(
+        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Iterator[tuple[Task, Result]]:
+        """Yield each task with its result, in order of completion. Tasks must be hashable. An
+        exception of the function is raised here; a worker that dies is not one. Raise EngineError
+        when workers died TRIES times."""
         if self.address == PROCESSES and not self.processes:
             yield from ((task, function(task)) for task in tasks)
             return
@@ -78,13 +85,16 @@ class Engine:
                     del left[futures[future]]
                     yield futures[future], result
             except (BrokenProcessPool, CancelledError) as error:
-                # Which of the running parts took the worker down is not known: all that are left go again.
+                # Which of the running parts took the worker down is not known: all that are left go
+                # again.
                 tries += 1
                 self.close()
                 if tries == TRIES:
                     raise EngineError(
-                        f"workers died {TRIES} times; {len(left)} parts are not done, one is {next(iter(left))}",
-                        next_step="look for memory that ran out (dmesg), then start the same command again",
+                        f"workers died {TRIES} times; {len(left)} parts are not done, one is "
+                        f"{next(iter(left))}",
+                        next_step="look for memory that ran out (dmesg), then start the same "
+                        "command again",
                     ) from error
             except BaseException:
                 for future in futures:
@@ -93,7 +103,8 @@ class Engine:
 
 
 def end_with_parent() -> None:
-    """A worker of a killed command would wait for work for ever, with the memory of its last part."""
+    """A worker of a killed command would wait for work for ever, with the memory of its last
+    part."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -113,7 +124,8 @@ def connect_to_cluster(engine: str) -> Iterator[Any]:
     except (OSError, TimeoutError, ValueError) as error:
         raise EngineError(
             f"no Dask scheduler answers at ENGINE={engine} ({error or type(error).__name__})",
-            next_step="start it (dask scheduler), or leave ENGINE empty for processes of this machine",
+            next_step="start it (dask scheduler), or leave ENGINE empty for processes of this "
+            "machine",
         ) from error
     with client:
         if not client.scheduler_info()["workers"]:

@@ -1,4 +1,5 @@
-"""`make lake-export`: bars of some tickers out of the lake into the database, as if a backfill had fetched them."""
+"""`make lake-export`: bars of some tickers out of the lake into the database, as if a backfill had
+fetched them."""
 
 import argparse
 from collections.abc import Sequence
@@ -56,11 +57,14 @@ def run_export(settings: Settings, arguments: argparse.Namespace) -> int:
                 save_bar_columns(connection, [*make_columns(rows), created_at])
                 for first, last in find_whole_ranges(version, ticker, sessions):
                     request = RangeRequest(ticker, "5min", first, last)
-                    days = [str(day) for day in rows["session_date"].to_pylist() if first <= day <= last]
+                    days = [
+                        str(day) for day in rows["session_date"].to_pylist() if first <= day <= last
+                    ]
                     save_range_answer(connection, request, days, asked_at, f"lake {version.number}")
             stored += len(rows)
     print(
-        f"{settings.database_path}: {stored:,} bars of five minutes from version {version.number} of {settings.lake}"
+        f"{settings.database_path}: {stored:,} bars of five minutes from version {version.number} "
+        f"of {settings.lake}"
     )
     return DONE
 
@@ -94,8 +98,11 @@ def make_columns(rows: pa.Table) -> list[list[Any]]:
     ]
 
 
-def find_whole_ranges(version: Version, ticker: str, sessions: Sequence[date]) -> list[tuple[date, date]]:
-    """Runs of sessions of which the lake has an answer, an empty one included: only those are a record."""
+def find_whole_ranges(
+    version: Version, ticker: str, sessions: Sequence[date]
+) -> list[tuple[date, date]]:
+    """Runs of sessions of which the lake has an answer, an empty one included: only those are a
+    record."""
     owned = load_owned(version)
     rows = pa.table(
         {

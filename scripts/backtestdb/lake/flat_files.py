@@ -1,7 +1,8 @@
 """The vendor's flat files over S3: a session's minute bars of the whole market in one gzipped CSV.
 
-Documented by the vendor under "Flat Files", us_stocks_sip/minute_aggs_v1: ticker, volume, open, close, high, low,
-window_start (ns UTC), transactions; prices as traded. A day's file is there on the morning after it.
+Documented by the vendor under "Flat Files", us_stocks_sip/minute_aggs_v1: ticker, volume, open,
+close, high, low, window_start (ns UTC), transactions; prices as traded. A day's file is there on
+the morning after it.
 """
 
 import gzip
@@ -53,7 +54,8 @@ class FlatFiles:
     options: dict[str, str] = field(repr=False)
 
     def fetch_minutes(self, session_date: date) -> pa.Table:
-        """The columns of TYPES. Raise NotThereError, NotInSubscriptionError, or FlatFilesError with the reason."""
+        """The columns of TYPES. Raise NotThereError, NotInSubscriptionError, or FlatFilesError with
+        the reason."""
         path = f"{self.bucket}/{FOLDER}/{session_date:%Y/%m}/{session_date}.csv.gz"
         try:
             with make_s3(self.options).open_input_file(path) as file:
@@ -65,7 +67,8 @@ class FlatFiles:
         return parse_minutes(content, session_date)
 
     def explain(self, error: OSError, session_date: date) -> FlatFilesError:
-        """S3 tells a wrong key from a missing right; what it says is the vendor's, the keys are not in it."""
+        """S3 tells a wrong key from a missing right; what it says is the vendor's, the keys are not
+        in it."""
         text = str(error)
         if any(word in text for word in DENIED):
             if self.accepts_keys():
@@ -96,8 +99,10 @@ def make_flat_files(settings: Settings) -> FlatFiles:
     """Raise SettingsError without keys."""
     if not settings.flatfiles_access_key or not settings.flatfiles_secret:
         raise SettingsError(
-            "no keys for the vendor's flat files: FLATFILES_ACCESS_KEY or FLATFILES_SECRET is empty",
-            next_step='write them into .env, or fetch by the API: make backfill-lake ARGS="--by-api …"',
+            "no keys for the vendor's flat files: FLATFILES_ACCESS_KEY or FLATFILES_SECRET is "
+            "empty",
+            next_step="write them into .env, or fetch by the API: make backfill-lake "
+            'ARGS="--by-api …"',
         )
     return FlatFiles(
         settings.flatfiles_bucket,
@@ -111,7 +116,8 @@ def make_flat_files(settings: Settings) -> FlatFiles:
 
 
 def parse_minutes(content: bytes, session_date: date) -> pa.Table:
-    """A whole file. NA and TRUE are tickers. Raise FlatFilesError for one that is cut short or has other columns."""
+    """A whole file. NA and TRUE are tickers. Raise FlatFilesError for one that is cut short or has
+    other columns."""
     options = pa_csv.ConvertOptions(
         column_types=TYPES,
         include_columns=list(TYPES),
@@ -123,6 +129,7 @@ def parse_minutes(content: bytes, session_date: date) -> pa.Table:
             return pa_csv.read_csv(unpacked, convert_options=options)
     except (pa.ArrowInvalid, pa.ArrowKeyError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FlatFilesError(
-            f"the flat file of {session_date} is damaged or of another form than documented: {error}",
+            f"the flat file of {session_date} is damaged or of another form than documented: "
+            f"{error}",
             next_step="start the same command again: it asks for this file anew",
         ) from error

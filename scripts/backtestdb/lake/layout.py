@@ -5,8 +5,9 @@
     LAKE/bars_1day/period=2026/bucket=7/….parquet        all other big tables likewise, by year or by month
     LAKE/universes/    small tables: one file each
 
-A bucket holds whole tickers, so that whatever follows a ticker through time needs the files of one bucket only: in
-the measurements (docs/ARCHITECTURE.md) a shuffle cost several times the work itself.
+A bucket holds whole tickers, so that whatever follows a ticker through time needs the files of one
+bucket only: in the measurements (docs/ARCHITECTURE.md) a shuffle cost several times the work
+itself.
 """
 
 from collections.abc import Iterator
@@ -19,28 +20,38 @@ import pyarrow.compute as pc
 BUCKETS = 32
 NO_BUCKET = -1
 
-# One type for every instant: microseconds UTC, the only zoned type that Delta has. Dates are those of the New York
-# session. Prices in dollars, adjusted for splits and never for dividends; float64, because int32 × 10,000 overflows
-# at the price of BRK.A and an adjusted price needs more than four decimals. Volumes in whole shares.
+# One type for every instant: microseconds UTC, the only zoned type that Delta has. Dates are those
+# of the New York session. Prices in dollars, adjusted for splits and never for dividends; float64,
+# because int32 × 10,000 overflows at the price of BRK.A and an adjusted price needs more than four
+# decimals. Volumes in whole shares.
 INSTANT = pa.timestamp("us", tz="UTC")
 BAR_FIELDS = [
     pa.field("ticker", pa.string()),
     pa.field("session_date", pa.date32()),
-    pa.field("timestamp", INSTANT),  # start of the bar; of a day bar: the session's midnight in New York
+    pa.field(
+        "timestamp", INSTANT
+    ),  # start of the bar; of a day bar: the session's midnight in New York
     pa.field("open", pa.float64()),
     pa.field("high", pa.float64()),
     pa.field("low", pa.float64()),
     pa.field("close", pa.float64()),
     pa.field("volume", pa.int64()),
 ]
-# The bar as it was traded, NULL where no split has changed it: the adjusted bar is computed from it once, whatever
-# splits come later, and is therefore equal to that of a fresh backfill. All NULL, such a column takes no room.
+# The bar as it was traded, NULL where no split has changed it: the adjusted bar is computed from it
+# once, whatever splits come later, and is therefore equal to that of a fresh backfill. All NULL,
+# such a column takes no room.
 TRADED_FIELDS = [
     pa.field(f"traded_{name}", pa.float64()) for name in ("open", "high", "low", "close", "volume")
 ]
 COUNTS = ("consecutive_up_days", "consecutive_down_days")
 METRIC_NAMES = [
-    *("change_percent", "change_from_open", "volume_ratio", "volume_20d_avg", "high_low_range_percent"),
+    *(
+        "change_percent",
+        "change_from_open",
+        "volume_ratio",
+        "volume_20d_avg",
+        "high_low_range_percent",
+    ),
     *("close_to_high_percent", "close_to_low_percent", "sma_20", "sma_50", "sma_200"),
     *("price_to_sma20_percent", "price_to_sma50_percent", "price_to_sma200_percent", "rsi_14"),
     *(*COUNTS, "change_5d_percent", "change_10d_percent", "change_20d_percent"),
@@ -49,18 +60,25 @@ SCHEMAS: dict[str, pa.Schema] = {
     "bars_1day": pa.schema(BAR_FIELDS),
     "bars_5min": pa.schema([*BAR_FIELDS, *TRADED_FIELDS]),
     "daily_metrics": pa.schema(
-        BAR_FIELDS + [pa.field(name, pa.int64() if name in COUNTS else pa.float64()) for name in METRIC_NAMES]
+        BAR_FIELDS
+        + [pa.field(name, pa.int64() if name in COUNTS else pa.float64()) for name in METRIC_NAMES]
     ),
     "session_aggregates": pa.schema(
         [
             *(pa.field("ticker", pa.string()), pa.field("session_date", pa.date32())),
-            *(pa.field(name, pa.float64()) for name in ("open", "high", "low", "close")),  # regular hours
+            *(
+                pa.field(name, pa.float64()) for name in ("open", "high", "low", "close")
+            ),  # regular hours
             pa.field("volume", pa.int64()),  # regular hours
             pa.field("extended_volume", pa.int64()),  # before the opening and after the close
             pa.field("bars", pa.int64()),
-            pa.field("opening_range_high", pa.float64()),  # of the first 30 minutes of regular hours
+            pa.field(
+                "opening_range_high", pa.float64()
+            ),  # of the first 30 minutes of regular hours
             pa.field("opening_range_low", pa.float64()),
-            pa.field("vwap", pa.float64()),  # sum of (high + low + close) / 3 × volume, by the sum of volume
+            pa.field(
+                "vwap", pa.float64()
+            ),  # sum of (high + low + close) / 3 × volume, by the sum of volume
             pa.field("first_hour_volume", pa.int64()),
             pa.field("last_hour_volume", pa.int64()),
             pa.field(
@@ -69,7 +87,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
     "universes": pa.schema(
-        [pa.field(name, pa.string()) for name in ("universe", "ticker", "name", "sector", "industry")]
+        [
+            pa.field(name, pa.string())
+            for name in ("universe", "ticker", "name", "sector", "industry")
+        ]
         + [pa.field("market_cap", pa.float64()), pa.field("is_active", pa.bool_())]
     ),
     "splits": pa.schema(
@@ -88,7 +109,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         + [pa.field(name, pa.date32()) for name in ("start_date", "end_date")]
         + [
             pa.field(name, pa.int64())
-            for name in ("tickers", "expected", "stored", "known_empty", "set_aside", "beyond_plan", "failed")
+            for name in (
+                "tickers",
+                "expected",
+                "stored",
+                "known_empty",
+                "set_aside",
+                "beyond_plan",
+                "failed",
+            )
         ]
         + [pa.field("counted_at_utc", pa.string())]
     ),
@@ -103,8 +132,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         + [pa.field(name, pa.int64()) for name in ("received", "stored", "rejected", "tickers")]
         + [pa.field("asked_at_utc", pa.string())]
     ),
-    # Minutes that cannot be true, counted by reason, the first of each as it came. The row with the reason "" names
-    # the tickers (a JSON list) that have no bar in the session because of it.
+    # Minutes that cannot be true, counted by reason, the first of each as it came. The row with the
+    # reason "" names the tickers (a JSON list) that have no bar in the session because of it.
     "rejected": pa.schema(
         [
             *(pa.field("session_date", pa.date32()), pa.field("reason", pa.string())),
@@ -113,7 +142,12 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
 }
 # How long a period of a table is: files of 5-minute bars hold a month, those of daily rows a year.
-PERIODS = {"bars_1day": "year", "daily_metrics": "year", "bars_5min": "month", "session_aggregates": "month"}
+PERIODS = {
+    "bars_1day": "year",
+    "daily_metrics": "year",
+    "bars_5min": "month",
+    "session_aggregates": "month",
+}
 BIG_TABLES = tuple(PERIODS)
 SMALL_TABLES = tuple(name for name in SCHEMAS if name not in PERIODS)
 PARTITION_COLUMNS = ["period", "bucket"]
@@ -121,7 +155,8 @@ PARTITION_COLUMNS = ["period", "bucket"]
 
 @dataclass(frozen=True, order=True)
 class PartKey:
-    """Which part of which table a file is. A small table is one part: period "", bucket NO_BUCKET."""
+    """Which part of which table a file is. A small table is one part: period "", bucket
+    NO_BUCKET."""
 
     table: str
     period: str = ""
@@ -130,14 +165,16 @@ class PartKey:
     @property
     def folder(self) -> str:
         """Relative to the lake."""
-        return f"{self.table}/period={self.period}/bucket={self.bucket}" if self.period else self.table
+        return (
+            f"{self.table}/period={self.period}/bucket={self.bucket}" if self.period else self.table
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A file and what is in it. `content`: hash of the values, whatever the file's compression; `sha256`: of the
-    file; `made_from`: what it was computed from, "" when it was not computed in the lake; `first_session` and
-    `last_session`: YYYY-MM-DD, "" in a small table."""
+    """A file and what is in it. `content`: hash of the values, whatever the file's compression;
+    `sha256`: of the file; `made_from`: what it was computed from, "" when it was not computed in
+    the lake; `first_session` and `last_session`: YYYY-MM-DD, "" in a small table."""
 
     key: PartKey
     path: str
@@ -164,12 +201,15 @@ def full_schema(table: str) -> pa.Schema:
     """With the partition columns, which stand in the names of the folders and not in the files."""
     schema = SCHEMAS[table]
     if table in PERIODS:
-        schema = schema.append(pa.field("period", pa.string())).append(pa.field("bucket", pa.int32()))
+        schema = schema.append(pa.field("period", pa.string())).append(
+            pa.field("bucket", pa.int32())
+        )
     return schema
 
 
 def split_by_period(table: str, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """Given rows of a bucket, return each period's, in the order that files have: ticker, then time."""
+    """Given rows of a bucket, return each period's, in the order that files have: ticker, then
+    time."""
     texts = pc.strftime(rows["session_date"], "%Y" if PERIODS[table] == "year" else "%Y-%m")
     for period in sorted(pc.unique(texts).to_pylist()):
         yield period, sort_rows(table, rows.filter(pc.equal(texts, period)))
@@ -203,15 +243,22 @@ def hash_content(rows: pa.Table) -> str:
         if column.null_count == len(column):
             continue
         if column.null_count:
-            # What lies below a NULL is anything: zeros stand for it, and a column of bits tells where.
+            # What lies below a NULL is anything: zeros stand for it, and a column of bits tells
+            # where.
             digest.update(np_bytes(pc.is_null(column).cast(pa.uint8())))
-            column = column.fill_null("" if pa.types.is_string(field.type) else pa.scalar(0).cast(field.type))
+            column = column.fill_null(
+                "" if pa.types.is_string(field.type) else pa.scalar(0).cast(field.type)
+            )
         if pa.types.is_string(field.type):
-            texts = column.dictionary_encode()  # in order of appearance: one text a ticker, not one a row
+            texts = (
+                column.dictionary_encode()
+            )  # in order of appearance: one text a ticker, not one a row
             digest.update("\0".join(texts.dictionary.to_pylist()).encode())
             digest.update(np_bytes(texts.indices))
         else:
-            digest.update(np_bytes(column.cast(pa.uint8()) if pa.types.is_boolean(field.type) else column))
+            digest.update(
+                np_bytes(column.cast(pa.uint8()) if pa.types.is_boolean(field.type) else column)
+            )
     return digest.hexdigest()
 
 

@@ -6,7 +6,8 @@ from hashlib import blake2b
 from backtestdb.lake.layout import Part, PartKey
 
 INPUTS = {"daily_metrics": "bars_1day", "session_aggregates": "bars_5min"}
-# Which of a bucket's earlier periods a period needs: an exponential mean remembers all of them, a gap the last one.
+# Which of a bucket's earlier periods a period needs: an exponential mean remembers all of them, a
+# gap the last one.
 NEEDS_ALL_BEFORE = {"daily_metrics": True, "session_aggregates": False}
 
 
@@ -16,7 +17,9 @@ def find_inputs(parts: Mapping[PartKey, Part], key: PartKey) -> list[Part]:
     if PartKey(table, key.period, key.bucket) not in parts:
         return []
     periods = sorted(
-        k.period for k in parts if k.table == table and k.bucket == key.bucket and k.period <= key.period
+        k.period
+        for k in parts
+        if k.table == table and k.bucket == key.bucket and k.period <= key.period
     )
     if not NEEDS_ALL_BEFORE[key.table]:
         periods = periods[-2:]
@@ -32,8 +35,13 @@ def make_lineage(parts: Mapping[PartKey, Part], key: PartKey) -> str:
 
 
 def find_due_parts(parts: Mapping[PartKey, Part], table: str) -> list[PartKey]:
-    """The parts of a computed table that do not follow their inputs, and those whose inputs are gone."""
+    """The parts of a computed table that do not follow their inputs, and those whose inputs are
+    gone."""
     wanted = {PartKey(table, k.period, k.bucket) for k in parts if k.table == INPUTS[table]}
     there = {k for k in parts if k.table == table}
-    due = [key for key in wanted if key not in there or parts[key].made_from != make_lineage(parts, key)]
+    due = [
+        key
+        for key in wanted
+        if key not in there or parts[key].made_from != make_lineage(parts, key)
+    ]
     return sorted({*due, *(there - wanted)})

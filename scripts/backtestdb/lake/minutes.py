@@ -1,7 +1,8 @@
-"""Minute bars of a session's whole market into 5-minute bars. Pure; the rules are those of the API's bars.
+"""Minute bars of a session's whole market into 5-minute bars. Pure; the rules are those of the
+API's bars.
 
-A bar covers [04:00, 20:00) in New York, on half days as well: what the vendor has. A minute that cannot be true is
-rejected and counted; the 5-minute bar is made of the others.
+A bar covers [04:00, 20:00) in New York, on half days as well: what the vendor has. A minute that
+cannot be true is rejected and counted; the 5-minute bar is made of the others.
 """
 
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ PRICES = ("open", "high", "low", "close")
 
 @dataclass(frozen=True)
 class SessionBars:
-    """`bars`: those of bars_5min by bucket, ticker and time, as traded; rows `bucket_ends[b - 1]` to `bucket_ends[b]`
-    are bucket b's. `rejected`: number of minutes and an example, by reason. `lost`: tickers without a good minute."""
+    """`bars`: those of bars_5min by bucket, ticker and time, as traded; rows `bucket_ends[b - 1]`
+    to `bucket_ends[b]` are bucket b's. `rejected`: number of minutes and an example, by reason.
+    `lost`: tickers without a good minute."""
 
     session_date: date
     bars: pa.Table
@@ -40,7 +42,8 @@ class SessionBars:
 
 
 def make_session_bars(minutes: pa.Table, session_date: date) -> SessionBars:
-    """`minutes`: ticker, volume, open, close, high, low, window_start (ns UTC) of one session, in any order."""
+    """`minutes`: ticker, volume, open, close, high, low, window_start (ns UTC) of one session, in
+    any order."""
     tickers = minutes["ticker"].combine_chunks().dictionary_encode()
     codes, names = rank_by_bucket(tickers)
     starts = minutes["window_start"].to_numpy()
@@ -63,7 +66,8 @@ def make_session_bars(minutes: pa.Table, session_date: date) -> SessionBars:
 
 
 def rank_by_bucket(tickers: pa.DictionaryArray) -> tuple[np.ndarray, list[str]]:
-    """A number for each row so that numbers are in order of bucket and ticker; the tickers in that order."""
+    """A number for each row so that numbers are in order of bucket and ticker; the tickers in that
+    order."""
     names = [name or "" for name in tickers.dictionary.to_pylist()]
     ranked = sorted(range(len(names)), key=lambda place: (bucket_of(names[place]), names[place]))
     rank = np.empty(len(names), dtype=np.int32)
@@ -83,9 +87,9 @@ def find_reasons(
     names: list[str],
     session_date: date,
 ) -> dict[int, str]:
-    """The rows that break a rule, each with the first one; a high or low that misses its open or close by a tick is
-    put right in `columns`, as in the API's bars. In slices: a text for each of three million rows would take more
-    memory than the rows."""
+    """The rows that break a rule, each with the first one; a high or low that misses its open or
+    close by a tick is put right in `columns`, as in the API's bars. In slices: a text for each of
+    three million rows would take more memory than the rows."""
     hour_ns = 60 * MINUTE_NS
     # Clocks change on Sundays, so that a session's hours are always counted from its midnight.
     into_day = starts - midnight_ms(session_date) * 1_000_000
@@ -134,7 +138,8 @@ def group_by_five(
     names: list[str],
     session_date: date,
 ) -> tuple[pa.Table, np.ndarray]:
-    """Five minutes of a ticker are one bar: first open, highest high, lowest low, last close, sum of volume."""
+    """Five minutes of a ticker are one bar: first open, highest high, lowest low, last close, sum
+    of volume."""
     windows = starts - starts % FIVE_MINUTES_NS
     is_first = np.ones(len(codes), dtype=bool)
     is_first[1:] = (codes[1:] != codes[:-1]) | (windows[1:] != windows[:-1])
@@ -144,9 +149,9 @@ def group_by_five(
     of_bar = codes[first]
     volume = np.zeros(0) if none else np.add.reduceat(columns["volume"].astype("float64"), first)
     values = {
-        "ticker": pa.DictionaryArray.from_arrays(pa.array(of_bar), pa.array(names, pa.string())).cast(
-            pa.string()
-        ),
+        "ticker": pa.DictionaryArray.from_arrays(
+            pa.array(of_bar), pa.array(names, pa.string())
+        ).cast(pa.string()),
         "session_date": pa.array(np.full(len(first), np.datetime64(session_date))),
         "timestamp": pa.array(windows[first] // 1000).cast(pa.timestamp("us", tz="UTC")),
         "open": columns["open"][first],
@@ -157,7 +162,8 @@ def group_by_five(
     }
     schema = SCHEMAS["bars_5min"]
     bars = pa.table(
-        [values[f.name] if f.name in values else pa.nulls(len(first), f.type) for f in schema], schema=schema
+        [values[f.name] if f.name in values else pa.nulls(len(first), f.type) for f in schema],
+        schema=schema,
     )
     buckets = np.array([bucket_of(name) for name in names], dtype=np.int32)[of_bar]
     return bars, np.searchsorted(buckets, np.arange(BUCKETS), side="right")
@@ -170,8 +176,9 @@ def as_traded(rows: pa.Table, name: str) -> np.ndarray:
 
 
 def adjust(rows: pa.Table, ratios: np.ndarray) -> pa.Table:
-    """`ratios`: by what each bar's traded prices are divided and its volume multiplied, 1 where no split came after
-    it. Always from the bar as traded, so that the order in which splits became known makes no difference."""
+    """`ratios`: by what each bar's traded prices are divided and its volume multiplied, 1 where no
+    split came after it. Always from the bar as traded, so that the order in which splits became
+    known makes no difference."""
     changed = ratios != 1
     traded = {name: as_traded(rows, name) for name in (*PRICES, "volume")}
     columns = {field.name: rows[field.name] for field in rows.schema}

@@ -16,8 +16,8 @@ EPOCH = date(1970, 1, 1)
 
 @dataclass(frozen=True)
 class Owned:
-    """`sessions`: those that came as a file of the whole market. `ranges`: first and last session of each other
-    answer, by ticker. Both as days since 1970, as date32 counts them."""
+    """`sessions`: those that came as a file of the whole market. `ranges`: first and last session
+    of each other answer, by ticker. Both as days since 1970, as date32 counts them."""
 
     sessions: frozenset[int]
     ranges: dict[str, list[tuple[int, int]]]

@@ -1,7 +1,8 @@
 """Whether a store keeps two writers apart: tried, not believed.
 
-With obstore, Python's face of the library by which deltalake writes too. A trial with deltalake alone proves nothing:
-it looks whether a commit is there before it writes one, and only two writers at the same instant would tell.
+With obstore, Python's face of the library by which deltalake writes too. A trial with deltalake
+alone proves nothing: it looks whether a commit is there before it writes one, and only two writers
+at the same instant would tell.
 """
 
 from typing import Any
@@ -15,9 +16,9 @@ from backtestdb.lake.store import Store, StoreError
 
 
 def verify_conditional_writes(store: Store) -> None:
-    """Create a small object twice: the second time has to be refused ("If-None-Match: *"), or of two publications at
-    the same time each would overwrite what the other one said. Raise StoreError when it is not, or when the store
-    cannot be written."""
+    """Create a small object twice: the second time has to be refused ("If-None-Match: *"), or of
+    two publications at the same time each would overwrite what the other one said. Raise StoreError
+    when it is not, or when the store cannot be written."""
     name = f"_probe-{uuid4().hex}"
     try:
         place = open_place(store)
@@ -31,10 +32,12 @@ def verify_conditional_writes(store: Store) -> None:
     except (BaseError, OSError, ValueError) as error:
         raise StoreError(
             f"{store.root} cannot be written: {shorten(error)}",
-            next_step="check LAKE and the LAKE_… settings; make doctor tells whether the server answers",
+            next_step="check LAKE and the LAKE_… settings; make doctor tells whether the server "
+            "answers",
         ) from error
     raise StoreError(
-        f"{store.root} lets a writer overwrite what another one has just written (no conditional PUT)",
+        f"{store.root} lets a writer overwrite what another one has just written (no conditional "
+        "PUT)",
         next_step="choose a store with conditional writes, or a folder on a disk of this machine",
     )
 
@@ -48,7 +51,9 @@ def open_place(store: Store) -> S3Store | LocalStore:
         "aws_region": "AWS_REGION",
         "aws_endpoint": "AWS_ENDPOINT_URL",
     }
-    given: Any = {name: store.options[theirs] for name, theirs in names.items() if theirs in store.options}
+    given: Any = {
+        name: store.options[theirs] for name, theirs in names.items() if theirs in store.options
+    }
     return S3Store.from_url(
         store.root,
         config=given | {"aws_conditional_put": "etag"},

@@ -14,7 +14,14 @@ from backtestdb.errors import VerificationError
 from backtestdb.lake.layout import BUCKETS, PartKey, bucket_of, sort_rows, split_by_period
 from backtestdb.lake.lineage import make_lineage
 from backtestdb.lake.owned import Owned, load_owned, select
-from backtestdb.lake.read_sqlite import Reader, load_bars, load_metrics, load_small, load_tickers, open_reader
+from backtestdb.lake.read_sqlite import (
+    Reader,
+    load_bars,
+    load_metrics,
+    load_small,
+    load_tickers,
+    open_reader,
+)
 from backtestdb.lake.store import Store
 from backtestdb.lake.table import Draft, Version, open_lake
 
@@ -45,8 +52,9 @@ def publish(
 ) -> Published:
     """Bring the lake to what the database holds. Where nothing changed, nothing is written.
 
-    `advance` is called with 1 for each of BUCKETS. Raise VerificationError when the database has less than half of
-    the day bars that the lake has, BusyError when another publication was quicker.
+    `advance` is called with 1 for each of BUCKETS. Raise VerificationError when the database has
+    less than half of the day bars that the lake has, BusyError when another publication was
+    quicker.
     """
     base = open_lake(store, may_be_missing=True)
     draft = Draft(base, "publish")
@@ -83,9 +91,12 @@ def load_bucket(reader: Reader, tickers: list[str]) -> dict[str, pa.Table]:
 def put_bucket(draft: Draft, bucket: int, tables: Mapping[str, pa.Table], owned: Owned) -> None:
     """Everything of a bucket's tickers."""
     put_periods(draft, "bars_1day", bucket, dict(split_by_period("bars_1day", tables["bars_1day"])))
-    put_periods(draft, "bars_5min", bucket, merge_minutes(draft.base, bucket, tables["bars_5min"], owned))
+    put_periods(
+        draft, "bars_5min", bucket, merge_minutes(draft.base, bucket, tables["bars_5min"], owned)
+    )
     metrics = dict(split_by_period("daily_metrics", tables["daily_metrics"]))
-    # What lake-metrics computed from just these bars is as good, and has the sessions ahead of the asked ones too.
+    # What lake-metrics computed from just these bars is as good, and has the sessions ahead of the
+    # asked ones too.
     computed = {
         key.period
         for key, part in draft.base.parts.items()
@@ -97,7 +108,8 @@ def put_bucket(draft: Draft, bucket: int, tables: Mapping[str, pa.Table], owned:
 
 
 def merge_minutes(base: Version, bucket: int, rows: pa.Table, owned: Owned) -> dict[str, pa.Table]:
-    """The database's 5-minute bars by month, without those that backfill-lake brought, and with these beside."""
+    """The database's 5-minute bars by month, without those that backfill-lake brought, and with
+    these beside."""
     merged = dict(split_by_period("bars_5min", rows))
     months = {key.period for key in base.parts if (key.table, key.bucket) == ("bars_5min", bucket)}
     for month in months | set(merged):
@@ -111,9 +123,14 @@ def merge_minutes(base: Version, bucket: int, rows: pa.Table, owned: Owned) -> d
 
 
 def put_periods(
-    draft: Draft, table: str, bucket: int, periods: Mapping[str, pa.Table], leave: set[str] | None = None
+    draft: Draft,
+    table: str,
+    bucket: int,
+    periods: Mapping[str, pa.Table],
+    leave: set[str] | None = None,
 ) -> None:
-    """`periods`: all that a table has of a bucket; other periods are dropped, those in `leave` stay as they are."""
+    """`periods`: all that a table has of a bucket; other periods are dropped, those in `leave` stay
+    as they are."""
     there = {key.period for key in draft.base.parts if (key.table, key.bucket) == (table, bucket)}
     for period in (there | set(periods)) - (leave or set()):
         key = PartKey(table, period, bucket)

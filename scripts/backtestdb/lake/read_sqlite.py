@@ -1,8 +1,8 @@
 """Market data out of the database, as Arrow columns in the lake's types. Reads only.
 
-By ADBC, which brings a SQLite library of its own: 2.1 million rows per CPU second, the sqlite3 module 0.4. Two copies
-of SQLite in one process drop each other's file locks, so nothing else in a process may have the database open while a
-reader has.
+By ADBC, which brings a SQLite library of its own: 2.1 million rows per CPU second, the sqlite3
+module 0.4. Two copies of SQLite in one process drop each other's file locks, so nothing else in a
+process may have the database open while a reader has.
 """
 
 import json
@@ -24,7 +24,8 @@ from backtestdb.lake.layout import COUNTS, METRIC_NAMES, SCHEMAS
 
 QUERIES = PROJECT_DIR / "sql" / "queries"
 TIMEFRAMES = {"bars_1day": "1day", "bars_5min": "5min"}
-# A column that begins with NULLs has no type for ADBC: SQLite's infinity stands for NULL on the way.
+# A column that begins with NULLs has no type for ADBC: SQLite's infinity stands for NULL on the
+# way.
 NOTHING = "9e999"
 MICROSECONDS = 1000
 NEW_YORK = "America/New_York"
@@ -38,7 +39,8 @@ class Reader(Protocol):
 
 @contextmanager
 def open_reader(database: Path) -> Iterator[Reader]:
-    """One committed state of the database for as long as it is open. In WAL mode writers do not notice.
+    """One committed state of the database for as long as it is open. In WAL mode writers do not
+    notice.
 
     Raise DatabaseFileError when there is no database.
     """
@@ -67,12 +69,15 @@ def fetch(reader: Reader, query: str, parameters: Sequence[object] = ()) -> pa.T
 
 def load_tickers(reader: Reader) -> list[str]:
     """Every ticker with a bar, in order."""
-    tickers: list[str] = fetch(reader, (QUERIES / "lake_tickers.sql").read_text())["ticker"].to_pylist()
+    tickers: list[str] = fetch(reader, (QUERIES / "lake_tickers.sql").read_text())[
+        "ticker"
+    ].to_pylist()
     return tickers
 
 
 def load_bars(reader: Reader, table: str, tickers: Sequence[str]) -> pa.Table:
-    """`tickers` in order. Return their bars of a table's timeframe by ticker and time, in its schema."""
+    """`tickers` in order. Return their bars of a table's timeframe by ticker and time, in its
+    schema."""
     rows = fetch(
         reader,
         (QUERIES / "lake_bars.sql").read_text(),
@@ -109,7 +114,9 @@ def with_nulls(table: str, columns: dict[str, Any], count: int) -> pa.Table:
 def load_metrics(reader: Reader, tickers: Sequence[str]) -> pa.Table:
     """The stored daily metrics of tickers by ticker and date."""
     chosen = ", ".join(f"ifnull({name}, {NOTHING}) AS {name}" for name in METRIC_NAMES)
-    prices = ", ".join(f"CAST({name} AS REAL) AS {name}" for name in ("open", "high", "low", "close"))
+    prices = ", ".join(
+        f"CAST({name} AS REAL) AS {name}" for name in ("open", "high", "low", "close")
+    )
     rows = fetch(
         reader,
         f"SELECT ticker, date, timestamp, {prices}, volume, {chosen} FROM json_each(?1) AS wanted"
@@ -120,7 +127,9 @@ def load_metrics(reader: Reader, tickers: Sequence[str]) -> pa.Table:
         return SCHEMAS["daily_metrics"].empty_table()
     columns: dict[str, Any] = {name: rows[name] for name in rows.column_names}
     columns["session_date"] = pc.strptime(rows["date"], "%Y-%m-%d", "s").cast(pa.date32())
-    columns["timestamp"] = pc.multiply(rows["timestamp"], MICROSECONDS).cast(pa.timestamp("us", tz="UTC"))
+    columns["timestamp"] = pc.multiply(rows["timestamp"], MICROSECONDS).cast(
+        pa.timestamp("us", tz="UTC")
+    )
     for name in METRIC_NAMES:
         values = rows[name].cast(pa.float64()).combine_chunks()
         known = pc.if_else(pc.is_inf(values), pa.scalar(None, pa.float64()), values)
@@ -129,10 +138,15 @@ def load_metrics(reader: Reader, tickers: Sequence[str]) -> pa.Table:
 
 
 def load_small(reader: Reader) -> dict[str, pa.Table]:
-    """Universes, splits and coverage. A database without the bookkeeping (an older one) has no rows of it."""
-    there = set(fetch(reader, "SELECT name FROM sqlite_schema WHERE type = 'table'")["name"].to_pylist())
+    """Universes, splits and coverage. A database without the bookkeeping (an older one) has no rows
+    of it."""
+    there = set(
+        fetch(reader, "SELECT name FROM sqlite_schema WHERE type = 'table'")["name"].to_pylist()
+    )
     columns = fetch(reader, "SELECT name FROM pragma_table_info('_splits')")["name"].to_pylist()
-    if "withdrawn_at_utc" not in columns:  # until 2026-11 it held what arithmetic had done to stored bars
+    if (
+        "withdrawn_at_utc" not in columns
+    ):  # until 2026-11 it held what arithmetic had done to stored bars
         there.discard("_splits")
     return {name: load_small_table(reader, name, there) for name in SMALL_QUERIES}
 
@@ -140,13 +154,15 @@ def load_small(reader: Reader) -> dict[str, pa.Table]:
 SMALL_QUERIES = {
     "universes": (
         "universe",
-        "SELECT u.name AS universe, s.ticker, s.name, s.sector, s.industry, s.market_cap, s.is_active"
+        "SELECT u.name AS universe, s.ticker, s.name, s.sector, s.industry, s.market_cap, "
+        "s.is_active"
         " FROM universe u JOIN universe_stocks s ON s.universe_id = u.id ORDER BY u.name, s.ticker",
     ),
     "splits": (
         "_splits",
         "SELECT ticker, execution_date, split_from, split_to,"
-        " iif(withdrawn_at_utc IS NULL, 'listed', 'withdrawn') AS state, NULL AS seen_ratio, 'database' AS origin"
+        " iif(withdrawn_at_utc IS NULL, 'listed', 'withdrawn') AS state, NULL AS seen_ratio, "
+        "'database' AS origin"
         " FROM _splits ORDER BY ticker, execution_date, split_from, split_to",
     ),
     "coverage": ("_coverage", "SELECT * FROM _coverage ORDER BY universe, timeframe"),

@@ -57,20 +57,27 @@ def load_lake(number: int | None = None) -> Lake:
 
 
 def connect(version: Version, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """A view for each table, and the macros. Nothing is downloaded: what DuckDB does not have, it refuses."""
+    """A view for each table, and the macros. Nothing is downloaded: what DuckDB does not have, it
+    refuses."""
     connection = duckdb.connect()
-    connection.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
+    connection.execute(
+        "SET autoinstall_known_extensions = false; SET autoload_known_extensions = false"
+    )
     connection.execute("SET TimeZone = 'America/New_York'; SET enable_progress_bar = false")
     if threads:
         connection.execute(f"SET threads = {threads}")
     for table in SCHEMAS:
         parts = version.parts_of(table)
         source = (
-            describe_files(version, table, parts) if version.store.is_local and parts else f"{table}_files"
+            describe_files(version, table, parts)
+            if version.store.is_local and parts
+            else f"{table}_files"
         )
         if source == f"{table}_files":
             connection.register(source, make_dataset(version, table, parts))
-        connection.execute(f"CREATE VIEW {table} AS SELECT *{SHOWN_BESIDE.get(table, '')} FROM {source}")
+        connection.execute(
+            f"CREATE VIEW {table} AS SELECT *{SHOWN_BESIDE.get(table, '')} FROM {source}"
+        )
     connection.execute(MACROS)
     return connection
 
@@ -87,15 +94,16 @@ def describe_files(version: Version, table: str, parts: Sequence[Part]) -> str:
 
 
 def make_dataset(version: Version, table: str, parts: Sequence[Part]) -> Any:
-    """For S3, which DuckDB reads only with an extension that it would download: Arrow reads, DuckDB asks it for
-    columns and rows."""
+    """For S3, which DuckDB reads only with an extension that it would download: Arrow reads, DuckDB
+    asks it for columns and rows."""
     schema = full_schema(table)
     if not parts:
         return schema.empty_table()
     files, root = make_s3(version.store.options), version.store.root.removeprefix("s3://")
     kind = pa_dataset.ParquetFileFormat()
     fragments = [
-        kind.make_fragment(f"{root}/{p.path}", files, partition_expression=tell_part(p)) for p in parts
+        kind.make_fragment(f"{root}/{p.path}", files, partition_expression=tell_part(p))
+        for p in parts
     ]
     return pa_dataset.FileSystemDataset(fragments, schema, kind, files)
 

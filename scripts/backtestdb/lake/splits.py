@@ -1,8 +1,9 @@
-"""Splits and the bars that backfill-lake brought, which come as traded: which splits they show, and adjusted bars.
+"""Splits and the bars that backfill-lake brought, which come as traded: which splits they show, and
+adjusted bars.
 
-A split counts when the price between the last bar before its day and the first one from it on jumps by its
-ratio. These bars came as traded, so no answer is adjusted by it; those of the database are (`market.splits`).
-Only the files of that ticker's bucket change.
+A split counts when the price between the last bar before its day and the first one from it on jumps
+by its ratio. These bars came as traded, so no answer is adjusted by it; those of the database are
+(`market.splits`). Only the files of that ticker's bucket change.
 """
 
 from collections import defaultdict
@@ -23,11 +24,20 @@ from backtestdb.lake.table import Draft, read_part
 from backtestdb.market.splits import Split
 
 SPLITS = PartKey("splits")
-# Splits at one and the same boundary are tried in every combination; more than this many were never seen.
+# Splits at one and the same boundary are tried in every combination; more than this many were never
+# seen.
 SPLITS_TOGETHER = 6
 # A price that moves by a quarter overnight is news; one that moves by a small split's ratio is not.
 NIGHT = log(1.25)
-SEEN_COLUMNS = ["ticker", "session_date", "timestamp", "open", "close", "traded_open", "traded_close"]
+SEEN_COLUMNS = [
+    "ticker",
+    "session_date",
+    "timestamp",
+    "open",
+    "close",
+    "traded_open",
+    "traded_close",
+]
 
 
 def load_lake_splits(draft: Draft) -> list[dict[str, Any]]:
@@ -42,20 +52,23 @@ def as_split(row: dict[str, Any]) -> Split:
 
 
 def make_ratios(rows: pa.Table, splits: Iterable[Split], owned: Owned) -> np.ndarray:
-    """For each bar the product of the ratios of the splits after it; 1 for bars that the database brought."""
+    """For each bar the product of the ratios of the splits after it; 1 for bars that the database
+    brought."""
     ratios = np.ones(len(rows))
     mine = owned.mask(rows)
     for split in splits:
         before = pc.and_(
-            pc.equal(rows["ticker"], split.ticker), pc.less(rows["session_date"], split.execution_date)
+            pc.equal(rows["ticker"], split.ticker),
+            pc.less(rows["session_date"], split.execution_date),
         )
         ratios[before.to_numpy() & mine] *= split.ratio
     return ratios
 
 
 def apply_splits(draft: Draft, listed: Sequence[Split], owned: Owned) -> list[Split]:
-    """Given the vendor's splits, adjust the bars of those that the bars show and that were not dealt with. Return
-    what was applied now. A split without a bar on both sides of its day is left for a later run."""
+    """Given the vendor's splits, adjust the bars of those that the bars show and that were not
+    dealt with. Return what was applied now. A split without a bar on both sides of its day is left
+    for a later run."""
     rows = load_lake_splits(draft)
     dealt_with = {as_split(row) for row in rows}
     months = sorted({key.period for key in draft.parts if key.table == "bars_5min"})
@@ -78,8 +91,8 @@ def apply_splits(draft: Draft, listed: Sequence[Split], owned: Owned) -> list[Sp
 
 
 def choose_explanation(seen_ratio: float, splits: Sequence[Split]) -> tuple[Split, ...]:
-    """The combination whose ratios multiplied come nearest to `seen_ratio`, of equally near ones the smallest;
-    none when even that one leaves more unexplained than a night may bring."""
+    """The combination whose ratios multiplied come nearest to `seen_ratio`, of equally near ones
+    the smallest; none when even that one leaves more unexplained than a night may bring."""
     every = [
         chosen
         for count in range(min(len(splits), SPLITS_TOGETHER) + 1)
@@ -91,9 +104,11 @@ def choose_explanation(seen_ratio: float, splits: Sequence[Split]) -> tuple[Spli
     return nearest if unexplained <= max(NIGHT, abs(ratios[nearest]) / 2) else ()
 
 
-def judge(draft: Draft, bucket: int, splits: Sequence[Split], owned: Owned) -> list[tuple[Split, str, float]]:
-    """State and seen ratio of the splits that have bars on both sides. Several between the same two bars are judged
-    together."""
+def judge(
+    draft: Draft, bucket: int, splits: Sequence[Split], owned: Owned
+) -> list[tuple[Split, str, float]]:
+    """State and seen ratio of the splits that have bars on both sides. Several between the same two
+    bars are judged together."""
     together: dict[tuple[str, float], list[Split]] = defaultdict(list)
     for ticker in sorted({split.ticker for split in splits}):
         mine = [split for split in splits if split.ticker == ticker]
@@ -107,12 +122,17 @@ def judge(draft: Draft, bucket: int, splits: Sequence[Split], owned: Owned) -> l
     findings = []
     for (_, seen), same in together.items():
         chosen = choose_explanation(seen, same)
-        findings += [(split, "applied" if split in chosen else "unconfirmed", seen) for split in same]
+        findings += [
+            (split, "applied" if split in chosen else "unconfirmed", seen) for split in same
+        ]
     return findings
 
 
-def load_around(draft: Draft, bucket: int, ticker: str, first: date, last: date, owned: Owned) -> pa.Table:
-    """A ticker's bars as they came, from the last month with some before `first` to the first one after `last`."""
+def load_around(
+    draft: Draft, bucket: int, ticker: str, first: date, last: date, owned: Owned
+) -> pa.Table:
+    """A ticker's bars as they came, from the last month with some before `first` to the first one
+    after `last`."""
     keys = sorted(key for key in draft.parts if (key.table, key.bucket) == ("bars_5min", bucket))
     found = []
     before = [key for key in keys if key.period < f"{first:%Y-%m}"]
@@ -131,7 +151,8 @@ def load_around(draft: Draft, bucket: int, ticker: str, first: date, last: date,
 
 
 def find_jump(rows: pa.Table, executed: date) -> float | None:
-    """The last close before a day by the first open from it on, as traded; None where one of them is missing."""
+    """The last close before a day by the first open from it on, as traded; None where one of them
+    is missing."""
     place = int(pc.sum(pc.less(rows["session_date"], executed).cast(pa.int64())).as_py() or 0)
     if not 0 < place < len(rows):
         return None
@@ -144,7 +165,9 @@ def adjust_bucket(
     """Rewrite the months that have a bar from before one of the confirmed splits."""
     last = max(split.execution_date for split in confirmed)
     mine = [split for split in every if bucket_of(split.ticker) == bucket]
-    for key in sorted(key for key in draft.parts if (key.table, key.bucket) == ("bars_5min", bucket)):
+    for key in sorted(
+        key for key in draft.parts if (key.table, key.bucket) == ("bars_5min", bucket)
+    ):
         if key.period <= f"{last:%Y-%m}":
             rows = read_part(draft.store, draft.parts[key])
             draft.put(key, adjust(rows, make_ratios(rows, mine, owned)))
@@ -168,6 +191,7 @@ def save_lake_splits(draft: Draft, rows: Sequence[dict[str, Any]]) -> None:
     there = read_part(draft.store, part).to_pylist() if part else []
     others = [row for row in there if row["origin"] != "lake"]
     ordered = sorted(
-        rows, key=lambda row: (row["ticker"], row["execution_date"], row["split_from"], row["split_to"])
+        rows,
+        key=lambda row: (row["ticker"], row["execution_date"], row["split_from"], row["split_to"]),
     )
     draft.put(SPLITS, pa.Table.from_pylist([*others, *ordered], schema=SCHEMAS["splits"]))

@@ -1,7 +1,7 @@
 """A session's 5-minute bars on this machine's disk, until its month is merged into the lake.
 
-One Parquet file a session with a row group for each bucket: read by session once, and by bucket once. What was staged
-before a kill is not fetched again.
+One Parquet file a session with a row group for each bucket: read by session once, and by bucket
+once. What was staged before a kill is not fetched again.
 """
 
 import json
@@ -60,8 +60,8 @@ def staged_path(folder: Path, session_date: date) -> Path:
 
 
 def stage_session(task: StageTask) -> Staged:
-    """Fetch and stage one session, unless that is done. A session without a file is told, not raised: the others
-    go on."""
+    """Fetch and stage one session, unless that is done. A session without a file is told, not
+    raised: the others go on."""
     path = staged_path(task.folder, task.session_date)
     if not path.exists():
         try:
@@ -96,7 +96,9 @@ def load_staged(path: Path) -> Staged:
     facts: dict[str, Any] = json.loads(pq.read_schema(path).metadata[FACTS])
     return Staged(
         session_date=date.fromisoformat(facts.pop("session_date")),
-        rejected={reason: (count, example) for reason, (count, example) in facts.pop("rejected").items()},
+        rejected={
+            reason: (count, example) for reason, (count, example) in facts.pop("rejected").items()
+        },
         **facts,
     )
 
@@ -104,7 +106,9 @@ def load_staged(path: Path) -> Staged:
 def read_staged(folder: Path, sessions: Sequence[date], bucket: int) -> pa.Table:
     """A bucket's rows of some sessions."""
     files = (pq.ParquetFile(staged_path(folder, day)) for day in sessions)
-    return pa.concat_tables([file.read_row_group(bucket).cast(SCHEMAS["bars_5min"]) for file in files])
+    return pa.concat_tables(
+        [file.read_row_group(bucket).cast(SCHEMAS["bars_5min"]) for file in files]
+    )
 
 
 def drop_staged(folder: Path, sessions: Sequence[date]) -> None:

@@ -1,8 +1,9 @@
-"""The place of the lake, a folder or an S3 bucket: files in and out, and whether two writers can hurt each other.
+"""The place of the lake, a folder or an S3 bucket: files in and out, and whether two writers can
+hurt each other.
 
-pyarrow's own file systems read and write the files (its wheel speaks S3), deltalake the tables' logs: both get the
-same endpoint and keys from the settings of the process that uses them. A store that goes to another process goes
-without its keys.
+pyarrow's own file systems read and write the files (its wheel speaks S3), deltalake the tables'
+logs: both get the same endpoint and keys from the settings of the process that uses them. A store
+that goes to another process goes without its keys.
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,8 @@ class StoreError(ProjectError):
 
 @dataclass(frozen=True)
 class Store:
-    """`root`: an absolute folder, or s3://bucket/prefix. `options`: as deltalake wants them, keys included."""
+    """`root`: an absolute folder, or s3://bucket/prefix. `options`: as deltalake wants them, keys
+    included."""
 
     root: str
     options: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -102,7 +104,9 @@ def make_s3(options: Mapping[str, str]) -> pa_fs.S3FileSystem:
 def make_store(settings: Settings) -> Store:
     """Raise SettingsError where LAKE is empty."""
     if not settings.lake:
-        raise SettingsError("LAKE is empty: there is no lake", next_step="write LAKE=/a/folder into .env")
+        raise SettingsError(
+            "LAKE is empty: there is no lake", next_step="write LAKE=/a/folder into .env"
+        )
     options = {}
     if settings.lake.startswith("s3://"):
         options = {

@@ -1,4 +1,5 @@
-"""The figures of a version for `make status` (see `summary`, which reads them without a package)."""
+"""The figures of a version for `make status` (see `summary`, which reads them without a
+package)."""
 
 import json
 from collections.abc import Sequence
@@ -35,12 +36,16 @@ def make_summary(version: Version) -> dict[str, Any]:
     }
 
 
-def save_summary(settings: Settings, version: Version, coverage: Sequence[LakeCoverage] = ()) -> None:
+def save_summary(
+    settings: Settings, version: Version, coverage: Sequence[LakeCoverage] = ()
+) -> None:
     """Coverage that was not counted this time stays as it was."""
     before = lake_facts(settings) or {}
     counted = {row["universe"]: row for row in before.get("coverage", [])}
     for each in coverage:
-        counted[each.universe] = {name: str(v) if "date" in name else v for name, v in asdict(each).items()}
+        counted[each.universe] = {
+            name: str(v) if "date" in name else v for name, v in asdict(each).items()
+        }
     path = summary_path(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     writing = path.with_suffix(f".{version.number}.writing")

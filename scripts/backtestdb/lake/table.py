@@ -1,10 +1,11 @@
 """Versions of the lake: many tables that change together, though each is a Delta table of its own.
 
-A Delta commit is atomic for one table. So that bars, metrics and universes are always of one moment, readers ask the
-table `versions` first: its newest row names the Delta version of every other table. A publication commits to the
-others, where nobody looks yet, and its last commit is the one to `versions`. Killed before, it has changed nothing;
-what it left is overwritten by the next publication and removed by `make lake-clean`. That last commit fails when
-another publication came first: two cannot both follow the same version.
+A Delta commit is atomic for one table. So that bars, metrics and universes are always of one
+moment, readers ask the table `versions` first: its newest row names the Delta version of every
+other table. A publication commits to the others, where nobody looks yet, and its last commit is the
+one to `versions`. Killed before, it has changed nothing; what it left is overwritten by the next
+publication and removed by `make lake-clean`. That last commit fails when another publication came
+first: two cannot both follow the same version.
 """
 
 import json
@@ -54,7 +55,8 @@ LOG_SCHEMAS = {
         ]
     ),
 }
-# Delta throws log entries away after 30 days by itself, those of versions that `versions` still names among them.
+# Delta throws log entries away after 30 days by itself, those of versions that `versions` still
+# names among them.
 KEEP_LOGS = {"delta.logRetentionDuration": "interval 36500 days"}
 # Measured on made-up prices (the worst case): 16.5 bytes a bar and half of the default's seconds.
 DICTIONARY = ["ticker", "session_date"]
@@ -80,7 +82,9 @@ class VersionRow:
 class Version:
     """One whole state of the lake, readable for as long as `make lake-clean` keeps it."""
 
-    def __init__(self, store: Store, row: VersionRow, log_version: int, rows: Sequence[VersionRow]) -> None:
+    def __init__(
+        self, store: Store, row: VersionRow, log_version: int, rows: Sequence[VersionRow]
+    ) -> None:
         self.store, self.row, self.log_version, self.rows = store, row, log_version, list(rows)
 
     @property
@@ -100,21 +104,27 @@ class Version:
         return open_delta(self.store, table, self.row.tables[table])
 
     def parts_of(self, table: str) -> list[Part]:
-        return sorted((part for key, part in self.parts.items() if key.table == table), key=lambda p: p.key)
+        return sorted(
+            (part for key, part in self.parts.items() if key.table == table), key=lambda p: p.key
+        )
 
     def read(self, key: PartKey, columns: list[str] | None = None) -> pa.Table:
         """The rows of a part; none where there is no such part."""
         part = self.parts.get(key)
         if part is None:
             schema = SCHEMAS[key.table]
-            return (pa.schema([schema.field(name) for name in columns]) if columns else schema).empty_table()
+            return (
+                pa.schema([schema.field(name) for name in columns]) if columns else schema
+            ).empty_table()
         return read_part(self.store, part, columns)
 
     def rows_of(self, table: str) -> int:
         return sum(part.rows for part in self.parts_of(table))
 
 
-EMPTY = VersionRow(version=0, published_at_utc=datetime(1970, 1, 1, tzinfo=UTC), command="", tables={})
+EMPTY = VersionRow(
+    version=0, published_at_utc=datetime(1970, 1, 1, tzinfo=UTC), command="", tables={}
+)
 
 
 def open_delta(store: Store, table: str, version: int | None = None) -> DeltaTable:
@@ -122,7 +132,8 @@ def open_delta(store: Store, table: str, version: int | None = None) -> DeltaTab
 
 
 def open_lake(store: Store, number: int | None = None, *, may_be_missing: bool = False) -> Version:
-    """The newest version, or the given one. `may_be_missing`: a lake without a version is its version 0.
+    """The newest version, or the given one. `may_be_missing`: a lake without a version is its
+    version 0.
 
     Raise LakeError where there is no lake or no such version any more.
     """
@@ -143,7 +154,8 @@ def open_lake(store: Store, number: int | None = None, *, may_be_missing: bool =
     chosen = [row for row in rows if number is None or row.version == number]
     if not chosen:
         raise LakeError(
-            f"version {number} is not there any more; there are {rows[0].version} to {rows[-1].version}",
+            f"version {number} is not there any more; there are {rows[0].version} to "
+            f"{rows[-1].version}",
             next_step="make lake-query ARGS=--versions",
         )
     return Version(store, chosen[-1], log.version(), rows)
@@ -170,7 +182,9 @@ def make_part(row: Mapping[str, object]) -> Part:
     return Part(key=key, **given)  # type: ignore[arg-type]
 
 
-def write_part(store: Store, key: PartKey, rows: pa.Table, made_from: str = "", content: str = "") -> Part:
+def write_part(
+    store: Store, key: PartKey, rows: pa.Table, made_from: str = "", content: str = ""
+) -> Part:
     """Write rows, sorted as files are, under a new name that nothing points to yet."""
     rows = rows.cast(SCHEMAS[key.table])
     encoded = encode(rows)
@@ -203,7 +217,9 @@ def encode(rows: pa.Table) -> bytes:
         compression_level=3,
         row_group_size=ROW_GROUP_ROWS,
         use_dictionary=[
-            name for name in names if name in DICTIONARY or rows.schema.field(name).type == pa.string()
+            name
+            for name in names
+            if name in DICTIONARY or rows.schema.field(name).type == pa.string()
         ],
         column_encoding={name: "DELTA_BINARY_PACKED" for name in names if name in DELTA_ENCODED},
     )
@@ -225,8 +241,8 @@ def commit_files(
     removes: Iterable[RemoveAction],
     partitioned: bool = False,
 ) -> int:
-    """One commit on exactly the version that `delta` shows. Raise CommitFailedError when there is a newer one
-    already: a retry on top of it would mix the files of two publications."""
+    """One commit on exactly the version that `delta` shows. Raise CommitFailedError when there is a
+    newer one already: a retry on top of it would mix the files of two publications."""
     expected = delta.version() + 1
     delta.create_write_transaction(
         [*adds, *removes],
@@ -258,9 +274,11 @@ def ensure_delta(store: Store, table: str) -> DeltaTable:
         )
 
 
-def commit_table(store: Store, table: str, parts: Sequence[Part], at: DeltaTable | None = None) -> int:
-    """Let a table consist of exactly these files; return its Delta version. `at`: the state that the commit has to
-    follow; the one that is there now when it is left out."""
+def commit_table(
+    store: Store, table: str, parts: Sequence[Part], at: DeltaTable | None = None
+) -> int:
+    """Let a table consist of exactly these files; return its Delta version. `at`: the state that
+    the commit has to follow; the one that is there now when it is left out."""
     schema = schema_of(table)
     delta = at or ensure_delta(store, table)
     wanted = {part.path.removeprefix(f"{table}/"): part for part in parts}
@@ -273,7 +291,9 @@ def commit_table(store: Store, table: str, parts: Sequence[Part], at: DeltaTable
         if path not in there
     ]
     removes = [
-        RemoveAction(path, True, now_ms, size=action["size_bytes"], partition_values=values_of(action))
+        RemoveAction(
+            path, True, now_ms, size=action["size_bytes"], partition_values=values_of(action)
+        )
         for path, action in there.items()
         if path not in wanted
     ]
@@ -308,7 +328,9 @@ def write_log_table(store: Store, table: str, rows: list[dict[str, object]]) -> 
     encoded = encode(content)
     path = f"{table}/{uuid4().hex}.parquet"
     store.write(path, encoded)
-    return Part(key=PartKey(table), path=path, rows=len(rows), bytes=len(encoded), sha256="", content="")
+    return Part(
+        key=PartKey(table), path=path, rows=len(rows), bytes=len(encoded), sha256="", content=""
+    )
 
 
 class Draft:
@@ -320,8 +342,8 @@ class Draft:
         self.changed: set[str] = set()
 
     def put(self, key: PartKey, rows: pa.Table, made_from: str = "") -> Part | None:
-        """Sorted rows as the new content of a part. Return None, and write nothing, when that is its content
-        already."""
+        """Sorted rows as the new content of a part. Return None, and write nothing, when that is
+        its content already."""
         rows = rows.cast(SCHEMAS[key.table])
         content = hash_content(rows)
         if not self.needs(key, len(rows), content, made_from):
@@ -355,13 +377,15 @@ class Draft:
         return version
 
     def commit(self, now_utc: datetime) -> Version:
-        """Make the changes a version. Return the base when there are none. Raise BusyError when another
-        publication came first."""
+        """Make the changes a version. Return the base when there are none. Raise BusyError when
+        another publication came first."""
         if not self.changed:
             return self.base
         try:
             tables = {
-                table: commit_table(self.store, table, [p for k, p in self.parts.items() if k.table == table])
+                table: commit_table(
+                    self.store, table, [p for k, p in self.parts.items() if k.table == table]
+                )
                 for table in sorted(self.changed)
             }
             tables[PARTS] = commit_table(self.store, PARTS, [self.write_parts()])
@@ -392,11 +416,14 @@ class Draft:
 
 
 def commit_versions(base: Version, rows: Sequence[VersionRow]) -> Version:
-    """Let `versions` hold these rows, if it still is as `base` saw it. Raise CommitFailedError if not."""
+    """Let `versions` hold these rows, if it still is as `base` saw it. Raise CommitFailedError if
+    not."""
     store = base.store
     log = ensure_delta(store, VERSIONS)
     if log.version() != max(base.log_version, 0):
-        raise CommitFailedError(f"the lake is at {log.version()}, not at {base.log_version} any more")
+        raise CommitFailedError(
+            f"the lake is at {log.version()}, not at {base.log_version} any more"
+        )
     content = [{**asdict(row), "tables": json.dumps(dict(row.tables))} for row in rows]
     commit_table(store, VERSIONS, [write_log_table(store, VERSIONS, content)], log)
     return open_lake(store)

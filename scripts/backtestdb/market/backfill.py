@@ -51,8 +51,8 @@ STAGED_FROM_BARS = 500_000
 
 
 def backfill(connection: sqlite3.Connection, source: Source, job: Job, label: str) -> Report:
-    """Run a job to its end. A request that brings nothing is named in the report and does not stop the rest;
-    StoppedRunError and a vendor that is down are raised."""
+    """Run a job to its end. A request that brings nothing is named in the report and does not stop
+    the rest; StoppedRunError and a vendor that is down are raised."""
     return backfill_together(connection, source, [job], label)[0]
 
 
@@ -66,17 +66,20 @@ def backfill_together(
     staged_from_bars: int = STAGED_FROM_BARS,
     before_metrics: Callable[[], None] = lambda: None,
 ) -> list[Report]:
-    """Run jobs of one timeframe with the requests that they need together; return a report for each.
+    """Run jobs of one timeframe with the requests that they need together; return a report for
+    each.
 
-    `keep_every_ticker`: store the whole market's bars, not only those of the jobs' tickers. `before_metrics` is
-    called between the bars and their metrics.
+    `keep_every_ticker`: store the whole market's bars, not only those of the jobs' tickers.
+    `before_metrics` is called between the bars and their metrics.
     """
     started, sent_before = time.monotonic(), source.client.requests_sent
     timeframe, tickers = jobs[0].timeframe, all_tickers(jobs)
     for job in jobs:
         if job.universe:
             asked = job.sessions[0], job.sessions[-1]
-            start_counting(connection, source.calendar, job.universe, timeframe, asked, source.now_text())
+            start_counting(
+                connection, source.calendar, job.universe, timeframe, asked, source.now_text()
+            )
     store = make_bar_store(
         connection,
         source.calendar,
@@ -94,7 +97,9 @@ def backfill_together(
             source.clock(),
             tickers,
             timeframe,
-            lambda day: needs_day_before(day, plan_jobs(connection, source.calendar, jobs, store.staging)),
+            lambda day: needs_day_before(
+                day, plan_jobs(connection, source.calendar, jobs, store.staging)
+            ),
         )
         wanted = None if keep_every_ticker else frozenset(tickers)
         requester = make_requester(connection, source, jobs, limits, wanted)
@@ -111,7 +116,10 @@ def backfill_together(
     total.requests = source.client.requests_sent - sent_before
     total.seconds = time.monotonic() - started
     counted = [total, *[Report(failures=total.failures)] * (len(jobs) - 1)]
-    return [finish_report(connection, source, job, report) for job, report in zip(jobs, counted, strict=True)]
+    return [
+        finish_report(connection, source, job, report)
+        for job, report in zip(jobs, counted, strict=True)
+    ]
 
 
 def make_requester(
@@ -124,7 +132,9 @@ def make_requester(
     sessions = all_sessions(source.calendar, jobs)
     one_older = sessions_back(source.calendar, sessions[0], 1)
     witness = choose_witness(connection, all_tickers(jobs), limits.refused_of(jobs[0].timeframe))
-    return Requester(source.client, [one_older, *sessions], limits, [witness, *all_tickers(jobs)], wanted)
+    return Requester(
+        source.client, [one_older, *sessions], limits, [witness, *all_tickers(jobs)], wanted
+    )
 
 
 def fetch_and_store(
@@ -137,14 +147,17 @@ def fetch_and_store(
     staged_from_bars: int,
     total: Report,
 ) -> None:
-    """All requests of the jobs. When the plan turns out not to have the endpoint for the whole market, what is left
-    is asked for ticker by ticker."""
+    """All requests of the jobs. When the plan turns out not to have the endpoint for the whole
+    market, what is left is asked for ticker by ticker."""
     was_grouped = not requester.limits.of(GROUPED).is_refused
     planned = plan_jobs(connection, source.calendar, jobs, store.staging)
     prepare_staging(store, planned, staged_from_bars, source.now_text())
     fetch_planned(connection, source, planned, store, requester, label, total)
     if was_grouped and requester.limits.of(GROUPED).is_refused:
-        say("the key's plan does not have the endpoint for the whole market: asking ticker by ticker")
+        say(
+            "the key's plan does not have the endpoint for the whole market: asking ticker by "
+            "ticker"
+        )
         add_saved(total, load_what_was_staged(store))
         planned = plan_jobs(connection, source.calendar, jobs, store.staging)
         fetch_planned(connection, source, planned, store, requester, label, total)
@@ -162,7 +175,9 @@ def fetch_planned(
     """Some requests: each answer is stored as it comes, and so is what was learnt of the plan."""
     limits = requester.limits
     with progress(label, len(planned)) as advance:
-        for request, result in fetch_all(planned, requester.fetch, source.concurrency, source.stopping):
+        for request, result in fetch_all(
+            planned, requester.fetch, source.concurrency, source.stopping
+        ):
             if requester.limits is not limits:
                 save_learnt(connection, limits, requester.limits, source.clock())
                 limits = requester.limits
@@ -195,17 +210,21 @@ def add_saved(report: Report, saved: SavedBars) -> None:
 def needs_day_before(day: date, planned: Sequence[Request]) -> bool:
     """Whether one of the requests asks for bars before `day`."""
     firsts = (
-        request.start if isinstance(request, RangeRequest) else request.session_date for request in planned
+        request.start if isinstance(request, RangeRequest) else request.session_date
+        for request in planned
     )
     return any(first < day for first in firsts)
 
 
 def name_request(request: Request) -> str:
-    return request.ticker if isinstance(request, RangeRequest) else f"session {request.session_date}"
+    return (
+        request.ticker if isinstance(request, RangeRequest) else f"session {request.session_date}"
+    )
 
 
 def compute_metrics(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
-    """Those that follow sessions of the whole market, then those of bars that came for another purpose."""
+    """Those that follow sessions of the whole market, then those of bars that came for another
+    purpose."""
     tickers, first, rows = find_due_metrics(connection)
     if first is not None:
         with (
@@ -220,7 +239,8 @@ def compute_metrics(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None
 def record_closures(
     connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], total: Report
 ) -> None:
-    """Sessions of which nobody has a bar while a later one has: said once, never asked for again."""
+    """Sessions of which nobody has a bar while a later one has: said once, never asked for
+    again."""
     tickers, frontier = all_tickers(jobs), load_frontier(connection, "1day")
     witness = choose_witness(connection, tickers, frozenset())
     closed = [
@@ -236,7 +256,9 @@ def record_closures(
     save_closures(connection, closed, source.now_text())
 
 
-def finish_report(connection: sqlite3.Connection, source: Source, job: Job, report: Report) -> Report:
+def finish_report(
+    connection: sqlite3.Connection, source: Source, job: Job, report: Report
+) -> Report:
     """The report of one job, whose coverage is counted and kept."""
     limits = load_limits(connection)
     own = limits.of(job.timeframe)
@@ -259,8 +281,11 @@ def wall_within(limits: PlanLimits, job: Job) -> date | None:
     return covered if covered and covered > job.fetched_sessions[0] else None
 
 
-def keep_coverage(connection: sqlite3.Connection, source: Source, job: Job, coverage: Coverage) -> None:
-    """Of all ranges that are asked for of this universe by now. `coverage`: of the job's sessions."""
+def keep_coverage(
+    connection: sqlite3.Connection, source: Source, job: Job, coverage: Coverage
+) -> None:
+    """Of all ranges that are asked for of this universe by now. `coverage`: of the job's
+    sessions."""
     parts = []
     for start, end in load_ranges(connection, job.universe, job.timeframe):
         sessions = sessions_between(source.calendar, start, end)
@@ -269,4 +294,6 @@ def keep_coverage(connection: sqlite3.Connection, source: Source, job: Job, cove
         elif sessions:
             parts.append(load_coverage(connection, job.tickers, job.timeframe, sessions))
     counted = add_coverages(parts)
-    save_coverage(connection, job.universe, job.timeframe, len(job.tickers), counted, source.now_text())
+    save_coverage(
+        connection, job.universe, job.timeframe, len(job.tickers), counted, source.now_text()
+    )

@@ -16,9 +16,11 @@ from backtestdb.market.bars import (
 )
 
 
-def save_bars(connection: sqlite3.Connection, bars: ParsedBars, fetched_at_utc: str | Sequence[str]) -> None:
-    """Store bars with the time at which they came (of all, or of each); one that is there already takes the new
-    values, the time too. The caller's transaction."""
+def save_bars(
+    connection: sqlite3.Connection, bars: ParsedBars, fetched_at_utc: str | Sequence[str]
+) -> None:
+    """Store bars with the time at which they came (of all, or of each); one that is there already
+    takes the new values, the time too. The caller's transaction."""
     if isinstance(fetched_at_utc, str):
         created_at = [make_sqlite_time(fetched_at_utc)] * len(bars)
     else:
@@ -27,14 +29,17 @@ def save_bars(connection: sqlite3.Connection, bars: ParsedBars, fetched_at_utc: 
 
 
 def make_sqlite_time(utc_text: str) -> str:
-    """ISO text with its zone as CURRENT_TIMESTAMP writes it, which other programs put into the same column."""
+    """ISO text with its zone as CURRENT_TIMESTAMP writes it, which other programs put into the same
+    column."""
     return datetime.fromisoformat(utc_text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def save_bar_columns(connection: sqlite3.Connection, columns: Sequence[list[Any]]) -> None:
     """Like `save_bars`, from lists in the order of BAR_COLUMNS and created_at."""
     names = [*BAR_COLUMNS, "created_at"]
-    updates = ", ".join(f"{name} = excluded.{name}" for name in names if name not in {"ticker", "timeframe"})
+    updates = ", ".join(
+        f"{name} = excluded.{name}" for name in names if name not in {"ticker", "timeframe"}
+    )
     save_rows(
         connection,
         f"INSERT INTO ohlcv_data ({', '.join(names)})",
@@ -56,12 +61,14 @@ def save_rejected(
 
 
 def reject_unlike_stored(connection: sqlite3.Connection, bars: ParsedBars) -> ParsedBars:
-    """Hold the bars that stand alone above what is believed at once against the stored bar of their ticker that is
-    nearest in time; those that are unlike it are rejected. Without a stored bar they are believed."""
+    """Hold the bars that stand alone above what is believed at once against the stored bar of their
+    ticker that is nearest in time; those that are unlike it are rejected. Without a stored bar they
+    are believed."""
     unlike = []
     for place in find_lone_high_prices(bars):
         row = connection.execute(
-            "SELECT high, low FROM ohlcv_data WHERE ticker = ?1 AND timeframe = ?2 AND timestamp <> ?3"
+            "SELECT high, low FROM ohlcv_data WHERE ticker = ?1 AND timeframe = ?2 AND timestamp "
+            "<> ?3"
             " ORDER BY abs(timestamp - ?3) LIMIT 1",
             (bars.tickers[place], bars.timeframe, int(bars.timestamps[place])),
         ).fetchone()

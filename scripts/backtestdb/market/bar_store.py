@@ -1,4 +1,5 @@
-"""Answers into the database: each in one transaction with its record, or set aside first when there are many.
+"""Answers into the database: each in one transaction with its record, or set aside first when there
+are many.
 
 Values come in, counts go out: this module knows no vendor, no job and no report.
 """
@@ -56,9 +57,10 @@ from backtestdb.market.work_done import load_done
 
 @dataclass(frozen=True)
 class SavedBars:
-    """What came of one answer: `bars` stored, bars of other tickers `dropped`, `rejected`: "ticker: reason" and how
-    many, `removed`: stored bars that the answer did not have any more, `doubtful`: sessions that wait for a second
-    answer, `kept`: sessions before the answer's first bar whose stored bars stayed."""
+    """What came of one answer: `bars` stored, bars of other tickers `dropped`, `rejected`: "ticker:
+    reason" and how many, `removed`: stored bars that the answer did not have any more, `doubtful`:
+    sessions that wait for a second answer, `kept`: sessions before the answer's first bar whose
+    stored bars stayed."""
 
     bars: int = 0
     dropped: int = 0
@@ -71,8 +73,8 @@ class SavedBars:
 
 @dataclass
 class BarStore:
-    """Where the answers of one run go. `metrics_from`: for each ticker the first session whose metrics are
-    wanted. `staging` is there while sessions are set aside."""
+    """Where the answers of one run go. `metrics_from`: for each ticker the first session whose
+    metrics are wanted. `staging` is there while sessions are set aside."""
 
     connection: sqlite3.Connection
     calendar: ExchangeCalendar
@@ -91,14 +93,16 @@ def make_bar_store(
     timeframe: str,
     keep_every_ticker: bool,
 ) -> BarStore:
-    """Given the tickers of a run with the first session whose metrics are wanted. What an earlier run set aside is
-    taken up when it was for the same tickers, and loaded first when not."""
+    """Given the tickers of a run with the first session whose metrics are wanted. What an earlier
+    run set aside is taken up when it was for the same tickers, and loaded first when not."""
     if timeframe != "1day":
         return BarStore(connection, calendar, run, EVERY_TICKER, metrics_from)
     ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, metrics_from)
     store = BarStore(connection, calendar, run, ticker_set, metrics_from)
     store.staging = open_staging(connection)
-    if store.staging and (store.staging.ticker_set != ticker_set or load_done(connection, LOADING_TASK)):
+    if store.staging and (
+        store.staging.ticker_set != ticker_set or load_done(connection, LOADING_TASK)
+    ):
         load_what_was_staged(store)
     return store
 
@@ -112,7 +116,9 @@ def prepare_staging(
         store.staging = create_staging(store.connection, store.ticker_set, begun_at_utc)
 
 
-def save_result(store: BarStore, result: RangeAnswer | SessionAnswer, asked_at_utc: str) -> SavedBars:
+def save_result(
+    store: BarStore, result: RangeAnswer | SessionAnswer, asked_at_utc: str
+) -> SavedBars:
     """One answer, all or nothing."""
     if isinstance(result, RangeAnswer):
         metrics_from = store.metrics_from.get(result.request.ticker, result.request.start)
@@ -146,9 +152,10 @@ def save_range(
     metrics_from: date,
     proven_from: date | None = None,
 ) -> SavedBars:
-    """One ticker's answer in the place of what is stored of its sessions: good bars, rejected ones, the record, the
-    metrics from `metrics_from` on. What the answer does not have stays until a second one agrees (see evidence), and
-    what lies before its first bar stays unless the subscription is known to reach back to `proven_from`."""
+    """One ticker's answer in the place of what is stored of its sessions: good bars, rejected ones,
+    the record, the metrics from `metrics_from` on. What the answer does not have stays until a
+    second one agrees (see evidence), and what lies before its first bar stays unless the
+    subscription is known to reach back to `proven_from`."""
     request = result.request
     sessions = sessions_between(calendar, request.start, request.end)
     bars = parse_bars(result.answer.rows, request.timeframe, sessions, ticker=request.ticker)
@@ -166,7 +173,9 @@ def save_range(
         save_unconfirmed(connection, request, over, weighed.doubtful, run, asked_at_utc)
         if request.timeframe == "1day":
             start = max(metrics_from, request.start)
-            save_metrics(connection, [request.ticker], start, request.end, changed_from=request.start)
+            save_metrics(
+                connection, [request.ticker], start, request.end, changed_from=request.start
+            )
     return SavedBars(
         len(bars),
         0,
@@ -183,8 +192,14 @@ def load_stored_days(connection: sqlite3.Connection, request: RangeRequest) -> d
     stamps = [
         stamp
         for (stamp,) in connection.execute(
-            "SELECT timestamp FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?",
-            (request.ticker, request.timeframe, midnight_ms(request.start), end_of_day_ms(request.end)),
+            "SELECT timestamp FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp "
+            "BETWEEN ? AND ?",
+            (
+                request.ticker,
+                request.timeframe,
+                midnight_ms(request.start),
+                end_of_day_ms(request.end),
+            ),
         )
     ]
     if not stamps:
@@ -202,7 +217,9 @@ def weigh_answer(
     run: str,
     proven_from: date | None,
 ) -> Weighed:
-    proven = mask_between_texts(days, proven_from.isoformat(), days[-1]) if proven_from and days else 0
+    proven = (
+        mask_between_texts(days, proven_from.isoformat(), days[-1]) if proven_from and days else 0
+    )
     unsure = {bar.session_date for bar in bars.rejected} | find_cut_session(request, days, bars)
     unsure_mask = mask_of_texts(days, unsure)
     return weigh_range(
@@ -216,8 +233,8 @@ def weigh_answer(
 
 
 def find_cut_session(request: RangeRequest, days: Sequence[str], bars: ParsedBars) -> set[str]:
-    """The last session of 5-minute bars, where it may go on behind the answer's last one: nothing came of the
-    sessions after it, or nothing of its last regular five minutes."""
+    """The last session of 5-minute bars, where it may go on behind the answer's last one: nothing
+    came of the sessions after it, or nothing of its last regular five minutes."""
     if request.timeframe != "5min" or not len(bars):
         return set()
     last_day = str(bars.session_dates[-1])
@@ -226,7 +243,8 @@ def find_cut_session(request: RangeRequest, days: Sequence[str], bars: ParsedBar
 
 
 def last_regular_bar_ms(day: str) -> int:
-    """When the last five minutes of regular trading of a session begin, ms UTC (15:55 New York, half days 12:55)."""
+    """When the last five minutes of regular trading of a session begin, ms UTC (15:55 New York,
+    half days 12:55)."""
     close = load_calendar().session_close(day)
     return int(close.timestamp() * 1000) - FIVE_MINUTES_MS
 
@@ -239,10 +257,13 @@ def remove_replaced(
     stored: Mapping[int, str],
     weighed: Weighed,
 ) -> int:
-    """Remove stored bars that a believed answer does not have, and their metrics; return how many."""
+    """Remove stored bars that a believed answer does not have, and their metrics; return how
+    many."""
     replaced = {day for place, day in enumerate(days) if weighed.replaced >> place & 1}
     coming = set(bars.timestamps.tolist())
-    gone = [(stamp, day) for stamp, day in stored.items() if stamp not in coming and day in replaced]
+    gone = [
+        (stamp, day) for stamp, day in stored.items() if stamp not in coming and day in replaced
+    ]
     connection.executemany(
         "DELETE FROM ohlcv_data WHERE ticker = ? AND timestamp = ? AND timeframe = ?",
         [(request.ticker, stamp, request.timeframe) for stamp, _ in gone],
@@ -256,19 +277,23 @@ def remove_replaced(
 
 
 def replace_rejected(
-    connection: sqlite3.Connection, request: RangeRequest, rejected: Sequence[RejectedBar], asked_at_utc: str
+    connection: sqlite3.Connection,
+    request: RangeRequest,
+    rejected: Sequence[RejectedBar],
+    asked_at_utc: str,
 ) -> None:
     """A bar that was rejected before may have been mended since."""
     connection.execute(
-        "DELETE FROM _bars_set_aside WHERE ticker = ? AND timeframe = ? AND session_date BETWEEN ? AND ?",
+        "DELETE FROM _bars_set_aside WHERE ticker = ? AND timeframe = ? AND session_date BETWEEN "
+        "? AND ?",
         (request.ticker, request.timeframe, request.start.isoformat(), request.end.isoformat()),
     )
     save_rejected(connection, rejected, asked_at_utc)
 
 
 def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> ParsedBars:
-    """A session of the whole market in the place of what is stored of it: its bars, the rejected ones, and the
-    record, which also says that the metrics are still to follow."""
+    """A session of the whole market in the place of what is stored of it: its bars, the rejected
+    ones, and the record, which also says that the metrics are still to follow."""
     connection, session_date = store.connection, answer.session_date.isoformat()
     bars = reject_unlike_stored(connection, answer.bars)
     with transaction(connection):
@@ -281,13 +306,15 @@ def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> P
         save_bars(connection, bars, asked_at_utc)
         forget_rejected(connection, session_date, bars)
         save_rejected(connection, bars.rejected, asked_at_utc)
-        save_session_answer(connection, session_date, store.ticker_set, bars.counts, asked_at_utc, store.run)
+        save_session_answer(
+            connection, session_date, store.ticker_set, bars.counts, asked_at_utc, store.run
+        )
     return bars
 
 
 def find_lacking(store: BarStore, answer: SessionAnswer, bars: ParsedBars) -> list[str]:
-    """The tickers of a run of which an answer has no bar that can be true, although one is stored or came, or they
-    traded the session before: the answer may be cut, or be early for them."""
+    """The tickers of a run of which an answer has no bar that can be true, although one is stored
+    or came, or they traded the session before: the answer may be cut, or be early for them."""
     coming = set(bars.tickers.tolist())
     named = load_traded(store, answer.session_date) | {bar.ticker for bar in bars.rejected}
     named |= load_traded(store, sessions_back(store.calendar, answer.session_date, 1))
@@ -325,8 +352,8 @@ def forget_rejected(connection: sqlite3.Connection, session_date: str, bars: Par
 
 
 def load_what_was_staged(store: BarStore) -> SavedBars:
-    """The end of a first fill: what is rejected only beside the bars of other sessions. Nothing happens when no
-    session was set aside."""
+    """The end of a first fill: what is rejected only beside the bars of other sessions. Nothing
+    happens when no session was set aside."""
     staging = store.staging
     if staging is None:
         return SavedBars()

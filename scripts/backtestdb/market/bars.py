@@ -1,7 +1,7 @@
 """Bars as they arrive: turned into columns, and each held against one table of rules.
 
-Given the vendor's rows of either endpoint, `parse_bars` returns what can be true and what cannot. Knows no HTTP and
-no database.
+Given the vendor's rows of either endpoint, `parse_bars` returns what can be true and what cannot.
+Knows no HTTP and no database.
 """
 
 import json
@@ -21,20 +21,24 @@ BAR_COLUMNS = [
     *("timeframe", "time_of_day", "day_of_week"),
 ]
 PRICE_LETTERS = "ohlc"
-# All stocks of New York together trade some 2e10 shares a day; beyond 9e18 a volume is no integer of SQLite.
+# All stocks of New York together trade some 2e10 shares a day; beyond 9e18 a volume is no integer
+# of SQLite.
 HIGHEST_VOLUME = 1e12
-# The dearest share ever traded in New York (Berkshire Hathaway A) stays below a million dollars. Adjusted for
-# reverse splits, prices above ten million are real (UVXY 242,695,146: polygon-io/issues 30 and 46), and so are
-# rows of junk at 9e11. What tells them apart are the bars beside them: no price becomes a hundredfold in one step.
+# The dearest share ever traded in New York (Berkshire Hathaway A) stays below a million dollars.
+# Adjusted for reverse splits, prices above ten million are real (UVXY 242,695,146:
+# polygon-io/issues 30 and 46), and so are rows of junk at 9e11. What tells them apart are the bars
+# beside them: no price becomes a hundredfold in one step.
 BELIEVED_PRICE = 1e7
 LARGEST_STEP = 100.0
-# A printed tick of a dollar and more, and of less (Rule 612 of Regulation NMS). Sums of rounded numbers miss a
-# high or low by so much; the bar is not lost for it.
+# A printed tick of a dollar and more, and of less (Rule 612 of Regulation NMS). Sums of rounded
+# numbers miss a high or low by so much; the bar is not lost for it.
 TICK, SMALL_TICK = 0.01, 0.0001
 FIVE_MINUTES_MS = 300_000
 LAST_STAMP_MS = 4e12  # in the year 2096
 NUMBER_TYPES = (int, float)  # exactly: a bool is neither, nor is a number in quotes
-TICKER_NAME = re.compile(r"[!-~]{1,20}")  # printed ASCII without blanks; control characters have been seen
+TICKER_NAME = re.compile(
+    r"[!-~]{1,20}"
+)  # printed ASCII without blanks; control characters have been seen
 UNLIKE_NEIGHBOURS = f"price above {BELIEVED_PRICE:.0f}, unlike the bars beside it"
 
 
@@ -51,12 +55,13 @@ class RejectedBar(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedBars:
-    """The bars of an answer that can be true, in order of ticker and time, each time of a ticker once.
+    """The bars of an answer that can be true, in order of ticker and time, each time of a ticker
+    once.
 
-    `prices`: open, high, low, close as rows. `session_dates`: ISO text. `time_of_day`: HH:MM:SS in New York, None
-    for day bars. `received` rows are these bars, those of `rejected`, and `dropped` ones of
-    tickers that were not wanted. `clamped`: bars whose
-    high or low was moved by at most a tick to reach its open or close.
+    `prices`: open, high, low, close as rows. `session_dates`: ISO text. `time_of_day`: HH:MM:SS in
+    New York, None for day bars. `received` rows are these bars, those of `rejected`, and `dropped`
+    ones of tickers that were not wanted. `clamped`: bars whose high or low was moved by at most a
+    tick to reach its open or close.
     """
 
     timeframe: str
@@ -101,11 +106,13 @@ def parse_bars(
     ticker: str | None = None,
     wanted: Collection[str] | None = None,
 ) -> ParsedBars:
-    """Given the vendor's rows about `sessions` (those that were asked for, in order), return their bars.
+    """Given the vendor's rows about `sessions` (those that were asked for, in order), return their
+    bars.
 
-    `ticker`: whose they are; None for rows about the whole market, which carry theirs in `T`. `wanted`: whose bars to
-    keep of those, None for everyone's. Day bars get the session's midnight in New York as their time, whichever
-    endpoint they came from, and volumes are rounded to whole shares, of which the vendor counts fractions.
+    `ticker`: whose they are; None for rows about the whole market, which carry theirs in `T`.
+    `wanted`: whose bars to keep of those, None for everyone's. Day bars get the session's midnight
+    in New York as their time, whichever endpoint they came from, and volumes are rounded to whole
+    shares, of which the vendor counts fractions.
     """
     kept = [row for row in rows if wanted is None or row.get("T") in wanted]
     if ticker is None:
@@ -159,13 +166,16 @@ def parse_bars(
 def make_numbers(rows: Sequence[Mapping[str, Any]], letter: str) -> np.ndarray:
     """One letter of each row as a float; what is missing or no number becomes NaN."""
     values = [row.get(letter) for row in rows]
-    return np.array([value if type(value) in NUMBER_TYPES else np.nan for value in values], dtype="float64")
+    return np.array(
+        [value if type(value) in NUMBER_TYPES else np.nan for value in values], dtype="float64"
+    )
 
 
 def make_times(stamps_ms: np.ndarray, timeframe: str) -> dict[str, np.ndarray]:
-    """What each time stamp means in New York: `day` (naive datetime64), `date` (ISO text), `stamp` (of a day bar the
-    midnight, ms UTC), `clock` (HH:MM:SS, None for day bars), `weekday` (0 = Sunday), and `is_off_grid`: no place for
-    a 5-minute bar. All bars of a session mostly share a time stamp, so each distinct stamp is converted once.
+    """What each time stamp means in New York: `day` (naive datetime64), `date` (ISO text), `stamp`
+    (of a day bar the midnight, ms UTC), `clock` (HH:MM:SS, None for day bars), `weekday` (0 =
+    Sunday), and `is_off_grid`: no place for a 5-minute bar. All bars of a session mostly share a
+    time stamp, so each distinct stamp is converted once.
     """
     distinct, place = np.unique(stamps_ms, return_inverse=True)
     local = make_new_york_times(distinct)
@@ -173,7 +183,11 @@ def make_times(stamps_ms: np.ndarray, timeframe: str) -> dict[str, np.ndarray]:
     is_day = timeframe == "1day"
     hours = local.hour.to_numpy()
     is_off_grid = (hours < 4) | (hours >= 20) | (distinct % FIVE_MINUTES_MS != 0)
-    clock = np.full(len(distinct), None) if is_day else np.array(local.strftime("%H:%M:%S"), dtype=object)
+    clock = (
+        np.full(len(distinct), None)
+        if is_day
+        else np.array(local.strftime("%H:%M:%S"), dtype=object)
+    )
     columns = {
         "day": days.to_numpy(),
         "date": np.array(days.strftime("%Y-%m-%d"), dtype=object),
@@ -186,8 +200,8 @@ def make_times(stamps_ms: np.ndarray, timeframe: str) -> dict[str, np.ndarray]:
 
 
 def clamp_within_a_tick(prices: np.ndarray) -> np.ndarray:
-    """Move a high that lies at most a tick below open or close up to it, and a low down, in place; return which
-    bars that concerns."""
+    """Move a high that lies at most a tick below open or close up to it, and a low down, in place;
+    return which bars that concerns."""
     opened, high, low, close = prices
     top, bottom = np.fmax(opened, close), np.fmin(opened, close)
     tick = np.where(top >= 1, TICK, SMALL_TICK) * (
@@ -223,7 +237,8 @@ def find_broken_rules(
 
 
 def find_broken_numbers(prices: np.ndarray, volume: np.ndarray) -> dict[str, np.ndarray]:
-    """`prices`: open, high, low, close as rows. For each rule about numbers, which bars break it."""
+    """`prices`: open, high, low, close as rows. For each rule about numbers, which bars break
+    it."""
     opened, high, low, close = prices
     return {
         "not a finite number": ~np.isfinite(prices).all(axis=0) | ~np.isfinite(volume),
@@ -236,7 +251,8 @@ def find_broken_numbers(prices: np.ndarray, volume: np.ndarray) -> dict[str, np.
 
 
 def find_ticker_names(tickers: np.ndarray) -> np.ndarray:
-    """Which of `tickers` can be names; an answer about one ticker repeats it, so each is looked at once."""
+    """Which of `tickers` can be names; an answer about one ticker repeats it, so each is looked at
+    once."""
     names = {ticker: TICKER_NAME.fullmatch(ticker) is not None for ticker in set(tickers.tolist())}
     return np.array([names[ticker] for ticker in tickers.tolist()], dtype=bool)
 
@@ -244,8 +260,8 @@ def find_ticker_names(tickers: np.ndarray) -> np.ndarray:
 def reject_unlike_neighbours(bars: ParsedBars) -> ParsedBars:
     """The bars without those above BELIEVED_PRICE that are unlike the other bars of their ticker.
 
-    A ticker's bars fall into stretches within which no price is LARGEST_STEP times the one before. Stretches that
-    come down to BELIEVED_PRICE are believed; where none does, the longest one is.
+    A ticker's bars fall into stretches within which no price is LARGEST_STEP times the one before.
+    Stretches that come down to BELIEVED_PRICE are believed; where none does, the longest one is.
     """
     top, bottom = bars.prices.max(axis=0, initial=0), bars.prices.min(axis=0, initial=np.inf)
     unlike: list[int] = []
@@ -266,7 +282,8 @@ def reject_unlike_neighbours(bars: ParsedBars) -> ParsedBars:
 
 
 def find_lone_high_prices(bars: ParsedBars) -> list[int]:
-    """Places of bars above BELIEVED_PRICE without another bar of their ticker in the same answer."""
+    """Places of bars above BELIEVED_PRICE without another bar of their ticker in the same
+    answer."""
     high = np.flatnonzero(bars.prices.max(axis=0, initial=0) > BELIEVED_PRICE).tolist()
     return [place for place in high if (bars.tickers == bars.tickers[place]).sum() == 1]
 
@@ -299,5 +316,7 @@ def make_rejected(bars: ParsedBars, place: int) -> RejectedBar:
         stamp,
         str(bars.session_dates[place]),
         UNLIKE_NEIGHBOURS,
-        json.dumps({**dict(zip("ohlcv", values, strict=True), t=stamp), "T": str(bars.tickers[place])}),
+        json.dumps(
+            {**dict(zip("ohlcv", values, strict=True), t=stamp), "T": str(bars.tickers[place])}
+        ),
     )

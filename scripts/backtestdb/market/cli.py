@@ -1,4 +1,5 @@
-"""What the scripts of the pipeline share: arguments, the connection to the vendor, one run from plan to report."""
+"""What the scripts of the pipeline share: arguments, the connection to the vendor, one run from
+plan to report."""
 
 import argparse
 import sqlite3
@@ -53,24 +54,33 @@ def add_range_arguments(parser: argparse.ArgumentParser) -> None:
         "--universe",
         default=[],
         action="append",
-        help="whose bars: tech_sector, us-stocks, russell2000 …; given again: together, with fewer requests",
+        help="whose bars: tech_sector, us-stocks, russell2000 …; given again: together, with "
+        "fewer requests",
     )
     parser.add_argument("--start", type=parse_date, help="first session, YYYY-MM-DD")
-    parser.add_argument("--end", type=parse_date, help="last session; default: the last completed one")
+    parser.add_argument(
+        "--end", type=parse_date, help="last session; default: the last completed one"
+    )
     add_output_arguments(parser)
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--plan", action="store_true", help="print what it would cost and send no request")
+    parser.add_argument(
+        "--plan", action="store_true", help="print what it would cost and send no request"
+    )
     parser.add_argument("--json", action="store_true", help="the plan or the coverage for programs")
     parser.add_argument(
         "--again",
         action="store_true",
-        help="ask again whatever the records say, and replace: --tickers, --start and --end choose what; without"
+        help="ask again whatever the records say, and replace: --tickers, --start and --end "
+        "choose what; without"
         " them what is provisional",
     )
     parser.add_argument(
-        "--tickers", type=parse_ticker_list, default=[], help="with --again: only these, comma-separated"
+        "--tickers",
+        type=parse_ticker_list,
+        default=[],
+        help="with --again: only these, comma-separated",
     )
 
 
@@ -87,15 +97,15 @@ def make_source(settings: Settings) -> Source:
 
 
 def choose_end(asked: date | None, now_utc: datetime) -> date:
-    """The last day to ask for. A session that is not over has no final bar, and an answer about it would be
-    remembered: nobody would ask again."""
+    """The last day to ask for. A session that is not over has no final bar, and an answer about it
+    would be remembered: nobody would ask again."""
     last = last_completed_session(load_calendar(), now_utc)
     return min(asked or last, last)
 
 
 def choose_range(arguments: argparse.Namespace, now_utc: datetime) -> tuple[date, date]:
-    """First and last asked day from --years, --days, --start and --end. Raise UsageError for a start that
-    lies behind the end."""
+    """First and last asked day from --years, --days, --start and --end. Raise UsageError for a
+    start that lies behind the end."""
     end = choose_end(arguments.end, now_utc)
     if arguments.start:
         start = arguments.start
@@ -123,7 +133,9 @@ def market_locks(database: Path, timeframes: Sequence[str]) -> Iterator[None]:
     with ExitStack() as locks:
         for timeframe in timeframes:
             path = database.with_name(f"{database.name}.{timeframe}.lock")
-            locks.enter_context(exclusive_lock(path, f"fetching {LABELS[timeframe]} of this database"))
+            locks.enter_context(
+                exclusive_lock(path, f"fetching {LABELS[timeframe]} of this database")
+            )
         yield
 
 
@@ -157,7 +169,9 @@ def make_backfill_jobs(
     ]
 
 
-def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespace, now_utc: datetime) -> int:
+def run_backfill(
+    settings: Settings, timeframe: str, arguments: argparse.Namespace, now_utc: datetime
+) -> int:
     """The whole of 02_backfill_daily.py and 03_backfill_intraday.py behind their arguments."""
     names = list(dict.fromkeys(arguments.universe))
     if not names:
@@ -200,8 +214,8 @@ def run_backfill(settings: Settings, timeframe: str, arguments: argparse.Namespa
 
 
 def run_metrics_again(settings: Settings, names: Sequence[str]) -> int:
-    """Compute the daily metrics of universes (all where none is named) anew from the stored bars. Sends no request
-    and needs no key."""
+    """Compute the daily metrics of universes (all where none is named) anew from the stored bars.
+    Sends no request and needs no key."""
     with closing(connect(settings.database_path)) as connection:
         ensure_market_schema(connection)
         rows = connection.execute("SELECT name FROM universe ORDER BY id").fetchall()
@@ -214,13 +228,22 @@ def run_metrics_again(settings: Settings, names: Sequence[str]) -> int:
 
 
 def plan_backfill(
-    settings: Settings, timeframe: str, names: Sequence[str], days: tuple[date, date], *, as_json: bool
+    settings: Settings,
+    timeframe: str,
+    names: Sequence[str],
+    days: tuple[date, date],
+    *,
+    as_json: bool,
 ) -> int:
     """Print what a backfill would cost. Sends no request, needs no key and no database."""
     with closing(connect_to_plan(settings)) as connection:
         jobs = [
             make_job(
-                load_calendar(), timeframe, tickers_to_plan(connection, settings, name), *days, universe=name
+                load_calendar(),
+                timeframe,
+                tickers_to_plan(connection, settings, name),
+                *days,
+                universe=name,
             )
             for name in names
         ]
@@ -231,7 +254,8 @@ def plan_backfill(
 
 
 def connect_to_plan(settings: Settings) -> sqlite3.Connection:
-    """The database, read only; an empty one in memory where there is none, or none with the tables of the plan."""
+    """The database, read only; an empty one in memory where there is none, or none with the tables
+    of the plan."""
     if settings.database_path.is_file():
         connection = connect(settings.database_path, read_only=True)
         if {"_sessions_asked", "_vendor_limits", "universe"} <= set(table_names(connection)):
@@ -242,9 +266,11 @@ def connect_to_plan(settings: Settings) -> sqlite3.Connection:
     return connection
 
 
-def tickers_to_plan(connection: sqlite3.Connection, settings: Settings, universe: str) -> Sequence[str]:
-    """The members of a universe; where it is not there yet, those that it would get, or as many names without a
-    meaning as it has about. Raise UsageError for an unknown universe."""
+def tickers_to_plan(
+    connection: sqlite3.Connection, settings: Settings, universe: str
+) -> Sequence[str]:
+    """The members of a universe; where it is not there yet, those that it would get, or as many
+    names without a meaning as it has about. Raise UsageError for an unknown universe."""
     if load_tickers(connection, universe):
         return load_members(connection, universe)
     if universe == "tech_sector":
@@ -257,7 +283,10 @@ def tickers_to_plan(connection: sqlite3.Connection, settings: Settings, universe
 
 
 def run_update(
-    settings: Settings, arguments: argparse.Namespace, now_utc: datetime, source: Source | None = None
+    settings: Settings,
+    arguments: argparse.Namespace,
+    now_utc: datetime,
+    source: Source | None = None,
 ) -> int:
     """Return the exit code: 3 when sessions failed, or the splits could not be looked up."""
     calendar, again = load_calendar(), parse_again(arguments)
@@ -274,12 +303,16 @@ def run_update(
             list_failure = renew_us_stocks(connection, source, settings.us_stock_types)
         jobs = make_update_jobs(connection, calendar, end)
         if not any(jobs.values()):
-            raise UsageError("no universe has bars yet", next_step="make backfill-daily, or make restore")
+            raise UsageError(
+                "no universe has bars yet", next_step="make backfill-daily, or make restore"
+            )
         if again:
             every = apply_again([job for some in jobs.values() for job in some], again)
             jobs = {name: [job for job in every if job.timeframe == name] for name in jobs}
         costs = {
-            LABELS[timeframe]: make_cost(plan_jobs(connection, calendar, some), all_sessions(calendar, some))
+            LABELS[timeframe]: make_cost(
+                plan_jobs(connection, calendar, some), all_sessions(calendar, some)
+            )
             for timeframe, some in jobs.items()
             if some
         }

@@ -1,7 +1,7 @@
 """The vendor's REST API over HTTP: what it answers, as values or as errors of one class each.
 
-Facts and their sources: the vendor's OpenAPI description and its Python client; see docs/DATABASE.md. This
-module knows no database.
+Facts and their sources: the vendor's OpenAPI description and its Python client; see
+docs/DATABASE.md. This module knows no database.
 """
 
 import random
@@ -28,21 +28,24 @@ ATTEMPTS = 6
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 LONGEST_RETRY_AFTER_SECONDS = 120.0
-# Another program may use the key: its requests leave the window within a minute, so a refusal is waited for and
-# is no attempt. Half an hour of refusals is a fault.
+# Another program may use the key: its requests leave the window within a minute, so a refusal is
+# waited for and is no attempt. Half an hour of refusals is a fault.
 WAITS_FOR_QUOTA = 30
 # An answer that trickles in resets the time-out with each byte.
 TIMEOUTS_IN_AN_ANSWER = 4
 CHUNK_BYTES = 65536
 CLOCK_IS_SAID_SECONDS = 120
 CLOCK_IS_WRONG_SECONDS = 12 * 3600
-BARS_LIMIT = 50000  # base bars (minutes or days) in one page; the default of 5000 cuts a month of minutes
+BARS_LIMIT = (
+    50000  # base bars (minutes or days) in one page; the default of 5000 cuts a month of minutes
+)
 TICKERS_LIMIT = 1000
 SPLITS_LIMIT = 5000
 
 
 class MarketDataError(ProjectError):
-    """A request that brought no data. `kind`: what failures have in common that have the same cause."""
+    """A request that brought no data. `kind`: what failures have in common that have the same
+    cause."""
 
     @property
     def kind(self) -> str:
@@ -62,7 +65,8 @@ class UnreachableError(StoppedRunError):
 
 
 class WrongClockError(StoppedRunError):
-    """This machine's clock and the vendor's are a day apart: no session could be told to be over."""
+    """This machine's clock and the vendor's are a day apart: no session could be told to be
+    over."""
 
 
 class NotInPlanError(MarketDataError):
@@ -70,7 +74,8 @@ class NotInPlanError(MarketDataError):
 
 
 class UndocumentedAnswerError(MarketDataError):
-    """A status that the vendor does not document for what was asked: a wrong address, a captive portal."""
+    """A status that the vendor does not document for what was asked: a wrong address, a captive
+    portal."""
 
     def __init__(self, what: str, status: int, *, next_step: str = "") -> None:
         super().__init__(what, next_step=next_step)
@@ -94,7 +99,8 @@ class ForeignHostError(StoppedRunError):
 
 
 class PassingFaultError(Exception):
-    """Inside this module: worth another attempt, after `retry_after_seconds` where the vendor says so."""
+    """Inside this module: worth another attempt, after `retry_after_seconds` where the vendor says
+    so."""
 
     def __init__(self, cause: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(cause)
@@ -141,8 +147,8 @@ class MarketData:
         stopping: threading.Event | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Raise SettingsError without a key. `stopping`, once set, ends every wait. `clock`: compared with the
-        vendor's."""
+        """Raise SettingsError without a key. `stopping`, once set, ends every wait. `clock`:
+        compared with the vendor's."""
         if not settings.api_key:
             raise SettingsError(
                 "no API key: POLYGON_API_KEY (or MASSIVE_API_KEY) is empty",
@@ -168,11 +174,16 @@ class MarketData:
     def fetch_bars(
         self, ticker: str, timeframe: str, start: date, end: date, *, adjusted: bool = True
     ) -> Answer:
-        """Bars (1day or 5min) of the sessions from `start` to `end`, both included: split-adjusted, or as traded."""
+        """Bars (1day or 5min) of the sessions from `start` to `end`, both included: split-adjusted,
+        or as traded."""
         multiplier, timespan = {"1day": (1, "day"), "5min": (5, "minute")}[timeframe]
-        path = f"/v2/aggs/ticker/{quote(ticker, safe='')}/range/{multiplier}/{timespan}/{start}/{end}"
+        path = (
+            f"/v2/aggs/ticker/{quote(ticker, safe='')}/range/{multiplier}/{timespan}/{start}/{end}"
+        )
         query = {"adjusted": "true" if adjusted else "false", "sort": "asc", "limit": BARS_LIMIT}
-        return self.fetch_pages(path, query, lambda body: verify_bars(body, ticker, adjusted=adjusted))
+        return self.fetch_pages(
+            path, query, lambda body: verify_bars(body, ticker, adjusted=adjusted)
+        )
 
     def fetch_grouped(self, session_date: date) -> Answer:
         """The day bar of every US ticker of one session; each row carries its ticker in `T`."""
@@ -185,8 +196,9 @@ class MarketData:
         return self.fetch_pages("/v3/reference/tickers", query)
 
     def fetch_delisted(self, ticker_type: str, since: date) -> Answer:
-        """Reference rows of tickers of a type that were delisted on or after `since`. The list goes back decades,
-        so it is asked for newest first, and pages that are before `since` as a whole are not fetched."""
+        """Reference rows of tickers of a type that were delisted on or after `since`. The list goes
+        back decades, so it is asked for newest first, and pages that are before `since` as a whole
+        are not fetched."""
         query = {
             "market": "stocks",
             "type": ticker_type,
@@ -205,7 +217,8 @@ class MarketData:
         return Answer(rows)
 
     def fetch_splits(self, executed_since: date) -> Answer:
-        """Splits executed on or after a day; the endpoint before 2026 where the new one is not there."""
+        """Splits executed on or after a day; the endpoint before 2026 where the new one is not
+        there."""
         query = {"execution_date.gte": executed_since.isoformat()}
         try:
             return self.fetch_pages("/stocks/v1/splits", {**query, "limit": SPLITS_LIMIT})
@@ -223,8 +236,8 @@ class MarketData:
         query: Mapping[str, Any],
         verify: Verify = accept,
     ) -> Answer:
-        """Follow `next_url` to the end; `results` is absent where there are none. `verify` raises PassingFaultError
-        for a page that does not say what was asked."""
+        """Follow `next_url` to the end; `results` is absent where there are none. `verify` raises
+        PassingFaultError for a page that does not say what was asked."""
         rows: list[dict[str, Any]] = []
         is_delayed = False
         for body in self.iterate_pages(self.base_url + path, query, verify):
@@ -242,18 +255,23 @@ class MarketData:
             seen.add(url)
             url, query = body.get("next_url") or "", {}
             if url in seen:
-                raise VendorFaultError(f"{urlsplit(url).path}: the pages of the answer go round in a circle")
+                raise VendorFaultError(
+                    f"{urlsplit(url).path}: the pages of the answer go round in a circle"
+                )
             if url and parse_origin(url) != parse_origin(self.base_url):
                 raise ForeignHostError(
-                    f"the next page lies on {urlsplit(url).netloc}, not on {urlsplit(self.base_url).netloc}; "
+                    f"the next page lies on {urlsplit(url).netloc}, not on "
+                    f"{urlsplit(self.base_url).netloc}; "
                     "it was not followed",
                     next_step="check POLYGON_BASE_URL",
                 )
 
-    def fetch_json(self, url: str, query: Mapping[str, Any], verify: Verify = accept) -> dict[str, Any]:
-        """One answer. Passing faults are tried again `ATTEMPTS` times in all, each attempt within the quota,
-        after a random pause that doubles its bound (full jitter), or after Retry-After. A full window is waited
-        for and is no attempt."""
+    def fetch_json(
+        self, url: str, query: Mapping[str, Any], verify: Verify = accept
+    ) -> dict[str, Any]:
+        """One answer. Passing faults are tried again `ATTEMPTS` times in all, each attempt within
+        the quota, after a random pause that doubles its bound (full jitter), or after Retry-After.
+        A full window is waited for and is no attempt."""
         cause, attempt, waits = "", 0, 0
         while attempt < ATTEMPTS and waits < WAITS_FOR_QUOTA:
             self.quota.take()
@@ -268,7 +286,8 @@ class MarketData:
                 cause, waits = str(fault), waits + 1
                 if waits == 1:
                     say(
-                        "over the quota (429): another program may use this key; waiting for the rest of the minute"
+                        "over the quota (429): another program may use this key; waiting for the "
+                        "rest of the minute"
                     )
                 asked = fault.retry_after_seconds
                 self.pause(self.quota.window_seconds if asked is None else asked)
@@ -291,7 +310,11 @@ class MarketData:
         try:
             # A redirect would take the request, and with it the question, to another place.
             with self.session.get(
-                url, params=dict(query), timeout=self.timeout_seconds, allow_redirects=False, stream=True
+                url,
+                params=dict(query),
+                timeout=self.timeout_seconds,
+                allow_redirects=False,
+                stream=True,
             ) as response:
                 self.was_reached = True
                 content = self.read_content(response, deadline)
@@ -300,7 +323,8 @@ class MarketData:
         except requests.RequestException as error:
             if reason := explain_unreachable(error, self.base_url):
                 self.quota.give_back()
-                # Hours into a run the network may come back; at its beginning somebody sits before it.
+                # Hours into a run the network may come back; at its beginning somebody sits before
+                # it.
                 if not self.was_reached:
                     raise UnreachableError(reason[0], next_step=reason[1]) from error
                 raise PassingFaultError(reason[0]) from error
@@ -334,7 +358,10 @@ class MarketData:
             return
         ahead_seconds = (self.clock() - vendor).total_seconds()
         direction = "ahead of" if ahead_seconds > 0 else "behind"
-        apart = f"this machine's clock is {abs(ahead_seconds) / 60:,.0f} minutes {direction} the vendor's"
+        apart = (
+            f"this machine's clock is {abs(ahead_seconds) / 60:,.0f} minutes {direction} the "
+            "vendor's"
+        )
         if abs(ahead_seconds) >= CLOCK_IS_WRONG_SECONDS:
             raise WrongClockError(
                 f"{apart} ({vendor:%Y-%m-%d %H:%M} UTC)",
@@ -356,7 +383,8 @@ class MarketData:
             return parse_body(content)
         if status == requests.codes.unauthorized:
             raise KeyRefusedError(
-                "the vendor does not accept the API key (401)", next_step="check POLYGON_API_KEY in .env"
+                "the vendor does not accept the API key (401)",
+                next_step="check POLYGON_API_KEY in .env",
             )
         word, message = self.read_message(content)
         if status == requests.codes.forbidden and word != "NOT_AUTHORIZED":
@@ -364,14 +392,16 @@ class MarketData:
         what = f"{path}: {message or f'status {status}'}"
         if status == requests.codes.forbidden:
             raise NotInPlanError(what)
-        next_step = "check POLYGON_BASE_URL, and whether a page wants a log-in before this network works"
+        next_step = (
+            "check POLYGON_BASE_URL, and whether a page wants a log-in before this network works"
+        )
         if status == requests.codes.not_found:
             raise NotListedError(what, status, next_step=next_step)
         raise UndocumentedAnswerError(f"{what} (status {status})", status, next_step=next_step)
 
     def read_message(self, content: bytes) -> tuple[str, str]:
-        """The vendor's status word, and its own words, shortened; should they ever repeat the key, it is struck
-        out."""
+        """The vendor's status word, and its own words, shortened; should they ever repeat the key,
+        it is struck out."""
         try:
             body = orjson.loads(content)
         except orjson.JSONDecodeError:
@@ -383,8 +413,8 @@ class MarketData:
 
 
 def verify_bars(body: Mapping[str, Any], ticker: str = "", *, adjusted: bool = True) -> None:
-    """Raise PassingFaultError when a page of bars is not what was asked for: of another ticker, not adjusted (or
-    adjusted), or with another number of rows than it says."""
+    """Raise PassingFaultError when a page of bars is not what was asked for: of another ticker, not
+    adjusted (or adjusted), or with another number of rows than it says."""
     rows = body.get("results") or []
     said = body.get("resultsCount", len(rows))
     if said != len(rows):
@@ -394,17 +424,21 @@ def verify_bars(body: Mapping[str, Any], ticker: str = "", *, adjusted: bool = T
     if body.get("adjusted", adjusted) is not adjusted:
         raise PassingFaultError(f"the answer is {'not ' if adjusted else ''}adjusted for splits")
     if ticker and body.get("ticker", ticker) != ticker:
-        raise PassingFaultError(f"the answer is about {str(body['ticker'])[:20]!r}, not about {ticker}")
+        raise PassingFaultError(
+            f"the answer is about {str(body['ticker'])[:20]!r}, not about {ticker}"
+        )
 
 
 def explain_unreachable(error: BaseException, base_url: str) -> tuple[str, str] | None:
-    """What is wrong and what to do, when a request never left; None for a connection that may work again."""
+    """What is wrong and what to do, when a request never left; None for a connection that may work
+    again."""
     host = urlsplit(base_url).netloc
     if isinstance(error, requests.exceptions.ProxyError):
         return f"the proxy on the way to {host} does not answer", "check HTTPS_PROXY and NO_PROXY"
     if isinstance(error, requests.exceptions.SSLError):
         return f"the certificate of {host} is not accepted ({find_cause(error)})", (
-            "check the clock, and whether something on this network reads along (REQUESTS_CA_BUNDLE)"
+            "check the clock, and whether something on this network reads along "
+            "(REQUESTS_CA_BUNDLE)"
         )
     if isinstance(find_cause(error), NameResolutionError):
         return f"the name {host} does not resolve (DNS)", "check the network and POLYGON_BASE_URL"
@@ -433,7 +467,9 @@ def parse_body(content: bytes) -> dict[str, Any]:
     if not isinstance(body, dict) or body.get("status") not in ("OK", "DELAYED"):
         raise PassingFaultError("the answer has another form than documented")
     results = body.get("results") or []
-    rows = [results] if isinstance(results, dict) else results  # of an endpoint about one ticker: an object
+    rows = (
+        [results] if isinstance(results, dict) else results
+    )  # of an endpoint about one ticker: an object
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PassingFaultError("the results of the answer are no list of rows")
     if not isinstance(body.get("next_url") or "", str):
@@ -442,8 +478,8 @@ def parse_body(content: bytes) -> dict[str, Any]:
 
 
 def parse_origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port as far as they decide where a request goes: case and a written-out default port
-    do not."""
+    """Scheme, host and port as far as they decide where a request goes: case and a written-out
+    default port do not."""
     parts = urlsplit(url)
     try:
         port = parts.port
@@ -453,7 +489,8 @@ def parse_origin(url: str) -> tuple[str, str, int | None]:
 
 
 def parse_retry_after(text: str | None) -> float | None:
-    """Seconds, bounded; None where the header is missing or holds a date (the vendor sends seconds)."""
+    """Seconds, bounded; None where the header is missing or holds a date (the vendor sends
+    seconds)."""
     if not text or not text.strip().isdecimal():
         return None
     return min(float(text), LONGEST_RETRY_AFTER_SECONDS)

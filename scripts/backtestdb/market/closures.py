@@ -1,5 +1,5 @@
-"""Sessions of the calendar on which nothing traded: a closure that the calendar does not know (a hurricane, a day
-of mourning that was announced after the calendar's release)."""
+"""Sessions of the calendar on which nothing traded: a closure that the calendar does not know (a
+hurricane, a day of mourning that was announced after the calendar's release)."""
 
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -17,9 +17,11 @@ SEVERAL = 2
 AROUND = timedelta(days=10)
 
 
-def is_session_empty(client: MarketData, calendar: ExchangeCalendar, ticker: str, session_date: date) -> bool:
-    """Whether one ticker, asked for by itself, has bars before and after a session and none of it. False when the
-    vendor does not say."""
+def is_session_empty(
+    client: MarketData, calendar: ExchangeCalendar, ticker: str, session_date: date
+) -> bool:
+    """Whether one ticker, asked for by itself, has bars before and after a session and none of it.
+    False when the vendor does not say."""
     try:
         answer = client.fetch_bars(ticker, "1day", session_date - AROUND, session_date + AROUND)
     except MarketDataError:
@@ -28,7 +30,10 @@ def is_session_empty(client: MarketData, calendar: ExchangeCalendar, ticker: str
     stamps = {row.get("t") for row in answer.rows}
     before, after = (
         any(midnight_ms(day) in stamps for day in days)
-        for days in ([d for d in sessions if d < session_date], [d for d in sessions if d > session_date])
+        for days in (
+            [d for d in sessions if d < session_date],
+            [d for d in sessions if d > session_date],
+        )
     )
     return before and after and midnight_ms(session_date) not in stamps
 
@@ -36,8 +41,8 @@ def is_session_empty(client: MarketData, calendar: ExchangeCalendar, ticker: str
 def find_unseen_sessions(
     connection: sqlite3.Connection, tickers: Sequence[str], sessions: Sequence[date]
 ) -> list[date]:
-    """Those of `sessions` before the newest with bars that were asked for of all `tickers` (several) and of which no
-    ticker has a day bar."""
+    """Those of `sessions` before the newest with bars that were asked for of all `tickers`
+    (several) and of which no ticker has a day bar."""
     if len(tickers) < SEVERAL or not sessions:
         return []
     answered = mask_between(sessions, date.min, load_frontier(connection, "1day"))
@@ -57,20 +62,26 @@ def find_unseen_sessions(
 
 def has_day_bar(connection: sqlite3.Connection, tickers: Iterable[str], session_date: date) -> bool:
     query = (
-        "SELECT EXISTS (SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' AND timestamp = ?)"
+        "SELECT EXISTS (SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' AND "
+        "timestamp = ?)"
     )
     stamp = midnight_ms(session_date)
     return any(connection.execute(query, (ticker, stamp)).fetchone()[0] for ticker in tickers)
 
 
-def save_closures(connection: sqlite3.Connection, closed: Iterable[date], found_at_utc: str) -> None:
+def save_closures(
+    connection: sqlite3.Connection, closed: Iterable[date], found_at_utc: str
+) -> None:
     """Nobody asks about these sessions any more."""
     with transaction(connection):
         for day in closed:
             text = day.isoformat()
-            connection.execute("INSERT OR REPLACE INTO _closed_sessions VALUES (?, ?)", (text, found_at_utc))
+            connection.execute(
+                "INSERT OR REPLACE INTO _closed_sessions VALUES (?, ?)", (text, found_at_utc)
+            )
             waiting = connection.execute(
-                "SELECT ticker, timeframe FROM _unconfirmed WHERE start_date <= ? AND end_date >= ?",
+                "SELECT ticker, timeframe FROM _unconfirmed WHERE start_date <= ? AND end_date >= "
+                "?",
                 (text, text),
             ).fetchall()
             for ticker, timeframe in waiting:

@@ -1,5 +1,5 @@
-"""No silent holes: expected = stored + known empty + set aside + beyond the plan + failed, counted in sessions of
-tickers."""
+"""No silent holes: expected = stored + known empty + set aside + beyond the plan + failed, counted
+in sessions of tickers."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -13,8 +13,9 @@ from backtestdb.market.sessions import end_of_day_ms, midnight_ms
 
 COUNTS = ("expected", "stored", "known_empty", "set_aside", "beyond_plan", "failed")
 
-# Bars lie between 04:00 and 20:00 in New York, 08:00 to 01:00 UTC: five hours earlier, each has the UTC date
-# of its session, in summer and in winter. A day bar (midnight, 04:00 or 05:00 UTC) needs four.
+# Bars lie between 04:00 and 20:00 in New York, 08:00 to 01:00 UTC: five hours earlier, each has the
+# UTC date of its session, in summer and in winter. A day bar (midnight, 04:00 or 05:00 UTC) needs
+# four.
 SESSION_SHIFT_MS = {"1day": 4 * 3_600_000, "5min": 5 * 3_600_000}
 DAY_MS = 86_400_000
 FIRST_DAY = date(1970, 1, 1).toordinal()
@@ -22,11 +23,12 @@ FIRST_DAY = date(1970, 1, 1).toordinal()
 
 @dataclass(frozen=True)
 class Coverage:
-    """Counts of (ticker, session). `failed` are those that were never answered, by ticker in `failed_of`,
-    unless the key's plan does not cover them; `silent` are tickers of which the vendor has nothing in the whole
-    range: renamed, delisted or unknown. `provisional` are stored or known empty by an answer that came too early, or
-    that no second one confirmed yet; they are asked for again. `early`
-    ones are stored, and no answer about them was given after the session was final."""
+    """Counts of (ticker, session). `failed` are those that were never answered, by ticker in
+    `failed_of`, unless the key's plan does not cover them; `silent` are tickers of which the vendor
+    has nothing in the whole range: renamed, delisted or unknown. `provisional` are stored or known
+    empty by an answer that came too early, or that no second one confirmed yet; they are asked for
+    again. `early` ones are stored, and no answer about them was given after the session was
+    final."""
 
     expected: int = 0
     stored: int = 0
@@ -59,7 +61,8 @@ def load_coverage(
             there = load_stored_mask(connection, ticker, timeframe, sessions)
             early += (lacking & there & ~asked.unconfirmed.get(ticker, 0)).bit_count()
             lacking &= ~there
-        # One answer without a bar, where others have one, is likely the truth: a ticker that was renamed or delisted.
+        # One answer without a bar, where others have one, is likely the truth: a ticker that was
+        # renamed or delisted.
         lacking &= ~(asked.unconfirmed.get(ticker, 0) & reached)
         provisional -= lacking.bit_count()
         beyond = lacking if ticker in known.refused_of(timeframe) else lacking & plan_lacks
@@ -73,7 +76,16 @@ def load_coverage(
     set_aside = count_rejected(connection, tickers, timeframe, sessions)
     known_empty = expected - stored - set_aside - beyond_plan - failed
     return Coverage(
-        expected, stored, known_empty, set_aside, beyond_plan, failed, failed_of, silent, provisional, early
+        expected,
+        stored,
+        known_empty,
+        set_aside,
+        beyond_plan,
+        failed,
+        failed_of,
+        silent,
+        provisional,
+        early,
     )
 
 
@@ -82,7 +94,8 @@ def add_coverages(coverages: Sequence[Coverage]) -> Coverage:
     total = Coverage()
     for coverage in coverages:
         counts = {
-            name: getattr(total, name) + getattr(coverage, name) for name in (*COUNTS, "provisional", "early")
+            name: getattr(total, name) + getattr(coverage, name)
+            for name in (*COUNTS, "provisional", "early")
         }
         failed_of = {
             ticker: total.failed_of.get(ticker, 0) + coverage.failed_of.get(ticker, 0)
@@ -98,7 +111,8 @@ def count_stored_sessions(
     """Sessions with at least one bar; a day bar is a session."""
     counted = "count(*)" if timeframe == "1day" else f"count(DISTINCT {session_number(timeframe)})"
     query = (
-        f"SELECT {counted} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?"
+        f"SELECT {counted} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp "
+        "BETWEEN ? AND ?"
     )
     values = (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1]))
     return int(connection.execute(query, values).fetchone()[0])
@@ -109,7 +123,8 @@ def load_stored_mask(
 ) -> int:
     """The ones of `sessions` with at least one bar, as bits."""
     query = (
-        f"SELECT DISTINCT {session_number(timeframe)} FROM ohlcv_data WHERE ticker = ? AND timeframe = ?"
+        f"SELECT DISTINCT {session_number(timeframe)} FROM ohlcv_data WHERE ticker = ? AND "
+        "timeframe = ?"
         " AND timestamp BETWEEN ? AND ?"
     )
     values = (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1]))
@@ -144,10 +159,12 @@ def count_rejected(
 def load_gap_notes(
     connection: sqlite3.Connection, tickers: Sequence[str], sessions: Sequence[date]
 ) -> list[str]:
-    """A sentence for each ticker that did not trade for months between bars, although it was asked for."""
+    """A sentence for each ticker that did not trade for months between bars, although it was asked
+    for."""
     members, asked = set(tickers), load_answered(connection, "1day", sessions)
     rows = connection.execute(
-        "SELECT ticker, last_before, first_after FROM _ticker_gaps WHERE last_before >= ? AND first_after <= ?"
+        "SELECT ticker, last_before, first_after FROM _ticker_gaps WHERE last_before >= ? AND "
+        "first_after <= ?"
         " ORDER BY first_after, ticker",
         (sessions[0].isoformat(), sessions[-1].isoformat()),
     ).fetchall()
@@ -160,7 +177,8 @@ def load_gap_notes(
             and is_empty_between(connection, ticker, before, after)
         ):
             notes.append(
-                f"{ticker}: no bar between {before} and {after}; the prices before may be those of another company,"
+                f"{ticker}: no bar between {before} and {after}; the prices before may be those "
+                "of another company,"
                 " and the metrics begin anew"
             )
     return notes
@@ -168,8 +186,12 @@ def load_gap_notes(
 
 def is_empty_between(connection: sqlite3.Connection, ticker: str, before: str, after: str) -> bool:
     query = (
-        "SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' AND timestamp > ? AND timestamp < ?"
+        "SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' AND timestamp > ? AND "
+        "timestamp < ?"
         " LIMIT 1"
     )
-    first_ms, last_ms = end_of_day_ms(date.fromisoformat(before)), midnight_ms(date.fromisoformat(after))
+    first_ms, last_ms = (
+        end_of_day_ms(date.fromisoformat(before)),
+        midnight_ms(date.fromisoformat(after)),
+    )
     return connection.execute(query, (ticker, first_ms, last_ms)).fetchone() is None

@@ -1,4 +1,5 @@
-"""Rows of `_coverage`: which ranges of a universe are asked for, how far its counting is, and what it counted."""
+"""Rows of `_coverage`: which ranges of a universe are asked for, how far its counting is, and what
+it counted."""
 
 import json
 import sqlite3
@@ -33,11 +34,13 @@ def has_ranges(connection: sqlite3.Connection, universe: str) -> bool:
 
 
 def merge_ranges(calendar: ExchangeCalendar, ranges: Iterable[Range]) -> list[Range]:
-    """The same sessions in the fewest ranges, oldest first: those that overlap, or have no session between them, are
-    one."""
+    """The same sessions in the fewest ranges, oldest first: those that overlap, or have no session
+    between them, are one."""
     merged: list[Range] = []
     for start, end in sorted(ranges):
-        if merged and (start <= merged[-1][1] or len(sessions_between(calendar, merged[-1][1], start)) <= 2):
+        if merged and (
+            start <= merged[-1][1] or len(sessions_between(calendar, merged[-1][1], start)) <= 2
+        ):
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
             merged.append((start, end))
@@ -52,13 +55,16 @@ def start_counting(
     asked: Range,
     now_utc_text: str,
 ) -> None:
-    """Note that a run asks for a range of a universe: what was counted of it is old until the run has counted."""
+    """Note that a run asks for a range of a universe: what was counted of it is old until the run
+    has counted."""
     ranges = merge_ranges(calendar, [*load_ranges(connection, universe, timeframe), asked])
     connection.execute(
-        "INSERT INTO _coverage (universe, timeframe, start_date, end_date, tickers, expected, stored, known_empty,"
+        "INSERT INTO _coverage (universe, timeframe, start_date, end_date, tickers, expected, "
+        "stored, known_empty,"
         " set_aside, beyond_plan, failed, counted_at_utc, ranges, state)"
         " VALUES (:universe, :timeframe, :start, :end, 0, 0, 0, 0, 0, 0, 0, :now, :ranges, :state)"
-        " ON CONFLICT DO UPDATE SET start_date = :start, end_date = :end, ranges = :ranges, state = :state",
+        " ON CONFLICT DO UPDATE SET start_date = :start, end_date = :end, ranges = :ranges, state "
+        "= :state",
         {
             "universe": universe,
             "timeframe": timeframe,
@@ -72,7 +78,9 @@ def start_counting(
 
 
 def make_ranges_text(ranges: Sequence[Range]) -> str:
-    return json.dumps([[start.isoformat(), end.isoformat()] for start, end in ranges], separators=(",", ":"))
+    return json.dumps(
+        [[start.isoformat(), end.isoformat()] for start, end in ranges], separators=(",", ":")
+    )
 
 
 def save_coverage(
@@ -86,7 +94,8 @@ def save_coverage(
     """Keep what was counted of all ranges of a universe that `start_counting` noted."""
     names = (*COUNTS, "provisional")
     connection.execute(
-        f"UPDATE _coverage SET {', '.join(f'{name} = ?' for name in names)}, tickers = ?, counted_at_utc = ?,"
+        f"UPDATE _coverage SET {', '.join(f'{name} = ?' for name in names)}, tickers = ?, "
+        "counted_at_utc = ?,"
         " state = ? WHERE universe = ? AND timeframe = ?",
         (
             *(getattr(coverage, name) for name in names),

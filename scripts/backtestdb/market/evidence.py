@@ -1,25 +1,27 @@
 """When an answer is believed. Sets of sessions are whole numbers, as in session_mask.
 
-A bar is believed when it comes. That there is none is believed at a second sign: a later bar of the ticker in the
-same answer, or the same answer to another run. The vendor's gateway has answered `results: null` for tickers that
-trade (polygon-io/issues #2), and one such answer must not become a hole that nobody asks about again.
+A bar is believed when it comes. That there is none is believed at a second sign: a later bar of the
+ticker in the same answer, or the same answer to another run. The vendor's gateway has answered
+`results: null` for tickers that trade (polygon-io/issues #2), and one such answer must not become a
+hole that nobody asks about again.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-# An answer about the whole market with less than half of the rows of the sessions around it is not believed at
-# once; the number of tickers that trade changes by a few percent in a month.
+# An answer about the whole market with less than half of the rows of the sessions around it is not
+# believed at once; the number of tickers that trade changes by a few percent in a month.
 NEIGHBOURS = 5
 FEWEST_OF_NEIGHBOURS = 0.5
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """`replaced`: sessions whose stored bars give way to those of the answer, none among them. `doubtful`: sessions
-    that wait for the same answer to another run, and keep what is stored. `kept`: sessions before the answer's first
-    bar that keep what is stored, because a subscription that ends there is answered the same."""
+    """`replaced`: sessions whose stored bars give way to those of the answer, none among them.
+    `doubtful`: sessions that wait for the same answer to another run, and keep what is stored.
+    `kept`: sessions before the answer's first bar that keep what is stored, because a subscription
+    that ends there is answered the same."""
 
     replaced: int
     doubtful: int
@@ -29,9 +31,10 @@ class Weighed:
 def weigh_range(
     every: int, good: int, rejected: int, stored: int, *, doubted_before: int = 0, proven: int = 0
 ) -> Weighed:
-    """Given the asked sessions, those of which the answer has bars that can be true (`good`), those of which it has
-    some that cannot, or may not have all (`rejected`), those with `stored` bars, those that another run was answered
-    without bars, and those that the subscription is `proven` to cover, return what is believed."""
+    """Given the asked sessions, those of which the answer has bars that can be true (`good`), those
+    of which it has some that cannot, or may not have all (`rejected`), those with `stored` bars,
+    those that another run was answered without bars, and those that the subscription is `proven` to
+    cover, return what is believed."""
     answered = good | rejected
     empty = every & ~answered
     before_first_bar = every & ((answered & -answered) - 1)
@@ -43,8 +46,8 @@ def weigh_range(
 
 
 def find_thin_sessions(received: Sequence[int]) -> list[int]:
-    """The places of the answers about the whole market that have far fewer rows than those beside them; `received`:
-    rows of each, in order of session."""
+    """The places of the answers about the whole market that have far fewer rows than those beside
+    them; `received`: rows of each, in order of session."""
     thin = []
     for place, rows in enumerate(received):
         around = [

@@ -1,4 +1,5 @@
-"""Several requests at once, in bounded numbers; the answers come to one thread, which alone writes."""
+"""Several requests at once, in bounded numbers; the answers come to one thread, which alone
+writes."""
 
 import queue
 import threading
@@ -45,10 +46,11 @@ def fetch_all(
 ) -> Iterator[tuple[Sent, Received | MarketDataError]]:
     """Yield each request with its result or its error, in the order of arrival.
 
-    The first request goes out alone, so that a refused key costs one request. At most `concurrency` are under
-    way, and as many answers wait to be taken. What no other request can change ends the run (a refused key, a
-    foreign host, no way to the vendor), and so do `SAME_FAILURES_IN_A_ROW` equal failures one after the other:
-    they are raised, not yielded. The threads are daemons: an interrupted run does not wait for their answers.
+    The first request goes out alone, so that a refused key costs one request. At most `concurrency`
+    are under way, and as many answers wait to be taken. What no other request can change ends the
+    run (a refused key, a foreign host, no way to the vendor), and so do `SAME_FAILURES_IN_A_ROW`
+    equal failures one after the other: they are raised, not yielded. The threads are daemons: an
+    interrupted run does not wait for their answers.
     """
     remaining, failures = iter(requests), FailureCount()
     waiting: queue.SimpleQueue[Sent | None] = queue.SimpleQueue()
@@ -125,7 +127,8 @@ class FailureCount:
 
 
 class EmptySessionError(MarketDataError):
-    """A session of the calendar of which the vendor has no bar at all: not there yet, or nothing traded."""
+    """A session of the calendar of which the vendor has no bar at all: not there yet, or nothing
+    traded."""
 
     @property
     def kind(self) -> str:
@@ -157,8 +160,9 @@ Result = RangeAnswer | SessionAnswer | None
 
 
 class Requester:
-    """Asks for what is planned, from several threads. What a refusal concerns is found out by one thread, with a
-    second request as a witness; what is known to be refused is not asked for again."""
+    """Asks for what is planned, from several threads. What a refusal concerns is found out by one
+    thread, with a second request as a witness; what is known to be refused is not asked for
+    again."""
 
     def __init__(
         self,
@@ -168,8 +172,9 @@ class Requester:
         tickers: Sequence[str],
         wanted: Collection[str] | None,
     ) -> None:
-        """`sessions`: the calendar from one session before the jobs' first to their last. `tickers`: those of the
-        jobs, for witnesses. `wanted`: whose bars to keep of the whole market's; None for everyone's."""
+        """`sessions`: the calendar from one session before the jobs' first to their last.
+        `tickers`: those of the jobs, for witnesses. `wanted`: whose bars to keep of the whole
+        market's; None for everyone's."""
         self.client, self.sessions, self.tickers, self.wanted = client, sessions, tickers, wanted
         self.limits, self.learning = limits, threading.Lock()
         self.answered_from: dict[str, date] = {}
@@ -195,7 +200,9 @@ class Requester:
             self.note_answer(GROUPED, session_date)
             bars = parse_bars(answer.rows, "1day", [session_date], wanted=self.wanted)
             return SessionAnswer(session_date, bars)
-        raise VendorFaultError(f"session {session_date}: refused, although an older one is answered")
+        raise VendorFaultError(
+            f"session {session_date}: refused, although an older one is answered"
+        )
 
     def fetch_range(self, request: RangeRequest) -> RangeAnswer | None:
         for _ in range(REFUSALS):
@@ -203,7 +210,9 @@ class Requester:
             if trimmed is None:
                 return None
             try:
-                answer = self.client.fetch_bars(trimmed.ticker, trimmed.timeframe, trimmed.start, trimmed.end)
+                answer = self.client.fetch_bars(
+                    trimmed.ticker, trimmed.timeframe, trimmed.start, trimmed.end
+                )
             except NotInPlanError as refusal:
                 self.learn_refusal(trimmed.timeframe, trimmed.ticker, trimmed.end, refusal)
                 continue
@@ -223,13 +232,17 @@ class Requester:
             return None
         limits = self.limits.of(request.timeframe)
         covered = [
-            day for day in self.sessions if request.start <= day <= request.end and not limits.refuses(day)
+            day
+            for day in self.sessions
+            if request.start <= day <= request.end and not limits.refuses(day)
         ]
         return replace(request, start=covered[0], end=covered[-1]) if covered else None
 
-    def learn_refusal(self, endpoint: str, ticker: str, refused: date, refusal: NotInPlanError) -> None:
-        """Find out what a refusal concerns, unless another thread just did. A refused range ends with a refused
-        session, since plans cut off at the beginning without a word."""
+    def learn_refusal(
+        self, endpoint: str, ticker: str, refused: date, refusal: NotInPlanError
+    ) -> None:
+        """Find out what a refusal concerns, unless another thread just did. A refused range ends
+        with a refused session, since plans cut off at the beginning without a word."""
         with self.learning:
             limits = self.limits.of(endpoint)
             if limits.refuses(refused) or ticker in self.limits.refused_of(endpoint):
@@ -249,7 +262,8 @@ class Requester:
             self.limits = self.conclude(endpoint, ticker, limits, concerns, starts, refused)
 
     def is_other_refused(self, endpoint: str, ticker: str, session_date: date) -> bool | None:
-        """Whether the same session is refused of another ticker, or of one ticker in the place of the market."""
+        """Whether the same session is refused of another ticker, or of one ticker in the place of
+        the market."""
         if endpoint == GROUPED:
             return ask_whether_refused(self.client, "1day", ticker, session_date)
         others = [self.answered_tickers.get(endpoint), *self.tickers[:WITNESSES], WITNESS]
@@ -279,7 +293,8 @@ class Requester:
         if concerns is Refused.HISTORY:
             known = self.limits.with_limits(endpoint, replace(limits, history_starts=starts))
             if endpoint == GROUPED and self.is_other_refused(GROUPED, ticker, refused):
-                # The wall of the whole market is that of its tickers too: or each of them would be asked for.
+                # The wall of the whole market is that of its tickers too: or each of them would be
+                # asked for.
                 own = replace(self.limits.of("1day"), history_starts=starts)
                 return known.with_limits("1day", own)
             return known

@@ -1,9 +1,10 @@
 """The fewest requests: some tickers each by itself, some sessions for the whole market. Pure.
 
-A missing bar arrives when either its ticker or its session is asked for. So tickers and sessions are the two
-sides of a bipartite graph with an edge for each missing bar, and the fewest requests are its minimum vertex
-cover; by König's theorem a maximum flow finds it. Tickers that miss the same sessions count as one vertex
-with a weight, and so do sessions that the same tickers miss: the graph of a real job has a handful of them.
+A missing bar arrives when either its ticker or its session is asked for. So tickers and sessions
+are the two sides of a bipartite graph with an edge for each missing bar, and the fewest requests
+are its minimum vertex cover; by König's theorem a maximum flow finds it. Tickers that miss the same
+sessions count as one vertex with a weight, and so do sessions that the same tickers miss: the graph
+of a real job has a handful of them.
 """
 
 from collections import defaultdict, deque
@@ -13,9 +14,9 @@ from backtestdb.market.session_mask import iterate_bits
 
 
 def choose_requests(missing: Mapping[str, int]) -> tuple[list[str], int]:
-    """`missing`: for each ticker its missing sessions, bit i for session i. Return the tickers to ask for one
-    by one, and the sessions to ask for as a whole, as bits. Of equally many requests those for tickers win:
-    their answers are small."""
+    """`missing`: for each ticker its missing sessions, bit i for session i. Return the tickers to
+    ask for one by one, and the sessions to ask for as a whole, as bits. Of equally many requests
+    those for tickers win: their answers are small."""
     tickers: dict[int, list[str]] = defaultdict(list)
     for ticker, sessions in missing.items():
         if sessions:
@@ -24,7 +25,8 @@ def choose_requests(missing: Mapping[str, int]) -> tuple[list[str], int]:
     groups = group_sessions(rows)
     columns = list(groups)
     edges = [
-        [place for place, members in enumerate(columns) if members >> row & 1] for row in range(len(rows))
+        [place for place, members in enumerate(columns) if members >> row & 1]
+        for row in range(len(rows))
     ]
     by_row, by_column = find_minimum_cover(
         [len(tickers[sessions]) for sessions in rows],
@@ -52,7 +54,8 @@ def group_sessions(rows: list[int]) -> dict[int, int]:
 def find_minimum_cover(
     weights: list[int], column_weights: list[int], edges: list[list[int]]
 ) -> tuple[list[int], list[int]]:
-    """Rows and columns of the least total weight such that each edge (row to column) has an end among them."""
+    """Rows and columns of the least total weight such that each edge (row to column) has an end
+    among them."""
     supply, room = list(weights), list(column_weights)
     flow: dict[tuple[int, int], int] = defaultdict(int)
     carrying: list[set[int]] = [set() for _ in column_weights]
@@ -66,8 +69,9 @@ def find_minimum_cover(
 def search(
     supply: list[int], room: list[int], edges: list[list[int]], carrying: list[set[int]]
 ) -> tuple[dict[int, int | None], dict[int, int], int | None]:
-    """Breadth first from the rows with supply: where each reached row and column was reached from, and a
-    column that has room, if there is one. A row is reached back through a column that carries its flow."""
+    """Breadth first from the rows with supply: where each reached row and column was reached from,
+    and a column that has room, if there is one. A row is reached back through a column that carries
+    its flow."""
     row_from: dict[int, int | None] = {row: None for row, left in enumerate(supply) if left}
     column_from: dict[int, int] = {}
     waiting = deque(row_from)

@@ -1,10 +1,11 @@
 """A first fill: sessions are set aside as they arrive, and loaded by ticker when all are there.
 
-Rows that arrive by session and are stored by ticker hit another page each. Measured with 2.4 million bars (8,000
-tickers × 300 sessions) and the 128 MB of cache that a rebuild has: stored as they came 106 s and 16.5 GB written,
-set aside first 41 s and 0.64 GB; 100 tickers read back from the disk 3.45 s against 0.68 s, for good. So each session
-goes as one value into a file of its own, `<database>.staging`, in a transaction that is its record too. A killed run
-finds it again; staging.py says when not.
+Rows that arrive by session and are stored by ticker hit another page each. Measured with 2.4
+million bars (8,000 tickers × 300 sessions) and the 128 MB of cache that a rebuild has: stored as
+they came 106 s and 16.5 GB written, set aside first 41 s and 0.64 GB; 100 tickers read back from
+the disk 3.45 s against 0.68 s, for good. So each session goes as one value into a file of its own,
+`<database>.staging`, in a transaction that is its record too. A killed run finds it again;
+staging.py says when not.
 """
 
 import re
@@ -37,9 +38,10 @@ TICKERS_PER_INSERT = 100
 def load_staging(
     connection: sqlite3.Connection, staging: Staging, run: str, advance: Callable[[int], None]
 ) -> list[RejectedBar]:
-    """Store all that was set aside, ticker by ticker, and end with the record of the sessions. Killed, it goes
-    on where it was. Nothing more may be set aside once this has begun. Return the bars that are unlike those of
-    other sessions, which they have beside them here for the first time."""
+    """Store all that was set aside, ticker by ticker, and end with the record of the sessions.
+    Killed, it goes on where it was. Nothing more may be set aside once this has begun. Return the
+    bars that are unlike those of other sessions, which they have beside them here for the first
+    time."""
     rejected: list[RejectedBar] = []
     tickers = sorted(staging.numbers)
     place_of = np.empty(len(tickers), dtype="int64")
@@ -63,9 +65,11 @@ def load_staging(
     return rejected
 
 
-def read_bars(staging: Staging, place_of: np.ndarray, first: int, stop: int, sessions: int) -> np.ndarray:
-    """open, high, low, close, volume × tickers from place `first` to before `stop` × sessions; NaN where there
-    is no bar."""
+def read_bars(
+    staging: Staging, place_of: np.ndarray, first: int, stop: int, sessions: int
+) -> np.ndarray:
+    """open, high, low, close, volume × tickers from place `first` to before `stop` × sessions; NaN
+    where there is no bar."""
     values = np.full((5, stop - first, sessions), np.nan)
     rows = staging.connection.execute("SELECT stored, bars FROM sessions ORDER BY session_date")
     for session, (count, blob) in enumerate(rows):
@@ -78,8 +82,11 @@ def read_bars(staging: Staging, place_of: np.ndarray, first: int, stop: int, ses
     return values
 
 
-def make_bars(tickers: Sequence[str], records: Sequence[tuple[Any, ...]], values: np.ndarray) -> ParsedBars:
-    """The bars by ticker and session, of those that have one. `records`: as `iterate_records` has them."""
+def make_bars(
+    tickers: Sequence[str], records: Sequence[tuple[Any, ...]], values: np.ndarray
+) -> ParsedBars:
+    """The bars by ticker and session, of those that have one. `records`: as `iterate_records` has
+    them."""
     days = pd.DatetimeIndex([record[0] for record in records])
     ticker, session = np.nonzero(np.isfinite(values[0]))
     bars = ParsedBars(
@@ -107,10 +114,14 @@ def make_fetch_times(bars: ParsedBars, records: Sequence[tuple[Any, ...]]) -> li
 
 def finish_loading(connection: sqlite3.Connection, staging: Staging, run: str) -> None:
     """The records of the sessions, and the end of the first fill."""
-    rejected = staging.connection.execute(f"SELECT {', '.join(RejectedBar._fields)} FROM rejected").fetchall()
+    rejected = staging.connection.execute(
+        f"SELECT {', '.join(RejectedBar._fields)} FROM rejected"
+    ).fetchall()
     with transaction(connection):
         for session_date, *counts, asked_at_utc in iterate_records(staging):
-            save_session_answer(connection, session_date, staging.ticker_set, counts, asked_at_utc, run)
+            save_session_answer(
+                connection, session_date, staging.ticker_set, counts, asked_at_utc, run
+            )
             lacking = sorted({row[0] for row in rejected if row[3] == session_date})
             weigh_session(connection, session_date, lacking, run, asked_at_utc)
             newest = asked_at_utc
@@ -121,15 +132,19 @@ def finish_loading(connection: sqlite3.Connection, staging: Staging, run: str) -
 
 
 @contextmanager
-def deferred_indexes(connection: sqlite3.Connection, table: str, coming_rows: int) -> Iterator[None]:
-    """Drop the table's indexes of the schema while it is filled with many times the rows that it has, and make
-    them again: daily_metrics takes 0.2 instead of 0.05 million rows a second. Should the process be killed in
-    between, the next command that writes makes them (`ensure_schema`)."""
+def deferred_indexes(
+    connection: sqlite3.Connection, table: str, coming_rows: int
+) -> Iterator[None]:
+    """Drop the table's indexes of the schema while it is filled with many times the rows that it
+    has, and make them again: daily_metrics takes 0.2 instead of 0.05 million rows a second. Should
+    the process be killed in between, the next command that writes makes them (`ensure_schema`)."""
     (rows,) = connection.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchone()
     if rows * FEW > coming_rows:
         yield
         return
-    for name in INDEX_NAME.findall((SQL_DIR / "schema" / "recoverable" / f"{table}.sql").read_text()):
+    for name in INDEX_NAME.findall(
+        (SQL_DIR / "schema" / "recoverable" / f"{table}.sql").read_text()
+    ):
         connection.execute(f"DROP INDEX IF EXISTS {name}")
     try:
         yield

@@ -24,8 +24,9 @@ from backtestdb.market.staging import Staging, load_staged_dates, staged_for
 
 @dataclass(frozen=True)
 class Source:
-    """Where bars come from: the vendor, the calendar, how many requests at once, what ends every wait, the clock
-    that dates the records, and the name of this run in them (two answers agree when they are of two runs)."""
+    """Where bars come from: the vendor, the calendar, how many requests at once, what ends every
+    wait, the clock that dates the records, and the name of this run in them (two answers agree when
+    they are of two runs)."""
 
     client: MarketData
     calendar: ExchangeCalendar
@@ -40,9 +41,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Job:
-    """`sessions`: what was asked for. `fetched_sessions`: those and the warm-up before them, which is fetched
-    where it costs no request of its own. `refetch`: sessions to ask for once more, for late corrections or because
-    the user says so, of `refetch_tickers` (None: of all)."""
+    """`sessions`: what was asked for. `fetched_sessions`: those and the warm-up before them, which
+    is fetched where it costs no request of its own. `refetch`: sessions to ask for once more, for
+    late corrections or because the user says so, of `refetch_tickers` (None: of all)."""
 
     timeframe: str
     tickers: list[str]
@@ -55,13 +56,14 @@ class Job:
 
 @dataclass
 class Report:
-    """What a backfill did for a job. Of jobs that were run together the first one's report has the `requests`,
-    the `bars` that were stored, those of other tickers that were `dropped`, those `clamped` by at most a tick, and
-    what was `set_aside`. `failures`: ticker or session, and why its request brought nothing. `gaps`: sentences
-    about tickers that did not trade for months in between. `history_starts`, `refused_session`, `refused_tickers`:
-    what the key's plan does not cover. `empty_sessions`: sessions of which the vendor has no bar of any ticker.
-    `splits`: the look at the end of the run, in one report of it. `stopped`: notes about members without a bar in the
-    newest sessions."""
+    """What a backfill did for a job. Of jobs that were run together the first one's report has the
+    `requests`, the `bars` that were stored, those of other tickers that were `dropped`, those
+    `clamped` by at most a tick, and what was `set_aside`. `failures`: ticker or session, and why
+    its request brought nothing. `gaps`: sentences about tickers that did not trade for months in
+    between. `history_starts`, `refused_session`, `refused_tickers`: what the key's plan does not
+    cover. `empty_sessions`: sessions of which the vendor has no bar of any ticker. `splits`: the
+    look at the end of the run, in one report of it. `stopped`: notes about members without a bar in
+    the newest sessions."""
 
     coverage: Coverage = field(default_factory=Coverage)
     requests: int = 0
@@ -97,16 +99,20 @@ def make_job(
     universe: str = "",
     refetch: int = 0,
 ) -> Job:
-    """Raise UsageError when no session lies between `start` and `end`. Day bars get a warm-up ahead of them,
-    so that SMA 200 and RSI exist from the first asked session on. `refetch`: how many of the sessions before
-    `end` are asked for once more."""
+    """Raise UsageError when no session lies between `start` and `end`. Day bars get a warm-up ahead
+    of them, so that SMA 200 and RSI exist from the first asked session on. `refetch`: how many of
+    the sessions before `end` are asked for once more."""
     sessions = sessions_between(calendar, start, end)
     if not sessions:
-        raise UsageError(f"no session between {start} and {end}", next_step="check --start and --end")
+        raise UsageError(
+            f"no session between {start} and {end}", next_step="check --start and --end"
+        )
     warm_up = WARM_UP_SESSIONS if timeframe == "1day" else 0
     first = sessions_back(calendar, start, warm_up)
     fetched = sessions_between(calendar, first, end)
-    return Job(timeframe, list(tickers), sessions, fetched, universe, tuple(sessions[-1 - refetch : -1]))
+    return Job(
+        timeframe, list(tickers), sessions, fetched, universe, tuple(sessions[-1 - refetch : -1])
+    )
 
 
 def all_sessions(calendar: ExchangeCalendar, jobs: Sequence[Job]) -> list[date]:
@@ -126,15 +132,17 @@ def plan_jobs(
     jobs: Sequence[Job],
     staging: Staging | None = None,
 ) -> list[Request]:
-    """The requests that jobs of one timeframe still need, together. `staging`: what a killed run set aside, where
-    this process has it open already."""
+    """The requests that jobs of one timeframe still need, together. `staging`: what a killed run
+    set aside, where this process has it open already."""
     timeframe, sessions = jobs[0].timeframe, all_sessions(calendar, jobs)
     asked = load_answered(connection, timeframe, sessions)
     staged = 0
     if timeframe == "1day":
         tickers = all_tickers(jobs)
         waiting = (
-            staged_for(connection, staging, tickers) if staging else load_staged_dates(connection, tickers)
+            staged_for(connection, staging, tickers)
+            if staging
+            else load_staged_dates(connection, tickers)
         )
         staged = mask_of(sessions, waiting)
         asked = add_staged(asked, tickers, staged)

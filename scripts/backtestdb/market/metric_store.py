@@ -1,4 +1,5 @@
-"""Rows of daily_metrics: day bars are read from the database, metrics written to it. Knows no HTTP."""
+"""Rows of daily_metrics: day bars are read from the database, metrics written to it. Knows no
+HTTP."""
 
 import sqlite3
 from collections import deque
@@ -35,41 +36,49 @@ BAR_TYPES = {
     "volume": "int64",
 }
 TICKERS_AT_ONCE = 100
-# Bars ahead of the first session that is computed. What an exponential mean still knows of the time before
-# falls by 13/14 with each bar: 1e-13 after 400, and a rise and a fall within the newest 100 give both means a
-# size against which that is nothing. Tickers without them are computed from all of their bars.
+# Bars ahead of the first session that is computed. What an exponential mean still knows of the time
+# before falls by 13/14 with each bar: 1e-13 after 400, and a rise and a fall within the newest 100
+# give both means a size against which that is nothing. Tickers without them are computed from all
+# of their bars.
 WINDOW_BARS = 500
 LIVELY_BARS = 100
-# Nobody halts a stock for four months without its ticker coming back changed; META stood still for 89 sessions
-# between the fund and the company.
+# Nobody halts a stock for four months without its ticker coming back changed; META stood still for
+# 89 sessions between the fund and the company.
 GAP_MS = 80 * 86_400_000
 ONE_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class MetricRows:
-    """`columns`: those of METRIC_COLUMNS. `gaps`: ticker, first session after, last session before, of changes of a
-    company. `looked_from`: ticker and the first date of the bars in which gaps were looked for."""
+    """`columns`: those of METRIC_COLUMNS. `gaps`: ticker, first session after, last session before,
+    of changes of a company. `looked_from`: ticker and the first date of the bars in which gaps were
+    looked for."""
 
     columns: list[list[Any]]
     gaps: list[tuple[str, str, str]]
     looked_from: list[tuple[str, str]]
 
 
-def load_day_bars(connection: sqlite3.Connection, tickers: Iterable[str], since_ms: int = 0) -> pd.DataFrame:
-    """Stored day bars: ticker, BAR_TYPES and date, by ticker and time. `since_ms` 0: all of them; else those
-    from this time on and the WINDOW_BARS before it."""
+def load_day_bars(
+    connection: sqlite3.Connection, tickers: Iterable[str], since_ms: int = 0
+) -> pd.DataFrame:
+    """Stored day bars: ticker, BAR_TYPES and date, by ticker and time. `since_ms` 0: all of them;
+    else those from this time on and the WINDOW_BARS before it."""
     query = (
-        f"SELECT {', '.join(BAR_TYPES)} FROM ohlcv_data WHERE ticker = :ticker AND timeframe = '1day'"
+        f"SELECT {', '.join(BAR_TYPES)} FROM ohlcv_data WHERE ticker = :ticker AND timeframe = "
+        "'1day'"
         " AND timestamp >= coalesce((SELECT timestamp FROM ohlcv_data WHERE ticker = :ticker AND"
-        " timeframe = '1day' AND timestamp < :since ORDER BY timestamp DESC LIMIT 1 OFFSET :window), 0)"
+        " timeframe = '1day' AND timestamp < :since ORDER BY timestamp DESC LIMIT 1 OFFSET "
+        ":window), 0)"
         " ORDER BY timestamp"
     )
     names, counts = list(tickers), []
     rows: list[tuple[float, ...]] = []
     for ticker in names:
         before = len(rows)
-        rows += connection.execute(query, {"ticker": ticker, "since": since_ms, "window": WINDOW_BARS - 1})
+        rows += connection.execute(
+            query, {"ticker": ticker, "since": since_ms, "window": WINDOW_BARS - 1}
+        )
         counts.append(len(rows) - before)
     # A frame from tuples would look at the type of each value; columns have one.
     columns = zip(*rows, strict=True) if rows else [()] * len(BAR_TYPES)
@@ -99,12 +108,13 @@ def save_metrics(
     *,
     changed_from: date | None = None,
 ) -> int:
-    """Compute the metrics of the stored bars and store those of the sessions from `start` to `end`; return how
-    many. What lies before `start` is the warm-up. The caller's transaction.
+    """Compute the metrics of the stored bars and store those of the sessions from `start` to `end`;
+    return how many. What lies before `start` is the warm-up. The caller's transaction.
 
-    Metrics that are there already are stored again where bars changed at or before them: behind `end`, and from
-    `changed_from` on, the first session that was asked for (warm-up that comes ahead of rows completes their
-    windows, and months without a bar begin a new company, once it is known that they have none).
+    Metrics that are there already are stored again where bars changed at or before them: behind
+    `end`, and from `changed_from` on, the first session that was asked for (warm-up that comes
+    ahead of rows completes their windows, and months without a bar begin a new company, once it is
+    known that they have none).
     """
     until, since = end, start
     for ticker in tickers:
@@ -139,9 +149,12 @@ def compute_metric_rows(
 def was_asked_between(
     connection: sqlite3.Connection, ticker: str, first_after: str, last_before: str
 ) -> bool:
-    """Whether the vendor answered about every session between two bars: only then is it known that the ticker did
-    not trade, and that the bars before may be those of another company."""
-    first, last = date.fromisoformat(last_before) + ONE_DAY, date.fromisoformat(first_after) - ONE_DAY
+    """Whether the vendor answered about every session between two bars: only then is it known that
+    the ticker did not trade, and that the bars before may be those of another company."""
+    first, last = (
+        date.fromisoformat(last_before) + ONE_DAY,
+        date.fromisoformat(first_after) - ONE_DAY,
+    )
     sessions = sessions_between(load_calendar(), first, last)
     answered = load_answered(connection, "1day", sessions).of(ticker)
     return mask_between(sessions, first, last) & ~answered == 0
@@ -156,7 +169,9 @@ def save_metric_rows(connection: sqlite3.Connection, rows: MetricRows) -> int:
         f"ON CONFLICT (ticker, date) DO UPDATE SET {updates}",
         rows.columns,
     )
-    connection.executemany("DELETE FROM _ticker_gaps WHERE ticker = ? AND last_before >= ?", rows.looked_from)
+    connection.executemany(
+        "DELETE FROM _ticker_gaps WHERE ticker = ? AND last_before >= ?", rows.looked_from
+    )
     connection.executemany(
         "INSERT INTO _ticker_gaps (ticker, first_after, last_before) VALUES (?, ?, ?)"
         " ON CONFLICT DO UPDATE SET last_before = excluded.last_before",
@@ -166,7 +181,8 @@ def save_metric_rows(connection: sqlite3.Connection, rows: MetricRows) -> int:
 
 
 def find_quiet_tickers(bars: pd.DataFrame, since_ms: int) -> list[str]:
-    """Tickers with a full window before `since_ms` that rose or fell never within the newest LIVELY_BARS."""
+    """Tickers with a full window before `since_ms` that rose or fell never within the newest
+    LIVELY_BARS."""
     before = bars[bars["timestamp"] < since_ms]
     quiet = []
     for ticker, closes in before.groupby("ticker", sort=False)["close"]:
@@ -188,7 +204,10 @@ def tickers_without_metrics(
     connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date
 ) -> list[str]:
     """Tickers with a day bar between `start` and `end` that has no row in daily_metrics."""
-    bars = "SELECT count(*) FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' AND timestamp BETWEEN ? AND ?"
+    bars = (
+        "SELECT count(*) FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' AND timestamp "
+        "BETWEEN ? AND ?"
+    )
     rows = "SELECT count(*) FROM daily_metrics WHERE ticker = ? AND date BETWEEN ? AND ?"
     first_ms, last_ms = midnight_ms(start), end_of_day_ms(end)
     return [
@@ -202,7 +221,8 @@ def tickers_without_metrics(
 def save_missing_metrics(
     connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date
 ) -> None:
-    """Bars that an earlier job fetched as its warm-up, or for another universe, have no metrics yet."""
+    """Bars that an earlier job fetched as its warm-up, or for another universe, have no metrics
+    yet."""
     lacking = tickers_without_metrics(connection, tickers, start, end)
     for first in range(0, len(lacking), TICKERS_AT_ONCE):
         with transaction(connection):
@@ -212,8 +232,9 @@ def save_missing_metrics(
 def compute_metrics_again(
     connection: sqlite3.Connection, tickers: Sequence[str], advance: Callable[[int], None]
 ) -> int:
-    """Compute all metrics of tickers anew from their stored bars, from where each ticker's begin (from its first bar
-    where it has none), and remove those without a bar; return how many rows there are. Some tickers a transaction."""
+    """Compute all metrics of tickers anew from their stored bars, from where each ticker's begin
+    (from its first bar where it has none), and remove those without a bar; return how many rows
+    there are. Some tickers a transaction."""
     rows = 0
     for first in range(0, len(tickers), TICKERS_AT_ONCE):
         part = tickers[first : first + TICKERS_AT_ONCE]
@@ -225,7 +246,8 @@ def compute_metrics_again(
             for start, group in starts.items():
                 rows += save_metrics(connection, group, date.fromisoformat(start))
             connection.executemany(
-                "DELETE FROM daily_metrics WHERE ticker = ?1 AND timestamp NOT IN (SELECT timestamp FROM ohlcv_data"
+                "DELETE FROM daily_metrics WHERE ticker = ?1 AND timestamp NOT IN (SELECT "
+                "timestamp FROM ohlcv_data"
                 " WHERE ticker = ?1 AND timeframe = '1day')",
                 [(ticker,) for ticker in part],
             )
@@ -234,10 +256,11 @@ def compute_metrics_again(
 
 
 def find_due_metrics(connection: sqlite3.Connection) -> tuple[list[str], date | None, int]:
-    """Tickers whose metrics do not follow their bars yet after sessions of the whole market were stored, the
-    first of those sessions, and about how many rows they are."""
+    """Tickers whose metrics do not follow their bars yet after sessions of the whole market were
+    stored, the first of those sessions, and about how many rows they are."""
     rows = connection.execute(
-        "SELECT ticker_set, min(session_date), sum(stored) FROM _sessions_asked WHERE metrics_due = 1"
+        "SELECT ticker_set, min(session_date), sum(stored) FROM _sessions_asked WHERE metrics_due "
+        "= 1"
         " GROUP BY ticker_set"
     ).fetchall()
     if not rows:
@@ -254,16 +277,24 @@ def find_due_metrics(connection: sqlite3.Connection) -> tuple[list[str], date | 
 
 
 def save_due_metrics(
-    connection: sqlite3.Connection, tickers: Sequence[str], start: date, advance: Callable[[int], None]
+    connection: sqlite3.Connection,
+    tickers: Sequence[str],
+    start: date,
+    advance: Callable[[int], None],
 ) -> None:
-    """Compute what `find_due_metrics` found, some tickers a transaction; killed, it goes on where it was. The
-    next tickers are computed while SQLite stores the ones before."""
+    """Compute what `find_due_metrics` found, some tickers a transaction; killed, it goes on where
+    it was. The next tickers are computed while SQLite stores the ones before."""
     done = load_done(connection, METRICS_TASK)
     advance(done)
-    parts = [tickers[first : first + TICKERS_AT_ONCE] for first in range(done, len(tickers), TICKERS_AT_ONCE)]
+    parts = [
+        tickers[first : first + TICKERS_AT_ONCE]
+        for first in range(done, len(tickers), TICKERS_AT_ONCE)
+    ]
     path = Path(connection.execute("PRAGMA database_list").fetchone()[2])
     with closing(connect(path, read_only=True)) as reader, ThreadPoolExecutor(1) as worker:
-        coming = deque(worker.submit(compute_metric_rows, reader, part, start) for part in parts[:1])
+        coming = deque(
+            worker.submit(compute_metric_rows, reader, part, start) for part in parts[:1]
+        )
         for number, part in enumerate(parts):
             rows = coming.popleft().result()
             coming += [

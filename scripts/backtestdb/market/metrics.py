@@ -1,8 +1,9 @@
 """The 27 columns of a daily_metrics row, for many tickers at once. Pure: bars in, metrics out.
 
-Definitions: docs/DATABASE.md, "Daily metrics". A value whose window is not full is NaN. The arithmetic runs
-on matrices with a column for each ticker and a row for its first, second, third … stored session, so that the
-row before is always the ticker's previous stored session, whatever sessions others have.
+Definitions: docs/DATABASE.md, "Daily metrics". A value whose window is not full is NaN. The
+arithmetic runs on matrices with a column for each ticker and a row for its first, second, third …
+stored session, so that the row before is always the ticker's previous stored session, whatever
+sessions others have.
 """
 
 from collections.abc import Callable, Collection
@@ -38,11 +39,11 @@ RSI_WINDOW = 14
 
 
 def make_metrics(bars: pd.DataFrame, companies: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
-    """Given ticker, date, timestamp, open, high, low, close, volume of any number of tickers, in order of ticker and
-    time, return METRIC_COLUMNS with the same rows in the same order.
+    """Given ticker, date, timestamp, open, high, low, close, volume of any number of tickers, in
+    order of ticker and time, return METRIC_COLUMNS with the same rows in the same order.
 
-    `companies`: ticker and date of the first bar of another company that took the ticker over: no value looks back
-    beyond it, as none does beyond a first listing.
+    `companies`: ticker and date of the first bar of another company that took the ticker over: no
+    value looks back beyond it, as none does beyond a first listing.
     """
     names = bars["ticker"]
     for ticker, first_date in companies:
@@ -59,7 +60,9 @@ def make_metrics(bars: pd.DataFrame, companies: Collection[tuple[str, str]] = ()
     over_time = make_metrics_over_time(pack("close"), pack("volume"))
     computed: dict[str, pd.Series | np.ndarray] = {**make_metrics_of_the_day(bars)}
     computed |= {name: matrix.to_numpy()[positions, codes] for name, matrix in over_time.items()}
-    columns = {name: bars[name] if name in BAR_METRICS else computed[name] for name in METRIC_COLUMNS}
+    columns = {
+        name: bars[name] if name in BAR_METRICS else computed[name] for name in METRIC_COLUMNS
+    }
     return pd.DataFrame(columns, index=bars.index, copy=False)
 
 
@@ -99,8 +102,9 @@ def make_change_percent(close: pd.DataFrame, sessions: int) -> pd.DataFrame:
 def make_rsi(close: pd.DataFrame) -> pd.DataFrame:
     """Wilder's RSI as `ta.momentum.RSIIndicator(close, window=14, fillna=False)` defines it.
 
-    `ta` seeds the exponential mean with the first change, TA-Lib and charting sites with the mean of the
-    first 14: up to 5.7 points apart at session 20 of GOOG's history, below 0.1 from session 54 on.
+    `ta` seeds the exponential mean with the first change, TA-Lib and charting sites with the mean
+    of the first 14: up to 5.7 points apart at session 20 of GOOG's history, below 0.1 from session
+    54 on.
     """
     change = np.diff(close.to_numpy(), axis=0, prepend=np.nan)
     rises, falls = np.where(change > 0, change, 0.0), np.where(change < 0, -change, 0.0)
@@ -113,14 +117,17 @@ def make_rsi(close: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_exponential_means(values: np.ndarray) -> np.ndarray:
-    """Wilder's mean down each column: every session moves it by 1/14 of its distance to the new value."""
+    """Wilder's mean down each column: every session moves it by 1/14 of its distance to the new
+    value."""
     means = values.copy()
     for i in range(1, len(values)):
         means[i] = means[i - 1] + (values[i] - means[i - 1]) / RSI_WINDOW
     return means
 
 
-def count_run(close: pd.DataFrame, compare: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> pd.DataFrame:
+def count_run(
+    close: pd.DataFrame, compare: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> pd.DataFrame:
     """Length of the run of rising (falling) closes that ends at each session; 0 outside of one."""
     values = close.to_numpy()
     goes_on = np.zeros_like(values)

@@ -1,7 +1,9 @@
-"""What the key's plan covers: learnt from refusals, remembered, and asked again, because plans get better.
+"""What the key's plan covers: learnt from refusals, remembered, and asked again, because plans get
+better.
 
-A refusal is a sign, not a fact: a second request has to agree before anything is concluded from it. Limits are kept
-for each endpoint: 1day and 5min (a ticker's range), GROUPED (the whole market's session).
+A refusal is a sign, not a fact: a second request has to agree before anything is concluded from it.
+Limits are kept for each endpoint: 1day and 5min (a ticker's range), GROUPED (the whole market's
+session).
 """
 
 import sqlite3
@@ -19,17 +21,17 @@ from backtestdb.market.sessions import NEW_YORK, sessions_back
 
 GROUPED = "grouped"
 RANGES = ("1day", "5min")
-# A second run at once relies on what the first one learnt; an hour later one request finds out anew. Whether an
-# endpoint or a ticker belongs to the plan changes with the plan only.
+# A second run at once relies on what the first one learnt; an hour later one request finds out
+# anew. Whether an endpoint or a ticker belongs to the plan changes with the plan only.
 BELIEVED_FOR = timedelta(hours=1)
 REFUSED_FOR = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class PlanLimits:
-    """Of one endpoint. Sessions before `history_starts` were refused; a day as early as `proven_from` was answered;
-    `refused_session`, the newest, was refused for now (the free plan has no bars of today); `is_refused`: the plan
-    does not have the endpoint at all."""
+    """Of one endpoint. Sessions before `history_starts` were refused; a day as early as
+    `proven_from` was answered; `refused_session`, the newest, was refused for now (the free plan
+    has no bars of today); `is_refused`: the plan does not have the endpoint at all."""
 
     history_starts: date | None = None
     proven_from: date | None = None
@@ -69,7 +71,8 @@ class PlanLimits:
 
 @dataclass(frozen=True)
 class KnownLimits:
-    """What is known of all endpoints, and the tickers of each timeframe that the plan does not include."""
+    """What is known of all endpoints, and the tickers of each timeframe that the plan does not
+    include."""
 
     of_endpoint: Mapping[str, PlanLimits] = field(default_factory=dict)
     refused_tickers: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -91,13 +94,16 @@ class KnownLimits:
 def load_limits(connection: sqlite3.Connection) -> KnownLimits:
     """What was learnt before; nothing where nothing was."""
     rows = connection.execute(
-        "SELECT endpoint, history_starts, proven_from, refused_session, is_refused, learnt_at_utc FROM _vendor_limits"
+        "SELECT endpoint, history_starts, proven_from, refused_session, is_refused, learnt_at_utc "
+        "FROM _vendor_limits"
     )
     of_endpoint = {}
     for endpoint, *days, is_refused, learnt in rows:
         history_starts, proven, refused = (date.fromisoformat(day) if day else None for day in days)
         moment = datetime.fromisoformat(learnt)
-        of_endpoint[endpoint] = PlanLimits(history_starts, proven, refused, bool(is_refused), moment)
+        of_endpoint[endpoint] = PlanLimits(
+            history_starts, proven, refused, bool(is_refused), moment
+        )
     refused_tickers: dict[str, frozenset[str]] = {}
     for ticker, timeframe in connection.execute("SELECT ticker, timeframe FROM _tickers_refused"):
         refused_tickers[timeframe] = refused_tickers.get(timeframe, frozenset()) | {ticker}
@@ -145,9 +151,10 @@ def recheck_limits(
     timeframe: str,
     needs_day_before: Callable[[date], bool],
 ) -> KnownLimits:
-    """What is believed of the plan when a run begins. After an hour the newest session may be there, and one
-    request for one of `tickers` tells whether the plan reaches back further by now, where `needs_day_before` says
-    that the run would ask for a day before the given one. After a day what was refused as a whole is tried again."""
+    """What is believed of the plan when a run begins. After an hour the newest session may be
+    there, and one request for one of `tickers` tells whether the plan reaches back further by now,
+    where `needs_day_before` says that the run would ask for a day before the given one. After a day
+    what was refused as a whole is tried again."""
     yesterday = (now_utc - REFUSED_FOR).isoformat(timespec="seconds")
     connection.execute("DELETE FROM _tickers_refused WHERE refused_at_utc < ?", (yesterday,))
     known = load_limits(connection)
@@ -163,7 +170,9 @@ def recheck_limits(
             witness = choose_witness(connection, tickers, known.refused_of(timeframe))
             reaches_further = (
                 needs_day_before(starts)
-                and ask_whether_refused(client, endpoint, witness, sessions_back(calendar, starts, 1))
+                and ask_whether_refused(
+                    client, endpoint, witness, sessions_back(calendar, starts, 1)
+                )
                 is False
             )
             unbound = unbound if reaches_further else replace(unbound, history_starts=starts)
@@ -171,17 +180,26 @@ def recheck_limits(
     return known
 
 
-def choose_witness(connection: sqlite3.Connection, tickers: Sequence[str], refused: Collection[str]) -> str:
-    """A ticker that the vendor is known to have bars of; the first one that it did not refuse otherwise."""
+def choose_witness(
+    connection: sqlite3.Connection, tickers: Sequence[str], refused: Collection[str]
+) -> str:
+    """A ticker that the vendor is known to have bars of; the first one that it did not refuse
+    otherwise."""
     entitled = [ticker for ticker in tickers if ticker not in refused] or list(tickers)
     with_bars = {
-        ticker for (ticker,) in connection.execute("SELECT DISTINCT ticker FROM _ranges_asked WHERE bars > 0")
+        ticker
+        for (ticker,) in connection.execute(
+            "SELECT DISTINCT ticker FROM _ranges_asked WHERE bars > 0"
+        )
     }
     return next((ticker for ticker in entitled if ticker in with_bars), entitled[0])
 
 
-def ask_whether_refused(client: MarketData, endpoint: str, ticker: str, session_date: date) -> bool | None:
-    """Of one session; `ticker` where the endpoint has one. None when the vendor does not say, because of a fault."""
+def ask_whether_refused(
+    client: MarketData, endpoint: str, ticker: str, session_date: date
+) -> bool | None:
+    """Of one session; `ticker` where the endpoint has one. None when the vendor does not say,
+    because of a fault."""
     try:
         if endpoint == GROUPED:
             client.fetch_grouped(session_date)
@@ -204,11 +222,12 @@ def probe_history(
     *,
     by_session: bool,
 ) -> date | None:
-    """Before a long job: ask for its oldest session, of the whole market (`by_session`) or of `ticker`. Return the
-    first session that the plan has, where that is a later one; it is remembered.
+    """Before a long job: ask for its oldest session, of the whole market (`by_session`) or of
+    `ticker`. Return the first session that the plan has, where that is a later one; it is
+    remembered.
 
-    One request when the plan reaches back; else two more: a range, which the plan cuts at its beginning, and the
-    session before, which has to be refused too."""
+    One request when the plan reaches back; else two more: a range, which the plan cuts at its
+    beginning, and the session before, which has to be refused too."""
     endpoint = GROUPED if by_session else "1day"
     known = load_limits(connection).of(endpoint)
     if known.history_starts or known.is_refused:
@@ -225,7 +244,10 @@ def probe_history(
     if not rows:
         return None
     starts = datetime.fromtimestamp(rows[0]["t"] / 1000, NEW_YORK).date()
-    if ask_whether_refused(client, endpoint, ticker, sessions_back(calendar, starts, 1)) is not True:
+    if (
+        ask_whether_refused(client, endpoint, ticker, sessions_back(calendar, starts, 1))
+        is not True
+    ):
         return None
     for each in {endpoint, "1day"}:
         limits = load_limits(connection).of(each)
@@ -250,12 +272,14 @@ def judge_refusal(
     is_refused: Callable[[date], bool | None],
     is_other_refused: Callable[[date], bool | None],
 ) -> tuple[Refused, date | None]:
-    """Given a refused session among `sessions` (the calendar, one older session at least, up to the newest that was
-    asked for), say what it concerns; for HISTORY with the first session that is answered.
+    """Given a refused session among `sessions` (the calendar, one older session at least, up to the
+    newest that was asked for), say what it concerns; for HISTORY with the first session that is
+    answered.
 
-    `answered_from`: the earliest later session that this run was answered about. `is_refused` asks the same about
-    another session, `is_other_refused` asks about another ticker, or for a ticker in the place of the whole market.
-    Two or three requests; a search where many are on their way at once.
+    `answered_from`: the earliest later session that this run was answered about. `is_refused` asks
+    the same about another session, `is_other_refused` asks about another ticker, or for a ticker in
+    the place of the whole market. Two or three requests; a search where many are on their way at
+    once.
     """
     place = sessions.index(refused)
     if is_refused(sessions[place - 1]) is not True:
@@ -287,16 +311,17 @@ def find_silent_cut(
     tickers: Sequence[str],
     timeframe: str,
 ) -> None:
-    """When no ticker's answer begins where it was asked for, one request about the session before the first bar tells
-    whether the plan cut it, and one about the session before that agrees. If so, the records say what was really
-    answered."""
+    """When no ticker's answer begins where it was asked for, one request about the session before
+    the first bar tells whether the plan cut it, and one about the session before that agrees. If
+    so, the records say what was really answered."""
     limits = load_limits(connection).of(timeframe)
     asked_from, first, ticker = find_late_beginning(connection, tickers, timeframe)
     if not first or not asked_from or (limits.proven_from and limits.proven_from <= asked_from):
         return
     if limits.history_starts and first <= limits.history_starts:
         return
-    # Sessions, not days: a plan that begins on a weekend refuses the Friday and answers the Sunday with nothing.
+    # Sessions, not days: a plan that begins on a weekend refuses the Friday and answers the Sunday
+    # with nothing.
     before = sessions_back(calendar, first, 1)
     refused = ask_whether_refused(client, timeframe, ticker, before)
     if refused is None:
@@ -304,7 +329,10 @@ def find_silent_cut(
     if not refused:
         save_limits(connection, timeframe, replace(limits, proven_from=asked_from), now_utc)
         return
-    if ask_whether_refused(client, timeframe, ticker, sessions_back(calendar, before, 1)) is not True:
+    if (
+        ask_whether_refused(client, timeframe, ticker, sessions_back(calendar, before, 1))
+        is not True
+    ):
         return
     with transaction(connection):
         for member in tickers:
@@ -320,13 +348,14 @@ def find_silent_cut(
 def find_late_beginning(
     connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str
 ) -> tuple[date | None, date | None, str]:
-    """Since when `tickers` were asked for one by one, and the first bar of any of them, with its ticker,
-    when that came later."""
+    """Since when `tickers` were asked for one by one, and the first bar of any of them, with its
+    ticker, when that came later."""
     members = set(tickers)
     rows = [
         row
         for row in connection.execute(
-            "SELECT ticker, min(start_date), min(first_date) FROM _ranges_asked WHERE timeframe = ? GROUP BY ticker",
+            "SELECT ticker, min(start_date), min(first_date) FROM _ranges_asked WHERE timeframe = "
+            "? GROUP BY ticker",
             (timeframe,),
         )
         if row[0] in members

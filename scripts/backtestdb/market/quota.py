@@ -1,7 +1,7 @@
 """One quota for every process of this machine user: a sliding window kept in a file under lock.
 
-The vendor counts arrivals in 60 seconds. The window here is a second longer, because a request may travel
-faster than the one it follows. Of the quota that leaves 60/61, 98.4 %.
+The vendor counts arrivals in 60 seconds. The window here is a second longer, because a request may
+travel faster than the one it follows. Of the quota that leaves 60/61, 98.4 %.
 """
 
 import fcntl
@@ -27,9 +27,10 @@ def quota_path(state_dir: Path, base_url: str, api_key: str) -> Path:
 
 
 class Quota:
-    """The file holds the time of each granted request, one line each, in seconds of the system's monotonic
-    clock: it is the same in all processes, and setting the clock does not move it. After a restart of the
-    machine it begins again, so that times which lie in the future are from before and do not count.
+    """The file holds the time of each granted request, one line each, in seconds of the system's
+    monotonic clock: it is the same in all processes, and setting the clock does not move it. After
+    a restart of the machine it begins again, so that times which lie in the future are from before
+    and do not count.
     """
 
     def __init__(
@@ -41,7 +42,8 @@ class Quota:
         clock: Callable[[], float] = time.monotonic,
         window_seconds: float = WINDOW_SECONDS,
     ) -> None:
-        """`requests_per_minute` 0 means no limit; with another `window_seconds` it is requests per window."""
+        """`requests_per_minute` 0 means no limit; with another `window_seconds` it is requests per
+        window."""
         self.path = path
         self.requests_per_minute = requests_per_minute
         self.stopping = stopping or threading.Event()
@@ -49,7 +51,8 @@ class Quota:
         self.window_seconds = window_seconds
 
     def take(self) -> None:
-        """Return when one more request may be sent. Raise StoppedError when the run ends meanwhile."""
+        """Return when one more request may be sent. Raise StoppedError when the run ends
+        meanwhile."""
         while not self.stopping.is_set():
             wait_seconds = self.reserve() if self.requests_per_minute else 0.0
             if not wait_seconds:
@@ -62,12 +65,17 @@ class Quota:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the system lets go of it when a process is killed
+            fcntl.flock(
+                descriptor, fcntl.LOCK_EX
+            )  # the system lets go of it when a process is killed
             now = self.clock()
             granted = parse_window(os.read(descriptor, 1 << 20), now, self.window_seconds)
             has_room = len(granted) < self.requests_per_minute
-            # Written when there is no room too: a torn line counts as a request of now, and would for ever.
-            window = "".join(f"{moment!r}\n" for moment in ([*granted, now] if has_room else granted))
+            # Written when there is no room too: a torn line counts as a request of now, and would
+            # for ever.
+            window = "".join(
+                f"{moment!r}\n" for moment in ([*granted, now] if has_room else granted)
+            )
             os.pwrite(descriptor, window.encode(), 0)
             os.ftruncate(descriptor, len(window))
             if has_room:
@@ -101,7 +109,8 @@ class Quota:
 
 
 def parse_window(content: bytes, now: float, window_seconds: float = WINDOW_SECONDS) -> list[float]:
-    """The times that still count, oldest first. A line that a killed process tore counts as a request now."""
+    """The times that still count, oldest first. A line that a killed process tore counts as a
+    request now."""
     granted = []
     for line in content.splitlines():
         try:

@@ -1,4 +1,5 @@
-"""What is stored of a ticker, asked for again and replaced: after a split, or because somebody doubts it."""
+"""What is stored of a ticker, asked for again and replaced: after a split, or because somebody
+doubts it."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -22,9 +23,10 @@ FIRST_DAY = date(1990, 1, 2)
 
 @dataclass(frozen=True, kw_only=True)
 class Refetched:
-    """What became of a stored range: `bars` in the answer, stored bars `removed` because it does not have them, and
-    `not_answered`: sessions with stored bars that stay as they were, because the key's plan does not reach back to
-    them, or because an answer without them waits for a second one."""
+    """What became of a stored range: `bars` in the answer, stored bars `removed` because it does
+    not have them, and `not_answered`: sessions with stored bars that stay as they were, because the
+    key's plan does not reach back to them, or because an answer without them waits for a second
+    one."""
 
     request: RangeRequest
     bars: int
@@ -35,8 +37,9 @@ class Refetched:
 def find_stored_ranges(
     connection: sqlite3.Connection, calendar: ExchangeCalendar, ticker: str, until: date
 ) -> list[RangeRequest]:
-    """The ranges of a ticker in which bars are stored, of both timeframes, up to `until`. Sessions in between that
-    were asked for and had no bar belong to a range; a hole that nobody asked for ends it."""
+    """The ranges of a ticker in which bars are stored, of both timeframes, up to `until`. Sessions
+    in between that were asked for and had no bar belong to a range; a hole that nobody asked for
+    ends it."""
     sessions = sessions_between(calendar, FIRST_DAY, until)
     requests = []
     for timeframe in TIMEFRAMES:
@@ -53,11 +56,12 @@ def find_stored_ranges(
 
 
 def refetch_ticker(connection: sqlite3.Connection, source: Source, ticker: str) -> list[Refetched]:
-    """Ask again for all that is stored of a ticker, in one request for each range and timeframe (few in all), and
-    replace rows, metrics and the record of each in one transaction. Equal to a fresh download of the same ranges.
+    """Ask again for all that is stored of a ticker, in one request for each range and timeframe
+    (few in all), and replace rows, metrics and the record of each in one transaction. Equal to a
+    fresh download of the same ranges.
 
-    Raise MarketDataError when a request brings nothing: what was replaced before it is whole. Then, and while
-    anything is `not_answered`, the ticker has still to be asked for again."""
+    Raise MarketDataError when a request brings nothing: what was replaced before it is whole. Then,
+    and while anything is `not_answered`, the ticker has still to be asked for again."""
     until = source.clock().astimezone(NEW_YORK).date()
     requests = find_stored_ranges(connection, source.calendar, ticker, until)
     return list(refetch_ranges(connection, source, requests))
@@ -68,7 +72,9 @@ def refetch_ranges(
 ) -> Iterable[Refetched]:
     """One after the other; see `refetch_ticker`."""
     for request in requests:
-        answer = source.client.fetch_bars(request.ticker, request.timeframe, request.start, request.end)
+        answer = source.client.fetch_bars(
+            request.ticker, request.timeframe, request.start, request.end
+        )
         saved = save_range(
             connection,
             source.calendar,
@@ -78,7 +84,10 @@ def refetch_ranges(
             metrics_from=find_first_metrics(connection, request),
         )
         yield Refetched(
-            request=request, bars=saved.bars, removed=saved.removed, not_answered=saved.doubtful + saved.kept
+            request=request,
+            bars=saved.bars,
+            removed=saved.removed,
+            not_answered=saved.doubtful + saved.kept,
         )
 
 

@@ -25,7 +25,8 @@ NAMED_AT_MOST = 20
 
 def describe_job(job: Job) -> str:
     return (
-        f"{LABELS[job.timeframe]} of {job.universe}: {len(job.tickers)} tickers × {len(job.sessions)} sessions "
+        f"{LABELS[job.timeframe]} of {job.universe}: {len(job.tickers)} tickers × "
+        f"{len(job.sessions)} sessions "
         f"({job.sessions[0]} to {job.sessions[-1]})"
     )
 
@@ -54,9 +55,14 @@ def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) 
     print_table(
         "Plan (no request was sent)",
         ["step", "requests", "rows at most", "disk at most"],
-        [[step, plan.requests, plan.rows, format_bytes(plan.bytes)] for step, plan in plans.items()],
+        [
+            [step, plan.requests, plan.rows, format_bytes(plan.bytes)]
+            for step, plan in plans.items()
+        ],
     )
-    quota = f"{settings.requests_per_minute} a minute" if settings.requests_per_minute else "no quota"
+    quota = (
+        f"{settings.requests_per_minute} a minute" if settings.requests_per_minute else "no quota"
+    )
     print(f"{count_of(total, 'request')} at {quota}: {format_duration(seconds)}")
     return DONE
 
@@ -70,7 +76,16 @@ def print_reports(reports: Sequence[tuple[str, Report]], *, as_json: bool = Fals
     print_table(
         "Result (sessions of tickers)",
         [
-            *("step", "requests", "bars", "asked", "stored", "known empty", "set aside", "beyond plan"),
+            *(
+                "step",
+                "requests",
+                "bars",
+                "asked",
+                "stored",
+                "known empty",
+                "set aside",
+                "beyond plan",
+            ),
             *("failed", "time"),
         ],
         [
@@ -125,20 +140,28 @@ def make_notes(step: str, report: Report) -> list[str]:
         notes.append(f"{step}: bars set aside: {name_some(named)}")
     if report.clamped:
         notes.append(
-            f"{step}: {report.clamped:,} bars had a high or low within a tick of open or close: clamped"
+            f"{step}: {report.clamped:,} bars had a high or low within a tick of open or close: "
+            "clamped"
         )
     if report.dropped:
-        notes.append(f"{step}: {report.dropped:,} bars of other tickers were not stored (--all-tickers does)")
+        notes.append(
+            f"{step}: {report.dropped:,} bars of other tickers were not stored (--all-tickers does)"
+        )
     notes += [f"{step}: {gap}" for gap in report.gaps[:NAMED_AT_MOST]]
     if len(report.gaps) > NAMED_AT_MOST:
         notes.append(f"{step}: and {len(report.gaps) - NAMED_AT_MOST} more were away for months")
     for ticker, holes in list(report.coverage.failed_of.items())[:NAMED_AT_MOST]:
         notes.append(
-            f"{step}: FAILED {ticker}, {holes} sessions: {report.failures.get(ticker, 'not answered')}"
+            f"{step}: FAILED {ticker}, {holes} sessions: "
+            f"{report.failures.get(ticker, 'not answered')}"
         )
     if len(report.coverage.failed_of) > NAMED_AT_MOST:
-        notes.append(f"{step}: FAILED too: {', '.join(list(report.coverage.failed_of)[NAMED_AT_MOST:])}")
-    failed = [f"{what}: {why}" for what, why in report.failures.items() if what.startswith("session ")]
+        notes.append(
+            f"{step}: FAILED too: {', '.join(list(report.coverage.failed_of)[NAMED_AT_MOST:])}"
+        )
+    failed = [
+        f"{what}: {why}" for what, why in report.failures.items() if what.startswith("session ")
+    ]
     notes += [f"{step}: FAILED {each}" for each in failed[:NAMED_AT_MOST]]
     return notes + describe_splits(report.splits)
 
@@ -158,10 +181,13 @@ def make_plan_notes(step: str, report: Report) -> list[str]:
         notes.append(f"{step}: no bar in the newest sessions: {name_some(stopped)}")
     if report.history_starts:
         notes.append(
-            f"{step}: the vendor's bars begin on {report.history_starts}: the key's plan reaches no further"
+            f"{step}: the vendor's bars begin on {report.history_starts}: the key's plan reaches "
+            "no further"
         )
     if report.refused_session:
-        notes.append(f"{step}: the key's plan does not have {report.refused_session} yet: ask again tomorrow")
+        notes.append(
+            f"{step}: the key's plan does not have {report.refused_session} yet: ask again tomorrow"
+        )
     return notes
 
 
@@ -177,7 +203,9 @@ def announce(settings: Settings, jobs: Sequence[Job], costs: dict[str, Cost]) ->
 
 
 def print_update(done: Update, *, as_json: bool) -> int:
-    steps = [(f"{universe}: {LABELS[timeframe]}", report) for universe, timeframe, report in done.reports]
+    steps = [
+        (f"{universe}: {LABELS[timeframe]}", report) for universe, timeframe, report in done.reports
+    ]
     if not as_json:
         code = print_reports(steps)
         if done.list_failure:

@@ -1,7 +1,8 @@
 """What the vendor was asked and answered: the memory that keeps a run from asking twice.
 
-An answer is final for a session when it was given after that session was over (`asked_at_utc`), and when nothing
-in it waits for a second sign (`_unconfirmed`, see evidence). Everything else is provisional: asked again.
+An answer is final for a session when it was given after that session was over (`asked_at_utc`), and
+when nothing in it waits for a second sign (`_unconfirmed`, see evidence). Everything else is
+provisional: asked again.
 """
 
 import json
@@ -25,7 +26,8 @@ METRICS_TASK = "metrics"
 def load_answered(
     connection: sqlite3.Connection, timeframe: str, sessions: Sequence[date]
 ) -> AnsweredSessions:
-    """The answered ones of `sessions` for each ticker: finally, and once without a bar (`unconfirmed`)."""
+    """The answered ones of `sessions` for each ticker: finally, and once without a bar
+    (`unconfirmed`)."""
     days, final_times = [day.isoformat() for day in sessions], load_final_times(sessions)
     reached = mask_between_texts(days, "", load_frontier(connection, timeframe).isoformat())
     unconfirmed = load_unconfirmed(connection, timeframe, days)
@@ -47,8 +49,8 @@ def load_answered(
 
 
 def load_frontier(connection: sqlite3.Connection, timeframe: str) -> date:
-    """The newest session of which any answer had a bar. That a session behind it is empty is never believed: the
-    vendor does not have it yet, or the clock is ahead."""
+    """The newest session of which any answer had a bar. That a session behind it is empty is never
+    believed: the vendor does not have it yet, or the clock is ahead."""
     newest = "SELECT max(last_date) FROM _ranges_asked WHERE timeframe = ?"
     days = [connection.execute(newest, (timeframe,)).fetchone()[0]]
     if timeframe == "1day":
@@ -62,7 +64,8 @@ def load_answered_ranges(
 ) -> dict[str, int]:
     """For each ticker the sessions that were final when an answer about them came."""
     rows = connection.execute(
-        "SELECT ticker, start_date, end_date, last_date, asked_at_utc, run FROM _ranges_asked WHERE timeframe = ?",
+        "SELECT ticker, start_date, end_date, last_date, asked_at_utc, run FROM _ranges_asked "
+        "WHERE timeframe = ?",
         (timeframe,),
     ).fetchall()
     newest_bar: dict[str, str] = defaultdict(str)
@@ -82,7 +85,8 @@ def load_answered_sessions(
 ) -> dict[int, int]:
     """The same for answers about the whole market, by ticker set."""
     rows = connection.execute(
-        "SELECT session_date, ticker_set, received, asked_at_utc, is_confirmed FROM _sessions_asked ORDER BY 1, 2"
+        "SELECT session_date, ticker_set, received, asked_at_utc, is_confirmed FROM "
+        "_sessions_asked ORDER BY 1, 2"
     ).fetchall()
     thin = set(find_thin_sessions([row[2] for row in rows]))
     final_at = dict(zip(days, final_times, strict=True))
@@ -114,8 +118,8 @@ def mask_of_texts(days: Sequence[str], wanted: Iterable[str]) -> int:
 def load_unconfirmed(
     connection: sqlite3.Connection, timeframe: str, days: Sequence[str], other_than_run: str = ""
 ) -> dict[str, int]:
-    """For each ticker those of `days` that were answered once without a bar; `other_than_run` leaves out what that
-    run was answered."""
+    """For each ticker those of `days` that were answered once without a bar; `other_than_run`
+    leaves out what that run was answered."""
     rows = connection.execute(
         "SELECT ticker, start_date, end_date FROM _unconfirmed WHERE timeframe = ? AND run <> ?",
         (timeframe, other_than_run),
@@ -126,10 +130,13 @@ def load_unconfirmed(
     return of_ticker
 
 
-def load_doubted(connection: sqlite3.Connection, request: RangeRequest, days: Sequence[str], run: str) -> int:
+def load_doubted(
+    connection: sqlite3.Connection, request: RangeRequest, days: Sequence[str], run: str
+) -> int:
     """Those of `days` that another run was answered without a bar of the request's ticker."""
     rows = connection.execute(
-        "SELECT start_date, end_date FROM _unconfirmed WHERE ticker = ? AND timeframe = ? AND run <> ?",
+        "SELECT start_date, end_date FROM _unconfirmed WHERE ticker = ? AND timeframe = ? AND run "
+        "<> ?",
         (request.ticker, request.timeframe, run),
     )
     mask = 0
@@ -146,8 +153,8 @@ def save_unconfirmed(
     run: str,
     asked_at_utc: str,
 ) -> None:
-    """Given the sessions of an answer (`days`), keep which of them wait for a second one, in the place of what was
-    kept of them before. The caller's transaction."""
+    """Given the sessions of an answer (`days`), keep which of them wait for a second one, in the
+    place of what was kept of them before. The caller's transaction."""
     if not days:
         return
     doubtful &= (1 << len(days)) - 1
@@ -164,7 +171,8 @@ def save_unconfirmed(
 def forget_unconfirmed(
     connection: sqlite3.Connection, ticker: str, timeframe: str, start: str, end: str
 ) -> None:
-    """Take the days from `start` to `end` out of what waits for a second answer; what lies around them stays."""
+    """Take the days from `start` to `end` out of what waits for a second answer; what lies around
+    them stays."""
     touched = connection.execute(
         "SELECT start_date, end_date, run, asked_at_utc FROM _unconfirmed"
         " WHERE ticker = ? AND timeframe = ? AND start_date <= ? AND end_date >= ?",
@@ -194,15 +202,16 @@ def weigh_session(
     *,
     is_final: bool = True,
 ) -> list[str]:
-    """Given the tickers of which an answer about the whole market has no bar that can be true (`lacking`), although
-    one is stored or came, return those of which another run was told the same: believed. The others wait for a
-    second answer; nobody else waits any longer, the rest of the market is the second sign. The caller's
-    transaction."""
+    """Given the tickers of which an answer about the whole market has no bar that can be true
+    (`lacking`), although one is stored or came, return those of which another run was told the
+    same: believed. The others wait for a second answer; nobody else waits any longer, the rest of
+    the market is the second sign. The caller's transaction."""
     if not is_final:
         return []
     waiting = dict(
         connection.execute(
-            "SELECT ticker, run FROM _unconfirmed WHERE timeframe = '1day' AND start_date <= ? AND end_date >= ?",
+            "SELECT ticker, run FROM _unconfirmed WHERE timeframe = '1day' AND start_date <= ? "
+            "AND end_date >= ?",
             (session_date, session_date),
         ).fetchall()
     )
@@ -221,7 +230,9 @@ def weigh_session(
 
 
 def load_ticker_set(connection: sqlite3.Connection, ticker_set: int) -> list[str]:
-    (text,) = connection.execute("SELECT tickers FROM _ticker_sets WHERE id = ?", (ticker_set,)).fetchone()
+    (text,) = connection.execute(
+        "SELECT tickers FROM _ticker_sets WHERE id = ?", (ticker_set,)
+    ).fetchone()
     tickers: list[str] = json.loads(text)
     return tickers
 
@@ -230,7 +241,9 @@ def ensure_ticker_set(connection: sqlite3.Connection, tickers: Iterable[str]) ->
     """The number of this set of tickers; it gets one when it is new."""
     text = json.dumps(sorted(set(tickers)), ensure_ascii=False, separators=(",", ":"))
     with transaction(connection):
-        connection.execute("INSERT INTO _ticker_sets (tickers) VALUES (?) ON CONFLICT DO NOTHING", (text,))
+        connection.execute(
+            "INSERT INTO _ticker_sets (tickers) VALUES (?) ON CONFLICT DO NOTHING", (text,)
+        )
     found = connection.execute("SELECT id FROM _ticker_sets WHERE tickers = ?", (text,)).fetchone()
     return int(found[0])
 
@@ -242,8 +255,8 @@ def save_range_answer(
     asked_at_utc: str,
     run: str,
 ) -> None:
-    """Record an answer, an empty one too; `session_dates`: of each stored bar, in order; `run`: the run that asked.
-    The caller's transaction."""
+    """Record an answer, an empty one too; `session_dates`: of each stored bar, in order; `run`: the
+    run that asked. The caller's transaction."""
     first, last = (session_dates[0], session_dates[-1]) if session_dates else (None, None)
     connection.execute(
         "INSERT OR REPLACE INTO _ranges_asked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -269,10 +282,11 @@ def save_session_answer(
     asked_at_utc: str,
     run: str,
 ) -> None:
-    """Record a session of the whole market. `counts`: received, stored, dropped, set aside; as many received as
-    another run was told confirm both. The caller's transaction."""
+    """Record a session of the whole market. `counts`: received, stored, dropped, set aside; as many
+    received as another run was told confirm both. The caller's transaction."""
     same_before = connection.execute(
-        "SELECT EXISTS (SELECT 1 FROM _sessions_asked WHERE session_date = ? AND ticker_set = ? AND received = ?"
+        "SELECT EXISTS (SELECT 1 FROM _sessions_asked WHERE session_date = ? AND ticker_set = ? "
+        "AND received = ?"
         " AND run <> ?)",
         (session_date, ticker_set, counts[0], run),
     ).fetchone()[0]

@@ -1,7 +1,8 @@
-"""Which requests jobs need: pure functions of what is asked, what was asked before, and the calendar.
+"""Which requests jobs need: pure functions of what is asked, what was asked before, and the
+calendar.
 
-Sets of sessions are whole numbers: bit i stands for the i-th session of the calendar list at hand. Ten million
-pairs of ticker and session are then a few thousand numbers.
+Sets of sessions are whole numbers: bit i stands for the i-th session of the calendar list at hand.
+Ten million pairs of ticker and session are then a few thousand numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,15 +17,17 @@ from backtestdb.market.session_mask import days_of, mask_between
 from backtestdb.market.sessions import MINUTES_PER_SESSION
 
 BARS_PER_SESSION = {"1day": 1, "5min": 192}
-# Bytes in the file, indexes included, measured on the sandbox's market: a day bar 163 and its row of metrics 367
-# (2.4 million of each), a five-minute bar 190. While a first fill is set aside, a bar takes another 45.
+# Bytes in the file, indexes included, measured on the sandbox's market: a day bar 163 and its row
+# of metrics 367 (2.4 million of each), a five-minute bar 190. While a first fill is set aside, a
+# bar takes another 45.
 BYTES_PER_BAR = {"1day": 530, "5min": 190}
 BYTES_SET_ASIDE = 45
 
 
 @dataclass(frozen=True)
 class RangeRequest:
-    """One question to the vendor: a ticker's bars of the sessions from `start` to `end`, both included."""
+    """One question to the vendor: a ticker's bars of the sessions from `start` to `end`, both
+    included."""
 
     ticker: str
     timeframe: str
@@ -45,8 +48,9 @@ Request = RangeRequest | SessionRequest
 
 @dataclass(frozen=True)
 class AnsweredSessions:
-    """What was finally answered before, as bits: for each ticker, and for every one. `unconfirmed`: sessions of a
-    ticker that one answer had no bar of, without a second sign; they are asked for again."""
+    """What was finally answered before, as bits: for each ticker, and for every one. `unconfirmed`:
+    sessions of a ticker that one answer had no bar of, without a second sign; they are asked for
+    again."""
 
     of_ticker: Mapping[str, int] = field(default_factory=dict)
     of_everyone: int = 0
@@ -59,8 +63,8 @@ class AnsweredSessions:
 
 @dataclass(frozen=True)
 class Demand:
-    """Sessions of tickers that a job asks for, as bits. `warm_up`: welcome where they cost no request of their
-    own. `refetch`: asked for once more although they were answered."""
+    """Sessions of tickers that a job asks for, as bits. `warm_up`: welcome where they cost no
+    request of their own. `refetch`: asked for once more although they were answered."""
 
     tickers: Sequence[str]
     sessions: int
@@ -87,10 +91,10 @@ def plan_requests(
 ) -> list[Request]:
     """The fewest requests that bring what nobody asked for yet, the newest sessions first.
 
-    `beyond`: sessions that the key's plan does not cover; they are not asked for. Only day bars can be asked
-    for by session, for all tickers at once, and not those of `not_grouped`. An answer about one ticker costs the
-    same whatever its length: it reaches from the first missing session to the last, and back over the warm-up that
-    was not asked for yet.
+    `beyond`: sessions that the key's plan does not cover; they are not asked for. Only day bars can
+    be asked for by session, for all tickers at once, and not those of `not_grouped`. An answer
+    about one ticker costs the same whatever its length: it reaches from the first missing session
+    to the last, and back over the warm-up that was not asked for yet.
     """
     missing: dict[str, int] = {}
     warm_up: dict[str, int] = {}
@@ -103,7 +107,9 @@ def plan_requests(
     alone, whole = list(missing), 0
     if timeframe == "1day":
         alone = [ticker for ticker, lacking in missing.items() if lacking & not_grouped]
-        others = {ticker: lacking for ticker, lacking in missing.items() if not lacking & not_grouped}
+        others = {
+            ticker: lacking for ticker, lacking in missing.items() if not lacking & not_grouped
+        }
         chosen, whole = choose_requests(others)
         alone += chosen
     ranges: list[Request] = []
@@ -114,7 +120,9 @@ def plan_requests(
             wanted = needed | before
             first, last = (wanted & -wanted).bit_length() - 1, wanted.bit_length() - 1
             ranges.append(RangeRequest(ticker, timeframe, sessions[first], sessions[last]))
-    return ranges + [SessionRequest(day, len(missing)) for day in reversed(days_of(sessions, whole))]
+    return ranges + [
+        SessionRequest(day, len(missing)) for day in reversed(days_of(sessions, whole))
+    ]
 
 
 def make_cost(requests: Sequence[Request], sessions: Sequence[date]) -> Cost:
@@ -135,8 +143,8 @@ def make_cost(requests: Sequence[Request], sessions: Sequence[date]) -> Cost:
 
 
 def duration_seconds(requests: int, requests_per_minute: int) -> float:
-    """How long the quota makes a job last: a window's worth goes out at once, the next one a window later,
-    and so on. 0 without a quota."""
+    """How long the quota makes a job last: a window's worth goes out at once, the next one a window
+    later, and so on. 0 without a quota."""
     if not requests_per_minute or requests <= requests_per_minute:
         return 0.0
     return (requests - 1) // requests_per_minute * WINDOW_SECONDS

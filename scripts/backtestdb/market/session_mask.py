@@ -1,4 +1,5 @@
-"""Sets of sessions as whole numbers: bit i stands for the i-th session of the calendar list at hand."""
+"""Sets of sessions as whole numbers: bit i stands for the i-th session of the calendar list at
+hand."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence

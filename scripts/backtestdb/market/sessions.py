@@ -1,4 +1,5 @@
-"""Sessions of the New York exchange: which days have one, when it closes, and its midnight in UTC."""
+"""Sessions of the New York exchange: which days have one, when it closes, and its midnight in
+UTC."""
 
 from collections.abc import Sequence
 from datetime import date, datetime
@@ -12,8 +13,8 @@ from exchange_calendars import ExchangeCalendar
 
 NEW_YORK = ZoneInfo("America/New_York")
 FIRST_DAY = "1990-01-01"
-# Trading after hours ends four hours after the close, and bars of the vendor are 15 minutes late on its cheaper
-# plans: a day bar asked for at 16:01 had half of the session's volume.
+# Trading after hours ends four hours after the close, and bars of the vendor are 15 minutes late on
+# its cheaper plans: a day bar asked for at 16:01 had half of the session's volume.
 FINAL_AFTER_CLOSE = pd.Timedelta(hours=4, minutes=15)
 MINUTES_PER_SESSION = 960  # 04:00 to 20:00 New York, the hours for which the vendor has bars
 
@@ -27,19 +28,24 @@ def load_calendar() -> ExchangeCalendar:
 def sessions_between(calendar: ExchangeCalendar, start: date, end: date) -> list[date]:
     """The sessions from `start` to `end`, both included, in order."""
     index = calendar.sessions
-    first, last = index.searchsorted(pd.Timestamp(start)), index.searchsorted(pd.Timestamp(end), "right")
+    first, last = (
+        index.searchsorted(pd.Timestamp(start)),
+        index.searchsorted(pd.Timestamp(end), "right"),
+    )
     return [stamp.date() for stamp in index[first:last]]
 
 
 def last_completed_session(calendar: ExchangeCalendar, now_utc: datetime) -> date:
-    """The newest session that is final at `now_utc`: 20:15 New York, 17:15 on half days (FINAL_AFTER_CLOSE)."""
+    """The newest session that is final at `now_utc`: 20:15 New York, 17:15 on half days
+    (FINAL_AFTER_CLOSE)."""
     closes = calendar.schedule["close"]
     position = closes.searchsorted(pd.Timestamp(now_utc) - FINAL_AFTER_CLOSE, "right") - 1
     return pd.Timestamp(closes.index[position]).date()
 
 
 def load_final_times(sessions: Sequence[date]) -> list[str]:
-    """When each of `sessions` became final, as the text of UTC that records carry (see `last_completed_session`)."""
+    """When each of `sessions` became final, as the text of UTC that records carry (see
+    `last_completed_session`)."""
     calendar = load_calendar()
     places = calendar.sessions.get_indexer(pd.DatetimeIndex(list(sessions)))
     final = pd.DatetimeIndex(calendar.closes)[places] + FINAL_AFTER_CLOSE
@@ -63,7 +69,8 @@ def make_midnights_ms(session_dates: pd.DatetimeIndex) -> np.ndarray:
 
 
 def make_new_york_times(timestamps_ms: np.ndarray) -> pd.DatetimeIndex:
-    """Milliseconds UTC as naive New York times: the zone is converted first, the date taken afterwards."""
+    """Milliseconds UTC as naive New York times: the zone is converted first, the date taken
+    afterwards."""
     return (
         pd.DatetimeIndex(timestamps_ms.astype("datetime64[ms]"), tz="UTC")
         .tz_convert(NEW_YORK)

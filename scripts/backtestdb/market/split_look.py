@@ -1,6 +1,8 @@
-"""The look at the vendor's splits that ends every run: what changed, and the tickers asked for again because of it.
+"""The look at the vendor's splits that ends every run: what changed, and the tickers asked for
+again because of it.
 
-One request for the list; for each ticker concerned one for its day bars and one or two for its 5-minute bars.
+One request for the list; for each ticker concerned one for its day bars and one or two for its
+5-minute bars.
 """
 
 import sqlite3
@@ -30,8 +32,8 @@ from backtestdb.market.splits import (
 
 
 def plan_looks(connection: sqlite3.Connection) -> Cost:
-    """The requests for splits of the next run: the list, also before the first bars; and for each ticker that is
-    due already its day bars and its 5-minute bars."""
+    """The requests for splits of the next run: the list, also before the first bars; and for each
+    ticker that is due already its day bars and its 5-minute bars."""
     if "_splits_due" not in table_names(connection):
         return Cost(1, 0, 0)
     is_first = load_last_look(connection) is None and not has_bars(connection)
@@ -39,8 +41,9 @@ def plan_looks(connection: sqlite3.Connection) -> Cost:
 
 
 def look_before_first_bars(connection: sqlite3.Connection, source: Source) -> None:
-    """Before an empty database is filled: the splits that are listed by now are in every answer to come, so that none
-    of them has a ticker asked for twice at the end. One request; nothing where bars are stored or a look was made."""
+    """Before an empty database is filled: the splits that are listed by now are in every answer to
+    come, so that none of them has a ticker asked for twice at the end. One request; nothing where
+    bars are stored or a look was made."""
     if load_last_look(connection) is None and not has_bars(connection):
         failure = read_list(connection, source)
         if failure:
@@ -48,8 +51,8 @@ def look_before_first_bars(connection: sqlite3.Connection, source: Source) -> No
 
 
 def look_at_splits(connection: sqlite3.Connection, source: Source) -> SplitLook:
-    """Read the list, then ask again for the tickers that it concerns and for those that an earlier look left due.
-    Nothing where no bars are stored."""
+    """Read the list, then ask again for the tickers that it concerns and for those that an earlier
+    look left due. Nothing where no bars are stored."""
     look = SplitLook()
     if not has_bars(connection):
         return look
@@ -68,7 +71,8 @@ def look_at_splits(connection: sqlite3.Connection, source: Source) -> SplitLook:
 
 
 def read_list(connection: sqlite3.Connection, source: Source) -> str:
-    """Compare the vendor's list with what is known, and keep what changed; return why that was not possible."""
+    """Compare the vendor's list with what is known, and keep what changed; return why that was not
+    possible."""
     now_utc, last_look = source.clock(), load_last_look(connection)
     since = look_since(last_look, now_utc)
     known = load_known_splits(connection, since)
@@ -93,7 +97,8 @@ def read_list(connection: sqlite3.Connection, source: Source) -> str:
 
 
 def refetch_due_ticker(connection: sqlite3.Connection, source: Source, ticker: str) -> str:
-    """Ask again for all that is stored of a ticker; return what is left to do, nothing when all was replaced."""
+    """Ask again for all that is stored of a ticker; return what is left to do, nothing when all was
+    replaced."""
     try:
         parts = refetch_ticker(connection, source, ticker)
     except StoppedRunError:
@@ -108,7 +113,8 @@ def refetch_due_ticker(connection: sqlite3.Connection, source: Source, ticker: s
 
 def describe_left(parts: Sequence[Refetched]) -> str:
     return "; ".join(
-        f"{part.not_answered} sessions of {part.request.start} to {part.request.end} were not in the answer"
+        f"{part.not_answered} sessions of {part.request.start} to {part.request.end} were not in "
+        "the answer"
         for part in parts
         if part.not_answered
     )

@@ -1,6 +1,8 @@
-"""Splits in the database: those that were seen, when the vendor was asked, and whose bars are due to be asked again.
+"""Splits in the database: those that were seen, when the vendor was asked, and whose bars are due
+to be asked again.
 
-Times are UTC; bars are dated by `created_at`, the time at which they came, whichever program wrote them.
+Times are UTC; bars are dated by `created_at`, the time at which they came, whichever program wrote
+them.
 """
 
 import sqlite3
@@ -27,7 +29,8 @@ def load_last_look(connection: sqlite3.Connection) -> datetime | None:
 def load_known_splits(connection: sqlite3.Connection, since: date) -> list[KnownSplit]:
     """Those with an execution date on or after `since`."""
     rows = connection.execute(
-        "SELECT execution_date, ticker, split_from, split_to, first_seen_at_utc, believed_at_utc, withdrawn_at_utc"
+        "SELECT execution_date, ticker, split_from, split_to, first_seen_at_utc, believed_at_utc, "
+        "withdrawn_at_utc"
         " FROM _splits WHERE execution_date >= ?",
         (since.isoformat(),),
     )
@@ -48,12 +51,13 @@ def save_look(
     judged: Sequence[KnownSplit],
     now_utc: datetime,
 ) -> None:
-    """One transaction: what the look changed, that it was made, and the tickers of `judged` splits whose stored bars
-    are adjusted in another way than an answer of today would be."""
+    """One transaction: what the look changed, that it was made, and the tickers of `judged` splits
+    whose stored bars are adjusted in another way than an answer of today would be."""
     now_text = now_utc.isoformat(timespec="seconds")
     with transaction(connection):
         connection.executemany(
-            "INSERT OR REPLACE INTO _splits (ticker, execution_date, split_from, split_to, first_seen_at_utc,"
+            "INSERT OR REPLACE INTO _splits (ticker, execution_date, split_from, split_to, "
+            "first_seen_at_utc,"
             " believed_at_utc, withdrawn_at_utc) VALUES (?, ?, ?, ?, ?, ?, ?)",
             [make_row(each) for each in changed],
         )
@@ -85,7 +89,8 @@ def make_row(known: KnownSplit) -> tuple[object, ...]:
 
 
 def has_older_bars(connection: sqlite3.Connection, known: KnownSplit) -> bool:
-    """Whether a bar from before the split came before the list changed. A bar without a time is as old as can be."""
+    """Whether a bar from before the split came before the list changed. A bar without a time is as
+    old as can be."""
     changed_at = make_sqlite_time(known.changed_at_utc.astimezone(UTC).isoformat())
     (found,) = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe IN ('1day', '5min')"
@@ -97,7 +102,9 @@ def has_older_bars(connection: sqlite3.Connection, known: KnownSplit) -> bool:
 
 def load_due_tickers(connection: sqlite3.Connection) -> dict[str, str]:
     """Tickers to be asked for again, with the reason."""
-    return dict(connection.execute("SELECT ticker, reason FROM _splits_due ORDER BY ticker").fetchall())
+    return dict(
+        connection.execute("SELECT ticker, reason FROM _splits_due ORDER BY ticker").fetchall()
+    )
 
 
 def clear_due_ticker(connection: sqlite3.Connection, ticker: str) -> None:

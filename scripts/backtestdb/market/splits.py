@@ -1,8 +1,9 @@
-"""Splits as the vendor lists them, from one look at its list to the next: pure functions of the two lists.
+"""Splits as the vendor lists them, from one look at its list to the next: pure functions of the two
+lists.
 
-The vendor's prices are adjusted as of the moment of asking, by the splits that it lists at that moment. It lists some
-late (polygon-io/issues 238: two months, 1046:1000), withdraws and corrects others. Nothing is computed from stored
-prices here: a ticker whose list changed is asked for again.
+The vendor's prices are adjusted as of the moment of asking, by the splits that it lists at that
+moment. It lists some late (polygon-io/issues 238: two months, 1046:1000), withdraws and corrects
+others. Nothing is computed from stored prices here: a ticker whose list changed is asked for again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +14,11 @@ from typing import Any
 from backtestdb.errors import ProjectError
 from backtestdb.market.sessions import NEW_YORK
 
-# How far back of the last look the list is read, so that late, corrected and withdrawn splits are noticed. The
-# whole market has about 1,300 splits a year: one page.
+# How far back of the last look the list is read, so that late, corrected and withdrawn splits are
+# noticed. The whole market has about 1,300 splits a year: one page.
 LOOK_BACK = timedelta(days=400)
-# A database whose bars were there before its first look: splits are taken to be listed this much later at most.
+# A database whose bars were there before its first look: splits are taken to be listed this much
+# later at most.
 LISTED_WITHIN = timedelta(days=65)
 OPENING = time(9, 30)
 # More splits than this cannot be withdrawn between two looks: then the list is not whole.
@@ -47,8 +49,8 @@ class Split:
 
 @dataclass(frozen=True)
 class KnownSplit:
-    """A split that was listed at some look. Answers from `believed_at_utc` on are adjusted by it, until it was
-    found to be withdrawn."""
+    """A split that was listed at some look. Answers from `believed_at_utc` on are adjusted by it,
+    until it was found to be withdrawn."""
 
     split: Split
     first_seen_at_utc: datetime
@@ -57,7 +59,8 @@ class KnownSplit:
 
     @property
     def changed_at_utc(self) -> datetime:
-        """Bars from before the split that came earlier than this are adjusted in another way than today."""
+        """Bars from before the split that came earlier than this are adjusted in another way than
+        today."""
         return self.withdrawn_at_utc or self.believed_at_utc
 
     def __str__(self) -> str:
@@ -66,8 +69,9 @@ class KnownSplit:
 
 @dataclass
 class SplitLook:
-    """What came of a look. `refetched`: ticker and reason of those that were asked for again; `due`: those that are
-    still to be, with the reason; `failure`: why the list could not be read, if so."""
+    """What came of a look. `refetched`: ticker and reason of those that were asked for again;
+    `due`: those that are still to be, with the reason; `failure`: why the list could not be read,
+    if so."""
 
     refetched: dict[str, str] = field(default_factory=dict)
     due: dict[str, str] = field(default_factory=dict)
@@ -109,11 +113,12 @@ def compare_splits(
     now_utc: datetime,
     bars_came_first: bool,
 ) -> list[KnownSplit]:
-    """Given what earlier looks found and what the vendor lists now from `since` on, return the splits that are new,
-    listed again or withdrawn. Those that are announced for a later day are left for that day.
+    """Given what earlier looks found and what the vendor lists now from `since` on, return the
+    splits that are new, listed again or withdrawn. Those that are announced for a later day are
+    left for that day.
 
-    `bars_came_first`: bars were stored before the first look at all, so that it is not known when the splits were
-    listed. Raise IncompleteListError when the list cannot be whole.
+    `bars_came_first`: bars were stored before the first look at all, so that it is not known when
+    the splits were listed. Raise IncompleteListError when the list cannot be whole.
     """
     today = now_utc.astimezone(NEW_YORK).date()
     in_effect = {split for split in listed if split.execution_date <= today}
@@ -123,11 +128,14 @@ def compare_splits(
     gone = listed_before - in_effect
     if len(gone) > max(WITHDRAWN_AT_MOST, WITHDRAWN_PART * len(listed_before)):
         raise IncompleteListError(
-            f"the vendor's list of splits lacks {len(gone)} of {len(listed_before)} that it had: not believed",
+            f"the vendor's list of splits lacks {len(gone)} of {len(listed_before)} that it had: "
+            "not believed",
             next_step="make update, later",
         )
     new = [
-        KnownSplit(split, now_utc, find_believed_at(split, now_utc, bars_came_first=bars_came_first))
+        KnownSplit(
+            split, now_utc, find_believed_at(split, now_utc, bars_came_first=bars_came_first)
+        )
         for split in in_effect - listed_before
     ]
     withdrawn = [replace(expected[split], withdrawn_at_utc=now_utc) for split in gone]
@@ -135,8 +143,9 @@ def compare_splits(
 
 
 def find_believed_at(split: Split, now_utc: datetime, *, bars_came_first: bool) -> datetime:
-    """From when on answers are adjusted by a split that was not seen before: now at the latest, but not before the
-    opening of its day, for nobody knows in which hour of the morning the vendor adjusts."""
+    """From when on answers are adjusted by a split that was not seen before: now at the latest, but
+    not before the opening of its day, for nobody knows in which hour of the morning the vendor
+    adjusts."""
     opening = datetime.combine(split.execution_date, OPENING, NEW_YORK)
     believed = min(now_utc, opening + LISTED_WITHIN) if bars_came_first else now_utc
     return max(believed, opening).astimezone(now_utc.tzinfo)

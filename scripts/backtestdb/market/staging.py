@@ -1,7 +1,8 @@
-"""The staging file, `<database>.staging`: whole sessions as they arrived, in transactions of their own.
+"""The staging file, `<database>.staging`: whole sessions as they arrived, in transactions of their
+own.
 
-It belongs to one state of the database: both hold its key (`_first_fill`). A file that was left beside a restored
-database has another key, and is removed.
+It belongs to one state of the database: both hold its key (`_first_fill`). A file that was left
+beside a restored database has another key, and is removed.
 """
 
 import hashlib
@@ -27,18 +28,21 @@ from backtestdb.market.work_done import clear_done
 
 LOADING_TASK = "staging"
 SCHEMA = (
-    "CREATE TABLE job (staging_key TEXT NOT NULL, ticker_set INTEGER NOT NULL, tickers_sha256 TEXT NOT NULL)",
+    "CREATE TABLE job (staging_key TEXT NOT NULL, ticker_set INTEGER NOT NULL, tickers_sha256 "
+    "TEXT NOT NULL)",
     "CREATE TABLE tickers (id INTEGER PRIMARY KEY, ticker TEXT NOT NULL UNIQUE)",
-    "CREATE TABLE sessions (session_date TEXT PRIMARY KEY, received INTEGER NOT NULL, stored INTEGER NOT NULL,"
-    " dropped INTEGER NOT NULL, set_aside INTEGER NOT NULL, asked_at_utc TEXT NOT NULL, bars BLOB NOT NULL)",
+    "CREATE TABLE sessions (session_date TEXT PRIMARY KEY, received INTEGER NOT NULL, stored "
+    "INTEGER NOT NULL,"
+    " dropped INTEGER NOT NULL, set_aside INTEGER NOT NULL, asked_at_utc TEXT NOT NULL, bars BLOB "
+    "NOT NULL)",
     f"CREATE TABLE rejected (session TEXT NOT NULL, {', '.join(RejectedBar._fields)})",
 )
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a staging file is for. The database has the same three values in `_first_fill`, so that a file which
-    was left beside another state of the database is told from its own."""
+    """What a staging file is for. The database has the same three values in `_first_fill`, so that
+    a file which was left beside another state of the database is told from its own."""
 
     key: str
     ticker_set: int
@@ -67,10 +71,12 @@ def database_path(connection: sqlite3.Connection) -> Path:
 
 
 def open_staging(connection: sqlite3.Connection) -> Staging | None:
-    """What an earlier run of this database set aside, for this process alone; None where there is nothing.
+    """What an earlier run of this database set aside, for this process alone; None where there is
+    nothing.
 
-    A file of another state of the database, one that is no database any more, and one that was never begun are
-    removed, which is said: their sessions are asked for again. Raise BusyError while another process has it.
+    A file of another state of the database, one that is no database any more, and one that was
+    never begun are removed, which is said: their sessions are asked for again. Raise BusyError
+    while another process has it.
     """
     database = database_path(connection)
     path = staging_path(database) if database.name else None  # in memory: no file, no name
@@ -90,7 +96,9 @@ def read_staging(path: Path) -> Staging | None:
     """None for a file that nothing can be read from."""
     file = connect_alone(path)
     try:
-        job = Job(*file.execute("SELECT staging_key, ticker_set, tickers_sha256 FROM job").fetchone())
+        job = Job(
+            *file.execute("SELECT staging_key, ticker_set, tickers_sha256 FROM job").fetchone()
+        )
         numbers = file.execute("SELECT ticker, id FROM tickers").fetchall()
         return Staging(file, job, dict(numbers))
     except (sqlite3.DatabaseError, TypeError) as error:  # TypeError: a job without a row
@@ -98,7 +106,8 @@ def read_staging(path: Path) -> Staging | None:
         code = primary_code(error) if isinstance(error, sqlite3.Error) else sqlite3.SQLITE_ERROR
         if code in BUSY_CODES:
             raise BusyError(
-                f"another process fills this database (it holds {path})", next_step="wait for it to end"
+                f"another process fills this database (it holds {path})",
+                next_step="wait for it to end",
             ) from error
         if code not in {*DAMAGE_CODES, sqlite3.SQLITE_ERROR}:
             raise
@@ -106,13 +115,17 @@ def read_staging(path: Path) -> Staging | None:
 
 
 def load_job(connection: sqlite3.Connection) -> Job | None:
-    """The first fill that the database knows to be under way, as long as its set of tickers is still that one."""
-    row = connection.execute("SELECT staging_key, ticker_set, tickers_sha256 FROM _first_fill").fetchone()
+    """The first fill that the database knows to be under way, as long as its set of tickers is
+    still that one."""
+    row = connection.execute(
+        "SELECT staging_key, ticker_set, tickers_sha256 FROM _first_fill"
+    ).fetchone()
     return Job(*row) if row and row[2] == hash_tickers(connection, row[1]) else None
 
 
 def hash_tickers(connection: sqlite3.Connection, ticker_set: int) -> str:
-    """SHA-256 of a set's tickers: after a restore its number may be another set's. Empty for a set that is gone."""
+    """SHA-256 of a set's tickers: after a restore its number may be another set's. Empty for a set
+    that is gone."""
     if ticker_set == EVERY_TICKER:
         return "every ticker"
     if not connection.execute("SELECT 1 FROM _ticker_sets WHERE id = ?", (ticker_set,)).fetchone():
@@ -122,15 +135,16 @@ def hash_tickers(connection: sqlite3.Connection, ticker_set: int) -> str:
 
 
 def connect_alone(path: Path) -> sqlite3.Connection:
-    """Two processes must not fill one staging file: the first one keeps its lock for as long as it is open."""
+    """Two processes must not fill one staging file: the first one keeps its lock for as long as it
+    is open."""
     connection = connect(path, create=True, timeout_seconds=1.0)
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     return connection
 
 
 def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc: str) -> Staging:
-    """A file for this database, which knows it from now on. WAL with synchronous=NORMAL: after a power cut the last
-    sessions may be missing, none is torn."""
+    """A file for this database, which knows it from now on. WAL with synchronous=NORMAL: after a
+    power cut the last sessions may be missing, none is torn."""
     job = Job(uuid.uuid4().hex, ticker_set, hash_tickers(connection, ticker_set))
     file = connect_alone(staging_path(database_path(connection)))
     file.execute("PRAGMA journal_mode = WAL")
@@ -138,10 +152,13 @@ def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc
     with transaction(file):
         for statement in SCHEMA:
             file.execute(statement)
-        file.execute("INSERT INTO job VALUES (?, ?, ?)", (job.key, job.ticker_set, job.tickers_sha256))
+        file.execute(
+            "INSERT INTO job VALUES (?, ?, ?)", (job.key, job.ticker_set, job.tickers_sha256)
+        )
     with transaction(connection):
         connection.execute(
-            "INSERT OR REPLACE INTO _first_fill (id, staging_key, ticker_set, tickers_sha256, begun_at_utc)"
+            "INSERT OR REPLACE INTO _first_fill (id, staging_key, ticker_set, tickers_sha256, "
+            "begun_at_utc)"
             " VALUES (1, ?, ?, ?, ?)",
             (job.key, job.ticker_set, job.tickers_sha256, begun_at_utc),
         )
@@ -149,9 +166,11 @@ def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc
     return Staging(file, job, {})
 
 
-def stage_session(staging: Staging, session_date: date, bars: ParsedBars, asked_at_utc: str) -> None:
-    """Set a session aside, instead of what an earlier answer about it said: its bars as one value, and what was
-    found out about the answer."""
+def stage_session(
+    staging: Staging, session_date: date, bars: ParsedBars, asked_at_utc: str
+) -> None:
+    """Set a session aside, instead of what an earlier answer about it said: its bars as one value,
+    and what was found out about the answer."""
     new = [ticker for ticker in bars.tickers.tolist() if ticker not in staging.numbers]
     numbers = {ticker: len(staging.numbers) + place for place, ticker in enumerate(new)}
     ids = np.array([{**staging.numbers, **numbers}[t] for t in bars.tickers], dtype="int32")
@@ -162,7 +181,8 @@ def stage_session(staging: Staging, session_date: date, bars: ParsedBars, asked_
             "INSERT INTO tickers (ticker, id) VALUES (?, ?)", list(numbers.items())
         )
         staging.connection.execute(
-            "INSERT OR REPLACE INTO sessions (session_date, received, stored, dropped, set_aside, asked_at_utc,"
+            "INSERT OR REPLACE INTO sessions (session_date, received, stored, dropped, set_aside, "
+            "asked_at_utc,"
             " bars) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (day, *bars.counts, asked_at_utc, values),
         )
@@ -176,7 +196,8 @@ def stage_session(staging: Staging, session_date: date, bars: ParsedBars, asked_
 
 def iterate_records(staging: Staging) -> Iterator[tuple[Any, ...]]:
     return staging.connection.execute(
-        "SELECT session_date, received, stored, dropped, set_aside, asked_at_utc FROM sessions ORDER BY 1"
+        "SELECT session_date, received, stored, dropped, set_aside, asked_at_utc FROM sessions "
+        "ORDER BY 1"
     )
 
 
@@ -193,7 +214,9 @@ def load_staged_dates(connection: sqlite3.Connection, tickers: Sequence[str]) ->
         return staged_for(connection, staging, tickers)
 
 
-def staged_for(connection: sqlite3.Connection, staging: Staging, tickers: Sequence[str]) -> list[date]:
+def staged_for(
+    connection: sqlite3.Connection, staging: Staging, tickers: Sequence[str]
+) -> list[date]:
     is_kept = staging.ticker_set == EVERY_TICKER or set(tickers) <= set(
         load_ticker_set(connection, staging.ticker_set)
     )

@@ -1,4 +1,5 @@
-"""Tickers that stopped: members without a bar in the newest sessions, and who may have taken their place."""
+"""Tickers that stopped: members without a bar in the newest sessions, and who may have taken their
+place."""
 
 import sqlite3
 from collections.abc import Collection, Sequence
@@ -12,7 +13,8 @@ from backtestdb.market.sessions import NEW_YORK, midnight_ms
 from backtestdb.market.universes import load_tickers
 
 NEWEST_SESSIONS = 5
-# Every ticker is asked about once; a list that is years old must not cost a run's worth of requests at once.
+# Every ticker is asked about once; a list that is years old must not cost a run's worth of requests
+# at once.
 EVENTS_AT_MOST = 5
 
 
@@ -27,9 +29,9 @@ class TickerEvent:
 def record_stopped(
     connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], failures: Collection[str]
 ) -> dict[str, str]:
-    """Given the daily jobs of a run that is at its end and the requests that failed (tickers, "session DATE"), keep
-    which of the active members stopped; return a note for each. Asks the vendor for the events of those that are
-    new, a few a run."""
+    """Given the daily jobs of a run that is at its end and the requests that failed (tickers,
+    "session DATE"), keep which of the active members stopped; return a note for each. Asks the
+    vendor for the events of those that are new, a few a run."""
     notes: dict[str, str] = {}
     for job in jobs:
         sessions = job.sessions[-NEWEST_SESSIONS:]
@@ -54,12 +56,14 @@ def record_stopped(
 def find_stopped(
     connection: sqlite3.Connection, tickers: Sequence[str], newest: Sequence[date]
 ) -> dict[str, date]:
-    """The day of the last bar of those that have bars, but none in the `newest` sessions or later."""
+    """The day of the last bar of those that have bars, but none in the `newest` sessions or
+    later."""
     first_ms = midnight_ms(newest[0])
     found = {}
     for ticker in tickers:
         (stamp,) = connection.execute(
-            "SELECT max(timestamp) FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day'", (ticker,)
+            "SELECT max(timestamp) FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day'",
+            (ticker,),
         ).fetchone()
         if stamp is not None and stamp < first_ms:
             found[ticker] = to_date(stamp)
@@ -71,9 +75,11 @@ def to_date(timestamp_ms: int) -> date:
 
 
 def save_stopped(connection: sqlite3.Connection, ticker: str, last_bar: date) -> None:
-    """What is known of a ticker stays as long as its last bar is the same. The caller's transaction."""
+    """What is known of a ticker stays as long as its last bar is the same. The caller's
+    transaction."""
     connection.execute(
-        "INSERT INTO _stopped_tickers (ticker, last_bar, note) VALUES (?, ?, ?) ON CONFLICT (ticker) DO UPDATE SET"
+        "INSERT INTO _stopped_tickers (ticker, last_bar, note) VALUES (?, ?, ?) ON CONFLICT "
+        "(ticker) DO UPDATE SET"
         " last_bar = excluded.last_bar, note = excluded.note, events_asked_at_utc = NULL"
         " WHERE last_bar <> excluded.last_bar",
         (ticker, last_bar.isoformat(), describe_stopped(last_bar, None)),
@@ -87,9 +93,15 @@ def describe_stopped(last_bar: date, successor: TickerEvent | None) -> str:
     return f"{note}; the vendor lists it as {successor.ticker} since {successor.event_date}"
 
 
-def ask_for_successors(connection: sqlite3.Connection, source: Source, tickers: Sequence[str]) -> None:
-    """Where the plan has no ticker events, nothing is known; that is no failure, and not asked twice."""
-    query = "SELECT ticker, last_bar FROM _stopped_tickers WHERE events_asked_at_utc IS NULL ORDER BY ticker"
+def ask_for_successors(
+    connection: sqlite3.Connection, source: Source, tickers: Sequence[str]
+) -> None:
+    """Where the plan has no ticker events, nothing is known; that is no failure, and not asked
+    twice."""
+    query = (
+        "SELECT ticker, last_bar FROM _stopped_tickers WHERE events_asked_at_utc IS NULL "
+        "ORDER BY ticker"
+    )
     waiting = [row for row in connection.execute(query).fetchall() if row[0] in set(tickers)]
     for ticker, text in waiting[:EVENTS_AT_MOST]:
         last_bar = date.fromisoformat(text)
@@ -108,17 +120,22 @@ def ask_for_successors(connection: sqlite3.Connection, source: Source, tickers: 
 
 
 def parse_events(results: object) -> list[TickerEvent]:
-    """The changes of ticker in the vendor's `results`, oldest first; rows of other kinds are left out."""
+    """The changes of ticker in the vendor's `results`, oldest first; rows of other kinds are left
+    out."""
     found = []
     for row in results.get("events") or [] if isinstance(results, dict) else []:
         try:
-            found.append(TickerEvent(date.fromisoformat(row["date"]), str(row["ticker_change"]["ticker"])))
+            found.append(
+                TickerEvent(date.fromisoformat(row["date"]), str(row["ticker_change"]["ticker"]))
+            )
         except (KeyError, TypeError, ValueError):
             continue
     return sorted(found, key=lambda event: event.event_date)
 
 
-def find_successor(events: Sequence[TickerEvent], ticker: str, last_bar: date) -> TickerEvent | None:
+def find_successor(
+    events: Sequence[TickerEvent], ticker: str, last_bar: date
+) -> TickerEvent | None:
     """The newest name of the company, if it took one after its last bar under `ticker`."""
     later = [event for event in events if event.event_date > last_bar and event.ticker != ticker]
     return later[-1] if later else None

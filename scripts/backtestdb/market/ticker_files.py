@@ -1,6 +1,8 @@
-"""Tickers from files: lists, CSV files, holdings of a fund; case-sensitive text, nothing here guesses types.
+"""Tickers from files: lists, CSV files, holdings of a fund; case-sensitive text, nothing here
+guesses types.
 
-Whatever a person's file looks like, a word that cannot be a ticker never becomes one: the lines are named.
+Whatever a person's file looks like, a word that cannot be a ticker never becomes one: the lines are
+named.
 """
 
 import csv
@@ -11,8 +13,8 @@ from pathlib import Path
 from backtestdb.console import say
 from backtestdb.errors import UsageError
 
-# Capitals (and digits behind the first), then what the vendor writes for a class, a preferred share, a right, a
-# warrant or a unit: BRK.B, KIMpL, BACpK, AAC.WS, GLEEw.
+# Capitals (and digits behind the first), then what the vendor writes for a class, a preferred
+# share, a right, a warrant or a unit: BRK.B, KIMpL, BACpK, AAC.WS, GLEEw.
 TICKER_SHAPE = re.compile(r"[A-Z][A-Z0-9]{0,5}(?:[a-z]{1,2}[A-Z]{0,2})?(?:\.[A-Z]{1,4}){0,2}")
 # What other programs put around a ticker: NASDAQ:AAPL, $AAPL, "AAPL US Equity".
 PREFIX = re.compile(r"^(?:[A-Za-z]{2,8}:\s*|\$)(?=[A-Za-z])")
@@ -28,25 +30,34 @@ Row = tuple[int, list[str]]
 
 
 def parse_ticker_file(file: Path) -> list[str]:
-    """Given a file with tickers one a line, several a line, or in a table with a column ticker or symbol (with
-    whatever lines before its header and behind its end), return each ticker once, of a fund's holdings the shares.
+    """Given a file with tickers one a line, several a line, or in a table with a column ticker or
+    symbol (with whatever lines before its header and behind its end), return each ticker once, of a
+    fund's holdings the shares.
 
-    Raise UsageError when there is none in it, and with the lines where something else stands in a ticker's place.
+    Raise UsageError when there is none in it, and with the lines where something else stands in a
+    ticker's place.
     """
     lines = read_lines(file)
     rows = choose_rows(lines)
-    header_place = next((place for place, (_, row) in enumerate(rows) if find_column(row) is not None), None)
+    header_place = next(
+        (place for place, (_, row) in enumerate(rows) if find_column(row) is not None), None
+    )
     found = read_list(rows)
     if header_place is not None:
         found = read_table(rows[header_place][1], rows[header_place + 1 :])
     found = [(number, word) for number, word in found if word.lower() not in NO_TICKER]
 
     is_small = bool(found) and all(word.islower() for _, word in found)
-    words = [(number, word, normalise_ticker(word.upper() if is_small else word)) for number, word in found]
+    words = [
+        (number, word, normalise_ticker(word.upper() if is_small else word))
+        for number, word in found
+    ]
     refuse_other_words(file, words)
     tickers = list(dict.fromkeys(ticker for _, _, ticker in words))
     if not tickers:
-        raise UsageError(f"{file} names no ticker: one a line, or a CSV with a column ticker or symbol")
+        raise UsageError(
+            f"{file} names no ticker: one a line, or a CSV with a column ticker or symbol"
+        )
     if is_small:
         say(f"{file}: tickers in small letters were read as capitals")
     return tickers
@@ -59,13 +70,20 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
     except FileNotFoundError:
         raise UsageError(f"no file {file}", next_step="check the path after --from-file") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{file} is not UTF-8 text", next_step="save it as UTF-8 (CSV UTF-8)") from None
+        raise UsageError(
+            f"{file} is not UTF-8 text", next_step="save it as UTF-8 (CSV UTF-8)"
+        ) from None
     lines = enumerate(text.splitlines(), start=1)
-    return [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return [
+        (number, line)
+        for number, line in lines
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
 
 
 def choose_rows(lines: Sequence[tuple[int, str]]) -> list[Row]:
-    """The lines cut into cells by the delimiter that makes a header of one of them, and most cells in all."""
+    """The lines cut into cells by the delimiter that makes a header of one of them, and most cells
+    in all."""
     candidates = []
     for delimiter in DELIMITERS:
         rows = [(number, split_line(line, delimiter)) for number, line in lines]
@@ -85,8 +103,9 @@ def find_column(row: Sequence[str]) -> int | None:
 
 
 def read_table(header: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, str]]:
-    """Line number and ticker cell of the rows below a header. Where a fund says what each holding is, cash, futures
-    and money market funds are no stocks. A line of text without the table's other cells is a footer."""
+    """Line number and ticker cell of the rows below a header. Where a fund says what each holding
+    is, cash, futures and money market funds are no stocks. A line of text without the table's other
+    cells is a footer."""
     names = [cell.lower() for cell in header]
     column = find_column(header) or 0
     kind = names.index("asset class") if "asset class" in names else None
@@ -102,8 +121,8 @@ def read_table(header: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, st
 
 
 def read_list(rows: Sequence[Row]) -> list[tuple[int, str]]:
-    """Line number and ticker of rows without a header: every cell where all cells look like tickers ("AAPL, MSFT"),
-    else the first of each row ("IBM, International Business Machines")."""
+    """Line number and ticker of rows without a header: every cell where all cells look like tickers
+    ("AAPL, MSFT"), else the first of each row ("IBM, International Business Machines")."""
     rows = [(number, split_words(row[0]) if len(row) == 1 else row) for number, row in rows]
     cells = [cell for _, row in rows for cell in row if cell]
     if all(is_ticker(cell) for cell in cells):
@@ -133,17 +152,18 @@ def refuse_other_words(file: Path, words: Sequence[tuple[int, str, str]]) -> Non
 
 
 def normalise_ticker(word: str) -> str:
-    """Without what other programs put around it, and with the vendor's full stop where funds write `BRK B`, `MOG-A`
-    or `BF/B`. Case is kept: it has a meaning (KIMpL)."""
+    """Without what other programs put around it, and with the vendor's full stop where funds write
+    `BRK B`, `MOG-A` or `BF/B`. Case is kept: it has a meaning (KIMpL)."""
     return CLASS_SEPARATOR.sub(".", SUFFIX.sub("", PREFIX.sub("", word.strip())))
 
 
 def match_tickers(wanted: Sequence[str], listed: Iterable[str]) -> tuple[list[str], list[str]]:
-    """`wanted` in the spelling of the vendor's list (`BRKB` too is its `BRK.B`), and those that are not in it; they
-    stay as they are, for the vendor may have their past."""
+    """`wanted` in the spelling of the vendor's list (`BRKB` too is its `BRK.B`), and those that are
+    not in it; they stay as they are, for the vendor may have their past."""
     listed = set(listed)
     by_letters = {NO_LETTER.sub("", ticker): ticker for ticker in sorted(listed)}
     matched = [
-        ticker if ticker in listed else by_letters.get(NO_LETTER.sub("", ticker), ticker) for ticker in wanted
+        ticker if ticker in listed else by_letters.get(NO_LETTER.sub("", ticker), ticker)
+        for ticker in wanted
     ]
     return list(dict.fromkeys(matched)), [ticker for ticker in matched if ticker not in listed]

@@ -1,7 +1,8 @@
-"""Put `time_of_day` and `day_of_week` of 5-minute bars right, in databases that older scripts wrote.
+"""Put `time_of_day` and `day_of_week` of 5-minute bars right, in databases that older scripts
+wrote.
 
-Those left it empty, wrote HH:MM, the time in UTC, or a fixed offset that is an hour off half of the year. The
-time stamp was right throughout, so everything is derived from it.
+Those left it empty, wrote HH:MM, the time in UTC, or a fixed offset that is an hour off half of the
+year. The time stamp was right throughout, so everything is derived from it.
 """
 
 import sqlite3
@@ -15,14 +16,23 @@ from backtestdb.schema import SQL_DIR
 
 KINDS = [
     *("right", "no time", "New York, without seconds", "UTC", "UTC-4 all year", "UTC-5 all year"),
-    *("another time zone", "no time of day", "no weekday", "weekday from Monday = 0", "wrong weekday"),
+    *(
+        "another time zone",
+        "no time of day",
+        "no weekday",
+        "weekday from Monday = 0",
+        "wrong weekday",
+    ),
 ]
 
 
 def count_kinds(connection: sqlite3.Connection) -> dict[str, int]:
-    """Rows of each kind that `sql/checks/time_of_day_kinds.sql` tells apart; kinds without rows left out."""
+    """Rows of each kind that `sql/checks/time_of_day_kinds.sql` tells apart; kinds without rows
+    left out."""
     ensure_right_times(connection)
-    found = dict(connection.execute((SQL_DIR / "checks" / "time_of_day_kinds.sql").read_text()).fetchall())
+    found = dict(
+        connection.execute((SQL_DIR / "checks" / "time_of_day_kinds.sql").read_text()).fetchall()
+    )
     return {kind: found[kind] for kind in KINDS if kind in found}
 
 
@@ -35,21 +45,26 @@ def fix_time_of_day(connection: sqlite3.Connection) -> int:
             "SELECT sql FROM sqlite_schema WHERE name = 'idx_ohlcv_time_of_day'"
         ).fetchone() or ("",)
         connection.execute("DROP INDEX IF EXISTS idx_ohlcv_time_of_day")
-        changed = connection.execute((SQL_DIR / "checks" / "fix_time_of_day.sql").read_text()).rowcount
+        changed = connection.execute(
+            (SQL_DIR / "checks" / "fix_time_of_day.sql").read_text()
+        ).rowcount
         if index_sql:
             connection.execute(index_sql)
     return changed
 
 
 def ensure_right_times(connection: sqlite3.Connection) -> None:
-    """A temporary table with what each distinct time stamp should say: tickers share their time stamps, so it
-    is small, and daylight saving is looked up once for each."""
+    """A temporary table with what each distinct time stamp should say: tickers share their time
+    stamps, so it is small, and daylight saving is looked up once for each."""
     connection.execute("DROP TABLE IF EXISTS temp.right_times")
     connection.execute(
-        "CREATE TEMP TABLE right_times (timestamp INTEGER PRIMARY KEY, time_of_day TEXT, day_of_week INTEGER,"
+        "CREATE TEMP TABLE right_times (timestamp INTEGER PRIMARY KEY, time_of_day TEXT, "
+        "day_of_week INTEGER,"
         " utc TEXT, minus_4 TEXT, minus_5 TEXT)"
     )
-    rows = connection.execute("SELECT DISTINCT timestamp FROM ohlcv_data WHERE timeframe = '5min'").fetchall()
+    rows = connection.execute(
+        "SELECT DISTINCT timestamp FROM ohlcv_data WHERE timeframe = '5min'"
+    ).fetchall()
     stamps = np.array([stamp for (stamp,) in rows], dtype="int64")
     local, utc = make_new_york_times(stamps), pd.DatetimeIndex(stamps.astype("datetime64[ms]"))
     clocks = [local, utc, utc - pd.Timedelta(hours=4), utc - pd.Timedelta(hours=5)]

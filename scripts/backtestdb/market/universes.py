@@ -16,7 +16,8 @@ from backtestdb.errors import UsageError
 from backtestdb.market.client import MarketData, NotInPlanError, VendorFaultError
 from backtestdb.market.ticker_files import match_tickers, parse_ticker_file
 
-# For plans before the list is there: about 8,000 stocks at a thousand a page, and those delisted since.
+# For plans before the list is there: about 8,000 stocks at a thousand a page, and those delisted
+# since.
 TICKERS_ABOUT = 8_000
 REQUESTS_AT_MOST = 20
 
@@ -47,10 +48,13 @@ def save_universe(
     delisted: Sequence[str] = (),
     company_names: Mapping[str, str] = MappingProxyType({}),
 ) -> UniverseChange:
-    """Make `tickers` the active members of the universe: new ones come in, missing ones get is_active = 0 and
-    stay, because the past of a universe has them, as it has the `delisted` ones. One transaction."""
+    """Make `tickers` the active members of the universe: new ones come in, missing ones get
+    is_active = 0 and stay, because the past of a universe has them, as it has the `delisted` ones.
+    One transaction."""
     with transaction(connection):
-        return write_universe(connection, name, tickers, delisted=delisted, company_names=company_names)
+        return write_universe(
+            connection, name, tickers, delisted=delisted, company_names=company_names
+        )
 
 
 def write_universe(
@@ -62,10 +66,12 @@ def write_universe(
     company_names: Mapping[str, str | None] = MappingProxyType({}),
     schema: str = "main",
 ) -> UniverseChange:
-    """Like `save_universe`, in the caller's transaction, and in an attached database where `schema` names one."""
+    """Like `save_universe`, in the caller's transaction, and in an attached database where `schema`
+    names one."""
     tickers = list(dict.fromkeys(tickers))
     connection.execute(
-        f"INSERT INTO {schema}.universe (name, description) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
+        f"INSERT INTO {schema}.universe (name, description) VALUES (?, ?) ON CONFLICT (name) DO "
+        "NOTHING",
         (name, DESCRIPTIONS.get(name, name)),
     )
     query = f"SELECT id FROM {schema}.universe WHERE name = ?"
@@ -78,7 +84,8 @@ def write_universe(
     )
     members = {**dict.fromkeys(delisted, 0), **dict.fromkeys(tickers, 1)}
     connection.executemany(
-        f"INSERT INTO {schema}.universe_stocks (universe_id, ticker, name, is_active) VALUES (?, ?, ?, ?)"
+        f"INSERT INTO {schema}.universe_stocks (universe_id, ticker, name, is_active) VALUES (?, "
+        "?, ?, ?)"
         " ON CONFLICT (universe_id, ticker) DO UPDATE SET is_active = excluded.is_active,"
         " name = coalesce(excluded.name, name)",
         [
@@ -87,7 +94,8 @@ def write_universe(
         ],
     )
     connection.execute(
-        f"UPDATE {schema}.universe SET total_stocks = ?, updated_at = CURRENT_TIMESTAMP WHERE id = ?",
+        f"UPDATE {schema}.universe SET total_stocks = ?, updated_at = CURRENT_TIMESTAMP WHERE id "
+        "= ?",
         (len(tickers), universe_id),
     )
 
@@ -96,7 +104,8 @@ def write_universe(
 
 
 def load_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
-    """The active tickers of a universe in the order in which they came in; none for an unknown universe."""
+    """The active tickers of a universe in the order in which they came in; none for an unknown
+    universe."""
     rows = connection.execute(
         "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id"
         " WHERE universe.name = ? AND is_active = 1 ORDER BY universe_stocks.id",
@@ -106,8 +115,9 @@ def load_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
 
 
 def load_members(connection: sqlite3.Connection, universe: str) -> list[str]:
-    """Whose bars belong to a universe: its active tickers, and of `us-stocks` the delisted ones too, because a
-    history of survivors flatters every strategy. Raise UsageError where there is none."""
+    """Whose bars belong to a universe: its active tickers, and of `us-stocks` the delisted ones
+    too, because a history of survivors flatters every strategy. Raise UsageError where there is
+    none."""
     active = require_tickers(connection, universe)
     if universe != US_STOCKS:
         return active
@@ -134,8 +144,9 @@ def require_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
 def spell_as_the_vendor(
     connection: sqlite3.Connection, client: MarketData, name: str, session_date: date
 ) -> None:
-    """Rename the members of a universe that a fund's file spells in its own way (`MOGA` for `MOG.A`) as they stand in
-    the vendor's answer about a session: one request, without which the bars of these tickers are dropped."""
+    """Rename the members of a universe that a fund's file spells in its own way (`MOGA` for
+    `MOG.A`) as they stand in the vendor's answer about a session: one request, without which the
+    bars of these tickers are dropped."""
     members = load_tickers(connection, name)
     try:
         traded = [str(row.get("T")) for row in client.fetch_grouped(session_date).rows]
@@ -157,8 +168,9 @@ def spell_as_the_vendor(
 def choose_tickers(
     name: str, tickers: Sequence[str], file: Path | None, watchlist: Sequence[str]
 ) -> Sequence[str]:
-    """The members of a new universe: those named, those of the file, or for tech_sector the WATCHLIST_TICKERS
-    setting and else the built-in 65. Raise UsageError where nothing says which."""
+    """The members of a new universe: those named, those of the file, or for tech_sector the
+    WATCHLIST_TICKERS setting and else the built-in 65. Raise UsageError where nothing says
+    which."""
     if file:
         return parse_ticker_file(file)
     if tickers:
@@ -166,15 +178,17 @@ def choose_tickers(
     if name == "tech_sector":
         return watchlist or parse_ticker_file(TECH_SECTOR_FILE)
     raise UsageError(
-        f"which tickers belong to {name!r}?", next_step="give --tickers AAPL,MSFT or --from-file FILE"
+        f"which tickers belong to {name!r}?",
+        next_step="give --tickers AAPL,MSFT or --from-file FILE",
     )
 
 
 def update_us_stocks(
     connection: sqlite3.Connection, client: MarketData, types: Sequence[str], since: date
 ) -> UniverseChange:
-    """Fetch the active stocks of `types` and those delisted on or after `since`, and save the universe; the
-    delisted ones are members with is_active = 0. A ticker that lives again under another company is active."""
+    """Fetch the active stocks of `types` and those delisted on or after `since`, and save the
+    universe; the delisted ones are members with is_active = 0. A ticker that lives again under
+    another company is active."""
     active: dict[str, str] = {}
     delisted: dict[str, str] = {}
     for ticker_type in types:
@@ -191,9 +205,11 @@ def update_us_stocks(
 
 
 def load_listed(connection: sqlite3.Connection) -> list[str]:
-    """The vendor's list as far as this database has it; nothing where us-stocks was never fetched."""
+    """The vendor's list as far as this database has it; nothing where us-stocks was never
+    fetched."""
     rows = connection.execute(
-        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id WHERE universe.name = ?",
+        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id WHERE "
+        "universe.name = ?",
         (US_STOCKS,),
     )
     return [ticker for (ticker,) in rows]

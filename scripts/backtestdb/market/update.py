@@ -21,8 +21,8 @@ TIMEFRAMES = ("1day", "5min")
 
 @dataclass
 class Update:
-    """What an update did: a report for each universe and timeframe, and what came of the look at the splits.
-    `list_failure`: why the list of us-stocks was not renewed, if so."""
+    """What an update did: a report for each universe and timeframe, and what came of the look at
+    the splits. `list_failure`: why the list of us-stocks was not renewed, if so."""
 
     reports: list[tuple[str, str, Report]] = field(default_factory=list)
     splits: SplitLook = field(default_factory=SplitLook)
@@ -32,10 +32,12 @@ class Update:
 def make_update_jobs(
     connection: sqlite3.Connection, calendar: ExchangeCalendar, end: date
 ) -> dict[str, list[Job]]:
-    """For each timeframe a job for every range of every universe that has bars of it; the newest range goes on to
-    `end`, and what lies between two ranges is nobody's. When sessions are new, the last ones before them are asked
-    for again."""
-    names = [name for (name,) in connection.execute("SELECT name FROM universe ORDER BY id").fetchall()]
+    """For each timeframe a job for every range of every universe that has bars of it; the newest
+    range goes on to `end`, and what lies between two ranges is nobody's. When sessions are new, the
+    last ones before them are asked for again."""
+    names = [
+        name for (name,) in connection.execute("SELECT name FROM universe ORDER BY id").fetchall()
+    ]
     jobs: dict[str, list[Job]] = {timeframe: [] for timeframe in TIMEFRAMES}
     for name in names:
         members = load_members(connection, name)
@@ -44,7 +46,9 @@ def make_update_jobs(
             if not ranges and not has_ranges(connection, name):
                 ranges = guess_ranges(connection, members, timeframe)
             for start, until in ranges[:-1]:
-                jobs[timeframe].append(make_job(calendar, timeframe, members, start, until, universe=name))
+                jobs[timeframe].append(
+                    make_job(calendar, timeframe, members, start, until, universe=name)
+                )
             for start, until in ranges[-1:]:
                 job = make_job(calendar, timeframe, members, start, max(end, until), universe=name)
                 if end > until:
@@ -54,9 +58,11 @@ def make_update_jobs(
     return jobs
 
 
-def guess_ranges(connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str) -> list[Range]:
-    """Where older programs left bars without a record of what they asked for: the newest stored session. Bars of
-    less than half of the tickers belong to another universe."""
+def guess_ranges(
+    connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str
+) -> list[Range]:
+    """Where older programs left bars without a record of what they asked for: the newest stored
+    session. Bars of less than half of the tickers belong to another universe."""
     query = "SELECT max(timestamp) FROM ohlcv_data WHERE ticker = ? AND timeframe = ?"
     stamps = [connection.execute(query, (ticker, timeframe)).fetchone()[0] for ticker in tickers]
     found = [stamp for stamp in stamps if stamp is not None]
@@ -67,10 +73,13 @@ def guess_ranges(connection: sqlite3.Connection, tickers: Sequence[str], timefra
 
 
 def update(
-    connection: sqlite3.Connection, source: Source, end: date, jobs: dict[str, list[Job]] | None = None
+    connection: sqlite3.Connection,
+    source: Source,
+    end: date,
+    jobs: dict[str, list[Job]] | None = None,
 ) -> Update:
-    """Bring everything up to `end`; `jobs`: what that is, where the caller knows. 5-minute bars come first, so that
-    the look at the splits finds all new bars."""
+    """Bring everything up to `end`; `jobs`: what that is, where the caller knows. 5-minute bars
+    come first, so that the look at the splits finds all new bars."""
     done = Update()
     jobs = jobs or make_update_jobs(connection, source.calendar, end)
 
@@ -81,7 +90,11 @@ def update(
     if jobs["1day"]:
         labels = [job.universe for job in jobs["1day"]]
         reports = backfill_together(
-            connection, source, jobs["1day"], f"daily bars of {', '.join(labels)}", before_metrics=look
+            connection,
+            source,
+            jobs["1day"],
+            f"daily bars of {', '.join(labels)}",
+            before_metrics=look,
         )
         done.reports += list(zip(labels, ["1day"] * len(labels), reports, strict=True))
     elif jobs["5min"]:
@@ -91,7 +104,9 @@ def update(
     return done
 
 
-def run_together(connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], done: Update) -> None:
+def run_together(
+    connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], done: Update
+) -> None:
     if not jobs:
         return
     labels = [job.universe for job in jobs]

@@ -1,4 +1,5 @@
-"""What `make update` does once in a while and writes down: the list of us-stocks, and that an update was complete."""
+"""What `make update` does once in a while and writes down: the list of us-stocks, and that an
+update was complete."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -16,11 +17,13 @@ UPDATES_KEPT = 100
 
 
 def us_stocks_are_old(connection: sqlite3.Connection, now_utc: datetime) -> bool:
-    """Whether us-stocks has bars and its list is a week old: companies that came in since are not in it."""
+    """Whether us-stocks has bars and its list is a week old: companies that came in since are not
+    in it."""
     if not {"universe", "_coverage"} <= set(table_names(connection)):
         return False
     row = connection.execute(
-        "SELECT updated_at FROM universe WHERE name = ? AND EXISTS (SELECT 1 FROM _coverage WHERE universe = name)",
+        "SELECT updated_at FROM universe WHERE name = ? AND EXISTS (SELECT 1 FROM _coverage WHERE "
+        "universe = name)",
         (US_STOCKS,),
     ).fetchone()
     if row is None:
@@ -30,7 +33,8 @@ def us_stocks_are_old(connection: sqlite3.Connection, now_utc: datetime) -> bool
 
 
 def renew_us_stocks(connection: sqlite3.Connection, source: Source, types: Sequence[str]) -> str:
-    """Fetch the list anew; return why that failed, or an empty text. The bars are updated in either case."""
+    """Fetch the list anew; return why that failed, or an empty text. The bars are updated in either
+    case."""
     query = "SELECT min(start_date) FROM _coverage WHERE universe = ?"
     (start,) = connection.execute(query, (US_STOCKS,)).fetchone()
     try:
@@ -45,10 +49,13 @@ def renew_us_stocks(connection: sqlite3.Connection, source: Source, types: Seque
 
 
 def save_update(connection: sqlite3.Connection, done: Update, now_utc: datetime, end: date) -> None:
-    """Record a complete update: the schedule does not start another before the next session is final. One that left
-    failures, or that the key's plan kept a session from, is no complete one."""
+    """Record a complete update: the schedule does not start another before the next session is
+    final. One that left failures, or that the key's plan kept a session from, is no complete
+    one."""
     reports = [report for *_, report in done.reports]
-    has_failed = done.list_failure or done.splits.failure or any(report.has_holes for report in reports)
+    has_failed = (
+        done.list_failure or done.splits.failure or any(report.has_holes for report in reports)
+    )
     if has_failed or any(report.refused_session for report in reports):
         return
     with transaction(connection):

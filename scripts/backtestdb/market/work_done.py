@@ -1,4 +1,5 @@
-"""How far a piece of work has come that is stored part by part: a killed run goes on where it was."""
+"""How far a piece of work has come that is stored part by part: a killed run goes on where it
+was."""
 
 import sqlite3
 

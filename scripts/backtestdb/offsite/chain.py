@@ -1,9 +1,9 @@
 """Which copy is a base and which a delta: pure rules, and the walk from a delta to its base.
 
-A restore of a minute reads three copies at most: the minute's delta refers to the small copy of its hour, that
-one to the small base. A delta of a full backup refers to the full base. A minute straight to a base that is
-days old would cost four times as much to send (81 kB instead of 17 kB after an hour at 19 MB), and a base of
-5 MB each hour twice what all minutes of the hour cost.
+A restore of a minute reads three copies at most: the minute's delta refers to the small copy of its
+hour, that one to the small base. A delta of a full backup refers to the full base. A minute
+straight to a base that is days old would cost four times as much to send (81 kB instead of 17 kB
+after an hour at 19 MB), and a base of 5 MB each hour twice what all minutes of the hour cost.
 """
 
 from collections.abc import Iterable
@@ -15,15 +15,17 @@ from backtestdb.offsite.state import Reference
 FULL_BASE_MAX_AGE, SMALL_BASE_MAX_AGE = timedelta(days=30), timedelta(days=7)
 # Twice the usual time between small backups: without them a minute's copy takes the place of one.
 HOUR_MAX_AGE = timedelta(hours=2)
-# A delta of half the base costs half as much each day: the next base is cheaper from the third day on.
+# A delta of half the base costs half as much each day: the next base is cheaper from the third day
+# on.
 LARGEST_DELTA = 0.5
 
 
 def needs_new_reference(
     reference: Reference | None, now_utc: datetime, max_age: timedelta, price: int
 ) -> bool:
-    """`price`: the bytes that a new reference would cost. What its deltas grew by is what a new one would have
-    saved: once that has reached the price, waiting was wrong. (Never more than twice the best possible.)"""
+    """`price`: the bytes that a new reference would cost. What its deltas grew by is what a new one
+    would have saved: once that has reached the price, waiting was wrong. (Never more than twice the
+    best possible.)"""
     if reference is None:
         return True
     age = now_utc - reference.sent_at_utc
@@ -44,8 +46,8 @@ def note_delta(reference: Reference, delta_bytes: int) -> None:
 def newest_first(
     names: Iterable[CopyName], classes: Iterable[CopyClass], until_utc: datetime | None = None
 ) -> list[CopyName]:
-    """The copies of these classes that were taken at `until_utc` or before, the newest first. Two of one moment:
-    the more complete class first, and of one class the one that was sent later."""
+    """The copies of these classes that were taken at `until_utc` or before, the newest first. Two
+    of one moment: the more complete class first, and of one class the one that was sent later."""
     wanted = list(classes)
     found = [name for name in names if name.copy_class in wanted]
     if until_utc is not None:
@@ -58,7 +60,8 @@ def newest_first(
 
 
 def find_gaps(names: Iterable[CopyName]) -> list[str]:
-    """Sentences about copies that were there and are gone although older ones of their class are still kept."""
+    """Sentences about copies that were there and are gone although older ones of their class are
+    still kept."""
     numbers: dict[tuple[str, str], list[int]] = {}
     for name in names:
         numbers.setdefault((name.copy_class, name.writer), []).append(name.number)
@@ -67,6 +70,7 @@ def find_gaps(names: Iterable[CopyName]) -> list[str]:
         missing = sorted(set(range(min(found), max(found))) - set(found))
         if missing:
             gaps.append(
-                f"{len(missing)} {copy_class} copies of writer {writer} are gone, the first number {missing[0]}"
+                f"{len(missing)} {copy_class} copies of writer {writer} are gone, the first "
+                f"number {missing[0]}"
             )
     return gaps

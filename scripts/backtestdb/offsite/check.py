@@ -17,7 +17,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """`problems`: sentences, none when all is well. `damaged`: names of records that do not come back."""
+    """`problems`: sentences, none when all is well. `damaged`: names of records that do not come
+    back."""
 
     share: str
     copies: int
@@ -28,7 +29,8 @@ class CheckResult:
 
 
 def share_of_week(now_utc: datetime) -> int:
-    """Weeks since 1970, in turn 0 to 12: each share comes once a quarter, whichever weeks are skipped last."""
+    """Weeks since 1970, in turn 0 to 12: each share comes once a quarter, whichever weeks are
+    skipped last."""
     return int(now_utc.timestamp() // (7 * 86400)) % SHARES
 
 
@@ -40,8 +42,9 @@ def check_copies(
     sent: Sequence[CopyName] = (),
     say: Say = lambda _message: None,
 ) -> CheckResult:
-    """Of every copy: is what its record names there, at its size? Of this week's share (or `everything`): read
-    and compare with the hash in its name. `sent`: copies that this machine sent and that nothing lets go yet.
+    """Of every copy: is what its record names there, at its size? Of this week's share (or
+    `everything`): read and compare with the hash in its name. `sent`: copies that this machine sent
+    and that nothing lets go yet.
 
     Raise OffsiteError when the store does not answer.
     """
@@ -98,7 +101,9 @@ def is_in_share(name: str, share: int) -> bool:
 def find_lost(names: Sequence[CopyName], sent: Sequence[CopyName]) -> list[str]:
     """What a gap in the numbers does not show: the newest and the oldest, and all of them."""
     lost = set(sent) - set(names)
-    return [f"{name} was sent and proven by this machine, and is gone" for name in sorted(lost, key=str)]
+    return [
+        f"{name} was sent and proven by this machine, and is gone" for name in sorted(lost, key=str)
+    ]
 
 
 def check_record(
@@ -121,7 +126,8 @@ def check_segments(record: Record, listed: dict[str, Stored]) -> list[str]:
             problems.append(f"{record.name}: its segment {segment.name} is gone")
         elif stored.bytes != segment.bytes:
             problems.append(
-                f"{record.name}: its segment {segment.name} has {stored.bytes:,} bytes instead of {segment.bytes:,}"
+                f"{record.name}: its segment {segment.name} has {stored.bytes:,} bytes instead of "
+                f"{segment.bytes:,}"
             )
     return problems
 

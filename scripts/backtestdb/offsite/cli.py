@@ -1,4 +1,5 @@
-"""`run_offsite.py` and `restore_database.py --from-offsite`: arguments to results, results to words."""
+"""`run_offsite.py` and `restore_database.py --from-offsite`: arguments to results, results to
+words."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +43,9 @@ def run_init(settings: Settings) -> int:
     passphrase = find_passphrase(settings)
     protections = probe_store(store)
     _key, is_new = ensure_key(store, passphrase)
-    print(f"{store.where} is {'set up' if is_new else 'ready: its key was there already, and opens'}")
+    print(
+        f"{store.where} is {'set up' if is_new else 'ready: its key was there already, and opens'}"
+    )
     rows = [(found.what, "yes" if found.holds else "no", found.meaning) for found in protections]
     print_table("what this store protects", ("protection", "there", "meaning"), rows)
     print(report.make_recovery_sheet(settings))
@@ -57,7 +60,9 @@ def run_list(settings: Settings, *, as_json: bool) -> int:
 
 def run_check(settings: Settings, now_utc: datetime, *, everything: bool, as_json: bool) -> int:
     """Exit code 1 when something is missing or damaged."""
-    result = check_and_save(settings, open_remote(settings), now_utc, everything=everything, say=say)
+    result = check_and_save(
+        settings, open_remote(settings), now_utc, everything=everything, say=say
+    )
     report.show_check(settings.offsite, result, as_json)
     return console.FAILED if result.problems else console.DONE
 
@@ -93,8 +98,8 @@ def run_restore_from_offsite(
     writer: str = "",
     restore: Callable[..., int] = run_restore_from_backup,
 ) -> int:
-    """Fetch, then restore like from any backup. With a `moment` and a database that is in order only its
-    irreplaceable tables go back to that moment: market data does not age."""
+    """Fetch, then restore like from any backup. With a `moment` and a database that is in order
+    only its irreplaceable tables go back to that moment: market data does not age."""
     remote = open_remote(settings)
     until_utc = parse_moment(moment) if moment else None
     database = settings.database_path
@@ -114,31 +119,45 @@ def run_restore_from_offsite(
     folder = empty_folder(find_place(settings) / "fetched")
     try:
         fetched = fetch_backups(
-            remote, names, folder, until_utc=until_utc, with_full=not (moment and is_filled), say=say
+            remote,
+            names,
+            folder,
+            until_utc=until_utc,
+            with_full=not (moment and is_filled),
+            say=say,
         )
         say(f"fetched {format_bytes(fetched.sent_bytes)} from {settings.offsite}")
         return restore(
-            replace(settings, backup_dir=folder), None, now_local, assume_yes=assume_yes, all_are_meant=True
+            replace(settings, backup_dir=folder),
+            None,
+            now_local,
+            assume_yes=assume_yes,
+            all_are_meant=True,
         )
     finally:
         remove_tree(folder)
 
 
 def find_place(settings: Settings) -> Path:
-    """Beside the database when there is no folder for backups: on a new machine BACKUP_DIR may be a disk that is
-    not connected yet."""
+    """Beside the database when there is no folder for backups: on a new machine BACKUP_DIR may be a
+    disk that is not connected yet."""
     if settings.backup_dir.is_dir():
         return target_folder(settings.backup_dir, settings.offsite)
     settings.database_path.parent.mkdir(parents=True, exist_ok=True)
     return settings.database_path.with_name(f"{settings.database_path.name}.offsite")
 
 
-def put_beside(settings: Settings, remote: Remote, names: list[CopyName], until_utc: datetime | None) -> int:
-    """The irreplaceable tables of that moment as a file of their own, and how they differ from today's."""
+def put_beside(
+    settings: Settings, remote: Remote, names: list[CopyName], until_utc: datetime | None
+) -> int:
+    """The irreplaceable tables of that moment as a file of their own, and how they differ from
+    today's."""
     database = settings.database_path
     folder = empty_folder(find_place(settings) / "fetched")
     try:
-        fetched = fetch_backups(remote, names, folder, until_utc=until_utc, with_full=False, say=say)
+        fetched = fetch_backups(
+            remote, names, folder, until_utc=until_utc, with_full=False, say=say
+        )
         if fetched.small is None:
             raise OffsiteError("there is no small copy of that time", next_step="make offsites")
         taken = fetched.small.taken_at_utc.astimezone()
@@ -151,7 +170,10 @@ def put_beside(settings: Settings, remote: Remote, names: list[CopyName], until_
     print(f"the irreplaceable tables of {taken:%Y-%m-%d %H:%M:%S} are in {beside}")
     if look_at_file(database) == "database":
         show_changes(database, beside)
-    print(f'put them in place with: make restore-from-backup FROM=offsite BACKUP="{taken:%Y-%m-%d %H:%M:%S}"')
+    print(
+        "put them in place with: make restore-from-backup FROM=offsite "
+        f'BACKUP="{taken:%Y-%m-%d %H:%M:%S}"'
+    )
     return console.DONE
 
 
@@ -166,7 +188,13 @@ def show_changes(database: Path, older: Path) -> None:
         print("nothing irreplaceable has changed since")
         return
     rows = [
-        (change.table, change.added, change.removed, change.changed, report.describe_presence(change))
+        (
+            change.table,
+            change.added,
+            change.removed,
+            change.changed,
+            report.describe_presence(change),
+        )
         for change in changes
     ]
     print_table("what happened since", ("table", "rows added", "removed", "changed", ""), rows)

@@ -13,7 +13,8 @@ from backtestdb.table_copy import rowid_name
 
 @dataclass(frozen=True)
 class TableChange:
-    """From the older state to the newer one. `there`: whether the table is in the older and in the newer."""
+    """From the older state to the newer one. `there`: whether the table is in the older and in the
+    newer."""
 
     table: str
     added: int
@@ -27,15 +28,17 @@ class TableChange:
 
 
 def compare_states(older: Path, newer: Path) -> list[TableChange]:
-    """Given two database files, return a change for each irreplaceable table of either, in the order of
-    creation. A row is the same row when its key (primary key, or else rowid) is the same."""
+    """Given two database files, return a change for each irreplaceable table of either, in the
+    order of creation. A row is the same row when its key (primary key, or else rowid) is the
+    same."""
     with closing(connect(newer, read_only=True)) as connection:
         connection.execute("ATTACH ? AS older", (str(older),))
         now = kept_tables(connection, "main")
         before = kept_tables(connection, "older")
         connection.execute("BEGIN")
         changes = [
-            compare_table(connection, table, table in before, table in now) for table in union(before, now)
+            compare_table(connection, table, table in before, table in now)
+            for table in union(before, now)
         ]
         connection.execute("ROLLBACK")
     return changes
@@ -50,7 +53,9 @@ def union(one: Sequence[str], other: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*one, *other]))
 
 
-def compare_table(connection: sqlite3.Connection, table: str, was_there: bool, is_there: bool) -> TableChange:
+def compare_table(
+    connection: sqlite3.Connection, table: str, was_there: bool, is_there: bool
+) -> TableChange:
     there = (was_there, is_there)
     if not all(there):
         rows = count_rows(connection, "main" if is_there else "older", table)
@@ -69,9 +74,12 @@ def compare_table(connection: sqlite3.Connection, table: str, was_there: bool, i
 
     changed = count(
         connection,
-        f"SELECT count(*) FROM older.{quote(table)} a JOIN main.{quote(table)} b ON {match} WHERE {differs}",
+        f"SELECT count(*) FROM older.{quote(table)} a JOIN main.{quote(table)} b ON {match} WHERE "
+        f"{differs}",
     )
-    return TableChange(table, count_missing("main", "older"), count_missing("older", "main"), changed, there)
+    return TableChange(
+        table, count_missing("main", "older"), count_missing("older", "main"), changed, there
+    )
 
 
 def find_key(connection: sqlite3.Connection, table: str) -> list[str]:
@@ -81,7 +89,9 @@ def find_key(connection: sqlite3.Connection, table: str) -> list[str]:
     older = set(column_names(connection, table, "older"))
     if keys and all(name.strip('"') in older for name in keys):
         return keys
-    return rowid_name(connection, table) or [quote(name) for name in shared_columns(connection, table)]
+    return rowid_name(connection, table) or [
+        quote(name) for name in shared_columns(connection, table)
+    ]
 
 
 def shared_columns(connection: sqlite3.Connection, table: str) -> list[str]:

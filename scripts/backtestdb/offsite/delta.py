@@ -1,9 +1,10 @@
 """What changed since a base: of a full backup the pages, of a small one a zstd patch.
 
-A full backup is a copy page by page, so a page that nobody wrote lies where it lay: measured on 1.1 GB and one
-session more, 10.7 % of the pages and 29 MB to send. Tools that cut files by content found nothing to share.
-A small backup is built anew each time and its pages move: there `zstd --patch-from` finds the same bytes
-elsewhere, for 17 kB a busy minute at 19 MB. It needs file and base in memory, which large files forbid.
+A full backup is a copy page by page, so a page that nobody wrote lies where it lay: measured on 1.1
+GB and one session more, 10.7 % of the pages and 29 MB to send. Tools that cut files by content
+found nothing to share. A small backup is built anew each time and its pages move: there `zstd
+--patch-from` finds the same bytes elsewhere, for 17 kB a busy minute at 19 MB. It needs file and
+base in memory, which large files forbid.
 """
 
 import hashlib
@@ -21,7 +22,8 @@ from backtestdb.offsite.errors import DamagedObjectError
 BLOCK_BYTES = 4096
 DIGEST_BYTES = 16
 MAGIC = b"ai-backtest pages 1\n"
-# Below level 12 zstd does not search the whole base: 17 kB became 739 kB at level 9 and 5.5 MB at level 3.
+# Below level 12 zstd does not search the whole base: 17 kB became 739 kB at level 9 and 5.5 MB at
+# level 3.
 PATCH_LEVEL = 12
 PATCH_LIMIT_BYTES = 512 << 20
 
@@ -52,8 +54,8 @@ def find_changed_runs(digests: bytes, base_digests: bytes) -> list[tuple[int, in
 
 
 def read_page_delta(path: Path, runs: list[tuple[int, int]]) -> Iterator[bytes]:
-    """The page delta of `path` in chunks: a line that names the format, a line of JSON, then the blocks of all
-    runs one after the other."""
+    """The page delta of `path` in chunks: a line that names the format, a line of JSON, then the
+    blocks of all runs one after the other."""
     head = {"block_bytes": BLOCK_BYTES, "bytes": path.stat().st_size, "runs": runs}
     yield MAGIC + json.dumps(head, separators=(",", ":")).encode() + b"\n"
     with path.open("rb") as file:
@@ -66,7 +68,8 @@ def read_page_delta(path: Path, runs: list[tuple[int, int]]) -> Iterator[bytes]:
 
 
 def apply_pages(stream: io.BufferedReader, target: Path) -> None:
-    """Turn `target`, which holds the base, into what the page delta was made of. Raise DamagedObjectError."""
+    """Turn `target`, which holds the base, into what the page delta was made of. Raise
+    DamagedObjectError."""
     if stream.readline() != MAGIC:
         raise DamagedObjectError("a page delta does not begin like one")
     head = json.loads(stream.readline())
@@ -89,10 +92,13 @@ def copy_exactly(stream: io.BufferedReader, file: BinaryIO, count: int) -> None:
 
 
 def make_patch(base: bytes, new: bytes) -> bytes:
-    """As `zstd --patch-from=base new` makes it; `zstd -d --patch-from=base --long=31` applies it."""
+    """As `zstd --patch-from=base new` makes it; `zstd -d --patch-from=base --long=31` applies
+    it."""
     window = min(max((len(base) + len(new)).bit_length(), 17), 31)
     parameters = zstandard.ZstdCompressionParameters.from_level(
         PATCH_LEVEL, window_log=window, enable_ldm=True
     )
     dictionary = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-    return zstandard.ZstdCompressor(compression_params=parameters, dict_data=dictionary).compress(new)
+    return zstandard.ZstdCompressor(compression_params=parameters, dict_data=dictionary).compress(
+        new
+    )

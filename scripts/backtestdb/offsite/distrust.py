@@ -1,5 +1,5 @@
-"""Copies that a check found damaged: nothing new may refer to them. The check and the sender are two processes,
-so the one leaves a note that the other reads."""
+"""Copies that a check found damaged: nothing new may refer to them. The check and the sender are
+two processes, so the one leaves a note that the other reads."""
 
 import json
 from collections.abc import Iterable
@@ -31,7 +31,8 @@ def load_distrusted(folder: Path) -> set[str]:
 
 
 def drop_distrusted(state: State, damaged: set[str]) -> list[str]:
-    """Let `state` forget the references that are damaged, so that the next copy is a new one; return them."""
+    """Let `state` forget the references that are damaged, so that the next copy is a new one;
+    return them."""
     found = [
         reference.name
         for reference in (state.full, state.small, state.hour)

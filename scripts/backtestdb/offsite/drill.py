@@ -1,4 +1,5 @@
-"""Prove that the copies elsewhere bring a database back, by bringing it back into a folder that is emptied."""
+"""Prove that the copies elsewhere bring a database back, by bringing it back into a folder that is
+emptied."""
 
 import json
 import sqlite3
@@ -25,8 +26,8 @@ LINES_KEPT = 200
 
 @dataclass(frozen=True, kw_only=True)
 class OffsiteDrill:
-    """`seconds`: from nothing to a database in its place; `fetched_bytes`: what came over the line for it.
-    `passed_over`: copies that did not come back; with one of them a drill is not good."""
+    """`seconds`: from nothing to a database in its place; `fetched_bytes`: what came over the line
+    for it. `passed_over`: copies that did not come back; with one of them a drill is not good."""
 
     started_at_utc: datetime
     is_good: bool
@@ -40,8 +41,8 @@ class OffsiteDrill:
 def hold_drill(
     settings: Settings, remote: Remote, folder: Path, database_id: str, now_local: datetime
 ) -> OffsiteDrill:
-    """Fetch the newest full and small copy, restore them below `folder`, count every table. What is found wrong
-    is in the answer; raise OffsiteError only when the store does not answer."""
+    """Fetch the newest full and small copy, restore them below `folder`, count every table. What is
+    found wrong is in the answer; raise OffsiteError only when the store does not answer."""
     scratch = empty_folder(folder / "scratch")
     said: list[str] = []
     problem, fetched, rows = "", None, 0
@@ -82,7 +83,8 @@ def make_script_folders(fetched: Fetched, folder: Path) -> tuple[Path, ...]:
 
 
 def verify_rows(database: Path, fetched: Fetched) -> int:
-    """Every table as its manifest counts it; the small one's where both have it. Return the rows in all."""
+    """Every table as its manifest counts it; the small one's where both have it. Return the rows in
+    all."""
     expected: dict[str, int] = {}
     for backup in (fetched.full, fetched.small):
         if backup and backup.manifest:
@@ -120,5 +122,8 @@ def run_and_save(
     drill = hold_drill(settings, remote, folder, database_id, now_local)
     save_offsite_drill(folder, drill)
     what = "came back" if drill.is_good else f"FAILED: {drill.problem}"
-    say(f"drill: {drill.rows:,} rows {what} in {drill.seconds:.1f} s, {drill.fetched_bytes:,} bytes fetched")
+    say(
+        f"drill: {drill.rows:,} rows {what} in {drill.seconds:.1f} s, {drill.fetched_bytes:,} "
+        "bytes fetched"
+    )
     return drill

@@ -1,5 +1,5 @@
-"""How the copies elsewhere stand, from small files on this machine: no network, and none of the packages that only
-the copies need."""
+"""How the copies elsewhere stand, from small files on this machine: no network, and none of the
+packages that only the copies need."""
 
 import json
 from contextlib import suppress
@@ -12,7 +12,8 @@ from backtestdb.config import Settings
 from backtestdb.offsite.liveness import Liveness, load_liveness, target_folder
 
 CHECKS, DRILLS = "checks.jsonl", "drills.jsonl"
-# Ten looks at the usual 30 seconds, so that a restart or a short break of the network is nobody's business.
+# Ten looks at the usual 30 seconds, so that a restart or a short break of the network is nobody's
+# business.
 STALE_AFTER = timedelta(minutes=5)
 CHECK_EVERY, DRILL_EVERY = timedelta(days=7), timedelta(days=30)
 OVERDUE_AFTER = timedelta(days=2)
@@ -24,7 +25,8 @@ class OffsiteFacts:
     - `newest_full_utc`, `newest_small_utc`: when the newest copies were taken.
     - `failures`: small or full -> why it failed last.
     - `checked_at_utc`, `check_problems`: the last check where they lie.
-    - `drilled_at_utc`, `drill_problem`, `drill_seconds`, `drill_bytes`: the last way back that was rehearsed.
+    - `drilled_at_utc`, `drill_problem`, `drill_seconds`, `drill_bytes`: the last way back that was
+      rehearsed.
     """
 
     target: str
@@ -98,7 +100,9 @@ def find_offsite_problems(facts: OffsiteFacts | None) -> list[OffsiteProblem]:
     because = f": {reason}" if reason else ""
     if facts.lag is None:
         what = f"nothing was sent to {facts.target} yet{because}"
-        problems.append(OffsiteProblem("offsite_stale", what, "make offsite-init, then make offsite-watch"))
+        problems.append(
+            OffsiteProblem("offsite_stale", what, "make offsite-init, then make offsite-watch")
+        )
     elif facts.lag > STALE_AFTER:
         minutes = facts.lag / timedelta(minutes=1)
         what = f"what lies at {facts.target} is {minutes:.0f} minutes behind{because}"
@@ -110,7 +114,9 @@ def find_offsite_problems(facts: OffsiteFacts | None) -> list[OffsiteProblem]:
         problems.append(OffsiteProblem("offsite_failed", what, "make offsite-send"))
     if facts.check_problems:
         what = f"at {facts.target}: {facts.check_problems[0]}" + more_of(facts.check_problems)
-        problems.append(OffsiteProblem("offsite_damaged", what, 'make offsite-check ARGS="--everything"'))
+        problems.append(
+            OffsiteProblem("offsite_damaged", what, 'make offsite-check ARGS="--everything"')
+        )
     if facts.drill_problem:
         what = f"the last drill from {facts.target} failed: {facts.drill_problem}"
         problems.append(OffsiteProblem("offsite_drill_failed", what, "make offsite-drill"))

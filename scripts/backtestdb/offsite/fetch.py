@@ -22,10 +22,12 @@ LONGEST_CHAIN = 3
 
 
 def fetch_copy(remote: Remote, name: CopyName, target: Path) -> Record:
-    """Write the database file of this copy to the new file `target`, private and flushed; return its record.
+    """Write the database file of this copy to the new file `target`, private and flushed; return
+    its record.
 
-    Raise VerificationError when the record, one of its segments, or a base is damaged, or when what comes out
-    is not, to the last bit, what was sent; MissingObjectError when something is gone. Nothing stays then.
+    Raise VerificationError when the record, one of its segments, or a base is damaged, or when what
+    comes out is not, to the last bit, what was sent; MissingObjectError when something is gone.
+    Nothing stays then.
     """
     target.unlink(missing_ok=True)
     records = load_chain(remote, name)
@@ -47,13 +49,17 @@ def load_chain(remote: Remote, name: CopyName) -> list[Record]:
     while records[-1].base:
         base = parse_name(records[-1].base)
         if base is None or len(records) == LONGEST_CHAIN:
-            raise DamagedObjectError(f"{name} refers to {records[-1].base!r}, which cannot be its base")
+            raise DamagedObjectError(
+                f"{name} refers to {records[-1].base!r}, which cannot be its base"
+            )
         try:
             records.append(load_record(remote, base))
         except MissingObjectError as error:
             raise MissingObjectError(f"the base of {records[-1].name} is gone: {error}") from None
         if records[-1].sha256 != records[-2].base_sha256:
-            raise DamagedObjectError(f"{base} is not the base that {records[-2].name} was made from")
+            raise DamagedObjectError(
+                f"{base} is not the base that {records[-2].name} was made from"
+            )
     return records
 
 
@@ -65,7 +71,10 @@ def build(remote: Remote, record: Record, target: Path) -> None:
                 apply_pages(io.BufferedReader(stream), target)
         else:
             base = target.read_bytes() if record.encoding == "patch" else None
-            with open_stream(remote, record.segments, base=base) as stream, target.open("wb") as file:
+            with (
+                open_stream(remote, record.segments, base=base) as stream,
+                target.open("wb") as file,
+            ):
                 while chunk := stream.read(COPY_BYTES):
                     file.write(chunk)
     except (zstandard.ZstdError, ValueError, KeyError, TypeError, EOFError) as error:
@@ -81,15 +90,19 @@ def fetch_scripts(remote: Remote, record: Record, folder: Path) -> None:
     try:
         unpack_scripts(read_all(remote, record.scripts, f"the scripts of {record.name}"), folder)
     except (ValueError, OSError) as error:
-        raise DamagedObjectError(f"the scripts of {record.name} cannot be unpacked: {error}") from None
+        raise DamagedObjectError(
+            f"the scripts of {record.name} cannot be unpacked: {error}"
+        ) from None
 
 
 def fetch_newest(
     fetch: Callable[[CopyName], Record], names: list[CopyName], say: Callable[[str], None]
 ) -> Record | None:
-    """The first of `names` that `fetch` brings back whole; each one passed over is said with its reason.
+    """The first of `names` that `fetch` brings back whole; each one passed over is said with its
+    reason.
 
-    Raise OffsiteError when the store itself does not answer: that is no reason to take an older copy."""
+    Raise OffsiteError when the store itself does not answer: that is no reason to take an older
+    copy."""
     for name in names:
         try:
             return fetch(name)

@@ -28,7 +28,12 @@ class Check:
 
 
 def check_and_save(
-    settings: Settings, remote: Remote, now_utc: datetime, *, everything: bool, say: Callable[[str], None]
+    settings: Settings,
+    remote: Remote,
+    now_utc: datetime,
+    *,
+    everything: bool,
+    say: Callable[[str], None],
 ) -> CheckResult:
     """Check, remember what is damaged so that it is sent anew, and keep the result."""
     folder = target_folder(settings.backup_dir, settings.offsite)
@@ -67,5 +72,7 @@ def load_checks(folder: Path) -> list[Check]:
             values = json.loads(line)
             result = CheckResult(**values["result"])
             checked_at = datetime.fromisoformat(values["checked_at_utc"])
-            checks.append(Check(checked_at_utc=checked_at, is_good=bool(values["is_good"]), result=result))
+            checks.append(
+                Check(checked_at_utc=checked_at, is_good=bool(values["is_good"]), result=result)
+            )
     return checks

@@ -1,4 +1,5 @@
-"""What the living process last did, for status, doctor and the page: a small file beside its state."""
+"""What the living process last did, for status, doctor and the page: a small file beside its
+state."""
 
 import hashlib
 import json

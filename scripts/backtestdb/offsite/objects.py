@@ -1,8 +1,9 @@
-"""Segments: pieces of a compressed stream, each sealed, named by its hash, read back after it was written.
+"""Segments: pieces of a compressed stream, each sealed, named by its hash, read back after it was
+written.
 
-Joined in order and opened with age they are one zstd stream: `age -d … | zstd -d` is all a stranger needs.
-The name holds the SHA-256 of the sealed bytes, so that anybody can check an object without a key, and a
-name can only ever stand for one content.
+Joined in order and opened with age they are one zstd stream: `age -d … | zstd -d` is all a stranger
+needs. The name holds the SHA-256 of the sealed bytes, so that anybody can check an object without a
+key, and a name can only ever stand for one content.
 """
 
 import hashlib
@@ -54,8 +55,8 @@ def send_segment(remote: Remote, folder: str, piece: bytes) -> Segment:
 
 
 def put_proven(store: Store, name: str, data: bytes) -> None:
-    """Store and read back: one server accepted a wrong checksum, a proxy may cut an answer short. A name that
-    is taken is what a lost answer leaves behind, and the content decides."""
+    """Store and read back: one server accepted a wrong checksum, a proxy may cut an answer short. A
+    name that is taken is what a lost answer leaves behind, and the content decides."""
     with suppress(NameTakenError):
         store.put(name, data)
     returned = store.get(name)
@@ -77,7 +78,9 @@ def read_segment(remote: Remote, segment: Segment) -> bytes:
 def verify_name(name: str, sealed: bytes) -> None:
     match = SEGMENT_NAME.fullmatch(name)
     if not match or hashlib.sha256(sealed).hexdigest() != match[1]:
-        raise DamagedObjectError(f"{name} is damaged: its bytes are not those that its name stands for")
+        raise DamagedObjectError(
+            f"{name} is damaged: its bytes are not those that its name stands for"
+        )
 
 
 class SegmentReader(io.RawIOBase):
@@ -107,7 +110,9 @@ def open_stream(
 ) -> "zstandard.ZstdDecompressionReader":
     """What the segments hold, decompressed. `base`: what a patch was made from."""
     dictionary = (
-        zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if base else None
+        zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        if base
+        else None
     )
     decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << 31)
     return decompressor.stream_reader(
@@ -136,7 +141,8 @@ def cut(data: bytes, size: int = SEGMENT_BYTES) -> Iterator[bytes]:
 
 
 def cut_stream(chunks: Iterable[bytes], size: int, skip: int = 0) -> Iterator[bytes]:
-    """The bytes of `chunks` after the first `skip`, in pieces of `size`; the last one may be shorter."""
+    """The bytes of `chunks` after the first `skip`, in pieces of `size`; the last one may be
+    shorter."""
     waiting = bytearray()
     for chunk in chunks:
         waiting += chunk[skip:]

@@ -1,4 +1,5 @@
-"""Whose copies are these? Several databases may share a target: a second checkout, another machine."""
+"""Whose copies are these? Several databases may share a target: a second checkout, another
+machine."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -24,8 +25,8 @@ class Owner:
 
 
 def find_owners(remote: Remote, names: Iterable[CopyName]) -> dict[str, Owner]:
-    """Writer -> owner, from the newest record of each writer that can be read. A writer none of whose records
-    can be read has no owner: its copies do not come back anyway."""
+    """Writer -> owner, from the newest record of each writer that can be read. A writer none of
+    whose records can be read has no owner: its copies do not come back anyway."""
     by_writer: dict[str, list[CopyName]] = {}
     for name in sorted(names, key=lambda name: name.taken_at_utc, reverse=True):
         by_writer.setdefault(name.writer, []).append(name)
@@ -43,7 +44,9 @@ def read_first_owner(remote: Remote, names: list[CopyName]) -> Owner | None:
             record = load_record(remote, name)
         except (VerificationError, MissingObjectError):
             continue
-        return Owner(machine=record.machine, database=record.database, database_id=record.database_id)
+        return Owner(
+            machine=record.machine, database=record.database, database_id=record.database_id
+        )
     return None
 
 
@@ -57,9 +60,9 @@ def choose_own(
     is_filled: bool = False,
     say: Callable[[str], None] = lambda _message: None,
 ) -> list[CopyName]:
-    """The copies of one database: of the one at `database`, or of the one that sent as `writer`, or of the only
-    one that is there, unless the database `is_filled` with rows of its own. Raise ProjectError with all of them
-    when that does not tell."""
+    """The copies of one database: of the one at `database`, or of the one that sent as `writer`, or
+    of the only one that is there, unless the database `is_filled` with rows of its own. Raise
+    ProjectError with all of them when that does not tell."""
     owners = find_owners(remote, names)
     if writer:
         if writer not in owners:
@@ -75,7 +78,9 @@ def choose_own(
             if owner.database != path:
                 say(f"these are the copies of {owner.describe()}, the only ones there")
         return names
-    listed = "; ".join(sorted(f"{owner.describe()} (writer {one})" for one, owner in owners.items()))
+    listed = "; ".join(
+        sorted(f"{owner.describe()} (writer {one})" for one, owner in owners.items())
+    )
     raise ProjectError(
         f"the copies there are of other databases than {path}: {listed}",
         next_step='name one: make restore-from-backup FROM=offsite ARGS="--writer WRITER"',
@@ -89,8 +94,11 @@ def is_mine(owner: Owner, path: str, database_id: str) -> bool:
     return owner.database == path
 
 
-def of_same_database(names: list[CopyName], owners: dict[str, Owner], owner: Owner) -> list[CopyName]:
-    """Of every writer of that database: full and small copies have one each, and so has each machine."""
+def of_same_database(
+    names: list[CopyName], owners: dict[str, Owner], owner: Owner
+) -> list[CopyName]:
+    """Of every writer of that database: full and small copies have one each, and so has each
+    machine."""
     same = {
         writer
         for writer, other in owners.items()

@@ -12,7 +12,8 @@ PROBE_FOLDER = "probe"
 
 @dataclass(frozen=True)
 class Protection:
-    """`holds` False is no failure: names never come twice, and what is deleted shows at the next check."""
+    """`holds` False is no failure: names never come twice, and what is deleted shows at the next
+    check."""
 
     what: str
     holds: bool
@@ -20,8 +21,8 @@ class Protection:
 
 
 def probe_store(store: Store) -> list[Protection]:
-    """Write, read back, write the same name again, ask for what is not there, list, delete. Raise OffsiteError
-    when the store cannot do what copies need."""
+    """Write, read back, write the same name again, ask for what is not there, list, delete. Raise
+    OffsiteError when the store cannot do what copies need."""
     name = f"{PROBE_FOLDER}/{secrets.token_hex(8)}"
     data = secrets.token_bytes(1024)
     store.put(name, data)
@@ -34,7 +35,9 @@ def probe_store(store: Store) -> list[Protection]:
         *([checksum] if (checksum := probe_checksum(store)) else []),
     ]
     if name not in {stored.name for stored in store.list(PROBE_FOLDER)}:
-        raise OffsiteError(f"{store.where} does not list what was stored", next_step="use another store")
+        raise OffsiteError(
+            f"{store.where} does not list what was stored", next_step="use another store"
+        )
     return [*protections, probe_deleting(store, name)]
 
 
@@ -48,7 +51,8 @@ def probe_overwriting(store: Store, name: str, data: bytes) -> Protection:
     meaning = (
         "a name that is taken stays as it is"
         if holds
-        else "this store overwrites a name that is taken; copies never use a name twice, so none is overwritten"
+        else "this store overwrites a name that is taken; copies never use a name twice, so none "
+        "is overwritten"
     )
     return Protection("conditional writes", holds, meaning)
 
@@ -62,7 +66,8 @@ def probe_checksum(store: Store) -> Protection | None:
     meaning = (
         "bytes that arrive changed are refused"
         if holds
-        else "this store accepts bytes that do not fit their checksum; every upload is read back and compared"
+        else "this store accepts bytes that do not fit their checksum; every upload is read back "
+        "and compared"
     )
     return Protection("checksums", holds, meaning)
 
@@ -77,8 +82,10 @@ def probe_deleting(store: Store, name: str) -> Protection:
     except OffsiteError:
         may_delete = False
     meaning = (
-        "these credentials can delete copies, and so can a thief who finds them: see put-only in the guide"
+        "these credentials can delete copies, and so can a thief who finds them: see put-only in "
+        "the guide"
         if may_delete
-        else "these credentials cannot delete: what was sent stays, whatever happens to this machine"
+        else "these credentials cannot delete: what was sent stays, whatever happens to this "
+        "machine"
     )
     return Protection("put-only credentials", not may_delete, meaning)

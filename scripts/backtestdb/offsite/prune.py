@@ -1,7 +1,8 @@
-"""Which copies may go: a rule for each class, by age; a base stays while a copy that is kept refers to it.
+"""Which copies may go: a rule for each class, by age; a base stays while a copy that is kept refers
+to it.
 
-Only `make offsite-prune` deletes, with credentials that may; daily work never does. A bucket's lifecycle rules
-can do the same without any credentials (docs/DATABASE.md).
+Only `make offsite-prune` deletes, with credentials that may; daily work never does. A bucket's
+lifecycle rules can do the same without any credentials (docs/DATABASE.md).
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +14,8 @@ from backtestdb.offsite.errors import MissingObjectError, OffsiteError
 from backtestdb.offsite.objects import SEGMENT_NAME, Remote
 from backtestdb.offsite.record import CLASSES, CopyClass, CopyName, load_record, parse_name
 
-# Minutes reach back 7 days; a base has to outlive its youngest delta, which may be as old as the base's limit.
+# Minutes reach back 7 days; a base has to outlive its youngest delta, which may be as old as the
+# base's limit.
 KEEP: dict[CopyClass, timedelta] = {
     "minute": timedelta(days=8),
     "small-delta": timedelta(days=60),
@@ -35,7 +37,8 @@ class PrunePlan:
 
 
 def choose_expired(names: Iterable[CopyName], now_utc: datetime) -> set[CopyName]:
-    """By age alone, but never the newest of a class, nor one that lies ahead of this machine's clock."""
+    """By age alone, but never the newest of a class, nor one that lies ahead of this machine's
+    clock."""
     expired: set[CopyName] = set()
     by_class: dict[CopyClass, list[CopyName]] = {}
     for name in names:
@@ -43,14 +46,16 @@ def choose_expired(names: Iterable[CopyName], now_utc: datetime) -> set[CopyName
     for copy_class, found in by_class.items():
         newest = max(found, key=lambda name: name.taken_at_utc)
         expired |= {
-            name for name in found if name != newest and now_utc - name.taken_at_utc > KEEP[copy_class]
+            name
+            for name in found
+            if name != newest and now_utc - name.taken_at_utc > KEEP[copy_class]
         }
     return expired
 
 
 def plan_prune(remote: Remote, now_utc: datetime) -> PrunePlan:
-    """Read the records that stay, so that nothing they need is in the plan. Raise OffsiteError when one cannot
-    be read: what it needs is not known then, and nothing may go."""
+    """Read the records that stay, so that nothing they need is in the plan. Raise OffsiteError when
+    one cannot be read: what it needs is not known then, and nothing may go."""
     listed = {stored.name: stored for stored in remote.store.list()}
     names = [name for text in listed if (name := parse_name(text))]
     expired = choose_expired(names, now_utc)
@@ -76,7 +81,8 @@ def keep_needed(remote: Remote, name: CopyName, expired: set[CopyName], needed: 
         record = load_record(remote, name)
     except (VerificationError, MissingObjectError) as error:
         raise OffsiteError(
-            f"nothing was deleted: {error}, and what it needs is not known", next_step="make offsite-check"
+            f"nothing was deleted: {error}, and what it needs is not known",
+            next_step="make offsite-check",
         ) from error
     needed |= {segment.name for segment in (*record.segments, *record.scripts)}
     base = parse_name(record.base) if record.base else None

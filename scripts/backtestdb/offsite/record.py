@@ -1,7 +1,8 @@
-"""The record of a copy: the object that makes it one. It is stored last, so with it the copy is whole.
+"""The record of a copy: the object that makes it one. It is stored last, so with it the copy is
+whole.
 
-Its name tells class, time, writer and number, so that a listing is enough to choose by; inside stands the same
-name, so that a record put under another name is found out.
+Its name tells class, time, writer and number, so that a listing is enough to choose by; inside
+stands the same name, so that a record put under another name is found out.
 """
 
 import json
@@ -18,7 +19,8 @@ from backtestdb.offsite.errors import DamagedObjectError
 from backtestdb.offsite.objects import SUFFIX, Remote, Segment, put_proven
 
 FORMAT = 1
-# The classes are folders of the store, because a bucket's lifecycle rules go by the beginning of a name.
+# The classes are folders of the store, because a bucket's lifecycle rules go by the beginning of a
+# name.
 CopyClass = Literal["full-base", "full-delta", "small-base", "small-delta", "minute"]
 CLASSES: tuple[CopyClass, ...] = ("full-base", "full-delta", "small-base", "small-delta", "minute")
 FULL_CLASSES: tuple[CopyClass, ...] = ("full-base", "full-delta")
@@ -32,8 +34,8 @@ NAME = re.compile(
 
 @dataclass(frozen=True)
 class CopyName:
-    """What the name of a record says. `number` counts the copies of one writer in one class: a gap is a copy
-    that somebody took away."""
+    """What the name of a record says. `number` counts the copies of one writer in one class: a gap
+    is a copy that somebody took away."""
 
     copy_class: CopyClass
     taken_at_utc: datetime
@@ -47,11 +49,14 @@ class CopyName:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """- `base`: the name of the copy that a delta was made from, empty for a base. `base_sha256`: of its file.
+    """- `base`: the name of the copy that a delta was made from, empty for a base. `base_sha256`:
+    of its file.
     - `bytes`, `sha256`: of the database file that comes out.
-    - `machine`, `database`, `database_id`: whose copy this is; the path with links resolved, see backups/identity.
+    - `machine`, `database`, `database_id`: whose copy this is; the path with links resolved, see
+      backups/identity.
     - `rows`: table -> rows.
-    - `manifest`: the backup's own manifest as text, empty for a copy that was taken between two backups.
+    - `manifest`: the backup's own manifest as text, empty for a copy that was taken between two
+      backups.
     - `scripts`: the generated scripts as a tar archive, none for a small copy.
     """
 
@@ -87,14 +92,17 @@ def parse_name(text: str) -> CopyName | None:
 def save_record(remote: Remote, record: Record) -> int:
     """Store the record; return its bytes there. Raise NameTakenError never: see put_proven."""
     values = asdict(record) | {"format": FORMAT, "name": str(record.name)}
-    data = zstandard.ZstdCompressor(level=9).compress(json.dumps(values, separators=(",", ":")).encode())
+    data = zstandard.ZstdCompressor(level=9).compress(
+        json.dumps(values, separators=(",", ":")).encode()
+    )
     sealed = remote.key.seal(data)
     put_proven(remote.store, str(record.name), sealed)
     return len(sealed)
 
 
 def load_record(remote: Remote, name: CopyName) -> Record:
-    """Raise MissingObjectError, or DamagedObjectError when it is not the record that was stored there."""
+    """Raise MissingObjectError, or DamagedObjectError when it is not the record that was stored
+    there."""
     text = str(name)
     data = remote.key.open(remote.store.get(text), text)
     try:

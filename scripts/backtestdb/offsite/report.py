@@ -48,10 +48,14 @@ def show_copies(where: str, names: Sequence[CopyName], as_json: bool) -> None:
     days = group_minutes(names)
     if days:
         minutes = [
-            (f"{day}", len(found), f"{min(found):%H:%M:%S}", f"{max(found):%H:%M:%S}") for day, found in days
+            (f"{day}", len(found), f"{min(found):%H:%M:%S}", f"{max(found):%H:%M:%S}")
+            for day, found in days
         ]
         print_table("minutes between them", ("day", "copies", "first", "last"), minutes)
-    print('any of these times: make restore-from-backup FROM=offsite BACKUP="2026-11-24 14:05" ARGS=--beside')
+    print(
+        'any of these times: make restore-from-backup FROM=offsite BACKUP="2026-11-24 14:05" '
+        "ARGS=--beside"
+    )
 
 
 def sort_newest_first(names: Sequence[CopyName]) -> list[CopyName]:
@@ -90,7 +94,10 @@ def show_check(where: str, result: CheckResult, as_json: bool) -> None:
     for problem in result.problems:
         print(f"  {problem}")
     if result.problems:
-        print("next: nothing; the living process sends a new base in the place of a damaged one by itself")
+        print(
+            "next: nothing; the living process sends a new base in the place of a damaged one by "
+            "itself"
+        )
 
 
 def describe_presence(change: TableChange) -> str:

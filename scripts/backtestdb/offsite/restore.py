@@ -1,7 +1,7 @@
 """The way back: which copies to take, and to make backups of them again.
 
-What is fetched becomes ordinary backups in a folder of its own, with their manifests, and goes the way of every
-restore from there: verified, confirmed, the old database kept.
+What is fetched becomes ordinary backups in a folder of its own, with their manifests, and goes the
+way of every restore from there: verified, confirmed, the old database kept.
 """
 
 import json
@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from backtestdb.backups.catalogue import PREFIXES, STAMP_FORMAT, Backup, look_at_backup, scripts_path_of
+from backtestdb.backups.catalogue import (
+    PREFIXES,
+    STAMP_FORMAT,
+    Backup,
+    look_at_backup,
+    scripts_path_of,
+)
 from backtestdb.backups.identity import Identity
 from backtestdb.backups.manifest import Kind, write_manifest
 from backtestdb.backups.shrinkage import Shrinkage
@@ -35,8 +41,8 @@ class Fetched:
 
 
 def parse_moment(text: str) -> datetime:
-    """The end of a day ("2026-11-24"), a minute ("2026-11-24 14:05") or a second, in local time; a time with more
-    digits is meant as it stands. Raise UsageError for anything else."""
+    """The end of a day ("2026-11-24"), a minute ("2026-11-24 14:05") or a second, in local time; a
+    time with more digits is meant as it stands. Raise UsageError for anything else."""
     text = text.strip()
     try:
         moment = datetime.fromisoformat(text)
@@ -60,19 +66,26 @@ def fetch_backups(
     with_full: bool = True,
     say: Say = lambda _message: None,
 ) -> Fetched:
-    """Fetch the newest full copy, and the newest small one that was taken after it, into the empty folder
-    `folder`; `until_utc`: of those taken by then. Damaged and missing ones are passed over with the reason.
+    """Fetch the newest full copy, and the newest small one that was taken after it, into the empty
+    folder `folder`; `until_utc`: of those taken by then. Damaged and missing ones are passed over
+    with the reason.
 
-    Raise VerificationError when nothing comes back whole, OffsiteError when the store does not answer.
+    Raise VerificationError when nothing comes back whole, OffsiteError when the store does not
+    answer.
     """
     names = list(names)
-    full = fetch_one(remote, newest_first(names, FULL_CLASSES, until_utc), folder, say) if with_full else None
+    full = (
+        fetch_one(remote, newest_first(names, FULL_CLASSES, until_utc), folder, say)
+        if with_full
+        else None
+    )
     after = [name for name in names if full is None or name.taken_at_utc > full.name.taken_at_utc]
     small = fetch_one(remote, newest_first(after, SMALL_CLASSES, until_utc), folder, say)
     if not full and not small:
         when = f" taken by {until_utc.astimezone():%Y-%m-%d %H:%M:%S}" if until_utc else ""
         raise VerificationError(
-            f"{remote.store.where} holds no copy{when} that comes back whole", next_step="make offsites"
+            f"{remote.store.where} holds no copy{when} that comes back whole",
+            next_step="make offsites",
         )
     found = [record for record in (full, small) if record]
     return Fetched(
@@ -83,8 +96,8 @@ def fetch_backups(
 
 
 def fetch_one(remote: Remote, names: list[CopyName], folder: Path, say: Say) -> Record | None:
-    """The first that comes back with its scripts, or else the first that comes back without them: the database
-    is worth more."""
+    """The first that comes back with its scripts, or else the first that comes back without them:
+    the database is worth more."""
     arriving = folder / "arriving"
     found: list[CopyName] = []
 
@@ -127,7 +140,8 @@ def kind_of(copy_class: CopyClass) -> Kind:
 
 
 def write_its_manifest(record: Record, path: Path) -> None:
-    """The backup's own, to the letter; a copy that was taken between two backups gets one of what it holds."""
+    """The backup's own, to the letter; a copy that was taken between two backups gets one of what
+    it holds."""
     manifest_path = path.with_suffix(".json")
     if record.manifest:
         manifest_path.write_text(record.manifest)

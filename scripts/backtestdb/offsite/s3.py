@@ -1,5 +1,5 @@
-"""A bucket of an S3 server. Requests, signatures and connections are obstore's; every failure becomes a
-sentence with its cause within a minute."""
+"""A bucket of an S3 server. Requests, signatures and connections are obstore's; every failure
+becomes a sentence with its cause within a minute."""
 
 import base64
 import hashlib
@@ -24,11 +24,17 @@ STATUS = re.compile(r"status code: (\d{3})")
 CREDENTIALS = "check OFFSITE_KEY_ID, OFFSITE_SECRET and what the key may do (docs/DATABASE.md)"
 CAUSES = {
     "NoSuchBucket": ("the bucket does not exist", "make the bucket, or change OFFSITE"),
-    "PermanentRedirect": ("the bucket lies in another region", "set OFFSITE_ENDPOINT to its region's"),
+    "PermanentRedirect": (
+        "the bucket lies in another region",
+        "set OFFSITE_ENDPOINT to its region's",
+    ),
     "InvalidAccessKeyId": ("the server does not know this access key", CREDENTIALS),
     "SignatureDoesNotMatch": ("the secret does not belong to the access key", CREDENTIALS),
     "AccessDenied": ("these credentials may not do this", CREDENTIALS),
-    "RequestTimeTooSkewed": ("this machine's clock differs from the server's", "set the clock right"),
+    "RequestTimeTooSkewed": (
+        "this machine's clock differs from the server's",
+        "set the clock right",
+    ),
     "QuotaExceeded": ("the store is full", "raise its quota, or make offsite-prune"),
     "XMinioStorageFull": ("the store is full", "free space there, or make offsite-prune"),
     "InsufficientStorage": ("the store is full", "free space there, or make offsite-prune"),
@@ -40,7 +46,9 @@ BY_STATUS = {"401": "InvalidAccessKeyId", "403": "AccessDenied", "507": "Insuffi
 def open_s3(target: Target) -> "BucketStore":
     address = urlsplit(target.address)
     if not address.netloc:
-        raise SettingsError(f"OFFSITE={target.address} names no bucket", next_step="write s3://bucket/prefix")
+        raise SettingsError(
+            f"OFFSITE={target.address} names no bucket", next_step="write s3://bucket/prefix"
+        )
     return BucketStore(target, address.netloc, address.path.strip("/"))
 
 
@@ -104,9 +112,13 @@ class BucketStore:
 
     def refuses_wrong_checksum(self, name: str) -> bool:
         """Send bytes with the Content-MD5 of others: a server that checks does not store them."""
-        wrong = base64.b64encode(hashlib.md5(b"other bytes", usedforsecurity=False).digest()).decode()
+        wrong = base64.b64encode(
+            hashlib.md5(b"other bytes", usedforsecurity=False).digest()
+        ).decode()
         try:
-            obstore.put(self.connect({"Content-MD5": wrong}), name, b"these bytes", use_multipart=False)
+            obstore.put(
+                self.connect({"Content-MD5": wrong}), name, b"these bytes", use_multipart=False
+            )
         except (BaseError, OSError):
             return True
         return False
@@ -119,7 +131,8 @@ def region_of(endpoint: str) -> str:
 
 
 def explain(error: Exception, where: str) -> OffsiteError:
-    """The library's text names addresses, headers and source lines: only the server's own code is taken."""
+    """The library's text names addresses, headers and source lines: only the server's own code is
+    taken."""
     text = str(error)
     code, status = CODE.search(text), STATUS.search(text)
     found = code[1] if code else BY_STATUS.get(status[1], "") if status else ""
@@ -130,7 +143,9 @@ def explain(error: Exception, where: str) -> OffsiteError:
         what = f"the server answered {status[1]}{f' {found}' if found else ''}"
         return OffsiteError(f"{where}: {what}", next_step=ANOTHER_TIME)
     if "timed out" in text or "operation timed out" in text.lower() or "Timeout" in text:
-        return TooSlowError(f"{where}: no answer within {REQUEST_SECONDS} s", next_step=ANOTHER_TIME)
+        return TooSlowError(
+            f"{where}: no answer within {REQUEST_SECONDS} s", next_step=ANOTHER_TIME
+        )
     if "dns error" in text or "lookup address" in text:
         return OffsiteError(
             f"{where}: the name of the server is not known here", next_step="check the network"

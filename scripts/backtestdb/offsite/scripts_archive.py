@@ -22,8 +22,8 @@ def pack_scripts(folder: Path) -> bytes:
 
 
 def unpack_scripts(archive: bytes, folder: Path) -> None:
-    """Into the new folder `folder`. The archive was sealed on this user's machine; even so nothing of it may
-    lie outside, and links are only made, never followed."""
+    """Into the new folder `folder`. The archive was sealed on this user's machine; even so nothing
+    of it may lie outside, and links are only made, never followed."""
     folder.mkdir(mode=0o700, parents=True)
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r") as packed:
         for member in packed.getmembers():

@@ -1,7 +1,7 @@
 """Encryption by age (https://age-encryption.org/v1): nothing leaves this machine in the clear.
 
-One data key (an X25519 identity) seals every object. It is kept at the store as `key.age`, itself sealed
-under the passphrase, in the form that `age -d -i key.age` takes: plain age opens everything.
+One data key (an X25519 identity) seals every object. It is kept at the store as `key.age`, itself
+sealed under the passphrase, in the form that `age -d -i key.age` takes: plain age opens everything.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Send copies: of verified backups, and of what changed between them.
 
-A copy counts from the moment its record is stored, which is the last thing done. A kill before that leaves
-segments that no record names; the next run goes on with them, or makes a new copy.
+A copy counts from the moment its record is stored, which is the last thing done. A kill before that
+leaves segments that no record names; the next run goes on with them, or makes a new copy.
 """
 
 import hashlib
@@ -49,8 +49,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """A database file that is to be copied, and what is known about it. `manifest` is empty for a copy that
-    was taken between two backups."""
+    """A database file that is to be copied, and what is known about it. `manifest` is empty for a
+    copy that was taken between two backups."""
 
     path: Path
     file: str
@@ -84,7 +84,8 @@ def describe_backup(backup: Backup) -> Content:
         raise VerificationError(f"{backup.path.name}: {backup.problem}")
     if hash_file(backup.path) != manifest.sha256:
         raise VerificationError(
-            f"{backup.path.name} is no longer what its manifest says", next_step="make verify-backups"
+            f"{backup.path.name} is no longer what its manifest says",
+            next_step="make verify-backups",
         )
     return Content(
         path=backup.path,
@@ -100,7 +101,8 @@ def describe_backup(backup: Backup) -> Content:
 
 
 def send_full(sender: Sender, backup: Backup) -> Record:
-    """Send a verified full backup: whole, or the pages that changed since the base. Raise ProjectError."""
+    """Send a verified full backup: whole, or the pages that changed since the base. Raise
+    ProjectError."""
     content, state = describe_backup(backup), sender.state
     digests = hash_blocks(content.path)
     base = find_full_base(sender)
@@ -136,7 +138,9 @@ def send_page_delta(
     changed = sum(count for _first, count in runs) * DIGEST_BYTES
     if changed > chain.LARGEST_DELTA * len(digests):
         return None
-    segments = send_file(sender, "full-delta", content, read_page_delta(content.path, runs), base.name)
+    segments = send_file(
+        sender, "full-delta", content, read_page_delta(content.path, runs), base.name
+    )
     record = finish(sender, "full-delta", content, "pages", segments, base, backup)
     chain.note_delta(base, record.sent_bytes)
     return record
@@ -153,7 +157,8 @@ def send_full_base(sender: Sender, backup: Backup, content: Content, digests: by
 def send_file(
     sender: Sender, copy_class: CopyClass, content: Content, chunks: Iterator[bytes], base: str
 ) -> list[Segment]:
-    """A large file piece by piece; what a killed run sent of the same file to the same base stays sent."""
+    """A large file piece by piece; what a killed run sent of the same file to the same base stays
+    sent."""
     state = sender.state
     if (state.upload.file, state.upload.base) != (content.sha256, base):
         state.upload = Upload(file=content.sha256, base=base)
@@ -163,12 +168,15 @@ def send_file(
     compressor = zstandard.ZstdCompressor(level=LEVEL)
     try:
         for part in cut_stream(chunks, state.segment_bytes, upload.bytes):
-            segment = send_segment(sender.remote, f"{copy_class}/segments", compressor.compress(part))
+            segment = send_segment(
+                sender.remote, f"{copy_class}/segments", compressor.compress(part)
+            )
             upload.segments.append(segment)
             upload.bytes += len(part)
             sender.save()
     except TooSlowError:
-        # 32 MB in 25 s is 10 Mbit/s; a slower line gets there in smaller pieces, a dead one costs nothing.
+        # 32 MB in 25 s is 10 Mbit/s; a slower line gets there in smaller pieces, a dead one costs
+        # nothing.
         state.segment_bytes = max(state.segment_bytes // 2, SMALLEST_SEGMENT_BYTES)
         sender.save()
         raise
@@ -182,13 +190,18 @@ def read_chunks(path: Path) -> Iterator[bytes]:
 
 
 def send_small(sender: Sender, content: Content, *, is_minute: bool) -> Record:
-    """Send a small copy: whole, as a delta to the small base, or (`is_minute`) as one to the copy of its hour.
+    """Send a small copy: whole, as a delta to the small base, or (`is_minute`) as one to the copy
+    of its hour.
 
-    Raise ProjectError. The state is saved with the record; a kill between the two costs one copy twice.
+    Raise ProjectError. The state is saved with the record; a kill between the two costs one copy
+    twice.
     """
     state, now = sender.state, sender.clock()
     data = content.path.read_bytes()
-    small, hour = find_local(sender, state.small, SMALL_BASE), find_local(sender, state.hour, HOUR_BASE)
+    small, hour = (
+        find_local(sender, state.small, SMALL_BASE),
+        find_local(sender, state.hour, HOUR_BASE),
+    )
     base_price = small.sent_bytes if small else 0
     hour_price = small.first_delta_bytes if small and small.first_delta_bytes > 0 else base_price
     hour_is_due = chain.needs_new_reference(hour, now, chain.HOUR_MAX_AGE, hour_price)
@@ -211,7 +224,12 @@ def send_small(sender: Sender, content: Content, *, is_minute: bool) -> Record:
 
 
 def send_patch(
-    sender: Sender, copy_class: CopyClass, content: Content, data: bytes, base: Reference, base_file: str
+    sender: Sender,
+    copy_class: CopyClass,
+    content: Content,
+    data: bytes,
+    base: Reference,
+    base_file: str,
 ) -> Record | None:
     """None, with nothing sent, when a new base is cheaper."""
     if len(data) + base.bytes > PATCH_LIMIT_BYTES:
@@ -300,7 +318,8 @@ def keep_local(sender: Sender, record: Record, path: Path, name: str) -> Referen
 
 
 def find_local(sender: Sender, reference: Reference | None, name: str) -> Reference | None:
-    """The reference, if its file is here and has not changed: a delta to another file would be worthless."""
+    """The reference, if its file is here and has not changed: a delta to another file would be
+    worthless."""
     path = sender.folder / name
     if not reference or not path.is_file():
         return None

@@ -1,7 +1,9 @@
-"""The tables that no download brings back, as one committed state, taken so that nobody waits for it.
+"""The tables that no download brings back, as one committed state, taken so that nobody waits for
+it.
 
-With a rollback journal every writer waits while a reader holds its state. Rows go over as SQLite stores them
-(0.15 s for 50 MB instead of 0.36 s row by row), and indexes are built after the state was let go.
+With a rollback journal every writer waits while a reader holds its state. Rows go over as SQLite
+stores them (0.15 s for 50 MB instead of 0.36 s row by row), and indexes are built after the state
+was let go.
 """
 
 import sqlite3
@@ -35,8 +37,8 @@ Index = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class SmallCopy:
-    """`taken_at_utc`: every commit that had ended by then is in it. `source_bytes`: of the whole database.
-    `database_id`: what backups/identity knows the database by."""
+    """`taken_at_utc`: every commit that had ended by then is in it. `source_bytes`: of the whole
+    database. `database_id`: what backups/identity knows the database by."""
 
     path: Path
     taken_at_utc: datetime
@@ -46,12 +48,13 @@ class SmallCopy:
 
 
 def take_small_copy(source_path: Path, target: Path, written_by: int | None = None) -> SmallCopy:
-    """Copy the kept tables of the live database into the new file `target`, which is left closed, in
-    journal_mode=DELETE and not flushed: it only lives until it was sent. Raise DatabaseFileError when there
-    is no table at all, which is an accident and no state worth keeping.
+    """Copy the kept tables of the live database into the new file `target`, which is left closed,
+    in journal_mode=DELETE and not flushed: it only lives until it was sent. Raise DatabaseFileError
+    when there is no table at all, which is an accident and no state worth keeping.
 
-    `written_by`: the version of the SQLite that wrote the source, for a caller that holds a connection to it;
-    without it the file is opened and read, which drops the locks of such a connection.
+    `written_by`: the version of the SQLite that wrote the source, for a caller that holds a
+    connection to it; without it the file is opened and read, which drops the locks of such a
+    connection.
     """
     written_by = load_writer_version(source_path) if written_by is None else written_by
     remove_database(target)
@@ -66,7 +69,9 @@ def take_small_copy(source_path: Path, target: Path, written_by: int | None = No
         taken_at_utc = datetime.now(UTC)
         connection.execute("BEGIN")
         if not table_names(connection):
-            raise DatabaseFileError(f"{source_path} holds no table", next_step="make restore-from-backup")
+            raise DatabaseFileError(
+                f"{source_path} holds no table", next_step="make restore-from-backup"
+            )
         rows, indexes = copy_pinned_tables(connection)
         source_bytes = database_bytes(connection)
         database_id = load_database_id(connection)
@@ -85,7 +90,8 @@ def take_small_copy(source_path: Path, target: Path, written_by: int | None = No
 
 
 def copy_pinned_tables(connection: sqlite3.Connection) -> tuple[dict[str, int], list[Index]]:
-    """From main to the attached schema `fresh`, all but the indexes, which come back as (name, SQL)."""
+    """From main to the attached schema `fresh`, all but the indexes, which come back as (name,
+    SQL)."""
     virtual = virtual_table_names(connection)
     tables = tables_to_keep(connection)
     ordinary = [table for table in tables if table not in virtual]
@@ -105,25 +111,32 @@ def copy_pinned_tables(connection: sqlite3.Connection) -> tuple[dict[str, int], 
 
 def has_generated_columns(connection: sqlite3.Connection, table: str) -> bool:
     """These go over by name: `*` means other columns to SELECT than to INSERT."""
-    return any(column[6] for column in connection.execute(f"PRAGMA main.table_xinfo({quote(table)})"))
+    return any(
+        column[6] for column in connection.execute(f"PRAGMA main.table_xinfo({quote(table)})")
+    )
 
 
 def copy_stored_rows(connection: sqlite3.Connection, table: str) -> bool:
-    """Let SQLite copy the rows as they are stored (xferOptimization in its insert.c). Return False, with no row
-    copied, when that gave new rowids: it does so for a table that has neither a key nor an index."""
+    """Let SQLite copy the rows as they are stored (xferOptimization in its insert.c). Return False,
+    with no row copied, when that gave new rowids: it does so for a table that has neither a key nor
+    an index."""
     connection.execute(f"INSERT INTO fresh.{quote(table)} SELECT * FROM main.{quote(table)}")
     rowid = rowid_name(connection, table)
     if not rowid:
         return True
 
     # New rowids are 1, 2, 3 …: with equal ends and equal counts the old ones were the same.
-    if rowid_ends(connection, "main", table, rowid[0]) == rowid_ends(connection, "fresh", table, rowid[0]):
+    if rowid_ends(connection, "main", table, rowid[0]) == rowid_ends(
+        connection, "fresh", table, rowid[0]
+    ):
         return True
     connection.execute(f"DELETE FROM fresh.{quote(table)}")
     return False
 
 
-def rowid_ends(connection: sqlite3.Connection, schema: str, table: str, rowid: str) -> list[int | None]:
+def rowid_ends(
+    connection: sqlite3.Connection, schema: str, table: str, rowid: str
+) -> list[int | None]:
     """Asked one by one: SQLite looks up a single min or max, and reads the whole table for both."""
     asked = (f"SELECT {end}({rowid}) FROM {schema}.{quote(table)}" for end in ("min", "max"))
     return [connection.execute(query).fetchone()[0] for query in asked]
@@ -131,7 +144,8 @@ def rowid_ends(connection: sqlite3.Connection, schema: str, table: str, rowid: s
 
 def find_indexes(connection: sqlite3.Connection, tables: set[str]) -> list[Index]:
     rows = connection.execute(
-        "SELECT tbl_name, name, sql FROM main.sqlite_schema WHERE type = 'index' AND sql IS NOT NULL ORDER BY rowid"
+        "SELECT tbl_name, name, sql FROM main.sqlite_schema WHERE type = 'index' AND sql IS NOT "
+        "NULL ORDER BY rowid"
     )
     return [(name, sql) for table, name, sql in rows if table in tables]
 

@@ -1,7 +1,8 @@
-"""What this machine remembers about its copies at one target: a small file, and the bases of its deltas.
+"""What this machine remembers about its copies at one target: a small file, and the bases of its
+deltas.
 
-All of it can be lost: then the next copy is a new base. It lies in BACKUP_DIR, in a folder of its own for each
-target, because a delta may only ever refer to a base at the same place.
+All of it can be lost: then the next copy is a new base. It lies in BACKUP_DIR, in a folder of its
+own for each target, because a delta may only ever refer to a base at the same place.
 """
 
 import json
@@ -21,8 +22,8 @@ STATE_NAME = "state.json"
 
 @dataclass(kw_only=True)
 class Reference:
-    """A copy that deltas are made from. `grown_bytes`: by how much its deltas were larger than the first of
-    them, added up; `first_delta_bytes` -1 until there is one."""
+    """A copy that deltas are made from. `grown_bytes`: by how much its deltas were larger than the
+    first of them, added up; `first_delta_bytes` -1 until there is one."""
 
     name: str
     sha256: str
@@ -71,8 +72,8 @@ class State:
 
 
 def load_state(folder: Path) -> State:
-    """A new one when there is none that can be read, or when the folder was copied from another place: two
-    writers under one name would take each other's numbers."""
+    """A new one when there is none that can be read, or when the folder was copied from another
+    place: two writers under one name would take each other's numbers."""
     machine = platform.node() or "unknown"
     try:
         state = parse_state(json.loads((folder / STATE_NAME).read_text()))

@@ -1,4 +1,5 @@
-"""Where copies are kept: bytes under a name that is never written twice. An S3 bucket or a folder."""
+"""Where copies are kept: bytes under a name that is never written twice. An S3 bucket or a
+folder."""
 
 import os
 import secrets
@@ -25,13 +26,15 @@ class Stored:
 
 
 class Store(Protocol):
-    """Names are relative, with `/` between their parts. `where` is for messages and holds no secret."""
+    """Names are relative, with `/` between their parts. `where` is for messages and holds no
+    secret."""
 
     where: str
 
     def put(self, name: str, data: bytes) -> None:
-        """Store `data` so that it outlives a power cut. Raise NameTakenError when the name is taken and the
-        store says so: not every S3 server does, which is why names never come twice (see objects, record)."""
+        """Store `data` so that it outlives a power cut. Raise NameTakenError when the name is taken
+        and the store says so: not every S3 server does, which is why names never come twice (see
+        objects, record)."""
 
     def get(self, name: str) -> bytes:
         """Raise MissingObjectError when there is none."""
@@ -45,8 +48,8 @@ class Store(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What the settings say about the place. `key_id` and `secret` may be empty: then the usual chain of the
-    AWS tools holds (environment, instance role)."""
+    """What the settings say about the place. `key_id` and `secret` may be empty: then the usual
+    chain of the AWS tools holds (environment, instance role)."""
 
     address: str
     endpoint: str = ""
@@ -98,7 +101,9 @@ class FolderStore:
                     with suppress(FileNotFoundError):
                         found = path.stat()
                         changed = datetime.fromtimestamp(found.st_mtime, UTC)
-                        yield Stored(path.relative_to(self.folder).as_posix(), found.st_size, changed)
+                        yield Stored(
+                            path.relative_to(self.folder).as_posix(), found.st_size, changed
+                        )
         except OSError as error:
             raise explain_folder_error(error, self.folder) from error
 
@@ -128,8 +133,8 @@ def write_flushed(path: Path, data: bytes) -> None:
 
 
 def name_once(arriving: Path, path: Path) -> None:
-    """A link fails where the name is taken, in one step. File systems without links (exFAT, some shares)
-    look first: names never come twice anyway."""
+    """A link fails where the name is taken, in one step. File systems without links (exFAT, some
+    shares) look first: names never come twice anyway."""
     try:
         os.link(arriving, path)
     except FileExistsError:

@@ -46,13 +46,15 @@ def find_passphrase(settings: Settings) -> str:
     if not settings.offsite_passphrase:
         raise SettingsError(
             "OFFSITE_PASSPHRASE is empty: nothing can be sealed or opened",
-            next_step="set OFFSITE_PASSPHRASE in .env (of a new target: a long one that you keep on paper)",
+            next_step="set OFFSITE_PASSPHRASE in .env (of a new target: a long one that you keep "
+            "on paper)",
         )
     return settings.offsite_passphrase
 
 
 def open_remote(settings: Settings) -> Remote:
-    """The target that `make offsite-init` made. Raise ProjectError with the cause when it cannot be used."""
+    """The target that `make offsite-init` made. Raise ProjectError with the cause when it cannot be
+    used."""
     store = open_store(make_target(settings))
     passphrase = find_passphrase(settings)
     try:
@@ -66,8 +68,8 @@ def open_remote(settings: Settings) -> Remote:
 
 
 def ensure_key(store: Store, passphrase: str) -> tuple[DataKey, bool]:
-    """The store's data key, and whether it was made just now. A key that is there is never replaced: with it
-    everything sealed would be lost."""
+    """The store's data key, and whether it was made just now. A key that is there is never
+    replaced: with it everything sealed would be lost."""
     with suppress(MissingObjectError):
         return unlock_key(store.get(KEY_NAME), passphrase, store.where), False
     key = make_data_key()

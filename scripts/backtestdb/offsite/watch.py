@@ -1,7 +1,7 @@
 """The living process: looks whether anything was committed, and sends what changed.
 
-Small copies and full ones go side by side: the first upload of a large backup takes hours on a slow line, and
-the minutes must not wait for it.
+Small copies and full ones go side by side: the first upload of a large backup takes hours on a slow
+line, and the minutes must not wait for it.
 """
 
 import logging
@@ -63,33 +63,48 @@ def make_watch(settings: Settings, log: logging.Logger, stop: threading.Event) -
     for name in ("full", "small"):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     return Watch(
-        settings=settings, folder=folder, log=log, stop=stop, interval_seconds=settings.offsite_every_seconds
+        settings=settings,
+        folder=folder,
+        log=log,
+        stop=stop,
+        interval_seconds=settings.offsite_every_seconds,
     )
 
 
 def run_watch(watch: Watch) -> None:
-    """Until `stop` is set. Raise BusyError when another process sends from this BACKUP_DIR already."""
-    with exclusive_lock(watch.folder / ".lock", f"the sender of copies to {watch.settings.offsite}"):
+    """Until `stop` is set. Raise BusyError when another process sends from this BACKUP_DIR
+    already."""
+    with exclusive_lock(
+        watch.folder / ".lock", f"the sender of copies to {watch.settings.offsite}"
+    ):
         fulls = threading.Thread(target=watch_backups, args=(watch,), daemon=True)
         fulls.start()
         watch_commits(watch)
 
 
 def send_once(watch: Watch) -> None:
-    """One look at everything, for a command and for tests. Raise ProjectError, OSError or sqlite3.Error."""
-    with exclusive_lock(watch.folder / ".lock", f"the sender of copies to {watch.settings.offsite}"):
+    """One look at everything, for a command and for tests. Raise ProjectError, OSError or
+    sqlite3.Error."""
+    with exclusive_lock(
+        watch.folder / ".lock", f"the sender of copies to {watch.settings.offsite}"
+    ):
         look_at_commits(watch, make_sender(watch, "small"), Commits(watch.settings.database_path))
         look_at_backups(watch, make_sender(watch, "full"))
 
 
 def make_sender(watch: Watch, name: str) -> Sender:
-    """The store is opened at the first look that succeeds: the network may come later than this process."""
+    """The store is opened at the first look that succeeds: the network may come later than this
+    process."""
     with watch.lock:
         if watch.remote is None:
             watch.remote = open_remote(watch.settings)
     folder = watch.folder / name
     return Sender(
-        remote=watch.remote, state=load_state(folder), folder=folder, clock=watch.clock, say=watch.log.info
+        remote=watch.remote,
+        state=load_state(folder),
+        folder=folder,
+        clock=watch.clock,
+        say=watch.log.info,
     )
 
 
@@ -110,17 +125,21 @@ def watch_commits(watch: Watch) -> None:
 
 
 def stretch(watch: Watch, cpu_seconds: float) -> None:
-    """A look at a large database may cost seconds: then there are fewer looks, and the log says so."""
+    """A look at a large database may cost seconds: then there are fewer looks, and the log says
+    so."""
     wanted = max(float(watch.settings.offsite_every_seconds), cpu_seconds / LARGEST_SHARE_OF_A_CORE)
     if wanted > 1.5 * watch.interval_seconds:
-        watch.log.info("a look costs %.1f s of a core: the next ones come every %.0f s", cpu_seconds, wanted)
+        watch.log.info(
+            "a look costs %.1f s of a core: the next ones come every %.0f s", cpu_seconds, wanted
+        )
         watch.interval_seconds = wanted
     elif cpu_seconds > 0.01 and wanted < watch.interval_seconds / 1.5:
         watch.interval_seconds = wanted
 
 
 def look_at_commits(watch: Watch, sender: Sender, commits: "Commits") -> None:
-    """Send a new small backup, then what was committed since. Nothing is read when nothing was committed."""
+    """Send a new small backup, then what was committed since. Nothing is read when nothing was
+    committed."""
     looked_at = watch.clock()
     if drop_damaged(watch, sender):
         commits.seen = None
@@ -135,7 +154,8 @@ def look_at_commits(watch: Watch, sender: Sender, commits: "Commits") -> None:
 
 
 def send_small_backup(watch: Watch, sender: Sender, backup: Backup) -> None:
-    """Older than what the newest minute holds, it still becomes the reference of the minutes to come."""
+    """Older than what the newest minute holds, it still becomes the reference of the minutes to
+    come."""
     content = describe_backup(backup)
     newest = watch.liveness.newest_small_utc
     record = send_small(sender, content, is_minute=False)
@@ -210,8 +230,8 @@ def look_at_backups(watch: Watch, sender: Sender) -> None:
 
 
 def prove(watch: Watch, sender: Sender) -> None:
-    """Weekly a share of what lies there is read again, monthly it is restored; after a failure daily. The first
-    time is a day after the first full copy: by then there is something to read."""
+    """Weekly a share of what lies there is read again, monthly it is restored; after a failure
+    daily. The first time is a day after the first full copy: by then there is something to read."""
     now, facts = watch.clock(), load_offsite_facts(watch.settings, watch.clock())
     first = sender.state.full
     if facts is None or first is None or now - first.sent_at_utc < timedelta(days=1):
@@ -222,7 +242,9 @@ def prove(watch: Watch, sender: Sender) -> None:
     if is_due(facts.drilled_at_utc, daily if facts.drill_problem else DRILL_EVERY, now):
         database_id = find_database_id(watch.settings.database_path)
         local = now.astimezone()
-        run_and_save(watch.settings, sender.remote, watch.folder, database_id, local, watch.log.info)
+        run_and_save(
+            watch.settings, sender.remote, watch.folder, database_id, local, watch.log.info
+        )
 
 
 def drop_damaged(watch: Watch, sender: Sender) -> bool:
@@ -234,7 +256,8 @@ def drop_damaged(watch: Watch, sender: Sender) -> bool:
 
 
 def newest_backup(watch: Watch, kind: Kind) -> Backup | None:
-    """Of this database, by the manifests; they are only read again when the folder of the backups changed."""
+    """Of this database, by the manifests; they are only read again when the folder of the backups
+    changed."""
     backup_dir = watch.settings.backup_dir
     changed_at = backup_dir.stat().st_mtime_ns
     known = watch.known_backups.get(kind)
@@ -246,7 +269,8 @@ def newest_backup(watch: Watch, kind: Kind) -> Backup | None:
 
 
 def find_database_id(database: Path) -> str:
-    """Through SQLite where it may: this process has the file open, and a plain open() would drop its locks."""
+    """Through SQLite where it may: this process has the file open, and a plain open() would drop
+    its locks."""
     if not database.is_file():
         return ""
     if cannot_be_opened(database):
@@ -255,11 +279,11 @@ def find_database_id(database: Path) -> str:
 
 
 class Commits:
-    """Whether anything was committed to a database, asked for microseconds. A file that was replaced, or that
-    SQLite must keep off, is looked at from outside.
+    """Whether anything was committed to a database, asked for microseconds. A file that was
+    replaced, or that SQLite must keep off, is looked at from outside.
 
-    The descriptor of the file is opened before the connection and closed after it, and nothing else in this
-    process may open the file: closing any descriptor drops SQLite's locks on it.
+    The descriptor of the file is opened before the connection and closed after it, and nothing else
+    in this process may open the file: closing any descriptor drops SQLite's locks on it.
     """
 
     def __init__(self, database: Path) -> None:
@@ -293,7 +317,8 @@ class Commits:
         return (*self.files[:2], version)
 
     def writer_version(self) -> int | None:
-        """The version of the SQLite that wrote the file; None where this process has it not open."""
+        """The version of the SQLite that wrote the file; None where this process has it not
+        open."""
         if self.descriptor < 0:
             return None
         log = self.database.with_name(self.database.name + "-wal")

@@ -31,7 +31,8 @@ class Picture:
 def make_front(
     facts: Facts, catalogue: Sequence[Backup], picture: Picture, datasette_path: str
 ) -> dict[str, Any]:
-    """Everything that the template needs. `datasette_path`: of the database's own pages, empty without one."""
+    """Everything that the template needs. `datasette_path`: of the database's own pages, empty
+    without one."""
     return {
         "facts": facts,
         "problems": judge(facts),
@@ -40,7 +41,9 @@ def make_front(
         "datasette_path": datasette_path,
         "tables": describe_tables(facts.database.tables),
         "heat_maps": [make_heat_map(coverage, months) for coverage, months in picture.months],
-        "charts": [make_day_chart(TIMEFRAMES[name], days) for name, days in picture.days.items() if days],
+        "charts": [
+            make_day_chart(TIMEFRAMES[name], days) for name, days in picture.days.items() if days
+        ],
         "backup_chart": make_backup_chart(catalogue),
         "newest": [
             ("full", format_optional_age(facts.backups.full.newest_age), facts.backups.full),
@@ -60,8 +63,8 @@ def format_optional_age(age: timedelta | None) -> str:
 
 
 def make_heat_map(coverage: UniverseCoverage, months: Sequence[Month]) -> dict[str, Any]:
-    """A row of twelve cells for each year, the newest first; None where nothing was asked for. `step`: 0 for
-    nothing, 5 for all, 4 from 95 %, then by thirds."""
+    """A row of twelve cells for each year, the newest first; None where nothing was asked for.
+    `step`: 0 for nothing, 5 for all, 4 from 95 %, then by thirds."""
     by_name = {month.month: month for month in months}
     years = sorted({month.month[:4] for month in months}, reverse=True)
     return {
@@ -79,10 +82,19 @@ def make_cell(month: Month | None) -> dict[str, Any] | None:
         return None
     percent = month.percent
     step = (
-        0 if not month.stored else 5 if percent >= 100 else 4 if percent >= 95 else 1 + int(percent * 3 / 95)
+        0
+        if not month.stored
+        else 5
+        if percent >= 100
+        else 4
+        if percent >= 95
+        else 1 + int(percent * 3 / 95)
     )
     shown = "100" if percent >= 100 else f"{min(percent, 99):.0f}"
-    title = f"{month.month}: {month.stored:,} of {month.expected:,} sessions of tickers ({percent:.1f} %)"
+    title = (
+        f"{month.month}: {month.stored:,} of {month.expected:,} sessions of tickers "
+        f"({percent:.1f} %)"
+    )
     return {"step": step, "shown": shown, "title": title}
 
 
@@ -110,7 +122,8 @@ def make_day_chart(label: str, days: Sequence[Day]) -> dict[str, Any]:
 
 
 def make_backup_chart(catalogue: Sequence[Backup]) -> dict[str, Any] | None:
-    """The newest 60 files in the order in which they were taken; height by size, each kind by its own largest."""
+    """The newest 60 files in the order in which they were taken; height by size, each kind by its
+    own largest."""
     shown = sorted(catalogue, key=lambda backup: backup.taken_at_utc)[-BACKUPS_SHOWN:]
     if not shown:
         return None

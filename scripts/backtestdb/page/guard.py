@@ -1,7 +1,9 @@
-"""Who may ask, and what: this machine's own browser, for reading. An ASGI wrapper around everything else.
+"""Who may ask, and what: this machine's own browser, for reading. An ASGI wrapper around everything
+else.
 
-A page on the internet can make a browser ask 127.0.0.1 (cross-site requests), and can even read the answer when its
-own name is made to point there (DNS rebinding). The first is told by Sec-Fetch-Site, the second by the Host header.
+A page on the internet can make a browser ask 127.0.0.1 (cross-site requests), and can even read the
+answer when its own name is made to point there (DNS rebinding). The first is told by
+Sec-Fetch-Site, the second by the Host header.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -16,7 +18,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OWN_NAMES = {"127.0.0.1", "localhost", "::1"}
 HEADERS = [
-    # Datasette's pages have scripts and styles inside; nothing is loaded from, or sent to, another machine.
+    # Datasette's pages have scripts and styles inside; nothing is loaded from, or sent to, another
+    # machine.
     (
         b"content-security-policy",
         b"default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
@@ -30,12 +33,15 @@ HEADERS = [
 def find_refusal(
     method: str, path: bytes, query: bytes, headers: Mapping[bytes, bytes]
 ) -> tuple[int, str] | None:
-    """Status and reason why a request is not answered, None when it is. `path`: as it was sent; `headers`: names
-    in lower case."""
+    """Status and reason why a request is not answered, None when it is. `path`: as it was sent;
+    `headers`: names in lower case."""
     if method not in {"GET", "HEAD"}:
         return 405, "this page only reads: GET and HEAD"
     if b"\\" in path or path.startswith(b"//"):
-        return 400, "not a path of this page"  # Datasette would redirect it, and a browser take it for a host
+        return (
+            400,
+            "not a path of this page",
+        )  # Datasette would redirect it, and a browser take it for a host
     host = headers.get(b"host", b"").decode("latin-1")
     if not is_own_name(host):
         return 403, "this page answers to 127.0.0.1 and localhost only"
@@ -72,7 +78,9 @@ def guard(app: App) -> App:
                 message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
             await send(message)
 
-        refusal = find_refusal(scope["method"], path_of(scope), scope["query_string"], dict(scope["headers"]))
+        refusal = find_refusal(
+            scope["method"], path_of(scope), scope["query_string"], dict(scope["headers"])
+        )
         if refusal is None:
             return await app(scope, receive, send_guarded)
         status, reason = refusal

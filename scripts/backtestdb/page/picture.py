@@ -1,6 +1,7 @@
 """What is drawn of the market data: stored sessions per month of each universe, and bars per day.
 
-Counted with look-ups in the index (ticker, timeframe, timestamp), one for each ticker and month or session.
+Counted with look-ups in the index (ticker, timeframe, timestamp), one for each ticker and month or
+session.
 """
 
 import sqlite3
@@ -21,11 +22,12 @@ SELECT place, sum((
     WHERE ticker = s.ticker AND timeframe = ? AND timestamp >= first_ms AND timestamp < stop_ms))
 FROM ({tickers}) s CROSS JOIN spans GROUP BY place
 """
-ANY_IN_SPANS = COUNT_IN_SPANS.replace("SELECT count(*) FROM", "SELECT EXISTS (SELECT 1 FROM").replace(
-    "stop_ms))", "stop_ms)))"
-)
+ANY_IN_SPANS = COUNT_IN_SPANS.replace(
+    "SELECT count(*) FROM", "SELECT EXISTS (SELECT 1 FROM"
+).replace("stop_ms))", "stop_ms)))")
 MEMBERS = (
-    "SELECT ticker FROM universe_stocks JOIN universe u ON u.id = universe_id WHERE u.name = ? AND is_active"
+    "SELECT ticker FROM universe_stocks JOIN universe u ON u.id = universe_id WHERE u.name "
+    "= ? AND is_active"
 )
 EVERYONE = "SELECT DISTINCT ticker FROM universe_stocks WHERE is_active"
 Span = tuple[str, date, date]
@@ -54,8 +56,8 @@ class Day:
 
 
 def load_months(connection: sqlite3.Connection, coverage: UniverseCoverage) -> list[Month]:
-    """In order; none where nothing is stored. Of 5-minute bars a session counts that has any, of the newest
-    13 months."""
+    """In order; none where nothing is stored. Of 5-minute bars a session counts that has any, of
+    the newest 13 months."""
     sessions = sessions_of(coverage)
     by_month = Counter(day.isoformat()[:7] for day in sessions)
     if coverage.timeframe == "1day":
@@ -74,7 +76,8 @@ def load_months(connection: sqlite3.Connection, coverage: UniverseCoverage) -> l
         for day_text, count in found.items():
             stored[day_text[:7]] += count
     return [
-        Month(month, count * coverage.tickers, stored[month]) for month, count in sorted(by_month.items())
+        Month(month, count * coverage.tickers, stored[month])
+        for month, count in sorted(by_month.items())
     ]
 
 
@@ -90,7 +93,9 @@ def load_days(connection: sqlite3.Connection, timeframe: str, last: str) -> list
     if not last:
         return []
     end = date.fromisoformat(last)
-    sessions = sessions_between(load_calendar(), date.fromordinal(end.toordinal() - 2 * DAYS_SHOWN), end)
+    sessions = sessions_between(
+        load_calendar(), date.fromordinal(end.toordinal() - 2 * DAYS_SHOWN), end
+    )
     spans = [make_day_span(day) for day in sessions[-DAYS_SHOWN:]]
     counts = count_in_spans(connection, COUNT_IN_SPANS, EVERYONE, spans, timeframe)
     return [Day(place, counts[place]) for place, *_ in spans]
@@ -109,13 +114,16 @@ def count_in_spans(
     for first in range(0, len(spans), SPANS_AT_ONCE):
         part = spans[first : first + SPANS_AT_ONCE]
         sql = statement.format(values=", ".join(["(?, ?, ?)"] * len(part)), tickers=tickers)
-        bound = [value for place, start, stop in part for value in (place, to_ms(start), to_ms(stop))]
+        bound = [
+            value for place, start, stop in part for value in (place, to_ms(start), to_ms(stop))
+        ]
         counts.update(dict(connection.execute(sql, [*bound, timeframe, *values])))
     return counts
 
 
 def make_month_span(sessions: Sequence[date], month: str) -> Span:
-    """From the first asked session of a month to the last: the warm-up before them was not asked for."""
+    """From the first asked session of a month to the last: the warm-up before them was not asked
+    for."""
     asked = [day for day in sessions if day.isoformat()[:7] == month]
     return month, asked[0], date.fromordinal(asked[-1].toordinal() + 1)
 

@@ -31,13 +31,14 @@ WAIT_SECONDS = 1.5
 NO_PICTURE = Picture([], {})
 # Datasette's own pages know no dark: turned round, they are.
 DARK_STYLE = (
-    "@media (prefers-color-scheme: dark) { html { background: #fff; filter: invert(.9) hue-rotate(180deg) } }"
+    "@media (prefers-color-scheme: dark) { html { background: #fff; filter: invert(.9) "
+    "hue-rotate(180deg) } }"
 )
 
 
 class Page:
-    """The plugin object: Datasette calls its hooks. It remembers the last picture, which takes seconds to count
-    in a large database, until a bar is added or removed."""
+    """The plugin object: Datasette calls its hooks. It remembers the last picture, which takes
+    seconds to count in a large database, until a bar is added or removed."""
 
     __name__ = "backtestdb_page"  # Datasette lists its plugins by name
 
@@ -85,7 +86,8 @@ class Page:
             facts, catalogue, picture, datasette.urls.database(name) if name else ""
         )
         return Response.html(
-            await datasette.render_template("front.html", values), headers={"cache-control": "no-store"}
+            await datasette.render_template("front.html", values),
+            headers={"cache-control": "no-store"},
         )
 
     async def show_dark_style(self) -> Response:
@@ -95,7 +97,8 @@ class Page:
         """For Prometheus on this machine."""
         facts = await asyncio.to_thread(self.load_facts)
         return Response(
-            facts_as_prometheus(facts, judge(facts)), content_type="text/plain; version=0.0.4; charset=utf-8"
+            facts_as_prometheus(facts, judge(facts)),
+            content_type="text/plain; version=0.0.4; charset=utf-8",
         )
 
     async def show_status(self) -> Response:
@@ -111,8 +114,8 @@ class Page:
         return load_facts(self.settings, self.user, datetime.now(UTC), read=read_shared)
 
     async def wait_for_picture(self, facts: Facts) -> bool:
-        """Whether the picture shows the bars that are there now. Nobody waits longer than WAIT_SECONDS: counting
-        goes on, and the page asks again."""
+        """Whether the picture shows the bars that are there now. Nobody waits longer than
+        WAIT_SECONDS: counting goes on, and the page asks again."""
         if not facts.universes:
             return True
         if self.drawing is None or self.drawing.done():
@@ -127,7 +130,10 @@ class Page:
         path = self.settings.database_path
         mark = read_shared(path, mark_market_data)
         if self.drawn[0] != mark:
-            self.drawn = (mark, read_shared(path, lambda connection: draw_picture(connection, facts)))
+            self.drawn = (
+                mark,
+                read_shared(path, lambda connection: draw_picture(connection, facts)),
+            )
 
     async def answer_universes(self) -> Response:
         return await self.answer(scanner.load_universes)
@@ -147,7 +153,9 @@ class Page:
         try:
             body = None if absent else await asyncio.to_thread(read_shared, path, load)
         except sqlite3.Error as error:
-            return make_json({"success": False, "error": f"the database cannot be read: {error}"}, 503)
+            return make_json(
+                {"success": False, "error": f"the database cannot be read: {error}"}, 503
+            )
         if absent:
             return make_json(
                 {"success": False, "error": f"the database is {absent.state} (make status)"}, 503
@@ -177,8 +185,8 @@ def draw_picture(connection: sqlite3.Connection, facts: Facts) -> Picture:
 
 
 def follow_database(datasette: Datasette, path: Path, facts: Facts) -> str:
-    """Give Datasette the file that is at `path` now, which a restore may have put there; return its name, empty
-    where there is nothing to show."""
+    """Give Datasette the file that is at `path` now, which a restore may have put there; return its
+    name, empty where there is nothing to show."""
     name = path.stem
     shown = datasette.databases.get(name)
     inode = path.stat().st_ino if facts.database.tables else None

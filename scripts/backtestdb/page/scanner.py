@@ -15,8 +15,12 @@ def load_universes(connection: sqlite3.Connection) -> Body:
 
 def load_universe(connection: sqlite3.Connection, name: str) -> Body | None:
     """None for an unknown name."""
-    row = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM universe WHERE name = ?", (name,)).fetchone()
-    return None if row is None else {"success": True, "universe": dict(zip(COLUMNS, row, strict=True))}
+    row = connection.execute(
+        f"SELECT {', '.join(COLUMNS)} FROM universe WHERE name = ?", (name,)
+    ).fetchone()
+    return (
+        None if row is None else {"success": True, "universe": dict(zip(COLUMNS, row, strict=True))}
+    )
 
 
 def load_universe_tickers(connection: sqlite3.Connection, name: str) -> Body | None:

@@ -1,4 +1,5 @@
-"""What no download brings back: read from the old database, what is left of it or a file, into the new one."""
+"""What no download brings back: read from the old database, what is left of it or a file, into the
+new one."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -31,7 +32,8 @@ from backtestdb.table_copy import carry_header_numbers, carry_tables
 
 @dataclass(frozen=True)
 class PlannedUniverse:
-    """The list that a rebuild made or updated: its name, active and delisted tickers, names of companies."""
+    """The list that a rebuild made or updated: its name, active and delisted tickers, names of
+    companies."""
 
     name: str
     active: list[str]
@@ -40,16 +42,17 @@ class PlannedUniverse:
 
 
 def make_carry_over(carried: dict[str, int], universe: str) -> Callable[[sqlite3.Connection], None]:
-    """Return the function that `replace_database` runs between the old content (schema main) and the new one
-    (schema fresh), in one transaction; it leaves the rows per table in `carried`. `universe`: the name of the
-    planned one, empty for none."""
+    """Return the function that `replace_database` runs between the old content (schema main) and
+    the new one (schema fresh), in one transaction; it leaves the rows per table in `carried`.
+    `universe`: the name of the planned one, empty for none."""
 
     def carry_over(connection: sqlite3.Connection) -> None:
         carried.clear()
         planned = load_planned_universe(connection, universe)
         carried.update(carry_tables(connection, tables_to_keep(connection)))
         if planned:
-            # The lists came over with their ids and all columns: the planned one is brought up to date by its name.
+            # The lists came over with their ids and all columns: the planned one is brought up to
+            # date by its name.
             write_universe(
                 connection,
                 planned.name,
@@ -58,7 +61,9 @@ def make_carry_over(carried: dict[str, int], universe: str) -> Callable[[sqlite3
                 company_names=planned.company_names,
                 schema="fresh",
             )
-        if agents_table_was_renamed(connection) and "trading_agents" in table_names(connection, "fresh"):
+        if agents_table_was_renamed(connection) and "trading_agents" in table_names(
+            connection, "fresh"
+        ):
             connection.execute("DROP TABLE fresh.trading_agents")
         carry_header_numbers(connection)
         migrate(connection, "fresh")
@@ -69,7 +74,8 @@ def make_carry_over(carried: dict[str, int], universe: str) -> Callable[[sqlite3
 
 def load_planned_universe(connection: sqlite3.Connection, universe: str) -> PlannedUniverse | None:
     rows = connection.execute(
-        "SELECT ticker, s.name, is_active FROM fresh.universe_stocks s JOIN fresh.universe u ON u.id = universe_id"
+        "SELECT ticker, s.name, is_active FROM fresh.universe_stocks s JOIN fresh.universe u ON "
+        "u.id = universe_id"
         " WHERE u.name = ? ORDER BY s.id",
         (universe,),
     ).fetchall()
@@ -84,8 +90,8 @@ def load_planned_universe(connection: sqlite3.Connection, universe: str) -> Plan
 
 
 def verify_carried(connection: sqlite3.Connection) -> None:
-    """Raise VerificationError when the new content is damaged, or has more rows without their parents than
-    the old one had."""
+    """Raise VerificationError when the new content is damaged, or has more rows without their
+    parents than the old one had."""
     verify_integrity(connection, schema="fresh")
     before = count_foreign_key_violations(connection)
     after = count_foreign_key_violations(connection, "fresh")
@@ -98,28 +104,36 @@ def verify_carried(connection: sqlite3.Connection) -> None:
 
 @dataclass(frozen=True)
 class OldContent:
-    """`rows`: what will be carried over, per table. `is_damaged`: it has to be salvaged first. `from_backup`: the
-    name of the backup that it comes from, because there is no database; empty otherwise."""
+    """`rows`: what will be carried over, per table. `is_damaged`: it has to be salvaged first.
+    `from_backup`: the name of the backup that it comes from, because there is no database; empty
+    otherwise."""
 
     rows: dict[str, int]
     is_damaged: bool = False
     from_backup: str = ""
 
 
-def read_old_content(settings: Settings, source: Path | None, trial: Path, now_local: datetime) -> OldContent:
-    """What there is to carry over, and proof that it can be: all of it is carried once into `trial`, a new database
-    that the caller removes. Before hours of download and not after them. `source`: a file that the user named
-    instead of the database; that one has to be sound."""
+def read_old_content(
+    settings: Settings, source: Path | None, trial: Path, now_local: datetime
+) -> OldContent:
+    """What there is to carry over, and proof that it can be: all of it is carried once into
+    `trial`, a new database that the caller removes. Before hours of download and not after them.
+    `source`: a file that the user named instead of the database; that one has to be sound."""
     database = settings.database_path
     if source:
         return OldContent(rehearse(source, trial))
     state = look_at_file(database)
     if state in {"missing", "empty"}:
         backup = find_backup_to_carry(settings)
-        return OldContent(rehearse(backup, trial), from_backup=backup.name) if backup else OldContent({})
+        return (
+            OldContent(rehearse(backup, trial), from_backup=backup.name)
+            if backup
+            else OldContent({})
+        )
     if state == "too_new":
         raise DatabaseFileError(
-            f"{database}: {TOO_NEW}; what stands in it could not be carried over", next_step=NEWER_PYTHON
+            f"{database}: {TOO_NEW}; what stands in it could not be carried over",
+            next_step=NEWER_PYTHON,
         )
     if state == "database":
         try:
@@ -127,7 +141,10 @@ def read_old_content(settings: Settings, source: Path | None, trial: Path, now_l
         except VerificationError as error:
             say(f"{database} is damaged: {error}")
     else:
-        say(f"{database} is not a database any more, or its schema cannot be read: it will be kept aside")
+        say(
+            f"{database} is not a database any more, or its schema cannot be read: it will be "
+            "kept aside"
+        )
     with salvaged_content(settings, now_local) as salvaged:
         if not salvaged:
             return OldContent({}, is_damaged=True)
@@ -137,16 +154,17 @@ def read_old_content(settings: Settings, source: Path | None, trial: Path, now_l
 
 
 def rehearse(source: Path, trial: Path) -> dict[str, int]:
-    """Return the rows per table that are carried over, where there are any. Raise VerificationError when `source` is
-    damaged, and whatever else would stop the carry-over at the end."""
+    """Return the rows per table that are carried over, where there are any. Raise VerificationError
+    when `source` is damaged, and whatever else would stop the carry-over at the end."""
     with closing(connect(source)) as connection:
         verify_integrity(connection)
     return {table: rows for table, rows in carry_from(source, trial, universe="").items() if rows}
 
 
 def find_backup_to_carry(settings: Settings) -> Path | None:
-    """Where the database is gone, its newest backup that verifies holds what no download brings back. None where
-    there never was a backup. Raise VerificationError when there are some and none verifies."""
+    """Where the database is gone, its newest backup that verifies holds what no download brings
+    back. None where there never was a backup. Raise VerificationError when there are some and none
+    verifies."""
     if not load_catalogue(settings.backup_dir):
         return None
     try:
@@ -162,7 +180,8 @@ def find_backup_to_carry(settings: Settings) -> Path | None:
     except UsageError as error:
         raise UsageError(
             str(error),
-            next_step="name one of these backups: make restore ARGS='--carry-over-from FILE', or begin without them:"
+            next_step="name one of these backups: make restore ARGS='--carry-over-from FILE', or "
+            "begin without them:"
             " make restore ARGS=--discard-irreplaceable",
         ) from error
     newest = choice.irreplaceable or choice.full
@@ -171,8 +190,8 @@ def find_backup_to_carry(settings: Settings) -> Path | None:
 
 @contextmanager
 def salvaged_content(settings: Settings, now_local: datetime) -> Iterator[SalvageResult | None]:
-    """What can be read of the damaged database and its backups, for as long as it is needed. None when that
-    is nothing at all."""
+    """What can be read of the damaged database and its backups, for as long as it is needed. None
+    when that is nothing at all."""
     try:
         salvaged = salvage(settings.database_path, settings.backup_dir, now_local, say=say)
     except NothingSalvagedError as error:
@@ -186,7 +205,8 @@ def salvaged_content(settings: Settings, now_local: datetime) -> Iterator[Salvag
 
 
 def carry_from(source: Path, work: Path, universe: str) -> dict[str, int]:
-    """Carry over into the new database while it is still beside the old one; return rows per table."""
+    """Carry over into the new database while it is still beside the old one; return rows per
+    table."""
     carried: dict[str, int] = {}
     with closing(connect(source)) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")
@@ -200,8 +220,8 @@ def carry_from(source: Path, work: Path, universe: str) -> dict[str, int]:
 def carry_salvaged(
     settings: Settings, work: Path, universe: str, now_local: datetime
 ) -> tuple[dict[str, int], list[str]]:
-    """Salvage once more, because programs may have written since the plan was shown; return rows per table
-    and what could not be read."""
+    """Salvage once more, because programs may have written since the plan was shown; return rows
+    per table and what could not be read."""
     with salvaged_content(settings, now_local) as salvaged:
         if not salvaged:
             return {}, []  # said already; there is no sign that the file ever held rows

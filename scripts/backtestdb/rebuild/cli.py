@@ -1,4 +1,5 @@
-"""`restore_database.py` without --from-backup: arguments to plan, plan to result, result to words."""
+"""`restore_database.py` without --from-backup: arguments to plan, plan to result, result to
+words."""
 
 import argparse
 from dataclasses import replace
@@ -17,10 +18,13 @@ from backtestdb.rebuild.work_file import OtherTables, RebuildSpec
 INTRADAY_DAYS = 30
 
 
-def make_wanted(settings: Settings, arguments: argparse.Namespace, now_local: datetime) -> RebuildSpec:
+def make_wanted(
+    settings: Settings, arguments: argparse.Namespace, now_local: datetime
+) -> RebuildSpec:
     """The plan that the arguments name."""
     return replace(
-        make_market_plan(settings, arguments, now_local), other_tables=other_tables(settings, arguments)
+        make_market_plan(settings, arguments, now_local),
+        other_tables=other_tables(settings, arguments),
     )
 
 
@@ -30,7 +34,9 @@ def other_tables(settings: Settings, arguments: argparse.Namespace) -> OtherTabl
     return "platform" if settings.platform_schema else "ours"
 
 
-def make_market_plan(settings: Settings, arguments: argparse.Namespace, now_local: datetime) -> RebuildSpec:
+def make_market_plan(
+    settings: Settings, arguments: argparse.Namespace, now_local: datetime
+) -> RebuildSpec:
     """Universe and dates."""
     if arguments.skip_backfill:
         return RebuildSpec()

@@ -1,4 +1,5 @@
-"""A rebuild that brings far fewer bars than the old file has is stopped before it takes its place."""
+"""A rebuild that brings far fewer bars than the old file has is stopped before it takes its
+place."""
 
 import sqlite3
 import sys
@@ -12,10 +13,12 @@ from backtestdb.errors import ProjectError
 from backtestdb.market.jobs import Job
 from backtestdb.market.sessions import end_of_day_ms, midnight_ms
 
-# Tickers leave a list, and a vendor corrects; a tenth less of the same tickers and sessions is neither.
+# Tickers leave a list, and a vendor corrects; a tenth less of the same tickers and sessions is
+# neither.
 FEWEST_OF_OLD = 0.9
 BARS_BETWEEN = (
-    "SELECT count(*) FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?"
+    "SELECT count(*) FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp "
+    "BETWEEN ? AND ?"
 )
 
 
@@ -33,14 +36,16 @@ class FewerBars:
 
     def describe(self) -> str:
         return (
-            f"{self.label}: {self.new:,} bars, the old file has {self.old:,} of the same tickers and sessions"
+            f"{self.label}: {self.new:,} bars, the old file has {self.old:,} of the same "
+            "tickers and sessions"
         )
 
 
 def stop_at_fewer_bars(
     database: Path, work: sqlite3.Connection, jobs: dict[str, Job], ask: Callable[[str], bool]
 ) -> None:
-    """Raise FewerBarsError unless the user says that the new content may take the place of so many more bars."""
+    """Raise FewerBarsError unless the user says that the new content may take the place of so many
+    more bars."""
     fewer = find_fewer_bars(database, work, jobs)
     if not fewer:
         return
@@ -48,13 +53,16 @@ def stop_at_fewer_bars(
     if not (sys.stdin.isatty() and ask(f"{told}. Replace the old file all the same?")):
         raise FewerBarsError(
             f"{told}; the old file was not touched",
-            next_step="the same command asks for what is missing; with ARGS=--accept-fewer it replaces all the same",
+            next_step="the same command asks for what is missing; with ARGS=--accept-fewer it "
+            "replaces all the same",
         )
 
 
-def find_fewer_bars(database: Path, work: sqlite3.Connection, jobs: dict[str, Job]) -> list[FewerBars]:
-    """Given the file in use and the one that was built, return the jobs that brought far fewer bars. A file that
-    cannot be read has none to compare."""
+def find_fewer_bars(
+    database: Path, work: sqlite3.Connection, jobs: dict[str, Job]
+) -> list[FewerBars]:
+    """Given the file in use and the one that was built, return the jobs that brought far fewer
+    bars. A file that cannot be read has none to compare."""
     if look_at_file(database) != "database":
         return []
     found = []

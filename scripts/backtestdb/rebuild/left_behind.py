@@ -1,4 +1,5 @@
-"""Which stored bars a rebuild does not bring into the new database, and the command that brings them back."""
+"""Which stored bars a rebuild does not bring into the new database, and the command that brings
+them back."""
 
 import shlex
 import sqlite3
@@ -16,8 +17,8 @@ COMMANDS = {"1day": "make backfill-daily", "5min": "make backfill-intraday"}
 
 @dataclass(frozen=True)
 class LeftBehind:
-    """`bars` of one `timeframe` that stay in the kept file only. `whose`: a universe, or words where there is none.
-    `way_back`: the command that fetches them again, empty where none does."""
+    """`bars` of one `timeframe` that stay in the kept file only. `whose`: a universe, or words
+    where there is none. `way_back`: the command that fetches them again, empty where none does."""
 
     bars: int
     timeframe: str
@@ -31,10 +32,11 @@ class LeftBehind:
 
 
 def load_left_behind(connection: sqlite3.Connection, plan: RebuildSpec) -> list[LeftBehind]:
-    """Given the old database and what a rebuild will fetch, return what will be missing, per timeframe and universe.
+    """Given the old database and what a rebuild will fetch, return what will be missing, per
+    timeframe and universe.
 
-    Bars of the planned universe are missing where they lie before the planned start. A ticker of several
-    universes is counted for the first of them by name.
+    Bars of the planned universe are missing where they lie before the planned start. A ticker of
+    several universes is counted for the first of them by name.
     """
     if "ohlcv_data" not in table_names(connection):
         return []
@@ -45,7 +47,8 @@ def load_left_behind(connection: sqlite3.Connection, plan: RebuildSpec) -> list[
 
     # The index of ticker, timeframe and timestamp answers this without a look at the bars.
     groups = connection.execute(
-        "SELECT ticker, timeframe, count(*), min(timestamp) FROM ohlcv_data GROUP BY ticker, timeframe"
+        "SELECT ticker, timeframe, count(*), min(timestamp) FROM ohlcv_data GROUP BY ticker, "
+        "timeframe"
     ).fetchall()
     for ticker, timeframe, stored, first in groups:
         start = starts.get(timeframe, "") if ticker in planned else ""
@@ -66,18 +69,21 @@ def load_universe_of(connection: sqlite3.Connection) -> dict[str, str]:
     if not {"universe", "universe_stocks"} <= set(table_names(connection)):
         return {}
     rows = connection.execute(
-        "SELECT ticker, min(universe.name) FROM universe_stocks JOIN universe ON universe.id = universe_id"
+        "SELECT ticker, min(universe.name) FROM universe_stocks JOIN universe ON universe.id = "
+        "universe_id"
         " GROUP BY ticker"
     )
     return dict(rows.fetchall())
 
 
 def planned_tickers(connection: sqlite3.Connection, plan: RebuildSpec) -> set[str]:
-    """Those of the plan; of a universe that the vendor lists, the members that the old database knows."""
+    """Those of the plan; of a universe that the vendor lists, the members that the old database
+    knows."""
     if plan.tickers or not plan.universe:
         return set(plan.tickers)
     rows = connection.execute(
-        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id WHERE universe.name = ?",
+        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id WHERE "
+        "universe.name = ?",
         (plan.universe,),
     )
     return {ticker for (ticker,) in rows}

@@ -1,7 +1,8 @@
 """The platform's own schema.sql: checked in a scratch database, then its tables go into a new one.
 
-The tables of this project are those that the platform had in October 2025. A platform that moved on meets them with
-CREATE … IF NOT EXISTS, finds them there, and misses its newer columns for good: so it may bring its own.
+The tables of this project are those that the platform had in October 2025. A platform that moved on
+meets them with CREATE … IF NOT EXISTS, finds them there, and misses its newer columns for good: so
+it may bring its own.
 """
 
 import re
@@ -15,7 +16,8 @@ from backtestdb.files import remove_database
 from backtestdb.schema import MARKET_TABLES, split_statements
 from backtestdb.table_copy import carry_tables
 
-# What makes a schema does not take anything away, and reaches no other file. VACUUM INTO is an ATTACH to SQLite.
+# What makes a schema does not take anything away, and reaches no other file. VACUUM INTO is an
+# ATTACH to SQLite.
 REFUSED_WORDS = re.compile(r"\s*(DROP|DELETE|ATTACH|DETACH|VACUUM)\b", re.IGNORECASE)
 REFUSED_ACTIONS = {
     sqlite3.SQLITE_ATTACH,
@@ -29,9 +31,10 @@ REFUSED_ACTIONS = {
 
 
 def add_platform_tables(work: Path, schema_file: Path) -> list[str]:
-    """Given the path of a new database with the market tables, and the platform's schema.sql, give the database every
-    other table of that schema, with its indexes, views, triggers and first rows. Return their names. Raise
-    SettingsError when the file cannot be read, holds a statement that is refused, or one that fails."""
+    """Given the path of a new database with the market tables, and the platform's schema.sql, give
+    the database every other table of that schema, with its indexes, views, triggers and first rows.
+    Return their names. Raise SettingsError when the file cannot be read, holds a statement that is
+    refused, or one that fails."""
     scratch = work.with_name(work.name + ".platform-schema")
     remove_database(scratch)
     try:
@@ -47,7 +50,8 @@ def run_schema(scratch: Path, schema_file: Path) -> None:
         statements = split_statements(schema_file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise SettingsError(
-            f"PLATFORM_SCHEMA={schema_file} cannot be used: {error}", next_step="change PLATFORM_SCHEMA"
+            f"PLATFORM_SCHEMA={schema_file} cannot be used: {error}",
+            next_step="change PLATFORM_SCHEMA",
         ) from None
 
     with closing(connect(scratch, create=True)) as connection:
@@ -59,7 +63,8 @@ def run_schema(scratch: Path, schema_file: Path) -> None:
                 connection.execute(statement)
             except sqlite3.Error as error:
                 raise SettingsError(
-                    f"PLATFORM_SCHEMA={schema_file}: {error}, in: {' '.join(statement.split())[:100]}",
+                    f"PLATFORM_SCHEMA={schema_file}: {error}, in: "
+                    f"{' '.join(statement.split())[:100]}",
                     next_step="name a schema.sql of CREATE and INSERT statements",
                 ) from None
         connection.set_authorizer(None)
@@ -68,11 +73,14 @@ def run_schema(scratch: Path, schema_file: Path) -> None:
 
 
 def authorize(action: int, *details: str | None) -> int:
-    """SQLite asks this for every step of a statement. Settings of the connection (PRAGMA) are passed over."""
+    """SQLite asks this for every step of a statement. Settings of the connection (PRAGMA) are
+    passed over."""
     if action == sqlite3.SQLITE_PRAGMA:
         return sqlite3.SQLITE_IGNORE
     takes_rows_away = action == sqlite3.SQLITE_DELETE and not str(details[0]).startswith("sqlite_")
-    return sqlite3.SQLITE_DENY if action in REFUSED_ACTIONS or takes_rows_away else sqlite3.SQLITE_OK
+    return (
+        sqlite3.SQLITE_DENY if action in REFUSED_ACTIONS or takes_rows_away else sqlite3.SQLITE_OK
+    )
 
 
 def copy_tables(scratch: Path, work: Path) -> list[str]:

@@ -1,4 +1,5 @@
-"""Rebuild a database from scratch, step by step. The old one stays whole and usable until the new one is proven.
+"""Rebuild a database from scratch, step by step. The old one stays whole and usable until the new
+one is proven.
 
 plan -> work file -> universe -> daily bars -> 5-minute bars -> checks -> carry over and replace
 """
@@ -82,8 +83,9 @@ class RebuildOptions:
 
 @dataclass(frozen=True)
 class RebuildResult:
-    """What came of it. `kept_as` is None where there was no old database; `kept_is_sound` is False when the
-    kept file is as damaged as the old one was. `losses`: sentences about what of it could not be salvaged."""
+    """What came of it. `kept_as` is None where there was no old database; `kept_is_sound` is False
+    when the kept file is as damaged as the old one was. `losses`: sentences about what of it could
+    not be salvaged."""
 
     reports: list[tuple[str, Report]]
     carried: Mapping[str, int]
@@ -100,8 +102,9 @@ def rebuild(
     now_local: datetime,
     ask: Callable[[str], bool] = lambda question: confirm(question, assume_yes=False),
 ) -> RebuildResult | None:
-    """Build what `wanted` names and put it in place; None when the user said no. `source` is None where the
-    plan needs no vendor. Raise ProjectError, with the old database untouched, when it cannot be done."""
+    """Build what `wanted` names and put it in place; None when the user said no. `source` is None
+    where the plan needs no vendor. Raise ProjectError, with the old database untouched, when it
+    cannot be done."""
     database = settings.database_path
     lock = work_path(database).with_name(work_path(database).name + ".lock")
     with exclusive_lock(lock, "a rebuild of this database"):
@@ -125,28 +128,35 @@ def rebuild(
             show_history_start(settings, plan, costs, starts)
             verify_space_to_rebuild(database, sum(cost.bytes for cost in costs.values()))
             is_there = look_at_file(database) not in {"missing", "empty"}
-            question = f"Replace {database}? The old file is kept." if is_there else "Go on with less?"
+            question = (
+                f"Replace {database}? The old file is kept." if is_there else "Go on with less?"
+            )
             must_ask = (is_there or starts is not None) and not choices.assume_yes
             if must_ask and not ask(question):
                 remove_unstarted(connection, work_path(database))
                 return None
             reports = run_jobs(connection, source, plan, settings)
             if plan.universe and not choices.accept_fewer:
-                stop_at_fewer_bars(database, connection, make_jobs(plan, members_of(connection, plan)), ask)
+                stop_at_fewer_bars(
+                    database, connection, make_jobs(plan, members_of(connection, plan)), ask
+                )
             verify_new_content(connection, work_path(database), expected_tables(plan))
             identity = identify_current(database, settings.backup_dir)
             save_database_id(connection, identity.database_id or make_database_id())
             finish_work_file(
                 connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
             )
-        with lock_if_possible(settings.backup_dir):  # a restore from a backup replaces the same file
+        with lock_if_possible(
+            settings.backup_dir
+        ):  # a restore from a backup replaces the same file
             return put_in_place(settings, plan, choices, old, reports, now_local)
 
 
 def prepare_to_fill(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
-    """A larger cache keeps the pages that are still being filled. With a log, a commit need not be flushed: a power
-    cut may cost the newest answers, never the file. The whole market is gigabytes in few commits, and a log would
-    write them twice. A kill may have left indexes to be made (`deferred_indexes`)."""
+    """A larger cache keeps the pages that are still being filled. With a log, a commit need not be
+    flushed: a power cut may cost the newest answers, never the file. The whole market is gigabytes
+    in few commits, and a log would write them twice. A kill may have left indexes to be made
+    (`deferred_indexes`)."""
     connection.execute("PRAGMA cache_size = -131072")
     is_large = bool(plan.universe) and (not plan.tickers or len(plan.tickers) >= MANY_TICKERS)
     connection.execute(f"PRAGMA journal_mode = {'DELETE' if is_large else 'WAL'}")
@@ -155,7 +165,8 @@ def prepare_to_fill(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
 
 
 def expected_tables(plan: RebuildSpec) -> set[str]:
-    """What every new database has; beside it stand the platform's tables, of October 2025 where it brings none."""
+    """What every new database has; beside it stand the platform's tables, of October 2025 where it
+    brings none."""
     classes = load_table_classes()
     own = {name for name, of in classes.items() if of == "bookkeeping"} | set(MARKET_TABLES)
     return set(classes) if plan.other_tables == "ours" else own
@@ -170,9 +181,11 @@ def remove_unstarted(connection: sqlite3.Connection, work: Path) -> None:
 
 
 def verify_space_to_rebuild(database: Path, bytes_to_come: int) -> None:
-    """The work file still grows, the old file is kept once more, and the journal of the replacement is as
-    large as the larger of the two."""
-    old, work = (path.stat().st_size if path.is_file() else 0 for path in (database, work_path(database)))
+    """The work file still grows, the old file is kept once more, and the journal of the replacement
+    is as large as the larger of the two."""
+    old, work = (
+        path.stat().st_size if path.is_file() else 0 for path in (database, work_path(database))
+    )
     needed = bytes_to_come + old + max(old, work + bytes_to_come)
     verify_space(database.parent, needed, f"rebuilding {database}")
 
@@ -193,7 +206,10 @@ def plan_costs(connection: sqlite3.Connection, plan: RebuildSpec) -> dict[str, C
         jobs, lists = make_jobs(plan, members_of(connection, plan)), {}
         if plan.universe == RUSSELL2000:
             lists = {"spelling of the tickers": Cost(1, 0, 0)}
-    bars = {label: make_cost(plan_job(connection, job), job.fetched_sessions) for label, job in jobs.items()}
+    bars = {
+        label: make_cost(plan_job(connection, job), job.fetched_sessions)
+        for label, job in jobs.items()
+    }
     return lists | bars | ({"splits": plan_looks(connection)} if jobs else {})
 
 
@@ -208,7 +224,10 @@ def members_of(connection: sqlite3.Connection, plan: RebuildSpec) -> list[str]:
 
 def make_jobs(plan: RebuildSpec, tickers: list[str]) -> dict[str, Job]:
     """None for the schema alone."""
-    starts = {"daily bars": ("1day", plan.daily_start), "5-minute bars": ("5min", plan.intraday_start)}
+    starts = {
+        "daily bars": ("1day", plan.daily_start),
+        "5-minute bars": ("5min", plan.intraday_start),
+    }
     return {
         label: make_job(
             load_calendar(),
@@ -239,7 +258,9 @@ def load_old_content(
         remove_database(trial)
 
 
-def show_plan(settings: Settings, plan: RebuildSpec, costs: Mapping[str, Cost], old: OldContent) -> None:
+def show_plan(
+    settings: Settings, plan: RebuildSpec, costs: Mapping[str, Cost], old: OldContent
+) -> None:
     """Steps, requests and duration, before the first request."""
     rows: list[list[object]] = [["schema", describe_schema(plan), 0, "0 B", "0 s"]]
     if plan.universe:
@@ -248,7 +269,9 @@ def show_plan(settings: Settings, plan: RebuildSpec, costs: Mapping[str, Cost], 
     for label, cost in costs.items():
         start = plan.daily_start if label == "daily bars" else plan.intraday_start
         duration = format_duration(duration_seconds(cost.requests, settings.requests_per_minute))
-        rows.append([label, f"{start} to {plan.end}", cost.requests, format_bytes(cost.bytes), duration])
+        rows.append(
+            [label, f"{start} to {plan.end}", cost.requests, format_bytes(cost.bytes), duration]
+        )
     kept = f"{sum(old.rows.values()):,} rows of {len(old.rows)} tables"
     if old.from_backup:
         kept += f", from {old.from_backup}"
@@ -258,7 +281,10 @@ def show_plan(settings: Settings, plan: RebuildSpec, costs: Mapping[str, Cost], 
     total = sum(cost.requests for cost in costs.values())
     if settings.requests_per_minute:
         seconds = duration_seconds(total, settings.requests_per_minute)
-        say(f"{total} requests at {settings.requests_per_minute} a minute: {format_duration(seconds)}")
+        say(
+            f"{total} requests at {settings.requests_per_minute} a minute: "
+            f"{format_duration(seconds)}"
+        )
 
 
 def describe_schema(plan: RebuildSpec) -> str:
@@ -273,8 +299,8 @@ def describe_schema(plan: RebuildSpec) -> str:
 def probe_plan_limits(
     connection: sqlite3.Connection, source: Source | None, plan: RebuildSpec
 ) -> date | None:
-    """The first session that the key's plan has, where a long rebuild asks for earlier ones: found out before the
-    question, not after hours."""
+    """The first session that the key's plan has, where a long rebuild asks for earlier ones: found
+    out before the question, not after hours."""
     if source is None or not plan.universe:
         return None
     tickers = list(plan.tickers) or [WITNESS]
@@ -304,7 +330,8 @@ def show_history_start(
     duration = format_duration(duration_seconds(requests, settings.requests_per_minute))
     size = format_bytes(sum(cost.bytes for cost in costs.values()))
     say(
-        f"your plan begins {starts}: {covered:,} of {len(sessions):,} sessions, {requests:,} requests,"
+        f"your plan begins {starts}: {covered:,} of {len(sessions):,} sessions, {requests:,} "
+        "requests,"
         f" {duration}, {size} at most"
     )
 
@@ -337,7 +364,8 @@ def run_jobs(
         report = backfill(connection, source, job, f"{plan.universe}: {label}")
         if not report.coverage.stored:
             raise NothingFetchedError(
-                f"{label}: the vendor gave no bar of {len(job.tickers)} tickers; the database was not touched",
+                f"{label}: the vendor gave no bar of {len(job.tickers)} tickers; the database was "
+                "not touched",
                 next_step="see the reasons above; check --end and the key's plan"
                 if not report.failures
                 else f"first reason: {next(iter(report.failures.values()))}",
@@ -382,8 +410,8 @@ def put_in_place(
 
 
 def takes_the_free_name(work: Path, database: Path) -> bool:
-    """Nothing to keep, nothing that has the file open: 5 GB need no copy. False when a program made a file of
-    this name meanwhile, or a log lies there."""
+    """Nothing to keep, nothing that has the file open: 5 GB need no copy. False when a program made
+    a file of this name meanwhile, or a log lies there."""
     fsync_file(work)
     try:
         take_free_name(work, database)

@@ -19,21 +19,27 @@ TABLES_AT_ONCE = 2
 CACHE_KILOBYTES = 131_072
 
 
-def verify_new_content(connection: sqlite3.Connection, path: Path, expected_tables: Collection[str]) -> None:
-    """The whole file `path`, which `connection` has open outside of a transaction. Raise VerificationError."""
+def verify_new_content(
+    connection: sqlite3.Connection, path: Path, expected_tables: Collection[str]
+) -> None:
+    """The whole file `path`, which `connection` has open outside of a transaction. Raise
+    VerificationError."""
     verify_tables(path, table_names(connection))
     verify_integrity(connection)
     missing = set(expected_tables) - set(table_names(connection))
     if missing:
-        raise VerificationError(f"tables are missing in the new database: {', '.join(sorted(missing))}")
+        raise VerificationError(
+            f"tables are missing in the new database: {', '.join(sorted(missing))}"
+        )
     violations = count_foreign_key_violations(connection)
     if violations:
         raise VerificationError(f"{violations} rows of the new database have no parent")
 
 
 def verify_tables(path: Path, tables: list[str]) -> None:
-    """Compare every index with its table. With ten million rows that takes as long as fetching them, and SQLite
-    works on one core for a connection: so two tables at a time, the large ones first."""
+    """Compare every index with its table. With ten million rows that takes as long as fetching
+    them, and SQLite works on one core for a connection: so two tables at a time, the large ones
+    first."""
     ordered = [*(t for t in LARGEST if t in tables), *(t for t in tables if t not in LARGEST)]
     with ThreadPoolExecutor(TABLES_AT_ONCE) as workers:
         for table, finding in zip(

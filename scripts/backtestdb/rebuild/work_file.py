@@ -1,6 +1,7 @@
 """The file beside the database in which a new one grows: `<database>.rebuilding`.
 
-It carries its plan, so that a killed run is continued, and what another plan left is not mistaken for it.
+It carries its plan, so that a killed run is continued, and what another plan left is not mistaken
+for it.
 """
 
 import json
@@ -34,15 +35,16 @@ BUILDING, COMPLETE, HOLES = "building", "complete", "holes"
 
 @dataclass(frozen=True)
 class RebuildSpec:
-    """`universe` is empty for the schema alone; no `tickers` means those that the vendor lists. Dates are
-    sessions in ISO text, empty where nothing is asked."""
+    """`universe` is empty for the schema alone; no `tickers` means those that the vendor lists.
+    Dates are sessions in ISO text, empty where nothing is asked."""
 
     universe: str = ""
     tickers: tuple[str, ...] = ()
     daily_start: str = ""
     intraday_start: str = ""
     end: str = ""
-    # Whose tables there are beside those of the market: ours (October 2025), the platform's own, or none.
+    # Whose tables there are beside those of the market: ours (October 2025), the platform's own, or
+    # none.
     other_tables: OtherTables = "ours"
 
     def to_text(self) -> str:
@@ -58,8 +60,8 @@ def continues(earlier: RebuildSpec, wanted: RebuildSpec, *, end_was_given: bool)
     """Whether the work on `earlier` is work on `wanted`.
 
     The same plan is. So is one of at most a week ago that differs in its dates alone, unless the
-    user named the end: whoever starts a killed rebuild again after midnight wants it finished, and the days
-    since are what `make update` is for.
+    user named the end: whoever starts a killed rebuild again after midnight wants it finished, and
+    the days since are what `make update` is for.
     """
     if earlier == wanted:
         return True
@@ -86,8 +88,8 @@ class RebuildRecord:
 
 
 class FileForm(NamedTuple):
-    """What a new file must have in common with the old one: under WAL the page size cannot be changed, and SQLite
-    attaches no database whose text has another encoding."""
+    """What a new file must have in common with the old one: under WAL the page size cannot be
+    changed, and SQLite attaches no database whose text has another encoding."""
 
     page_size: int = 4096
     encoding: str = "UTF-8"
@@ -98,7 +100,8 @@ def work_path(database: Path) -> Path:
 
 
 def load_record(path: Path) -> RebuildRecord | None:
-    """The rebuild that made the file at `path`; None when there is no such file or no such record."""
+    """The rebuild that made the file at `path`; None when there is no such file or no such
+    record."""
     if look_at_file(path) != "database":
         return None
     with closing(connect(path)) as connection:
@@ -133,8 +136,8 @@ def prepare_work_file(
 ) -> RebuildSpec:
     """Make the work file ready for `wanted`, and return the plan to follow (see `continues`).
 
-    In this order: what a killed run left of this plan; a copy of the current database, where this plan made it
-    and left holes in it; an empty database. `fresh` leaves out the second.
+    In this order: what a killed run left of this plan; a copy of the current database, where this
+    plan made it and left holes in it; an empty database. `fresh` leaves out the second.
     """
     path = work_path(database)
     left = load_record(path)
@@ -178,8 +181,8 @@ def create_work_file(
 def create_schema(
     path: Path, form: FileForm, other_tables: OtherTables, platform_schema: Path | None
 ) -> None:
-    """A new database without a row but those of the platform's own schema. Raise SettingsError where
-    `platform_schema` cannot be used."""
+    """A new database without a row but those of the platform's own schema. Raise SettingsError
+    where `platform_schema` cannot be used."""
     with closing(connect(path, create=True)) as connection:
         connection.execute(f"PRAGMA page_size = {form.page_size}")
         connection.execute(f"PRAGMA encoding = '{form.encoding}'")

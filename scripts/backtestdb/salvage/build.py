@@ -48,8 +48,9 @@ from backtestdb.table_copy import has_sequences
 
 @dataclass(frozen=True)
 class Built:
-    """`strays`: pages with rows of which no table can be told. `not_created`: names of views, triggers and the like
-    that this SQLite refused. `plain`: tables with plain columns, and why this SQLite refused their own text."""
+    """`strays`: pages with rows of which no table can be told. `not_created`: names of views,
+    triggers and the like that this SQLite refused. `plain`: tables with plain columns, and why this
+    SQLite refused their own text."""
 
     tables: list[TableOutcome]
     strays: int
@@ -57,16 +58,20 @@ class Built:
     plain: dict[str, str]
 
 
-def build(new: Path, file: PageFile, choice: RestoreChoice | None, *, first_page_is_lost: bool) -> Built:
-    """Make the database `new`; return what became of each table of the damaged file, and of the backup's that it
-    does not have."""
+def build(
+    new: Path, file: PageFile, choice: RestoreChoice | None, *, first_page_is_lost: bool
+) -> Built:
+    """Make the database `new`; return what became of each table of the damaged file, and of the
+    backup's that it does not have."""
     scan = scan_pages(file, first_page_is_lost=first_page_is_lost)
     live = load_live_schema(file, scan.parentless, first_page_is_lost=first_page_is_lost)
     with opened_backup(choice) as saved:
         schema = unite(live, load_known_objects(choice, saved))
         orphaned = find_orphaned_tables(schema)
         sources, strays = find_sources(file, schema, scan, saved, orphaned)
-        version = int.from_bytes(file.data[60:64]) if not first_page_is_lost else load_version(saved)
+        version = (
+            int.from_bytes(file.data[60:64]) if not first_page_is_lost else load_version(saved)
+        )
     claims = claim_pages(
         file, [tree for source in sources.values() for tree in (*source.trees, *source.doubtful)]
     )
@@ -76,7 +81,9 @@ def build(new: Path, file: PageFile, choice: RestoreChoice | None, *, first_page
         with transaction(target):
             not_created = create_objects(target, tables_and_indexes(schema, sources))
             virtual = kept_virtual_tables(schema)
-            backup_date = f"{newest_of(choice).taken_at_utc.astimezone():%Y_%m_%d}" if choice else ""
+            backup_date = (
+                f"{newest_of(choice).taken_at_utc.astimezone():%Y_%m_%d}" if choice else ""
+            )
             outcomes = {
                 table: fill_table(target, file, source, claims, backup_date=backup_date)
                 for table, source in sources.items()
@@ -86,16 +93,26 @@ def build(new: Path, file: PageFile, choice: RestoreChoice | None, *, first_page
             for table in schema.unreadable:
                 outcomes[table] = TableOutcome(table=table, lost_pages=1)
             for one in virtual:
-                group = [source for table, source in sources.items() if table.startswith(f"{one.name}_")]
+                group = [
+                    source for table, source in sources.items() if table.startswith(f"{one.name}_")
+                ]
                 keep_together(target, group, outcomes, has_backup=choice is not None)
-            raise_sequences(target, load_sequences(file, schema, target, has_backup=choice is not None))
+            raise_sequences(
+                target, load_sequences(file, schema, target, has_backup=choice is not None)
+            )
             create_virtual_tables(target, virtual)
             not_created += create_objects(target, schema.of_kind("view"))
             present = {*sources, *(view.name for view in schema.of_kind("view"))}
-            triggers = [trigger for trigger in schema.of_kind("trigger") if trigger.table in present]
+            triggers = [
+                trigger for trigger in schema.of_kind("trigger") if trigger.table in present
+            ]
             not_created += create_objects(target, triggers)
             target.execute(f"PRAGMA user_version = {version}")
-    plain = {one.name: one.refusal for one in schema.of_kind("table") if one.plain and one.name in sources}
+    plain = {
+        one.name: one.refusal
+        for one in schema.of_kind("table")
+        if one.plain and one.name in sources
+    }
     return Built(list(outcomes.values()), strays, not_created, plain)
 
 
@@ -117,21 +134,29 @@ def opened_backup(choice: RestoreChoice | None) -> Iterator[sqlite3.Connection |
         yield saved
 
 
-def load_known_objects(choice: RestoreChoice | None, saved: sqlite3.Connection | None) -> list[SchemaObject]:
-    """The schema of the newest backup, with the root pages of the newest full one, which is a copy of the file
-    page by page; the project's own schema where there is no backup."""
+def load_known_objects(
+    choice: RestoreChoice | None, saved: sqlite3.Connection | None
+) -> list[SchemaObject]:
+    """The schema of the newest backup, with the root pages of the newest full one, which is a copy
+    of the file page by page; the project's own schema where there is no backup."""
     if choice is None or saved is None:
-        with closing(sqlite3.connect(":memory:", isolation_level=None, factory=Connection)) as connection:
+        with closing(
+            sqlite3.connect(":memory:", isolation_level=None, factory=Connection)
+        ) as connection:
             ensure_schema(connection)
             return load_backup_schema(connection, {})
     roots: dict[str, int] = {}
     if choice.full:
         with closing(connect_to_read(choice.full.path)) as full:
-            roots = dict(full.execute("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'"))
+            roots = dict(
+                full.execute("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'")
+            )
     saved.text_factory = str
     objects = load_backup_schema(saved, roots)
     saved.text_factory = bytearray
-    return make_creatable(objects, is_from_newer_sqlite=True)  # a backup is what it was when it was made
+    return make_creatable(
+        objects, is_from_newer_sqlite=True
+    )  # a backup is what it was when it was made
 
 
 def load_version(saved: sqlite3.Connection | None) -> int:
@@ -139,7 +164,11 @@ def load_version(saved: sqlite3.Connection | None) -> int:
 
 
 def find_sources(
-    file: PageFile, schema: Schema, scan: Scan, saved: sqlite3.Connection | None, orphaned: list[str]
+    file: PageFile,
+    schema: Schema,
+    scan: Scan,
+    saved: sqlite3.Connection | None,
+    orphaned: list[str],
 ) -> tuple[dict[str, TableSource], int]:
     described, entries = describe_tables(schema)
     sources = {
@@ -153,8 +182,8 @@ def find_sources(
 
 
 def find_orphaned_tables(schema: Schema) -> list[str]:
-    """Tables that only the backup has and that refer to one that is no longer there, such as one that was renamed
-    since: under their own name no row could be added to them."""
+    """Tables that only the backup has and that refer to one that is no longer there, such as one
+    that was renamed since: under their own name no row could be added to them."""
     tables = {one.name.lower() for one in schema.of_kind("table")}
     orphaned = []
     with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
@@ -172,7 +201,9 @@ def prepare(target: sqlite3.Connection, file: PageFile, choice: RestoreChoice | 
     target.execute(f"PRAGMA page_size = {file.page_size}")
     target.execute(f"PRAGMA encoding = '{file.encoding.replace('-16-', '-16')}'")
     target.execute("PRAGMA synchronous = OFF")
-    target.execute("PRAGMA ignore_check_constraints = ON")  # what was stored is taken as it was stored
+    target.execute(
+        "PRAGMA ignore_check_constraints = ON"
+    )  # what was stored is taken as it was stored
     if choice:
         skip_unreadable_schema(target)  # of the backup: views that say "main.", or that are too new
         target.execute("ATTACH ? AS saved", (str(newest_of(choice).path),))
@@ -202,4 +233,6 @@ def load_sequences(
     if has_backup and has_sequences(target, "saved"):
         found += target.execute("SELECT name, seq FROM saved.sqlite_sequence").fetchall()
     kept = set(table_names(target))
-    return [(str(name), number) for name, number in found if name in kept and isinstance(number, int)]
+    return [
+        (str(name), number) for name, number in found if name in kept and isinstance(number, int)
+    ]

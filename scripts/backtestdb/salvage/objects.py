@@ -18,9 +18,10 @@ KINDS = {"table", "index", "view", "trigger"}
 
 @dataclass(frozen=True)
 class SchemaObject:
-    """`root`: the page at which a table or index begins, 0 where it has none or where it is not known.
-    `is_live`: read from the damaged file, and not from the backup. `plain`: the text of a table of plain columns,
-    where this SQLite refuses the true one (`refusal`); `is_doubtful`: that may be because it is damaged."""
+    """`root`: the page at which a table or index begins, 0 where it has none or where it is not
+    known. `is_live`: read from the damaged file, and not from the backup. `plain`: the text of a
+    table of plain columns, where this SQLite refuses the true one (`refusal`); `is_doubtful`: that
+    may be because it is damaged."""
 
     kind: str
     name: str
@@ -35,7 +36,9 @@ class SchemaObject:
     @property
     def has_rows(self) -> bool:
         """A table with rows of its own, and not one of SQLite's."""
-        return self.kind == "table" and bool(self.root) and not self.name.lower().startswith("sqlite_")
+        return (
+            self.kind == "table" and bool(self.root) and not self.name.lower().startswith("sqlite_")
+        )
 
     @property
     def creation(self) -> str:
@@ -45,8 +48,8 @@ class SchemaObject:
 
 @dataclass(frozen=True)
 class Schema:
-    """`is_complete`: every page of the live schema could be read, so what it lacks was dropped. `unreadable`:
-    tables that are in it and of which nothing can be made."""
+    """`is_complete`: every page of the live schema could be read, so what it lacks was dropped.
+    `unreadable`: tables that are in it and of which nothing can be made."""
 
     objects: list[SchemaObject]
     is_complete: bool
@@ -56,7 +59,9 @@ class Schema:
         return [one for one in self.objects if one.kind in kinds]
 
 
-def load_live_schema(file: PageFile, parentless: Iterable[int], *, first_page_is_lost: bool) -> Schema:
+def load_live_schema(
+    file: PageFile, parentless: Iterable[int], *, first_page_is_lost: bool
+) -> Schema:
     """From page 1 downwards; below a page that is lost, from whatever pages look like a schema."""
     found, is_complete = [], not first_page_is_lost
     if not first_page_is_lost:
@@ -66,15 +71,19 @@ def load_live_schema(file: PageFile, parentless: Iterable[int], *, first_page_is
         found = [one for page in pages for one in page or []]
     if not is_complete:
         found += [one for number in parentless for one in parse_objects(file, number) or []]
-    is_newer = int.from_bytes(file.data[VERSION]) > sqlite_version_number() and not first_page_is_lost
+    is_newer = (
+        int.from_bytes(file.data[VERSION]) > sqlite_version_number() and not first_page_is_lost
+    )
     sound = make_creatable(without_conflicts(found), is_from_newer_sqlite=is_newer)
     unreadable = {one.name for one in found if one.kind == "table"} - {one.name for one in sound}
     return Schema(sound, is_complete and len(sound) == len(found), sorted(unreadable))
 
 
-def make_creatable(objects: list[SchemaObject], *, is_from_newer_sqlite: bool) -> list[SchemaObject]:
-    """With plain columns where this SQLite cannot create a table, and without the tables for which there are none:
-    a bit of their text has changed."""
+def make_creatable(
+    objects: list[SchemaObject], *, is_from_newer_sqlite: bool
+) -> list[SchemaObject]:
+    """With plain columns where this SQLite cannot create a table, and without the tables for which
+    there are none: a bit of their text has changed."""
     creatable = []
     with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
         for one in objects:
@@ -84,7 +93,9 @@ def make_creatable(objects: list[SchemaObject], *, is_from_newer_sqlite: bool) -
                 creatable.append(one)
             elif plain:
                 is_doubtful = not (is_from_newer_sqlite or refusal.startswith(NOT_OURS))
-                creatable.append(replace(one, plain=plain, refusal=refusal, is_doubtful=is_doubtful))
+                creatable.append(
+                    replace(one, plain=plain, refusal=refusal, is_doubtful=is_doubtful)
+                )
     return creatable
 
 
@@ -130,9 +141,14 @@ def without_conflicts(objects: Iterable[SchemaObject]) -> list[SchemaObject]:
     return [same.pop() for same in versions.values() if len(same) == 1]
 
 
-def load_backup_schema(connection: sqlite3.Connection, roots: Mapping[str, int]) -> list[SchemaObject]:
-    """`roots`: where tables begin in the damaged file, if that did not change since; -1 where unknown."""
-    rows = connection.execute("SELECT type, name, tbl_name, rootpage, coalesce(sql, '') FROM sqlite_schema")
+def load_backup_schema(
+    connection: sqlite3.Connection, roots: Mapping[str, int]
+) -> list[SchemaObject]:
+    """`roots`: where tables begin in the damaged file, if that did not change since; -1 where
+    unknown."""
+    rows = connection.execute(
+        "SELECT type, name, tbl_name, rootpage, coalesce(sql, '') FROM sqlite_schema"
+    )
     return [
         SchemaObject(kind, name, table, roots.get(name, -1) if root else 0, sql, is_live=False)
         for kind, name, table, root, sql in rows
@@ -140,7 +156,8 @@ def load_backup_schema(connection: sqlite3.Connection, roots: Mapping[str, int])
 
 
 def unite(live: Schema, saved: Iterable[SchemaObject]) -> Schema:
-    """Where the text of a live table may be damaged, that of the backup counts, unless it is the same."""
+    """Where the text of a live table may be damaged, that of the backup counts, unless it is the
+    same."""
     saved = list(saved)
     by_name = {one.name.lower(): one for one in saved}
     doubtful = {

@@ -1,8 +1,9 @@
 """Pages of tables whose parent is lost: whose rows are they?
 
-A page belongs to a table when all of its rows could be rows of it, its rowids lie in a gap of it, and no other
-table can say the same. Where several can, the one decides of whose rows in the backup some are on the page.
-A page that nobody can claim alone is left alone: a lost row is better than a wrong one.
+A page belongs to a table when all of its rows could be rows of it, its rowids lie in a gap of it,
+and no other table can say the same. Where several can, the one decides of whose rows in the backup
+some are on the page. A page that nobody can claim alone is left alone: a lost row is better than a
+wrong one.
 """
 
 import sqlite3
@@ -28,14 +29,17 @@ def adopt_orphans(
     roots: set[int],
     saved: sqlite3.Connection | None,
 ) -> int:
-    """Give each source the trees that belong below its gaps; return the number of those that found nobody.
+    """Give each source the trees that belong below its gaps; return the number of those that found
+    nobody.
 
-    `rivals`: tables that are not salvaged, whose pages must not be taken for others. `roots`: pages at which
-    the damaged file itself says that something begins.
+    `rivals`: tables that are not salvaged, whose pages must not be taken for others. `roots`: pages
+    at which the damaged file itself says that something begins.
     """
     if not any(source.gaps for source in sources.values()):
         return 0
-    taken = roots.union(*(set(tree.pages) | set(tree.inner) for s in sources.values() for tree in s.trees))
+    taken = roots.union(
+        *(set(tree.pages) | set(tree.inner) for s in sources.values() for tree in s.trees)
+    )
     shapes = [source.shape for source in sources.values() if source.gaps] + list(rivals)
     found: dict[str, list[Tree]] = {}
     strays = 0
@@ -54,17 +58,24 @@ def adopt_orphans(
 
 
 def adopt(
-    file: PageFile, scan: Scan, source: TableSource, trees: list[Tree], saved: sqlite3.Connection | None
+    file: PageFile,
+    scan: Scan,
+    source: TableSource,
+    trees: list[Tree],
+    saved: sqlite3.Connection | None,
 ) -> None:
-    """Where pages may have been free, an index has to name their rows. A table without any has no proof: its
-    pages are taken unless there is a sign that free pages are among them, or that none is its own."""
+    """Where pages may have been free, an index has to name their rows. A table without any has no
+    proof: its pages are taken unless there is a sign that free pages are among them, or that none
+    is its own."""
     if source.shape.is_index:
         kept = without_shared_keys(file, trees, source.shape)
     else:
         kept = without_overlaps(file, inside(file, trees, source.gaps))
     if scan.free_list != "known":
         source.proofs = [
-            (index, entries) for index in source.indexes if (entries := load_entries(file, index)) is not None
+            (index, entries)
+            for index in source.indexes
+            if (entries := load_entries(file, index)) is not None
         ]
     is_doubtful = scan.free_list == "broken" or (
         scan.free_list == "likely" and not is_known_to_backup(file, source.shape, kept, saved)
@@ -82,7 +93,8 @@ def is_known_to_backup(
     if saved is None:
         return True
     return any(
-        count_matches(saved, shape, [row for row in sample_rows(file, tree, shape) if row]) for tree in trees
+        count_matches(saved, shape, [row for row in sample_rows(file, tree, shape) if row])
+        for tree in trees
     )
 
 
@@ -94,7 +106,9 @@ def find_owner(
     saved: sqlite3.Connection | None,
 ) -> str:
     """The table that alone can own the page and what is below it; empty when there is none."""
-    stored = (record for record in read_records(file, [first_leaf(file, number)], Counter()) if record)
+    stored = (
+        record for record in read_records(file, [first_leaf(file, number)], Counter()) if record
+    )
     records = list(islice(stored, 1))
     fitting = [shape for shape in shapes if records and fits(shape, records[0][1])]
     if not any(shape.table in sources for shape in fitting):
@@ -102,14 +116,17 @@ def find_owner(
     records += stored
     fitting = [shape for shape in fitting if all(fits(shape, values) for _, values in records)]
     longest = max(len(values) for _, values in records)
-    # Rows end early only where an older platform wrote them: a table that they fill is the better match.
+    # Rows end early only where an older platform wrote them: a table that they fill is the better
+    # match.
     candidates = [shape for shape in fitting if len(shape.columns) == longest] or fitting
     if len(candidates) > 1:
         candidates = keep_best(candidates, records, saved)
     return candidates[0].table if len(candidates) == 1 else ""
 
 
-def keep_best(candidates: list[Shape], records: list[Row], saved: sqlite3.Connection | None) -> list[Shape]:
+def keep_best(
+    candidates: list[Shape], records: list[Row], saved: sqlite3.Connection | None
+) -> list[Shape]:
     scores = {
         shape.table: count_matches(saved, shape, [make_row(shape, record) for record in records])
         for shape in candidates
@@ -156,9 +173,12 @@ def inside(file: PageFile, trees: Iterable[Tree], gaps: Iterable[Gap]) -> list[T
 
 
 def without_overlaps(file: PageFile, trees: Iterable[Tree]) -> list[Tree]:
-    """Two pages for the same rowids: one of them is from an earlier time, and nothing tells which."""
+    """Two pages for the same rowids: one of them is from an earlier time, and nothing tells
+    which."""
     ordered = sorted(
-        (bounds, index, tree) for index, tree in enumerate(trees) if (bounds := bounds_of(file, tree))
+        (bounds, index, tree)
+        for index, tree in enumerate(trees)
+        if (bounds := bounds_of(file, tree))
     )
     clashing: set[int] = set()
     for (one, first, _), (other, second, _) in pairwise(ordered):
@@ -180,5 +200,7 @@ def without_shared_keys(file: PageFile, trees: Iterable[Tree], shape: Shape) -> 
     ]
     seen = Counter(key for tree_keys in keys for key in tree_keys)
     return [
-        tree for tree, tree_keys in zip(trees, keys, strict=True) if all(seen[key] == 1 for key in tree_keys)
+        tree
+        for tree, tree_keys in zip(trees, keys, strict=True)
+        if all(seen[key] == 1 for key in tree_keys)
     ]

@@ -1,7 +1,8 @@
-"""Pages of a damaged database file, read without SQLite: its cursor gives up below a bad page, this does not.
+"""Pages of a damaged database file, read without SQLite: its cursor gives up below a bad page, this
+does not.
 
-Source of every offset and formula: https://www.sqlite.org/fileformat2.html, chapter 1. Whatever does not agree
-with it in every number is damaged: a page is believed wholly or not at all.
+Source of every offset and formula: https://www.sqlite.org/fileformat2.html, chapter 1. Whatever
+does not agree with it in every number is damaged: a page is believed wholly or not at all.
 """
 
 import mmap
@@ -42,8 +43,8 @@ class PageFile:
 
 
 class Cell(NamedTuple):
-    """`child` is 0 in leaves, `rowid` 0 in indexes, `size` (of the whole payload) 0 in interior pages of
-    tables, `overflow` 0 where the payload lies in the page."""
+    """`child` is 0 in leaves, `rowid` 0 in indexes, `size` (of the whole payload) 0 in interior
+    pages of tables, `overflow` 0 where the payload lies in the page."""
 
     begin: int
     end: int
@@ -108,7 +109,10 @@ def parse_page(file: PageFile, number: int) -> Page:
     pointers = start + (12 if kind in INTERIOR else 8)
     count = int.from_bytes(data[start + 3 : start + 5])
     content = int.from_bytes(data[start + 5 : start + 7]) or 65536
-    if not pointers + 2 * count <= content <= file.usable or data[start + 7] > MOST_FRAGMENTED_BYTES:
+    if (
+        not pointers + 2 * count <= content <= file.usable
+        or data[start + 7] > MOST_FRAGMENTED_BYTES
+    ):
         raise DamagedError(f"page {number} has an impossible header")
     offsets = [int.from_bytes(data[at : at + 2]) for at in range(pointers, pointers + 2 * count, 2)]
     if offsets and min(offsets) < content:
@@ -158,8 +162,8 @@ def local_bytes(kind: int, size: int, usable: int) -> int:
 
 
 def list_overflow(file: PageFile, cell: Cell) -> list[int]:
-    """The pages behind a cell. A page of zeros is not believed: as the last one of a row it would pass for
-    an end, and fill a text with zeros."""
+    """The pages behind a cell. A page of zeros is not believed: as the last one of a row it would
+    pass for an end, and fill a text with zeros."""
     pages: dict[int, None] = {}  # in their order, and quick to look up: a row may have thousands
     number, left = cell.overflow, cell.size - cell.local
     while left > 0:

@@ -1,7 +1,8 @@
 """Whether a row is of today: an index of its table names it.
 
-A page that nobody points at can be one that was freed, with rows that were deleted. Where the list of free
-pages cannot tell, the indexes can: they name every row that is there, with its key and its rowid.
+A page that nobody points at can be one that was freed, with rows that were deleted. Where the list
+of free pages cannot tell, the indexes can: they name every row that is there, with its key and its
+rowid.
 """
 
 import sqlite3
@@ -20,7 +21,8 @@ from backtestdb.salvage.trees import read_tree
 
 @dataclass(frozen=True)
 class Index:
-    """`places`: where in a row the columns of its entries stand. `root`: the page at which it begins."""
+    """`places`: where in a row the columns of its entries stand. `root`: the page at which it
+    begins."""
 
     places: tuple[int, ...]
     root: int
@@ -29,8 +31,8 @@ class Index:
 def describe_proofs(
     connection: sqlite3.Connection, shape: Shape, objects: Iterable[SchemaObject]
 ) -> list[Index]:
-    """The indexes that name every row of the table; a partial one or one of expressions does not. `connection`
-    is to a database with the same schema."""
+    """The indexes that name every row of the table; a partial one or one of expressions does not.
+    `connection` is to a database with the same schema."""
     if shape.is_index:
         return []
     roots = {one.name: one.root for one in objects if one.kind == "index" and one.is_live}
@@ -51,13 +53,17 @@ def describe_proofs(
 
 
 def load_entries(file: PageFile, index: Index) -> set[str] | None:
-    """Key and rowid of every entry that can still be read; None when no page of the index can be. An index
-    without entries says that there are no rows."""
+    """Key and rowid of every entry that can still be read; None when no page of the index can be.
+    An index without entries says that there are no rows."""
     tree = read_tree(file, index.root, is_index=True)
     if not tree.pages:
         return None
     records = read_records(file, tree.pages, Counter())
-    return {make_entry(record[1]) for record in records if record and len(record[1]) == len(index.places) + 1}
+    return {
+        make_entry(record[1])
+        for record in records
+        if record and len(record[1]) == len(index.places) + 1
+    }
 
 
 def make_entry(values: Sequence[Value]) -> str:

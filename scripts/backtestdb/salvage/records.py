@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from backtestdb.salvage.pages import DamagedError, parse_varint
 
-# Text stays bytes, because it need not be valid UTF-8; as bytearray it differs from a blob of the same bytes.
+# Text stays bytes, because it need not be valid UTF-8; as bytearray it differs from a blob of the
+# same bytes.
 Value = int | float | bytes | bytearray | None
 INTEGER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 FIXED_BYTES = {0: 0, **INTEGER_BYTES, 7: 8, 8: 0, 9: 0}
@@ -51,8 +52,11 @@ def parse_value(kind: int, data: bytes) -> Value:
 
 
 def decode(values: Sequence[Value], encoding: str) -> list[object]:
-    """With text as text; raise DamagedError where it is none. For the schema only, never for rows."""
+    """With text as text; raise DamagedError where it is none. For the schema only, never for
+    rows."""
     try:
-        return [value.decode(encoding) if isinstance(value, bytearray) else value for value in values]
+        return [
+            value.decode(encoding) if isinstance(value, bytearray) else value for value in values
+        ]
     except UnicodeDecodeError as error:
         raise DamagedError(str(error)) from error

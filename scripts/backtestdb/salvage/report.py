@@ -6,7 +6,8 @@ from backtestdb.salvage.salvage import SalvageResult
 
 
 def print_salvaged(salvaged: SalvageResult) -> None:
-    """On standard output: a line for each table that has rows or lost some, then what that means."""
+    """On standard output: a line for each table that has rows or lost some, then what that
+    means."""
     rows = [
         (
             table.table,
@@ -19,7 +20,14 @@ def print_salvaged(salvaged: SalvageResult) -> None:
         for table in salvaged.tables
         if table.from_damaged or table.from_backup or not table.is_whole
     ]
-    columns = ("table", "whole", "rows read", "rows from the backup", "pages lost", "rows unreadable")
+    columns = (
+        "table",
+        "whole",
+        "rows read",
+        "rows from the backup",
+        "pages lost",
+        "rows unreadable",
+    )
     print_table("salvaged", columns, rows)
     for line in describe_losses(salvaged):
         print(line)
@@ -36,19 +44,25 @@ def describe_losses(salvaged: SalvageResult) -> list[str]:
     for table in salvaged.tables:
         if table.beside:
             lines.append(
-                f"{table.table} has other columns in the backup, or refers to a table that is gone: its"
-                f" {table.rows_beside:,} rows there are not united with it, they are whole in {table.beside}"
+                f"{table.table} has other columns in the backup, or refers to a table that is "
+                "gone: its"
+                f" {table.rows_beside:,} rows there are not united with it, they are whole in "
+                f"{table.beside}"
             )
     left_out = sum(table.left_out for table in salvaged.tables)
     if left_out:
-        lines.append(f"{left_out:,} rows of the backup were left out, because they clash with newer ones")
+        lines.append(
+            f"{left_out:,} rows of the backup were left out, because they clash with newer ones"
+        )
     if salvaged.built.strays:
         lines.append(
-            f"{salvaged.built.strays:,} pages hold rows of which no table can be told: they were not taken"
+            f"{salvaged.built.strays:,} pages hold rows of which no table can be told: they were "
+            "not taken"
         )
     for name, refusal in salvaged.built.plain.items():
         lines.append(
-            f"{name} has plain columns, without its rules: this SQLite cannot create it as it was ({refusal})"
+            f"{name} has plain columns, without its rules: this SQLite cannot create it as it was "
+            f"({refusal})"
         )
     if salvaged.built.not_created:
         lines.append(f"could not be created again: {', '.join(salvaged.built.not_created)}")

@@ -1,4 +1,5 @@
-"""Rows out of pages. A row that cannot be read in full, or that could not be one of its table, is not taken."""
+"""Rows out of pages. A row that cannot be read in full, or that could not be one of its table, is
+not taken."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,8 +20,11 @@ from backtestdb.salvage.trees import Tree
 Row = tuple[int, list[Value]]
 
 
-def read_records(file: PageFile, pages: Sequence[int], claims: Counter[int]) -> Iterator[Row | None]:
-    """The rowid (0 in a table WITHOUT ROWID) and the stored values of each row; None where they are lost."""
+def read_records(
+    file: PageFile, pages: Sequence[int], claims: Counter[int]
+) -> Iterator[Row | None]:
+    """The rowid (0 in a table WITHOUT ROWID) and the stored values of each row; None where they are
+    lost."""
     for number in pages:
         page = parse_page(file, number)
         for cell in page.cells:

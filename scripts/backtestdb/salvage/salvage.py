@@ -1,4 +1,5 @@
-"""Salvage from beginning to end: a private copy, what can be read of it, the backup, a new database.
+"""Salvage from beginning to end: a private copy, what can be read of it, the backup, a new
+database.
 
 The result gets its name when it is whole and checked; a kill before that leaves none.
 """
@@ -30,8 +31,8 @@ class NothingSalvagedError(DatabaseFileError):
 
 @dataclass(frozen=True)
 class SalvageResult:
-    """`path`: an ordinary database with everything irreplaceable and no market data. `backup`: what it was
-    united with."""
+    """`path`: an ordinary database with everything irreplaceable and no market data. `backup`: what
+    it was united with."""
 
     path: Path
     backup: Backup | None
@@ -57,9 +58,10 @@ def salvage(
     step: Callable[[str], None] = lambda _name: None,
     in_use: Path | None = None,
 ) -> SalvageResult:
-    """Write `<database>.salvaged-STAMP`; `database` is only read. `in_use`: the database whose backups it is united
-    with, when `database` is a file of it that was kept aside. Raise DatabaseFileError when there is no such
-    file, NothingSalvagedError when nothing comes out, BusyError when another program writes to it."""
+    """Write `<database>.salvaged-STAMP`; `database` is only read. `in_use`: the database whose
+    backups it is united with, when `database` is a file of it that was kept aside. Raise
+    DatabaseFileError when there is no such file, NothingSalvagedError when nothing comes out,
+    BusyError when another program writes to it."""
     verify_no_dangling_link(database)
     database = follow_link(database)
     if not database.is_file() or not database.stat().st_size:
@@ -67,7 +69,9 @@ def salvage(
             f"there is nothing to salvage: {database} is missing or empty",
             next_step="make restore-from-backup",
         )
-    copy, new = (database.with_name(f"{database.name}.salvaging{suffix}") for suffix in ("", ".new"))
+    copy, new = (
+        database.with_name(f"{database.name}.salvaging{suffix}") for suffix in ("", ".new")
+    )
     lock = copy.with_name(copy.name + ".lock")
     with exclusive_lock(lock, "a salvage of this database"), removed_afterwards(copy, new):
         choice = choose_newest(backup_dir, in_use or database, say)
@@ -124,7 +128,8 @@ def copy_database(database: Path, copy: Path, new: Path, choice: RestoreChoice |
 def verify_result(new: Path, tables: list[TableOutcome], database: Path) -> None:
     if not any(t.is_whole or t.from_damaged or t.from_backup or t.rows_beside for t in tables):
         raise NothingSalvagedError(
-            f"not one row could be read of {database}, and there is no backup", next_step="make restore"
+            f"not one row could be read of {database}, and there is no backup",
+            next_step="make restore",
         )
     with closing(connect(new)) as connection:
         verify_integrity(connection, full=True)

@@ -17,9 +17,9 @@ FreeList = Literal["known", "likely", "broken"]
 
 @dataclass(frozen=True)
 class Scan:
-    """`parentless`: sound pages of tables and indexes that no other page names, and no list of free pages.
-    `free_list`: whether all free pages are known, so that none of `parentless` is one; "likely" when there is
-    no sign of any."""
+    """`parentless`: sound pages of tables and indexes that no other page names, and no list of free
+    pages. `free_list`: whether all free pages are known, so that none of `parentless` is one;
+    "likely" when there is no sign of any."""
 
     parentless: list[int]
     free_list: FreeList
@@ -33,7 +33,8 @@ class Trunk(NamedTuple):
 
 
 def scan_pages(file: PageFile, *, first_page_is_lost: bool) -> Scan:
-    """A free page keeps what it held when it was in use: rows that were deleted or have moved since."""
+    """A free page keeps what it held when it was in use: rows that were deleted or have moved
+    since."""
     trunks = find_trunks(file)
     free = set().union(*(trunk.listed for trunk in trunks.values()))
     children: set[int] = set()
@@ -89,9 +90,12 @@ def parse_trunk(file: PageFile, number: int) -> Trunk | None:
     return Trunk(following, listed) if is_list else None
 
 
-def judge_free_list(file: PageFile, trunks: dict[int, Trunk], *, first_page_is_lost: bool) -> FreeList:
-    """The header says where the list begins and how long it is. Without it: SQLite puts a new page before the
-    first one of the list only when that is full, so one that is not full is the first."""
+def judge_free_list(
+    file: PageFile, trunks: dict[int, Trunk], *, first_page_is_lost: bool
+) -> FreeList:
+    """The header says where the list begins and how long it is. Without it: SQLite puts a new page
+    before the first one of the list only when that is full, so one that is not full is the
+    first."""
     if not first_page_is_lost:
         first, expected = (int.from_bytes(file.data[at : at + 4]) for at in (32, 36))
         return "known" if count_free(file, first) == expected else "broken"

@@ -1,4 +1,5 @@
-"""What a stored row of a table can look like: the test that a row, or a whole page, belongs to it."""
+"""What a stored row of a table can look like: the test that a row, or a whole page, belongs to
+it."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -22,9 +23,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Shape:
-    """Columns in the order in which a record holds them. `alias`: the place of the INTEGER PRIMARY KEY, which
-    a record leaves empty because it is the rowid. `rowid_names`: none or one name that reaches the rowid.
-    `key`: columns of the primary key; empty where the rowid is the only key."""
+    """Columns in the order in which a record holds them. `alias`: the place of the INTEGER PRIMARY
+    KEY, which a record leaves empty because it is the rowid. `rowid_names`: none or one name that
+    reaches the rowid. `key`: columns of the primary key; empty where the rowid is the only key."""
 
     table: str
     columns: tuple[Column, ...]
@@ -35,7 +36,8 @@ class Shape:
 
     @property
     def fewest(self) -> int:
-        """Rows from before an ALTER TABLE ADD COLUMN end early; their missing columns have a default."""
+        """Rows from before an ALTER TABLE ADD COLUMN end early; their missing columns have a
+        default."""
         needed = [index for index, column in enumerate(self.columns) if not column.is_optional]
         return needed[-1] + 1 if needed else 1
 
@@ -50,7 +52,9 @@ def describe_table(connection: sqlite3.Connection, table: str) -> Shape:
     stored = [row for row in info if row[6] != 2]
     if is_index:
         order = primary_key_order(connection, table)
-        stored = sorted((row for row in stored if row[0] in order), key=lambda row: order.index(row[0]))
+        stored = sorted(
+            (row for row in stored if row[0] in order), key=lambda row: order.index(row[0])
+        )
     keys = sorted((row for row in info if row[5]), key=lambda row: row[5])
     columns = tuple(make_column(row, is_strict=is_strict) for row in stored)
     has_pk_index = any(
@@ -64,11 +68,17 @@ def describe_table(connection: sqlite3.Connection, table: str) -> Shape:
 
 
 def describe_indexes(connection: sqlite3.Connection, shape: Shape) -> list[Shape]:
-    """What an entry of each of its indexes looks like: it could pass for a row of a table WITHOUT ROWID."""
+    """What an entry of each of its indexes looks like: it could pass for a row of a table WITHOUT
+    ROWID."""
     table = shape.table
-    types = {row[1]: str(row[2]) for row in connection.execute(f"PRAGMA main.table_xinfo({quote(table)})")}
+    types = {
+        row[1]: str(row[2])
+        for row in connection.execute(f"PRAGMA main.table_xinfo({quote(table)})")
+    }
     shapes = []
-    for _, name, _, origin, _ in connection.execute(f"PRAGMA main.index_list({quote(table)})").fetchall():
+    for _, name, _, origin, _ in connection.execute(
+        f"PRAGMA main.index_list({quote(table)})"
+    ).fetchall():
         if shape.is_index and origin == "pk":
             continue
         entries = connection.execute(f"PRAGMA main.index_xinfo({quote(name)})").fetchall()
@@ -88,7 +98,9 @@ def describe_indexes(connection: sqlite3.Connection, shape: Shape) -> list[Shape
 
 def primary_key_order(connection: sqlite3.Connection, table: str) -> list[int]:
     """A table WITHOUT ROWID stores the columns of its key first."""
-    for _, name, _, origin, _ in connection.execute(f"PRAGMA main.index_list({quote(table)})").fetchall():
+    for _, name, _, origin, _ in connection.execute(
+        f"PRAGMA main.index_list({quote(table)})"
+    ).fetchall():
         if origin == "pk":
             return [row[1] for row in connection.execute(f"PRAGMA main.index_xinfo({quote(name)})")]
     raise AssertionError(f"{table} has no primary key")
@@ -99,12 +111,17 @@ def make_column(row: Sequence[object], *, is_strict: bool) -> Column:
     affinity = affinity_of(str(declared), is_strict=is_strict)
     is_generated = hidden != 0
     return Column(
-        str(name), affinity, bool(not_null), not not_null or default is not None, is_generated=is_generated
+        str(name),
+        affinity,
+        bool(not_null),
+        not not_null or default is not None,
+        is_generated=is_generated,
     )
 
 
 def affinity_of(declared: str, *, is_strict: bool) -> str:
-    """https://www.sqlite.org/datatype3.html#determination_of_column_affinity, the rules in their order."""
+    """https://www.sqlite.org/datatype3.html#determination_of_column_affinity, the rules in their
+    order."""
     declared = declared.upper()
     if is_strict and declared == "ANY":
         return "BLOB"
@@ -121,8 +138,8 @@ def affinity_of(declared: str, *, is_strict: bool) -> str:
 
 
 def fits(shape: Shape, values: Sequence[Value]) -> bool:
-    """Whether SQLite could have stored this record in the table. Numbers in a column of text, for one, are
-    turned into text before they are stored."""
+    """Whether SQLite could have stored this record in the table. Numbers in a column of text, for
+    one, are turned into text before they are stored."""
     if not shape.fewest <= len(values) <= len(shape.columns):
         return False
     for index, (column, value) in enumerate(zip(shape.columns, values, strict=False)):

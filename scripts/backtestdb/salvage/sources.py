@@ -22,9 +22,9 @@ WHOLE_TREE = Gap(0, None, None, -1)
 
 @dataclass
 class TableSource:
-    """`trees`: from its root, and below pages that are lost. `doubtful`: pages that may have been free; of
-    their rows those count that one of `proofs` names. `is_rooted`: the damaged file itself says where the
-    table begins. `gaps`: where pages of it may lie whose parents are lost."""
+    """`trees`: from its root, and below pages that are lost. `doubtful`: pages that may have been
+    free; of their rows those count that one of `proofs` names. `is_rooted`: the damaged file itself
+    says where the table begins. `gaps`: where pages of it may lie whose parents are lost."""
 
     shape: Shape
     is_rooted: bool
@@ -42,18 +42,21 @@ class TableSource:
 
 def read_source(file: PageFile, source: TableSource, claims: Counter[int]) -> Iterator[Row | None]:
     """Every row of the table; None for each that is not taken."""
-    yield from read_rows(file, [n for tree in source.trees for n in tree.pages], source.shape, claims)
+    yield from read_rows(
+        file, [n for tree in source.trees for n in tree.pages], source.shape, claims
+    )
     doubtful = [number for tree in source.doubtful for number in tree.pages]
     for row in read_rows(file, doubtful, source.shape, claims):
         yield row if row and is_named(row, source.proofs) else None
 
 
 def agrees_with_an_index(file: PageFile, source: TableSource, claims: Counter[int]) -> bool:
-    """Whether the rows are those that an index names, no more and no fewer. Another page in the place of one
-    of the table's can look right."""
+    """Whether the rows are those that an index names, no more and no fewer. Another page in the
+    place of one of the table's can look right."""
     rows = [row for row in read_source(file, source, claims) if row]
     return any(
-        load_entries(file, index) == {entry_of(row, index) for row in rows} for index in source.indexes
+        load_entries(file, index) == {entry_of(row, index) for row in rows}
+        for index in source.indexes
     )
 
 
@@ -75,13 +78,22 @@ def describe_tables(schema: Schema) -> tuple[dict[str, Described], list[Shape]]:
         tables = {}
         for one in created:
             shape = describe_table(connection, one.name)
-            tables[one.name] = Described(one, shape, describe_proofs(connection, shape, schema.objects))
-        entries = [entry for table in tables.values() for entry in describe_indexes(connection, table.shape)]
+            tables[one.name] = Described(
+                one, shape, describe_proofs(connection, shape, schema.objects)
+            )
+        entries = [
+            entry
+            for table in tables.values()
+            for entry in describe_indexes(connection, table.shape)
+        ]
     return tables, entries
 
 
-def find_source(file: PageFile, described: Described, saved: sqlite3.Connection | None) -> TableSource:
-    """Follow the root; one that only the backup names is believed when the backup's rows are below it."""
+def find_source(
+    file: PageFile, described: Described, saved: sqlite3.Connection | None
+) -> TableSource:
+    """Follow the root; one that only the backup names is believed when the backup's rows are below
+    it."""
     one, shape, indexes = described
     source = TableSource(shape, one.is_live, indexes)
     if one.root > 1:
@@ -96,7 +108,9 @@ def find_source(file: PageFile, described: Described, saved: sqlite3.Connection 
 
 def is_tree_of(file: PageFile, tree: Tree, shape: Shape, saved: sqlite3.Connection | None) -> bool:
     rows = sample_rows(file, tree, shape)
-    return bool(rows) and all(rows) and count_matches(saved, shape, [row for row in rows if row]) > 0
+    return (
+        bool(rows) and all(rows) and count_matches(saved, shape, [row for row in rows if row]) > 0
+    )
 
 
 def sample_rows(file: PageFile, tree: Tree, shape: Shape) -> list[Row | None]:
@@ -113,7 +127,9 @@ def count_matches(saved: sqlite3.Connection | None, shape: Shape, rows: list[Row
     """How many of these rows the backup has, value for value."""
     if saved is None:
         return 0
-    return sum(load_saved(saved, shape, rowid, values) == values for rowid, values in rows[:COMPARED_ROWS])
+    return sum(
+        load_saved(saved, shape, rowid, values) == values for rowid, values in rows[:COMPARED_ROWS]
+    )
 
 
 def load_saved(
@@ -132,7 +148,9 @@ def load_saved(
     else:
         return None
     try:
-        row = saved.execute(f"SELECT {listed} FROM {quote(shape.table)} WHERE {where}", key).fetchone()
+        row = saved.execute(
+            f"SELECT {listed} FROM {quote(shape.table)} WHERE {where}", key
+        ).fetchone()
     except sqlite3.OperationalError:
         return None  # the table or a column is younger than the backup
     return list(row) if row else None

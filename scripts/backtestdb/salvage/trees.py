@@ -18,7 +18,8 @@ MOST_LEVELS = 20
 
 @dataclass(frozen=True)
 class Gap:
-    """A page that cannot be read: its rowids are above `low` and up to `high` (None: no bound is known)."""
+    """A page that cannot be read: its rowids are above `low` and up to `high` (None: no bound is
+    known)."""
 
     page: int
     low: int | None
@@ -37,8 +38,8 @@ class Tree:
 
     @property
     def open_gaps(self) -> list[Gap]:
-        """Those behind which pages of the table may lie. All leaves are equally deep, so a gap where others
-        have their leaves has nothing behind it."""
+        """Those behind which pages of the table may lie. All leaves are equally deep, so a gap
+        where others have their leaves has nothing behind it."""
         return [gap for gap in self.gaps if self.leaf_depth is None or gap.depth < self.leaf_depth]
 
 
@@ -81,12 +82,20 @@ def children_of(
 
 
 def verify_place(
-    page: Page, low: int | None, high: int | None, leaf_depth: int | None, depth: int, is_index: bool
+    page: Page,
+    low: int | None,
+    high: int | None,
+    leaf_depth: int | None,
+    depth: int,
+    is_index: bool,
 ) -> None:
-    """Raise DamagedError when a sound page does not belong here: another one's, or from another time."""
+    """Raise DamagedError when a sound page does not belong here: another one's, or from another
+    time."""
     if page.kind not in (INDEX_KINDS if is_index else TABLE_KINDS):
         raise DamagedError(f"page {page.number} is of another kind")
-    if leaf_depth is not None and (depth >= leaf_depth if page.is_interior else depth != leaf_depth):
+    if leaf_depth is not None and (
+        depth >= leaf_depth if page.is_interior else depth != leaf_depth
+    ):
         raise DamagedError(f"page {page.number} is at a wrong depth")
     if is_index:
         return
@@ -94,5 +103,7 @@ def verify_place(
     # In a leaf the order is strict; an interior page may name a rowid that was deleted since.
     if any(one >= other for one, other in pairwise(rowids)):
         raise DamagedError(f"page {page.number} has rowids out of order")
-    if rowids and ((low is not None and rowids[0] <= low) or (high is not None and rowids[-1] > high)):
+    if rowids and (
+        (low is not None and rowids[0] <= low) or (high is not None and rowids[-1] > high)
+    ):
         raise DamagedError(f"page {page.number} has rowids of another place")

@@ -19,9 +19,10 @@ from backtestdb.table_copy import allow_schema_writes, has_sequences, rowid_name
 
 @dataclass(frozen=True, kw_only=True)
 class TableOutcome:
-    """Of one table. `lost_pages`, `lost_rows`: what could not be read; how many rows were on the pages is not
-    known. `left_out`: rows of the backup that clash with a newer row. `beside`: the table to which the rows of the
-    backup went, `rows_beside` of them, because its columns are others now. `is_whole`: it was read to its last row.
+    """Of one table. `lost_pages`, `lost_rows`: what could not be read; how many rows were on the
+    pages is not known. `left_out`: rows of the backup that clash with a newer row. `beside`: the
+    table to which the rows of the backup went, `rows_beside` of them, because its columns are
+    others now. `is_whole`: it was read to its last row.
     """
 
     table: str
@@ -43,9 +44,10 @@ def fill_table(
     *,
     backup_date: str,
 ) -> TableOutcome:
-    """`target` has the backup of `backup_date` attached as `saved`; empty where there is none. A table that could be
-    read to its last row is taken as it is: a row that only the backup has was deleted since. When that is most of
-    them, an index has to say so too: another page in the place of a root passes every other check."""
+    """`target` has the backup of `backup_date` attached as `saved`; empty where there is none. A
+    table that could be read to its last row is taken as it is: a row that only the backup has was
+    deleted since. When that is most of them, an index has to say so too: another page in the place
+    of a root passes every other check."""
     shape = source.shape
     lost_rows = 0
     taken = 0
@@ -75,9 +77,9 @@ def fill_table(
 
 
 def can_be_united(target: sqlite3.Connection, shape: Shape) -> bool:
-    """Whether a row of the backup can become a row of this table and nothing of it is lost: every column of the
-    backup is still there, and those that were added since may be left to their default. A column that is gone may
-    have been renamed, and nothing tells."""
+    """Whether a row of the backup can become a row of this table and nothing of it is lost: every
+    column of the backup is still there, and those that were added since may be left to their
+    default. A column that is gone may have been renamed, and nothing tells."""
     ours = {name.lower() for name in column_names(target, shape.table)}
     theirs = {name.lower() for name in column_names(target, shape.table, "saved")}
     needed = {column.name.lower() for column in shape.columns if not column.is_optional}
@@ -86,8 +88,8 @@ def can_be_united(target: sqlite3.Connection, shape: Shape) -> bool:
 
 
 def put_beside(target: sqlite3.Connection, table: str, backup_date: str) -> tuple[str, int]:
-    """The rows of the backup, whole, in a table of plain columns with its date in the name; return the name and how
-    many there are."""
+    """The rows of the backup, whole, in a table of plain columns with its date in the name; return
+    the name and how many there are."""
     name = f"{table}_backup_{backup_date}"
     while name in table_names(target):
         name += "_2"
@@ -97,7 +99,9 @@ def put_beside(target: sqlite3.Connection, table: str, backup_date: str) -> tupl
         raise VerificationError(f"the table {table} of the backup could not be put beside")
     target.execute(plain)
     listed = ", ".join(map(quote, column_names(target, name)))
-    target.execute(f"INSERT INTO main.{quote(name)} ({listed}) SELECT {listed} FROM saved.{quote(table)}")
+    target.execute(
+        f"INSERT INTO main.{quote(name)} ({listed}) SELECT {listed} FROM saved.{quote(table)}"
+    )
     return name, count(target, name)
 
 
@@ -114,8 +118,8 @@ def keep_together(
     *,
     has_backup: bool,
 ) -> None:
-    """The tables behind a full-text index: parts of it make no sense together with parts of another. Unless
-    all were read whole, all become what the backup holds."""
+    """The tables behind a full-text index: parts of it make no sense together with parts of
+    another. Unless all were read whole, all become what the backup holds."""
     names = [source.shape.table for source in group]
     if all(outcomes[name].is_whole for name in names):
         return
@@ -126,22 +130,31 @@ def keep_together(
         outcomes[name] = replace(outcomes[name], from_damaged=0, from_backup=added, is_whole=False)
 
 
-def insert_row(target: sqlite3.Connection, shape: Shape, rowid: int, values: Sequence[Value]) -> bool:
+def insert_row(
+    target: sqlite3.Connection, shape: Shape, rowid: int, values: Sequence[Value]
+) -> bool:
     """Return whether it was new: a second row of one key is not taken."""
     texts = tuple(isinstance(value, bytearray) for value in values)
-    written = [v for column, v in zip(shape.columns, values, strict=False) if not column.is_generated]
+    written = [
+        v for column, v in zip(shape.columns, values, strict=False) if not column.is_generated
+    ]
     key = [rowid] if shape.rowid_names else []
     return target.execute(make_insert(shape, texts), [*key, *written]).rowcount == 1
 
 
 @cache
 def make_insert(shape: Shape, texts: tuple[bool, ...]) -> str:
-    """Text travels as its bytes and becomes text inside SQLite: it need not be valid UTF-8. Columns behind
-    the last value get their default."""
+    """Text travels as its bytes and becomes text inside SQLite: it need not be valid UTF-8. Columns
+    behind the last value get their default."""
     columns = [c for c in zip(shape.columns, texts, strict=False) if not c[0].is_generated]
     names = [*shape.rowid_names, *(quote(column.name) for column, _ in columns)]
-    marks = ["?" for _ in shape.rowid_names] + ["CAST(? AS TEXT)" if text else "?" for _, text in columns]
-    return f"INSERT OR IGNORE INTO main.{quote(shape.table)} ({', '.join(names)}) VALUES ({', '.join(marks)})"
+    marks = ["?" for _ in shape.rowid_names] + [
+        "CAST(? AS TEXT)" if text else "?" for _, text in columns
+    ]
+    return (
+        f"INSERT OR IGNORE INTO main.{quote(shape.table)} ({', '.join(names)}) VALUES "
+        f"({', '.join(marks)})"
+    )
 
 
 def add_from_backup(target: sqlite3.Connection, shape: Shape) -> int:
@@ -154,11 +167,14 @@ def add_from_backup(target: sqlite3.Connection, shape: Shape) -> int:
     before = count(target, shape.table)
     rowid = rowid_name(target, shape.table)
     listed = ", ".join([*rowid, columns])
-    target.execute(f"INSERT OR IGNORE INTO main.{table} ({listed}) SELECT {listed} FROM saved.{table}")
+    target.execute(
+        f"INSERT OR IGNORE INTO main.{table} ({listed}) SELECT {listed} FROM saved.{table}"
+    )
     if rowid and shape.key and shape.alias is None:
         same = " AND ".join(f"there.{quote(name)} IS here.{quote(name)}" for name in shape.key)
         target.execute(
-            f"INSERT OR IGNORE INTO main.{table} ({columns}) SELECT {columns} FROM saved.{table} AS here"
+            f"INSERT OR IGNORE INTO main.{table} ({columns}) SELECT {columns} FROM saved.{table} "
+            "AS here"
             f" WHERE NOT EXISTS (SELECT 1 FROM main.{table} AS there WHERE {same})"
         )
     return count(target, shape.table) - before
@@ -174,7 +190,9 @@ def count_missing(target: sqlite3.Connection, shape: Shape) -> int:
     theirs = column_names(target, shape.table, "saved")
     if not keys or not theirs:
         return 0
-    if shape.key and not set(shape.key) <= set(theirs):  # the key was renamed: only numbers can be compared
+    if shape.key and not set(shape.key) <= set(
+        theirs
+    ):  # the key was renamed: only numbers can be compared
         return max(count_saved(target, shape) - count(target, shape.table), 0)
     table = quote(shape.table)
     same = " AND ".join(f"there.{quote(name)} IS here.{quote(name)}" for name in keys)
@@ -192,19 +210,22 @@ def count_saved(target: sqlite3.Connection, shape: Shape) -> int:
 
 
 def create_virtual_tables(target: sqlite3.Connection, objects: Iterable[SchemaObject]) -> None:
-    """Written into the schema only: what they show lies in ordinary tables, and their module may be missing."""
+    """Written into the schema only: what they show lies in ordinary tables, and their module may be
+    missing."""
     allow_schema_writes(target)
     target.execute("PRAGMA writable_schema = ON")
     for one in objects:
         target.execute(
-            "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) VALUES ('table', ?, ?, 0, ?)",
+            "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) VALUES ('table', ?, "
+            "?, 0, ?)",
             (one.name, one.table, one.sql),
         )
     target.execute("PRAGMA writable_schema = OFF")
 
 
 def raise_sequences(target: sqlite3.Connection, sequences: Iterable[tuple[str, int]]) -> None:
-    """An AUTOINCREMENT table never gives out a number twice, also after its last rows were deleted."""
+    """An AUTOINCREMENT table never gives out a number twice, also after its last rows were
+    deleted."""
     if not has_sequences(target, "main"):
         return
     for table, number in sequences:
@@ -213,4 +234,6 @@ def raise_sequences(target: sqlite3.Connection, sequences: Iterable[tuple[str, i
             " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?1)",
             (table,),
         )
-        target.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (number, table))
+        target.execute(
+            "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (number, table)
+        )

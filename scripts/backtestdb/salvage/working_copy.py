@@ -1,4 +1,5 @@
-"""A copy of the damaged file to work in: what stands in its log or journal merged, its header readable."""
+"""A copy of the damaged file to work in: what stands in its log or journal merged, its header
+readable."""
 
 import shutil
 import sqlite3
@@ -17,11 +18,11 @@ WAL_MAGIC = {b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"}
 
 
 def make_private_copy(database: Path, copy: Path, template: Path) -> bool:
-    """Return whether page 1 is lost. Then the copy has the header of `template`, a database with the same
-    settings (the newest backup), and an empty schema.
+    """Return whether page 1 is lost. Then the copy has the header of `template`, a database with
+    the same settings (the newest backup), and an empty schema.
 
-    The damaged file is read byte by byte and never opened as a database, which could change it or remove its
-    log. Raise BusyError when another program goes on writing to it.
+    The damaged file is read byte by byte and never opened as a database, which could change it or
+    remove its log. Raise BusyError when another program goes on writing to it.
     """
     size = sum(path.stat().st_size for path in companions(database))
     verify_space(copy.parent, 2 * size, f"a copy of {database} to read from")
@@ -49,7 +50,9 @@ def companions(database: Path) -> list[Path]:
 
 
 def look(database: Path) -> list[tuple[str, int, int]]:
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in companions(database)]
+    return [
+        (path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in companions(database)
+    ]
 
 
 def copy_files(database: Path, copy: Path) -> None:
@@ -71,7 +74,8 @@ def has_sound_first_page(copy: Path) -> bool:
 
 
 def graft_first_page(copy: Path, template: Path) -> bytes:
-    """Write a first page into the copy, with which SQLite can merge a log or a journal; return it."""
+    """Write a first page into the copy, with which SQLite can merge a log or a journal; return
+    it."""
     with template.open("rb") as file:
         header = bytearray(file.read(HEADER_BYTES))
     log = copy.with_name(copy.name + "-wal")
@@ -100,8 +104,8 @@ def page_size_of_log(log: Path) -> int:
 
 
 def merge_log(copy: Path) -> None:
-    """SQLite plays a journal back when it first reads, and a log into the file when it is closed; whether it
-    understands the schema does not matter for either."""
+    """SQLite plays a journal back when it first reads, and a log into the file when it is closed;
+    whether it understands the schema does not matter for either."""
     try:
         with closing(sqlite3.connect(copy, factory=Connection)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

@@ -28,15 +28,17 @@ from backtestdb.sandbox.sessions import (
 )
 from backtestdb.sandbox.subscription import Subscription, verify_included, verify_subscription
 
-# A page of `limit` base bars is cut from about as many sessions as fill it, not from the whole range: five
-# years of five-minute bars would be made again for each of their 15 pages. A liquid ticker has at least 210
-# base bars in a session, mostly over 390; pages of a thin one may end before their limit.
+# A page of `limit` base bars is cut from about as many sessions as fill it, not from the whole
+# range: five years of five-minute bars would be made again for each of their 15 pages. A liquid
+# ticker has at least 210 base bars in a session, mostly over 390; pages of a thin one may end
+# before their limit.
 BASE_BARS_A_SESSION = 250
 
 
 @dataclass(frozen=True)
 class AnsweredSessions:
-    """A range as asked: instants in ms UTC, both included, and the dates in New York that they fall on."""
+    """A range as asked: instants in ms UTC, both included, and the dates in New York that they fall
+    on."""
 
     ticker: str
     timespan: str
@@ -70,7 +72,11 @@ def parse_range(
     if from_ms > to_ms:
         raise bad_request(f"from ({from_text}) must not be later than to ({to_text})")
     window = 5 * MINUTE_MS
-    start = new_york_midnight_ms(new_york_date(from_ms)) if bar[1] == "day" else from_ms - from_ms % window
+    start = (
+        new_york_midnight_ms(new_york_date(from_ms))
+        if bar[1] == "day"
+        else from_ms - from_ms % window
+    )
     limit, adjusted = request.number("limit", 5000, 50_000), request.flag("adjusted", default=True)
     return AnsweredSessions(ticker, bar[1], start, to_ms, limit, sort == "desc", adjusted)
 
@@ -80,7 +86,9 @@ def parse_instant(text: str, *, is_end: bool) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 14:
         return int(text)
     day = parse_day(text)
-    return new_york_midnight_ms(day + timedelta(days=1)) - 1 if is_end else new_york_midnight_ms(day)
+    return (
+        new_york_midnight_ms(day + timedelta(days=1)) - 1 if is_end else new_york_midnight_ms(day)
+    )
 
 
 def answer_range(exchange: Exchange, plan: Subscription, request: Request, *parts: str) -> Row:
@@ -105,14 +113,21 @@ def answer_range(exchange: Exchange, plan: Subscription, request: Request, *part
     return answer
 
 
-def load_page(exchange: Exchange, asked: AnsweredSessions, covered: date) -> tuple[ServedBars, int | None]:
+def load_page(
+    exchange: Exchange, asked: AnsweredSessions, covered: date
+) -> tuple[ServedBars, int | None]:
     """The bars of one page, and the instant at which the next one begins (descending: ends)."""
-    load, step = (load_day_bars, 1) if asked.timespan == "day" else (load_minute_bars, BASE_BARS_A_SESSION)
+    load, step = (
+        (load_day_bars, 1) if asked.timespan == "day" else (load_minute_bars, BASE_BARS_A_SESSION)
+    )
     found = find_sessions(exchange, asked.ticker, covered, asked.last)
     if not found:
         return make_no_bars(), None
     sessions, near = choose_sessions(found, asked.limit // step + 2, descending=asked.descending)
-    parts = [load(exchange, index, own[np.isin(own, near)], adjusted=asked.adjusted) for index, own in found]
+    parts = [
+        load(exchange, index, own[np.isin(own, near)], adjusted=asked.adjusted)
+        for index, own in found
+    ]
     served = join(parts)
     served = take(served, (served.start_ms >= asked.from_ms) & (served.start_ms <= asked.to_ms))
     if asked.descending:
@@ -126,7 +141,9 @@ def load_page(exchange: Exchange, asked: AnsweredSessions, covered: date) -> tup
     return served, int(midnight[near[0]]) - 1 if asked.descending else int(midnight[near[-1] + 1])
 
 
-def choose_sessions(found: list[tuple[int, Ints]], count: int, *, descending: bool) -> tuple[Ints, Ints]:
+def choose_sessions(
+    found: list[tuple[int, Ints]], count: int, *, descending: bool
+) -> tuple[Ints, Ints]:
     """All sessions of a range, and those among them that a page can hold."""
     sessions = np.concatenate([own for _, own in found])
     return sessions, sessions[-count:] if descending else sessions[:count]
@@ -148,7 +165,9 @@ def answer_grouped(exchange: Exchange, plan: Subscription, request: Request, day
     return make_answer(exchange, (day, day), rows, adjusted=adjusted) | {"queryCount": len(rows)}
 
 
-def make_answer(exchange: Exchange, dates: tuple[date, date], rows: list[Row], *, adjusted: bool) -> Row:
+def make_answer(
+    exchange: Exchange, dates: tuple[date, date], rows: list[Row], *, adjusted: bool
+) -> Row:
     """The frame around the rows; without rows the vendor leaves `results` out."""
     today = exchange.today
     delayed = dates[0] <= today <= dates[1] and len(load_sessions().index_range(today, today)) > 0

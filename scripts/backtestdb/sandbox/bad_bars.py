@@ -23,14 +23,16 @@ REPLACING: dict[str, Callable[[Row], Row]] = {
 def spoil_bars(rows: list[Row], kinds: tuple[str, ...], today: date) -> list[Row]:
     """Rows with one bad bar of each kind; those of REPLACING stand where a good one was.
 
-    The others are added at the end: `duplicate` (the first again), `weekend` (moved to a Saturday) and
-    `future` (moved a week behind today).
+    The others are added at the end: `duplicate` (the first again), `weekend` (moved to a Saturday)
+    and `future` (moved a week behind today).
     """
     spoilt = list(rows)
     for offset, kind in enumerate(kind for kind in kinds if kind in REPLACING):
         place = (len(rows) // 2 + offset) % len(rows)
         spoilt[place] = REPLACING[kind](rows[place])
-    return spoilt + [make_added_row(rows[0], kind, today) for kind in kinds if kind not in REPLACING]
+    return spoilt + [
+        make_added_row(rows[0], kind, today) for kind in kinds if kind not in REPLACING
+    ]
 
 
 def make_added_row(row: Row, kind: str, today: date) -> Row:

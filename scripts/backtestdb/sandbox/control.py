@@ -1,7 +1,7 @@
 """The control plane under /_sandbox/: how tests look at the server and change what it plays.
 
-GET log (?since=N), DELETE log; GET, POST, DELETE faults; POST release, today, splits, settings, missing; GET health.
-No key is needed: the server listens on 127.0.0.1 only.
+GET log (?since=N), DELETE log; GET, POST, DELETE faults; POST release, today, splits, settings,
+missing; GET health. No key is needed: the server listens on 127.0.0.1 only.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,8 @@ def answer_control(
 
 
 def read_log(sandbox: Sandbox, given: Payload) -> Payload:
-    """The requests from number `since` on, and the most that arrived in any one window under one key."""
+    """The requests from number `since` on, and the most that arrived in any one window under one
+    key."""
     entries = sandbox.journal.read(int(given.get("since", 0)))
     most = max((window.most for window in sandbox.windows.values()), default=0)
     return {"requests": entries, "most_in_window": most}
@@ -88,12 +89,16 @@ def set_splits(sandbox: Sandbox, given: Payload) -> Payload:
 
 def set_settings(sandbox: Sandbox, given: Payload) -> Payload:
     """Change some of the settings, `history_years`, `free` and `junk` among them."""
-    plan_names, names = {each.name for each in fields(Subscription)}, {each.name for each in fields(Settings)}
+    plan_names, names = (
+        {each.name for each in fields(Subscription)},
+        {each.name for each in fields(Settings)},
+    )
     of_exchange = {"junk", "unfinished"}
     known = (names - {"plan"}) | plan_names | of_exchange
     if unknown := set(given) - known:
         raise ValueError(
-            f"there is no setting {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
+            f"there is no setting {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(sorted(known))}"
         )
     settings = sandbox.settings
     of_plan = {name: given[name] for name in plan_names & given.keys()}
@@ -110,16 +115,21 @@ def set_settings(sandbox: Sandbox, given: Payload) -> Payload:
 
 
 def set_missing(sandbox: Sandbox, given: Payload) -> Payload:
-    """Sessions of which there is no bar, instead of any others: `sessions`, each with a `session` and, where it
-    concerns one ticker only, a `ticker`."""
-    missing = tuple((row.get("ticker"), date.fromisoformat(row["session"])) for row in given["sessions"])
+    """Sessions of which there is no bar, instead of any others: `sessions`, each with a `session`
+    and, where it concerns one ticker only, a `ticker`."""
+    missing = tuple(
+        (row.get("ticker"), date.fromisoformat(row["session"])) for row in given["sessions"]
+    )
     sandbox.exchange = replace(sandbox.exchange, missing=missing)
     return {"missing": len(missing)}
 
 
 def read_health(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
     """That the server is there, which day it lives on and how many listings it has."""
-    return {"today": sandbox.exchange.today.isoformat(), "listings": len(sandbox.exchange.universe.listings)}
+    return {
+        "today": sandbox.exchange.today.isoformat(),
+        "listings": len(sandbox.exchange.universe.listings),
+    }
 
 
 CALLS: dict[tuple[str, str], Callable[[Sandbox, Payload], Payload]] = {

@@ -23,7 +23,10 @@ from backtestdb.sandbox.request import Refusal, Request
 from backtestdb.sandbox.state import Sandbox
 
 Payload = dict[str, Any]
-TOO_MANY = {"status": "ERROR", "error": "You've exceeded the maximum requests per minute of your plan."}
+TOO_MANY = {
+    "status": "ERROR",
+    "error": "You've exceeded the maximum requests per minute of your plan.",
+}
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,19 @@ ENDPOINTS: tuple[tuple[str, Endpoint], ...] = (
         lambda sandbox, *rest: answer_grouped(sandbox.exchange, sandbox.settings.plan, *rest),
     ),
     (r"/v3/reference/tickers", lambda sandbox, request: answer_tickers(sandbox.exchange, request)),
-    (r"/v3/reference/tickers/([^/]+)", lambda sandbox, *rest: answer_ticker(sandbox.exchange, *rest)),
+    (
+        r"/v3/reference/tickers/([^/]+)",
+        lambda sandbox, *rest: answer_ticker(sandbox.exchange, *rest),
+    ),
     (
         r"/vX/reference/tickers/([^/]+)/events",
         lambda sandbox, *rest: answer_ticker_events(sandbox.exchange, *rest),
     ),
     (r"/stocks/v1/splits", lambda sandbox, request: answer_splits(sandbox.exchange, request)),
-    (r"/v3/reference/splits", lambda sandbox, request: answer_old_splits(sandbox.exchange, request)),
+    (
+        r"/v3/reference/splits",
+        lambda sandbox, request: answer_old_splits(sandbox.exchange, request),
+    ),
 )
 
 
@@ -71,7 +80,9 @@ def verify_quota(sandbox: Sandbox, key: str, arrived: float) -> None:
     limit, seconds = settings.requests_per_minute, settings.window_seconds
     wait = window.admit(arrived, limit=limit, seconds=seconds)
     if wait is not None:
-        raise Refusal(429, TOO_MANY, {"Retry-After": str(ceil(wait))} if settings.retry_after else {})
+        raise Refusal(
+            429, TOO_MANY, {"Retry-After": str(ceil(wait))} if settings.retry_after else {}
+        )
 
 
 def answer_request(sandbox: Sandbox, request: Request) -> Payload:
@@ -82,7 +93,9 @@ def answer_request(sandbox: Sandbox, request: Request) -> Payload:
     raise Refusal(404, {"status": "NOT_FOUND", "message": f"There is no endpoint {request.path}."})
 
 
-def make_json_answer(status: int, payload: Payload, headers: dict[str, str] | None = None) -> Answer:
+def make_json_answer(
+    status: int, payload: Payload, headers: dict[str, str] | None = None
+) -> Answer:
     """A payload on its way, with a request_id of its own as every answer of the vendor has."""
     body = orjson.dumps({"request_id": uuid4().hex, **payload})
     return Answer(status, body, {"Content-Type": "application/json", **(headers or {})})

@@ -21,8 +21,9 @@ QUIRK = 50
 class Exchange:
     """Who is listed, which splits there are, and up to which day (included) anything has happened.
 
-    With `junk`, the grouped answers hold a row of junk. Of the `missing` sessions the vendor has no bar yet, of a
-    ticker or (None) of anyone. While today is `unfinished`, its day bars are those of an afternoon.
+    With `junk`, the grouped answers hold a row of junk. Of the `missing` sessions the vendor has no
+    bar yet, of a ticker or (None) of anyone. While today is `unfinished`, its day bars are those of
+    an afternoon.
     """
 
     universe: Universe
@@ -52,9 +53,14 @@ class ServedBars:
     bars: Bars
 
 
-def find_sessions(exchange: Exchange, ticker: str, first: date, last: date) -> list[tuple[int, Ints]]:
+def find_sessions(
+    exchange: Exchange, ticker: str, first: date, last: date
+) -> list[tuple[int, Ints]]:
     """The sessions in which a ticker traded, for each company that had it, in order of time."""
-    universe, wanted = exchange.universe, load_sessions().index_range(first, min(last, exchange.today))
+    universe, wanted = (
+        exchange.universe,
+        load_sessions().index_range(first, min(last, exchange.today)),
+    )
     found = []
     for index in sorted(universe.by_ticker.get(ticker, []), key=lambda i: int(universe.first[i])):
         start, stop = (
@@ -85,7 +91,9 @@ def load_day_bars(exchange: Exchange, index: int, sessions: Ints, *, adjusted: b
     )
 
 
-def load_minute_bars(exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool) -> ServedBars:
+def load_minute_bars(
+    exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool
+) -> ServedBars:
     """Five-minute bars of one listing, 04:00 to 20:00 New York, in agreement with its day bars."""
     universe, calendar = exchange.universe, load_sessions()
     key = universe.profiles.keys[[index]]
@@ -94,11 +102,16 @@ def load_minute_bars(exchange: Exchange, index: int, sessions: Ints, *, adjusted
     made = make_minute_bars(key, sessions, open_ms, regular, day, thin=bool(universe.thin[index]))
     divisors = load_divisors(exchange, index, sessions, adjusted=adjusted)
     quirk = uniform(key, made.start_ms, QUIRK)
-    return ServedBars(made.start_ms, made.base_minutes, quirk, divide(made.bars, divisors[made.row]))
+    return ServedBars(
+        made.start_ms, made.base_minutes, quirk, divide(made.bars, divisors[made.row])
+    )
 
 
-def load_grouped_bars(exchange: Exchange, session: int, *, adjusted: bool) -> tuple[Ints, ServedBars]:
-    """The day bars of everyone who traded in a session, stamped 16:00 New York, and whose they are."""
+def load_grouped_bars(
+    exchange: Exchange, session: int, *, adjusted: bool
+) -> tuple[Ints, ServedBars]:
+    """The day bars of everyone who traded in a session, stamped 16:00 New York, and whose they
+    are."""
     traded, bars, divisors = load_market_days(exchange, session, adjusted=adjusted)
     start = np.full(len(traded), load_sessions().grouped_ms[session])
     quirk = uniform(exchange.universe.profiles.keys[traded], np.array([session]), QUIRK)
@@ -106,11 +119,16 @@ def load_grouped_bars(exchange: Exchange, session: int, *, adjusted: bool) -> tu
     return traded, ServedBars(start, np.ones_like(start), quirk, served)
 
 
-def load_market_days(exchange: Exchange, session: int, *, adjusted: bool) -> tuple[Ints, Bars, Floats]:
-    """Everyone who traded in a session, their unsplit day bars, and by what their prices are to be divided."""
+def load_market_days(
+    exchange: Exchange, session: int, *, adjusted: bool
+) -> tuple[Ints, Bars, Floats]:
+    """Everyone who traded in a session, their unsplit day bars, and by what their prices are to be
+    divided."""
     universe, at = exchange.universe, np.array([session])
     silent = universe.thin & (uniform(universe.profiles.keys, at, SILENT) < 0.05)
-    traded = np.nonzero((universe.first <= session) & (session < universe.stop) & ~silent.astype(bool))[0]
+    traded = np.nonzero(
+        (universe.first <= session) & (session < universe.stop) & ~silent.astype(bool)
+    )[0]
     if session in exchange.find_missing(None):
         traded = traded[:0]
     for ticker in {ticker for ticker, _ in exchange.missing if ticker}:
@@ -139,15 +157,24 @@ def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteB
         at = np.full(len(places), session)
         chosen = Bars(**{f.name: getattr(days, f.name)[places] for f in fields(Bars)})
         keys = universe.profiles.keys[traded[places]][:, None]
-        made = make_minute_bars(keys, at, calendar.open_ms[at], calendar.regular_bars[at], chosen, thin=thin)
+        made = make_minute_bars(
+            keys, at, calendar.open_ms[at], calendar.regular_bars[at], chosen, thin=thin
+        )
         bars = divide(made.bars, divisors[places][made.row])
-        parts.append((traded[places][made.row], MinuteBars(made.row, made.start_ms, made.base_minutes, bars)))
-    joined = {f.name: np.concatenate([getattr(made.bars, f.name) for _, made in parts]) for f in fields(Bars)}
+        parts.append(
+            (traded[places][made.row], MinuteBars(made.row, made.start_ms, made.base_minutes, bars))
+        )
+    joined = {
+        f.name: np.concatenate([getattr(made.bars, f.name) for _, made in parts])
+        for f in fields(Bars)
+    }
     row, start, base = (
         np.concatenate([getattr(made, name) for _, made in parts])
         for name in ("row", "start_ms", "base_minutes")
     )
-    return np.concatenate([listing for listing, _ in parts]), MinuteBars(row, start, base, Bars(**joined))
+    return np.concatenate([listing for listing, _ in parts]), MinuteBars(
+        row, start, base, Bars(**joined)
+    )
 
 
 def leave_unfinished(exchange: Exchange, sessions: Ints, bars: Bars) -> Bars:
@@ -157,7 +184,9 @@ def leave_unfinished(exchange: Exchange, sessions: Ints, bars: Bars) -> Bars:
     if not going_on.any():
         return bars
     close = np.where(going_on, (bars.open + bars.close) / 2, bars.close)
-    return replace(bars, close=close, volume=np.where(going_on, np.floor(bars.volume / 2), bars.volume))
+    return replace(
+        bars, close=close, volume=np.where(going_on, np.floor(bars.volume / 2), bars.volume)
+    )
 
 
 def make_unsplit_bars(universe: Universe, index: int, sessions: Ints) -> Bars:
@@ -171,7 +200,10 @@ def select_profiles(universe: Universe, indexes: Ints) -> Profiles:
     """The profiles of some listings."""
     every = universe.profiles
     return Profiles(
-        every.keys[indexes], every.log_price[indexes], every.volatility[indexes], every.log_volume[indexes]
+        every.keys[indexes],
+        every.log_price[indexes],
+        every.volatility[indexes],
+        every.log_volume[indexes],
     )
 
 
@@ -203,7 +235,9 @@ def put(bars: Bars, place: int, one: Bars) -> None:
 
 def join(parts: list[ServedBars]) -> ServedBars:
     """Bars of companies that followed each other under one ticker, as one."""
-    columns = {f.name: np.concatenate([getattr(part.bars, f.name) for part in parts]) for f in fields(Bars)}
+    columns = {
+        f.name: np.concatenate([getattr(part.bars, f.name) for part in parts]) for f in fields(Bars)
+    }
     return ServedBars(
         start_ms=np.concatenate([part.start_ms for part in parts]),
         base=np.concatenate([part.base for part in parts]),
@@ -215,7 +249,9 @@ def join(parts: list[ServedBars]) -> ServedBars:
 def make_no_bars() -> ServedBars:
     """What an unknown ticker has."""
     none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
-    return ServedBars(none, none, nothing, Bars(nothing, nothing, nothing, nothing, nothing, nothing, none))
+    return ServedBars(
+        none, none, nothing, Bars(nothing, nothing, nothing, nothing, nothing, nothing, none)
+    )
 
 
 def take(served: ServedBars, where: npt.NDArray[np.bool_] | slice) -> ServedBars:

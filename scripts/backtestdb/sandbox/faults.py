@@ -9,7 +9,8 @@ from backtestdb.sandbox.noise import make_key
 
 KINDS = {
     "server_error": "500 with JSON",
-    "refusal": "`status`, 403 or 404, with JSON, as when an endpoint is not in the plan or withdrawn; `word` is its"
+    "refusal": "`status`, 403 or 404, with JSON, as when an endpoint is not in the plan or "
+    "withdrawn; `word` is its"
     " status word where it is not the documented one",
     "bad_gateway": "502 with HTML",
     "gateway": "`status` with HTML: a proxy, a captive portal, a wrong address",
@@ -38,8 +39,8 @@ class Rule:
     """A fault for the paths that `match` (searched in path and query, the key taken out).
 
     Of the matching requests `after` are spared, then `times` are spoilt (None: all), each with
-    `probability`. What the dice say depends on `seed`, the path and how often that path came, not on the
-    order of requests, so a run with several workers meets the same faults again.
+    `probability`. What the dice say depends on `seed`, the path and how often that path came, not
+    on the order of requests, so a run with several workers meets the same faults again.
     """
 
     match: str

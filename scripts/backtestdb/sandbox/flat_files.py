@@ -3,8 +3,8 @@
     s3://flatfiles/us_stocks_sip/minute_aggs_v1/2026/11/2026-11-20.csv.gz
     ticker,volume,open,close,high,low,window_start,transactions      window_start: ns UTC
 
-By ticker and minute, as traded (not adjusted for splits). Put together, the minutes of five are the 5-minute bar that
-the API serves.
+By ticker and minute, as traded (not adjusted for splits). Put together, the minutes of five are the
+5-minute bar that the API serves.
 """
 
 import gzip
@@ -25,10 +25,13 @@ from backtestdb.sandbox.signature import find_signer
 from backtestdb.sandbox.subscription import Subscription, find_wall
 
 BUCKET = "/flatfiles"
-OBJECT = re.compile(BUCKET + r"/us_stocks_sip/minute_aggs_v1/(\d{4})/(\d{2})/(\1-\2-\d{2})\.csv\.gz")
+OBJECT = re.compile(
+    BUCKET + r"/us_stocks_sip/minute_aggs_v1/(\d{4})/(\d{2})/(\1-\2-\d{2})\.csv\.gz"
+)
 COLUMNS = ("ticker", "volume", "open", "close", "high", "low", "window_start", "transactions")
 EMPTY_LIST = (
-    b'<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>flatfiles</Name>'
+    b'<?xml version="1.0"?><ListBucketResult '
+    b'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>flatfiles</Name>'
     b"<KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
 )
 FILES_KEPT = 3
@@ -46,7 +49,9 @@ class FlatFiles:
         key = (session, exchange.splits, len(exchange.universe.listings), exchange.junk)
         with self.lock:
             if key not in self.kept:
-                self.kept[key] = gzip.compress(make_csv(exchange, session), compresslevel=1, mtime=0)
+                self.kept[key] = gzip.compress(
+                    make_csv(exchange, session), compresslevel=1, mtime=0
+                )
             self.kept.move_to_end(key)
             while len(self.kept) > FILES_KEPT:
                 self.kept.popitem(last=False)
@@ -67,8 +72,9 @@ def answer_s3(
     keys: tuple[str, ...],
     request: tuple[str, str, Mapping[str, str]],
 ) -> S3Answer:
-    """`request`: method, target and headers (names in lower case). Access keys are the API's keys, each its own
-    secret. A session that is not over has no file; one before the plan's history is forbidden."""
+    """`request`: method, target and headers (names in lower case). Access keys are the API's keys,
+    each its own secret. A session that is not over has no file; one before the plan's history is
+    forbidden."""
     method, target, headers = request
     _, refused = find_signer(method, target, headers, {key: key for key in keys})
     if refused:
@@ -85,13 +91,20 @@ def answer_s3(
 
 
 def refuse(status: int, code: str) -> S3Answer:
-    body = f'<?xml version="1.0"?><Error><Code>{escape(code)}</Code><Message>{escape(code)}</Message></Error>'
+    body = (
+        "<?xml "
+        f'version="1.0"?><Error><Code>{escape(code)}</Code><Message>{escape(code)}</Message></Error>'
+    )
     return S3Answer(status, body.encode(), {"Content-Type": "application/xml"})
 
 
 def cut_range(content: bytes, asked: str) -> S3Answer:
     """The whole, or bytes=FIRST-LAST of it."""
-    headers = {"Content-Type": "application/gzip", "ETag": f'"{len(content):x}"', "Accept-Ranges": "bytes"}
+    headers = {
+        "Content-Type": "application/gzip",
+        "ETag": f'"{len(content):x}"',
+        "Accept-Ranges": "bytes",
+    }
     match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
     if match is None:
         return S3Answer(200, content, headers)
@@ -103,7 +116,8 @@ def cut_range(content: bytes, asked: str) -> S3Answer:
 
 def make_csv(exchange: Exchange, session: int) -> bytes:
     """Every minute in which anything traded."""
-    # Arrow writes 3 million rows in a second; only the lake's commands ask for these files, and they have it.
+    # Arrow writes 3 million rows in a second; only the lake's commands ask for these files, and
+    # they have it.
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.csv as pa_csv  # noqa: PLC0415
 
@@ -124,7 +138,8 @@ def make_csv(exchange: Exchange, session: int) -> bytes:
 
 
 def make_minutes(exchange: Exchange, session: int) -> dict[str, np.ndarray]:
-    """The 5-minute bars of everyone, each taken apart into as many minutes as it has base bars (or shares)."""
+    """The 5-minute bars of everyone, each taken apart into as many minutes as it has base bars (or
+    shares)."""
     listing, made = load_market_minutes(exchange, session)
     bars = made.bars
     count = np.clip(made.base_minutes, 1, np.maximum(bars.volume.astype(np.int64), 1))
@@ -138,7 +153,10 @@ def make_minutes(exchange: Exchange, session: int) -> dict[str, np.ndarray]:
     ends = np.where(minute == parts - 1, closed, np.round(opened + step * (minute + 1), 4))
     # Rounding must not leave the bar's own range; one minute reaches its high and one its low.
     starts, ends = (np.clip(edge, bars.low[row], bars.high[row]) for edge in (starts, ends))
-    at_high, at_low = (made.start_ms // MINUTE_MS // 5) % count, (made.start_ms // MINUTE_MS // 7) % count
+    at_high, at_low = (
+        (made.start_ms // MINUTE_MS // 5) % count,
+        (made.start_ms // MINUTE_MS // 7) % count,
+    )
     high = np.where(minute == at_high[row], bars.high[row], np.maximum(starts, ends))
     low = np.where(minute == at_low[row], bars.low[row], np.minimum(starts, ends))
 

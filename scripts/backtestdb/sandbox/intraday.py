@@ -1,7 +1,7 @@
 """Made-up five-minute bars that add up to a given day bar.
 
-A day has 66 slots before the opening (04:00-09:30 New York), 78 regular ones (42 on a half day) and 48
-after the close. All arrays are sessions × slots.
+A day has 66 slots before the opening (04:00-09:30 New York), 78 regular ones (42 on a half day) and
+48 after the close. All arrays are sessions × slots.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ Prices = tuple[Floats, Floats, Floats, Floats]
 
 @dataclass(frozen=True)
 class MinuteBars:
-    """Bars in order of time: where each lies (row of the day bars), its start in ms UTC, its base minutes."""
+    """Bars in order of time: where each lies (row of the day bars), its start in ms UTC, its base
+    minutes."""
 
     row: Ints
     start_ms: Ints
@@ -31,16 +32,19 @@ class MinuteBars:
 def make_minute_bars(
     key: Keys, sessions: Ints, open_ms: Ints, regular_bars: Ints, day: Bars, *, thin: bool
 ) -> MinuteBars:
-    """Five-minute bars of the given sessions, from their day bars: of one company (one key), or of as many as there
-    are rows (a column of keys).
+    """Five-minute bars of the given sessions, from their day bars: of one company (one key), or of
+    as many as there are rows (a column of keys).
 
-    The first regular open and the last regular close are the day's, the highest and the lowest regular
-    price too. A thin ticker has fewer regular bars; outside regular hours bars are missing for everyone.
+    The first regular open and the last regular close are the day's, the highest and the lowest
+    regular price too. A thin ticker has fewer regular bars; outside regular hours bars are missing
+    for everyone.
     """
     slots = np.arange(BEFORE + REGULAR + AFTER)
     counters = sessions[:, None] * 256 + slots
     regular = regular_bars[:, None]
-    prices, kept = make_regular(key, counters[:, BEFORE : BEFORE + REGULAR], regular, day, thin=thin)
+    prices, kept = make_regular(
+        key, counters[:, BEFORE : BEFORE + REGULAR], regular, day, thin=thin
+    )
     edge = make_extended(key, counters, day)
     merged = [
         np.where(is_regular(slots), np.pad(p, ((0, 0), (BEFORE, AFTER))), e)
@@ -52,7 +56,9 @@ def make_minute_bars(
     start = open_ms[:, None] + (slots - BEFORE) * (5 * MINUTE_MS)
     start -= np.where(slots >= BEFORE + REGULAR, (REGULAR - regular) * (5 * MINUTE_MS), 0)
     minutes = np.where(
-        is_regular(slots) & (not thin), 5, 1 + (5 * uniform(key, counters, MINUTES)).astype(np.int64)
+        is_regular(slots) & (not thin),
+        5,
+        1 + (5 * uniform(key, counters, MINUTES)).astype(np.int64),
     )
     columns = [column[traded] for column in merged]
     keys = np.broadcast_to(key.reshape(-1, 1), traded.shape)[traded]
@@ -76,7 +82,8 @@ def make_regular(
     high, low = day.high[:, None], day.low[:, None]
     slot = np.arange(REGULAR)
     top, bottom = (
-        (uniform(key, counters[:, :1], stream) * regular).astype(np.int64) == slot for stream in (TOP, BOTTOM)
+        (uniform(key, counters[:, :1], stream) * regular).astype(np.int64) == slot
+        for stream in (TOP, BOTTOM)
     )
     edges = make_path(key, counters, regular, day)
     opened, closed = edges[:, :-1], edges[:, 1:]
@@ -85,7 +92,10 @@ def make_regular(
     lows = np.minimum(opened, closed) - reach * uniform(key, counters, DOWN)
     highs = np.where(top, high, np.minimum(np.round(highs, 4), high))
     lows = np.where(bottom, low, np.maximum(np.round(lows, 4), low))
-    highs, lows = np.maximum(highs, np.maximum(opened, closed)), np.minimum(lows, np.minimum(opened, closed))
+    highs, lows = (
+        np.maximum(highs, np.maximum(opened, closed)),
+        np.minimum(lows, np.minimum(opened, closed)),
+    )
     kept = slot < regular
     if thin:
         must = top | bottom | (slot == 0) | (slot == regular - 1)
@@ -118,8 +128,11 @@ def make_extended(key: Keys, counters: Ints, day: Bars) -> Prices:
     return opened, high, np.round(np.minimum(opened, closed) * (1 - spread), 4), closed
 
 
-def make_volume(key: Keys, counters: Ints, traded: npt.NDArray[np.bool_], day_volume: Floats) -> Floats:
-    """Whole shares, about the day's in sum; most at the open and the close, 2 % outside regular hours."""
+def make_volume(
+    key: Keys, counters: Ints, traded: npt.NDArray[np.bool_], day_volume: Floats
+) -> Floats:
+    """Whole shares, about the day's in sum; most at the open and the close, 2 % outside regular
+    hours."""
     slot = np.arange(counters.shape[1])
     place = (slot - BEFORE) / REGULAR
     busy = np.where(is_regular(slot), 0.5 + 6 * (place - 0.5) ** 2, 0.03)

@@ -9,13 +9,17 @@ from typing import Any
 
 @dataclass
 class Journal:
-    """Every request with its arrival on the monotonic clock (the same for all processes of a machine)."""
+    """Every request with its arrival on the monotonic clock (the same for all processes of a
+    machine)."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
 
-    def open_entry(self, path: str, *, key_was_right: bool, key_place: str | None) -> dict[str, Any]:
-        """Note an arrival; the status stays None until there is an answer, and after a broken connection."""
+    def open_entry(
+        self, path: str, *, key_was_right: bool, key_place: str | None
+    ) -> dict[str, Any]:
+        """Note an arrival; the status stays None until there is an answer, and after a broken
+        connection."""
         entry = {
             "arrived": time.monotonic(),
             "path": path,
@@ -51,8 +55,8 @@ class Window:
     def admit(self, arrived: float, *, limit: int, seconds: float) -> float | None:
         """Count an arrival; None when it is admitted, else the seconds until the next one would be.
 
-        At most `limit` are admitted in any `seconds` (0: all). Refused arrivals count for `most`, the
-        greatest number seen in one window, but do not keep the door shut.
+        At most `limit` are admitted in any `seconds` (0: all). Refused arrivals count for `most`,
+        the greatest number seen in one window, but do not keep the door shut.
         """
         with self.lock:
             for times in (self.arrivals, self.admitted):

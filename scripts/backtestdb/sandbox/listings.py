@@ -1,4 +1,5 @@
-"""Who is listed in the sandbox: the tech sector, the real prices, the traps, and as many others as asked."""
+"""Who is listed in the sandbox: the tech sector, the real prices, the traps, and as many others as
+asked."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -12,7 +13,8 @@ from backtestdb.sandbox.noise import make_key, uniform
 from backtestdb.sandbox.sessions import Ints, load_sessions
 from backtestdb.sandbox.source import REAL_TICKERS
 
-# Live tickers that spreadsheets, CSV readers and upper() break; NEWCO has a history of a few months only.
+# Live tickers that spreadsheets, CSV readers and upper() break; NEWCO has a history of a few months
+# only.
 TRAPS = ("NA", "TRUE", "BRK.B", "KIMpL", "MOG.A", "NEWCO")
 LISTED_ON = {
     "FB": date(2012, 5, 18),
@@ -31,8 +33,8 @@ FIRST, NEVER = date(2000, 1, 1), date(9999, 1, 1)
 class Listing:
     """One company under one ticker, listed from `first` until the day before `delisted`.
 
-    `company` seeds its prices and identifiers. A thin one does not trade in every session nor in every
-    minute. One that is not in the reference list has bars all the same.
+    `company` seeds its prices and identifiers. A thin one does not trade in every session nor in
+    every minute. One that is not in the reference list has bars all the same.
     """
 
     ticker: str
@@ -61,7 +63,8 @@ class Universe:
 
 
 def make_listings(count: int) -> list[Listing]:
-    """At least `count` stocks, then a tenth as many funds, then a quarter as many the reference list lacks.
+    """At least `count` stocks, then a tenth as many funds, then a quarter as many the reference
+    list lacks.
 
     The stock number n is the same company whatever the count.
     """
@@ -82,9 +85,12 @@ def make_named_listing(ticker: str) -> Listing:
 
 
 def make_numbered_stock(number: int) -> Listing:
-    """A made-up stock: one in 20 listed late, one in 20 delisted again, some of them no common stock."""
+    """A made-up stock: one in 20 listed late, one in 20 delisted again, some of them no common
+    stock."""
     ticker = f"Z{letters(number)}"
-    lot, day, kind = (int(make_key(f"{ticker} {what}") % 10_000) for what in ("life", "day", "kind"))
+    lot, day, kind = (
+        int(make_key(f"{ticker} {what}") % 10_000) for what in ("life", "day", "kind")
+    )
     turn = date.fromordinal(date(2021, 1, 4).toordinal() + day % 2100)
     return Listing(
         ticker,
@@ -113,16 +119,23 @@ def make_universe(count: int) -> Universe:
         listings=listings,
         by_ticker=by_ticker,
         profiles=make_profiles(listings, thin),
-        first=np.searchsorted(sessions, np.array([each.first for each in listings], dtype="datetime64[D]")),
-        stop=np.searchsorted(sessions, np.array([each.delisted for each in listings], dtype="datetime64[D]")),
+        first=np.searchsorted(
+            sessions, np.array([each.first for each in listings], dtype="datetime64[D]")
+        ),
+        stop=np.searchsorted(
+            sessions, np.array([each.delisted for each in listings], dtype="datetime64[D]")
+        ),
         thin=thin,
     )
 
 
 def make_profiles(listings: list[Listing], thin: Ints) -> Profiles:
-    """Prices of 6 to 400 dollars, steps of 1 to 3 % a day, some 100,000 to 30 million shares (thin: few)."""
+    """Prices of 6 to 400 dollars, steps of 1 to 3 % a day, some 100,000 to 30 million shares (thin:
+    few)."""
     keys = np.array([make_key(listing.company) for listing in listings], dtype=np.uint64)
-    level, step, crowd = (uniform(keys, np.zeros(1, dtype=np.int64), stream) for stream in (20, 21, 22))
+    level, step, crowd = (
+        uniform(keys, np.zeros(1, dtype=np.int64), stream) for stream in (20, 21, 22)
+    )
     return Profiles(
         keys=keys,
         log_price=np.log(6.0) + level * np.log(400 / 6),

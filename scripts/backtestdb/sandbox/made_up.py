@@ -58,7 +58,8 @@ def make_volume(profiles: Profiles, sessions: Ints) -> Floats:
 
 
 def with_details(keys: Keys, counters: Ints, prices: Sequence[Floats], volume: Floats) -> Bars:
-    """Bars from opens, highs, lows and closes, with an average price and a number of trades that fit."""
+    """Bars from opens, highs, lows and closes, with an average price and a number of trades that
+    fit."""
     opened, high, low, closed = prices
     share_per_trade = 40 + 80 * uniform(keys, counters, TRADES)
     return Bars(

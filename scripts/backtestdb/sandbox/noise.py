@@ -1,7 +1,7 @@
 """Numbers that look random and are a pure function of a key, a counter and a stream.
 
-A generator with a state would make a bar depend on what was asked before it. Here every bar is computed
-from the ticker and the session alone, in any process, order, range or time zone.
+A generator with a state would make a bar depend on what was asked before it. Here every bar is
+computed from the ticker and the session alone, in any process, order, range or time zone.
 """
 
 from hashlib import blake2b
@@ -13,13 +13,14 @@ from backtestdb.sandbox.sessions import Floats, Ints
 
 Keys = npt.NDArray[np.uint64]
 
-# The constants of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+# The constants of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",
+# 2014).
 GOLDEN, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 STREAM = 0xD1B54A32D192ED03
 MASK = 2**64 - 1
 
-# Sessions between two knots of the walk. Amplitudes grow with the square root of the distance, as those of
-# a random walk do.
+# Sessions between two knots of the walk. Amplitudes grow with the square root of the distance, as
+# those of a random walk do.
 PERIODS = (1, 4, 16, 64, 256, 1024, 4096)
 
 
@@ -48,8 +49,8 @@ def centred(keys: Keys, counters: Ints, stream: int) -> Floats:
 def walk(keys: Keys, sessions: Ints) -> Floats:
     """The place of a random walk at each session, without walking there.
 
-    A sum of lines between random knots, sparse knots far apart in height: its spectrum is that of a random
-    walk with steps of about 1.6.
+    A sum of lines between random knots, sparse knots far apart in height: its spectrum is that of a
+    random walk with steps of about 1.6.
     """
     total: Floats = np.zeros(np.broadcast_shapes(keys.shape, sessions.shape))
     for stream, period in enumerate(PERIODS):

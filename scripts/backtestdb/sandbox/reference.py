@@ -1,4 +1,5 @@
-"""The endpoints of reference data: the list of tickers, one ticker, and the splits (new and old)."""
+"""The endpoints of reference data: the list of tickers, one ticker, and the splits (new and
+old)."""
 
 from collections.abc import Callable
 from datetime import date
@@ -12,7 +13,8 @@ from backtestdb.sandbox.splits import Split
 
 Row = dict[str, Any]
 Found = TypeVar("Found")
-# What became of listings that ended: Paramount Global is Paramount Skydance since the day its ticker went.
+# What became of listings that ended: Paramount Global is Paramount Skydance since the day its
+# ticker went.
 RENAMED = {"PARA": [(date(2025, 8, 7), "PSKY")]}
 EXCHANGES = ("XNYS", "XNAS", "XASE", "ARCX")
 COMPARISONS: dict[str, Callable[[str, str], bool]] = {
@@ -46,7 +48,9 @@ def answer_tickers(exchange: Exchange, request: Request) -> Row:
 def answer_ticker(exchange: Exchange, request: Request, ticker: str) -> Row:
     """The company that has a ticker on a date; 404 when none has."""
     day = find_day(exchange, request)
-    listings = [exchange.universe.listings[index] for index in exchange.universe.by_ticker.get(ticker, [])]
+    listings = [
+        exchange.universe.listings[index] for index in exchange.universe.by_ticker.get(ticker, [])
+    ]
     for listing in listings:
         if listing.in_reference and listing.is_listed(day):
             return {"status": "OK", "count": 1, "results": make_ticker_row(listing, day)}
@@ -54,7 +58,8 @@ def answer_ticker(exchange: Exchange, request: Request, ticker: str) -> Row:
 
 
 def answer_ticker_events(exchange: Exchange, request: Request, ticker: str) -> Row:  # noqa: ARG001
-    """The names of the company that has or had a ticker, newest first; 404 for a ticker that nobody had."""
+    """The names of the company that has or had a ticker, newest first; 404 for a ticker that nobody
+    had."""
     if ticker not in exchange.universe.by_ticker:
         raise Refusal(404, {"status": "NOT_FOUND", "message": "Ticker not found."})
     first = exchange.universe.listings[exchange.universe.by_ticker[ticker][0]].first
@@ -96,7 +101,10 @@ def answer_splits(exchange: Exchange, request: Request) -> Row:
     """The new endpoint: oldest first, at most 5000 a page."""
     limit, found = request.number("limit", 100, 5000), find_splits(exchange, request)
     return make_page(
-        request, found, lambda split: make_split_row(split) | {"adjustment_type": split.direction}, limit
+        request,
+        found,
+        lambda split: make_split_row(split) | {"adjustment_type": split.direction},
+        limit,
     )
 
 
@@ -132,7 +140,8 @@ def make_split_row(split: Split) -> Row:
 
 
 def matches(request: Request, name: str, value: str) -> bool:
-    """Whether a value fits the parameters `name`, `name.gte`, `name.gt`, `name.lte` and `name.lt`."""
+    """Whether a value fits the parameters `name`, `name.gte`, `name.gt`, `name.lte` and
+    `name.lt`."""
     return all(
         compare(value, request.params[name + suffix])
         for suffix, compare in COMPARISONS.items()
@@ -140,7 +149,9 @@ def matches(request: Request, name: str, value: str) -> bool:
     )
 
 
-def make_page(request: Request, found: list[Found], make_row: Callable[[Found], Row], limit: int) -> Row:
+def make_page(
+    request: Request, found: list[Found], make_row: Callable[[Found], Row], limit: int
+) -> Row:
     """Rows from the cursor's offset on; `next_url` when there are more."""
     offset = request.number("offset", 1, 10**6) if "offset" in request.params else 0
     page = [make_row(each) for each in found[offset : offset + limit]]

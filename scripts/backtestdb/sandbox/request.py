@@ -11,14 +11,17 @@ from urllib.parse import parse_qsl, urlencode
 class Refusal(Exception):  # noqa: N818  (an answer of the API, not a failure of the server)
     """An answer with another status than 200."""
 
-    def __init__(self, status: int, payload: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, payload: dict[str, Any], headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(status)
         self.status, self.payload, self.headers = status, payload, headers or {}
 
 
 @dataclass(frozen=True)
 class Request:
-    """Path and parameters without the key, and the root of the addresses that the answer may hold."""
+    """Path and parameters without the key, and the root of the addresses that the answer may
+    hold."""
 
     path: str
     params: dict[str, str]
@@ -65,7 +68,9 @@ def parse_params(query: str) -> dict[str, str]:
     cursor = params.pop("cursor", None)
     if cursor is not None:
         try:
-            params |= dict(parse_qsl(base64.b64decode(cursor, altchars=b"-_", validate=True).decode()))
+            params |= dict(
+                parse_qsl(base64.b64decode(cursor, altchars=b"-_", validate=True).decode())
+            )
         except ValueError:
             raise bad_request("the cursor is not one of ours") from None
     return params

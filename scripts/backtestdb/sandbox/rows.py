@@ -41,7 +41,8 @@ def make_rows(served: ServedBars, tickers: list[str] | None = None) -> list[Row]
 
 
 def put_oddities(rows: list[Row], quirk: Floats) -> None:
-    """Odd as the vendor's: one bar in 50 lacks vw and n, one in 60 has a volume like 1.5e+06, few are otc."""
+    """Odd as the vendor's: one bar in 50 lacks vw and n, one in 60 has a volume like 1.5e+06, few
+    are otc."""
     for place in np.nonzero(quirk < 1 / 50)[0].tolist():
         del rows[place]["vw"], rows[place]["n"]
     for place in np.nonzero((quirk > 0.5) & (quirk < 0.505))[0].tolist():

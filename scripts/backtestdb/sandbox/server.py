@@ -39,7 +39,9 @@ class SandboxServer(ThreadingHTTPServer):
 
     def shutdown_request(self, request: Any) -> None:
         """Close a connection; one that is to be reset must not say goodbye (FIN) first."""
-        lingers, seconds = struct.unpack("ii", request.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+        lingers, seconds = struct.unpack(
+            "ii", request.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+        )
         if lingers and not seconds:
             self.close_request(request)
         else:
@@ -76,7 +78,8 @@ class Handler(BaseHTTPRequestHandler):
         self.serve_flat_file()
 
     def serve_flat_file(self) -> None:
-        """One request of the S3 interface: noted, then answered. The API's quota does not count it."""
+        """One request of the S3 interface: noted, then answered. The API's quota does not count
+        it."""
         sandbox = self.server.sandbox
         headers = {name.lower(): value for name, value in self.headers.items()}
         entry = sandbox.journal.open_entry(self.path, key_was_right=True, key_place="signature")
@@ -86,7 +89,11 @@ class Handler(BaseHTTPRequestHandler):
         answer = make_fault_answer(rule) if rule else None
         if answer is None:
             made = answer_s3(
-                sandbox.flat_files, sandbox.exchange, sandbox.settings.plan, sandbox.settings.keys, request
+                sandbox.flat_files,
+                sandbox.exchange,
+                sandbox.settings.plan,
+                sandbox.settings.keys,
+                request,
             )
             answer = Answer(made.status, made.body, dict(made.headers))
         if rule is None or self.spoil_connection(rule, answer):
@@ -114,7 +121,9 @@ class Handler(BaseHTTPRequestHandler):
         sandbox, url = self.server.sandbox, urlsplit(self.path)
         key, place, query = take_key(self.headers.get("Authorization"), url.query)
         path = url.path + (f"?{query}" if query else "")
-        entry = sandbox.journal.open_entry(path, key_was_right=key in sandbox.settings.keys, key_place=place)
+        entry = sandbox.journal.open_entry(
+            path, key_was_right=key in sandbox.settings.keys, key_place=place
+        )
         rule = None
         try:
             verify_quota(sandbox, verify_key(sandbox, key), entry["arrived"])

@@ -1,7 +1,7 @@
 """The sessions of the New York exchange from 2000 to 2030, as arrays.
 
-A session is known by its index: 0 is 2000-01-03. The index does not depend on when the calendar ends, so
-that what is made up from it stays the same.
+A session is known by its index: 0 is 2000-01-03. The index does not depend on when the calendar
+ends, so that what is made up from it stays the same.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ MINUTE_MS = 60_000
 
 @dataclass(frozen=True)
 class Sessions:
-    """One entry a session: its date, three instants in ms UTC, its number of regular five-minute bars."""
+    """One entry a session: its date, three instants in ms UTC, its number of regular five-minute
+    bars."""
 
     dates: npt.NDArray[np.datetime64]
     midnight_ms: Ints

@@ -1,4 +1,5 @@
-"""AWS Signature Version 4, the way S3 clients prove their secret: computed again from what arrived."""
+"""AWS Signature Version 4, the way S3 clients prove their secret: computed again from what
+arrived."""
 
 import hashlib
 import hmac
@@ -15,14 +16,16 @@ AUTHORIZATION = re.compile(
 def find_signer(
     method: str, target: str, headers: Mapping[str, str], secrets: Mapping[str, str]
 ) -> tuple[str, str]:
-    """`headers` with names in lower case; `secrets` by access key. Return the access key and what S3 says of the
-    signature: "", "InvalidAccessKeyId" or "SignatureDoesNotMatch"."""
+    """`headers` with names in lower case; `secrets` by access key. Return the access key and what
+    S3 says of the signature: "", "InvalidAccessKeyId" or "SignatureDoesNotMatch"."""
     match = AUTHORIZATION.fullmatch(headers.get("authorization", ""))
     if match is None or match[1] not in secrets:
         return match[1] if match else "", "InvalidAccessKeyId"
     access_key, day, region, names, signature = match.groups()
     scope = f"{day}/{region}/s3/aws4_request"
-    request = hashlib.sha256(make_canonical_request(method, target, headers, names).encode()).hexdigest()
+    request = hashlib.sha256(
+        make_canonical_request(method, target, headers, names).encode()
+    ).hexdigest()
     text = f"AWS4-HMAC-SHA256\n{headers.get('x-amz-date', '')}\n{scope}\n{request}"
     key = f"AWS4{secrets[access_key]}".encode()
     for part in (day, region, "s3", "aws4_request", text):
@@ -36,5 +39,9 @@ def make_canonical_request(method: str, target: str, headers: Mapping[str, str],
         f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}"
         for name, value in sorted(parse_qsl(url.query, keep_blank_values=True))
     )
-    lines = "".join(f"{name}:{' '.join(headers.get(name, '').split())}\n" for name in names.split(";"))
-    return "\n".join([method, url.path, query, lines, names, headers.get("x-amz-content-sha256", "")])
+    lines = "".join(
+        f"{name}:{' '.join(headers.get(name, '').split())}\n" for name in names.split(";")
+    )
+    return "\n".join(
+        [method, url.path, query, lines, names, headers.get("x-amz-content-sha256", "")]
+    )

@@ -1,7 +1,7 @@
 """The real prices: public-domain day bars of five tickers, unadjusted, 2000-03-01 to 2013-03-01.
 
-Read from `_data/stocks.csv.gz` of the package bokeh_sampledata by its place, because importing the package
-brings modules that nobody needs here.
+Read from `_data/stocks.csv.gz` of the package bokeh_sampledata by its place, because importing the
+package brings modules that nobody needs here.
 """
 
 import csv
@@ -23,7 +23,8 @@ REAL_TICKERS = ("AAPL", "MSFT", "IBM", "GOOG", "FB")
 
 @dataclass(frozen=True)
 class RealPrices:
-    """A ticker's source rows: columns open, high, low, close, volume, the first row at session `start`."""
+    """A ticker's source rows: columns open, high, low, close, volume, the first row at session
+    `start`."""
 
     start: int
     columns: Floats
@@ -44,7 +45,8 @@ def find_source_file() -> Path:
 
 @cache
 def load_real_prices() -> dict[str, RealPrices]:
-    """Rows of each of the five tickers; every session of the exchange between first and last is there."""
+    """Rows of each of the five tickers; every session of the exchange between first and last is
+    there."""
     rows: dict[str, list[list[float]]] = {ticker: [] for ticker in REAL_TICKERS}
     first: dict[str, date] = {}
     with gzip.open(find_source_file(), "rt", newline="") as file:
@@ -53,21 +55,30 @@ def load_real_prices() -> dict[str, RealPrices]:
             rows[ticker].append([float(number) for number in numbers[:5]])
     sessions = load_sessions()
     return {
-        ticker: RealPrices(sessions.index_range(first[ticker], first[ticker]).start, np.array(rows[ticker]).T)
+        ticker: RealPrices(
+            sessions.index_range(first[ticker], first[ticker]).start, np.array(rows[ticker]).T
+        )
         for ticker in REAL_TICKERS
     }
 
 
 def make_real_bars(real: RealPrices, profile: Profiles, sessions: Ints) -> Bars:
-    """As-traded bars of one real ticker: the source inside its time, made-up ones that join it outside.
+    """As-traded bars of one real ticker: the source inside its time, made-up ones that join it
+    outside.
 
-    Before the source the made-up closes lead to its first open, after it they start at its last close.
+    Before the source the made-up closes lead to its first open, after it they start at its last
+    close.
     """
     inside = (sessions >= real.start) & (sessions < real.stop)
-    at_start, at_end = walk(profile.keys, np.array([real.start])), walk(profile.keys, np.array([real.stop]))
+    at_start, at_end = (
+        walk(profile.keys, np.array([real.start])),
+        walk(profile.keys, np.array([real.stop])),
+    )
     before = np.log(real.columns[0, 0]) - profile.volatility * at_start
     after = np.log(real.columns[3, -1]) - profile.volatility * at_end
-    bars = make_day_bars(replace(profile, log_price=np.where(sessions < real.start, before, after)), sessions)
+    bars = make_day_bars(
+        replace(profile, log_price=np.where(sessions < real.start, before, after)), sessions
+    )
     rows = real.columns[:, np.clip(sessions - real.start, 0, real.stop - real.start - 1)]
     made_up = (bars.open, bars.high, bars.low, bars.close, bars.volume)
     merged = [np.where(inside, row, column) for row, column in zip(rows, made_up, strict=True)]

@@ -12,12 +12,14 @@ from backtestdb.sandbox.sessions import Floats, Ints, load_sessions
 
 @dataclass(frozen=True)
 class Split:
-    """One split, `split_to` new shares for `split_from` old ones from the morning of `execution_date` on.
+    """One split, `split_to` new shares for `split_from` old ones from the morning of
+    `execution_date` on.
 
-    The splits endpoint lists it `copies` times from `listed_from` until the day before `listed_until`, and only
-    while it is listed adjusted prices are divided by it. When `moves_prices` is false it never happens: then prices
-    are adjusted only when `adjusts_prices` says so (a wrong entry of the vendor's). The prices of the source contain
-    those that are `in_source`.
+    The splits endpoint lists it `copies` times from `listed_from` until the day before
+    `listed_until`, and only while it is listed adjusted prices are divided by it. When
+    `moves_prices` is false it never happens: then prices are adjusted only when `adjusts_prices`
+    says so (a wrong entry of the vendor's). The prices of the source contain those that are
+    `in_source`.
     """
 
     ticker: str
@@ -58,7 +60,8 @@ SOURCE_SPLITS = (
 
 
 def parse_split(row: dict[str, Any]) -> Split:
-    """A split from its JSON form: ticker, execution_date, split_from, split_to and what a Split may have."""
+    """A split from its JSON form: ticker, execution_date, split_from, split_to and what a Split may
+    have."""
     execution_date = date.fromisoformat(row["execution_date"])
     moves_prices = bool(row.get("moves_prices", True))
     return Split(
@@ -76,19 +79,22 @@ def parse_split(row: dict[str, Any]) -> Split:
 
 
 def with_source_splits(splits: Iterable[Split]) -> tuple[Split, ...]:
-    """The given splits and those of the source; one of the source that is given again is listed as given."""
+    """The given splits and those of the source; one of the source that is given again is listed as
+    given."""
     given = tuple(splits)
     taken = {(split.ticker, split.execution_date) for split in given if split.in_source}
     kept = (split for split in SOURCE_SPLITS if (split.ticker, split.execution_date) not in taken)
     return (*kept, *given)
 
 
-def make_divisors(splits: Iterable[Split], sessions: Ints, *, adjusted: bool, today: date) -> Floats:
+def make_divisors(
+    splits: Iterable[Split], sessions: Ints, *, adjusted: bool, today: date
+) -> Floats:
     """By what to divide the unsplit prices of one ticker at each session (volumes: multiply).
 
-    A made-up split divides what comes after it, so that announcing one never changes what was served. The
-    adjusted prices of `today` are divided by every listed split between their session and today, the execution
-    date included.
+    A made-up split divides what comes after it, so that announcing one never changes what was
+    served. The adjusted prices of `today` are divided by every listed split between their session
+    and today, the execution date included.
     """
     dates = load_sessions().dates
     divisors: Floats = np.ones(len(sessions))
@@ -96,6 +102,11 @@ def make_divisors(splits: Iterable[Split], sessions: Ints, *, adjusted: bool, to
         executed = int(np.searchsorted(dates, np.datetime64(split.execution_date)))
         if split.moves_prices and not split.in_source:
             divisors[sessions >= executed] *= split.ratio
-        if adjusted and split.adjusts_prices and split.execution_date <= today and split.is_listed(today):
+        if (
+            adjusted
+            and split.adjusts_prices
+            and split.execution_date <= today
+            and split.is_listed(today)
+        ):
             divisors[sessions < executed] *= split.ratio
     return divisors

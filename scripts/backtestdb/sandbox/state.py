@@ -15,8 +15,8 @@ from backtestdb.sandbox.subscription import Subscription
 
 @dataclass(frozen=True)
 class Settings:
-    """How strict and how slow the server is; 0 requests a minute means no limit. `clock_seconds`: how far its
-    clock is ahead."""
+    """How strict and how slow the server is; 0 requests a minute means no limit. `clock_seconds`:
+    how far its clock is ahead."""
 
     keys: tuple[str, ...] = ("sandbox",)
     requests_per_minute: int = 0
@@ -29,7 +29,8 @@ class Settings:
 
 @dataclass
 class Sandbox:
-    """One server's state; exchange and settings are replaced as a whole, so a request sees one version."""
+    """One server's state; exchange and settings are replaced as a whole, so a request sees one
+    version."""
 
     exchange: Exchange
     settings: Settings
@@ -46,7 +47,12 @@ class Sandbox:
 
 
 def make_sandbox(
-    settings: Settings, *, today: date, tickers: int, splits: tuple[Split, ...] = (), junk: bool = False
+    settings: Settings,
+    *,
+    today: date,
+    tickers: int,
+    splits: tuple[Split, ...] = (),
+    junk: bool = False,
 ) -> Sandbox:
     """A server's state at its start."""
     exchange = Exchange(make_universe(tickers), with_source_splits(splits), today, junk=junk)

@@ -8,8 +8,9 @@ from backtestdb.sandbox.request import Refusal
 
 @dataclass(frozen=True)
 class Subscription:
-    """`history_years` = 0 reaches back without end; a free plan has the end of the day only, not today. Of
-    `refused_tickers` (indices, say) it has nothing, and without `grouped` no answers about the whole market."""
+    """`history_years` = 0 reaches back without end; a free plan has the end of the day only, not
+    today. Of `refused_tickers` (indices, say) it has nothing, and without `grouped` no answers
+    about the whole market."""
 
     history_years: int = 0
     free: bool = False
@@ -25,7 +26,8 @@ def verify_included(plan: Subscription, ticker: str | None) -> None:
 
 
 def verify_subscription(plan: Subscription, today: date, first: date, last: date) -> date:
-    """The first date that the plan covers of those asked; 403 when it covers none, or the free one has today.
+    """The first date that the plan covers of those asked; 403 when it covers none, or the free one
+    has today.
 
     A range that begins before the wall is cut without a word, as the vendor does.
     """

@@ -1,10 +1,12 @@
-"""What is due, and whether all is well: pure functions of the clock, the settings and the times of backups.
+"""What is due, and whether all is well: pure functions of the clock, the settings and the times of
+backups.
 
-Nothing is remembered between two questions but the backups themselves, so a machine that slept, was off or
-had its clock changed needs no special case: the answer is the same whoever asks, and after any kill.
+Nothing is remembered between two questions but the backups themselves, so a machine that slept, was
+off or had its clock changed needs no special case: the answer is the same whoever asks, and after
+any kill.
 
-Times are what the clock said when a backup was made. Local days and hours are those of `zone`; None is the
-zone of the system.
+Times are what the clock said when a backup was made. Local days and hours are those of `zone`; None
+is the zone of the system.
 """
 
 from collections.abc import Iterable
@@ -13,7 +15,8 @@ from datetime import date, datetime, time, timedelta, tzinfo
 
 from backtestdb.backups.manifest import Kind
 
-# The day on which clocks go back has 25 hours; a working schedule is never further behind than this.
+# The day on which clocks go back has 25 hours; a working schedule is never further behind than
+# this.
 LATEST_AFTER = timedelta(hours=25, minutes=30)
 STALE_AFTER = timedelta(hours=26)
 STUCK_AFTER = timedelta(minutes=5)
@@ -29,9 +32,15 @@ class BackupTimes:
 
 
 def what_is_due(
-    now: datetime, taken: BackupTimes, *, backup_time: time, every_minutes: int, zone: tzinfo | None = None
+    now: datetime,
+    taken: BackupTimes,
+    *,
+    backup_time: time,
+    every_minutes: int,
+    zone: tzinfo | None = None,
 ) -> list[Kind]:
-    """The kinds of backup to make now, the full one first. `every_minutes`: 0 turns the small ones off."""
+    """The kinds of backup to make now, the full one first. `every_minutes`: 0 turns the small ones
+    off."""
     due: list[Kind] = []
     if full_is_due(now, taken.full, backup_time, zone):
         due.append("full")
@@ -40,14 +49,17 @@ def what_is_due(
     return due
 
 
-def full_is_due(now: datetime, taken: Iterable[datetime], backup_time: time, zone: tzinfo | None) -> bool:
+def full_is_due(
+    now: datetime, taken: Iterable[datetime], backup_time: time, zone: tzinfo | None
+) -> bool:
     """One per local day: a backup counts for the day on which it was made, whatever the hour.
 
-    - The last day that has reached `backup_time` must have one, or a later day. Wall-clock hours are compared,
-      so an hour that is skipped or comes twice makes no difference.
-    - A backup that was caught up just after midnight would leave nearly two days until a late `backup_time`
-      comes again: LATEST_AFTER bounds that.
-    - Days ahead of today are the work of a clock that has been set back since, and count when they come.
+    - The last day that has reached `backup_time` must have one, or a later day. Wall-clock hours
+      are compared, so an hour that is skipped or comes twice makes no difference.
+    - A backup that was caught up just after midnight would leave nearly two days until a late
+      `backup_time` comes again: LATEST_AFTER bounds that.
+    - Days ahead of today are the work of a clock that has been set back since, and count when they
+      come.
     """
     local = now.astimezone(zone)
     today = local.date()
@@ -66,7 +78,8 @@ def last_backup_day(local: datetime, backup_time: time) -> date:
 
 
 def irreplaceable_is_due(now: datetime, taken: Iterable[datetime], every_minutes: int) -> bool:
-    """By whole minutes: whoever asks once a minute would otherwise come a minute later each time."""
+    """By whole minutes: whoever asks once a minute would otherwise come a minute later each
+    time."""
     newest = newest_until(now, taken)
     if newest is None:
         return True
@@ -94,7 +107,10 @@ def find_stale(now: datetime, taken_full: Iterable[datetime]) -> str:
         return "there is no verified full backup"
     hours = (now - newest) / timedelta(hours=1)
     if now - newest > STALE_AFTER:
-        return f"the newest verified full backup is {hours:.1f} h old, more than {STALE_AFTER // timedelta(hours=1)}"
+        return (
+            f"the newest verified full backup is {hours:.1f} h old, more than "
+            f"{STALE_AFTER // timedelta(hours=1)}"
+        )
     return ""
 
 
@@ -103,15 +119,19 @@ def find_stuck(now: datetime, ticked_at: datetime | None) -> str:
     if ticked_at is None:
         return "the loop has left no sign of life"
     if now - ticked_at > STUCK_AFTER:
-        return f"the loop's last sign of life is {(now - ticked_at) / timedelta(minutes=1):.0f} minutes old"
+        return (
+            f"the loop's last sign of life is {(now - ticked_at) / timedelta(minutes=1):.0f} "
+            "minutes old"
+        )
     return ""
 
 
 def wake_minutes(backup_time: time, every_minutes: int) -> list[int]:
-    """The minutes of each hour at which a scheduler without memory (launchd, systemd, cron) has to ask.
+    """The minutes of each hour at which a scheduler without memory (launchd, systemd, cron) has to
+    ask.
 
-    Hourly at least, so that what failed is tried again; `backup_time` is always among them. Every 5 minutes at
-    most: an interval that is no divisor of an hour is then met to within 5 minutes.
+    Hourly at least, so that what failed is tried again; `backup_time` is always among them. Every 5
+    minutes at most: an interval that is no divisor of an hour is then met to within 5 minutes.
     """
     step = next(step for step in (60, 30, 20, 15, 10, 5) if not every_minutes % step or step == 5)
     return sorted((backup_time.minute + start) % 60 for start in range(0, 60, step))

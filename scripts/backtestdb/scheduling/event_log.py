@@ -1,4 +1,5 @@
-"""One line an event, on standard output and in backup.log; failures in backup-error.log as well. All bounded."""
+"""One line an event, on standard output and in backup.log; failures in backup-error.log as well.
+All bounded."""
 
 import logging
 import os
@@ -19,7 +20,9 @@ def open_event_log(
 
     launchd appends standard output to the log by itself: then the file is not written twice.
     """
-    logging.raiseExceptions = False  # a full disk must not end the loop; standard output still gets the line
+    logging.raiseExceptions = (
+        False  # a full disk must not end the loop; standard output still gets the line
+    )
     log = logging.getLogger("ai-backtest.backups")
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -30,7 +33,9 @@ def open_event_log(
     if is_standard_output(log_path):
         keep_bounded(log_path, max_bytes)
     else:
-        add_handler(log, RotatingFileHandler(log_path, maxBytes=max_bytes, backupCount=1, delay=True))
+        add_handler(
+            log, RotatingFileHandler(log_path, maxBytes=max_bytes, backupCount=1, delay=True)
+        )
     add_handler(log, logging.StreamHandler(sys.stdout))
     errors = RotatingFileHandler(folder / names[1], maxBytes=max_bytes, backupCount=1, delay=True)
     errors.setLevel(logging.ERROR)
@@ -46,7 +51,9 @@ def add_handler(log: logging.Logger, handler: logging.Handler) -> None:
 def print_failures_only(log: logging.Logger) -> None:
     """The files still get every event."""
     for handler in log.handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+        if isinstance(handler, logging.StreamHandler) and not isinstance(
+            handler, logging.FileHandler
+        ):
             handler.setLevel(logging.ERROR)
 
 

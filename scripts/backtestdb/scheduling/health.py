@@ -1,4 +1,5 @@
-"""How the scheduler is: a small file in the backup folder says when it last looked, and what failed."""
+"""How the scheduler is: a small file in the backup folder says when it last looked, and what
+failed."""
 
 import hashlib
 import json
@@ -18,9 +19,10 @@ from backtestdb.scheduling.due import BackupTimes, find_stale, find_stuck, newes
 
 @dataclass(frozen=True, kw_only=True)
 class Liveness:
-    """`kind`: a loop lives on, `once` ended after what was due. `running`: the task under way, empty when idle.
-    `failures`: task -> why its last attempt failed, until that task succeeds. `database_device`, `database_inode`:
-    which file the scheduler sees under the name of the database, 0 where there is none."""
+    """`kind`: a loop lives on, `once` ended after what was due. `running`: the task under way,
+    empty when idle. `failures`: task -> why its last attempt failed, until that task succeeds.
+    `database_device`, `database_inode`: which file the scheduler sees under the name of the
+    database, 0 where there is none."""
 
     kind: Literal["loop", "once"]
     ticked_at: datetime
@@ -37,7 +39,9 @@ class Liveness:
 
 def scheduler_path(backup_dir: Path, database: Path, suffix: str) -> Path:
     """A file of the scheduler of this database: several databases may share a backup folder."""
-    mark = hashlib.sha256(os.path.realpath(database).encode(errors="surrogateescape")).hexdigest()[:12]
+    mark = hashlib.sha256(os.path.realpath(database).encode(errors="surrogateescape")).hexdigest()[
+        :12
+    ]
     return backup_dir / f".scheduler-{mark}{suffix}"
 
 
@@ -45,7 +49,9 @@ def save_liveness(backup_dir: Path, database: Path, liveness: Liveness) -> None:
     """Whole-old or whole-new; not flushed, because after a power cut the loop writes it again."""
     path = scheduler_path(backup_dir, database, ".json")
     arriving = path.with_name(path.name + ".arriving")
-    arriving.write_text(json.dumps(asdict(liveness) | {"ticked_at": liveness.ticked_at.isoformat()}) + "\n")
+    arriving.write_text(
+        json.dumps(asdict(liveness) | {"ticked_at": liveness.ticked_at.isoformat()}) + "\n"
+    )
     arriving.replace(path)
 
 
@@ -106,14 +112,18 @@ def load_backup_times(backup_dir: Path, database: Path) -> BackupTimes:
 
 
 def find_kinds_that_failed_a_drill(backup_dir: Path, database: Path) -> list[Kind]:
-    """The kinds whose newest backup could not be restored: a new one is due at once, whatever the hour."""
+    """The kinds whose newest backup could not be restored: a new one is due at once, whatever the
+    hour."""
     ours = [backup for backup in load_own_catalogue(backup_dir, database) if not is_foreign(backup)]
-    newest = [next((one for one in ours if one.kind == kind), None) for kind in ("full", "irreplaceable")]
+    newest = [
+        next((one for one in ours if one.kind == kind), None) for kind in ("full", "irreplaceable")
+    ]
     return [one.kind for one in newest if one and one.path.with_suffix(FAILED_DRILL).exists()]
 
 
 def find_problems(backup_dir: Path, database: Path, now: datetime, *, loop: bool) -> list[str]:
-    """What is wrong with the schedule, nothing when all is well. `loop`: whether there should be a loop."""
+    """What is wrong with the schedule, nothing when all is well. `loop`: whether there should be a
+    loop."""
     liveness = load_liveness(backup_dir, database)
     stuck = find_stuck(now, liveness.ticked_at if liveness else None) if loop else ""
     stale = find_stale(now, load_backup_times(backup_dir, database).full)
@@ -121,16 +131,20 @@ def find_problems(backup_dir: Path, database: Path, now: datetime, *, loop: bool
     return [problem for problem in [stale, stuck, *failures] if problem]
 
 
-def find_update_problems(state_dir: Path, database: Path, now: datetime, *, loop: bool) -> list[str]:
+def find_update_problems(
+    state_dir: Path, database: Path, now: datetime, *, loop: bool
+) -> list[str]:
     """The same for the schedule of the market data; whether the data is old, status says."""
     liveness = load_liveness(state_dir, database)
     stuck = find_stuck(now, liveness.ticked_at if liveness else None) if loop else ""
-    return [problem for problem in [stuck, *(liveness.failures.values() if liveness else ())] if problem]
+    return [
+        problem for problem in [stuck, *(liveness.failures.values() if liveness else ())] if problem
+    ]
 
 
 def find_overdue(settings: Settings, now: datetime) -> str:
-    """Why not all is well although a backup has just been made: what failed and was not made since, or an old full
-    backup. Empty when all is well."""
+    """Why not all is well although a backup has just been made: what failed and was not made since,
+    or an old full backup. Empty when all is well."""
     folders = (settings.backup_dir, settings.database_path)
     return "\n".join(find_problems(*folders, now, loop=False))
 
@@ -140,4 +154,7 @@ def describe_newest(backup_dir: Path, database: Path, now: datetime) -> str:
     if newest is None:
         return "no verified full backup yet"
     hours = (now - newest).total_seconds() / 3600
-    return f"the newest verified full backup was made {newest.astimezone():%Y-%m-%d %H:%M}, {hours:.1f} h ago"
+    return (
+        f"the newest verified full backup was made {newest.astimezone():%Y-%m-%d %H:%M}, "
+        f"{hours:.1f} h ago"
+    )

@@ -1,5 +1,5 @@
-"""The files that make the system's own scheduler wake `run_scheduler.py --once`, once for the backups and once for
-the market data (`--updates`): pure text from settings."""
+"""The files that make the system's own scheduler wake `run_scheduler.py --once`, once for the
+backups and once for the market data (`--updates`): pure text from settings."""
 
 import shlex
 from collections.abc import Mapping
@@ -17,7 +17,13 @@ from backtestdb.scheduling.updates import FINAL_AT
 
 Name = Literal["backup", "update"]
 USED_SETTINGS = (
-    *("DATABASE_PATH", "BACKUP_DIR", "GENERATED_SCRIPTS_DIR", "BACKUP_TIME", "IRREPLACEABLE_EVERY_MINUTES"),
+    *(
+        "DATABASE_PATH",
+        "BACKUP_DIR",
+        "GENERATED_SCRIPTS_DIR",
+        "BACKUP_TIME",
+        "IRREPLACEABLE_EVERY_MINUTES",
+    ),
     *("GENERATED_SCRIPTS_MAX_MB", "MAX_BACKUPS", "KEEP_FULL_WEEKLY", "KEEP_FULL_MONTHLY"),
     *("KEEP_SMALL_HOURLY", "KEEP_SMALL_DAILY", "KEEP_SMALL_WEEKLY", "KEEP_SMALL_MONTHLY"),
     *("MIN_BACKUPS", "HEARTBEAT_URL"),
@@ -28,12 +34,19 @@ UPDATE_SETTINGS = (
     *("POLYGON_CONCURRENCY", "POLYGON_TIMEOUT_SECONDS", "US_STOCK_TYPES", "UPDATE_DELAY_MINUTES"),
 )
 # macOS asks the user before a program may look into these; a background job has nobody to ask.
-PROTECTED_FOLDERS = ("Documents", "Desktop", "Downloads", "Library/Mobile Documents", "Library/CloudStorage")
+PROTECTED_FOLDERS = (
+    "Documents",
+    "Desktop",
+    "Downloads",
+    "Library/Mobile Documents",
+    "Library/CloudStorage",
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """`project`: the folder of the checkout; its .venv has the Python. `name`: what the job does."""
+    """`project`: the folder of the checkout; its .venv has the Python. `name`: what the job
+    does."""
 
     settings: Settings
     project: Path
@@ -53,7 +66,11 @@ class Job:
 
     @property
     def what(self) -> str:
-        return "Backup of the backtesting database" if self.name == "backup" else "Update of its market data"
+        return (
+            "Backup of the backtesting database"
+            if self.name == "backup"
+            else "Update of its market data"
+        )
 
     @property
     def options(self) -> list[str]:
@@ -71,7 +88,9 @@ class Job:
     def minutes(self) -> list[int]:
         """The minutes of each hour at which the job asks what is due."""
         if self.name == "backup":
-            return wake_minutes(self.settings.backup_time, self.settings.irreplaceable_every_minutes)
+            return wake_minutes(
+                self.settings.backup_time, self.settings.irreplaceable_every_minutes
+            )
         first = (FINAL_AT.minute + (self.settings.update_delay_minutes or 0)) % 30
         return [first, first + 30]
 
@@ -96,11 +115,15 @@ def make_plist(job: Job) -> str:
         at = job.settings.backup_time
         entries.insert(0, {"Hour": at.hour, "Minute": at.minute})
     values["options"] = "\n".join(f"\t\t<string>{option}</string>" for option in job.options)
-    return fill(job, "job.plist", values | {"calendar": "\n".join(map(make_calendar_entry, entries))})
+    return fill(
+        job, "job.plist", values | {"calendar": "\n".join(map(make_calendar_entry, entries))}
+    )
 
 
 def make_calendar_entry(entry: Mapping[str, int]) -> str:
-    lines = [f"\t\t\t<key>{key}</key>\n\t\t\t<integer>{value}</integer>" for key, value in entry.items()]
+    lines = [
+        f"\t\t\t<key>{key}</key>\n\t\t\t<integer>{value}</integer>" for key, value in entry.items()
+    ]
     return "\n".join(["\t\t<dict>", *lines, "\t\t</dict>"])
 
 
@@ -125,12 +148,16 @@ def make_timer(job: Job) -> str:
 
 
 def make_crontab_line(job: Job) -> str:
-    """For systems with neither launchd nor systemd. A % begins the input of the command in a crontab, and a # behind
-    the command is a comment of the shell: by it the line is found again. cron mails what the job says of failures."""
+    """For systems with neither launchd nor systemd. A % begins the input of the command in a
+    crontab, and a # behind the command is a comment of the shell: by it the line is found again.
+    cron mails what the job says of failures."""
     command = (
-        f"{shlex.quote(str(job.python))} {shlex.quote(str(job.program))} {' '.join(job.options)} --quiet"
+        f"{shlex.quote(str(job.python))} {shlex.quote(str(job.program))} "
+        f"{' '.join(job.options)} --quiet"
     )
-    return f"{','.join(map(str, job.minutes))} * * * * nice {escape_crontab(command)} {job.marker}\n"
+    return (
+        f"{','.join(map(str, job.minutes))} * * * * nice {escape_crontab(command)} {job.marker}\n"
+    )
 
 
 def escape_crontab(text: str) -> str:
@@ -143,7 +170,8 @@ def fill(job: Job, name: str, values: Mapping[str, str]) -> str:
 
 
 def verify_settings_reach_job(job: Job) -> None:
-    """The job is not started from the user's shell: what only the environment says, it would not know."""
+    """The job is not started from the user's shell: what only the environment says, it would not
+    know."""
     used = USED_SETTINGS if job.name == "backup" else (*USED_SETTINGS, *UPDATE_SETTINGS)
     lost = [name for name in used if job.settings.origins[name] == "the environment"]
     if lost:

@@ -1,4 +1,5 @@
-"""The scheduler: asks what is due, starts a process for each backup, outlives whatever happens to it."""
+"""The scheduler: asks what is due, starts a process for each backup, outlives whatever happens to
+it."""
 
 import json
 import logging
@@ -62,11 +63,11 @@ STUCK_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 
 @dataclass
 class Scheduler:
-    """What one scheduler knows while it runs. `job`: backups and drills, or updates and audits of the market data,
-    each in a process of its own, so that neither waits for the other. `attempts` and `not_before` are forgotten
-    with the process: at a start, overdue means now. `failures` (task -> reason) are kept in the liveness file until
-    that task succeeds.
-    `clock` returns the time with its zone; `stop` is set by a signal."""
+    """What one scheduler knows while it runs. `job`: backups and drills, or updates and audits of
+    the market data, each in a process of its own, so that neither waits for the other. `attempts`
+    and `not_before` are forgotten with the process: at a start, overdue means now. `failures` (task
+    -> reason) are kept in the liveness file until that task succeeds. `clock` returns the time with
+    its zone; `stop` is set by a signal."""
 
     settings: Settings
     log: logging.Logger
@@ -89,7 +90,8 @@ class Scheduler:
 
 
 def folder_of(settings: Settings, job: Job) -> Path:
-    """Where a job keeps its sign of life and its log: market data is updated also while the backups' disk is away."""
+    """Where a job keeps its sign of life and its log: market data is updated also while the
+    backups' disk is away."""
     return settings.backup_dir if job == "backups" else settings.state_dir
 
 
@@ -105,23 +107,25 @@ def run_loop(scheduler: Scheduler) -> None:
 
 
 def end_when_stuck(scheduler: Scheduler) -> None:
-    """A loop that has not looked for STUCK_SECONDS hangs (on a disk that does not answer, say): the process ends, and
-    whatever started it starts it anew. A backup under way is looked after every LOOK_SECONDS."""
+    """A loop that has not looked for STUCK_SECONDS hangs (on a disk that does not answer, say): the
+    process ends, and whatever started it starts it anew. A backup under way is looked after every
+    LOOK_SECONDS."""
     while not scheduler.stop.wait(TICK_SECONDS):
         if time.monotonic() - scheduler.ticked > STUCK_SECONDS:
             os._exit(STUCK_EXIT_CODE)
 
 
 def plan_ticks(jobs: schedule.Scheduler, tick: Callable[[], object]) -> None:
-    """`schedule` plans in local wall-clock time: when the clock goes back, in autumn or by hand, its next run
-    lies up to an hour or more ahead. Such a plan is made anew."""
+    """`schedule` plans in local wall-clock time: when the clock goes back, in autumn or by hand,
+    its next run lies up to an hour or more ahead. Such a plan is made anew."""
     if jobs.idle_seconds is None or jobs.idle_seconds > TICK_SECONDS:
         jobs.clear()
         jobs.every(TICK_SECONDS).seconds.do(tick)
 
 
 def tick_safely(scheduler: Scheduler) -> bool:
-    """Make what is due; return whether nothing failed. The disk of the backups may come and go meanwhile."""
+    """Make what is due; return whether nothing failed. The disk of the backups may come and go
+    meanwhile."""
     try:
         return tick(scheduler)
     except (ProjectError, OSError, sqlite3.Error) as error:
@@ -141,7 +145,8 @@ def join_advice(what: str, next_step: str) -> str:
 
 
 def tick(scheduler: Scheduler) -> bool:
-    """One look: say that the scheduler lives, then make what is due; return whether nothing failed."""
+    """One look: say that the scheduler lives, then make what is due; return whether nothing
+    failed."""
     settings, now = scheduler.settings, scheduler.clock()
     save_liveness_if_possible(scheduler)
 
@@ -160,16 +165,20 @@ def tick(scheduler: Scheduler) -> bool:
         send_heartbeat(settings.heartbeat_url, "start", say=scheduler.log.info)
     results = [make_one(scheduler, task) for task in wanted if not scheduler.stop.is_set()]
     # Watchers wait for the rhythm of the backups: an update that is well is no event.
-    if not scheduler.stop.is_set() and (scheduler.job == "backups" or had_failed or scheduler.failures):
+    if not scheduler.stop.is_set() and (
+        scheduler.job == "backups" or had_failed or scheduler.failures
+    ):
         tell_watcher(scheduler)
     return all(results)
 
 
 def settle_failures(scheduler: Scheduler, due: Sequence[Task]) -> list[str]:
-    """What failed and is not due any more was made by hand since: forget and return it. A failed drill or audit is
-    not due at once, and stays a failure until the next one."""
+    """What failed and is not due any more was made by hand since: forget and return it. A failed
+    drill or audit is not due at once, and stays a failure until the next one."""
     settled: list[str] = [
-        task for task in ("full", "irreplaceable", "update") if task in scheduler.failures and task not in due
+        task
+        for task in ("full", "irreplaceable", "update")
+        if task in scheduler.failures and task not in due
     ]
     for task in settled:
         del scheduler.failures[task]
@@ -199,7 +208,8 @@ def tell_watcher(scheduler: Scheduler) -> None:
     settings, say = scheduler.settings, scheduler.log.info
     taken = load_backup_times(settings.backup_dir, settings.database_path)
     other = load_liveness(
-        folder_of(settings, "updates" if scheduler.job == "backups" else "backups"), settings.database_path
+        folder_of(settings, "updates" if scheduler.job == "backups" else "backups"),
+        settings.database_path,
     )
     others = other.failures.values() if other else ()
     reasons = [*scheduler.failures.values(), *others, find_stale(scheduler.clock(), taken.full)]
@@ -208,18 +218,21 @@ def tell_watcher(scheduler: Scheduler) -> None:
 
 
 def is_a_day_old(taken: BackupTimes, now: datetime) -> bool:
-    """The first drill waits until a full backup is a day old: whoever sets the schedule up has enough to watch."""
+    """The first drill waits until a full backup is a day old: whoever sets the schedule up has
+    enough to watch."""
     return bool(taken.full) and now - min(taken.full) >= timedelta(days=1)
 
 
 def is_time_to_try(scheduler: Scheduler, kind: Task, now: datetime) -> bool:
-    """After a failure there is a pause, unless the clock was set back so far that it would never end."""
+    """After a failure there is a pause, unless the clock was set back so far that it would never
+    end."""
     after = scheduler.not_before.get(kind)
     return after is None or now >= after or after - now > RETRY_LAST
 
 
 def make_one(scheduler: Scheduler, kind: Task) -> bool:
-    """Make one backup, or hold a drill; return False when it failed. One that a signal interrupts is no failure."""
+    """Make one backup, or hold a drill; return False when it failed. One that a signal interrupts
+    is no failure."""
     scheduler.log.info("%s started", WORDS[kind])
     started = time.monotonic()
     code, out, err = run_process(scheduler, kind)
@@ -227,10 +240,13 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
         scheduler.attempts.pop(kind, None)
         scheduler.not_before.pop(kind, None)
         if kind == "update":
-            # It may have found that the key's plan has the last session tomorrow: it is due still, and not at once.
+            # It may have found that the key's plan has the last session tomorrow: it is due still,
+            # and not at once.
             scheduler.not_before[kind] = scheduler.clock() + RETRY_LAST
         scheduler.failures.pop(kind, None)
-        scheduler.log.info("%s ok: %s, %.1f s", WORDS[kind], describe_made(out), time.monotonic() - started)
+        scheduler.log.info(
+            "%s ok: %s, %.1f s", WORDS[kind], describe_made(out), time.monotonic() - started
+        )
     elif scheduler.stop.is_set() and code < 0:
         scheduler.log.info("%s interrupted: it will be made at the next start", WORDS[kind])
     else:
@@ -246,7 +262,9 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
 def describe_code(code: int, kind: Task) -> str:
     """How a process ended; a negative code is the signal that killed it."""
     if code == -signal.SIGKILL:
-        return f"killed by signal 9: out of memory, or the limit of {limit_seconds(kind) / 3600:.0f} h"
+        return (
+            f"killed by signal 9: out of memory, or the limit of {limit_seconds(kind) / 3600:.0f} h"
+        )
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
@@ -254,14 +272,18 @@ def note_failure(scheduler: Scheduler, kind: Task, message: str) -> None:
     scheduler.attempts[kind] = scheduler.attempts.get(kind, 0) + 1
     scheduler.not_before[kind] = retry_at(scheduler.clock(), scheduler.attempts[kind])
     scheduler.failures[kind] = message
-    scheduler.log.error("%s; tried again at %s", message, f"{scheduler.not_before[kind].astimezone():%H:%M}")
+    scheduler.log.error(
+        "%s; tried again at %s", message, f"{scheduler.not_before[kind].astimezone():%H:%M}"
+    )
 
 
 def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
-    """Return exit code (negative: killed), standard output and standard error of the backup's process.
+    """Return exit code (negative: killed), standard output and standard error of the backup's
+    process.
 
-    It has a session of its own, so that Ctrl-C reaches this process only. After `stop` it may finish for
-    FINISH_SECONDS; then it is killed, which a backup survives by design, and what it leaves is removed.
+    It has a session of its own, so that Ctrl-C reaches this process only. After `stop` it may
+    finish for FINISH_SECONDS; then it is killed, which a backup survives by design, and what it
+    leaves is removed.
     """
     script, *options = OPTIONS[kind]
     with subprocess.Popen(
@@ -280,7 +302,8 @@ def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
 
 
 def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Standard output and error of a process that ends by itself, at its limit, or soon after `stop`."""
+    """Standard output and error of a process that ends by itself, at its limit, or soon after
+    `stop`."""
     kill_at = time.monotonic() + limit_seconds(kind)
     next_liveness = 0.0
     while True:
@@ -340,25 +363,35 @@ def describe_made(out: str) -> str:
 
 
 def describe_market_run(made: Mapping[str, Any]) -> str:
-    """An update's or an audit's result, as far as it fits a line: what failed, else how much was new."""
+    """An update's or an audit's result, as far as it fits a line: what failed, else how much was
+    new."""
     failures = [
-        f"{what}: {why}" for report in made.get("reports", ()) for what, why in report["failures"].items()
+        f"{what}: {why}"
+        for report in made.get("reports", ())
+        for what, why in report["failures"].items()
     ]
     failures += [made[name] for name in ("splits_failure", "list_failure") if made.get(name)]
     if failures:
-        more = f", and {len(failures) - NAMED_AT_MOST} more" if len(failures) > NAMED_AT_MOST else ""
+        more = (
+            f", and {len(failures) - NAMED_AT_MOST} more" if len(failures) > NAMED_AT_MOST else ""
+        )
         return "; ".join(failures[:NAMED_AT_MOST]) + more
     if "reports" in made:
-        bars, requests = (sum(report[name] for report in made["reports"]) for name in ("bars", "requests"))
+        bars, requests = (
+            sum(report[name] for report in made["reports"]) for name in ("bars", "requests")
+        )
         return f"{bars:,} bars by {requests:,} requests"
     levels = [finding["level"] for finding in made.get("findings", ())]
     return f"{levels.count('error')} errors, {levels.count('warning')} warnings; next: make audit"
 
 
 def describe_failure(err: str, out: str = "") -> str:
-    """What console.print_error wrote, on one line; where it wrote nothing, the result for programs."""
+    """What console.print_error wrote, on one line; where it wrote nothing, the result for
+    programs."""
     lines = err.strip().splitlines()
-    what = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
+    what = next(
+        (line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), ""
+    )
     advice = next((line.partition("next: ")[2] for line in reversed(lines) if "next: " in line), "")
     if what:
         return join_advice(what, advice)

@@ -1,7 +1,9 @@
-"""Tell a watcher how the backups go: a ping at the start, after success, and after a failure with its reason.
+"""Tell a watcher how the backups go: a ping at the start, after success, and after a failure with
+its reason.
 
-The convention is that of healthchecks.io: `/start` and `/fail` behind the path of the address, the reason in the
-body. A push address of Uptime Kuma (`/api/push/…`) has a query in their place: `status=down&msg=reason`.
+The convention is that of healthchecks.io: `/start` and `/fail` behind the path of the address, the
+reason in the body. A push address of Uptime Kuma (`/api/push/…`) has a query in their place:
+`status=down&msg=reason`.
 """
 
 import threading
@@ -27,8 +29,9 @@ PUSH_PATH = "/api/push/"
 
 
 def send_heartbeat(url: str, event: Event, *, reason: str = "", say: Say) -> None:
-    """Given the watcher's address (empty: there is none), tell it of `event`, with up to two repetitions. Return
-    after LIMIT_SECONDS at the latest and never raise. The address is a secret, so no message holds it."""
+    """Given the watcher's address (empty: there is none), tell it of `event`, with up to two
+    repetitions. Return after LIMIT_SECONDS at the latest and never raise. The address is a secret,
+    so no message holds it."""
     address = make_address(url, event, reason) if url else None
     if address is None:
         return
@@ -85,12 +88,12 @@ def run_backup(
     hooks: Hooks | None = None,
     find_overdue: Callable[[], str] = lambda: "",
 ) -> Outcome:
-    """Make a backup, drop those beyond the limit, and tell the watcher how it went. `find_overdue`: why not all is
-    well although this backup was made, empty when it is; the watcher then hears of no success, nor of a backup of a
-    database that has lost rows.
+    """Make a backup, drop those beyond the limit, and tell the watcher how it went. `find_overdue`:
+    why not all is well although this backup was made, empty when it is; the watcher then hears of
+    no success, nor of a backup of a database that has lost rows.
 
-    `now` has a time zone, the user's: names are in local time. Raise ProjectError, OSError or sqlite3.Error
-    when no backup was made; then nothing was removed either.
+    `now` has a time zone, the user's: names are in local time. Raise ProjectError, OSError or
+    sqlite3.Error when no backup was made; then nothing was removed either.
     """
     hooks = hooks or Hooks()
     send_heartbeat(settings.heartbeat_url, "start", say=hooks.say)
@@ -101,7 +104,9 @@ def run_backup(
         raise
     manifest = outcome.backup.manifest
     lost = (
-        f"rows were lost: {describe_losses(manifest.losses)}" if manifest and manifest.is_suspicious else ""
+        f"rows were lost: {describe_losses(manifest.losses)}"
+        if manifest and manifest.is_suspicious
+        else ""
     )
     reason = lost or find_overdue()
     if reason:

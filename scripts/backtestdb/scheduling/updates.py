@@ -1,7 +1,8 @@
-"""When market data is to be updated, and audited: a light rule, because whatever makes backups runs without pandas.
+"""When market data is to be updated, and audited: a light rule, because whatever makes backups runs
+without pandas.
 
-The rule knows weekdays and the clock of New York, and no holidays: `make update` itself knows the sessions, and after
-a day without one it finds nothing new and records that it looked.
+The rule knows weekdays and the clock of New York, and no holidays: `make update` itself knows the
+sessions, and after a day without one it finds nothing new and records that it looked.
 """
 
 import sqlite3
@@ -23,8 +24,8 @@ SATURDAY = 5
 
 
 def find_due_updates(settings: Settings, now: datetime) -> list[UpdateTask]:
-    """What to do now for the market data; nothing where the user turned it off, has no key or no universe, or while
-    a rebuild writes the database's successor."""
+    """What to do now for the market data; nothing where the user turned it off, has no key or no
+    universe, or while a rebuild writes the database's successor."""
     delay = settings.update_delay_minutes
     if delay is None or not settings.api_key or not settings.database_path.is_file():
         return []
@@ -53,11 +54,14 @@ def rebuild_lock_path(database: Path) -> Path:
 def has_bars(connection: sqlite3.Connection) -> bool:
     if not {"universe", "ohlcv_data"} <= set(table_names(connection)):
         return False
-    return bool(connection.execute("SELECT 1 FROM universe, (SELECT 1 FROM ohlcv_data LIMIT 1)").fetchone())
+    return bool(
+        connection.execute("SELECT 1 FROM universe, (SELECT 1 FROM ohlcv_data LIMIT 1)").fetchone()
+    )
 
 
 def load_last_update(connection: sqlite3.Connection, now: datetime) -> datetime | None:
-    """When the newest complete update was started; one that lies ahead is the work of a clock that was set back."""
+    """When the newest complete update was started; one that lies ahead is the work of a clock that
+    was set back."""
     if "_updates" not in table_names(connection):
         return None
     row = connection.execute(
@@ -68,12 +72,14 @@ def load_last_update(connection: sqlite3.Connection, now: datetime) -> datetime 
 
 
 def update_is_due(now: datetime, last_update: datetime | None, delay_minutes: int) -> bool:
-    """Whether a session may have become final since the last update, or one that it was too early for."""
+    """Whether a session may have become final since the last update, or one that it was too early
+    for."""
     return last_update is None or last_update < last_update_moment(now, delay_minutes)
 
 
 def last_update_moment(now: datetime, delay_minutes: int) -> datetime:
-    """The newest moment, not after `now`, at which an update is to be made: after each weekday of New York."""
+    """The newest moment, not after `now`, at which an update is to be made: after each weekday of
+    New York."""
     delay = timedelta(minutes=delay_minutes)
     day = now.astimezone(NEW_YORK).date()
     while True:

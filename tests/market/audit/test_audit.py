@@ -1,4 +1,5 @@
-"""Every rule of the audit finds its planted defect and nothing else; what is right stays without a word."""
+"""Every rule of the audit finds its planted defect and nothing else; what is right stays without a
+word."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -90,19 +91,29 @@ def test_planted_defect_is_found_by_its_rule_alone(database: Path, rule: str) ->
     found = {(finding.rule, finding.ticker) for finding in run_rules(database).findings}
     assert (rule, shown_for) in found
     assert {name for name, _ in found} <= {rule} | PLANTS[rule].companions
-    others = {(finding.rule, finding.ticker) for finding in run_rules(database, without=rule).findings}
+    others = {
+        (finding.rule, finding.ticker) for finding in run_rules(database, without=rule).findings
+    }
     assert others == found - {(rule, shown_for)}
 
 
 def true_crash(place: Place) -> None:
     """News halve a price overnight, and ten times as many shares change hands."""
-    change(place, "open = open / 2, high = high / 2, low = low / 2, close = close / 2", "timestamp >= ?")
+    change(
+        place,
+        "open = open / 2, high = high / 2, low = low / 2, close = close / 2",
+        "timestamp >= ?",
+    )
     change(place, "volume = volume * 10", "timestamp BETWEEN ? AND ? + 8 * 86400000", 2)
 
 
 def quiet_preferred_share(place: Place) -> None:
     """A month at one price, a few hundred shares a day."""
-    change(place, "open = 25, high = 25, low = 25, close = 25, volume = 100 + id % 7 * 100", "timestamp < ?")
+    change(
+        place,
+        "open = 25, high = 25, low = 25, close = 25, volume = 100 + id % 7 * 100",
+        "timestamp < ?",
+    )
 
 
 def wick(place: Place) -> None:
@@ -141,7 +152,8 @@ def change(place: Place, values: str, where: str, marks: int = 1) -> None:
 
 def remove(place: Place, where: str) -> None:
     place.connection.execute(
-        f"DELETE FROM ohlcv_data WHERE {where} AND ticker = ?", (midnight_ms(place.day), place.ticker)
+        f"DELETE FROM ohlcv_data WHERE {where} AND ticker = ?",
+        (midnight_ms(place.day), place.ticker),
     )
     compute_metrics(place.connection, place.ticker)
     forget_bars(place, [place.ticker])
@@ -152,7 +164,8 @@ def closure_that_the_calendar_does_not_know(place: Place) -> None:
     tickers = [ticker_name(number) for number in range(TICKERS)]
     delete_day(place, tickers, place.day)
     place.connection.execute(
-        "CREATE TABLE IF NOT EXISTS _closed_sessions (session_date TEXT PRIMARY KEY, found_at_utc TEXT NOT NULL)"
+        "CREATE TABLE IF NOT EXISTS _closed_sessions (session_date TEXT PRIMARY KEY, found_at_utc "
+        "TEXT NOT NULL)"
     )
     place.connection.execute(
         "INSERT INTO _closed_sessions VALUES (?, '2026-11-20')", (place.day.isoformat(),)
@@ -166,7 +179,9 @@ def closure_that_the_calendar_does_not_know(place: Place) -> None:
         *(new_listing, delisting, closure_that_the_calendar_does_not_know),
     ],
 )
-def test_what_happens_in_a_market_raises_no_alarm(database: Path, happens: Callable[[Place], None]) -> None:
+def test_what_happens_in_a_market_raises_no_alarm(
+    database: Path, happens: Callable[[Place], None]
+) -> None:
     with closing(connect(database)) as connection, transaction(connection):
         happens(Place(connection, DAY_TICKER, SESSIONS, MINUTE_SESSIONS))
     assert run_rules(database).findings == []
@@ -186,7 +201,8 @@ def reverse_split_that_nobody_lists(place: Place) -> None:
 
 def high_below_low_in_five_minutes(place: Place) -> None:
     place.connection.execute(
-        "UPDATE ohlcv_data SET high = low / 2 WHERE ticker = ? AND timeframe = '5min' AND time_of_day = '11:00:00'",
+        "UPDATE ohlcv_data SET high = low / 2 WHERE ticker = ? AND timeframe = '5min' AND "
+        "time_of_day = '11:00:00'",
         (place.ticker,),
     )
 
@@ -200,7 +216,8 @@ def row_of_metrics_without_its_bar(place: Place) -> None:
 
 def session_that_lost_its_bars(place: Place) -> None:
     place.connection.execute(
-        "INSERT INTO _sessions_asked (session_date, ticker_set, received, stored, dropped, set_aside, asked_at_utc)"
+        "INSERT INTO _sessions_asked (session_date, ticker_set, received, stored, dropped, "
+        "set_aside, asked_at_utc)"
         " VALUES (?, 1, 900, 900, 0, 0, '2026-11-20T02:00:00+00:00')",
         (place.day.isoformat(),),
     )
@@ -233,4 +250,6 @@ def test_other_shape_of_a_defect_is_found_too(
     ticker = MINUTE_TICKER if name == MINUTE_TICKER else DAY_TICKER
     with closing(connect(database)) as connection, transaction(connection):
         happens(Place(connection, ticker, SESSIONS, MINUTE_SESSIONS))
-    assert {(finding.rule, finding.ticker) for finding in run_rules(database).findings} == {(rule, name)}
+    assert {(finding.rule, finding.ticker) for finding in run_rules(database).findings} == {
+        (rule, name)
+    }

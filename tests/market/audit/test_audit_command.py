@@ -1,4 +1,5 @@
-"""`make audit` as its users meet it: exit codes, the table, JSON, what is accepted, and the commands it advises."""
+"""`make audit` as its users meet it: exit codes, the table, JSON, what is accepted, and the
+commands it advises."""
 
 import io
 import json
@@ -99,7 +100,8 @@ def test_error_exits_1_with_its_place_and_the_command_that_mends_it(project: Pro
     assert DAY_TICKER in row
     assert DAY in row
     assert (
-        f'next (metrics-values): make backfill-daily ARGS="--universe {UNIVERSE} --again --tickers {DAY_TICKER}'
+        f'next (metrics-values): make backfill-daily ARGS="--universe {UNIVERSE} --again '
+        f"--tickers {DAY_TICKER}"
         f' --start {DAY} --end {DAY}"'
     ) in printed
     (finding,) = look(project, expect=1)["findings"]
@@ -123,16 +125,20 @@ def test_findings_of_one_rule_are_mended_by_one_command(project: Project) -> Non
     assert f"--tickers {ticker_name(0)},{ticker_name(3)} " in printed
 
 
-def test_session_of_the_whole_market_is_mended_for_every_universe_with_bars(project: Project) -> None:
+def test_session_of_the_whole_market_is_mended_for_every_universe_with_bars(
+    project: Project,
+) -> None:
     change(
-        project, "INSERT INTO universe (id, name, total_stocks) VALUES (2, 'none yet', 1), (3, 'second', 1)"
+        project,
+        "INSERT INTO universe (id, name, total_stocks) VALUES (2, 'none yet', 1), (3, 'second', 1)",
     )
     change(project, "INSERT INTO universe_stocks (universe_id, ticker) VALUES (2, 'NEWCO')")
     change(project, "UPDATE universe SET total_stocks = total_stocks - 1 WHERE id = 1")
     change(project, "UPDATE universe_stocks SET universe_id = 3 WHERE ticker = ?", DAY_TICKER)
     change(
         project,
-        "INSERT INTO _sessions_asked (session_date, ticker_set, received, stored, dropped, set_aside, asked_at_utc)"
+        "INSERT INTO _sessions_asked (session_date, ticker_set, received, stored, dropped, "
+        "set_aside, asked_at_utc)"
         " VALUES (?, 1, 900, 800, 0, 0, '2026-11-20T02:00:00+00:00')",
         DAY,
     )
@@ -185,10 +191,14 @@ def test_rules_are_listed_with_their_sources(tmp_path: Path) -> None:
 
 def test_readme_and_guide_say_how_many_rules_there_are() -> None:
     for name in ("README.md", "docs/DATABASE.md"):
-        assert set(re.findall(r"by (\d+) rules", (PROJECT_DIR / name).read_text())) == {str(len(RULES))}
+        assert set(re.findall(r"by (\d+) rules", (PROJECT_DIR / name).read_text())) == {
+            str(len(RULES))
+        }
 
 
-def test_only_the_named_tickers_are_examined_and_an_unknown_one_is_wrong_usage(project: Project) -> None:
+def test_only_the_named_tickers_are_examined_and_an_unknown_one_is_wrong_usage(
+    project: Project,
+) -> None:
     plant(project, "metrics-values")
     assert look(project, "--tickers", ticker_name(0))["tickers"] == 1
     assert look(project, "--tickers", f"{ticker_name(0)},{DAY_TICKER}", expect=1)["findings"]
@@ -200,13 +210,24 @@ def test_values_that_are_no_numbers_are_findings_and_no_failure(project: Project
     change(project, f"UPDATE ohlcv_data SET close = 'n/a', volume = -1 {day_bars} AND id % 7 = 0")
     change(project, f"UPDATE ohlcv_data SET high = 9e999 {day_bars} AND id % 7 = 1")
     change(
-        project, f"UPDATE ohlcv_data SET day_of_week = NULL, time_of_day = x'00' {day_bars} AND id % 7 = 2"
+        project,
+        f"UPDATE ohlcv_data SET day_of_week = NULL, time_of_day = x'00' {day_bars} AND id % 7 = 2",
     )
-    change(project, "UPDATE ohlcv_data SET timestamp = timestamp * 1000 WHERE ticker = ?", ticker_name(0))
+    change(
+        project,
+        "UPDATE ohlcv_data SET timestamp = timestamp * 1000 WHERE ticker = ?",
+        ticker_name(0),
+    )
     change(project, f"UPDATE ohlcv_data SET timestamp = 'now ' || id {day_bars} AND id % 40 = 3")
     change(project, "UPDATE daily_metrics SET date = 'yesterday' WHERE id = 3")
     rules = {each["rule"] for each in look(project, expect=1)["findings"]}
-    assert rules >= {"impossible-bar", "wrong-weekday", "wrong-time-of-day", "no-session", "metrics-rows"}
+    assert rules >= {
+        "impossible-bar",
+        "wrong-weekday",
+        "wrong-time-of-day",
+        "no-session",
+        "metrics-rows",
+    }
 
 
 def test_database_without_the_tables_of_this_project_is_examined(project: Project) -> None:
@@ -249,7 +270,9 @@ def test_audit_is_due_once_a_week_and_when_the_clock_was_set_back() -> None:
 def advised(project: Project, rule: str, *, expect: int) -> list[str]:
     """The words of the command that a finding names."""
     commands = {
-        each["next_step"] for each in look(project, expect=expect)["findings"] if each["rule"] == rule
+        each["next_step"]
+        for each in look(project, expect=expect)["findings"]
+        if each["rule"] == rule
     }
     (command,) = commands
     return shlex.split(command)

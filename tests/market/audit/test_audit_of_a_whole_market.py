@@ -1,4 +1,5 @@
-"""Five years of 8,000 tickers: the clean market has no finding, and every planted defect is found, in 3 minutes."""
+"""Five years of 8,000 tickers: the clean market has no finding, and every planted defect is found,
+in 3 minutes."""
 
 import json
 import os
@@ -22,7 +23,8 @@ BYTES_OF_MAXRSS = 1 if sys.platform == "darwin" else 1024
 
 
 def measure(project: Project, what: str) -> dict[str, Any]:
-    """Run the audit as a process, hold it to its limits, print what it took; return what it found."""
+    """Run the audit as a process, hold it to its limits, print what it took; return what it
+    found."""
     started = time.monotonic()
     process = project.start("audit_database.py", "--json")
     _, _, usage = os.wait4(process.pid, 0)  # what it prints fits into the pipe
@@ -46,7 +48,9 @@ def measure(project: Project, what: str) -> dict[str, Any]:
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_every_planted_defect_is_found_in_a_whole_market_within_three_minutes(tmp_path: Path) -> None:
+def test_every_planted_defect_is_found_in_a_whole_market_within_three_minutes(
+    tmp_path: Path,
+) -> None:
     project = Project(tmp_path)
     sessions = make_market(
         project.database, TICKERS, minute_tickers=MINUTE_TICKERS, minute_sessions=MINUTE_SESSIONS
@@ -57,7 +61,8 @@ def test_every_planted_defect_is_found_in_a_whole_market_within_three_minutes(tm
     expected = set()
     with closing(connect(project.database)) as connection, transaction(connection):
         for number, (rule, defect) in enumerate(PLANTS.items()):
-            # Every third ticker: the others lose their newest session to the defect of the whole market.
+            # Every third ticker: the others lose their newest session to the defect of the whole
+            # market.
             ticker = ticker_name(3 * number if defect.with_minutes else 300 + 3 * number)
             defect.put(Place(connection, ticker, sessions, MINUTE_SESSIONS))
             expected.add((rule, defect.shown_for or ticker))

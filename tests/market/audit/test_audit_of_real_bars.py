@@ -1,4 +1,5 @@
-"""No false alarm: real prices through real backfills, and the sandbox's whole market, have no finding."""
+"""No false alarm: real prices through real backfills, and the sandbox's whole market, have no
+finding."""
 
 from contextlib import closing
 from datetime import UTC, datetime
@@ -31,8 +32,9 @@ def audit_file(path: Path, now_utc: datetime) -> AuditResult:
 
 
 def test_real_daily_bars_with_their_five_minute_bars_raise_no_alarm(tmp_path: Path) -> None:
-    """12,154 public bars of AAPL, MSFT, IBM, GOOG and FB with three splits, two crashes, the flash crash of 2010 and
-    a half day; the sandbox adds the bars before them that the metrics need, and makes their 5-minute bars."""
+    """12,154 public bars of AAPL, MSFT, IBM, GOOG and FB with three splits, two crashes, the flash
+    crash of 2010 and a half day; the sandbox adds the bars before them that the metrics need, and
+    makes their 5-minute bars."""
     database = make_database(tmp_path / "real", real=REAL_TICKERS)
     with running_sandbox(today="2013-03-01") as sandbox:
         source = make_source(tmp_path / "real", sandbox.url, "2013-03-01")
@@ -55,7 +57,9 @@ def test_real_splits_show_when_the_prices_before_them_are_those_of_the_day(
     with closing(connect(tmp_path / "raw.db", create=True)) as connection:
         ensure_schema(connection)
         for ticker in ("AAPL", "MSFT", "IBM"):
-            columns = dict(zip(("open", "high", "low", "close", "volume"), real[ticker].columns, strict=True))
+            columns = dict(
+                zip(("open", "high", "low", "close", "volume"), real[ticker].columns, strict=True)
+            )
             bars = pd.DataFrame({"ticker": ticker, "date": [day.isoformat() for day in sessions]})
             bars["timestamp"] = [midnight_ms(day) for day in sessions]
             bars = bars.assign(**columns).astype({"volume": "int64"})
@@ -72,8 +76,11 @@ def test_real_splits_show_when_the_prices_before_them_are_those_of_the_day(
     assert {(each.ticker, each.first_session) for each in found} == {SPLITS[0], SPLITS[2]}
 
 
-def test_market_of_the_sandbox_with_thin_new_gone_and_renamed_tickers_raises_no_alarm(tmp_path: Path) -> None:
-    """META changes its company in the time before, which the metrics need; years not asked for are no hole."""
+def test_market_of_the_sandbox_with_thin_new_gone_and_renamed_tickers_raises_no_alarm(
+    tmp_path: Path,
+) -> None:
+    """META changes its company in the time before, which the metrics need; years not asked for are
+    no hole."""
     with running_sandbox("--tickers", "150", today="2026-11-21") as sandbox:
         answer = sandbox.get("/v3/reference/tickers", market="stocks", limit=1000).json()
         tickers = [row["ticker"] for row in answer["results"] if row["type"] != "ETF"]

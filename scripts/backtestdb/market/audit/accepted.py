@@ -1,4 +1,5 @@
-"""Findings that the user has looked at and accepts, and when the audits were: the tables of the audit."""
+"""Findings that the user has looked at and accepts, and when the audits were: the tables of the
+audit."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -20,7 +21,8 @@ class Accepted:
 
     def covers(self, rule: str, ticker: str, session_date: str) -> bool:
         return bool(self.entries) and (
-            (rule, ticker, EVERY_SESSION) in self.entries or (rule, ticker, session_date) in self.entries
+            (rule, ticker, EVERY_SESSION) in self.entries
+            or (rule, ticker, session_date) in self.entries
         )
 
 
@@ -50,7 +52,9 @@ def save_accepted(
     )
 
 
-def remove_accepted(connection: sqlite3.Connection, rule: str, ticker: str, session_date: str) -> bool:
+def remove_accepted(
+    connection: sqlite3.Connection, rule: str, ticker: str, session_date: str
+) -> bool:
     """Return whether it was there. The caller's transaction."""
     cursor = connection.execute(
         "DELETE FROM _audit_accepted WHERE rule = ? AND ticker = ? AND session_date = ?",
@@ -69,7 +73,9 @@ def load_last_audit(connection: sqlite3.Connection) -> LastAudit | None:
     return LastAudit(datetime.fromisoformat(row[0]), row[1], row[2]) if row else None
 
 
-def save_audit(connection: sqlite3.Connection, errors: int, warnings: int, now_utc: datetime) -> None:
+def save_audit(
+    connection: sqlite3.Connection, errors: int, warnings: int, now_utc: datetime
+) -> None:
     """The caller's transaction."""
     connection.execute(
         "INSERT OR REPLACE INTO _audits VALUES (?, ?, ?)",

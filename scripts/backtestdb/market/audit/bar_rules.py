@@ -17,7 +17,9 @@ def find_impossible_bars(batch: Batch) -> Iterable[Hits]:
         with np.errstate(invalid="ignore"):
             broken = ~np.isfinite(prices).all(axis=0) | (prices <= 0).any(axis=0)
             broken |= ~(bars.volume >= 0)
-            broken |= (bars.high < prices[[0, 3]].max(axis=0)) | (bars.low > prices[[0, 3]].min(axis=0))
+            broken |= (bars.high < prices[[0, 3]].max(axis=0)) | (
+                bars.low > prices[[0, 3]].min(axis=0)
+            )
         yield from flagged(bars, broken, describe_bar)
 
 
@@ -28,7 +30,8 @@ def describe_bar(bars: Bars, i: int) -> str:
 
 
 def find_prices_below_a_tick(batch: Batch) -> Iterable[Hits]:
-    """Splits are taken back first: what was quoted is the price of the day, not the adjusted one."""
+    """Splits are taken back first: what was quoted is the price of the day, not the adjusted
+    one."""
     for bars in (batch.days, batch.minutes):
         with np.errstate(invalid="ignore"):
             broken = (bars.low > 0) & (bars.low < SMALLEST_PRICE)
@@ -44,14 +47,17 @@ def later_ratio(known: Known, bars: Bars, place: int) -> float:
 
 
 def find_moves_without_volume(batch: Batch) -> Iterable[Hits]:
-    """Day bars only: fractions of a share, which the store rounds to nothing, can make a 5-minute bar."""
+    """Day bars only: fractions of a share, which the store rounds to nothing, can make a 5-minute
+    bar."""
     bars = batch.days
     with np.errstate(invalid="ignore"):
         broken = (bars.volume == 0) & (bars.high > bars.low)
     yield from flagged(
         bars,
         broken,
-        lambda bars, i: f"no volume, but prices from {price_text(bars.low[i])} to {price_text(bars.high[i])}",
+        lambda bars, i: (
+            f"no volume, but prices from {price_text(bars.low[i])} to {price_text(bars.high[i])}"
+        ),
     )
 
 
@@ -59,7 +65,8 @@ RULES = (
     Rule(
         id="impossible-bar",
         level="error",
-        checks="a price is missing, no number or not above 0, the high is not the highest or the low not the"
+        checks="a price is missing, no number or not above 0, the high is not the highest or the "
+        "low not the"
         " lowest of the four, or the volume is negative",
         source="what open, high, low and close mean",
         mend="refetch",

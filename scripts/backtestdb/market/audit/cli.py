@@ -81,7 +81,8 @@ def look(
 
 
 def record(connection: sqlite3.Connection, result: AuditResult, now_utc: datetime) -> None:
-    """When the audit was, for the schedule. A database that cannot be written is examined all the same."""
+    """When the audit was, for the schedule. A database that cannot be written is examined all the
+    same."""
     try:
         ensure_schema(connection, ["bookkeeping"])
         with transaction(connection):
@@ -90,7 +91,9 @@ def record(connection: sqlite3.Connection, result: AuditResult, now_utc: datetim
         say(f"this audit is not recorded: {error}")
 
 
-def change_accepted(connection: sqlite3.Connection, arguments: argparse.Namespace, now_utc: datetime) -> int:
+def change_accepted(
+    connection: sqlite3.Connection, arguments: argparse.Namespace, now_utc: datetime
+) -> int:
     rule, ticker, session_date = parse_accepted(arguments.accept or arguments.take_back)
     ensure_schema(connection, ["bookkeeping"])
     where = f"{rule} of {ticker}, {session_date or 'every session'}"
@@ -104,7 +107,8 @@ def change_accepted(connection: sqlite3.Connection, arguments: argparse.Namespac
 
 
 def parse_accepted(words: Sequence[str]) -> tuple[str, str, str]:
-    """Rule, ticker and session of `--accept RULE TICKER [SESSION]`. Raise UsageError for what cannot be one."""
+    """Rule, ticker and session of `--accept RULE TICKER [SESSION]`. Raise UsageError for what
+    cannot be one."""
     if len(words) not in {2, 3}:
         raise UsageError(f"{' '.join(words)!r} is not RULE TICKER [SESSION]")
     rule, ticker, session_date = (*words, EVERY_SESSION)[:3]

@@ -19,7 +19,9 @@ WEEKDAY_OF_DAY_0 = 4
 def find_bars_without_session(batch: Batch) -> Iterable[Hits]:
     for bars in (batch.days, batch.minutes):
         to_come = bars.day > batch.known.today
-        yield from flagged(bars, to_come, lambda bars, i: f"a bar of {day_text(bars.day[i])}, a day to come")
+        yield from flagged(
+            bars, to_come, lambda bars, i: f"a bar of {day_text(bars.day[i])}, a day to come"
+        )
         broken = ~to_come & (batch.known.place_of(bars.day) < 0)
         yield from flagged(bars, broken, describe_day)
 
@@ -37,7 +39,9 @@ def find_bars_off_the_grid(batch: Batch) -> Iterable[Hits]:
     yield from flagged(
         minutes,
         broken,
-        lambda minutes, i: f"begins at {clock(minutes, i)}, not on five minutes from 04:00 to 20:00",
+        lambda minutes, i: (
+            f"begins at {clock(minutes, i)}, not on five minutes from 04:00 to 20:00"
+        ),
     )
 
 
@@ -51,10 +55,14 @@ def clock(bars: Bars, i: int) -> str:
 def find_second_bars(batch: Batch) -> Iterable[Hits]:
     days, minutes = batch.days, batch.minutes
     again = days.follows & equals_before(days.day)
-    yield from flagged(days, again, lambda days, i: f"a second day bar of the session, at {clock(days, i)}")
+    yield from flagged(
+        days, again, lambda days, i: f"a second day bar of the session, at {clock(days, i)}"
+    )
     again = minutes.follows & equals_before(minutes.timestamp // FIVE_MINUTES_MS)
     yield from flagged(
-        minutes, again, lambda minutes, i: f"a second bar of the same five minutes, at {clock(minutes, i)}"
+        minutes,
+        again,
+        lambda minutes, i: f"a second bar of the same five minutes, at {clock(minutes, i)}",
     )
 
 
@@ -104,7 +112,8 @@ RULES = (
     Rule(
         id="off-grid",
         level="error",
-        checks="a day bar does not begin at midnight in New York, or a 5-minute bar not on five minutes from 04:00"
+        checks="a day bar does not begin at midnight in New York, or a 5-minute bar not on five "
+        "minutes from 04:00"
         " to 20:00",
         source="the vendor's windows; docs/DATABASE.md, what the vendor answers",
         mend="refetch",
@@ -129,7 +138,8 @@ RULES = (
     Rule(
         id="wrong-time-of-day",
         level="error",
-        checks="time_of_day of a 5-minute bar is not its time in New York as HH:MM:SS, or a day bar has one",
+        checks="time_of_day of a 5-minute bar is not its time in New York as HH:MM:SS, or a day "
+        "bar has one",
         source="the platform's column; docs/DATABASE.md",
         mend="fix-times",
         in_batch=find_wrong_times_of_day,

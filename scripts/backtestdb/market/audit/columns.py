@@ -1,4 +1,5 @@
-"""Stored rows as columns of numpy, with what each time stamp means in New York. Knows no database."""
+"""Stored rows as columns of numpy, with what each time stamp means in New York. Knows no
+database."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ CODE = 1 << 20  # more days than a code's share of a key can ever need
 class Bars:
     """Bars of one timeframe in order of ticker and time; every array has an entry a bar.
 
-    `code` is the ticker's place in `tickers`, `day` the New York date in days since 1970, `minute` the minutes
-    since its midnight. What is no number in the database is NaN here.
+    `code` is the ticker's place in `tickers`, `day` the New York date in days since 1970, `minute`
+    the minutes since its midnight. What is no number in the database is NaN here.
     """
 
     timeframe: str
@@ -59,8 +60,8 @@ class Bars:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Rows of daily_metrics in order of ticker and date: `day` from the column `date` (-1: no date), `values` a row
-    of numbers each, in the order in which they were asked for."""
+    """Rows of daily_metrics in order of ticker and date: `day` from the column `date` (-1: no
+    date), `values` a row of numbers each, in the order in which they were asked for."""
 
     code: Ints
     day: Ints
@@ -74,8 +75,8 @@ class Metrics:
 def make_bars(
     timeframe: str, tickers: Sequence[str], counts: Sequence[int], rows: Sequence[tuple[Any, ...]]
 ) -> Bars:
-    """`rows`: timestamp, open, high, low, close, volume, day_of_week, time_of_day of one ticker after the other,
-    `counts` of each."""
+    """`rows`: timestamp, open, high, low, close, volume, day_of_week, time_of_day of one ticker
+    after the other, `counts` of each."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * 8
     stamps = np.clip(make_ints(columns[0]), 0, LATEST_MS)
     distinct, place = np.unique(stamps, return_inverse=True)  # tickers share their time stamps

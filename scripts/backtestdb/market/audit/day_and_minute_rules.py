@@ -8,7 +8,8 @@ from backtestdb.market.audit.columns import Flags, Floats
 from backtestdb.market.audit.minute_sessions import Sessions, make_sessions
 from backtestdb.market.audit.rule import Batch, Hits, Rule, price_text
 
-# Corrections and odd lots count in one kind of bar and not in the other: a hundredth, and a cent for cheap shares.
+# Corrections and odd lots count in one kind of bar and not in the other: a hundredth, and a cent
+# for cheap shares.
 TOLERANCE, TOLERANCE_DOLLARS = 0.01, 0.01
 # Shares that the 5-minute bars may have of the day bar's: not every trade enters a 5-minute bar.
 VOLUME_AT_LEAST, VOLUME_AT_MOST, VOLUME_SLACK = 0.6, 1.25, 1000.0
@@ -32,40 +33,50 @@ def day_prices(batch: Batch, sessions: Sessions, name: str) -> Floats:
     return column[sessions.day_bar] if len(column) else np.full(len(sessions.day_bar), np.nan)
 
 
-def hits_in(batch: Batch, sessions: Sessions, broken: Flags, timeframe: str, texts: dict[int, str]) -> Hits:
+def hits_in(
+    batch: Batch, sessions: Sessions, broken: Flags, timeframe: str, texts: dict[int, str]
+) -> Hits:
     places = np.flatnonzero(broken)
     tickers = [batch.tickers[code] for code in sessions.code[places].tolist()]
     return Hits(timeframe, tickers, sessions.day[places], lambda i: texts[int(places[i])])
 
 
 def find_wrong_ranges(batch: Batch) -> Iterable[Hits]:
-    """The day's high is at least that of regular hours, and at most that of all hours; its low accordingly."""
+    """The day's high is at least that of regular hours, and at most that of all hours; its low
+    accordingly."""
     sessions, both = paired(batch)
     high, low = day_prices(batch, sessions, "high"), day_prices(batch, sessions, "low")
     with np.errstate(invalid="ignore"):
         broken_high = both & (
-            (high < sessions.regular_high - tolerance(high)) | (high > sessions.high + tolerance(high))
+            (high < sessions.regular_high - tolerance(high))
+            | (high > sessions.high + tolerance(high))
         )
         broken_low = both & (
             (low > sessions.regular_low + tolerance(low)) | (low < sessions.low - tolerance(low))
         )
     texts = {}
     for place in np.flatnonzero(broken_low).tolist():
-        texts[place] = describe_edge("low", low[place], sessions.regular_low[place], sessions.low[place])
+        texts[place] = describe_edge(
+            "low", low[place], sessions.regular_low[place], sessions.low[place]
+        )
     for place in np.flatnonzero(broken_high).tolist():
-        texts[place] = describe_edge("high", high[place], sessions.regular_high[place], sessions.high[place])
+        texts[place] = describe_edge(
+            "high", high[place], sessions.regular_high[place], sessions.high[place]
+        )
     yield hits_in(batch, sessions, broken_high | broken_low, "1day", texts)
 
 
 def describe_edge(name: str, day: float, regular: float, every: float) -> str:
     return (
-        f"the day's {name} is {price_text(day)}, that of its 5-minute bars {price_text(regular)} in regular"
+        f"the day's {name} is {price_text(day)}, that of its 5-minute bars {price_text(regular)} "
+        "in regular"
         f" hours, {price_text(every)} with the rest"
     )
 
 
 def find_wrong_edges(batch: Batch) -> Iterable[Hits]:
-    """The day opens within the first regular bar or the one before it, and closes within the last or the next."""
+    """The day opens within the first regular bar or the one before it, and closes within the last
+    or the next."""
     sessions, both = paired(batch)
     broken = np.zeros(len(sessions.code), dtype=bool)
     texts: dict[int, str] = {}
@@ -76,7 +87,8 @@ def find_wrong_edges(batch: Batch) -> Iterable[Hits]:
         broken |= outside
         for place in np.flatnonzero(outside).tolist():
             texts[place] = (
-                f"the day's {name} is {price_text(price[place])}, the 5-minute bars there lie between"
+                f"the day's {name} is {price_text(price[place])}, the 5-minute bars there lie "
+                "between"
                 f" {price_text(low[place])} and {price_text(high[place])}"
             )
     yield hits_in(batch, sessions, broken, "1day", texts)
@@ -91,7 +103,8 @@ def find_wrong_volumes(batch: Batch) -> Iterable[Hits]:
             | (sessions.volume < VOLUME_AT_LEAST * volume - VOLUME_SLACK)
         )
     texts = {
-        place: f"{volume[place]:,.0f} shares in the day bar, {sessions.volume[place]:,.0f} in its 5-minute bars"
+        place: f"{volume[place]:,.0f} shares in the day bar, {sessions.volume[place]:,.0f} in its "
+        "5-minute bars"
         for place in np.flatnonzero(broken).tolist()
     }
     yield hits_in(batch, sessions, broken, "1day", texts)
@@ -106,7 +119,8 @@ def find_cut_sessions(batch: Batch) -> Iterable[Hits]:
         if len(shares) >= SESSIONS_TO_JUDGE and np.median(shares) >= LIVELY:
             broken[mine] = shares < CUT
     texts = {
-        place: f"{sessions.regular[place]} of {sessions.full[place]} bars in regular hours; the ticker usually"
+        place: f"{sessions.regular[place]} of {sessions.full[place]} bars in regular hours; the "
+        "ticker usually"
         " has nearly all"
         for place in np.flatnonzero(broken).tolist()
     }
@@ -132,7 +146,8 @@ RULES = (
     Rule(
         id="day-range",
         level="error",
-        checks="the day's high or low differs by more than 1 % and a cent from what the 5-minute bars of regular"
+        checks="the day's high or low differs by more than 1 % and a cent from what the 5-minute "
+        "bars of regular"
         " hours, or those of all hours, allow",
         source="both are made from the same trades; extended hours explain the difference",
         mend="refetch",
@@ -141,7 +156,8 @@ RULES = (
     Rule(
         id="day-open-close",
         level="error",
-        checks="the day opens (closes) outside of the 5-minute bars that surround the opening (the close), by more"
+        checks="the day opens (closes) outside of the 5-minute bars that surround the opening "
+        "(the close), by more"
         " than 1 % and a cent",
         source="both are made from the same trades; the auctions print into either bar",
         mend="refetch",
@@ -150,7 +166,8 @@ RULES = (
     Rule(
         id="day-volume",
         level="warning",
-        checks="the 5-minute bars of a session hold less than 60 % or more than 125 % of the day's volume",
+        checks="the 5-minute bars of a session hold less than 60 % or more than 125 % of the "
+        "day's volume",
         source="both are made from the same trades; not every trade enters a 5-minute bar",
         mend="refetch",
         in_batch=find_wrong_volumes,
@@ -158,15 +175,18 @@ RULES = (
     Rule(
         id="cut-session",
         level="error",
-        checks="a ticker that usually has nearly all of the 78 regular bars (42 on a half day) has less than half",
-        source="78 bars of five minutes from 09:30 to 16:00; an answer with too small a limit is cut",
+        checks="a ticker that usually has nearly all of the 78 regular bars (42 on a half day) "
+        "has less than half",
+        source="78 bars of five minutes from 09:30 to 16:00; an answer with too small a limit is "
+        "cut",
         mend="refetch",
         in_batch=find_cut_sessions,
     ),
     Rule(
         id="day-bar-missing",
         level="error",
-        checks="a session between a ticker's first and last day bar has 5-minute bars and no day bar",
+        checks="a session between a ticker's first and last day bar has 5-minute bars and no day "
+        "bar",
         source="both are made from the same trades",
         mend="refetch",
         in_batch=find_minutes_without_day,

@@ -1,4 +1,5 @@
-"""What shows only when every ticker was read: sessions that lack most tickers, and holes in a ticker's life."""
+"""What shows only when every ticker was read: sessions that lack most tickers, and holes in a
+ticker's life."""
 
 from collections.abc import Iterable
 
@@ -7,12 +8,15 @@ import numpy as np
 from backtestdb.market.audit.columns import Ints
 from backtestdb.market.audit.rule import WHOLE_MARKET, Batch, Hits, Market, Rule
 
-# A ticker that trades in 99 of 100 sessions, over at least 100, does not miss one for want of a buyer.
+# A ticker that trades in 99 of 100 sessions, over at least 100, does not miss one for want of a
+# buyer.
 LIFE_TO_JUDGE, MISSED_AT_MOST = 100, 0.01
-# After its last bar a ticker is expected for five sessions more, as far as the vendor was asked. A longer hole than
-# twenty is no hole: the years between were not asked for, or another company has the ticker.
+# After its last bar a ticker is expected for five sessions more, as far as the vendor was asked. A
+# longer hole than twenty is no hole: the years between were not asked for, or another company has
+# the ticker.
 EXPECTED_AFTER, HOLE_AT_MOST = 5, 20
-# A session with less than seven in ten of what the sessions around it have. Below 20 tickers chance decides.
+# A session with less than seven in ten of what the sessions around it have. Below 20 tickers chance
+# decides.
 THIN, BESIDE, TICKERS_TO_JUDGE = 0.7, 5, 20
 
 
@@ -51,7 +55,9 @@ def find_thin_sessions(market: Market) -> Iterable[Hits]:
         "1day",
         [WHOLE_MARKET] * len(places),
         market.known.session_days[places],
-        lambda i: f"{market.traded[places[i]]:,} of about {market.alive[places[i]]:,} tickers have a bar",
+        lambda i: (
+            f"{market.traded[places[i]]:,} of about {market.alive[places[i]]:,} tickers have a bar"
+        ),
     )
 
 
@@ -68,7 +74,8 @@ def thin_places(market: Market) -> Ints:
 
 
 def find_gaps(market: Market) -> Iterable[Hits]:
-    """Without the sessions that hardly any ticker has, which are named once, and those that did not take place."""
+    """Without the sessions that hardly any ticker has, which are named once, and those that did not
+    take place."""
     named = np.append(thin_places(market), market.known.place_of(market.known.closed))
     for ticker, missed in market.gaps:
         places = np.setdiff1d(missed, named)
@@ -84,7 +91,8 @@ RULES = (
     Rule(
         id="thin-session",
         level="error",
-        checks="a session has bars of less than 70 % of the tickers that the five sessions on both sides have",
+        checks="a session has bars of less than 70 % of the tickers that the five sessions on "
+        "both sides have",
         source="an answer of the whole market that was cut, or came before the session was over",
         mend="refetch",
         in_market=find_thin_sessions,

@@ -21,7 +21,8 @@ class Mender:
         self.database = connection.execute("PRAGMA database_list").fetchone()[2]
 
     def command(self, mend: Mend, findings: Sequence[Finding]) -> str:
-        """One command for findings of one rule, timeframe and universe; empty when there is none."""
+        """One command for findings of one rule, timeframe and universe; empty when there is
+        none."""
         first = findings[0]
         if mend == "fix-times" and first.timeframe == "5min":
             return "make fix-time-of-day"
@@ -55,24 +56,31 @@ class Mender:
         """Findings of one rule, by timeframe and universe: those that one command mends."""
         groups: dict[tuple[str, str], list[Finding]] = {}
         for finding in findings:
-            universe = self.universe_of.get(finding.ticker, finding.ticker if not finding.timeframe else "")
+            universe = self.universe_of.get(
+                finding.ticker, finding.ticker if not finding.timeframe else ""
+            )
             groups.setdefault((finding.timeframe, universe), []).append(finding)
         return list(groups.values())
 
 
 def load_universe_of(connection: sqlite3.Connection) -> dict[str, str]:
-    """For each ticker the oldest universe of which it is an active member, else that of which it was one."""
+    """For each ticker the oldest universe of which it is an active member, else that of which it
+    was one."""
     if not {"universe", "universe_stocks"} <= set(table_names(connection)):
         return {}
     rows = connection.execute(
-        "SELECT ticker, universe.name FROM universe_stocks JOIN universe ON universe.id = universe_id"
+        "SELECT ticker, universe.name FROM universe_stocks JOIN universe ON universe.id = "
+        "universe_id"
         " ORDER BY is_active, universe.id DESC"
     )
     return dict(rows.fetchall())
 
 
-def load_universes_with_bars(connection: sqlite3.Connection, universe_of: Mapping[str, str]) -> list[str]:
-    """The universes that together have every ticker with day bars, each ticker counted in one of them."""
+def load_universes_with_bars(
+    connection: sqlite3.Connection, universe_of: Mapping[str, str]
+) -> list[str]:
+    """The universes that together have every ticker with day bars, each ticker counted in one of
+    them."""
     has_bars = "SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' LIMIT 1"
     tickers_of: dict[str, list[str]] = {}
     for ticker, universe in universe_of.items():

@@ -10,27 +10,34 @@ from backtestdb.market.audit.rule import Batch, Hits, Rule
 from backtestdb.market.metrics import BAR_METRICS, METRIC_COLUMNS, make_metrics
 
 COMPARED = METRIC_COLUMNS[2:]  # ticker and date are what rows are found by
-# The bar itself is a copy. What is computed may differ in its last digits with the bars ahead of it: a relative
-# 1e-9 is promised, and a change of 0 % is a difference of two prices.
+# The bar itself is a copy. What is computed may differ in its last digits with the bars ahead of
+# it: a relative 1e-9 is promised, and a change of 0 % is a difference of two prices.
 COPIED = len(BAR_METRICS) - 2
 RELATIVE, ABSOLUTE = 1e-7, 1e-7
 
 
 def find_unpaired_rows(batch: Batch) -> Iterable[Hits]:
-    """A row of metrics for each day bar from the ticker's first row on, and a day bar for each row."""
+    """A row of metrics for each day bar from the ticker's first row on, and a day bar for each
+    row."""
     days, metrics = batch.days, batch.metrics
     first = np.full(len(batch.tickers), np.iinfo("int64").max)
     np.minimum.at(first, metrics.code, metrics.day)
     has_none = np.isin(np.arange(len(batch.tickers)), metrics.code, invert=True)
-    lacking = ~np.isin(days.key, metrics.key) & ((days.day >= first[days.code]) | has_none[days.code])
+    lacking = ~np.isin(days.key, metrics.key) & (
+        (days.day >= first[days.code]) | has_none[days.code]
+    )
     yield hits_of(batch, days.code, days.day, lacking, "a day bar without its row of daily_metrics")
     extra = ~np.isin(metrics.key, days.key)
-    yield hits_of(batch, metrics.code, metrics.day, extra, "a row of daily_metrics without its day bar")
+    yield hits_of(
+        batch, metrics.code, metrics.day, extra, "a row of daily_metrics without its day bar"
+    )
 
 
 def hits_of(batch: Batch, code: Ints, day: Ints, broken: Flags, text: str) -> Hits:
     places = np.flatnonzero(broken)
-    return Hits("1day", [batch.tickers[c] for c in code[places].tolist()], day[places], lambda _: text)
+    return Hits(
+        "1day", [batch.tickers[c] for c in code[places].tolist()], day[places], lambda _: text
+    )
 
 
 def find_wrong_values(batch: Batch) -> Iterable[Hits]:
@@ -52,10 +59,16 @@ def find_wrong_values(batch: Batch) -> Iterable[Hits]:
     def describe(i: int) -> str:
         column = int(np.flatnonzero(differs[places[i]])[0])
         stored, computed = metrics.values[places[i], column], right[places[i], column]
-        return f"{COMPARED[column]} is {value_text(stored)}, computed from the bars {value_text(computed)}"
+        return (
+            f"{COMPARED[column]} is {value_text(stored)}, computed from the bars "
+            f"{value_text(computed)}"
+        )
 
     yield Hits(
-        "1day", [batch.tickers[c] for c in metrics.code[places].tolist()], metrics.day[places], describe
+        "1day",
+        [batch.tickers[c] for c in metrics.code[places].tolist()],
+        metrics.day[places],
+        describe,
     )
 
 

@@ -13,9 +13,10 @@ from backtestdb.market.audit.rule import Batch
 class Sessions:
     """The 5-minute bars of a batch, an entry for each ticker and session.
 
-    `day_bar`: the place of the day bar, -1 where there is none. `regular`: bars within regular hours, `share` of
-    78 (42). High and low of regular hours and of all; `near_open`, `near_close`: lowest and highest price of the
-    bars that surround opening and close. What a session without a regular bar does not have is NaN.
+    `day_bar`: the place of the day bar, -1 where there is none. `regular`: bars within regular
+    hours, `share` of 78 (42). High and low of regular hours and of all; `near_open`, `near_close`:
+    lowest and highest price of the bars that surround opening and close. What a session without a
+    regular bar does not have is NaN.
     """
 
     code: Ints
@@ -43,11 +44,14 @@ def make_sessions(batch: Batch) -> Sessions:
     starts = np.flatnonzero(np.diff(minutes.key, prepend=-1))
     session = known.place_of(minutes.day[starts])
 
-    # For each bar its session, and whether it lies within regular hours: 09:30 to 16:00, or to 13:00.
+    # For each bar its session, and whether it lies within regular hours: 09:30 to 16:00, or to
+    # 13:00.
     bars = np.diff(np.append(starts, len(minutes)))
     closes = known.close_minute[session]
     opens = closes - 5 * known.full_bars[session]
-    in_hours = (minutes.minute >= np.repeat(opens, bars)) & (minutes.minute < np.repeat(closes, bars))
+    in_hours = (minutes.minute >= np.repeat(opens, bars)) & (
+        minutes.minute < np.repeat(closes, bars)
+    )
     regular = reduce(np.add, in_hours.astype("int64"), starts)
 
     places = np.arange(len(minutes))
@@ -90,8 +94,8 @@ def find_day_bars(days: Bars, keys: Ints) -> Ints:
 
 
 def range_of(minutes: Bars, edge: Ints, beside: Ints, has_regular: Flags) -> tuple[Floats, Floats]:
-    """Lowest and highest price of the bar at an edge of regular hours, and of the one beside it outside of them:
-    the auctions print into either."""
+    """Lowest and highest price of the bar at an edge of regular hours, and of the one beside it
+    outside of them: the auctions print into either."""
     if not len(minutes):
         return np.zeros(0), np.zeros(0)
     edge = np.clip(edge, 0, len(minutes) - 1)

@@ -1,4 +1,5 @@
-"""The database's side of the audit: rows into columns, records and lists into values. Reads only."""
+"""The database's side of the audit: rows into columns, records and lists into values. Reads
+only."""
 
 import json
 import sqlite3
@@ -43,9 +44,16 @@ def count_stored(connection: sqlite3.Connection) -> list[Stored]:
     for ticker, timeframe, count in connection.execute(query):
         bars[ticker, timeframe] = count
     metrics = dict(connection.execute("SELECT ticker, count(*) FROM daily_metrics GROUP BY ticker"))
-    tickers = sorted({ticker for ticker, _ in bars} | set(metrics) | load_recorded_tickers(connection))
+    tickers = sorted(
+        {ticker for ticker, _ in bars} | set(metrics) | load_recorded_tickers(connection)
+    )
     return [
-        Stored(ticker, bars.get((ticker, "1day"), 0), bars.get((ticker, "5min"), 0), metrics.get(ticker, 0))
+        Stored(
+            ticker,
+            bars.get((ticker, "1day"), 0),
+            bars.get((ticker, "5min"), 0),
+            metrics.get(ticker, 0),
+        )
         for ticker in tickers
     ]
 
@@ -84,7 +92,10 @@ def load_batch(connection: sqlite3.Connection, known: Known, part: Sequence[Stor
 
 
 def load_bars(connection: sqlite3.Connection, timeframe: str, tickers: Sequence[str]) -> Bars:
-    query = f"SELECT {BAR_COLUMNS} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? ORDER BY timestamp"
+    query = (
+        f"SELECT {BAR_COLUMNS} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? ORDER BY "
+        "timestamp"
+    )
     rows: list[tuple[Any, ...]] = []
     counts = []
     for ticker in tickers:
@@ -114,7 +125,10 @@ def load_metrics(connection: sqlite3.Connection, tickers: Sequence[str]) -> Metr
 def load_range_records(connection: sqlite3.Connection, tickers: Sequence[str]) -> list[RangeRecord]:
     if "_ranges_asked" not in table_names(connection):
         return []
-    query = "SELECT ticker, timeframe, start_date, end_date, bars, asked_at_utc FROM _ranges_asked WHERE ticker = ?"
+    query = (
+        "SELECT ticker, timeframe, start_date, end_date, bars, asked_at_utc FROM "
+        "_ranges_asked WHERE ticker = ?"
+    )
     return [
         RangeRecord(name, timeframe, day_number(first), day_number(last), bars, asked_at)
         for ticker in tickers
@@ -128,16 +142,21 @@ def load_known(
     now_utc: datetime,
     watchlist: Sequence[str] = (),
 ) -> Known:
-    """The calendar as numbers, and what the project's own tables say; without those tables, as if they were empty."""
+    """The calendar as numbers, and what the project's own tables say; without those tables, as if
+    they were empty."""
     schedule = calendar.schedule
-    local = [pd.DatetimeIndex(schedule[name].array).tz_convert(NEW_YORK) for name in ("open", "close")]
+    local = [
+        pd.DatetimeIndex(schedule[name].array).tz_convert(NEW_YORK) for name in ("open", "close")
+    ]
     open_minute, close_minute = ((each.hour * 60 + each.minute).to_numpy("int64") for each in local)
 
     splits: dict[str, list[tuple[int, float]]] = {}
     columns = "ticker, execution_date, split_from, split_to"
     for ticker, day, old, new in load_rows(connection, "_splits", columns):
         splits.setdefault(ticker, []).append((day_number(day), new / old))
-    closed = [day_number(day) for (day,) in load_rows(connection, "_closed_sessions", "session_date")]
+    closed = [
+        day_number(day) for (day,) in load_rows(connection, "_closed_sessions", "session_date")
+    ]
 
     return Known(
         session_days=calendar.sessions.as_unit("s").asi8 // 86_400,
@@ -198,7 +217,8 @@ def parse_day(text: str | None) -> date | None:
 
 
 def add_answers(connection: sqlite3.Connection, market: Market) -> None:
-    """How far each ticker was asked for, which tickers anything was asked about, and how many bars came."""
+    """How far each ticker was asked for, which tickers anything was asked about, and how many bars
+    came."""
     until: dict[str, int] = {}
     for ticker, day in connection.execute(
         "SELECT ticker, max(end_date) FROM _ranges_asked WHERE timeframe = '1day' GROUP BY ticker"
@@ -212,7 +232,9 @@ def add_answers(connection: sqlite3.Connection, market: Market) -> None:
         if ticker_set == EVERY_TICKER:
             market.everyone_asked_until = place
             continue
-        found = connection.execute("SELECT tickers FROM _ticker_sets WHERE id = ?", (ticker_set,)).fetchone()
+        found = connection.execute(
+            "SELECT tickers FROM _ticker_sets WHERE id = ?", (ticker_set,)
+        ).fetchone()
         for ticker in json.loads(found[0]) if found else ():
             until[ticker] = max(place, until.get(ticker, -1))
     market.asked_until = until

@@ -24,17 +24,23 @@ OLD_AFTER_DAYS = {"us-stocks": 35, "russell2000": 200}
 
 
 def find_lost_range_bars(batch: Batch) -> Iterable[Hits]:
-    """An answer's bars that are not all there. A record that a later one overlaps says nothing any more."""
+    """An answer's bars that are not all there. A record that a later one overlaps says nothing any
+    more."""
     bars_of = {bars.timeframe: bars for bars in (batch.days, batch.minutes)}
     for record in latest_records(batch.records):
         bars = bars_of.get(record.timeframe)
         if bars is None or record.ticker not in bars.tickers:
             continue
         code = bars.tickers.index(record.ticker)
-        edges = np.searchsorted(bars.key, [(code << 20) + record.first, (code << 20) + record.last + 1])
+        edges = np.searchsorted(
+            bars.key, [(code << 20) + record.first, (code << 20) + record.last + 1]
+        )
         stored = int(edges[1] - edges[0])
         if stored < record.bars:
-            text = f"{record.bars:,} bars came in answer of {record.asked_at_utc}, {stored:,} are stored"
+            text = (
+                f"{record.bars:,} bars came in answer of {record.asked_at_utc}, {stored:,} are "
+                "stored"
+            )
             yield Hits(
                 record.timeframe,
                 [record.ticker] * 2,
@@ -81,7 +87,10 @@ def describe_list(universe: Universe, today: int, watchlist: Sequence[str]) -> s
         return f"total_stocks says {universe.said}, {len(universe.active)} members are active"
     if universe.name == "tech_sector" and watchlist and universe.active != frozenset(watchlist):
         differing = sorted(universe.active ^ frozenset(watchlist))
-        return f"differs from its list in {', '.join(differing[:5])}{' …' if len(differing) > 5 else ''}"
+        return (
+            "differs from its list in "
+            f"{', '.join(differing[:5])}{' …' if len(differing) > 5 else ''}"
+        )
     days = OLD_AFTER_DAYS.get(universe.name)
     if days and universe.updated_on and today - day_of(universe.updated_on) > days:
         return f"its list is {today - day_of(universe.updated_on)} days old"
@@ -124,7 +133,8 @@ RULES = (
     Rule(
         id="universe-list",
         level="warning",
-        checks="a universe's total_stocks is not the number of its active members, tech_sector differs from its"
+        checks="a universe's total_stocks is not the number of its active members, tech_sector "
+        "differs from its"
         " list, or the list of us-stocks is older than 35 days, that of russell2000 than 200",
         source="sql/schema/partially_recoverable/universe.sql; the lists change",
         mend="update-list",
@@ -133,7 +143,8 @@ RULES = (
     Rule(
         id="orphan-rows",
         level="warning",
-        checks="market data belongs to a ticker that is in no universe and was never asked for, or a member to a"
+        checks="market data belongs to a ticker that is in no universe and was never asked for, "
+        "or a member to a"
         " universe that is not there",
         source="no update reaches such rows",
         mend="keep-or-drop",

@@ -13,9 +13,15 @@ from backtestdb.market.audit.run import AuditResult
 SHOWN_OF_A_RULE = 10
 
 
-def print_result(result: AuditResult, rules: Sequence[Rule], mender: Mender, *, show_all: bool) -> None:
-    """A table of the findings, SHOWN_OF_A_RULE of each rule unless `show_all`, then the commands that mend them."""
-    by_rule = [(rule_id, list(found)) for rule_id, found in groupby(result.findings, lambda each: each.rule)]
+def print_result(
+    result: AuditResult, rules: Sequence[Rule], mender: Mender, *, show_all: bool
+) -> None:
+    """A table of the findings, SHOWN_OF_A_RULE of each rule unless `show_all`, then the commands
+    that mend them."""
+    by_rule = [
+        (rule_id, list(found))
+        for rule_id, found in groupby(result.findings, lambda each: each.rule)
+    ]
     if by_rule:
         print_table(
             "Findings",
@@ -33,7 +39,13 @@ def make_rows(found: Sequence[Finding], *, show_all: bool) -> list[list[object]]
     shown = found if show_all else found[:SHOWN_OF_A_RULE]
     rows: list[list[object]] = [
         [
-            *(each.rule, each.level, each.ticker, each.first_session or "–", each.last_session or "–"),
+            *(
+                each.rule,
+                each.level,
+                each.ticker,
+                each.first_session or "–",
+                each.last_session or "–",
+            ),
             *(each.sessions, each.what),
         ]
         for each in shown
@@ -57,13 +69,17 @@ def make_rows(found: Sequence[Finding], *, show_all: bool) -> list[list[object]]
 
 def describe_result(result: AuditResult) -> str:
     read = (
-        f"{result.tickers:,} tickers, {result.day_bars:,} day bars, {result.minute_bars:,} 5-minute bars and"
-        f" {result.metrics:,} rows of metrics against {result.rules} rules in {format_duration(result.seconds)}"
+        f"{result.tickers:,} tickers, {result.day_bars:,} day bars, {result.minute_bars:,} "
+        "5-minute bars and"
+        f" {result.metrics:,} rows of metrics against {result.rules} rules in "
+        f"{format_duration(result.seconds)}"
     )
     accepted = f", {result.accepted:,} sessions accepted" if result.accepted else ""
     if not result.findings:
         return f"{read}: nothing found{accepted}"
-    return f"{read}: {result.count('error'):,} errors, {result.count('warning'):,} warnings{accepted}"
+    return (
+        f"{read}: {result.count('error'):,} errors, {result.count('warning'):,} warnings{accepted}"
+    )
 
 
 def make_json(result: AuditResult) -> str:

@@ -12,14 +12,17 @@ from backtestdb.market.audit.columns import Bars, Flags, Floats, Ints, Metrics
 Level = Literal["error", "warning"]
 # How a finding is mended: see commands.py.
 Mend = Literal["refetch", "fix-times", "compute", "update-list", "keep-or-drop"]
-WHOLE_MARKET = "market"  # stands where a finding has no ticker: no ticker is written in small letters alone
+WHOLE_MARKET = (
+    "market"  # stands where a finding has no ticker: no ticker is written in small letters alone
+)
 NO_DAY = 0
 
 
 @dataclass(frozen=True)
 class Hits:
-    """The places at which a rule is broken. For each the ticker (or universe, or WHOLE_MARKET) and the session in
-    days since 1970, NO_DAY where it is not about one; `describe(i)` puts the i-th in words."""
+    """The places at which a rule is broken. For each the ticker (or universe, or WHOLE_MARKET) and
+    the session in days since 1970, NO_DAY where it is not about one; `describe(i)` puts the i-th in
+    words."""
 
     timeframe: str
     tickers: Sequence[str]
@@ -29,8 +32,8 @@ class Hits:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A rule that one ticker breaks, in `sessions` sessions from the first to the last; `what` is about the first.
-    `next_step`: the command that mends it."""
+    """A rule that one ticker breaks, in `sessions` sessions from the first to the last; `what` is
+    about the first. `next_step`: the command that mends it."""
 
     rule: str
     level: Level
@@ -47,11 +50,12 @@ class Finding:
 class Known:
     """What every rule may look up. Days are days since 1970.
 
-    `session_days`: every session of the exchange in order, `full_bars` how many regular 5-minute bars it has,
-    `close_minute` when it closes in minutes of the New York day. `splits`: for each ticker the execution days and
-    ratios (how many shares one share became) that the vendor lists. `today`: the New York date.
-    `closed`: sessions of the calendar on which nothing traded. `companies`: ticker and date of the first bar of
-    another company that took the ticker over. `watchlist`: the tickers that tech_sector should have.
+    `session_days`: every session of the exchange in order, `full_bars` how many regular 5-minute
+    bars it has, `close_minute` when it closes in minutes of the New York day. `splits`: for each
+    ticker the execution days and ratios (how many shares one share became) that the vendor lists.
+    `today`: the New York date. `closed`: sessions of the calendar on which nothing traded.
+    `companies`: ticker and date of the first bar of another company that took the ticker over.
+    `watchlist`: the tickers that tech_sector should have.
     """
 
     session_days: Ints
@@ -96,7 +100,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Universe:
-    """`said`: total_stocks of its row; `active`: its active members; `updated_on`: when its list was saved."""
+    """`said`: total_stocks of its row; `active`: its active members; `updated_on`: when its list
+    was saved."""
 
     name: str
     said: int | None
@@ -108,10 +113,11 @@ class Universe:
 class Market:
     """What is known of the whole market once every batch was read.
 
-    By place of the session: `traded` tickers have a day bar, of `alive` tickers one is expected. `gaps`: ticker,
-    places of sessions without a bar. `asked_until`: by ticker the place of the last session that it was asked for.
-    `answered`: day and stored bars of each answer about the whole market. `known_tickers`: those that a universe
-    or a record names; None when every ticker was asked for. `orphan_members`: universe that is not there, rows.
+    By place of the session: `traded` tickers have a day bar, of `alive` tickers one is expected.
+    `gaps`: ticker, places of sessions without a bar. `asked_until`: by ticker the place of the last
+    session that it was asked for. `answered`: day and stored bars of each answer about the whole
+    market. `known_tickers`: those that a universe or a record names; None when every ticker was
+    asked for. `orphan_members`: universe that is not there, rows.
     """
 
     known: Known
@@ -132,8 +138,9 @@ class Market:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """`checks` ends the sentence "It is wrong when …"; `source`: where that is written. One of the two functions:
-    `in_batch` looks at the tickers of a batch, `in_market` at what is known when all were read."""
+    """`checks` ends the sentence "It is wrong when …"; `source`: where that is written. One of the
+    two functions: `in_batch` looks at the tickers of a batch, `in_market` at what is known when all
+    were read."""
 
     id: str
     level: Level

@@ -1,4 +1,5 @@
-"""The audit from beginning to end: tickers batch by batch, every rule on each, then the market as a whole."""
+"""The audit from beginning to end: tickers batch by batch, every rule on each, then the market as a
+whole."""
 
 import gc
 import sqlite3
@@ -23,8 +24,8 @@ LEVELS = ("error", "warning")
 
 @dataclass(frozen=True, kw_only=True)
 class AuditResult:
-    """`findings`: errors first, in the order of the rules. `accepted`: sessions of tickers that break a rule and
-    that the user has accepted."""
+    """`findings`: errors first, in the order of the rules. `accepted`: sessions of tickers that
+    break a rule and that the user has accepted."""
 
     findings: Sequence[Finding]
     accepted: int
@@ -41,7 +42,8 @@ class AuditResult:
 
 @dataclass
 class Collector:
-    """Hits become findings, one for each rule, ticker and timeframe. `accepted_hits` counts what was left out."""
+    """Hits become findings, one for each rule, ticker and timeframe. `accepted_hits` counts what
+    was left out."""
 
     accepted: Accepted
     findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
@@ -95,9 +97,9 @@ def audit(
     advance: Callable[[int], None] = lambda _: None,
     stored: Sequence[Stored] | None = None,
 ) -> AuditResult:
-    """Given a database, apply `rules` to everything stored (`only`: to these tickers, without the rules about the
-    whole market). Reads only, each batch from one committed state, so that no writer waits for longer than a batch.
-    `advance` takes the number of tickers just done."""
+    """Given a database, apply `rules` to everything stored (`only`: to these tickers, without the
+    rules about the whole market). Reads only, each batch from one committed state, so that no
+    writer waits for longer than a batch. `advance` takes the number of tickers just done."""
     started = time.monotonic()
     stored = count_stored(connection) if stored is None else stored
     wanted = [each for each in stored if not only or each.ticker in only]
@@ -129,7 +131,8 @@ def audit(
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """A hundred thousand tuples of numbers hold no circle, and Python would look at each of them several times."""
+    """A hundred thousand tuples of numbers hold no circle, and Python would look at each of them
+    several times."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -150,5 +153,7 @@ def add_next_steps(
     mender = Mender(connection)
     return [
         replace(finding, next_step=mender.command(mend_of[finding.rule], [finding]))
-        for finding in sorted(findings, key=lambda each: (order[each.rule], each.ticker, each.timeframe))
+        for finding in sorted(
+            findings, key=lambda each: (order[each.rule], each.ticker, each.timeframe)
+        )
     ]

@@ -9,17 +9,20 @@ import numpy as np
 from backtestdb.market.audit.columns import Bars, Flags, Floats, Ints
 from backtestdb.market.audit.rule import Batch, Hits, Rule, flagged, hits_at, logs, price_text
 
-# Sessions in a row with the same four prices. A bar with a range does not come three times; one without (a quiet
-# preferred share at its price, a hundred shares a day) may, so it takes five, and the same volume.
+# Sessions in a row with the same four prices. A bar with a range does not come three times; one
+# without (a quiet preferred share at its price, a hundred shares a day) may, so it takes five, and
+# the same volume.
 STALE_SESSIONS, STALE_FLAT_SESSIONS = 3, 5
-# A spike doubles or halves the price, is twelve times the ticker's usual move, and is gone at the next opening.
+# A spike doubles or halves the price, is twelve times the ticker's usual move, and is gone at the
+# next opening.
 SPIKE, SPIKE_MOVES, GONE = log(2), 12.0, 0.25
 # Below 6:5 a night's news explains the price as well as a split does.
 SMALLEST_SPLIT = log(1.2)
 # A jump alone must be one of these ratios, because nobody lists it: those that companies choose.
 USUAL_RATIOS = (1.5, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 100)
 RATIO_TOLERANCE = 0.04
-# What is traded in dollars does not change by a split. After news that halve a price it is ten times as much.
+# What is traded in dollars does not change by a split. After news that halve a price it is ten
+# times as much.
 DOLLARS_TOLERANCE = log(2.5)
 WINDOW = 5
 DAYS_APART_AT_MOST = 10  # a bar further away says nothing about the night of a split
@@ -31,11 +34,15 @@ def find_stale_runs(batch: Batch) -> Iterable[Hits]:
     same_volume = same & same_as_before(bars.volume)
     with np.errstate(invalid="ignore"):
         moving = bars.high > bars.low
-    broken = long_runs(same & moving, STALE_SESSIONS) | long_runs(same_volume & ~moving, STALE_FLAT_SESSIONS)
+    broken = long_runs(same & moving, STALE_SESSIONS) | long_runs(
+        same_volume & ~moving, STALE_FLAT_SESSIONS
+    )
     yield from flagged(
         bars,
         broken,
-        lambda bars, i: f"the same four prices as the sessions beside it, close {price_text(bars.close[i])}",
+        lambda bars, i: (
+            f"the same four prices as the sessions beside it, close {price_text(bars.close[i])}"
+        ),
     )
 
 
@@ -51,7 +58,9 @@ def long_runs(goes_on: Flags, length: int) -> Flags:
     """The members of runs of at least `length`; `goes_on` is false at the first member of each."""
     starts = np.flatnonzero(~goes_on)
     lengths = np.diff(np.append(starts, len(goes_on)))
-    return np.repeat(lengths >= length, lengths) if len(starts) else np.zeros(len(goes_on), dtype=bool)
+    return (
+        np.repeat(lengths >= length, lengths) if len(starts) else np.zeros(len(goes_on), dtype=bool)
+    )
 
 
 def find_spikes(batch: Batch) -> Iterable[Hits]:
@@ -113,8 +122,8 @@ def median(values: Floats) -> float:
 
 
 def overnight_ratios(bars: Bars) -> Floats:
-    """The logarithm of the close before to the opening of each bar: of how many shares one seems to have become.
-    NaN where there is no bar right before."""
+    """The logarithm of the close before to the opening of each bar: of how many shares one seems to
+    have become. NaN where there is no bar right before."""
     ratios = shifted(logs(bars.close), 1) - logs(bars.open)
     apart = np.diff(bars.day, prepend=bars.day[:1])
     ratios[~bars.follows | (apart > DAYS_APART_AT_MOST)] = np.nan
@@ -138,7 +147,8 @@ def find_splits_not_applied(batch: Batch) -> Iterable[Hits]:
             bars,
             places,
             lambda i: (
-                f"a split of {ratio_at[i]:g} is listed, and the price still jumps by {jump(bars, i):.3f}"
+                f"a split of {ratio_at[i]:g} is listed, and the price still jumps by "
+                f"{jump(bars, i):.3f}"
             ),
         )
 
@@ -154,8 +164,9 @@ def jump(bars: Bars, i: int) -> float:
 
 
 def find_split_like_jumps(batch: Batch) -> Iterable[Hits]:
-    """A night like a split that nobody lists: the ratio is a usual one, far beyond the ticker's moves, the day
-    itself is calm, the price stays there, and as many dollars are traded as before."""
+    """A night like a split that nobody lists: the ratio is a usual one, far beyond the ticker's
+    moves, the day itself is calm, the price stays there, and as many dollars are traded as
+    before."""
     bars = batch.days
     ratios = overnight_ratios(bars)
     with np.errstate(invalid="ignore"):
@@ -185,7 +196,8 @@ def is_listed(batch: Batch, place: int) -> bool:
 
 
 def moves_volume_as_a_split(bars: Bars, place: int, ratio: float) -> bool:
-    """The sessions beside the jump: dollars traded alike, prices on both sides where the jump left them."""
+    """The sessions beside the jump: dollars traded alike, prices on both sides where the jump left
+    them."""
     before, after = neighbours(bars, place)
     dollars = logs(bars.volume * bars.close)
     change = median(dollars[after]) - median(dollars[before])
@@ -204,7 +216,8 @@ RULES = (
     Rule(
         id="stale-run",
         level="error",
-        checks="the same open, high, low and close come in three sessions in a row (five, with the same volume,"
+        checks="the same open, high, low and close come in three sessions in a row (five, with "
+        "the same volume,"
         " where all four are one price)",
         source="a feed that stands still repeats its last bar",
         mend="refetch",
@@ -213,7 +226,8 @@ RULES = (
     Rule(
         id="spike",
         level="warning",
-        checks="a price doubles or halves against the close before and the opening after, which agree, and by"
+        checks="a price doubles or halves against the close before and the opening after, which "
+        "agree, and by"
         " twelve times the ticker's usual move",
         source="a wrong print lasts one bar; news last longer than a night",
         mend="refetch",
@@ -230,7 +244,8 @@ RULES = (
     Rule(
         id="split-like-jump",
         level="warning",
-        checks="the price jumps overnight by the ratio of a usual split, stays there, the dollars traded stay the"
+        checks="the price jumps overnight by the ratio of a usual split, stays there, the dollars "
+        "traded stay the"
         " same, and no split is listed",
         source="the vendor lists splits late, up to months",
         mend="refetch",
