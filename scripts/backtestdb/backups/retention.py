@@ -80,9 +80,13 @@ def choose_expired(
         (retention.weekly, week_of),
         (retention.monthly, month_of),
     ):
-        kept |= choose_last_of_periods(
-            ours, count, lambda moment: period_of(moment.astimezone(zone)), kept
-        )  # noqa: B023
+
+        def period_in_zone(
+            moment: datetime, period_of: Callable[[datetime], object] = period_of
+        ) -> object:
+            return period_of(moment.astimezone(zone))
+
+        kept |= choose_last_of_periods(ours, count, period_in_zone, kept)
     return [backup for backup in ours if backup.path not in kept]
 
 
