@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -18,7 +18,8 @@ from pathlib import Path
 from backtestdb import console
 from backtestdb.backups.backup_dir import ensure_backup_dir
 from backtestdb.config import Settings, load_settings
-from backtestdb.offsite.cli import run_check, run_init, run_list, run_prune
+from backtestdb.offsite.cli import run_check, run_drill, run_init, run_list, run_prune
+from backtestdb.offsite.facts import find_offsite_problems, load_offsite_facts
 from backtestdb.offsite.target import make_target
 from backtestdb.offsite.watch import make_watch, run_watch, send_once
 
@@ -29,19 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     settings, now_utc = load_settings(), datetime.now(UTC)
     make_target(settings)
-    match options.command:
-        case "init":
-            return run_init(settings)
-        case "list":
-            return run_list(settings, as_json=options.json)
-        case "check":
-            return run_check(settings, now_utc, everything=options.everything, as_json=options.json)
-        case "prune":
-            return run_prune(settings, now_utc, dry_run=options.dry_run)
-        case "send":
-            return watch(settings, once=True)
-        case _:
-            return watch(settings, once=False)
+    commands: dict[str, Callable[[], int]] = {
+        "init": lambda: run_init(settings),
+        "list": lambda: run_list(settings, as_json=options.json),
+        "check": lambda: run_check(settings, now_utc, everything=options.everything, as_json=options.json),
+        "drill": lambda: run_drill(settings, now_utc.astimezone()),
+        "prune": lambda: run_prune(settings, now_utc, dry_run=options.dry_run),
+        "send": lambda: watch(settings, once=True),
+        "watch": lambda: watch(settings, once=False),
+        "health": lambda: report_health(settings, now_utc),
+    }
+    return commands[options.command]()
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -54,11 +53,21 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     check = commands.add_parser("check", help="read this week's share of the copies and compare")
     check.add_argument("--everything", action="store_true", help="read all of them")
     check.add_argument("--json", action="store_true", help="the result for programs")
+    commands.add_parser(
+        "drill", help="bring the newest copies back into a scratch folder, compare and measure"
+    )
     pruning = commands.add_parser("prune", help="delete old copies, with a key that may")
     pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
     commands.add_parser("send", help="send once what was not sent yet")
     commands.add_parser("watch", help="send whatever is committed, until SIGTERM")
+    commands.add_parser("health", help="exit code 1 when what lies elsewhere is behind")
     return parser.parse_args(arguments)
+
+
+def report_health(settings: Settings, now_utc: datetime) -> int:
+    problems = find_offsite_problems(load_offsite_facts(settings, now_utc))
+    print("; ".join(problem.what for problem in problems) or f"all well at {settings.offsite}")
+    return console.FAILED if problems else console.DONE
 
 
 def watch(settings: Settings, *, once: bool) -> int:

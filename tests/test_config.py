@@ -87,6 +87,19 @@ def test_empty_update_delay_turns_the_updates_off(env_file: Path) -> None:
     assert load(env_file, UPDATE_DELAY_MINUTES="5").update_delay_minutes == 5
 
 
+@pytest.mark.parametrize(
+    "url", ["hc-ping.com/secret", "ftp://host/secret", "https:///secret", "https://a b/secret"]
+)
+def test_watcher_that_is_no_address_is_refused_without_showing_it(env_file: Path, url: str) -> None:
+    with pytest.raises(SettingsError, match="HEARTBEAT_URL") as caught:
+        load(env_file, HEARTBEAT_URL=url)
+    assert "secret" not in str(caught.value)
+    assert (
+        load(env_file, HEARTBEAT_URL="http://10.0.0.2:8000/ping/1").heartbeat_url
+        == "http://10.0.0.2:8000/ping/1"
+    )
+
+
 def test_older_name_of_a_setting_is_read_while_the_new_one_is_empty(env_file: Path) -> None:
     env_file.write_text("MAX_IRREPLACEABLE_BACKUPS=99\nKEEP_SMALL_HOURLY=\n")
     assert load(env_file).keep_small_hourly == 99

@@ -156,6 +156,15 @@ def parse_url(text: str) -> str:
     raise ValueError("must begin with https:// (http:// only on 127.0.0.1)")
 
 
+def parse_watcher(text: str) -> str:
+    """A watcher may stand in the user's own network, so plain http is taken."""
+    address = text.strip()
+    url = urlsplit(address)
+    if address and (url.scheme not in {"https", "http"} or not url.hostname or " " in address):
+        raise ValueError("must be an address such as https://hc-ping.com/…")
+    return address
+
+
 def parse_user_and_group(text: str) -> str:
     user, _, group = text.partition(":")
     if text and not (user.isdigit() and group.isdigit()):
@@ -241,7 +250,7 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "MIN_BACKUPS": ("7", parse_integer(1)),
     "BACKUP_TIME": ("02:00", parse_local_time),
     "IRREPLACEABLE_EVERY_MINUTES": ("60", parse_integer(0)),
-    "HEARTBEAT_URL": ("", parse_text),
+    "HEARTBEAT_URL": ("", parse_watcher),
     "POLYGON_API_KEY": ("", parse_key),
     "MASSIVE_API_KEY": ("", parse_key),
     "POLYGON_BASE_URL": ("https://api.massive.com", parse_url),

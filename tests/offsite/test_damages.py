@@ -12,12 +12,12 @@ from offsite_tools import KEY, Site, make_site
 from backtestdb.errors import VerificationError
 from backtestdb.files import hash_file
 from backtestdb.offsite.check import check_copies
-from backtestdb.offsite.cli import find_sent
 from backtestdb.offsite.errors import MissingObjectError
 from backtestdb.offsite.fetch import fetch_copy, list_copies
+from backtestdb.offsite.history import find_sent
+from backtestdb.offsite.liveness import target_folder
 from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.record import CopyName
-from backtestdb.offsite.state import target_folder
 from backtestdb.offsite.store import FolderStore
 from backup_tools import change, make_platform_database
 
@@ -107,8 +107,8 @@ def verify_damage_is_found(sent: Sent, folder: Path, seed: int) -> None:
         else:
             assert hash_file(target) == sent.expected[name], f"seed {seed}: {way} of {damaged} passed as good"
             came_back += 1
-    # One object never takes everything: full and small copies have bases of their own.
-    assert came_back >= 1, f"seed {seed}: {way} of {damaged} took every copy"
+    # One object never takes everything: full and small copies have bases of their own. Two swapped ones may.
+    assert came_back >= 1 or way == "swapped", f"seed {seed}: {way} of {damaged} took every copy"
     shutil.rmtree(folder)
 
 

@@ -172,7 +172,7 @@ def test_put_only_keys_do_everything_but_pruning(
 
 def test_two_processes_never_send_from_one_folder_at_once(tmp_path: Path) -> None:
     from backtestdb.files import exclusive_lock
-    from backtestdb.offsite.state import target_folder
+    from backtestdb.offsite.liveness import target_folder
 
     site = make_site(tmp_path)
     make_platform_database(site.settings.database_path)

@@ -28,6 +28,7 @@ from backtestdb.kept import KeptCopy, find_interrupted_rebuild, find_kept
 from backtestdb.lake.summary import lake_facts
 from backtestdb.market.quota import Quota, quota_path
 from backtestdb.newer_sqlite import was_written_by_newer_sqlite
+from backtestdb.offsite.facts import OffsiteFacts, load_offsite_facts
 from backtestdb.untouched import Reader, read_untouched
 
 
@@ -41,8 +42,12 @@ class QuotaFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """`drills`: the newest first. `kept`: copies beside the database that a restore left. `lake`: None where there is
-    no LAKE, else as `lake_facts` says. `database_link`: DATABASE_PATH, where that is a symbolic link."""
+    """- `drills`: the newest first.
+    - `kept`: copies beside the database that a restore left.
+    - `lake`: None where there is no LAKE, else as `lake_facts` says.
+    - `database_link`: DATABASE_PATH, where that is a symbolic link.
+    - `offsite`: None where OFFSITE is not set.
+    """
 
     checked_at: datetime
     database: DatabaseFacts
@@ -56,6 +61,7 @@ class Facts:
     market: MarketFacts = field(default_factory=MarketFacts)
     kept: list[KeptCopy] = field(default_factory=list)
     interrupted_rebuild: KeptCopy | None = None
+    offsite: OffsiteFacts | None = None
 
 
 Contents = tuple[DatabaseFacts, list[UniverseCoverage], MarketFacts]
@@ -89,6 +95,7 @@ def load_facts(
         market,
         kept=find_kept(settings.database_path),
         interrupted_rebuild=find_interrupted_rebuild(settings.database_path),
+        offsite=load_offsite_facts(settings, now),
     )
 
 

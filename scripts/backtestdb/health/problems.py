@@ -12,6 +12,7 @@ from backtestdb.health.drill_facts import DrillFacts
 from backtestdb.health.facts import Facts
 from backtestdb.health.problem import Problem
 from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
+from backtestdb.offsite.facts import find_offsite_problems
 from backtestdb.scheduling.due import STALE_AFTER
 from backtestdb.scheduling.updates import NEW_YORK, SATURDAY, last_update_moment
 
@@ -29,6 +30,7 @@ def judge(facts: Facts) -> list[Problem]:
         *judge_database(facts.database, facts.backups),
         *judge_backups(facts.backups, facts.database),
         *judge_drills(facts.drills),
+        *(Problem(one.name, one.what, one.next_step) for one in find_offsite_problems(facts.offsite)),
         *judge_coverage(facts),
         *judge_market(facts),
         *judge_schedule(facts),

@@ -14,6 +14,7 @@ from backtestdb.health.coverage_facts import UniverseCoverage
 from backtestdb.health.database_facts import Table
 from backtestdb.health.facts import Facts
 from backtestdb.health.problem import Problem
+from backtestdb.offsite.facts import OffsiteFacts
 from backtestdb.schema import CLASSES
 
 STOPPED_AT_MOST = 10
@@ -57,6 +58,8 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
     print_paragraph(describe_drills(facts), 10)
     if facts.lake:
         show_lake(facts.lake)
+    if facts.offsite:
+        print(describe_offsite(facts.offsite, facts.checked_at))
     limit = f" of {facts.quota.per_minute:,} allowed" if facts.quota.per_minute else ", no limit"
     print(f"quota     {count_of(facts.quota.used, 'request')} in the last minute{limit}")
     for problem in problems:
@@ -192,6 +195,19 @@ def describe_schedule(facts: Facts) -> str:
         return "schedule  none installed"
     result = f", last result: {schedule.last_result}" if schedule.last_result else ""
     return f"schedule  {schedule.kind}: installed, {'loaded' if schedule.loaded else 'not loaded'}{result}"
+
+
+def describe_offsite(offsite: OffsiteFacts, now: datetime) -> str:
+    lag = f"{format_age(offsite.lag)} behind" if offsite.lag is not None else "nothing sent yet"
+    checked = (
+        f"checked {format_age(now - offsite.checked_at_utc)} ago" if offsite.checked_at_utc else "not checked"
+    )
+    drilled = (
+        f"restored {format_age(now - offsite.drilled_at_utc)} ago in {offsite.drill_seconds:.1f} s"
+        if offsite.drilled_at_utc
+        else "not restored yet"
+    )
+    return f"offsite   {offsite.target}: {lag}, {checked}, {drilled}"
 
 
 def describe_drills(facts: Facts) -> str:

@@ -14,21 +14,19 @@ from backtestdb.console import format_bytes, print_table, say
 from backtestdb.database import look_at_file
 from backtestdb.files import choose_free_names, remove_tree
 from backtestdb.offsite import report
-from backtestdb.offsite.check import check_copies
 from backtestdb.offsite.compare import compare_states
-from backtestdb.offsite.distrust import save_distrusted
+from backtestdb.offsite.drill import run_and_save
 from backtestdb.offsite.errors import OffsiteError
 from backtestdb.offsite.fetch import list_copies
-from backtestdb.offsite.history import Check, save_check
+from backtestdb.offsite.history import check_and_save
+from backtestdb.offsite.liveness import target_folder
 from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.owners import choose_own
 from backtestdb.offsite.probe import probe_store
 from backtestdb.offsite.prune import plan_prune, prune
 from backtestdb.offsite.record import CopyName
 from backtestdb.offsite.restore import empty_folder, fetch_backups, parse_moment
-from backtestdb.offsite.sent_log import choose_due, load_sent, shorten
 from backtestdb.offsite.small_copy import take_small_copy
-from backtestdb.offsite.state import target_folder
 from backtestdb.offsite.target import (
     ensure_key,
     find_passphrase,
@@ -59,21 +57,18 @@ def run_list(settings: Settings, *, as_json: bool) -> int:
 
 def run_check(settings: Settings, now_utc: datetime, *, everything: bool, as_json: bool) -> int:
     """Exit code 1 when something is missing or damaged."""
-    remote = open_remote(settings)
-    folder = target_folder(settings.backup_dir, settings.offsite)
-    result = check_copies(remote, now_utc, everything=everything, sent=find_sent(folder, now_utc), say=say)
-    save_distrusted(folder, result.damaged)
-    save_check(folder, Check(checked_at_utc=now_utc, is_good=not result.problems, result=result))
+    result = check_and_save(settings, open_remote(settings), now_utc, everything=everything, say=say)
     report.show_check(settings.offsite, result, as_json)
     return console.FAILED if result.problems else console.DONE
 
 
-def find_sent(folder: Path, now_utc: datetime) -> list[CopyName]:
-    """The copies that this machine sent and that must still be there."""
-    folders = [folder / "full", folder / "small"]
-    for one in folders:
-        shorten(one, now_utc)
-    return choose_due(load_sent(folders), now_utc)
+def run_drill(settings: Settings, now_local: datetime) -> int:
+    """Exit code 1 when the copies do not bring everything back."""
+    folder = target_folder(settings.backup_dir, settings.offsite)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database_id = read_database_id(settings.database_path)
+    drill = run_and_save(settings, open_remote(settings), folder, database_id, now_local, print)
+    return console.DONE if drill.is_good else console.FAILED
 
 
 def run_prune(settings: Settings, now_utc: datetime, *, dry_run: bool) -> int:

@@ -1,13 +1,20 @@
 """When copies were last checked where they lie, and what came out: a line each, the newest last."""
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from backtestdb.config import Settings
 from backtestdb.files import rename_durably
-from backtestdb.offsite.check import CheckResult
+from backtestdb.offsite.check import CheckResult, check_copies
+from backtestdb.offsite.distrust import save_distrusted
+from backtestdb.offsite.liveness import target_folder
+from backtestdb.offsite.objects import Remote
+from backtestdb.offsite.record import CopyName
+from backtestdb.offsite.sent_log import choose_due, load_sent, shorten
 
 NAME = "checks.jsonl"
 LINES_KEPT = 500
@@ -18,6 +25,26 @@ class Check:
     checked_at_utc: datetime
     is_good: bool
     result: CheckResult
+
+
+def check_and_save(
+    settings: Settings, remote: Remote, now_utc: datetime, *, everything: bool, say: Callable[[str], None]
+) -> CheckResult:
+    """Check, remember what is damaged so that it is sent anew, and keep the result."""
+    folder = target_folder(settings.backup_dir, settings.offsite)
+    sent = find_sent(folder, now_utc)
+    result = check_copies(remote, now_utc, everything=everything, sent=sent, say=say)
+    save_distrusted(folder, result.damaged)
+    save_check(folder, Check(checked_at_utc=now_utc, is_good=not result.problems, result=result))
+    return result
+
+
+def find_sent(folder: Path, now_utc: datetime) -> list[CopyName]:
+    """The copies that this machine sent and that must still be there."""
+    folders = [folder / "full", folder / "small"]
+    for one in folders:
+        shorten(one, now_utc)
+    return choose_due(load_sent(folders), now_utc)
 
 
 def save_check(folder: Path, check: Check) -> None:

@@ -1,13 +1,19 @@
 """What the living process last did, for status, doctor and the page: a small file beside its state."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-NAME = "watch.json"
+FOLDER, NAME = ".offsite", "watch.json"
 TIMES = ("looked_at_utc", "covered_until_utc", "newest_small_utc", "newest_full_utc")
+
+
+def target_folder(backup_dir: Path, address: str) -> Path:
+    """Everything that this machine remembers about one target."""
+    return backup_dir / FOLDER / hashlib.sha256(address.encode()).hexdigest()[:12]
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,6 @@ All of it can be lost: then the next copy is a new base. It lies in BACKUP_DIR, 
 target, because a delta may only ever refer to a base at the same place.
 """
 
-import hashlib
 import json
 import platform
 import secrets
@@ -17,7 +16,6 @@ from backtestdb.files import rename_durably
 from backtestdb.offsite.objects import SEGMENT_BYTES, Segment
 from backtestdb.offsite.record import CopyClass
 
-FOLDER = ".offsite"
 STATE_NAME = "state.json"
 
 
@@ -70,11 +68,6 @@ class State:
 
     def next_number(self, copy_class: CopyClass) -> int:
         return self.sent.get(copy_class, 0) + 1
-
-
-def target_folder(backup_dir: Path, address: str) -> Path:
-    """Everything that this machine remembers about one target."""
-    return backup_dir / FOLDER / hashlib.sha256(address.encode()).hexdigest()[:12]
 
 
 def load_state(folder: Path) -> State:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup, verified
@@ -26,11 +26,14 @@ from backtestdb.errors import DatabaseFileError, ProjectError
 from backtestdb.files import exclusive_lock, hash_file, remove_database
 from backtestdb.newer_sqlite import HEADER_BYTES, VERSION, load_versions_in_log
 from backtestdb.offsite.distrust import drop_distrusted, load_distrusted
-from backtestdb.offsite.liveness import Liveness, save_liveness
+from backtestdb.offsite.drill import run_and_save
+from backtestdb.offsite.facts import CHECK_EVERY, DRILL_EVERY, is_due, load_offsite_facts
+from backtestdb.offsite.history import check_and_save
+from backtestdb.offsite.liveness import Liveness, save_liveness, target_folder
 from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.send import Content, Sender, describe_backup, send_full, send_small
 from backtestdb.offsite.small_copy import SmallCopy, take_small_copy
-from backtestdb.offsite.state import load_state, target_folder
+from backtestdb.offsite.state import load_state
 from backtestdb.offsite.target import open_remote
 
 LARGEST_SHARE_OF_A_CORE = 0.05
@@ -187,6 +190,7 @@ def watch_backups(watch: Watch) -> None:
             sender = sender or make_sender(watch, "full")
             look_at_backups(watch, sender)
             note_success(watch, "full")
+            prove(watch, sender)
         except Errors as error:
             note_failure(watch, "full", error)
         watch.stop.wait(FULL_EVERY_SECONDS)
@@ -203,6 +207,22 @@ def look_at_backups(watch: Watch, sender: Sender) -> None:
         record = send_full(sender, backup)
         watch.log.info("sent %s: %s", record.name, format_bytes(record.sent_bytes))
     watch.liveness.newest_full_utc = backup.taken_at_utc
+
+
+def prove(watch: Watch, sender: Sender) -> None:
+    """Weekly a share of what lies there is read again, monthly it is restored; after a failure daily. The first
+    time is a day after the first full copy: by then there is something to read."""
+    now, facts = watch.clock(), load_offsite_facts(watch.settings, watch.clock())
+    first = sender.state.full
+    if facts is None or first is None or now - first.sent_at_utc < timedelta(days=1):
+        return
+    daily = timedelta(days=1)
+    if is_due(facts.checked_at_utc, daily if facts.check_problems else CHECK_EVERY, now):
+        check_and_save(watch.settings, sender.remote, now, everything=False, say=watch.log.error)
+    if is_due(facts.drilled_at_utc, daily if facts.drill_problem else DRILL_EVERY, now):
+        database_id = find_database_id(watch.settings.database_path)
+        local = now.astimezone()
+        run_and_save(watch.settings, sender.remote, watch.folder, database_id, local, watch.log.info)
 
 
 def drop_damaged(watch: Watch, sender: Sender) -> bool:
@@ -263,13 +283,14 @@ class Commits:
         log = self.find_log()
         # Another log beside the same file is one that this connection does not see.
         files = (found.st_dev, found.st_ino, log.st_ino if log else 0)
-        if self.connection is None or self.files[:2] != files[:2] or (self.files[2] and self.files != files):
+        if self.connection is None or self.files != files:
             self.forget()
             self.descriptor = os.open(self.database, os.O_RDONLY)
             self.connection = connect(self.database)
-        self.files = files
         version = self.connection.execute("PRAGMA data_version").fetchone()[0]
-        return (*files[:2], version)
+        log = self.find_log()  # the connection may just have made it
+        self.files = (found.st_dev, found.st_ino, log.st_ino if log else 0)
+        return (*self.files[:2], version)
 
     def writer_version(self) -> int | None:
         """The version of the SQLite that wrote the file; None where this process has it not open."""
