@@ -49,7 +49,9 @@ def make_carry_over(carried: dict[str, int], universe: str) -> Callable[[sqlite3
     def carry_over(connection: sqlite3.Connection) -> None:
         carried.clear()
         planned = load_planned_universe(connection, universe)
-        carried.update(carry_tables(connection, tables_to_keep(connection)))
+        # What the user accepted of an audit's findings is the user's word, too.
+        accepted = [name for name in table_names(connection) if name == "_audit_accepted"]
+        carried.update(carry_tables(connection, [*tables_to_keep(connection), *accepted]))
         if planned:
             # The lists came over with their ids and all columns: the planned one is brought up to
             # date by its name.

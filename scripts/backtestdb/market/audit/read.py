@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from exchange_calendars import ExchangeCalendar
 
-from backtestdb.database import table_names
+from backtestdb.database import column_names, table_names
 from backtestdb.market.audit.columns import Bars, Metrics, day_number, make_bars, make_floats
 from backtestdb.market.audit.metric_rules import COMPARED
 from backtestdb.market.audit.rule import Batch, Known, Market, RangeRecord, Universe
@@ -151,9 +151,13 @@ def load_known(
     open_minute, close_minute = ((each.hour * 60 + each.minute).to_numpy("int64") for each in local)
 
     splits: dict[str, list[tuple[int, float]]] = {}
-    columns = "ticker, execution_date, split_from, split_to"
-    for ticker, day, old, new in load_rows(connection, "_splits", columns):
-        splits.setdefault(ticker, []).append((day_number(day), new / old))
+    # Databases of older programs have no column for what the vendor took back.
+    has_column = "withdrawn_at_utc" in column_names(connection, "_splits")
+    withdrawn_at = "withdrawn_at_utc" if has_column else "NULL"
+    columns = f"ticker, execution_date, split_from, split_to, {withdrawn_at}"
+    for ticker, day, old, new, withdrawn in load_rows(connection, "_splits", columns):
+        if not withdrawn:
+            splits.setdefault(ticker, []).append((day_number(day), new / old))
     closed = [
         day_number(day) for (day,) in load_rows(connection, "_closed_sessions", "session_date")
     ]
