@@ -191,7 +191,7 @@ def test_folder_that_was_named_and_is_missing_is_exit_code_2_and_the_database_is
         "check_environment.py", "--json", GENERATED_SCRIPTS_DIR=str(tmp_path / "gone")
     )
     assert {"scripts"} == {
-        f["topic"] for f in json.loads(doctor.stdout) if "GENERATED_SCRIPTS_DIR" in f["what"]
+        f["name"] for f in json.loads(doctor.stdout) if "GENERATED_SCRIPTS_DIR" in f["what"]
     }
 
 
@@ -200,7 +200,7 @@ def test_default_folder_that_is_missing_is_one_line_and_a_note(backup: Project) 
     said = backup.check("backup_database.py")
     assert said.count("there is no folder") == 1
     findings = json.loads(backup.run("check_environment.py", "--json").stdout)
-    assert [f["level"] for f in findings if f["topic"] == "scripts"] == ["note"]
+    assert [f["level"] for f in findings if f["name"] == "scripts"] == ["note"]
 
 
 def test_several_folders_come_back_each_to_its_own_place(backup: Project, tmp_path: Path) -> None:
@@ -242,6 +242,6 @@ def test_doctor_counts_the_scripts_of_the_database_that_lie_outside(
             ],
         )
     findings = json.loads(backup.run("check_environment.py", "--json").stdout)
-    (found,) = [f["what"] for f in findings if f["topic"] == "scripts" and "refers to" in f["what"]]
+    (found,) = [f["what"] for f in findings if f["name"] == "scripts" and "refers to" in f["what"]]
     assert found.startswith("1 of 3 scripts")
     assert found.endswith("/elsewhere/x.py")

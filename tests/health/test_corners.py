@@ -194,6 +194,8 @@ def test_backups_on_the_disk_of_the_database_are_mentioned(tmp_path: Path) -> No
 
 
 @pytest.mark.root
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="only root runs behind sudo")
 def test_sudo_backup_is_refused_and_the_home_is_the_users(tmp_path: Path) -> None:
     project = make_backed_up(tmp_path)
     for path in tmp_path.rglob("*"):

@@ -393,7 +393,7 @@ def test_a_folder_in_the_place_of_the_database_is_named(tmp_path: Path) -> None:
     project.database.mkdir()
     done = project.run("show_status.py")
     assert done.returncode == 1
-    assert "cannot be read: it is a folder" in done.stdout
+    assert "cannot be read: it is a folder" in " ".join(done.stdout.split())
     assert "Traceback" not in done.stderr
 
 
