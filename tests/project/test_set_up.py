@@ -61,7 +61,7 @@ def test_way_back_is_listed_as_light() -> None:
     light = {
         name
         for name, (runs, _) in COMMANDS.items()
-        if runs.startswith(("run backup ", 'run "$(set_of_restore)" '))
+        if runs.startswith(("run backup ", 'run "$(set_of_restore)" ', 'run "$(set_of_status '))
     }
     assert light >= {
         *("backup", "backup-irreplaceable", "backups", "verify-backups", "restore-from-backup"),
