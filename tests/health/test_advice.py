@@ -186,12 +186,14 @@ def as_other_user(look: Callable[[], list[Problem]]) -> list[Problem]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-        found = [(one.name, one.what, one.next_step, one.level) for one in look()]
-        os.write(writer, json.dumps(found).encode())
-        os._exit(0)
+        try:  # whatever happens, the child must not go on as a second run of the tests
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            found = [(one.name, one.what, one.next_step, one.level) for one in look()]
+            os.write(writer, json.dumps(found).encode())
+        finally:
+            os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as stream:
         text = stream.read()

@@ -138,6 +138,8 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
             running.remove()
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="the workers read this folder as root")
 def test_cluster_computes_what_one_machine_does_also_when_a_worker_is_killed(
     cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@ alone."""
 
 import json
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -77,7 +78,8 @@ def test_queries_of_the_guide_run_as_printed(project: Project) -> None:
     assert len(lines) == 6
     for line in lines:
         done = subprocess.run(
-            f"{sys.executable} {PROJECT_DIR / 'scripts' / 'query_lake.py'} {line}",
+            shlex.join([sys.executable, str(PROJECT_DIR / "scripts" / "query_lake.py")])
+            + f" {line}",
             shell=True,
             env=project.environment(),
             capture_output=True,
