@@ -139,6 +139,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.mark.root
+@pytest.mark.long
 @pytest.mark.skipif(os.getuid() != 0, reason="the workers read this folder as root")
 def test_cluster_computes_what_one_machine_does_also_when_a_worker_is_killed(
     cluster: Cluster, tmp_path: Path
