@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytest
@@ -302,5 +303,5 @@ def test_error_behind_the_commit_says_what_stands_where_and_the_undo(
     )
     assert (
         caught.value.next_step
-        == f"make restore-from-backup BACKUP={tmp_path}/kept.db brings that back"
+        == f"make restore-from-backup BACKUP={quote(f'{tmp_path}/kept.db')} brings that back"
     )
