@@ -10,8 +10,8 @@ import threading
 from datetime import date, datetime
 from pathlib import Path
 
+from backtestdb.new_york import NEW_YORK
 from backtestdb.sandbox.server import SandboxServer
-from backtestdb.sandbox.sessions import NEW_YORK
 from backtestdb.sandbox.source import load_real_prices
 from backtestdb.sandbox.splits import Split, parse_split
 from backtestdb.sandbox.state import Settings, make_sandbox

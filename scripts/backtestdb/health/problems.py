@@ -11,10 +11,11 @@ from backtestdb.health.database_facts import DatabaseFacts
 from backtestdb.health.drill_facts import DrillFacts
 from backtestdb.health.facts import Facts
 from backtestdb.health.problem import Problem
+from backtestdb.new_york import NEW_YORK
 from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
 from backtestdb.offsite.facts import find_offsite_problems
 from backtestdb.scheduling.due import STALE_AFTER
-from backtestdb.scheduling.updates import NEW_YORK, SATURDAY, last_update_moment
+from backtestdb.scheduling.updates import SATURDAY, last_update_moment
 
 ROOM_FOR_AT_LEAST = 3
 STALE_SESSIONS, HOLIDAYS_IN_BETWEEN = 3, 1

@@ -8,10 +8,11 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 
 from backtestdb.health.coverage_facts import UniverseCoverage
-from backtestdb.market.sessions import NEW_YORK, load_calendar, sessions_between
+from backtestdb.market.sessions import load_calendar, sessions_between
+from backtestdb.new_york import midnight_ms
 
 DAYS_SHOWN = 60
 INTRADAY_MONTHS = 13
@@ -115,7 +116,9 @@ def count_in_spans(
         part = spans[first : first + SPANS_AT_ONCE]
         sql = statement.format(values=", ".join(["(?, ?, ?)"] * len(part)), tickers=tickers)
         bound = [
-            value for place, start, stop in part for value in (place, to_ms(start), to_ms(stop))
+            value
+            for place, start, stop in part
+            for value in (place, midnight_ms(start), midnight_ms(stop))
         ]
         counts.update(dict(connection.execute(sql, [*bound, timeframe, *values])))
     return counts
@@ -130,8 +133,3 @@ def make_month_span(sessions: Sequence[date], month: str) -> Span:
 
 def make_day_span(day: date) -> Span:
     return day.isoformat(), day, date.fromordinal(day.toordinal() + 1)
-
-
-def to_ms(day: date) -> int:
-    """Midnight in New York."""
-    return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp() * 1000)

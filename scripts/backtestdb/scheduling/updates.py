@@ -9,14 +9,13 @@ import sqlite3
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 from backtestdb.config import Settings
 from backtestdb.database import table_names
 from backtestdb.files import is_locked
+from backtestdb.new_york import NEW_YORK
 from backtestdb.untouched import read_untouched
 
-NEW_YORK = ZoneInfo("America/New_York")
 UpdateTask = Literal["update", "audit"]
 # The close at 16:00 and FINAL_AFTER_CLOSE of market/sessions.py.
 FINAL_AT = time(20, 15)
