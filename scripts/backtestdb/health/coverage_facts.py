@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from backtestdb.database import column_names, table_names
 from backtestdb.new_york import date_of
+from backtestdb.timeframes import TIMEFRAMES
 
-TIMEFRAMES = ("1day", "5min")
 TICKERS_AT_ONCE = 250
 
 

@@ -24,7 +24,7 @@ from backtestdb.lake.layout import COUNTS, METRIC_NAMES, SCHEMAS
 from backtestdb.new_york import NEW_YORK
 
 QUERIES = PROJECT_DIR / "sql" / "queries"
-TIMEFRAMES = {"bars_1day": "1day", "bars_5min": "5min"}
+TIMEFRAME_OF = {"bars_1day": "1day", "bars_5min": "5min"}
 # A column that begins with NULLs has no type for ADBC: SQLite's infinity stands for NULL on the
 # way.
 NOTHING = "9e999"
@@ -81,7 +81,7 @@ def load_bars(reader: Reader, table: str, tickers: Sequence[str]) -> pa.Table:
     rows = fetch(
         reader,
         (QUERIES / "lake_bars.sql").read_text(),
-        [json.dumps(list(tickers), ensure_ascii=False), TIMEFRAMES[table]],
+        [json.dumps(list(tickers), ensure_ascii=False), TIMEFRAME_OF[table]],
     )
     if not len(rows):
         return SCHEMAS[table].empty_table()

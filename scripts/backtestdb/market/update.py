@@ -15,9 +15,9 @@ from backtestdb.market.split_look import look_at_splits
 from backtestdb.market.splits import SplitLook
 from backtestdb.market.universes import load_members
 from backtestdb.new_york import date_of
+from backtestdb.timeframes import TIMEFRAMES
 
 CORRECTED_SESSIONS = 3
-TIMEFRAMES = ("1day", "5min")
 
 
 @dataclass

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import date
 
 from backtestdb.database import table_names
-from backtestdb.market.report import LABELS
 from backtestdb.new_york import date_of, midnight_ms
 from backtestdb.rebuild.work_file import RebuildSpec
+from backtestdb.timeframes import LABELS
 
 COMMANDS = {"1day": "make backfill-daily", "5min": "make backfill-intraday"}
 
