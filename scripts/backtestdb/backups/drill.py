@@ -5,7 +5,6 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from backtestdb.backups.identity import is_same_place, load_own_catalogue
 from backtestdb.backups.manifest import Kind, Manifest
 from backtestdb.backups.restore import restore_from_backup
 from backtestdb.config import Settings
+from backtestdb.console import Say
 from backtestdb.database import connect_to_read, count_rows, primary_code, verify_integrity
 from backtestdb.errors import ProjectError, SpaceError, VerificationError
 from backtestdb.files import choose_free_names, exclusive_lock, remove_tree, rename_durably
@@ -61,7 +61,7 @@ class Drill:
 
 
 def run_drill(
-    settings: Settings, now_local: datetime, *, say: Callable[[str], None] = lambda _message: None
+    settings: Settings, now_local: datetime, *, say: Say = lambda _message: None
 ) -> tuple[Drill, Path]:
     """Restore the newest backup of each kind and check what comes out; return the result and its
     report.

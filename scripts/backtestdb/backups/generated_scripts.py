@@ -4,12 +4,13 @@ it."""
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from backtestdb.backups.manifest import GeneratedScripts
+from backtestdb.console import Say
 from backtestdb.errors import SettingsError, VerificationError
 from backtestdb.files import (
     choose_free_names,
@@ -191,7 +192,7 @@ def restore_parts(
     expected: GeneratedScripts,
     folders: Sequence[Path],
     now_local: datetime,
-    say: Callable[[str], None],
+    say: Say,
 ) -> list[RestoredPart]:
     """Bring each folder back to where it was; to its place in GENERATED_SCRIPTS_DIR on a machine
     with others."""

@@ -20,9 +20,10 @@ from backtestdb.backups.identity import (
     load_id_of_source,
     save_database_id,
 )
-from backtestdb.backups.restore_choice import RestoreChoice, Say, choose_backup
+from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
 from backtestdb.commit_counter import CommitCounter
 from backtestdb.config import Settings
+from backtestdb.console import Say
 from backtestdb.database import connect, look_at_file, transaction
 from backtestdb.errors import DeclinedError, ProjectError, VerificationError
 from backtestdb.files import remove_database, verify_space

@@ -4,7 +4,6 @@ emptied."""
 import json
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from backtestdb.backups.restore import restore_from_backup
 from backtestdb.config import Settings
+from backtestdb.console import Say
 from backtestdb.database import connect, count_rows, verify_integrity
 from backtestdb.errors import VerificationError
 from backtestdb.files import remove_tree, rename_durably
@@ -117,7 +117,7 @@ def run_and_save(
     folder: Path,
     database_id: str,
     now_local: datetime,
-    say: Callable[[str], None],
+    say: Say,
 ) -> OffsiteDrill:
     drill = hold_drill(settings, remote, folder, database_id, now_local)
     save_offsite_drill(folder, drill)

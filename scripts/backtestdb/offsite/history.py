@@ -1,13 +1,13 @@
 """When copies were last checked where they lie, and what came out: a line each, the newest last."""
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from backtestdb.config import Settings
+from backtestdb.console import Say
 from backtestdb.files import rename_durably
 from backtestdb.offsite.check import CheckResult, check_copies
 from backtestdb.offsite.distrust import save_distrusted
@@ -33,7 +33,7 @@ def check_and_save(
     now_utc: datetime,
     *,
     everything: bool,
-    say: Callable[[str], None],
+    say: Say,
 ) -> CheckResult:
     """Check, remember what is damaged so that it is sent anew, and keep the result."""
     folder = target_folder(settings.backup_dir, settings.offsite)
