@@ -20,8 +20,8 @@ from backtestdb.files import (
     hash_file,
     remove_tree,
 )
+from backtestdb.names import ARRIVING, kept_path
 
-ARRIVING = ".arriving"
 # A mounted folder can hold itself; and each level costs a level of recursion.
 DEEPEST = 64
 SPARE_BYTES = 64 << 20
@@ -205,7 +205,7 @@ def restore_parts(
             )
             continue
         (kept_as,) = choose_free_names(
-            lambda stamp, target=target: [target.with_name(f"{target.name}.backup-{stamp}")],  # type: ignore[misc]
+            lambda stamp, target=target: [kept_path(target, stamp)],  # type: ignore[misc]
             now_local,
         )
         is_kept = restore_scripts(copy / part, select_part(expected, part), target, kept_as)

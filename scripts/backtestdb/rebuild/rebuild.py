@@ -36,6 +36,7 @@ from backtestdb.market.universes import (
     spell_as_the_vendor,
     update_us_stocks,
 )
+from backtestdb.names import ARRIVING, work_path
 from backtestdb.rebuild.carry_over import (
     OldContent,
     carry_from,
@@ -55,9 +56,8 @@ from backtestdb.rebuild.work_file import (
     finish_work_file,
     form_of,
     prepare_work_file,
-    work_path,
 )
-from backtestdb.replace import ARRIVING, remove_arriving, replace_database
+from backtestdb.replace import remove_arriving, replace_database
 from backtestdb.schema import MARKET_TABLES, ensure_market_schema, load_table_classes
 from backtestdb.timeframes import LABELS
 

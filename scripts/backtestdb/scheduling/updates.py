@@ -13,6 +13,7 @@ from typing import Literal
 from backtestdb.config import Settings
 from backtestdb.database import table_names
 from backtestdb.files import is_locked
+from backtestdb.names import work_path
 from backtestdb.new_york import NEW_YORK
 from backtestdb.untouched import read_untouched
 
@@ -46,7 +47,7 @@ def find_due_updates(settings: Settings, now: datetime) -> list[UpdateTask]:
 
 def rebuild_lock_path(database: Path) -> Path:
     """The lock that a rebuild holds from its beginning to its end."""
-    work_file = database.with_name(database.name + ".rebuilding")
+    work_file = work_path(database)
     return work_file.with_name(work_file.name + ".lock")
 
 
