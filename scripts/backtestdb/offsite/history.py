@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backtestdb.config import Settings
 from backtestdb.console import Say
-from backtestdb.files import rename_durably
+from backtestdb.files import append_line
 from backtestdb.offsite.check import CheckResult, check_copies
 from backtestdb.offsite.distrust import save_distrusted
 from backtestdb.offsite.liveness import target_folder
@@ -54,13 +54,8 @@ def find_sent(folder: Path, now_utc: datetime) -> list[CopyName]:
 
 def save_check(folder: Path, check: Check) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / NAME
-    lines = path.read_text().splitlines() if path.is_file() else []
     values = asdict(check) | {"checked_at_utc": check.checked_at_utc.isoformat()}
-    arriving = path.with_name(f"{NAME}.arriving")
-    arriving.touch(0o600)
-    arriving.write_text("\n".join([*lines[-LINES_KEPT + 1 :], json.dumps(values)]) + "\n")
-    rename_durably(arriving, path)
+    append_line(folder / NAME, json.dumps(values), keep=LINES_KEPT)
 
 
 def load_checks(folder: Path) -> list[Check]:
