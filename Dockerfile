@@ -1,5 +1,5 @@
-# The backup sidecar: what backups and restores need, and nothing else. No database, no .env; pandas by PACKAGES=market,
-# copies off the machine by PACKAGES=offsite
+# The sidecar: what backups and restores need, and nothing else. No database, no .env; PACKAGES=market adds what market
+# data takes, PACKAGES=offsite what copies off the machine take.
 # (.dockerignore lets in only what is copied here). Made and run by docker-compose.yml.
 # The base by its digest: --build-arg BASE=python:3.12-slim@sha256:…; `./db outdated` prints the one of today.
 ARG BASE=python:3.12-slim
