@@ -9,16 +9,6 @@ from backtestdb import console
 from backtestdb.config import PROJECT_DIR, load_settings
 from backtestdb.scheduling import host_units
 
-PARTS: dict[str, Callable[[host_units.Job], str]] = {
-    "launchd": host_units.make_plist,
-    "service": host_units.make_service,
-    "timer": host_units.make_timer,
-    "crontab": host_units.make_crontab_line,
-    "marker": lambda job: f"{job.marker}\n",
-    "wanted": lambda job: describe_need(job),
-    "folders": lambda job: f"{job.settings.backup_dir}\n{job.settings.state_dir}\n",
-}
-
 
 def describe_need(job: host_units.Job) -> str:
     """Whether the schedule is to have this job: `yes`, or why not."""
@@ -30,6 +20,17 @@ def describe_need(job: host_units.Job) -> str:
     if job.name == "update" and not settings.api_key:
         return "no API key is set\n"
     return "yes\n"
+
+
+PARTS: dict[str, Callable[[host_units.Job], str]] = {
+    "launchd": host_units.make_plist,
+    "service": host_units.make_service,
+    "timer": host_units.make_timer,
+    "crontab": host_units.make_crontab_line,
+    "marker": lambda job: f"{job.marker}\n",
+    "wanted": describe_need,
+    "folders": lambda job: f"{job.settings.backup_dir}\n{job.settings.state_dir}\n",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
