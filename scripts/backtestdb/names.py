@@ -33,10 +33,10 @@ def make_undo_command(kept_as: Path) -> str:
 
 # install_scheduled_backup.sh gives the same names; a test installs by it and looks for these.
 def launchd_label(job: str) -> str:
-    """Given `backup` or `update`, return its label in launchd."""
+    """Given `backup`, `update` or `offsite`, return its label in launchd."""
     return f"com.aibacktest.{job}"
 
 
 def systemd_unit(job: str) -> str:
-    """Given `backup` or `update`, return the name of its units in systemd, without ending."""
+    """Given `backup`, `update` or `offsite`, return the name of its units in systemd, without ending."""
     return f"ai-backtest-{job}"
