@@ -20,7 +20,7 @@ LOOPBACK_HOSTS = {"127.0.0.1", "localhost", "::1"}
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Every setting, checked. `origins` tells where each came from: environment, the file, default.
     `database_link`: what DATABASE_PATH says, where that is a symbolic link to `database_path`."""

@@ -36,7 +36,7 @@ AFTER_TYPE = {
 Tokens = list[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlainColumn:
     """`key`: what makes it the primary key, empty when it is not. `default`: as it stands in the
     text."""
@@ -156,7 +156,9 @@ def read_column(item: Tokens, *, is_strict: bool) -> PlainColumn:
             " PRIMARY KEY" + " DESC" * is_descending + " AUTOINCREMENT" * ("AUTOINCREMENT" in words)
         )
     default = read_default(item[words.index("DEFAULT") + 1 :]) if "DEFAULT" in words else ""
-    return PlainColumn(item[0], kind, key, default, "UNIQUE" in words)
+    return PlainColumn(
+        name=item[0], type=kind, key=key, default=default, is_unique="UNIQUE" in words
+    )
 
 
 def read_default(tokens: Tokens) -> str:

@@ -37,25 +37,55 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 def make_facts(**changes: object) -> Facts:
     """All is well."""
-    newest = KindFacts("full", 5, Path("/b/x.db"), NOW, timedelta(hours=10), 1000, 5000)
+    newest = KindFacts(
+        kind="full",
+        count=5,
+        newest=Path("/b/x.db"),
+        newest_at_utc=NOW,
+        newest_age=timedelta(hours=10),
+        newest_bytes=1000,
+        bytes_used=5000,
+    )
     facts = Facts(
-        NOW,
-        DatabaseFacts(
-            Path("/db"),
-            "default",
-            "present",
-            1000,
-            [Table("universe", "recoverable", 1, is_exact=True)],
+        checked_at=NOW,
+        database=DatabaseFacts(
+            path=Path("/db"),
+            origin="default",
+            state="present",
+            bytes=1000,
+            tables=[Table("universe", "recoverable", 1, is_exact=True)],
         ),
-        [
+        universes=[
             UniverseCoverage(
-                "tech", "1day", 2, 0, "2026-11-19", "2026-11-20", "", "", 2, 4, 4, 0, 0, 0, 0
+                universe="tech",
+                timeframe="1day",
+                tickers=2,
+                unanswered=0,
+                first="2026-11-19",
+                last="2026-11-20",
+                start="",
+                end="",
+                sessions=2,
+                expected=4,
+                stored=4,
+                known_empty=0,
+                set_aside=0,
+                beyond_plan=0,
+                failed=0,
             )
         ],
-        BackupFacts(Path("/b"), newest, replace(newest, kind="irreplaceable"), {}, 9000, 9, ""),
-        ScheduleFacts("systemd", installed=True, loaded=True),
-        [],
-        QuotaFacts(0, 5),
+        backups=BackupFacts(
+            folder=Path("/b"),
+            full=newest,
+            irreplaceable=replace(newest, kind="irreplaceable"),
+            unverified={},
+            free_bytes=9000,
+            room_for=9,
+            missing_disk="",
+        ),
+        schedule=ScheduleFacts(kind="systemd", installed=True, loaded=True),
+        drills=[],
+        quota=QuotaFacts(0, 5),
     )
     return replace(facts, **changes)
 
@@ -190,10 +220,17 @@ def test_bars_of_more_than_three_sessions_ago_are_stale(now: str, expected: list
 
 
 def test_schedule_that_could_not_start_or_ends_at_logout_leads_to_what_helps() -> None:
-    moved = ScheduleFacts("systemd", True, True, "exit code 203", failed=True, could_not_start=True)
+    moved = ScheduleFacts(
+        kind="systemd",
+        installed=True,
+        loaded=True,
+        last_result="exit code 203",
+        failed=True,
+        could_not_start=True,
+    )
     (problem,) = judge(make_facts(schedule=moved))
     assert (problem.name, problem.next_step) == ("schedule_failed", "make schedule-install")
-    bound = ScheduleFacts("systemd", True, True, runs_without_login=False)
+    bound = ScheduleFacts(kind="systemd", installed=True, loaded=True, runs_without_login=False)
     (problem,) = judge(make_facts(schedule=bound))
     assert (problem.name, problem.next_step) == ("only_while_logged_in", "loginctl enable-linger")
 
@@ -216,11 +253,11 @@ def test_space_for_fewer_than_three_backups_is_a_problem(room: int, expected: li
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        (ScheduleFacts("none", installed=False, loaded=False), ["no_schedule"]),
-        (ScheduleFacts("launchd", installed=True, loaded=False), ["schedule_not_loaded"]),
+        (ScheduleFacts(kind="none", installed=False, loaded=False), ["no_schedule"]),
+        (ScheduleFacts(kind="launchd", installed=True, loaded=False), ["schedule_not_loaded"]),
         (
             ScheduleFacts(
-                "launchd", installed=True, loaded=True, last_result="exit code 1", failed=True
+                kind="launchd", installed=True, loaded=True, last_result="exit code 1", failed=True
             ),
             ["schedule_failed"],
         ),

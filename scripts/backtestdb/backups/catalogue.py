@@ -30,7 +30,7 @@ EXPIRED = ".expired"
 FAILED_DRILL = ".failed-drill"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Backup:
     """A database file in the backup folder. Without a valid manifest it is foreign: `manifest` is
     None and `problem` says why. `confirmed_at_utc`: what the clock said when it was finished, or
@@ -107,10 +107,26 @@ def look_at_backup(path: Path) -> Backup:
             raise VerificationError(f"the manifest is for a backup of kind {manifest.kind}")
     except VerificationError as error:
         taken = guess_taken_at(path)
-        return Backup(path, kind, size, taken, taken, None, str(error))
+        return Backup(
+            path=path,
+            kind=kind,
+            bytes=size,
+            taken_at_utc=taken,
+            confirmed_at_utc=taken,
+            manifest=None,
+            problem=str(error),
+        )
     confirmed = datetime.fromtimestamp(manifest_path.stat().st_mtime, UTC)
     taken = manifest.taken_at_utc
-    return Backup(path, kind, size, taken, confirmed, manifest, find_problem(path, manifest, size))
+    return Backup(
+        path=path,
+        kind=kind,
+        bytes=size,
+        taken_at_utc=taken,
+        confirmed_at_utc=confirmed,
+        manifest=manifest,
+        problem=find_problem(path, manifest, size),
+    )
 
 
 def find_problem(path: Path, manifest: Manifest, size: int) -> str:

@@ -154,7 +154,14 @@ def describe_scripts(directory: Path, folder: str) -> GeneratedScripts:
             links[name] = str(path.readlink())
         else:
             files[name] = hash_file(path)
-    return GeneratedScripts(folder, len(files) + len(links), files, links, {}, {})
+    return GeneratedScripts(
+        folder=folder,
+        count=len(files) + len(links),
+        files=files,
+        links=links,
+        parts={},
+        not_copied={},
+    )
 
 
 def walk(directory: Path) -> Iterator[Path]:

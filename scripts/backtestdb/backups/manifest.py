@@ -30,7 +30,7 @@ CONTENT_FORMAT = 1
 Kind = Literal["full", "irreplaceable"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GeneratedScripts:
     """- `files`: path inside the folder -> SHA-256; `links`: path inside the folder -> what the
     link says.

@@ -30,7 +30,7 @@ class Table:
     is_exact: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatabaseFacts:
     """`origin`: where DATABASE_PATH came from. `bytes` counts the log beside the file. `detail`:
     SQLite's words when the file is damaged or cannot be read. `empty`: no tables, or none with a
@@ -49,19 +49,36 @@ class DatabaseFacts:
 def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
     """Facts about a file that need not be opened, None where there is something to open."""
     if path.is_dir():
-        return DatabaseFacts(path, origin, "unreadable", 0, [], "it is a folder")
+        return DatabaseFacts(
+            path=path,
+            origin=origin,
+            state="unreadable",
+            bytes=0,
+            tables=[],
+            detail="it is a folder",
+        )
     if path.is_symlink() and not path.exists():
         return DatabaseFacts(
-            path, origin, "no_disk", 0, [], f"a symbolic link to {path.readlink()}"
+            path=path,
+            origin=origin,
+            state="no_disk",
+            bytes=0,
+            tables=[],
+            detail=f"a symbolic link to {path.readlink()}",
         )
     if missing := find_missing_disk(path):
         return DatabaseFacts(
-            path, origin, "no_disk", 0, [], f"on a disk that is to be mounted at {missing}"
+            path=path,
+            origin=origin,
+            state="no_disk",
+            bytes=0,
+            tables=[],
+            detail=f"on a disk that is to be mounted at {missing}",
         )
     if not path.exists():
-        return DatabaseFacts(path, origin, "missing", 0, [])
+        return DatabaseFacts(path=path, origin=origin, state="missing", bytes=0, tables=[])
     if not size_of(path) and not size_of(Path(f"{path}-wal")):
-        return DatabaseFacts(path, origin, "empty", 0, [])
+        return DatabaseFacts(path=path, origin=origin, state="empty", bytes=0, tables=[])
     return None
 
 
@@ -73,18 +90,20 @@ def make_failed_facts(path: Path, origin: str, error: sqlite3.Error) -> Database
     ):
         state = "interrupted"
     detail = "another program holds it" if code in BUSY_CODES else str(error)
-    return DatabaseFacts(path, origin, state, size_of(path), [], detail)
+    return DatabaseFacts(
+        path=path, origin=origin, state=state, bytes=size_of(path), tables=[], detail=detail
+    )
 
 
 def load_database_facts(connection: sqlite3.Connection, path: Path, origin: str) -> DatabaseFacts:
     tables = load_tables(connection, load_table_classes())
     has_rows = any(table.rows for table in tables if table.group != "bookkeeping")
     return DatabaseFacts(
-        path,
-        origin,
-        "present" if has_rows else "empty",
-        size_of(path) + size_of(Path(f"{path}-wal")),
-        tables,
+        path=path,
+        origin=origin,
+        state="present" if has_rows else "empty",
+        bytes=size_of(path) + size_of(Path(f"{path}-wal")),
+        tables=tables,
         database_id=load_database_id(connection),
     )
 

@@ -113,7 +113,7 @@ def find_other_databases(
             "other databases",
             f"{path} ({format_bytes(path.stat().st_size)}) is not the database in use",
             look_at(path),
-            level,
+            level=level,
         )
         for path in find_databases(database.name, folders)
         if not same_file(path, database)

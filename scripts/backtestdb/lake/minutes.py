@@ -27,7 +27,7 @@ ROWS_AT_ONCE = 250_000
 PRICES = ("open", "high", "low", "close")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SessionBars:
     """`bars`: those of bars_5min by bucket, ticker and time, as traded; rows `bucket_ends[b - 1]`
     to `bucket_ends[b]` are bucket b's. `rejected`: number of minutes and an example, by reason.
@@ -62,7 +62,14 @@ def make_session_bars(minutes: pa.Table, session_date: date) -> SessionBars:
         columns = {name: values[good] for name, values in columns.items()}
     bars, bucket_ends = group_by_five(columns, codes, starts, names, session_date)
     lost = sorted(set(names) - {""} - {names[code] for code in np.unique(codes).tolist()})
-    return SessionBars(session_date, bars, bucket_ends, len(minutes), rejected, lost)
+    return SessionBars(
+        session_date=session_date,
+        bars=bars,
+        bucket_ends=bucket_ends,
+        received=len(minutes),
+        rejected=rejected,
+        lost=lost,
+    )
 
 
 def rank_by_bucket(tickers: pa.DictionaryArray) -> tuple[np.ndarray, list[str]]:

@@ -54,7 +54,7 @@ from backtestdb.market.work_done import load_done
 from backtestdb.new_york import end_of_day_ms, midnight_ms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SavedBars:
     """What came of one answer: `bars` stored, bars of other tickers `dropped`, `rejected`: "ticker:
     reason" and how many, `removed`: stored bars that the answer did not have any more, `doubtful`:
@@ -70,7 +70,7 @@ class SavedBars:
     kept: int = 0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class BarStore:
     """Where the answers of one run go. `metrics_from`: for each ticker the first session whose
     metrics are wanted. `staging` is there while sessions are set aside."""
@@ -95,9 +95,21 @@ def make_bar_store(
     """Given the tickers of a run with the first session whose metrics are wanted. What an earlier
     run set aside is taken up when it was for the same tickers, and loaded first when not."""
     if timeframe != "1day":
-        return BarStore(connection, calendar, run, EVERY_TICKER, metrics_from)
+        return BarStore(
+            connection=connection,
+            calendar=calendar,
+            run=run,
+            ticker_set=EVERY_TICKER,
+            metrics_from=metrics_from,
+        )
     ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, metrics_from)
-    store = BarStore(connection, calendar, run, ticker_set, metrics_from)
+    store = BarStore(
+        connection=connection,
+        calendar=calendar,
+        run=run,
+        ticker_set=ticker_set,
+        metrics_from=metrics_from,
+    )
     store.staging = open_staging(connection)
     if store.staging and (
         store.staging.ticker_set != ticker_set or load_done(connection, LOADING_TASK)
@@ -134,7 +146,12 @@ def save_result(
         stage_session(store.staging, result.session_date, bars, asked_at_utc)
     else:
         bars = save_session(store, result, asked_at_utc)
-    return SavedBars(len(bars), bars.dropped, bars.clamped, count_reasons(bars.rejected))
+    return SavedBars(
+        bars=len(bars),
+        dropped=bars.dropped,
+        clamped=bars.clamped,
+        rejected=count_reasons(bars.rejected),
+    )
 
 
 def count_reasons(rejected: Sequence[RejectedBar]) -> Mapping[str, int]:
@@ -176,13 +193,13 @@ def save_range(
                 connection, [request.ticker], start, request.end, changed_from=request.start
             )
     return SavedBars(
-        len(bars),
-        0,
-        bars.clamped,
-        count_reasons(bars.rejected),
-        removed,
-        weighed.doubtful.bit_count(),
-        weighed.kept.bit_count(),
+        bars=len(bars),
+        dropped=0,
+        clamped=bars.clamped,
+        rejected=count_reasons(bars.rejected),
+        removed=removed,
+        doubtful=weighed.doubtful.bit_count(),
+        kept=weighed.kept.bit_count(),
     )
 
 

@@ -88,11 +88,11 @@ def make_source(settings: Settings) -> Source:
     """Raise SettingsError without a key."""
     stopping = threading.Event()
     return Source(
-        MarketData(settings, stopping),
-        load_calendar(),
-        settings.concurrency,
-        stopping,
-        lambda: datetime.now(UTC),
+        client=MarketData(settings, stopping),
+        calendar=load_calendar(),
+        concurrency=settings.concurrency,
+        stopping=stopping,
+        clock=lambda: datetime.now(UTC),
     )
 
 

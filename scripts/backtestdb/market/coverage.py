@@ -21,7 +21,7 @@ DAY_MS = 86_400_000
 FIRST_DAY = date(1970, 1, 1).toordinal()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Coverage:
     """Counts of (ticker, session). `failed` are those that were never answered, by ticker in
     `failed_of`, unless the key's plan does not cover them; `silent` are tickers of which the vendor
@@ -76,16 +76,16 @@ def load_coverage(
     set_aside = count_rejected(connection, tickers, timeframe, sessions)
     known_empty = expected - stored - set_aside - beyond_plan - failed
     return Coverage(
-        expected,
-        stored,
-        known_empty,
-        set_aside,
-        beyond_plan,
-        failed,
-        failed_of,
-        silent,
-        provisional,
-        early,
+        expected=expected,
+        stored=stored,
+        known_empty=known_empty,
+        set_aside=set_aside,
+        beyond_plan=beyond_plan,
+        failed=failed,
+        failed_of=failed_of,
+        silent=silent,
+        provisional=provisional,
+        early=early,
     )
 
 

@@ -22,7 +22,7 @@ from backtestdb.market.splits import SplitLook
 from backtestdb.market.staging import Staging, load_staged_dates, staged_for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """Where bars come from: the vendor, the calendar, how many requests at once, what ends every
     wait, the clock that dates the records, and the name of this run in them (two answers agree when
@@ -39,7 +39,7 @@ class Source:
         return self.clock().isoformat(timespec="seconds")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """`sessions`: what was asked for. `fetched_sessions`: those and the warm-up before them, which
     is fetched where it costs no request of its own. `refetch`: sessions to ask for once more, for
@@ -54,7 +54,7 @@ class Job:
     refetch_tickers: tuple[str, ...] | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Report:
     """What a backfill did for a job. Of jobs that were run together the first one's report has the
     `requests`, the `bars` that were stored, those of other tickers that were `dropped`, those
@@ -111,7 +111,12 @@ def make_job(
     first = sessions_back(calendar, start, warm_up)
     fetched = sessions_between(calendar, first, end)
     return Job(
-        timeframe, list(tickers), sessions, fetched, universe, tuple(sessions[-1 - refetch : -1])
+        timeframe=timeframe,
+        tickers=list(tickers),
+        sessions=sessions,
+        fetched_sessions=fetched,
+        universe=universe,
+        refetch=tuple(sessions[-1 - refetch : -1]),
     )
 
 

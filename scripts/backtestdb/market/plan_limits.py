@@ -28,7 +28,7 @@ BELIEVED_FOR = timedelta(hours=1)
 REFUSED_FOR = timedelta(days=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanLimits:
     """Of one endpoint. Sessions before `history_starts` were refused; a day as early as
     `proven_from` was answered; `refused_session`, the newest, was refused for now (the free plan
@@ -103,7 +103,11 @@ def load_limits(connection: sqlite3.Connection) -> KnownLimits:
         history_starts, proven, refused = (date.fromisoformat(day) if day else None for day in days)
         moment = datetime.fromisoformat(learnt)
         of_endpoint[endpoint] = PlanLimits(
-            history_starts, proven, refused, bool(is_refused), moment
+            history_starts=history_starts,
+            proven_from=proven,
+            refused_session=refused,
+            is_refused=bool(is_refused),
+            learnt_at_utc=moment,
         )
     refused_tickers: dict[str, frozenset[str]] = {}
     for ticker, timeframe in connection.execute("SELECT ticker, timeframe FROM _tickers_refused"):

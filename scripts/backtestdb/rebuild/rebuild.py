@@ -71,7 +71,7 @@ class NothingFetchedError(ProjectError):
     """The vendor gave no bar at all: nothing that could replace a database."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RebuildOptions:
     """What the user said on the command line."""
 
@@ -82,7 +82,7 @@ class RebuildOptions:
     accept_fewer: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RebuildResult:
     """What came of it. `kept_as` is None where there was no old database; `kept_is_sound` is False
     when the kept file is as damaged as the old one was. `losses`: sentences about what of it could
@@ -393,7 +393,9 @@ def put_in_place(
     elif old.is_damaged:
         carried, losses = carry_salvaged(settings, work_path(database), plan.universe, now_local)
     if state == "missing" and takes_the_free_name(work_path(database), database):
-        return RebuildResult(reports, carried, None, True, losses)
+        return RebuildResult(
+            reports=reports, carried=carried, kept_as=None, kept_is_sound=True, losses=losses
+        )
     must_carry = not (choices.discard_irreplaceable or named or old.is_damaged)
     done = replace_database(
         database,
@@ -404,7 +406,13 @@ def put_in_place(
     )
     remove_database(work_path(database))
     kept = done.kept_as or done.moved_to
-    return RebuildResult(reports, carried, kept, done.kept_is_sound or kept is None, losses)
+    return RebuildResult(
+        reports=reports,
+        carried=carried,
+        kept_as=kept,
+        kept_is_sound=done.kept_is_sound or kept is None,
+        losses=losses,
+    )
 
 
 def takes_the_free_name(work: Path, database: Path) -> bool:

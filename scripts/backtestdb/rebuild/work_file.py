@@ -34,7 +34,7 @@ OtherTables = Literal["ours", "platform", "none"]
 BUILDING, COMPLETE, HOLES = "building", "complete", "holes"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RebuildSpec:
     """`universe` is empty for the schema alone; no `tickers` means those that the vendor lists.
     Dates are sessions in ISO text, empty where nothing is asked."""

@@ -20,7 +20,7 @@ COMPARED_ROWS = 200
 WHOLE_TREE = Gap(0, None, None, -1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TableSource:
     """`trees`: from its root, and below pages that are lost. `doubtful`: pages that may have been
     free; of their rows those count that one of `proofs` names. `is_rooted`: the damaged file itself
@@ -95,7 +95,7 @@ def find_source(
     """Follow the root; one that only the backup names is believed when the backup's rows are below
     it."""
     one, shape, indexes = described
-    source = TableSource(shape, one.is_live, indexes)
+    source = TableSource(shape=shape, is_rooted=one.is_live, indexes=indexes)
     if one.root > 1:
         tree = read_tree(file, one.root, is_index=shape.is_index)
         if one.is_live or is_tree_of(file, tree, shape, saved):

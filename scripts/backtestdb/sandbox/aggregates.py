@@ -34,7 +34,7 @@ from backtestdb.sandbox.subscription import Subscription, verify_included, verif
 BASE_BARS_A_SESSION = 250
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AnsweredSessions:
     """A range as asked: instants in ms UTC, both included, and the dates in New York that they fall
     on."""
@@ -73,7 +73,15 @@ def parse_range(
     window = 5 * MINUTE_MS
     start = midnight_ms(date_of(from_ms)) if bar[1] == "day" else from_ms - from_ms % window
     limit, adjusted = request.number("limit", 5000, 50_000), request.flag("adjusted", default=True)
-    return AnsweredSessions(ticker, bar[1], start, to_ms, limit, sort == "desc", adjusted)
+    return AnsweredSessions(
+        ticker=ticker,
+        timespan=bar[1],
+        from_ms=start,
+        to_ms=to_ms,
+        limit=limit,
+        descending=sort == "desc",
+        adjusted=adjusted,
+    )
 
 
 def parse_instant(text: str, *, is_end: bool) -> int:

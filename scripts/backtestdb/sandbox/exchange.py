@@ -17,7 +17,7 @@ from backtestdb.sandbox.splits import Split, make_divisors
 QUIRK = 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exchange:
     """Who is listed, which splits there are, and up to which day (included) anything has happened.
 
@@ -250,7 +250,18 @@ def make_no_bars() -> ServedBars:
     """What an unknown ticker has."""
     none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
     return ServedBars(
-        none, none, nothing, Bars(nothing, nothing, nothing, nothing, nothing, nothing, none)
+        none,
+        none,
+        nothing,
+        Bars(
+            open=nothing,
+            high=nothing,
+            low=nothing,
+            close=nothing,
+            volume=nothing,
+            vwap=nothing,
+            trades=none,
+        ),
     )
 
 

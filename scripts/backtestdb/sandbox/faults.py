@@ -34,7 +34,7 @@ KINDS = {
 }
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Rule:
     """A fault for the paths that `match` (searched in path and query, the key taken out).
 

@@ -12,7 +12,7 @@ from backtestdb.sandbox.sessions import Floats, Ints
 GAP, UP, DOWN, CROWD, FRACTION, TRADES, SILENT = range(10, 17)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bars:
     """Columns of equal length: prices in dollars, volume in shares, number of trades."""
 

@@ -24,7 +24,7 @@ FIRST_DATE, LAST_DATE = "2000-01-01", "2030-12-31"
 MINUTE_MS = 60_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sessions:
     """One entry a session: its date, three instants in ms UTC, its number of regular five-minute
     bars."""

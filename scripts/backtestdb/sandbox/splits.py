@@ -10,7 +10,7 @@ import numpy as np
 from backtestdb.sandbox.sessions import Floats, Ints, load_sessions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Split:
     """One split, `split_to` new shares for `split_from` old ones from the morning of
     `execution_date` on.
@@ -49,7 +49,9 @@ class Split:
 
 def make_source_split(ticker: str, day: date) -> Split:
     """A 2:1 split that the real prices contain."""
-    return Split(ticker, day, 1, 2, listed_from=day, in_source=True)
+    return Split(
+        ticker=ticker, execution_date=day, split_from=1, split_to=2, listed_from=day, in_source=True
+    )
 
 
 SOURCE_SPLITS = (

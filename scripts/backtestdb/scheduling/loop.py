@@ -61,7 +61,7 @@ STUCK_SECONDS = 15 * 60.0
 STUCK_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Scheduler:
     """What one scheduler knows while it runs. `job`: backups and drills, or updates and audits of
     the market data, each in a process of its own, so that neither waits for the other. `attempts`

@@ -130,7 +130,14 @@ def load_range_records(connection: sqlite3.Connection, tickers: Sequence[str]) -
         "_ranges_asked WHERE ticker = ?"
     )
     return [
-        RangeRecord(name, timeframe, day_number(first), day_number(last), bars, asked_at)
+        RangeRecord(
+            ticker=name,
+            timeframe=timeframe,
+            first=day_number(first),
+            last=day_number(last),
+            bars=bars,
+            asked_at_utc=asked_at,
+        )
         for ticker in tickers
         for name, timeframe, first, last, bars, asked_at in connection.execute(query, (ticker,))
     ]

@@ -74,7 +74,7 @@ class Known:
         return np.where(self.session_days[inside] == days, inside, -1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RangeRecord:
     """An answer about a range of one ticker: how many bars came with it. Days since 1970."""
 
