@@ -253,8 +253,8 @@ def carry_sequences(
     if has_sequences(connection, target):
         connection.executemany(f"DELETE FROM {target}.sqlite_sequence WHERE name = ?", carried)
         connection.executemany(
-            f"INSERT INTO {target}.sqlite_sequence SELECT name, seq FROM {source}.sqlite_sequence"
-            " WHERE name = ?",
+            f"INSERT INTO {target}.sqlite_sequence (name, seq)"
+            f" SELECT name, seq FROM {source}.sqlite_sequence WHERE name = ?",
             carried,
         )
 

@@ -1,14 +1,16 @@
-"""Values say what they are: a call names what it passes."""
+"""Values say what they are: a call names what it passes, an INSERT names its columns, and SQL is
+no text that is put together by replacing."""
 
 import ast
+import re
 from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from commands import PROJECT_DIR
 
-MODULES = sorted((PROJECT_DIR / "scripts").rglob("*.py"))
+TREES = {
+    str(path.relative_to(PROJECT_DIR)): ast.parse(path.read_text())
+    for path in sorted((PROJECT_DIR / "scripts").rglob("*.py"))
+}
 MOST_POSITIONAL_FIELDS = 4
 
 
@@ -46,6 +48,44 @@ def find_long_dataclasses(tree: ast.Module) -> Iterator[str]:
                         yield f"{node.name}: {count} fields that a call may pass without a name"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PROJECT_DIR)))
-def test_dataclass_of_five_fields_and_more_is_passed_by_name(path: Path) -> None:
-    assert not list(find_long_dataclasses(ast.parse(path.read_text())))
+def read_texts(tree: ast.Module) -> Iterator[str]:
+    """Strings of a module, those with names in them as `{}`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = [
+                str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values
+            ]
+            yield "".join(parts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_dataclass_of_five_fields_and_more_is_passed_by_name() -> None:
+    assert not [
+        f"{name}: {found}" for name, tree in TREES.items() for found in find_long_dataclasses(tree)
+    ]
+
+
+# `SELECT *` between two tables made by one statement is SQLite's fast copy, which takes no names.
+POSITIONAL_INSERT = re.compile(
+    r"\b(?:INSERT|REPLACE)\b[\w ]*\bINTO\s+[\w.\"{}]+\s+(?:VALUES|SELECT (?!\*))", re.IGNORECASE
+)
+
+
+def test_insert_names_its_columns() -> None:
+    assert not [
+        f"{name}: {found}"
+        for name, tree in TREES.items()
+        for text in read_texts(tree)
+        for found in POSITIONAL_INSERT.findall(text)
+    ]
+
+
+def test_sql_is_run_as_it_stands() -> None:
+    assert not [
+        f"{name}: {ast.unparse(node.func)}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and is_call_of(node, "replace")
+        if re.search(r"SQL|sql|QUERIES|SELECT|INSERT", ast.unparse(node.func))
+    ]

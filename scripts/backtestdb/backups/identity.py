@@ -68,7 +68,9 @@ def load_database_id(connection: sqlite3.Connection, schema: str = "main") -> st
 def save_database_id(connection: sqlite3.Connection, database_id: str) -> None:
     """Into a database that is being made."""
     connection.execute(IDENTITY_TABLE.read_text())
-    connection.execute("INSERT OR REPLACE INTO _identity VALUES (1, ?)", (database_id,))
+    connection.execute(
+        "INSERT OR REPLACE INTO _identity (id, database_id) VALUES (1, ?)", (database_id,)
+    )
 
 
 def read_database_id(database: Path) -> str:

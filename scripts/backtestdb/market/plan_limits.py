@@ -124,7 +124,8 @@ def save_limits(
         for day in (limits.history_starts, limits.proven_from, limits.refused_session)
     ]
     connection.execute(
-        "INSERT OR REPLACE INTO _vendor_limits VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO _vendor_limits (endpoint, history_starts, proven_from,"
+        " refused_session, is_refused, learnt_at_utc) VALUES (?, ?, ?, ?, ?, ?)",
         (endpoint, *days, limits.is_refused, now_utc.isoformat(timespec="seconds")),
     )
     return replace(limits, learnt_at_utc=now_utc)
@@ -139,7 +140,8 @@ def save_learnt(
             save_limits(connection, endpoint, limits, now_utc)
     for timeframe, tickers in now.refused_tickers.items():
         connection.executemany(
-            "INSERT OR REPLACE INTO _tickers_refused VALUES (?, ?, ?)",
+            "INSERT OR REPLACE INTO _tickers_refused (ticker, timeframe, refused_at_utc)"
+            " VALUES (?, ?, ?)",
             [
                 (ticker, timeframe, now_utc.isoformat(timespec="seconds"))
                 for ticker in sorted(tickers - before.refused_of(timeframe))

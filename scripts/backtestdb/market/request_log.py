@@ -21,6 +21,10 @@ from backtestdb.market.work_done import clear_done
 
 EVERY_TICKER = 0
 METRICS_TASK = "metrics"
+SAVE_UNCONFIRMED = (
+    "INSERT OR REPLACE INTO _unconfirmed (ticker, timeframe, start_date, end_date, run,"
+    " asked_at_utc) VALUES (?, ?, ?, ?, ?, ?)"
+)
 
 
 def load_answered(
@@ -160,7 +164,7 @@ def save_unconfirmed(
     doubtful &= (1 << len(days)) - 1
     forget_unconfirmed(connection, request.ticker, request.timeframe, days[0], days[-1])
     connection.executemany(
-        "INSERT OR REPLACE INTO _unconfirmed VALUES (?, ?, ?, ?, ?, ?)",
+        SAVE_UNCONFIRMED,
         [
             (request.ticker, request.timeframe, days[first], days[last], run, asked_at_utc)
             for first, last in iterate_runs(doubtful)
@@ -188,7 +192,7 @@ def forget_unconfirmed(
         for left, right in (before, behind):
             if left <= right:
                 connection.execute(
-                    "INSERT OR REPLACE INTO _unconfirmed VALUES (?, ?, ?, ?, ?, ?)",
+                    SAVE_UNCONFIRMED,
                     (ticker, timeframe, left, right, run, asked_at),
                 )
 
@@ -219,9 +223,9 @@ def weigh_session(
         forget_unconfirmed(connection, ticker, "1day", session_date, session_date)
     believed = [ticker for ticker in lacking if waiting.get(ticker, run) != run]
     connection.executemany(
-        "INSERT OR REPLACE INTO _unconfirmed VALUES (?, '1day', ?, ?, ?, ?)",
+        SAVE_UNCONFIRMED,
         [
-            (ticker, session_date, session_date, run, asked_at_utc)
+            (ticker, "1day", session_date, session_date, run, asked_at_utc)
             for ticker in lacking
             if ticker not in believed
         ],
@@ -259,7 +263,8 @@ def save_range_answer(
     run that asked. The caller's transaction."""
     first, last = (session_dates[0], session_dates[-1]) if session_dates else (None, None)
     connection.execute(
-        "INSERT OR REPLACE INTO _ranges_asked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO _ranges_asked (ticker, timeframe, start_date, end_date, first_date,"
+        " last_date, bars, asked_at_utc, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             request.ticker,
             request.timeframe,
@@ -291,7 +296,9 @@ def save_session_answer(
         (session_date, ticker_set, counts[0], run),
     ).fetchone()[0]
     connection.execute(
-        "INSERT OR REPLACE INTO _sessions_asked VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?)",
+        "INSERT OR REPLACE INTO _sessions_asked (session_date, ticker_set, received, stored, dropped,"
+        " set_aside, metrics_due, asked_at_utc, run, is_confirmed)"
+        " VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?)",
         (session_date, ticker_set, *counts, asked_at_utc, run, same_before),
     )
     clear_done(connection, METRICS_TASK)

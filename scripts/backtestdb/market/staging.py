@@ -153,7 +153,8 @@ def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc
         for statement in SCHEMA:
             file.execute(statement)
         file.execute(
-            "INSERT INTO job VALUES (?, ?, ?)", (job.key, job.ticker_set, job.tickers_sha256)
+            "INSERT INTO job (staging_key, ticker_set, tickers_sha256) VALUES (?, ?, ?)",
+            (job.key, job.ticker_set, job.tickers_sha256),
         )
     with transaction(connection):
         connection.execute(
@@ -187,9 +188,10 @@ def stage_session(
             (day, *bars.counts, asked_at_utc, values),
         )
         staging.connection.execute("DELETE FROM rejected WHERE session = ?", (day,))
-        marks = ", ".join("?" * (1 + len(RejectedBar._fields)))
+        names = ("session", *RejectedBar._fields)
         staging.connection.executemany(
-            f"INSERT INTO rejected VALUES ({marks})", [(day, *bar) for bar in bars.rejected]
+            f"INSERT INTO rejected ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+            [(day, *bar) for bar in bars.rejected],
         )
     staging.numbers.update(numbers)
 

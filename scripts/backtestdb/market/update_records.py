@@ -60,7 +60,7 @@ def save_update(connection: sqlite3.Connection, done: Update, now_utc: datetime,
         return
     with transaction(connection):
         connection.execute(
-            "INSERT OR REPLACE INTO _updates VALUES (?, ?)",
+            "INSERT OR REPLACE INTO _updates (started_at_utc, through_session) VALUES (?, ?)",
             (now_utc.isoformat(timespec="seconds"), end.isoformat()),
         )
         connection.execute(
