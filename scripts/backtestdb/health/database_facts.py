@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -40,8 +40,8 @@ class DatabaseFacts:
     path: Path
     origin: str
     state: State
-    bytes: int
-    tables: list[Table]
+    bytes: int = 0
+    tables: list[Table] = field(default_factory=list)
     detail: str = ""
     database_id: str = ""
 
@@ -49,21 +49,12 @@ class DatabaseFacts:
 def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
     """Facts about a file that need not be opened, None where there is something to open."""
     if path.is_dir():
-        return DatabaseFacts(
-            path=path,
-            origin=origin,
-            state="unreadable",
-            bytes=0,
-            tables=[],
-            detail="it is a folder",
-        )
+        return DatabaseFacts(path=path, origin=origin, state="unreadable", detail="it is a folder")
     if path.is_symlink() and not path.exists():
         return DatabaseFacts(
             path=path,
             origin=origin,
             state="no_disk",
-            bytes=0,
-            tables=[],
             detail=f"a symbolic link to {path.readlink()}",
         )
     if missing := find_missing_disk(path):
@@ -71,14 +62,12 @@ def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
             path=path,
             origin=origin,
             state="no_disk",
-            bytes=0,
-            tables=[],
             detail=f"on a disk that is to be mounted at {missing}",
         )
     if not path.exists():
-        return DatabaseFacts(path=path, origin=origin, state="missing", bytes=0, tables=[])
+        return DatabaseFacts(path=path, origin=origin, state="missing")
     if not size_of(path) and not size_of(Path(f"{path}-wal")):
-        return DatabaseFacts(path=path, origin=origin, state="empty", bytes=0, tables=[])
+        return DatabaseFacts(path=path, origin=origin, state="empty")
     return None
 
 
@@ -90,9 +79,7 @@ def make_failed_facts(path: Path, origin: str, error: sqlite3.Error) -> Database
     ):
         state = "interrupted"
     detail = "another program holds it" if code in BUSY_CODES else str(error)
-    return DatabaseFacts(
-        path=path, origin=origin, state=state, bytes=size_of(path), tables=[], detail=detail
-    )
+    return DatabaseFacts(path=path, origin=origin, state=state, bytes=size_of(path), detail=detail)
 
 
 def load_database_facts(connection: sqlite3.Connection, path: Path, origin: str) -> DatabaseFacts:

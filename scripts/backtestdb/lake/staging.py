@@ -13,7 +13,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -114,7 +113,3 @@ def read_staged(folder: Path, sessions: Sequence[date], bucket: int) -> pa.Table
 def drop_staged(folder: Path, sessions: Sequence[date]) -> None:
     for day in sessions:
         staged_path(folder, day).unlink(missing_ok=True)
-
-
-def days_since_1970(sessions: Sequence[date]) -> np.ndarray:
-    return np.array([(day - date(1970, 1, 1)).days for day in sessions], dtype="int32")

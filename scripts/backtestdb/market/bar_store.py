@@ -26,14 +26,13 @@ from backtestdb.market.request_log import (
     count_final,
     ensure_ticker_set,
     load_doubted,
-    mask_between_texts,
-    mask_of_texts,
     save_range_answer,
     save_session_answer,
     save_unconfirmed,
     weigh_session,
 )
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
+from backtestdb.market.session_mask import mask_between, mask_of
 from backtestdb.market.sessions import (
     load_calendar,
     make_new_york_times,
@@ -233,16 +232,14 @@ def weigh_answer(
     run: str,
     proven_from: date | None,
 ) -> Weighed:
-    proven = (
-        mask_between_texts(days, proven_from.isoformat(), days[-1]) if proven_from and days else 0
-    )
+    proven = mask_between(days, proven_from.isoformat(), days[-1]) if proven_from and days else 0
     unsure = {bar.session_date for bar in bars.rejected} | find_cut_session(request, days, bars)
-    unsure_mask = mask_of_texts(days, unsure)
+    unsure_mask = mask_of(days, unsure)
     return weigh_range(
         every=(1 << len(days)) - 1,
-        good=mask_of_texts(days, set(bars.session_dates.tolist())) & ~unsure_mask,
+        good=mask_of(days, set(bars.session_dates.tolist())) & ~unsure_mask,
         rejected=unsure_mask,
-        stored=mask_of_texts(days, set(stored.values())),
+        stored=mask_of(days, set(stored.values())),
         doubted_before=load_doubted(connection, request, days, run),
         proven=proven,
     )

@@ -7,7 +7,7 @@ provisional: asked again.
 
 import json
 import sqlite3
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import date
@@ -15,7 +15,7 @@ from datetime import date
 from backtestdb.database import transaction
 from backtestdb.market.evidence import find_thin_sessions
 from backtestdb.market.request_plan import AnsweredSessions, RangeRequest
-from backtestdb.market.session_mask import iterate_runs
+from backtestdb.market.session_mask import iterate_runs, mask_between, mask_of
 from backtestdb.market.sessions import load_final_times
 from backtestdb.market.work_done import clear_done
 
@@ -33,13 +33,13 @@ def load_answered(
     """The answered ones of `sessions` for each ticker: finally, and once without a bar
     (`unconfirmed`)."""
     days, final_times = [day.isoformat() for day in sessions], load_final_times(sessions)
-    reached = mask_between_texts(days, "", load_frontier(connection, timeframe).isoformat())
+    reached = mask_between(days, "", load_frontier(connection, timeframe).isoformat())
     unconfirmed = load_unconfirmed(connection, timeframe, days)
     of_ticker = {
         ticker: mask & reached
         for ticker, mask in load_answered_ranges(connection, timeframe, days, final_times).items()
     }
-    closed = mask_of_texts(
+    closed = mask_of(
         days, (day for (day,) in connection.execute("SELECT session_date FROM _closed_sessions"))
     )
     if timeframe != "1day":
@@ -80,7 +80,7 @@ def load_answered_ranges(
         # Older programs took any empty answer for a fact, that of a wrong address too.
         believed_until = end if run else min(end, newest_bar[ticker])
         over = (1 << bisect_right(final_times, asked_at)) - 1
-        of_ticker[ticker] |= mask_between_texts(days, start, believed_until) & over
+        of_ticker[ticker] |= mask_between(days, start, believed_until) & over
     return of_ticker
 
 
@@ -97,26 +97,13 @@ def load_answered_sessions(
     of_set: dict[int, int] = defaultdict(int)
     for place, (day, ticker_set, _, asked_at, is_confirmed) in enumerate(rows):
         if day in final_at and asked_at >= final_at[day] and (is_confirmed or place not in thin):
-            of_set[ticker_set] |= mask_between_texts(days, day, day)
+            of_set[ticker_set] |= mask_between(days, day, day)
     return of_set
 
 
 def count_final(sessions: Sequence[date], asked_at_utc: str) -> int:
     """How many of `sessions`, from the first on, were over when an answer came."""
     return bisect_right(load_final_times(sessions), asked_at_utc)
-
-
-def mask_between_texts(days: Sequence[str], start: str, end: str) -> int:
-    """Like `mask_between`, for ISO texts: thousands of records need no dates."""
-    first, stop = bisect_left(days, start), bisect_right(days, end)
-    return ((1 << stop) - 1) & ~((1 << first) - 1) if stop > first else 0
-
-
-def mask_of_texts(days: Sequence[str], wanted: Iterable[str]) -> int:
-    mask = 0
-    for day in wanted:
-        mask |= mask_between_texts(days, day, day)
-    return mask
 
 
 def load_unconfirmed(
@@ -130,7 +117,7 @@ def load_unconfirmed(
     )
     of_ticker: dict[str, int] = defaultdict(int)
     for ticker, start, end in rows:
-        of_ticker[ticker] |= mask_between_texts(days, start, end)
+        of_ticker[ticker] |= mask_between(days, start, end)
     return of_ticker
 
 
@@ -145,7 +132,7 @@ def load_doubted(
     )
     mask = 0
     for start, end in rows:
-        mask |= mask_between_texts(days, start, end)
+        mask |= mask_between(days, start, end)
     return mask
 
 

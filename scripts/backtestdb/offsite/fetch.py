@@ -1,9 +1,7 @@
 """From a copy at the store to the file it was made of, proven by its SHA-256."""
 
 import io
-import json
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import zstandard
@@ -115,12 +113,3 @@ def fetch_newest(
 def list_copies(remote: Remote) -> list[CopyName]:
     """Every copy at the store, in no order."""
     return [name for stored in remote.store.list() if (name := parse_name(stored.name))]
-
-
-def manifest_of(record: Record) -> dict[str, object]:
-    """The backup's own manifest; empty for a copy that was taken between two backups."""
-    with suppress(ValueError):
-        values = json.loads(record.manifest)
-        if isinstance(values, dict):
-            return values
-    return {}
