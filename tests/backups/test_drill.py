@@ -35,7 +35,7 @@ from backup_tools import (
     strategy_names,
 )
 from commands import Project
-from platform_database import make_platform_database as make_used_database
+from platform_database import make_used_database
 
 QUICK_SEEDS = range(len(DAMAGES))
 LONG_SEEDS = range(1000, 1100)

@@ -30,7 +30,7 @@ from backtestdb.untouched import read_untouched
 from commands import COMMANDS, SCRIPTS, Project
 from large_database import LAST, make_large_database
 from mending import list_files, with_schedule
-from platform_database import make_platform_database
+from platform_database import make_used_database
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -330,7 +330,7 @@ def test_large_tables_are_bounded_and_small_ones_counted(tmp_path: Path) -> None
 
 def test_platform_database_with_unknown_tables_is_counted_whole(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    make_platform_database(project.database)
+    make_used_database(project.database)
     values = json.loads(project.run("show_status.py", "--json").stdout)
     groups = {
         table["name"]: (table["group"], table["rows"]) for table in values["database"]["tables"]
@@ -368,7 +368,7 @@ def test_container_that_sees_a_folder_that_was_replaced_is_told_by_the_file_it_s
 ) -> None:
     folder = tmp_path / "live"
     folder.mkdir()
-    database = make_platform_database(folder / "backtesting.db")
+    database = make_used_database(folder / "backtesting.db")
     save_liveness(tmp_path, database, make_liveness("loop", NOW, database))
     assert not look_at_container(tmp_path, database, NOW).sees_other_file
     shutil.copytree(folder, tmp_path / "new")
