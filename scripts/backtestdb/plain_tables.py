@@ -87,7 +87,7 @@ def can_be_created(text: str) -> bool:
 
 
 def split_at_end(tokens: Tokens) -> tuple[Tokens, Tokens]:
-    """What stands before the parenthesis that closes, and what stands behind it."""
+    """Return what stands before the parenthesis that closes, and what stands behind it."""
     depth = 1
     for place, word in enumerate(tokens):
         depth += (word == "(") - (word == ")")
@@ -97,7 +97,7 @@ def split_at_end(tokens: Tokens) -> tuple[Tokens, Tokens]:
 
 
 def split_items(tokens: Tokens) -> Iterator[Tokens]:
-    """The parts between the commas that stand outside of parentheses."""
+    """Yield the parts between the commas that stand outside of parentheses."""
     item: Tokens = []
     depth = 0
     for word in tokens:

@@ -210,7 +210,7 @@ def save_drill(drill: Drill, folder: Path, now_local: datetime) -> Path:
 
 
 def load_drills(backup_dir: Path, database: Path) -> list[Drill]:
-    """The history of this database's backups, oldest first; a line that cannot be read is no
+    """Return the history of this database's backups, oldest first; a line that cannot be read is no
     drill."""
     history = drill_folder(backup_dir) / "history.jsonl"
     lines = history.read_text(errors="replace").splitlines() if history.is_file() else []

@@ -235,7 +235,7 @@ def take_mapping(values: Mapping[str, Any], name: str, kind: type) -> dict[str, 
 
 
 def take_time(values: Mapping[str, Any], name: str) -> datetime:
-    """An ISO 8601 moment with its zone. Raise VerificationError otherwise."""
+    """Return an ISO 8601 moment with its zone. Raise VerificationError otherwise."""
     text = take(values, name, str)
     try:
         time = datetime.fromisoformat(text)

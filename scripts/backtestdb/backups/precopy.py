@@ -52,7 +52,7 @@ class FileMark:
     is_old: bool
 
     def proves_unchanged(self, later: "FileMark") -> bool:
-        """Whether nothing was written between this mark and `later`."""
+        """Return whether nothing was written between this mark and `later`."""
         return self.is_old and self == replace(later, is_old=self.is_old)
 
 

@@ -47,7 +47,7 @@ class DatabaseFacts:
 
 
 def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
-    """Facts about a file that need not be opened, None where there is something to open."""
+    """Return facts about a file that need not be opened, None where there is something to open."""
     if path.is_dir():
         return DatabaseFacts(path=path, origin=origin, state="unreadable", detail="it is a folder")
     if path.is_symlink() and not path.exists():
@@ -96,7 +96,7 @@ def load_database_facts(connection: sqlite3.Connection, path: Path, origin: str)
 
 
 def rows_of(database: DatabaseFacts) -> dict[str, int]:
-    """Rows per table, of large ones an upper bound."""
+    """Return rows per table, of large ones an upper bound."""
     return {table.name: table.rows for table in database.tables}
 
 

@@ -27,7 +27,7 @@ class DrillFacts:
 
 
 def load_drill_facts(backup_dir: Path, database: Path) -> list[DrillFacts]:
-    """The newest first."""
+    """Return the newest first."""
     drills = sorted(
         load_drills(backup_dir, database), key=lambda drill: drill.started_at_utc, reverse=True
     )

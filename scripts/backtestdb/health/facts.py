@@ -135,8 +135,8 @@ def load_contents(path: Path, origin: str, now: datetime, read: Reader[Contents]
 def look_at_part(
     connection: sqlite3.Connection, path: Path, look: Callable[[sqlite3.Connection], Contents]
 ) -> Contents:
-    """What this SQLite can read of a database that a newer one wrote. Raise sqlite3.Error for any
-    other."""
+    """Return what this SQLite can read of a database that a newer one wrote. Raise sqlite3.Error
+    for any other."""
     skip_unreadable_schema(connection)
     if not was_written_by_newer_sqlite(connection, path):
         raise sqlite3.DatabaseError("damaged")

@@ -56,7 +56,7 @@ class Filled:
 
 
 def find_lacking(owned: Owned, sessions: Sequence[date]) -> list[date]:
-    """The sessions of which the lake has no file of the whole market."""
+    """Return the sessions of which the lake has no file of the whole market."""
     return [day for day in sessions if (day - EPOCH).days not in owned.sessions]
 
 

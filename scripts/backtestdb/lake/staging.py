@@ -103,7 +103,7 @@ def load_staged(path: Path) -> Staged:
 
 
 def read_staged(folder: Path, sessions: Sequence[date], bucket: int) -> pa.Table:
-    """A bucket's rows of some sessions."""
+    """Return a bucket's rows of some sessions."""
     files = (pq.ParquetFile(staged_path(folder, day)) for day in sessions)
     return pa.concat_tables(
         [file.read_row_group(bucket).cast(SCHEMAS["bars_5min"]) for file in files]

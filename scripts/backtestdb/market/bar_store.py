@@ -203,7 +203,8 @@ def save_range(
 
 
 def load_stored_days(connection: sqlite3.Connection, request: RangeRequest) -> dict[int, str]:
-    """The time stamps that are stored of what is asked for, with the day of each in New York."""
+    """Return the time stamps that are stored of what is asked for, with the day of each in New
+    York."""
     stamps = [
         stamp
         for (stamp,) in connection.execute(
@@ -246,8 +247,8 @@ def weigh_answer(
 
 
 def find_cut_session(request: RangeRequest, days: Sequence[str], bars: ParsedBars) -> set[str]:
-    """The last session of 5-minute bars, where it may go on behind the answer's last one: nothing
-    came of the sessions after it, or nothing of its last regular five minutes."""
+    """Return the last session of 5-minute bars, where it may go on behind the answer's last one:
+    nothing came of the sessions after it, or nothing of its last regular five minutes."""
     if request.timeframe != "5min" or not len(bars):
         return set()
     last_day = str(bars.session_dates[-1])
@@ -326,8 +327,9 @@ def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> P
 
 
 def find_lacking(store: BarStore, answer: SessionAnswer, bars: ParsedBars) -> list[str]:
-    """The tickers of a run of which an answer has no bar that can be true, although one is stored
-    or came, or they traded the session before: the answer may be cut, or be early for them."""
+    """Return the tickers of a run of which an answer has no bar that can be true, although one is
+    stored or came, or they traded the session before: the answer may be cut, or be early for them.
+    """
     coming = set(bars.tickers.tolist())
     named = load_traded(store, answer.session_date) | {bar.ticker for bar in bars.rejected}
     named |= load_traded(store, sessions_back(store.calendar, answer.session_date, 1))
@@ -336,7 +338,8 @@ def find_lacking(store: BarStore, answer: SessionAnswer, bars: ParsedBars) -> li
 
 
 def load_traded(store: BarStore, session_date: date) -> set[str]:
-    """The tickers of a run with a day bar of a session, as far as its metrics are computed."""
+    """Return the tickers of a run with a day bar of a session, as far as its metrics are
+    computed."""
     query = "SELECT ticker FROM daily_metrics WHERE date = ?"
     traded = {ticker for (ticker,) in store.connection.execute(query, (session_date.isoformat(),))}
     return traded if store.ticker_set == EVERY_TICKER else traded & set(store.metrics_from)

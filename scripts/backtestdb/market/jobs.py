@@ -121,13 +121,13 @@ def make_job(
 
 
 def all_sessions(calendar: ExchangeCalendar, jobs: Sequence[Job]) -> list[date]:
-    """The calendar from the earliest to the latest session of the jobs, in order."""
+    """Return the calendar from the earliest to the latest session of the jobs, in order."""
     first = min(job.fetched_sessions[0] for job in jobs)
     return sessions_between(calendar, first, max(job.sessions[-1] for job in jobs))
 
 
 def all_tickers(jobs: Sequence[Job]) -> list[str]:
-    """Each ticker once, in order of appearance."""
+    """Return each ticker once, in order of appearance."""
     return list(dict.fromkeys(ticker for job in jobs for ticker in job.tickers))
 
 
@@ -137,8 +137,8 @@ def plan_jobs(
     jobs: Sequence[Job],
     staging: Staging | None = None,
 ) -> list[Request]:
-    """The requests that jobs of one timeframe still need, together. `staging`: what a killed run
-    set aside, where this process has it open already."""
+    """Return the requests that jobs of one timeframe still need, together. `staging`: what a killed
+    run set aside, where this process has it open already."""
     timeframe, sessions = jobs[0].timeframe, all_sessions(calendar, jobs)
     asked = load_answered(connection, timeframe, sessions)
     staged = 0
@@ -187,5 +187,5 @@ def add_staged(asked: AnsweredSessions, tickers: Sequence[str], staged: int) -> 
 
 
 def plan_job(connection: sqlite3.Connection, job: Job) -> list[Request]:
-    """The requests that the job still needs."""
+    """Return the requests that the job still needs."""
     return plan_jobs(connection, load_calendar(), [job])

@@ -53,7 +53,7 @@ class PlanLimits:
         return self.is_refused or too_early or session_date == self.refused_session
 
     def mask_history(self, sessions: Sequence[date]) -> int:
-        """The ones of `sessions` before the plan's history, as bits."""
+        """Return the ones of `sessions` before the plan's history, as bits."""
         return (
             mask_between(sessions, date.min, self.history_starts - timedelta(days=1))
             if self.history_starts
@@ -61,7 +61,7 @@ class PlanLimits:
         )
 
     def mask(self, sessions: Sequence[date]) -> int:
-        """The ones of `sessions` beyond the plan, as bits."""
+        """Return the ones of `sessions` beyond the plan, as bits."""
         if self.is_refused:
             return (1 << len(sessions)) - 1
         beyond = self.mask_history(sessions)
@@ -93,7 +93,7 @@ class KnownLimits:
 
 
 def load_limits(connection: sqlite3.Connection) -> KnownLimits:
-    """What was learnt before; nothing where nothing was."""
+    """Return what was learnt before; nothing where nothing was."""
     rows = connection.execute(
         "SELECT endpoint, history_starts, proven_from, refused_session, is_refused, learnt_at_utc "
         "FROM _vendor_limits"
@@ -158,10 +158,10 @@ def recheck_limits(
     timeframe: str,
     needs_day_before: Callable[[date], bool],
 ) -> KnownLimits:
-    """What is believed of the plan when a run begins. After an hour the newest session may be
-    there, and one request for one of `tickers` tells whether the plan reaches back further by now,
-    where `needs_day_before` says that the run would ask for a day before the given one. After a day
-    what was refused as a whole is tried again."""
+    """Return what is believed of the plan when a run begins. After an hour the newest session may
+    be there, and one request for one of `tickers` tells whether the plan reaches back further by
+    now, where `needs_day_before` says that the run would ask for a day before the given one. After
+    a day what was refused as a whole is tried again."""
     yesterday = (now_utc - REFUSED_FOR).isoformat(timespec="seconds")
     connection.execute("DELETE FROM _tickers_refused WHERE refused_at_utc < ?", (yesterday,))
     known = load_limits(connection)
@@ -190,8 +190,8 @@ def recheck_limits(
 def choose_witness(
     connection: sqlite3.Connection, tickers: Sequence[str], refused: Collection[str]
 ) -> str:
-    """A ticker that the vendor is known to have bars of; the first one that it did not refuse
-    otherwise."""
+    """Return a ticker that the vendor is known to have bars of; the first one that it did not
+    refuse otherwise."""
     entitled = [ticker for ticker in tickers if ticker not in refused] or list(tickers)
     with_bars = {
         ticker

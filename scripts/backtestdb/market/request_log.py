@@ -30,7 +30,7 @@ SAVE_UNCONFIRMED = (
 def load_answered(
     connection: sqlite3.Connection, timeframe: str, sessions: Sequence[date]
 ) -> AnsweredSessions:
-    """The answered ones of `sessions` for each ticker: finally, and once without a bar
+    """Return the answered ones of `sessions` for each ticker: finally, and once without a bar
     (`unconfirmed`)."""
     days, final_times = [day.isoformat() for day in sessions], load_final_times(sessions)
     reached = mask_between(days, "", load_frontier(connection, timeframe).isoformat())
@@ -53,8 +53,8 @@ def load_answered(
 
 
 def load_frontier(connection: sqlite3.Connection, timeframe: str) -> date:
-    """The newest session of which any answer had a bar. That a session behind it is empty is never
-    believed: the vendor does not have it yet, or the clock is ahead."""
+    """Return the newest session of which any answer had a bar. That a session behind it is empty is
+    never believed: the vendor does not have it yet, or the clock is ahead."""
     newest = "SELECT max(last_date) FROM _ranges_asked WHERE timeframe = ?"
     days = [connection.execute(newest, (timeframe,)).fetchone()[0]]
     if timeframe == "1day":
@@ -87,7 +87,7 @@ def load_answered_ranges(
 def load_answered_sessions(
     connection: sqlite3.Connection, days: Sequence[str], final_times: Sequence[str]
 ) -> dict[int, int]:
-    """The same for answers about the whole market, by ticker set."""
+    """Return the same for answers about the whole market, by ticker set."""
     rows = connection.execute(
         "SELECT session_date, ticker_set, received, asked_at_utc, is_confirmed FROM "
         "_sessions_asked ORDER BY 1, 2"
@@ -102,7 +102,7 @@ def load_answered_sessions(
 
 
 def count_final(sessions: Sequence[date], asked_at_utc: str) -> int:
-    """How many of `sessions`, from the first on, were over when an answer came."""
+    """Return how many of `sessions`, from the first on, were over when an answer came."""
     return bisect_right(load_final_times(sessions), asked_at_utc)
 
 
@@ -124,7 +124,8 @@ def load_unconfirmed(
 def load_doubted(
     connection: sqlite3.Connection, request: RangeRequest, days: Sequence[str], run: str
 ) -> int:
-    """Those of `days` that another run was answered without a bar of the request's ticker."""
+    """Return those of `days` that another run was answered without a bar of the request's
+    ticker."""
     rows = connection.execute(
         "SELECT start_date, end_date FROM _unconfirmed WHERE ticker = ? AND timeframe = ? AND run "
         "<> ?",
@@ -229,7 +230,7 @@ def load_ticker_set(connection: sqlite3.Connection, ticker_set: int) -> list[str
 
 
 def ensure_ticker_set(connection: sqlite3.Connection, tickers: Iterable[str]) -> int:
-    """The number of this set of tickers; it gets one when it is new."""
+    """Return the number of this set of tickers; it gets one when it is new."""
     text = json.dumps(sorted(set(tickers)), ensure_ascii=False, separators=(",", ":"))
     with transaction(connection):
         connection.execute(

@@ -27,8 +27,8 @@ KINDS = [
 
 
 def count_kinds(connection: sqlite3.Connection) -> dict[str, int]:
-    """Rows of each kind that `sql/queries/time_of_day_kinds.sql` tells apart; kinds without rows
-    left out."""
+    """Return rows of each kind that `sql/queries/time_of_day_kinds.sql` tells apart; kinds without
+    rows left out."""
     ensure_right_times(connection)
     found = dict(
         connection.execute((SQL_DIR / "queries" / "time_of_day_kinds.sql").read_text()).fetchall()

@@ -93,7 +93,7 @@ def compare_table(
 
 
 def find_key(connection: sqlite3.Connection, table: str) -> list[str]:
-    """The columns that tell a row from others, quoted, in both states."""
+    """Return the columns that tell a row from others, quoted, in both states."""
     rows = connection.execute(f"PRAGMA main.table_xinfo({quote(table)})").fetchall()
     keys = [quote(row[1]) for row in sorted(rows, key=lambda row: row[5]) if row[5]]
     older = set(column_names(connection, table, "older"))

@@ -44,7 +44,7 @@ def check_and_save(
 
 
 def find_sent(folder: Path, now_utc: datetime) -> list[CopyName]:
-    """The copies that this machine sent and that must still be there."""
+    """Return the copies that this machine sent and that must still be there."""
     folders = [folder / "full", folder / "small"]
     for one in folders:
         shorten(one, now_utc)

@@ -94,7 +94,8 @@ def sessions_of(coverage: UniverseCoverage) -> list[date]:
 
 
 def load_days(connection: sqlite3.Connection, timeframe: str, last: str) -> list[Day]:
-    """The newest 60 sessions up to `last` (a date, empty where nothing is stored), in order."""
+    """Return the newest 60 sessions up to `last` (a date, empty where nothing is stored), in
+    order."""
     if not last:
         return []
     end = date.fromisoformat(last)
@@ -114,7 +115,7 @@ def count_in_spans(
     timeframe: str,
     *values: str,
 ) -> Counter[str]:
-    """Bars (or sessions with bars) of all `tickers` in each span."""
+    """Return bars (or sessions with bars) of all `tickers` in each span."""
     members = [ticker for (ticker,) in connection.execute(tickers, values)]
     counts: Counter[str] = Counter()
     for some_spans in in_parts(spans, SPANS_AT_ONCE):

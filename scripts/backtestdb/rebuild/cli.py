@@ -22,7 +22,7 @@ INTRADAY_DAYS = 30
 def make_wanted(
     settings: Settings, arguments: argparse.Namespace, now_local: datetime
 ) -> RebuildSpec:
-    """The plan that the arguments name."""
+    """Return the plan that the arguments name."""
     return replace(
         make_market_plan(settings, arguments, now_local),
         other_tables=other_tables(settings, arguments),
@@ -38,7 +38,7 @@ def other_tables(settings: Settings, arguments: argparse.Namespace) -> OtherTabl
 def make_market_plan(
     settings: Settings, arguments: argparse.Namespace, now_local: datetime
 ) -> RebuildSpec:
-    """Universe and dates."""
+    """Return universe and dates."""
     if arguments.skip_backfill:
         return RebuildSpec()
     end = choose_end(arguments.end, now_local)

@@ -100,7 +100,7 @@ def make_creatable(
 
 
 def find_refusal(connection: sqlite3.Connection, one: SchemaObject) -> str:
-    """Why this SQLite cannot create the table; empty when it can, and has."""
+    """Return why this SQLite cannot create the table; empty when it can, and has."""
     try:
         connection.execute(one.sql)
     except sqlite3.Error as error:
@@ -109,7 +109,7 @@ def find_refusal(connection: sqlite3.Connection, one: SchemaObject) -> str:
 
 
 def parse_objects(file: PageFile, number: int) -> list[SchemaObject] | None:
-    """None when this page is not wholly one of a schema."""
+    """Return None when this page is not wholly one of a schema."""
     try:
         page = parse_page(file, number)
         if page.kind != TABLE_LEAF:

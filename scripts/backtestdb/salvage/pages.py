@@ -158,7 +158,7 @@ def verify_end(end: int, usable: int) -> int:
 
 
 def local_bytes(kind: int, size: int, usable: int) -> int:
-    """How much of a payload lies in the page itself; the rest lies in overflow pages."""
+    """Return how much of a payload lies in the page itself; the rest lies in overflow pages."""
     most = usable - 35 if kind == TABLE_LEAF else (usable - 12) * 64 // 255 - 23
     if size <= most:
         return size
@@ -168,8 +168,8 @@ def local_bytes(kind: int, size: int, usable: int) -> int:
 
 
 def list_overflow(file: PageFile, cell: Cell) -> list[int]:
-    """The pages behind a cell. A page of zeros is not believed: as the last one of a row it would
-    pass for an end, and fill a text with zeros."""
+    """Return the pages behind a cell. A page of zeros is not believed: as the last one of a row it
+    would pass for an end, and fill a text with zeros."""
     pages: dict[int, None] = {}  # in their order, and quick to look up: a row may have thousands
     number, left = cell.overflow, cell.size - cell.local
     while left > 0:

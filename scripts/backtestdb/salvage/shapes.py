@@ -75,8 +75,8 @@ def describe_table(connection: sqlite3.Connection, table: str) -> Shape:
 
 
 def describe_indexes(connection: sqlite3.Connection, shape: Shape) -> list[Shape]:
-    """What an entry of each of its indexes looks like: it could pass for a row of a table WITHOUT
-    ROWID."""
+    """Return what an entry of each of its indexes looks like: it could pass for a row of a table
+    WITHOUT ROWID."""
     table = shape.table
     types = {
         row[1]: str(row[2])
@@ -154,8 +154,8 @@ def affinity_of(declared: str, *, is_strict: bool) -> str:
 
 
 def fits(shape: Shape, values: Sequence[Value]) -> bool:
-    """Whether SQLite could have stored this record in the table. Numbers in a column of text, for
-    one, are turned into text before they are stored."""
+    """Return whether SQLite could have stored this record in the table. Numbers in a column of
+    text, for one, are turned into text before they are stored."""
     if not shape.fewest <= len(values) <= len(shape.columns):
         return False
     for index, (column, value) in enumerate(zip(shape.columns, values, strict=False)):

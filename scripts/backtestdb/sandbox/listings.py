@@ -46,7 +46,7 @@ class Listing:
     in_reference: bool = True
 
     def is_listed(self, day: date) -> bool:
-        """Whether the ticker belongs to this company on a day."""
+        """Return whether the ticker belongs to this company on a day."""
         return self.first <= day < self.delisted
 
 
@@ -92,7 +92,7 @@ def make_listings(count: int) -> list[Listing]:
 
 
 def make_named_listing(ticker: str) -> Listing:
-    """A listing that people know, or a trap."""
+    """Return a listing that people know, or a trap."""
     return Listing(
         ticker=ticker,
         company=ticker,
@@ -104,8 +104,8 @@ def make_named_listing(ticker: str) -> Listing:
 
 
 def make_numbered_stock(number: int) -> Listing:
-    """A made-up stock: one in 20 listed late, one in 20 delisted again, some of them no common
-    stock."""
+    """Return a made-up stock: one in 20 listed late, one in 20 delisted again, some of them no
+    common stock."""
     ticker = f"Z{letters(number)}"
     lot, day, kind = (
         int(make_key(f"{ticker} {what}") % 10_000) for what in ("life", "day", "kind")
@@ -127,7 +127,7 @@ def letters(number: int) -> str:
 
 
 def make_universe(count: int) -> Universe:
-    """The listings with everything that their prices are made from."""
+    """Return the listings with everything that their prices are made from."""
     listings = make_listings(count)
     sessions = load_sessions().dates
     by_ticker: dict[str, list[int]] = {}
@@ -149,8 +149,8 @@ def make_universe(count: int) -> Universe:
 
 
 def make_profiles(listings: list[Listing], thin: Ints) -> Profiles:
-    """Prices of 6 to 400 dollars, steps of 1 to 3 % a day, some 100,000 to 30 million shares (thin:
-    few)."""
+    """Return prices of 6 to 400 dollars, steps of 1 to 3 % a day, some 100,000 to 30 million shares
+    (thin: few)."""
     keys = np.array([make_key(listing.company) for listing in listings], dtype=np.uint64)
     level, step, crowd = (
         uniform(keys, np.zeros(1, dtype=np.int64), stream) for stream in (20, 21, 22)

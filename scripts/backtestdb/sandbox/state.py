@@ -54,7 +54,7 @@ def make_sandbox(
     splits: tuple[Split, ...] = (),
     junk: bool = False,
 ) -> Sandbox:
-    """A server's state at its start."""
+    """Return a server's state at its start."""
     exchange = Exchange(
         universe=make_universe(tickers), splits=with_source_splits(splits), today=today, junk=junk
     )

@@ -65,7 +65,7 @@ def remove_accepted(
 
 
 def load_last_audit(connection: sqlite3.Connection) -> LastAudit | None:
-    """The newest complete audit of the whole database; None when there was none."""
+    """Return the newest complete audit of the whole database; None when there was none."""
     if "_audits" not in table_names(connection):
         return None
     row = connection.execute(
