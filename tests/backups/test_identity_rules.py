@@ -19,7 +19,7 @@ from backtestdb.backups.identity import (
     read_database_id,
     save_database_id,
 )
-from manifests import FIRST_TAKEN_AT_UTC, Told, make_backups, make_manifest
+from manifests import FIRST_TAKEN_AT_UTC, Told, make_backups, make_manifest, write_backup_file
 
 ONE, TWO = "1" * 32, "2" * 32
 
@@ -75,9 +75,15 @@ def test_database_without_an_id_takes_that_of_the_newest_backup_from_its_place(
     tmp_path: Path,
 ) -> None:
     live = tmp_path / "live.db"
-    backups = make_backups(tmp_path, made_of(live, TWO), made_of(live, ONE), made_of("/x.db", TWO))
-    assert identify(live, "", backups) == Identity(ONE, str(live))
-    assert identify(live, TWO, backups) == Identity(TWO, str(live))
+    told = (made_of(live, TWO, "/of-two.db"), made_of(live, ONE, "/of-one.db"))
+    backups = make_backups(tmp_path, *told, made_of("/x.db", TWO))
+    of_one, of_two = (
+        Identity(ONE, str(live), ("/of-one.db",)),
+        Identity(TWO, str(live), ("/of-two.db",)),
+    )
+    assert identify(live, "", backups) == identify(live, ONE, backups) == of_one
+    assert identify(live, TWO, backups) == of_two
+    assert identify(live, ONE, make_backups(tmp_path, *told[::-1])) == of_one
     assert identify(tmp_path / "new.db", "", backups) == Identity("", str(tmp_path / "new.db"))
     foreign = replace(backups[0], manifest=None)
     assert identify(live, "", [foreign]) == Identity("", str(live))
@@ -131,7 +137,24 @@ def test_id_is_saved_once_and_read_back_and_missing_elsewhere(tmp_path: Path) ->
 
 def test_own_catalogue_goes_by_the_id_that_is_told_or_read(tmp_path: Path) -> None:
     folder, live = tmp_path / "backups", tmp_path / "live.db"
-    folder.mkdir()
     assert load_own_catalogue(folder, live) == []
-    (folder / "backtesting-2026-11-20-020000.db").write_text("foreign")
+    folder.mkdir()
+    write_backup_file(folder, "backtesting-2026-11-20-020000", live, ONE)
+    make_with_id(live, TWO)
+    assert [one.other_database for one in load_own_catalogue(folder, live)] == [str(live)]
     assert [one.other_database for one in load_own_catalogue(folder, live, ONE)] == [""]
+
+
+def test_id_is_read_of_a_copy_whose_schema_this_sqlite_cannot_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "copy.db"
+    make_with_id(path, ONE)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE VIEW odd AS SELECT 1")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET sql = 'CREATE VIEW odd AS' WHERE name = 'odd'")
+    assert load_id_of_source(path) == load_id_of_source(path, read_only=True) == ONE
+
+
+def make_with_id(path: Path, database_id: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        save_database_id(connection, database_id)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.backups.catalogue import Backup, look_at_backup
-from backtestdb.backups.manifest import write_manifest
 from backtestdb.backups.restore_choice import (
     NoBackupError,
     RestoreChoice,
@@ -25,7 +23,7 @@ from backtestdb.database import connect
 from backtestdb.errors import DatabaseFileError, ProjectError, UsageError, VerificationError
 from backtestdb.schema import ensure_schema
 from backup_tools import back_up, change, make_platform_database, make_settings
-from manifests import make_backups
+from manifests import make_backups, write_backup_file
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +118,8 @@ def test_suspicious_backups_are_passed_over_unless_all_are_meant(settings: Setti
     choice, said = choose(settings)
     assert (paths(choice), choice.left_out) == ((full[1], small[1]), ())
     assert f"passed over, suspicious: {full[0].name}: agents: 40 on " in said
+    plain = choose_backup(settings.backup_dir, settings.database_path, None, say_nothing)
+    assert paths(plain) == paths(choice)
     choice, said = choose(settings, all_are_meant=True)
     assert paths(choice) == (full[0], small[0])
     assert f"note: suspicious: {small[0].name}: agents: 40 on " in said
@@ -167,20 +167,11 @@ def say_nothing(_text: str) -> None:
     """What is said is not looked at."""
 
 
-def write(folder: Path, name: str, source: Path) -> Backup:
-    """A backup as a catalogue sees it."""
-    (one,) = make_backups(folder, ("full", {}, {"source_path": str(source), "file": f"{name}.db"}))
-    assert one.manifest
-    (folder / f"{name}.db").write_bytes(b"x")
-    write_manifest(one.manifest, folder / f"{name}.json")
-    return look_at_backup(folder / f"{name}.db")
-
-
 FIRST, SECOND = "backtesting-2026-11-20-020000", "backtesting-2026-11-20-030000"
 
 
 def test_new_machine_takes_the_only_database_and_says_so(tmp_path: Path) -> None:
-    write(tmp_path, FIRST, tmp_path / "gone.db")
+    write_backup_file(tmp_path, FIRST, tmp_path / "gone.db")
     said: list[str] = []
     (backup,) = load_backups_to_restore(tmp_path, tmp_path / "new.db", said.append)
     assert backup.counts
@@ -188,8 +179,8 @@ def test_new_machine_takes_the_only_database_and_says_so(tmp_path: Path) -> None
 
 
 def test_new_machine_with_two_databases_has_to_choose(tmp_path: Path) -> None:
-    write(tmp_path, FIRST, tmp_path / "gone.db")
-    newest = write(tmp_path, SECOND, tmp_path / "also gone.db")
+    write_backup_file(tmp_path, FIRST, tmp_path / "gone.db")
+    newest = write_backup_file(tmp_path, SECOND, tmp_path / "also gone.db")
     with pytest.raises(UsageError, match="of 2 databases") as caught:
         load_backups_to_restore(tmp_path, tmp_path / "new.db", say_nothing)
     assert str(tmp_path / "gone.db") in str(caught.value)
@@ -199,11 +190,11 @@ def test_new_machine_with_two_databases_has_to_choose(tmp_path: Path) -> None:
 @pytest.mark.parametrize("reason", ["in use", "own", "rows"])
 def test_database_that_is_no_new_machine_takes_only_its_own(tmp_path: Path, reason: str) -> None:
     gone, new = tmp_path / "gone.db", tmp_path / "new.db"
-    write(tmp_path, FIRST, gone)
+    write_backup_file(tmp_path, FIRST, gone)
     if reason == "in use":
         gone.write_text("")
     elif reason == "own":
-        write(tmp_path, SECOND, new)
+        write_backup_file(tmp_path, SECOND, new)
     else:
         make_platform_database(new, bars=1)
     backups = load_backups_to_restore(tmp_path, new, say_nothing)

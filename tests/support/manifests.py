@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from backtestdb.backups.catalogue import Backup
-from backtestdb.backups.manifest import FORMAT, Kind, Manifest
+from backtestdb.backups.catalogue import Backup, look_at_backup
+from backtestdb.backups.manifest import FORMAT, Kind, Manifest, write_manifest
 
 FIRST_TAKEN_AT_UTC = datetime(2026, 11, 23, 2, tzinfo=UTC)
 # Kind, rows per table, and fields of Manifest.
@@ -54,3 +54,13 @@ def make_backups(folder: Path, *told: Told) -> list[Backup]:
         manifest = make_manifest(path, kind, taken, rows, **values)
         backups.insert(0, Backup(path, kind, 1, taken, taken, manifest, ""))
     return backups
+
+
+def write_backup_file(folder: Path, stem: str, source: Path, database_id: str = "") -> Backup:
+    """A full backup of the database at `source`, of one byte."""
+    path = folder / f"{stem}.db"
+    path.write_bytes(b"x")
+    values = {"source_path": str(source), "database_id": database_id}
+    manifest = make_manifest(path, "full", FIRST_TAKEN_AT_UTC, {}, **values)
+    write_manifest(manifest, path.with_suffix(".json"))
+    return look_at_backup(path)

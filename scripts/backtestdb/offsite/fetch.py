@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def fetch_scripts(remote: Remote, record: Record, folder: Path) -> None:
 
 
 def fetch_newest(
-    fetch: Callable[[CopyName], Record], names: list[CopyName], say: Callable[[str], None]
+    fetch: Callable[[CopyName], Record], names: Iterable[CopyName], say: Callable[[str], None]
 ) -> Record | None:
     """The first of `names` that `fetch` brings back whole; each one passed over is said with its
     reason.
