@@ -4,10 +4,11 @@ A copy of a backup has the backup's own manifest, which says so. A copy that was
 backups has none: its rows are compared with those of the newest backup that was sent before it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from backtestdb.backups.manifest import Loss, Manifest, parse_manifest
 from backtestdb.backups.shrinkage import describe_losses, find_losses, load_expected
+from backtestdb.console import Say
 from backtestdb.errors import VerificationError
 from backtestdb.offsite.chain import newest_first
 from backtestdb.offsite.errors import MissingObjectError
@@ -20,7 +21,7 @@ def leave_out_suspicious(
     remote: Remote,
     wanted: Iterable[CopyName],
     everything: Iterable[CopyName],
-    say: Callable[[str], None],
+    say: Say,
 ) -> Iterator[CopyName]:
     """Given copies of one database, `wanted` and all that there are, return those of `wanted` that
     lost nothing, in their order; say which are passed over. Raise OffsiteError when the store does
