@@ -1,5 +1,6 @@
 """Who a database is and whose a backup is, told by ids and paths alone: without commands."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -153,6 +154,20 @@ def test_id_is_read_of_a_copy_whose_schema_this_sqlite_cannot_read_whole(tmp_pat
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute("UPDATE sqlite_schema SET sql = 'CREATE VIEW odd AS' WHERE name = 'odd'")
     assert load_id_of_source(path) == load_id_of_source(path, read_only=True) == ONE
+
+
+def test_id_is_read_of_a_copy_whose_last_transaction_was_interrupted(tmp_path: Path) -> None:
+    path, copy = tmp_path / "live.db", tmp_path / "copy.db"
+    make_with_id(path, ONE)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE notes (word TEXT)")
+        connection.execute("PRAGMA cache_size = 5")  # so that pages are written before the commit
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO notes VALUES (?)", [("x" * 3000,)] * 50)
+        for suffix in ("", "-journal"):
+            shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+        connection.execute("ROLLBACK")
+    assert load_id_of_source(copy) == ONE
 
 
 def make_with_id(path: Path, database_id: str) -> None:

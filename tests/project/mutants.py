@@ -188,7 +188,7 @@ def splice(source: str, node: ast.expr | ast.stmt, new: str) -> str:
 
 def shorten(text: str) -> str:
     text = " ".join(text.split()).replace("`", "'")
-    return text if len(text) <= 100 else f"{text[:60]} … {text[-35:]}"
+    return text if len(text) <= 240 else f"{text[:160]} … {text[-75:]}"
 
 
 # ── running them
