@@ -32,7 +32,7 @@ from backtestdb.backups.retention import (
 )
 from backtestdb.backups.shrinkage import find_losses, find_newest, load_expected
 from backup_tools import make_settings
-from manifests import make_manifest
+from manifests import make_backup_of, make_manifest
 
 START = datetime(2026, 10, 30, tzinfo=UTC)
 TABLES = ("agents", "notes")
@@ -212,7 +212,7 @@ def live_for(kind: Kind, retention: Retention, *, days: int, every: timedelta) -
     for number in range(timedelta(days=days) // every):
         now, path = START + number * every, Path(f"backtesting-{number}.db")
         manifest = make_manifest(path, kind, now, {})
-        left = [Backup(path, kind, 1, now, now, manifest, ""), *left]
+        left = [make_backup_of(path, manifest), *left]
         expired = {backup.path for backup in choose_expired(left, kind, retention, UTC)}
         left = [backup for backup in left if backup.path not in expired]
     return [backup.taken_at_utc for backup in left]

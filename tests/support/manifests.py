@@ -51,9 +51,21 @@ def make_backups(folder: Path, *told: Told) -> list[Backup]:
     for number, (kind, rows, values) in enumerate(told):
         path = folder / f"{number}.db"
         taken = FIRST_TAKEN_AT_UTC + timedelta(hours=number)
-        manifest = make_manifest(path, kind, taken, rows, **values)
-        backups.insert(0, Backup(path, kind, 1, taken, taken, manifest, ""))
+        backups.insert(0, make_backup_of(path, make_manifest(path, kind, taken, rows, **values)))
     return backups
+
+
+def make_backup_of(path: Path, manifest: Manifest) -> Backup:
+    """A verified one, seen when it was taken."""
+    return Backup(
+        path=path,
+        kind=manifest.kind,
+        bytes=1,
+        taken_at_utc=manifest.taken_at_utc,
+        confirmed_at_utc=manifest.taken_at_utc,
+        manifest=manifest,
+        problem="",
+    )
 
 
 def write_backup_file(folder: Path, stem: str, source: Path, database_id: str = "") -> Backup:

@@ -4,6 +4,7 @@ A copy of a backup has the backup's own manifest, which says so. A copy that was
 backups has none: its rows are compared with those of the newest backup that was sent before it.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 
 from backtestdb.backups.manifest import Loss, Manifest, parse_manifest
@@ -12,7 +13,6 @@ from backtestdb.console import Say
 from backtestdb.errors import VerificationError
 from backtestdb.offsite.chain import newest_first
 from backtestdb.offsite.errors import MissingObjectError
-from backtestdb.offsite.fetch import manifest_of
 from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.record import CLASSES, CopyName, Record, load_record
 
@@ -71,7 +71,10 @@ def find_record(remote: Remote, name: CopyName) -> Record | None:
 
 
 def find_manifest(record: Record) -> Manifest | None:
+    """The backup's own; None for a copy that was taken between two backups."""
+    if not record.manifest:
+        return None
     try:
-        return parse_manifest(manifest_of(record))
-    except VerificationError:
+        return parse_manifest(json.loads(record.manifest))
+    except (ValueError, VerificationError):
         return None
