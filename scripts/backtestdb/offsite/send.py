@@ -15,6 +15,7 @@ from pathlib import Path
 import zstandard
 
 from backtestdb.backups.catalogue import Backup
+from backtestdb.console import Say
 from backtestdb.errors import VerificationError
 from backtestdb.files import hash_file
 from backtestdb.offsite import chain
@@ -48,7 +49,6 @@ from backtestdb.offsite.state import Reference, State, Upload, save_state
 SMALL_BASE, HOUR_BASE = "small-base.db", "hour.db"
 FULL_BASE, FULL_DIGESTS = "full-base.db", "full-base.digests"
 SMALLEST_SEGMENT_BYTES = 1 << 20
-Say = Callable[[str], None]
 # From the size of a part and the bytes that are there already to the parts that are not.
 MakeParts = Callable[[int, int], Iterator[Part]]
 

@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 
 from backtestdb.config import Settings
 from backtestdb.errors import ProjectError, SettingsError
+from backtestdb.names import PROTECTED_FOLDERS, SYNCED_FOLDERS, launchd_label, systemd_unit
 from backtestdb.scheduling.due import wake_minutes
 from backtestdb.scheduling.event_log import ERROR_LOG_NAME, LOG_NAME, UPDATE_LOG_NAMES
 from backtestdb.scheduling.updates import FINAL_AT
@@ -59,14 +60,6 @@ OPTIONS: dict[Name, list[str]] = {
 }
 # cron starts it anew where it ended; where it lives, the second one leaves at once.
 LOOK_EVERY_MINUTES = 5
-# macOS asks the user before a program may look into these; a background job has nobody to ask.
-PROTECTED_FOLDERS = (
-    "Documents",
-    "Desktop",
-    "Downloads",
-    "Library/Mobile Documents",
-    "Library/CloudStorage",
-)
 
 
 @dataclass(frozen=True)
@@ -80,11 +73,11 @@ class Job:
 
     @property
     def label(self) -> str:
-        return f"com.aibacktest.{self.name}"
+        return launchd_label(self.name)
 
     @property
     def unit(self) -> str:
-        return f"ai-backtest-{self.name}"
+        return systemd_unit(self.name)
 
     @property
     def marker(self) -> str:
@@ -221,7 +214,7 @@ def verify_settings_reach_job(job: Job) -> None:
 def verify_folders_are_open(job: Job, home: Path) -> None:
     """Raise ProjectError for folders that macOS keeps from background jobs."""
     used = (job.project, job.settings.database_path.parent, job.settings.backup_dir)
-    closed = [home / name for name in PROTECTED_FOLDERS]
+    closed = [home / name for name in (*PROTECTED_FOLDERS, *SYNCED_FOLDERS)]
     found = [
         path
         for path in dict.fromkeys(used)
