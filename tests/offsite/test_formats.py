@@ -75,7 +75,7 @@ def test_pages_that_changed_turn_the_base_into_the_new_file(seed: int, tmp_path:
     assert patched.read_bytes() == bytes(new)
 
     sent = chance.randrange(len(parts) + 1)
-    skip = sum(part.bytes for part in parts[:sent])
+    skip = sum(part.source_bytes for part in parts[:sent])
     rest = make_page_patches(target, runs, base, hash_blocks(base), part_bytes, skip)
     assert list(rest) == parts[sent:]
 

@@ -44,9 +44,9 @@ class Segment:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece as it is sealed, and how many bytes of what is sent it stands for."""
+    """A piece as it is sealed; `source_bytes`: how many bytes of what is sent it stands for."""
 
-    bytes: int
+    source_bytes: int
     piece: bytes
 
 

@@ -227,7 +227,7 @@ def send_file(
         for part in make(state.segment_bytes, upload.bytes):
             segment = send_segment(sender.remote, f"{copy_class}/segments", part.piece)
             upload.segments.append(segment)
-            upload.bytes += part.bytes
+            upload.bytes += part.source_bytes
             sender.save()
     except TooSlowError:
         # 32 MB in 25 s is 10 Mbit/s; a slower line gets there in smaller pieces, a dead one costs
