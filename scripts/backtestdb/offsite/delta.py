@@ -119,8 +119,10 @@ def make_page_patches(
     Raise VerificationError when the base's file is no longer what its digests say.
     """
     part_blocks = part_bytes // BLOCK_BYTES
-    values = {"block_bytes": BLOCK_BYTES, "bytes": path.stat().st_size}
-    values |= {"part_blocks": part_blocks, "runs": runs}
+    values = {
+        **{"block_bytes": BLOCK_BYTES, "bytes": path.stat().st_size},
+        **{"part_blocks": part_blocks, "runs": runs},
+    }
     head = PATCHES_MAGIC + json.dumps(values, separators=(",", ":")).encode() + b"\n"
     if not skip:
         yield Part(len(head), zstandard.ZstdCompressor().compress(head))
