@@ -313,7 +313,7 @@ def probe_plan_limits(
         connection,
         source.client,
         source.calendar,
-        source.clock(),
+        source.now_utc(),
         job.sessions,
         WITNESS,
         by_session=not plan.tickers or len(plan.tickers) > len(job.sessions),
