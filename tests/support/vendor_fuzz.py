@@ -32,10 +32,11 @@ from backtestdb.market.cli import choose_end
 from backtestdb.market.coverage_rows import has_ranges, load_ranges
 from backtestdb.market.metric_store import load_day_bars
 from backtestdb.market.metrics import METRIC_COLUMNS, make_metrics
-from backtestdb.market.sessions import NEW_YORK, load_calendar, midnight_ms, sessions_between
+from backtestdb.market.sessions import load_calendar, sessions_between
 from backtestdb.market.split_look import look_before_first_bars
-from backtestdb.market.update import TIMEFRAMES
+from backtestdb.new_york import NEW_YORK, midnight_ms
 from backtestdb.sandbox.listings import letters
+from backtestdb.timeframes import TIMEFRAMES
 from contents import query_all
 from market_runs import DIRECTLY, make_database, make_source, run_backfill, run_update
 from sandbox_process import SandboxProcess
