@@ -20,7 +20,7 @@ from backtestdb.sandbox.splits import Split, with_source_splits
 from backtestdb.sandbox.subscription import Subscription
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """How strict and how slow the server is; 0 requests a minute means no limit. `clock_seconds`:
     how far its clock is ahead."""
@@ -34,7 +34,7 @@ class Settings:
     plan: Subscription = field(default_factory=Subscription)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Sandbox:
     """One server's state; exchange and settings are replaced as a whole, so a request sees one
     version."""
@@ -62,11 +62,12 @@ def make_sandbox(
     splits: tuple[Split, ...] = (),
     junk: bool = False,
 ) -> Sandbox:
-    """A server's state at its start."""
+    """Return a server's state at its start."""
     listings = make_listings(tickers)
-    universe = make_universe(listings)
-    exchange = Exchange(universe, with_source_splits(splits), today, junk=junk)
-    return Sandbox(exchange, settings, listings=listings)
+    exchange = Exchange(
+        universe=make_universe(listings), splits=with_source_splits(splits), today=today, junk=junk
+    )
+    return Sandbox(exchange=exchange, settings=settings, listings=listings)
 
 
 def move_today(sandbox: Sandbox, today: date) -> None:
