@@ -270,8 +270,8 @@ def restore_scripts(copy: Path, expected: GeneratedScripts, target: Path, kept_a
 
 
 def holds_exactly(directory: Path, copy: Path, expected: GeneratedScripts) -> bool:
-    """Whether `directory` is what `copy`, which `expected` describes, would make of it. What cannot
-    be read is not the same."""
+    """Return whether `directory` is what `copy`, which `expected` describes, would make of it. What
+    cannot be read is not the same."""
     try:
         # Names and sizes first: a sparse file of 200 GB takes 15 minutes to hash. What a file
         # manager left in the copy since is not described.
@@ -287,7 +287,7 @@ def holds_exactly(directory: Path, copy: Path, expected: GeneratedScripts) -> bo
 
 
 def list_sizes(directory: Path) -> dict[str, int]:
-    """File or link below `directory` -> bytes."""
+    """Return file or link below `directory` -> bytes."""
     return {
         path.relative_to(directory).as_posix(): path.lstat().st_size for path in walk(directory)
     }

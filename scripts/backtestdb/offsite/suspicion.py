@@ -36,7 +36,7 @@ def leave_out_suspicious(
 
 
 def load_losses(remote: Remote, name: CopyName, known: list[CopyName]) -> Mapping[str, Loss]:
-    """Table -> what it had lost when this copy was taken; `known`: newest first."""
+    """Return table -> what it had lost when this copy was taken; `known`: newest first."""
     record = find_record(remote, name)
     if record is None:
         return {}  # to fetch it tells what is wrong with it
@@ -54,7 +54,7 @@ def load_losses(remote: Remote, name: CopyName, known: list[CopyName]) -> Mappin
 def leave_out_renames(
     losses: Mapping[str, Loss], before: Manifest | None, record: Record
 ) -> Mapping[str, Loss]:
-    """A record holds no columns, so a new table with as many rows is taken for a renamed one."""
+    """Take a new table with as many rows for a renamed one: a record holds no columns."""
     new = {count for table, count in record.rows.items() if before and table not in before.rows}
     return {
         table: loss
@@ -71,7 +71,7 @@ def find_record(remote: Remote, name: CopyName) -> Record | None:
 
 
 def find_manifest(record: Record) -> Manifest | None:
-    """The backup's own; None for a copy that was taken between two backups."""
+    """Return the backup's own; None for a copy that was taken between two backups."""
     if not record.manifest:
         return None
     try:
