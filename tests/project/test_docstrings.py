@@ -43,7 +43,6 @@ LEFT = {
     "page": (14, 7, 3),
     "rebuild": (18, 7, 4),
     "salvage": (43, 9, 12),
-    "sandbox": (45, 5, 9),
     "scheduling": (31, 6, 8),
     "the ground floor": (27, 6, 6),
 }
