@@ -1,7 +1,12 @@
-"""Hypothesis: enough examples to find things, few enough for a quick suite, no deadline on a busy
-machine."""
+"""The vendor's stand-in of a module, and hypothesis: enough examples to find things, few enough for
+a quick suite, no deadline on a busy machine."""
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import Phase, settings
+
+from sandbox_process import SandboxProcess, running_sandbox
 
 settings.register_profile("quick", deadline=None, max_examples=60)
 # The same ones at each run, and a failing one is not made small: for mutants.py.
@@ -14,3 +19,11 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
 )
 settings.load_profile("quick")
+
+
+@pytest.fixture(scope="module")
+def sandbox(request: pytest.FixtureRequest) -> Iterator[SandboxProcess]:
+    """Yield the stand-in that a module shares, started with its SANDBOX."""
+    options = request.module.SANDBOX
+    with running_sandbox(*options.arguments, today=options.today) as running:
+        yield running
