@@ -38,5 +38,5 @@ def launchd_label(job: str) -> str:
 
 
 def systemd_unit(job: str) -> str:
-    """Given `backup`, `update` or `offsite`, return the name of its units in systemd, without ending."""
+    """Given `backup`, `update` or `offsite`, return the name of its units in systemd."""
     return f"ai-backtest-{job}"
