@@ -1,5 +1,4 @@
-"""Count the commits of all programs to one database, so that a commit of somebody else does not go
-unseen."""
+"""Count the commits of all programs to one database, so that none goes unseen."""
 
 import os
 import sqlite3

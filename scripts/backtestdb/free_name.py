@@ -3,8 +3,7 @@ more.
 
 A supervisor may start the platform at any moment, and SQLite makes the file that it does not find.
 So nothing is renamed over a name: a link is made, which fails when the name is taken. A file that
-stands there is moved aside only while nobody has it open.
-"""
+has the name is moved aside only while no process has it open."""
 
 import errno
 import fcntl
@@ -40,7 +39,7 @@ def companions_of(path: Path) -> list[Path]:
 
 
 def choose_kept_name(path: Path, now_local: datetime) -> Path:
-    """`<path>.backup-STAMP`, and nothing beside it that would be taken for its log."""
+    """Return `<path>.backup-STAMP`, and nothing beside it that would be taken for its log."""
 
     def names(stamp: str) -> list[Path]:
         kept = kept_path(path, stamp)
@@ -50,11 +49,10 @@ def choose_kept_name(path: Path, now_local: datetime) -> Path:
 
 
 def move_aside(path: Path, kept_as: Path, *, timeout_seconds: float) -> Path:
-    """Move a file that is no database to `kept_as`, with its -wal, -shm and -journal: one that
-    stayed behind would be played into the next file of this name. Return the name that it has now:
-    a kill between two renames leaves a part under an earlier name, and the rest follows it. Raise
-    BusyError while it is in use.
-    """
+    """Move a file that is no database to `kept_as`, with its -wal, -shm and -journal: left behind,
+    they would be played into the next file of this name. Return the name that it has now: a kill
+    between two renames leaves a part under an earlier name, and the rest follows it. Raise
+    BusyError while it is in use."""
     kept_as = find_unfinished_move(path) or kept_as
     with held_by_nobody(path, timeout_seconds):
         for part in (*companions_of(path), path):
@@ -101,7 +99,7 @@ def held_by_nobody(path: Path, timeout_seconds: float) -> Iterator[None]:
 
 
 def take_lock(descriptor: int) -> bool:
-    """False while somebody else holds any of SQLite's bytes."""
+    """Return False while another process holds any of SQLite's bytes."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, LOCK_BYTES, LOCK_BYTES_START)
     except (BlockingIOError, PermissionError):
@@ -111,8 +109,8 @@ def take_lock(descriptor: int) -> bool:
 
 def take_free_name(arriving: Path, target: Path) -> None:
     """Give the closed, checked and flushed database `arriving` the name `target`, and prove it by
-    opening that name. Nobody can write to it until it is proven. Raise NameTakenError when the name
-    is not free, or when a -wal, -shm or -journal beside it would be played into the file;
+    opening that name. It cannot be written to until it is proven. Raise NameTakenError when the
+    name is not free, or when a -wal, -shm or -journal beside it would be played into the file;
     VerificationError when what is under the name is another file or holds something else."""
     with closing(connect(arriving, lenient=True)) as holder:
         holder.execute("BEGIN IMMEDIATE")
@@ -134,8 +132,8 @@ def take_free_name(arriving: Path, target: Path) -> None:
 
 
 def link_or_reserve(arriving: Path, target: Path) -> None:
-    """Where the file system has no links (exFAT), the name is taken with an empty file, into which
-    SQLite then writes the content as into any live database."""
+    """Link the name. Where the file system has no links (exFAT), it is taken with an empty file,
+    into which SQLite then writes the content as into any live database."""
     try:
         os.link(arriving, target)
     except FileExistsError:
@@ -149,7 +147,8 @@ def link_or_reserve(arriving: Path, target: Path) -> None:
 
 
 def move_stray_companions(target: Path, kept_as: Path) -> None:
-    """A log or journal without a database: kept under a name that no database will ever have."""
+    """Move a log or journal without a database: it is kept under a name that no database will ever
+    have."""
     stray = kept_as.name.replace(KEPT, ".stray-")
     for part in companions_of(target):
         with suppress(FileNotFoundError):
@@ -158,8 +157,9 @@ def move_stray_companions(target: Path, kept_as: Path) -> None:
 
 
 def has_known_format(header: bytes) -> bool:
-    """Of file, schema and text: https://www.sqlite.org/fileformat2.html#the_database_header. A
-    connection that has read another one cannot go on once the right one is there."""
+    """Return whether the formats of file, schema and text are known:
+    https://www.sqlite.org/fileformat2.html#the_database_header. A connection that has read another
+    one cannot go on once the right one is there."""
     return (
         header[18] in {1, 2}
         and header[19] in {1, 2}
