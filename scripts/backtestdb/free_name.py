@@ -3,7 +3,8 @@ more.
 
 A supervisor may start the platform at any moment, and SQLite makes the file that it does not find.
 So nothing is renamed over a name: a link is made, which fails when the name is taken. A file that
-has the name is moved aside only while no process has it open."""
+stands there is moved aside only while no program has it open.
+"""
 
 import errno
 import fcntl
@@ -39,7 +40,7 @@ def companions_of(path: Path) -> list[Path]:
 
 
 def choose_kept_name(path: Path, now_local: datetime) -> Path:
-    """Return `<path>.backup-STAMP`, and nothing beside it that would be taken for its log."""
+    """Return `<path>.backup-STAMP`, with nothing beside it that would be taken for its log."""
 
     def names(stamp: str) -> list[Path]:
         kept = kept_path(path, stamp)
@@ -49,10 +50,11 @@ def choose_kept_name(path: Path, now_local: datetime) -> Path:
 
 
 def move_aside(path: Path, kept_as: Path, *, timeout_seconds: float) -> Path:
-    """Move a file that is no database to `kept_as`, with its -wal, -shm and -journal: left behind,
-    they would be played into the next file of this name. Return the name that it has now: a kill
-    between two renames leaves a part under an earlier name, and the rest follows it. Raise
-    BusyError while it is in use."""
+    """Move a file that is no database to `kept_as`, with its -wal, -shm and -journal: a log that
+    stayed behind would be played into the next file of this name. Return the name that it has now:
+    a kill between two renames leaves a part under an earlier name, and the rest follows it. Raise
+    BusyError while it is in use.
+    """
     kept_as = find_unfinished_move(path) or kept_as
     with held_by_nobody(path, timeout_seconds):
         for part in (*companions_of(path), path):
@@ -99,7 +101,8 @@ def held_by_nobody(path: Path, timeout_seconds: float) -> Iterator[None]:
 
 
 def take_lock(descriptor: int) -> bool:
-    """Return False while another process holds any of SQLite's bytes."""
+    """Return whether this process could take SQLite's bytes; False while another program holds any
+    of them."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, LOCK_BYTES, LOCK_BYTES_START)
     except (BlockingIOError, PermissionError):
@@ -109,8 +112,8 @@ def take_lock(descriptor: int) -> bool:
 
 def take_free_name(arriving: Path, target: Path) -> None:
     """Give the closed, checked and flushed database `arriving` the name `target`, and prove it by
-    opening that name. It cannot be written to until it is proven. Raise NameTakenError when the
-    name is not free, or when a -wal, -shm or -journal beside it would be played into the file;
+    opening that name. No program can write to it until it is proven. Raise NameTakenError when the name
+    is not free, or when a -wal, -shm or -journal beside it would be played into the file;
     VerificationError when what is under the name is another file or holds something else."""
     with closing(connect(arriving, lenient=True)) as holder:
         holder.execute("BEGIN IMMEDIATE")
@@ -132,8 +135,9 @@ def take_free_name(arriving: Path, target: Path) -> None:
 
 
 def link_or_reserve(arriving: Path, target: Path) -> None:
-    """Link the name. Where the file system has no links (exFAT), it is taken with an empty file,
-    into which SQLite then writes the content as into any live database."""
+    """Give `arriving` the name `target` by a link. Where the file system has no links (exFAT), take
+    the name with an empty file, into which SQLite then writes the content as into any live
+    database."""
     try:
         os.link(arriving, target)
     except FileExistsError:
@@ -147,8 +151,7 @@ def link_or_reserve(arriving: Path, target: Path) -> None:
 
 
 def move_stray_companions(target: Path, kept_as: Path) -> None:
-    """Move a log or journal without a database: it is kept under a name that no database will ever
-    have."""
+    """Keep a log or journal without a database under a name that no database will ever have."""
     stray = kept_as.name.replace(KEPT, ".stray-")
     for part in companions_of(target):
         with suppress(FileNotFoundError):
@@ -157,9 +160,9 @@ def move_stray_companions(target: Path, kept_as: Path) -> None:
 
 
 def has_known_format(header: bytes) -> bool:
-    """Return whether the formats of file, schema and text are known:
-    https://www.sqlite.org/fileformat2.html#the_database_header. A connection that has read another
-    one cannot go on once the right one is there."""
+    """Given a header, return whether its formats of file, schema and text are known
+    (https://www.sqlite.org/fileformat2.html#the_database_header). A connection that has read
+    another one cannot go on once the right one is there."""
     return (
         header[18] in {1, 2}
         and header[19] in {1, 2}
