@@ -51,10 +51,10 @@ from backtestdb.market.metric_store import save_metrics  # noqa: E402
 from backtestdb.market.sessions import (  # noqa: E402
     load_calendar,
     make_midnights_ms,
-    midnight_ms,
     sessions_back,
     sessions_between,
 )
+from backtestdb.new_york import midnight_ms  # noqa: E402
 from backtestdb.sandbox.exchange import load_market_minutes  # noqa: E402
 from backtestdb.sandbox.sessions import load_sessions  # noqa: E402
 from backtestdb.sandbox.state import Settings, make_sandbox  # noqa: E402

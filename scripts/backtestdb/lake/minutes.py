@@ -19,7 +19,7 @@ from backtestdb.market.bars import (
     find_broken_numbers,
     find_ticker_names,
 )
-from backtestdb.market.sessions import midnight_ms
+from backtestdb.new_york import midnight_ms
 
 MINUTE_NS, FIVE_MINUTES_NS = 60 * 10**9, 300 * 10**9
 OPENS_HOUR, CLOSES_HOUR = 4, 20
@@ -155,7 +155,11 @@ def group_by_five(
     last = (np.append(first[1:], len(codes)) - 1)[: len(first)]
     none = not len(first)
     of_bar = codes[first]
-    volume = np.zeros(0) if none else np.add.reduceat(columns["volume"].astype("float64", copy=False), first)
+    volume = (
+        np.zeros(0)
+        if none
+        else np.add.reduceat(columns["volume"].astype("float64", copy=False), first)
+    )
     values = {
         "ticker": pa.DictionaryArray.from_arrays(
             pa.array(of_bar), pa.array(names, pa.string())
