@@ -227,7 +227,18 @@ def live_for(kind: Kind, retention: Retention, *, days: int, every: timedelta) -
     for number in range(timedelta(days=days) // every):
         now, path = START + number * every, Path(f"backtesting-{number}.db")
         manifest = make_manifest(path, kind, now, now, None, {})
-        left = [Backup(path, kind, 1, now, now, manifest, ""), *left]
+        left = [
+            Backup(
+                path=path,
+                kind=kind,
+                bytes=1,
+                taken_at_utc=now,
+                confirmed_at_utc=now,
+                manifest=manifest,
+                problem="",
+            ),
+            *left,
+        ]
         expired = {backup.path for backup in choose_expired(left, kind, retention, UTC)}
         left = [backup for backup in left if backup.path not in expired]
     return [backup.taken_at_utc for backup in left]

@@ -154,11 +154,18 @@ def describe_scripts(directory: Path, folder: str) -> GeneratedScripts:
             links[name] = str(path.readlink())
         else:
             files[name] = hash_file(path)
-    return GeneratedScripts(folder, len(files) + len(links), files, links, {}, {})
+    return GeneratedScripts(
+        folder=folder,
+        count=len(files) + len(links),
+        files=files,
+        links=links,
+        parts={},
+        not_copied={},
+    )
 
 
 def walk(directory: Path) -> Iterator[Path]:
-    """Files and links below `directory`, links not followed."""
+    """Yield files and links below `directory`, links not followed."""
     for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
         if entry.is_dir(follow_symlinks=False):
             yield from walk(Path(entry.path))
@@ -227,7 +234,7 @@ def match_parts(parts: Mapping[str, str], folders: Sequence[Path]) -> dict[str, 
 
 
 def select_part(expected: GeneratedScripts, part: str) -> GeneratedScripts:
-    """What of the copy lies in one of its folders, with names as they are in there."""
+    """Return what of the copy lies in one of its folders, with names as they are in there."""
     if not part:
         return expected
     files, links = (

@@ -93,7 +93,8 @@ def choose_expired(
 def choose_last_of_periods(
     backups: Iterable[Backup], count: int, period_of: Callable[[datetime], object], kept: Set[Path]
 ) -> set[Path]:
-    """The newest backup of each of the newest `count` periods whose newest is not kept already."""
+    """Return the newest backup of each of the newest `count` periods whose newest is not kept
+    already."""
     chosen: set[Path] = set()
     last: object = None
     for backup in backups:

@@ -40,8 +40,8 @@ class Fetched:
 
 
 def parse_moment(text: str) -> datetime:
-    """The end of a day ("2026-11-24"), a minute ("2026-11-24 14:05") or a second, in local time; a
-    time with more digits is meant as it stands. Raise UsageError for anything else."""
+    """Return the end of a day ("2026-11-24"), a minute ("2026-11-24 14:05") or a second, in local
+    time; a time with more digits is meant as it stands. Raise UsageError for anything else."""
     text = text.strip()
     try:
         moment = datetime.fromisoformat(text)
@@ -95,8 +95,8 @@ def fetch_backups(
 
 
 def fetch_one(remote: Remote, names: list[CopyName], folder: Path, say: Say) -> Record | None:
-    """The first that comes back with its scripts, or else the first that comes back without them:
-    the database is worth more."""
+    """Return the first that comes back with its scripts, or else the first that comes back without
+    them: the database is worth more."""
     arriving = folder / "arriving"
     found: list[CopyName] = []
 
@@ -127,7 +127,7 @@ def without_scripts(record: Record) -> Record:
 
 
 def file_of(record: Record) -> str:
-    """The backup's own name where it had one; otherwise the local time here."""
+    """Return the backup's own name where it had one; otherwise the local time here."""
     kind = kind_of(record.name.copy_class)
     if record.manifest:
         return record.file
