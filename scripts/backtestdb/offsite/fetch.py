@@ -1,7 +1,7 @@
 """From a copy at the store to the file it was made of, proven by its SHA-256."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import zstandard
@@ -95,7 +95,7 @@ def fetch_scripts(remote: Remote, record: Record, folder: Path) -> None:
 
 
 def fetch_newest(
-    fetch: Callable[[CopyName], Record], names: list[CopyName], say: Say
+    fetch: Callable[[CopyName], Record], names: Iterable[CopyName], say: Say
 ) -> Record | None:
     """Return the first of `names` that `fetch` brings back whole; each one passed over is said with
     its reason.
