@@ -55,7 +55,7 @@ class Engine:
             # spawn: pyarrow has threads, and a forked child would inherit their locks in whatever
             # state they are.
             context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(self.processes, mp_context=context, initializer=start_worker)
+            pool = ProcessPoolExecutor(self.processes, mp_context=context, initializer=end_with_parent)
             self.opened.callback(pool.shutdown, wait=True, cancel_futures=True)
             self.executor = pool
         elif self.executor is None:
@@ -98,15 +98,6 @@ class Engine:
                 for future in futures:
                     future.cancel()
                 raise
-
-
-def start_worker() -> None:
-    """A process takes one core: with Arrow's own threads beside, which are as many as cores, one
-    process was already two thirds as fast as two, and two got in each other's way."""
-    import pyarrow as pa  # noqa: PLC0415  the engine itself needs nothing of it
-
-    pa.set_cpu_count(1)
-    end_with_parent()
 
 
 def end_with_parent() -> None:
