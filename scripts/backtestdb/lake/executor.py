@@ -55,7 +55,9 @@ class Engine:
             # spawn: pyarrow has threads, and a forked child would inherit their locks in whatever
             # state they are.
             context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(self.processes, mp_context=context, initializer=end_with_parent)
+            pool = ProcessPoolExecutor(
+                self.processes, mp_context=context, initializer=end_with_parent
+            )
             self.opened.callback(pool.shutdown, wait=True, cancel_futures=True)
             self.executor = pool
         elif self.executor is None:
