@@ -63,11 +63,11 @@ def make_metadata(names: Collection[str]) -> dict[str, Any]:
 
 
 def group_tables(tables: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Given Datasette's tables, return them by class, the user's first; a table that no folder
-    knows is the user's."""
+    """Given Datasette's tables, return them by class, the user's first, and in a class those that
+    have rows; a table that no folder knows is the user's."""
     classes = load_table_classes()
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in CLASSES}
-    for table in tables:
+    for table in sorted(tables, key=lambda table: table["count"] == 0):
         name = table["name"]
         group = "bookkeeping" if name.startswith("sqlite_") else classes.get(name, CLASSES[0])
         groups[group].append(table)

@@ -2,9 +2,10 @@
 text beside the drawing (prices, dates) is placed by the template, in percent."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from backtestdb.market.sessions import NEW_YORK, new_york_date
@@ -42,21 +43,26 @@ class Scale:
         return round(self.bottom - (price - self.low) / span * (self.bottom - self.top), 2)
 
 
-def make_day_candles(bars: Sequence[Bar], splits: Sequence[ListedSplit]) -> dict[str, Any]:
-    """Day bars (not empty, in order), each as wide as the others, with a line where a split took
-    effect."""
-    step = WIDTH / len(bars)
-    places = [(number + 0.5) * step for number in range(len(bars))]
-    dates = [new_york_date(bar.timestamp).isoformat() for bar in bars]
+def make_day_candles(
+    bars: Sequence[Bar], sessions: Sequence[date], splits: Sequence[ListedSplit]
+) -> dict[str, Any]:
+    """Day bars (not empty, in order) of `sessions`, each session as wide as the others, with a line
+    where a split took effect. A session without a bar is a gap."""
+    step = WIDTH / len(sessions)
+    dates = [new_york_date(bar.timestamp) for bar in bars]
+    places = [(bisect_left(sessions, day) + 0.5) * step for day in dates]
+    texts = [day.isoformat() for day in sessions]
     return {
         **draw_candles(bars, places, step),
-        "points": [[day, *prices_of(bar)] for day, bar in zip(dates, bars, strict=True)],
-        "labels": make_month_labels(dates),
+        "points": [[f"{day}", *prices_of(bar)] for day, bar in zip(dates, bars, strict=True)],
+        "labels": make_month_labels(texts),
         "splits": [
-            Label(100 * number / len(bars), f"{split.text} split on {split.session_date}")
+            Label(
+                round(100 * bisect_left(texts, split.session_date) / len(texts), 2),
+                f"{split.text} split on {split.session_date}",
+            )
             for split in reversed(splits)
-            if dates[0] < split.session_date <= dates[-1]
-            for number in [sum(day < split.session_date for day in dates)]
+            if texts[0] < split.session_date <= texts[-1]
         ],
     }
 

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from typing import TypeVar
 
 from backtestdb.health.coverage_facts import TIMEFRAMES, UniverseCoverage
-from backtestdb.health.holes import has_records
+from backtestdb.health.holes import Holes, has_records
 from backtestdb.market.sessions import NEW_YORK, load_calendar, sessions_between
 from backtestdb.page.states import States, load_states
 
@@ -58,6 +58,25 @@ class Picture:
 
     def tickers_with_holes(self) -> set[str]:
         return {ticker for states in self.states for ticker in states.failed}
+
+
+def name_holes(picture: Picture) -> list[Holes]:
+    """The same as status counts by itself: what was asked for and not answered, and the tickers of
+    which the vendor has nothing."""
+    return [
+        Holes(
+            states.universe,
+            states.timeframe,
+            {ticker: states.holes_of(ticker) for ticker in states.failed},
+            sorted(
+                ticker
+                for ticker, stored in states.stored.items()
+                if not (stored or ticker in states.failed or ticker in states.beyond)
+            ),
+        )
+        for states in picture.states
+        if states.is_judged
+    ]
 
 
 def mark_market_data(connection: sqlite3.Connection) -> object:

@@ -25,6 +25,7 @@ from backtestdb.page.drawn import Drawn
 from backtestdb.page.front import make_front
 from backtestdb.page.guard import App, guard
 from backtestdb.page.heat_map import make_month_page
+from backtestdb.page.picture import name_holes
 from backtestdb.page.read_only import restrict
 from backtestdb.page.ticker import load_ticker
 from backtestdb.page.ticker_pages import Search, load_ticker_list, make_ticker_page
@@ -32,6 +33,7 @@ from backtestdb.untouched import read_shared
 
 STATIC_DIR = Path(__file__).with_name("static")
 STATIC_TYPES = {"css": "text/css", "js": "text/javascript"}
+FIRST_YEAR, LAST_YEAR = 1970, 2100
 NOT_KEPT = {"cache-control": "no-store"}
 # Datasette's own pages know no dark: turned round, they are.
 DARK_STYLE = (
@@ -209,10 +211,11 @@ class Page:
         )
 
     async def show_status(self) -> Response:
-        """What `make status ARGS=--json` prints."""
+        """What `make status ARGS="--json --holes"` prints; without holes while they are counted."""
         facts = await asyncio.to_thread(self.load_facts)
+        holes = name_holes(self.drawn.picture) if await self.drawn.wait(facts) else None
         return Response(
-            facts_as_json(facts, judge(facts)),
+            facts_as_json(facts, judge(facts), holes),
             content_type="application/json; charset=utf-8",
             headers=NOT_KEPT,
         )
@@ -271,11 +274,12 @@ def make_json(body: scanner.Body, status: int = 200) -> Response:
 
 
 def parse_date(text: str | None) -> date | None:
-    """None for anything else, too."""
+    """None for anything else, and for a year that no bar can have."""
     try:
-        return date.fromisoformat(text or "")
+        day = date.fromisoformat(text or "")
     except ValueError:
         return None
+    return day if FIRST_YEAR <= day.year <= LAST_YEAR else None
 
 
 def follow_database(datasette: Datasette, path: Path, facts: Facts) -> str:

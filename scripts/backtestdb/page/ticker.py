@@ -24,7 +24,7 @@ SESSIONS_SHOWN, SESSIONS_COUNTED = 250, 60
 BAR_MS = 300_000
 DAY_BARS = """
 SELECT timestamp, open, high, low, close, volume FROM ohlcv_data
-WHERE ticker = ? AND timeframe = '1day' ORDER BY timestamp DESC LIMIT ?
+WHERE ticker = ? AND timeframe = '1day' AND timestamp >= ? ORDER BY timestamp
 """
 MINUTE_BARS = """
 SELECT timestamp, open, high, low, close, volume FROM ohlcv_data
@@ -80,11 +80,12 @@ class MinuteSession:
 
 @dataclass(frozen=True, kw_only=True)
 class TickerData:
-    """`days`: the newest 250 day bars, the oldest first. `counted`: the newest 60 sessions up to
-    the last 5-minute bar."""
+    """`days`: the day bars of the `sessions`, the newest 250 up to the last day bar. `counted`: the
+    newest 60 sessions up to the last 5-minute bar."""
 
     daily: StoredBars
     minutes: StoredBars
+    sessions: Sequence[date] = ()
     days: Sequence[Bar] = ()
     session: MinuteSession | None = None
     counted: Sequence[CountedSession] = ()
@@ -96,22 +97,34 @@ def load_ticker(connection: sqlite3.Connection, ticker: str, day: date | None) -
     tables = set(table_names(connection))
     if "ohlcv_data" not in tables:
         return TickerData(daily=StoredBars(), minutes=StoredBars())
+    daily = load_stored_bars(connection, ticker, "1day")
+    sessions = find_sessions(daily)
     minutes = load_stored_bars(connection, ticker, "5min")
     last = date.fromisoformat(minutes.last) if minutes.last else None
     chosen = day or last
     return TickerData(
-        daily=load_stored_bars(connection, ticker, "1day"),
+        daily=daily,
         minutes=minutes,
-        days=load_days(connection, ticker),
+        sessions=sessions,
+        days=load_days(connection, ticker, sessions) if sessions else (),
         session=load_session(connection, ticker, chosen) if chosen else None,
         counted=count_sessions(connection, ticker, last) if last else (),
         splits=load_splits(connection, ticker) if "_splits" in tables else [],
     )
 
 
-def load_days(connection: sqlite3.Connection, ticker: str) -> list[Bar]:
-    rows = connection.execute(DAY_BARS, (ticker, SESSIONS_SHOWN)).fetchall()
-    return [Bar(*row) for row in reversed(rows)]
+def find_sessions(daily: StoredBars) -> list[date]:
+    """The newest 250 sessions between a ticker's first and last day bar, whether they have a bar or
+    not."""
+    if not daily.count:
+        return []
+    first, last = date.fromisoformat(daily.first), date.fromisoformat(daily.last)
+    return sessions_between(load_calendar(), first, last)[-SESSIONS_SHOWN:]
+
+
+def load_days(connection: sqlite3.Connection, ticker: str, sessions: Sequence[date]) -> list[Bar]:
+    rows = connection.execute(DAY_BARS, (ticker, midnight_ms(sessions[0]))).fetchall()
+    return [Bar(*row) for row in rows]
 
 
 def load_session(connection: sqlite3.Connection, ticker: str, day: date) -> MinuteSession:

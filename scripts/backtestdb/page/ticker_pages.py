@@ -89,7 +89,7 @@ def make_ticker_page(ticker: str, data: TickerData, picture: Picture) -> dict[st
         "ticker": ticker,
         "data": data,
         "path": ticker_path(ticker),
-        "days": make_day_candles(data.days, data.splits) if data.days else None,
+        "days": make_day_candles(data.days, data.sessions, data.splits) if data.days else None,
         "session": session,
         "minutes": make_minute_candles(session) if session and session.bars else None,
         "counted": make_session_bars(data.counted) if data.counted else None,
