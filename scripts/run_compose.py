@@ -32,10 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verify_engine()
     if arguments[0] in {"up", "run"}:
         prepare_folders(settings)
+        prepare_offsite(settings)
     command = ["docker", "compose", "--project-directory", str(PROJECT_DIR), *arguments]
-    code = subprocess.run(
-        command, env=os.environ | make_variables(settings), check=False
-    ).returncode
+    variables = make_variables(settings) | make_offsite_variables(settings)
+    if arguments[0] == "down":
+        # What once ran goes, whatever is set now.
+        variables["COMPOSE_PROFILES"] = "update,offsite"
+    code = subprocess.run(command, env=os.environ | variables, check=False).returncode
     if arguments[0] == "down" and code == 0:
         remove_liveness(settings.backup_dir, settings.database_path)
     return code
@@ -98,10 +101,59 @@ def make_variables(settings: Settings) -> dict[str, str]:
 
 
 def choose_profiles(settings: Settings) -> str:
-    """The market data's container only where it has something to do; what the user's environment
-    says, wins."""
-    wanted = "update" if settings.api_key and settings.update_delay_minutes is not None else ""
-    return os.environ.get("COMPOSE_PROFILES", wanted)
+    """The containers of market data and of copies off the machine only where they have something to
+    do; what the user's environment says, wins."""
+    wanted = []
+    if settings.api_key and settings.update_delay_minutes is not None:
+        wanted.append("update")
+    if settings.offsite:
+        wanted.append("offsite")
+    return os.environ.get("COMPOSE_PROFILES", ",".join(wanted))
+
+
+def prepare_offsite(settings: Settings) -> None:
+    """Keys and passphrase as files that only the container's user reads: docker inspect shows its
+    environment. Raise ProjectError when the folder of OFFSITE is not there."""
+    if not settings.offsite:
+        return
+    if settings.offsite.startswith("/") and not Path(settings.offsite).is_dir():
+        raise ProjectError(
+            f"the folder OFFSITE={settings.offsite} is not there",
+            next_step="connect its disk, or make offsite-init",
+        )
+    folder = secrets_folder(settings)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secrets = {
+        "key_id": settings.offsite_key_id,
+        "secret": settings.offsite_secret,
+        "passphrase": settings.offsite_passphrase,
+    }
+    for name, value in secrets.items():
+        descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(value)
+    if os.getuid() == 0 and settings.sidecar_user:
+        # Root may start a container of another user, who has to read them.
+        user, _, group = settings.sidecar_user.partition(":")
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, int(user), int(group or user))
+
+
+def secrets_folder(settings: Settings) -> Path:
+    return settings.state_dir / "offsite-secrets"
+
+
+def make_offsite_variables(settings: Settings) -> dict[str, str]:
+    """No key and no passphrase: these are in files."""
+    if not settings.offsite:
+        return {}
+    return {
+        "OFFSITE": settings.offsite,
+        "OFFSITE_ENDPOINT": settings.offsite_endpoint,
+        "OFFSITE_EVERY_SECONDS": str(settings.offsite_every_seconds),
+        "OFFSITE_SECRETS_DIR": str(secrets_folder(settings)),
+        "OFFSITE_FOLDER": settings.offsite if settings.offsite.startswith("/") else "",
+    }
 
 
 def find_time_zone() -> str:

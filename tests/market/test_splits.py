@@ -15,7 +15,6 @@ import pytest
 
 from backtestdb.database import connect
 from backtestdb.market.cli import choose_end
-from backtestdb.market.sessions import NEW_YORK
 from backtestdb.market.split_look import look_at_splits, look_before_first_bars
 from backtestdb.market.split_store import load_due_tickers
 from backtestdb.market.splits import (
@@ -26,6 +25,7 @@ from backtestdb.market.splits import (
     compare_splits,
     parse_splits,
 )
+from backtestdb.new_york import NEW_YORK
 from backtestdb.schema import ensure_market_schema
 from commands import Project
 from contents import query_all
@@ -288,6 +288,19 @@ def test_first_download_between_a_split_and_its_listing_is_mended_by_the_next_up
     look = bench.update("kept", database, at("2012-06-15"))
     assert look.refetched == {"MSFT": "MSFT 3:1 on 2012-06-11 is listed"}
     bench.verify_fresh(database, at("2012-06-15"))
+
+
+def test_split_that_is_listed_in_the_second_in_which_the_bars_came_has_them_asked_again(
+    bench: Bench, sandbox: SandboxProcess
+) -> None:
+    """Two short commands one after the other: records and bars are dated in whole seconds."""
+    sandbox.set_splits(LISTED_LATE)
+    moment = at("2012-06-14")
+    database = bench.download("kept", moment)
+    source = bench.source("kept", moment)
+    sandbox.set_today("2012-06-15")
+    look = run_update(source, database, "2012-06-14").splits
+    assert look.refetched == {"MSFT": "MSFT 3:1 on 2012-06-11 is listed"}
 
 
 def test_split_beside_rows_that_another_program_fetched_itself_ends_as_a_fresh_download(

@@ -7,7 +7,8 @@ import pytest
 
 from backtestdb.backups.catalogue import Backup
 from backtestdb.backups.manifest import Kind
-from backtestdb.market.sessions import load_calendar, midnight_ms, sessions_between
+from backtestdb.market.sessions import load_calendar, sessions_between
+from backtestdb.new_york import midnight_ms
 from backtestdb.page.backup_lanes import make_backup_lanes
 from backtestdb.page.charts import (
     choose_ticks,

@@ -12,7 +12,8 @@ import pytest
 from backtestdb.database import connect
 from backtestdb.health.coverage_facts import UniverseCoverage, load_universe_coverage
 from backtestdb.market.coverage import load_coverage
-from backtestdb.market.sessions import load_calendar, midnight_ms, new_york_date, sessions_between
+from backtestdb.market.sessions import load_calendar, sessions_between
+from backtestdb.new_york import date_of, midnight_ms
 from backtestdb.page.picture import draw_picture, name_holes
 from backtestdb.page.states import States, find_in_month, load_states
 from backtestdb.page.ticker import load_ticker
@@ -98,7 +99,7 @@ def check_bars(connection: sqlite3.Connection, states: States) -> None:
             "SELECT timestamp FROM ohlcv_data WHERE ticker = ? AND timeframe = ?",
             (ticker, states.timeframe),
         )
-        days = {new_york_date(ms) for (ms,) in rows}
+        days = {date_of(ms) for (ms,) in rows}
         stored = {day for place, day in enumerate(SESSIONS) if states.stored[ticker] >> place & 1}
         assert stored == days
         for month in states.month_masks:

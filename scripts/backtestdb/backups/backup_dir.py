@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backtestdb.backups.catalogue import is_backup_name
 from backtestdb.errors import DatabaseFileError, ProjectError
-from backtestdb.files import same_file
+from backtestdb.files import same_file, write_atomically
 
 # Where systems mount disks that come and go. The folder of a disk that is not there must not be
 # made anew on the disk of the system.
@@ -87,13 +87,9 @@ def save_mount_point(database: Path, backup_dir: Path) -> None:
     if known.get(str(backup_dir)) == found:
         return
     path = memory_path(database)
-    arriving = path.with_name(path.name + ".arriving")
-    try:
-        arriving.write_text(json.dumps(known | {str(backup_dir): found}, indent=1) + "\n")
-        arriving.replace(path)
-    except OSError:
-        with suppress(OSError):
-            arriving.unlink(missing_ok=True)
+    text = json.dumps(known | {str(backup_dir): found}, indent=1) + "\n"
+    with suppress(OSError):
+        write_atomically(path, text, mode=0o666, durably=False)
 
 
 def verify_source_is_no_backup(database: Path, backup_dir: Path) -> None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from backtestdb.names import launchd_label, systemd_unit
 from backtestdb.scheduling.due import STALE_AFTER, STUCK_AFTER
 from backtestdb.scheduling.health import file_identity, load_liveness
 
-LAUNCHD_LABEL = "com.aibacktest.backup"
-SYSTEMD_UNIT = "ai-backtest-backup"
+LAUNCHD_LABEL = launchd_label("backup")
+SYSTEMD_UNIT = systemd_unit("backup")
 CRON_COMMAND = "run_scheduler.py"
 ASK_SECONDS = 3.0
 # systemd.exec(5) 203: the program was not found; launchd's 78: its log could not be opened; 126 and

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from datasette.database import Database
 from markupsafe import Markup
 
-from backtestdb.market.sessions import NEW_YORK
+from backtestdb.new_york import NEW_YORK
 from backtestdb.schema import CLASSES, SQL_DIR, load_table_classes
 
 HEADINGS = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from backtestdb.market.sessions import NEW_YORK, new_york_date
+from backtestdb.new_york import NEW_YORK, date_of
 from backtestdb.page.ticker import BAR_MS, Bar, CountedSession, MinuteSession
 from backtestdb.page.tickers import ListedSplit
 
@@ -49,7 +49,7 @@ def make_day_candles(
     """Day bars (not empty, in order) of `sessions`, each session as wide as the others, with a line
     where a split took effect. A session without a bar is a gap."""
     step = WIDTH / len(sessions)
-    dates = [new_york_date(bar.timestamp) for bar in bars]
+    dates = [date_of(bar.timestamp) for bar in bars]
     places = [(bisect_left(sessions, day) + 0.5) * step for day in dates]
     texts = [day.isoformat() for day in sessions]
     return {

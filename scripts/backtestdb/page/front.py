@@ -12,8 +12,9 @@ from backtestdb.health.problems import judge
 from backtestdb.health.report import describe_offsite, describe_tables, format_age
 from backtestdb.market.sessions import last_completed_session, load_calendar, sessions_between
 from backtestdb.page.backup_lanes import make_backup_lanes
-from backtestdb.page.heat_map import TIMEFRAMES, make_heat_map, ticker_path
+from backtestdb.page.heat_map import make_heat_map, ticker_path
 from backtestdb.page.picture import Day, Picture
+from backtestdb.timeframes import LABELS
 
 WIDTH, HEIGHT = 600.0, 110.0
 DRILLS_SHOWN = 10
@@ -41,7 +42,7 @@ def make_front(
         "heat_maps": [make_heat_map(coverage, states) for coverage, states in drawn],
         "worst": find_worst(picture),
         "charts": [
-            make_day_chart(TIMEFRAMES[name], days) for name, days in picture.days.items() if days
+            make_day_chart(LABELS[name], days) for name, days in picture.days.items() if days
         ],
         "backup_lanes": make_backup_lanes(catalogue, facts.checked_at),
         "offsite": describe_offsite(facts.offsite, facts.checked_at) if facts.offsite else "",
@@ -99,7 +100,7 @@ def find_worst(picture: Picture) -> list[dict[str, Any]]:
         if worst:
             found.append(
                 {
-                    "title": f"{states.universe}, {TIMEFRAMES[states.timeframe]}",
+                    "title": f"{states.universe}, {LABELS[states.timeframe]}",
                     "universe": states.universe,
                     "tickers": [
                         (ticker, ticker_path(ticker), states.holes_of(ticker))

@@ -8,8 +8,8 @@ from backtestdb.console import count_of
 from backtestdb.health.coverage_facts import UniverseCoverage
 from backtestdb.health.problems import make_refill
 from backtestdb.page.states import Month, States, TickerMonth, find_in_month
+from backtestdb.timeframes import LABELS
 
-TIMEFRAMES = {"1day": "daily bars", "5min": "5-minute bars"}
 STEPS = ((100.0, 5), (95.0, 4), (63.0, 3), (32.0, 2), (0.0, 1))
 
 
@@ -29,7 +29,7 @@ def make_heat_map(coverage: UniverseCoverage, states: States) -> dict[str, Any]:
 
 
 def title_of(universe: str, timeframe: str) -> str:
-    return f"{universe}, {TIMEFRAMES[timeframe]}"
+    return f"{universe}, {LABELS[timeframe]}"
 
 
 def make_cell(states: States, month: Month | None) -> dict[str, Any] | None:

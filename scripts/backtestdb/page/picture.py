@@ -5,13 +5,15 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from typing import TypeVar
 
-from backtestdb.health.coverage_facts import TIMEFRAMES, UniverseCoverage
+from backtestdb.health.coverage_facts import UniverseCoverage
 from backtestdb.health.holes import Holes, has_records
-from backtestdb.market.sessions import NEW_YORK, load_calendar, sessions_between
+from backtestdb.market.sessions import load_calendar, sessions_between
+from backtestdb.new_york import midnight_ms
 from backtestdb.page.states import States, load_states
+from backtestdb.timeframes import TIMEFRAMES
 
 DAYS_SHOWN = 60
 COUNT_IN_SPANS = """
@@ -126,7 +128,7 @@ def count_in_spans(
         bound = [
             value
             for place, start, stop in some_spans
-            for value in (place, to_ms(start), to_ms(stop))
+            for value in (place, midnight_ms(start), midnight_ms(stop))
         ]
         for some in in_parts(members, TICKERS_AT_ONCE):
             sql = COUNT_IN_SPANS.format(
@@ -144,8 +146,3 @@ def in_parts(values: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 
 def make_day_span(day: date) -> Span:
     return day.isoformat(), day, date.fromordinal(day.toordinal() + 1)
-
-
-def to_ms(day: date) -> int:
-    """Midnight in New York."""
-    return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp() * 1000)

@@ -20,13 +20,8 @@ from backtestdb.market.coverage import (
     load_stored_mask,
 )
 from backtestdb.market.session_mask import mask_between
-from backtestdb.market.sessions import (
-    end_of_day_ms,
-    load_calendar,
-    midnight_ms,
-    new_york_date,
-    sessions_between,
-)
+from backtestdb.market.sessions import load_calendar, sessions_between
+from backtestdb.new_york import date_of, end_of_day_ms, midnight_ms
 
 # So many sessions without a bar in a month, between bars of the same ticker, are worth a mark:
 # a few are ordinary for what trades little.
@@ -239,7 +234,7 @@ class BarLookups:
             return 0
 
         # As many bars as sessions from the first one to the last: then each has its own.
-        mask = mask_between(self.sessions, new_york_date(first), new_york_date(last))
+        mask = mask_between(self.sessions, date_of(first), date_of(last))
         if mask.bit_count() == count:
             return mask
         return load_stored_mask(self.connection, ticker, self.timeframe, self.sessions)

@@ -11,13 +11,8 @@ import pandas as pd
 
 from backtestdb.database import table_names
 from backtestdb.health.coverage_facts import session_of
-from backtestdb.market.sessions import (
-    end_of_day_ms,
-    load_calendar,
-    midnight_ms,
-    new_york_date,
-    sessions_between,
-)
+from backtestdb.market.sessions import load_calendar, sessions_between
+from backtestdb.new_york import date_of, end_of_day_ms, midnight_ms
 from backtestdb.page.tickers import ListedSplit, StoredBars, load_splits, load_stored_bars
 
 SESSIONS_SHOWN, SESSIONS_COUNTED = 250, 60
@@ -149,7 +144,7 @@ def count_sessions(connection: sqlite3.Connection, ticker: str, last: date) -> l
     (first_ms,) = connection.execute(
         "SELECT min(timestamp) FROM ohlcv_data WHERE ticker = ? AND timeframe = '5min'", (ticker,)
     ).fetchone()
-    first = max(new_york_date(first_ms), date.fromordinal(last.toordinal() - 2 * SESSIONS_COUNTED))
+    first = max(date_of(first_ms), date.fromordinal(last.toordinal() - 2 * SESSIONS_COUNTED))
     sessions = sessions_between(load_calendar(), first, last)[-SESSIONS_COUNTED:]
     return [
         CountedSession(

@@ -9,11 +9,12 @@ from urllib.parse import urlencode
 
 from backtestdb.market.session_mask import iterate_runs
 from backtestdb.page.charts import make_day_candles, make_minute_candles, make_session_bars
-from backtestdb.page.heat_map import TIMEFRAMES, ticker_path, title_of
+from backtestdb.page.heat_map import ticker_path, title_of
 from backtestdb.page.picture import Picture
 from backtestdb.page.states import States
 from backtestdb.page.ticker import TickerData
 from backtestdb.page.tickers import choose_listed, load_listed, load_rows
+from backtestdb.timeframes import LABELS
 
 ROWS_A_PAGE = 100
 RUNS_SHOWN = 20
@@ -107,7 +108,7 @@ def describe_states(states: States, ticker: str) -> dict[str, Any]:
     missing = "not answered yet" if states.is_judged else "without a bar"
     return {
         "title": title_of(states.universe, states.timeframe),
-        "label": TIMEFRAMES[states.timeframe],
+        "label": LABELS[states.timeframe],
         "stored": stored.bit_count(),
         "expected": len(states.sessions),
         "parts": [
