@@ -73,7 +73,14 @@ def make_scheduler(settings: Settings, job: Job, stop: threading.Event, *, once:
     else:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         log = open_event_log(settings.state_dir, names=UPDATE_LOG_NAMES)
-    return Scheduler(settings, log, local_now, stop, "once" if once else "loop", job)
+    return Scheduler(
+        settings=settings,
+        log=log,
+        clock=local_now,
+        stop=stop,
+        kind="once" if once else "loop",
+        job=job,
+    )
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

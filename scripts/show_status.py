@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_holes(database: Path) -> Sequence[object] | None:
-    """By name; None with the packages of `make setup` for the way back alone, which lack the
-    calendar of sessions, and where the database cannot be read."""
+    """Return them by name; None where the calendar of sessions is not installed (the packages of
+    backup and restore alone), and where the database cannot be read."""
     try:
         from backtestdb.health.holes import load_holes  # noqa: PLC0415  see above
     except ModuleNotFoundError:

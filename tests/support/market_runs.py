@@ -72,7 +72,13 @@ def make_source(
         **settings,
     }
     client = MarketData(load_settings(environment), stopping)
-    return Source(client, load_calendar(), concurrency, client.stopping, lambda: moment)
+    return Source(
+        client=client,
+        calendar=load_calendar(),
+        concurrency=concurrency,
+        stopping=client.stopping,
+        clock=lambda: moment,
+    )
 
 
 def run_backfill(

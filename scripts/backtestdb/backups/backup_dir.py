@@ -36,8 +36,8 @@ def ensure_backup_dir(backup_dir: Path, database: Path) -> None:
 
 
 def find_missing_disk(path: Path) -> Path | None:
-    """The folder at which a disk is to be mounted for `path`, and is not: see MOUNT_ROOTS. None for
-    a file that is there, and for every other place."""
+    """Return the folder at which a disk is to be mounted for `path`, and is not: see MOUNT_ROOTS.
+    None for a file that is there, and for every other place."""
     if path.exists():
         return None
     roots = [root for root in MOUNT_ROOTS if path.is_relative_to(root) and path.parent != root]
@@ -58,7 +58,7 @@ def verify_disk_of_database(database: Path) -> None:
 
 
 def find_mount_point(path: Path) -> Path:
-    """The nearest folder at or above `path` on which a disk is mounted."""
+    """Return the nearest folder at or above `path` on which a disk is mounted."""
     return next(folder for folder in (path, *path.parents) if folder.is_mount())
 
 
@@ -67,8 +67,8 @@ def memory_path(database: Path) -> Path:
 
 
 def load_mount_points(database: Path) -> dict[str, str]:
-    """Backup folder -> the mount point it was on at its last success; unreadable is the same as
-    none."""
+    """Return backup folder -> the mount point it was on at its last success; unreadable is the same
+    as none."""
     try:
         values = json.loads(memory_path(database).read_text())
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ from backtestdb.backups.shrinkage import find_losses, find_newest, load_expected
 from backtestdb.files import free_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KindFacts:
     """The verified backups of one kind. `newest_age` counts a small one from when it was last found
     to be still up to date; None without any. `newest_bytes`: size of the newest, 0 without any."""
@@ -28,7 +28,7 @@ class KindFacts:
     bytes_used: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BackupFacts:
     """`unverified`: files that do not count, with the reason. `of_others`: paths of other databases
     with backups in this folder -> how many; they count for those. `lost_rows`: table -> what it has
@@ -66,13 +66,15 @@ def load_backup_facts(
     needed = full.newest_bytes or database_bytes
     mount = load_mount_points(database).get(str(folder), "")
     return BackupFacts(
-        folder,
-        full,
-        irreplaceable,
-        {backup.path.name: backup.problem for backup in catalogue if not backup.is_verified},
-        free,
-        free // needed if needed else None,
-        mount if mount and not Path(mount).is_mount() else "",
+        folder=folder,
+        full=full,
+        irreplaceable=irreplaceable,
+        unverified={
+            backup.path.name: backup.problem for backup in catalogue if not backup.is_verified
+        },
+        free_bytes=free,
+        room_for=free // needed if needed else None,
+        missing_disk=mount if mount and not Path(mount).is_mount() else "",
         of_others=dict(
             Counter(backup.other_database for backup in catalogue if backup.other_database)
         ),
@@ -96,15 +98,23 @@ def find_lost_rows(catalogue: Sequence[Backup], rows: Mapping[str, int]) -> dict
 def make_kind_facts(catalogue: Sequence[Backup], kind: Kind, now: datetime) -> KindFacts:
     backups = verified(catalogue, kind)
     if not backups:
-        return KindFacts(kind, 0, None, None, None, 0, 0)
+        return KindFacts(
+            kind=kind,
+            count=0,
+            newest=None,
+            newest_at_utc=None,
+            newest_age=None,
+            newest_bytes=0,
+            bytes_used=0,
+        )
     newest = backups[0]
     moment = newest.confirmed_at_utc if kind == "irreplaceable" else newest.taken_at_utc
     return KindFacts(
-        kind,
-        len(backups),
-        newest.path,
-        newest.taken_at_utc,
-        max(now - moment, timedelta(0)),
-        newest.bytes,
-        sum(backup.bytes for backup in backups),
+        kind=kind,
+        count=len(backups),
+        newest=newest.path,
+        newest_at_utc=newest.taken_at_utc,
+        newest_age=max(now - moment, timedelta(0)),
+        newest_bytes=newest.bytes,
+        bytes_used=sum(backup.bytes for backup in backups),
     )

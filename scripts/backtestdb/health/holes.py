@@ -37,16 +37,16 @@ class Holes:
 
 
 def load_holes(connection: sqlite3.Connection) -> list[Holes]:
-    """What was asked for and counted once; read ticker by ticker, so that it takes seconds for a
-    whole market."""
+    """Return what was asked for and counted once; read ticker by ticker, so that it takes seconds
+    for a whole market."""
     if not has_records(connection):
         return []
     return [find_holes(connection, *row) for row in load_asked(connection)]
 
 
 def has_records(connection: sqlite3.Connection) -> bool:
-    """Whether this database tells what was asked for: those of the platform and of older programs do
-    not."""
+    """Return whether this database tells what was asked for: those of the platform and of older
+    programs do not."""
     tables = set(table_names(connection))
     return tables >= RECORDS and "run" in column_names(connection, "_ranges_asked")
 

@@ -24,8 +24,8 @@ LAKE_COUNTS = ("expected", "stored", "known_empty", "rejected", "failed")
 def facts_as_json(
     facts: Facts, problems: Sequence[Problem], holes: Sequence[Any] | None = None
 ) -> str:
-    """Times in UTC with their zone, ages in seconds, sizes in bytes. `holes`: by name, as holes.py
-    finds them; None, null in the JSON, where they were not looked for."""
+    """Return JSON with times in UTC with their zone, ages in seconds, sizes in bytes. `holes`: by
+    name, as holes.py finds them; None, null in the JSON, where they were not looked for."""
     values = {
         "ok": not problems,
         "problems": [asdict(problem) for problem in problems],
@@ -104,7 +104,7 @@ def show_lake(lake: dict[str, Any]) -> None:
 
 
 def describe_tables(tables: Sequence[Table]) -> list[list[object]]:
-    """A row for each class; `at most` where a table is too large to count at a glance."""
+    """Return a row for each class; `at most` where a table is too large to count at a glance."""
     rows: list[list[object]] = []
     for group in CLASSES:
         members = [table for table in tables if table.group == group]

@@ -208,7 +208,7 @@ def add_saved(report: Report, saved: SavedBars) -> None:
 
 
 def needs_day_before(day: date, planned: Sequence[Request]) -> bool:
-    """Whether one of the requests asks for bars before `day`."""
+    """Return whether one of the requests asks for bars before `day`."""
     firsts = (
         request.start if isinstance(request, RangeRequest) else request.session_date
         for request in planned
@@ -259,7 +259,7 @@ def record_closures(
 def finish_report(
     connection: sqlite3.Connection, source: Source, job: Job, report: Report
 ) -> Report:
-    """The report of one job, whose coverage is counted and kept."""
+    """Return the report of one job, whose coverage is counted and kept."""
     limits = load_limits(connection)
     own = limits.of(job.timeframe)
     coverage = load_coverage(connection, job.tickers, job.timeframe, job.sessions)

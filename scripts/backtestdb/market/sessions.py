@@ -21,12 +21,12 @@ MINUTES_PER_SESSION = 960  # 04:00 to 20:00 New York, the hours for which the ve
 
 @cache
 def load_calendar() -> ExchangeCalendar:
-    """The XNYS calendar from 1990 to a year from now."""
+    """Return the XNYS calendar from 1990 to a year from now."""
     return exchange_calendars.get_calendar("XNYS", start=FIRST_DAY)
 
 
 def sessions_between(calendar: ExchangeCalendar, start: date, end: date) -> list[date]:
-    """The sessions from `start` to `end`, both included, in order."""
+    """Return the sessions from `start` to `end`, both included, in order."""
     index = calendar.sessions
     first, last = (
         index.searchsorted(pd.Timestamp(start)),
@@ -36,7 +36,7 @@ def sessions_between(calendar: ExchangeCalendar, start: date, end: date) -> list
 
 
 def last_completed_session(calendar: ExchangeCalendar, now_utc: datetime) -> date:
-    """The newest session that is final at `now_utc`: 20:15 New York, 17:15 on half days
+    """Return the newest session that is final at `now_utc`: 20:15 New York, 17:15 on half days
     (FINAL_AFTER_CLOSE)."""
     closes = calendar.schedule["close"]
     position = closes.searchsorted(pd.Timestamp(now_utc) - FINAL_AFTER_CLOSE, "right") - 1
@@ -53,23 +53,24 @@ def load_final_times(sessions: Sequence[date]) -> list[str]:
 
 
 def sessions_back(calendar: ExchangeCalendar, session_date: date, count: int) -> date:
-    """The session `count` sessions before the first one that is not before `session_date`."""
+    """Return the session `count` sessions before the first one that is not before
+    `session_date`."""
     position = calendar.sessions.searchsorted(pd.Timestamp(session_date)) - count
     return pd.Timestamp(calendar.sessions[max(position, 0)]).date()
 
 
 def years_before(end: date, years: int) -> date:
-    """The day after the same calendar day `years` earlier: a year that ends with `end`."""
+    """Return the day after the same calendar day `years` earlier: a year that ends with `end`."""
     return (pd.Timestamp(end) - pd.DateOffset(years=years) + pd.Timedelta(days=1)).date()
 
 
 def make_midnights_ms(session_dates: pd.DatetimeIndex) -> np.ndarray:
-    """Midnight in New York of each naive date, as milliseconds UTC."""
+    """Return midnight in New York of each naive date, as milliseconds UTC."""
     return session_dates.tz_localize(NEW_YORK).as_unit("ms").asi8
 
 
 def make_new_york_times(timestamps_ms: np.ndarray) -> pd.DatetimeIndex:
-    """Milliseconds UTC as naive New York times: the zone is converted first, the date taken
+    """Return milliseconds UTC as naive New York times: the zone is converted first, the date taken
     afterwards."""
     return (
         pd.DatetimeIndex(timestamps_ms.astype("datetime64[ms]"), tz="UTC")

@@ -27,7 +27,7 @@ def load_last_look(connection: sqlite3.Connection) -> datetime | None:
 
 
 def load_known_splits(connection: sqlite3.Connection, since: date) -> list[KnownSplit]:
-    """Those with an execution date on or after `since`."""
+    """Return those with an execution date on or after `since`."""
     rows = connection.execute(
         "SELECT execution_date, ticker, split_from, split_to, first_seen_at_utc, believed_at_utc, "
         "withdrawn_at_utc"
@@ -102,7 +102,7 @@ def has_older_bars(connection: sqlite3.Connection, known: KnownSplit) -> bool:
 
 
 def load_due_tickers(connection: sqlite3.Connection) -> dict[str, str]:
-    """Tickers to be asked for again, with the reason."""
+    """Return tickers to be asked for again, with the reason."""
     return dict(
         connection.execute("SELECT ticker, reason FROM _splits_due ORDER BY ticker").fetchall()
     )

@@ -29,7 +29,7 @@ PATCH_LIMIT_BYTES = 512 << 20
 
 
 def hash_blocks(path: Path) -> bytes:
-    """The digests of all blocks of 4,096 bytes, joined: 4.3 MB for a file of 1.1 GB."""
+    """Return the digests of all blocks of 4,096 bytes, joined: 4.3 MB for a file of 1.1 GB."""
     digests = bytearray()
     with path.open("rb") as file:
         while chunk := file.read(BLOCK_BYTES << 8):
@@ -40,7 +40,7 @@ def hash_blocks(path: Path) -> bytes:
 
 
 def find_changed_runs(digests: bytes, base_digests: bytes) -> list[tuple[int, int]]:
-    """Runs of changed or added blocks as (first, count)."""
+    """Return runs of changed or added blocks as (first, count)."""
     runs: list[tuple[int, int]] = []
     for number in range(len(digests) // DIGEST_BYTES):
         at = slice(number * DIGEST_BYTES, (number + 1) * DIGEST_BYTES)
@@ -54,8 +54,8 @@ def find_changed_runs(digests: bytes, base_digests: bytes) -> list[tuple[int, in
 
 
 def read_page_delta(path: Path, runs: list[tuple[int, int]]) -> Iterator[bytes]:
-    """The page delta of `path` in chunks: a line that names the format, a line of JSON, then the
-    blocks of all runs one after the other."""
+    """Yield the page delta of `path` in chunks: a line that names the format, a line of JSON, then
+    the blocks of all runs one after the other."""
     head = {"block_bytes": BLOCK_BYTES, "bytes": path.stat().st_size, "runs": runs}
     yield MAGIC + json.dumps(head, separators=(",", ":")).encode() + b"\n"
     with path.open("rb") as file:

@@ -1,9 +1,7 @@
 """From a copy at the store to the file it was made of, proven by its SHA-256."""
 
 import io
-import json
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import zstandard
@@ -45,7 +43,7 @@ def fetch_copy(remote: Remote, name: CopyName, target: Path) -> Record:
 
 
 def load_chain(remote: Remote, name: CopyName) -> list[Record]:
-    """The record of the copy, of what it refers to, and so on down to a whole one."""
+    """Return the record of the copy, of what it refers to, and so on down to a whole one."""
     records = [load_record(remote, name)]
     while records[-1].base:
         base = parse_name(records[-1].base)
@@ -97,10 +95,10 @@ def fetch_scripts(remote: Remote, record: Record, folder: Path) -> None:
 
 
 def fetch_newest(
-    fetch: Callable[[CopyName], Record], names: list[CopyName], say: Say
+    fetch: Callable[[CopyName], Record], names: Iterable[CopyName], say: Say
 ) -> Record | None:
-    """The first of `names` that `fetch` brings back whole; each one passed over is said with its
-    reason.
+    """Return the first of `names` that `fetch` brings back whole; each one passed over is said with
+    its reason.
 
     Raise OffsiteError when the store itself does not answer: that is no reason to take an older
     copy."""
@@ -113,14 +111,5 @@ def fetch_newest(
 
 
 def list_copies(remote: Remote) -> list[CopyName]:
-    """Every copy at the store, in no order."""
+    """Return every copy at the store, in no order."""
     return [name for stored in remote.store.list() if (name := parse_name(stored.name))]
-
-
-def manifest_of(record: Record) -> dict[str, object]:
-    """The backup's own manifest; empty for a copy that was taken between two backups."""
-    with suppress(ValueError):
-        values = json.loads(record.manifest)
-        if isinstance(values, dict):
-            return values
-    return {}

@@ -69,7 +69,7 @@ def put_proven(store: Store, name: str, data: bytes) -> None:
 
 
 def read_segment(remote: Remote, segment: Segment) -> bytes:
-    """The opened piece. Raise DamagedObjectError when it is not what was stored."""
+    """Return the opened piece. Raise DamagedObjectError when it is not what was stored."""
     sealed = remote.store.get(segment.name)
     verify_name(segment.name, sealed)
     return remote.key.open(sealed, segment.name)
@@ -108,7 +108,7 @@ class SegmentReader(io.RawIOBase):
 def open_stream(
     remote: Remote, segments: Sequence[Segment], *, base: bytes | None = None
 ) -> "zstandard.ZstdDecompressionReader":
-    """What the segments hold, decompressed. `base`: what a patch was made from."""
+    """Return what the segments hold, decompressed. `base`: what a patch was made from."""
     dictionary = (
         zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
         if base
@@ -131,7 +131,7 @@ def read_all(remote: Remote, segments: Sequence[Segment], name: str) -> bytes:
 
 
 def compress_parts(parts: Iterable[bytes], level: int = LEVEL) -> Iterator[bytes]:
-    """Each part a zstd frame of its own; joined, the frames are one stream."""
+    """Return each part a zstd frame of its own; joined, the frames are one stream."""
     compressor = zstandard.ZstdCompressor(level=level)
     return (compressor.compress(part) for part in parts)
 
@@ -141,7 +141,7 @@ def cut(data: bytes, size: int = SEGMENT_BYTES) -> Iterator[bytes]:
 
 
 def cut_stream(chunks: Iterable[bytes], size: int, skip: int = 0) -> Iterator[bytes]:
-    """The bytes of `chunks` after the first `skip`, in pieces of `size`; the last one may be
+    """Yield the bytes of `chunks` after the first `skip`, in pieces of `size`; the last one may be
     shorter."""
     waiting = bytearray()
     for chunk in chunks:

@@ -81,7 +81,7 @@ class Record:
 
 
 def parse_name(text: str) -> CopyName | None:
-    """None for an object that is no record."""
+    """Return None for an object that is no record."""
     match = NAME.fullmatch(text)
     if not match:
         return None

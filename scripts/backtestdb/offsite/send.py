@@ -122,7 +122,7 @@ def send_full(sender: Sender, backup: Backup) -> Record:
 
 
 def find_full_base(sender: Sender) -> Reference | None:
-    """The base, if the digests of its pages are still here."""
+    """Return the base, if the digests of its pages are still here."""
     path = sender.folder / FULL_DIGESTS
     base = sender.state.full
     if base and path.is_file() and path.read_bytes()[:32].hex() == base.sha256:
@@ -318,8 +318,8 @@ def keep_local(sender: Sender, record: Record, path: Path, name: str) -> Referen
 
 
 def find_local(sender: Sender, reference: Reference | None, name: str) -> Reference | None:
-    """The reference, if its file is here and has not changed: a delta to another file would be
-    worthless."""
+    """Return the reference, if its file is here and has not changed: a delta to another file would
+    be worthless."""
     path = sender.folder / name
     if not reference or not path.is_file():
         return None

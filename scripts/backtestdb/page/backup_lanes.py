@@ -46,8 +46,8 @@ def make_backup_lanes(catalogue: Sequence[Backup], now: datetime) -> dict[str, A
 def make_lane(
     label: str, backups: Sequence[Backup], start: datetime, now: datetime
 ) -> dict[str, Any]:
-    """Marks of an SVG of WIDTH × HEIGHT from `start` to `now`, and the longest time without a
-    backup that counts."""
+    """Given the backups of one kind in order of time, return marks of an SVG of WIDTH × HEIGHT from
+    `start` to `now`, and what they show in words."""
     shown = [backup for backup in backups if backup.taken_at_utc >= start]
     largest = max((backup.bytes for backup in shown), default=0) or 1
     marks = []
@@ -75,7 +75,7 @@ def make_lane(
 
 
 def describe_lane(label: str, verified: Sequence[Backup], now: datetime) -> str:
-    """In words, what the lane shows: how many, the newest, the longest gap."""
+    """Return in words what a lane shows: how many backups count, the newest, the longest gap."""
     if not verified:
         return f"{label}: none that counts"
     newest = f"{label}: {len(verified)}, newest {format_moment(verified[-1].taken_at_utc)}"
@@ -88,13 +88,14 @@ def describe_lane(label: str, verified: Sequence[Backup], now: datetime) -> str:
 
 
 def covered_until(backup: Backup) -> datetime:
-    """When the database was last known to hold what the backup holds: a small one is not made anew
-    while nothing changes."""
+    """Return when the database was last known to hold what the backup holds: a small one is not
+    made anew while nothing changes."""
     return max(backup.taken_at_utc, backup.confirmed_at_utc)
 
 
 def make_ticks(start: datetime, now: datetime) -> list[tuple[float, str]]:
-    """Percent from the left, and a date; of less than three days with the hour."""
+    """Return places in percent from the left, and a date for each; of less than three days with the
+    hour."""
     form = "%m-%d %H:%M" if now - start < timedelta(days=3) else "%m-%d"
     return [
         (
@@ -117,5 +118,5 @@ def describe_row(backup: Backup) -> dict[str, Any]:
 
 
 def format_moment(moment: datetime) -> str:
-    """Local time, as the names of the backups have it."""
+    """Return local time, as the names of the backups have it."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M}"

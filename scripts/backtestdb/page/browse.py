@@ -42,8 +42,8 @@ class NamedQuery:
 
 
 def load_named_queries(tables: Collection[str]) -> list[NamedQuery]:
-    """Those of sql/queries/page_*.sql whose tables a database has. The first line of a file is its
-    title, a line `-- Example:` what to fill in."""
+    """Return those of sql/queries/page_*.sql whose tables a database has. The first line of a file
+    is its title, a line `-- Example:` what to fill in."""
     queries = []
     for path in sorted((SQL_DIR / "queries").glob("page_*.sql")):
         text = path.read_text()
@@ -56,7 +56,7 @@ def load_named_queries(tables: Collection[str]) -> list[NamedQuery]:
 
 
 def make_metadata(names: Collection[str]) -> dict[str, Any]:
-    """What makes Datasette hide the bookkeeping and SQLite's own tables of each database."""
+    """Return what makes Datasette hide the bookkeeping and SQLite's own tables of each database."""
     hidden = [name for name, group in load_table_classes().items() if group == "bookkeeping"]
     tables = {name: {"hidden": True} for name in (*hidden, "sqlite_sequence", "sqlite_stat1")}
     return {"databases": {name: {"tables": tables} for name in names}}
@@ -64,7 +64,7 @@ def make_metadata(names: Collection[str]) -> dict[str, Any]:
 
 def group_tables(tables: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Given Datasette's tables, return them by class, the user's first, and in a class those that
-    have rows; a table that no folder knows is the user's."""
+    have rows before the others; a table that no folder knows is the user's."""
     classes = load_table_classes()
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in CLASSES}
     for table in sorted(tables, key=lambda table: table["count"] == 0):
@@ -75,7 +75,7 @@ def group_tables(tables: list[dict[str, Any]]) -> list[tuple[str, list[dict[str,
 
 
 async def list_tables(database: Database) -> list[str]:
-    """Empty for a database that cannot be read."""
+    """Return the names; none of a database that cannot be read."""
     try:
         names: list[str] = await database.table_names()
     except sqlite3.Error:
@@ -84,8 +84,8 @@ async def list_tables(database: Database) -> list[str]:
 
 
 def show_value(column: str, value: object) -> Markup | None:
-    """A time in New York beside the number that is stored, a ticker as a link; None for all other
-    values, which Datasette shows as they are."""
+    """Return a time in New York beside the number that is stored, or a ticker as a link; None for
+    all other values, which Datasette shows as they are."""
     if column == "ticker" and isinstance(value, str) and value:
         return Markup('<a href="/ticker/{}">{}</a>').format(quote(value, safe=""), value)
     if not isinstance(value, int) or not TIME_COLUMN.search(column):
@@ -98,7 +98,8 @@ def show_value(column: str, value: object) -> Markup | None:
 
 
 def format_ms(timestamp_ms: int) -> str:
-    """The date alone at midnight in New York: a session."""
+    """Given milliseconds UTC, return the time in New York; at midnight the date alone: a
+    session."""
     moment = datetime.fromtimestamp(timestamp_ms / 1000, NEW_YORK)
     is_session = (moment.hour, moment.minute, moment.second) == (0, 0, 0)
     return f"{moment:%Y-%m-%d}" if is_session else f"{moment:%Y-%m-%d %H:%M:%S} New York"

@@ -46,8 +46,8 @@ class Scale:
 def make_day_candles(
     bars: Sequence[Bar], sessions: Sequence[date], splits: Sequence[ListedSplit]
 ) -> dict[str, Any]:
-    """Day bars (not empty, in order) of `sessions`, each session as wide as the others, with a line
-    where a split took effect. A session without a bar is a gap."""
+    """Given day bars (not empty, in order) of `sessions`, return a drawing with each session as
+    wide as the others, and a line where a split took effect. A session without a bar is a gap."""
     step = WIDTH / len(sessions)
     dates = [date_of(bar.timestamp) for bar in bars]
     places = [(bisect_left(sessions, day) + 0.5) * step for day in dates]
@@ -68,8 +68,8 @@ def make_day_candles(
 
 
 def make_minute_candles(session: MinuteSession) -> dict[str, Any]:
-    """5-minute bars (not empty), placed by their time; `hours`: the regular trading hours, left and
-    right in units of the drawing."""
+    """Given 5-minute bars (not empty), return a drawing of them by their time; `hours`: the regular
+    trading hours, left and right in units of the drawing."""
     first = min(session.bars[0].timestamp, session.opens_ms or session.bars[0].timestamp)
     last = max(session.bars[-1].timestamp + BAR_MS, session.closes_ms or 0)
     step = WIDTH * BAR_MS / (last - first)
@@ -90,7 +90,8 @@ def make_minute_candles(session: MinuteSession) -> dict[str, Any]:
 
 
 def draw_candles(bars: Sequence[Bar], places: Sequence[float], step: float) -> dict[str, Any]:
-    """Paths: `wicks`, `rising` and `falling` bodies, `volumes`. `places`: the middle of each."""
+    """Return paths: `wicks`, `rising` and `falling` bodies, `volumes`. `places`: the middle of each
+    candle, in units of the drawing."""
     prices = make_scale(min(bar.low for bar in bars), max(bar.high for bar in bars))
     most = max(bar.volume for bar in bars) or 1
     wicks: list[str] = []
@@ -119,13 +120,13 @@ def draw_candles(bars: Sequence[Bar], places: Sequence[float], step: float) -> d
 
 
 def make_scale(low: float, high: float) -> Scale:
-    """With a little air above and below; one price alone gets air too."""
+    """Return a scale with a little air above and below; one price alone gets air too."""
     air = (high - low) * 0.04 or abs(high) * 0.01 or 1.0
     return Scale(low - air, high + air, 0.0, HEIGHT - VOLUME_HEIGHT)
 
 
 def choose_ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round prices between two, about as many as asked for."""
+    """Return round prices between two, about as many as asked for."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(nice * power for nice in NICE_STEPS if nice * power >= rough)
@@ -134,7 +135,7 @@ def choose_ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def make_month_labels(dates: Sequence[str]) -> list[Label]:
-    """A name at the first session of each month; every second one may be left out."""
+    """Return a name at the first session of each month; every second one may be left out."""
     firsts = [
         number for number in range(1, len(dates)) if dates[number][:7] != dates[number - 1][:7]
     ]
@@ -150,7 +151,7 @@ def make_month_labels(dates: Sequence[str]) -> list[Label]:
 
 
 def make_hour_labels(first_ms: int, last_ms: int) -> list[Label]:
-    """A name at each full hour of New York; every second one may be left out."""
+    """Return a name at each full hour of New York; every second one may be left out."""
     hours = range(-(-first_ms // HOUR_MS) * HOUR_MS, last_ms, HOUR_MS)
     return [
         Label(
@@ -163,8 +164,8 @@ def make_hour_labels(first_ms: int, last_ms: int) -> list[Label]:
 
 
 def make_session_bars(counted: Sequence[CountedSession]) -> dict[str, Any]:
-    """Bars of each session against what it has when none lacks. `short`: the sessions that lack
-    some, the newest first."""
+    """Return bars of each session against what it has when none lacks. `short`: the sessions that
+    lack some, the newest first."""
     most = max([78, *(each.bars for each in counted)])
     step = WIDTH / max(len(counted), 1)
     bars = []
@@ -192,15 +193,15 @@ def make_session_bars(counted: Sequence[CountedSession]) -> dict[str, Any]:
 
 
 def prices_of(bar: Bar) -> list[str]:
-    """Open, high, low, close and volume as they are read."""
+    """Return open, high, low, close and volume as they are read."""
     return [*(format_price(p) for p in (bar.open, bar.high, bar.low, bar.close)), f"{bar.volume:,}"]
 
 
 def format_price(price: float) -> str:
-    """Two digits behind the point; four below one dollar."""
+    """Return a price with two digits behind the point; four below one dollar."""
     return f"{price:,.4f}" if abs(price) < 1 else f"{price:,.2f}"
 
 
 def format_time(timestamp_ms: int) -> str:
-    """HH:MM in New York."""
+    """Given milliseconds UTC, return HH:MM in New York."""
     return f"{datetime.fromtimestamp(timestamp_ms / 1000, NEW_YORK):%H:%M}"

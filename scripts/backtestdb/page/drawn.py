@@ -29,12 +29,12 @@ class Drawn:
         self._task: asyncio.Task[None] | None = None
 
     def is_recent(self) -> bool:
-        """Counted within the last RECENT_SECONDS."""
+        """Return whether the picture was counted within the last RECENT_SECONDS."""
         return time.time() - self.counted_at < RECENT_SECONDS
 
     async def wait(self, facts: Facts) -> bool:
-        """Whether `picture` shows the bars that are there now, or those of a moment ago. Waits
-        WAIT_SECONDS at most: counting goes on, and the page asks again."""
+        """Return whether `picture` shows the bars that are there now, or those of a moment ago.
+        Wait WAIT_SECONDS at most: counting goes on, and the page asks again."""
         if not facts.universes:
             self.picture, self._mark = Picture(), None
             return True

@@ -24,8 +24,8 @@ WORST_SHOWN = 12
 def make_front(
     facts: Facts, catalogue: Sequence[Backup], picture: Picture, datasette_path: str
 ) -> dict[str, Any]:
-    """Everything that the template needs. `datasette_path`: of the database's own pages, empty
-    without one."""
+    """Return everything that the template needs. `datasette_path`: of the database's own pages,
+    empty without one."""
     coverage_of = {(row.universe, row.timeframe): row for row in facts.universes}
     drawn = [
         (coverage_of[states.universe, states.timeframe], states)
@@ -53,7 +53,7 @@ def make_front(
 
 
 def make_figures(facts: Facts) -> list[tuple[str, str, str]]:
-    """Name, value, and what is said below it (may be empty)."""
+    """Return for each figure its name, its value, and what is said below it (may be empty)."""
     full, small = facts.backups.full, facts.backups.irreplaceable
     last = max((row.last for row in facts.universes if row.timeframe == "1day"), default="")
     schedule = facts.schedule
@@ -82,7 +82,7 @@ def show_age(age: timedelta | None, count: int) -> tuple[str, str]:
 
 
 def describe_lag(last: str, now: datetime) -> str:
-    """How many sessions became final after the newest one that is stored."""
+    """Return how many sessions became final after the newest one that is stored, in words."""
     day = date.fromisoformat(last)
     behind = sessions_between(
         load_calendar(),
@@ -93,7 +93,7 @@ def describe_lag(last: str, now: datetime) -> str:
 
 
 def find_worst(picture: Picture) -> list[dict[str, Any]]:
-    """For each universe and timeframe with holes, the tickers that miss the most sessions."""
+    """Return for each universe and timeframe with holes the tickers that miss the most sessions."""
     found = []
     for states in picture.states:
         worst = sorted(states.failed, key=lambda ticker: (-states.holes_of(ticker), ticker))
@@ -113,7 +113,7 @@ def find_worst(picture: Picture) -> list[dict[str, Any]]:
 
 
 def make_day_chart(label: str, days: Sequence[Day]) -> dict[str, Any]:
-    """Bars of an SVG of WIDTH × HEIGHT."""
+    """Return the bars of an SVG of WIDTH × HEIGHT, and their numbers."""
     highest = max((day.bars for day in days), default=0) or 1
     step = WIDTH / max(len(days), 1)
     bars = [

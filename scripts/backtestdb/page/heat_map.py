@@ -14,7 +14,8 @@ STEPS = ((100.0, 5), (95.0, 4), (63.0, 3), (32.0, 2), (0.0, 1))
 
 
 def make_heat_map(coverage: UniverseCoverage, states: States) -> dict[str, Any]:
-    """A row of twelve cells for each year, the newest first; None where nothing was asked for."""
+    """Return a row of twelve cells for each year, the newest first; None where nothing was asked
+    for."""
     by_name = {month.month: month for month in states.months}
     years = sorted({name[:4] for name in by_name}, reverse=True)
     return {
@@ -45,7 +46,7 @@ def make_cell(states: States, month: Month | None) -> dict[str, Any] | None:
 
 
 def choose_step(month: Month) -> str:
-    """0 for nothing to 5 for all; beyond, where the key may not ask."""
+    """Return 0 for nothing to 5 for all; beyond, where the key may not ask."""
     if month.percent is None:
         return "beyond"
     if month.failed >= month.expected - month.beyond_plan:
@@ -54,12 +55,12 @@ def choose_step(month: Month) -> str:
 
 
 def show_percent(percent: float | None) -> str:
-    """Rounded down: 100 is said of what is whole."""
+    """Return the percent rounded down: 100 is said of what is whole."""
     return "–" if percent is None else f"{math.floor(percent)}"
 
 
 def describe_month(month: Month) -> str:
-    """The counts that are not 0, in sessions of tickers."""
+    """Return the counts that are not 0, in sessions of tickers."""
     counts = {
         "missing": month.failed,
         "known empty": month.known_empty,
@@ -83,8 +84,8 @@ def ticker_path(ticker: str) -> str:
 def make_month_page(
     coverage: UniverseCoverage, states: States, month: str
 ) -> dict[str, Any] | None:
-    """What a cell leads to: the tickers that lack a session of the month, those that can be fetched
-    first. None for a month that was not asked for."""
+    """Return what a cell leads to: the tickers that lack a session of the month, those that can be
+    fetched first. None for a month that was not asked for."""
     counted = {each.month: each for each in states.months}
     if month not in counted:
         return None
@@ -108,7 +109,7 @@ def link_to(states: States, month: str) -> tuple[str, str]:
 
 
 def describe_row(row: TickerMonth, states: States) -> str:
-    """Why sessions of a ticker have no bar, in words."""
+    """Return why sessions of a ticker have no bar, in words."""
     parts = []
     if row.failed:
         asked = "asked for and not answered" if states.is_judged else "without a bar"

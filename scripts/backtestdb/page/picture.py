@@ -48,8 +48,8 @@ class Picture:
     days: dict[str, list[Day]] = field(default_factory=dict)
 
     def holes_of(self, ticker: str) -> dict[str, int]:
-        """Timeframe -> sessions that were asked for and not answered, of the universe that lacks
-        the most of the ticker."""
+        """Return timeframe -> sessions that were asked for and not answered, of the universe that
+        lacks the most of the ticker."""
         holes: dict[str, int] = {}
         for states in self.states:
             if ticker in states.stored:
@@ -63,8 +63,8 @@ class Picture:
 
 
 def name_holes(picture: Picture) -> list[Holes]:
-    """The same as status counts by itself: what was asked for and not answered, and the tickers of
-    which the vendor has nothing."""
+    """Return what status counts by itself: the tickers with sessions that were asked for and not
+    answered, and those of which the vendor has nothing."""
     return [
         Holes(
             states.universe,
@@ -82,8 +82,8 @@ def name_holes(picture: Picture) -> list[Holes]:
 
 
 def mark_market_data(connection: sqlite3.Connection) -> object:
-    """Another value once a bar or a member was added, or a backfill counted: look-ups at the ends
-    of the tables."""
+    """Return another value once a bar or a member was added, or a backfill counted: look-ups at the
+    ends of the tables."""
     marks = connection.execute(
         "SELECT (SELECT max(id) FROM ohlcv_data), (SELECT min(id) FROM ohlcv_data),"
         " (SELECT total(is_active) FROM universe_stocks)"
@@ -95,6 +95,7 @@ def mark_market_data(connection: sqlite3.Connection) -> object:
 
 
 def draw_picture(connection: sqlite3.Connection, universes: Sequence[UniverseCoverage]) -> Picture:
+    """Given what status knows of each universe and timeframe, return all that is drawn of them."""
     states = [load_states(connection, coverage) for coverage in universes]
     for each in states:
         each.months  # noqa: B018  counted here, where nobody waits for an answer
@@ -106,7 +107,8 @@ def draw_picture(connection: sqlite3.Connection, universes: Sequence[UniverseCov
 
 
 def load_days(connection: sqlite3.Connection, timeframe: str, last: str) -> list[Day]:
-    """The newest 60 sessions up to `last` (a date, empty where nothing is stored), in order."""
+    """Return the newest 60 sessions up to `last` (a date, empty where nothing is stored), in
+    order."""
     if not last:
         return []
     end = date.fromisoformat(last)
@@ -121,7 +123,7 @@ def load_days(connection: sqlite3.Connection, timeframe: str, last: str) -> list
 def count_in_spans(
     connection: sqlite3.Connection, spans: Sequence[Span], timeframe: str
 ) -> Counter[str]:
-    """Bars of all universes' tickers in each span."""
+    """Return the bars of all universes' tickers in each span."""
     members = [ticker for (ticker,) in connection.execute(EVERYONE)]
     counts: Counter[str] = Counter()
     for some_spans in in_parts(spans, SPANS_AT_ONCE):

@@ -53,6 +53,7 @@ class Page:
 
     @hookimpl
     def register_routes(self) -> list[tuple[str, Callable[..., Any]]]:
+        """Return the paths of the page with what answers them."""
         universes = r"^/api/scanner/universes"
         return [
             (r"^/$", self.show_front),
@@ -110,6 +111,7 @@ class Page:
         return {"group_tables": browse.group_tables, **self.shared_values(datasette)}
 
     async def show_front(self, datasette: Datasette) -> Response:
+        """Answer with how everything stands."""
         facts = await asyncio.to_thread(self.load_facts)
         name = follow_database(datasette, self.settings.database_path, facts)
         is_drawn = await self.drawn.wait(facts)
@@ -122,6 +124,7 @@ class Page:
         return await self.render(datasette, "front.html", {"is_drawn": is_drawn, **values})
 
     async def show_tickers(self, request: Any, datasette: Datasette) -> Response:
+        """Answer with the tickers that fit the search."""
         if (absent := self.find_absence()) is not None:
             return await self.render(datasette, "notice.html", absent, 503)
         is_drawn = await self.draw()
@@ -132,6 +135,7 @@ class Page:
         return await self.render(datasette, "tickers.html", {"is_drawn": is_drawn, **values})
 
     async def show_ticker(self, request: Any, datasette: Datasette) -> Response:
+        """Answer with the bars of one ticker, or 404."""
         if (absent := self.find_absence()) is not None:
             return await self.render(datasette, "notice.html", absent, 503)
         ticker, day = unquote(request.url_vars["ticker"]), parse_date(request.args.get("day"))
@@ -146,6 +150,7 @@ class Page:
         return await self.render(datasette, "ticker.html", {"is_drawn": is_drawn, **values})
 
     async def show_month(self, request: Any, datasette: Datasette) -> Response:
+        """Answer with the tickers that lack a session of a month, or 404."""
         if (absent := self.find_absence()) is not None:
             return await self.render(datasette, "notice.html", absent, 503)
         universe, timeframe, month = (
@@ -180,7 +185,7 @@ class Page:
         return Response.html(html, status=status, headers=NOT_KEPT)
 
     def shared_values(self, datasette: Datasette) -> dict[str, Any]:
-        """What the frame of each page shows."""
+        """Return what the frame of each page shows."""
         name, stem = self.settings.database_path.name, self.settings.database_path.stem
         counted = datetime.fromtimestamp(self.drawn.counted_at, UTC).astimezone()
         return {
@@ -203,7 +208,7 @@ class Page:
         return Response(DARK_STYLE, content_type="text/css")
 
     async def show_metrics(self) -> Response:
-        """For Prometheus on this machine."""
+        """Answer for Prometheus on this machine."""
         facts = await asyncio.to_thread(self.load_facts)
         return Response(
             facts_as_prometheus(facts, judge(facts)),
@@ -211,7 +216,8 @@ class Page:
         )
 
     async def show_status(self) -> Response:
-        """What `make status ARGS="--json --holes"` prints; without holes while they are counted."""
+        """Answer with what `make status ARGS="--json --holes"` prints; without holes while they are
+        counted."""
         facts = await asyncio.to_thread(self.load_facts)
         holes = name_holes(self.drawn.picture) if await self.drawn.wait(facts) else None
         return Response(
@@ -224,7 +230,8 @@ class Page:
         return load_facts(self.settings, self.user, datetime.now(UTC), read=read_shared)
 
     def find_absence(self) -> dict[str, Any] | None:
-        """What is said in the place of a page when there is no database, None when there is one."""
+        """Return what is said in the place of a page when there is no database, None when there is
+        one."""
         path = self.settings.database_path
         absent = make_absent_facts(path, self.settings.origins["DATABASE_PATH"])
         if absent is None:
@@ -232,8 +239,8 @@ class Page:
         return {"title": "No database", "what": f"{path}: {absent.state}", "command": "make status"}
 
     async def draw(self) -> bool:
-        """Whether the picture is that of the bars; a page that needs it only in part does not wait
-        for the rest of the facts once there is one."""
+        """Return whether the picture is that of the bars. A page that needs it only in part does
+        not wait for the rest of the facts once there is one."""
         if self.drawn.is_recent():
             return True
         return await self.drawn.wait(await asyncio.to_thread(self.load_facts))
@@ -253,7 +260,8 @@ class Page:
         return await self.answer(lambda connection: scanner.load_universe_tickers(connection, name))
 
     async def answer(self, load: Callable[[sqlite3.Connection], scanner.Body | None]) -> Response:
-        """JSON of what `load` finds; 404 for None, 503 where the database cannot be read."""
+        """Answer with JSON of what `load` finds; 404 for None, 503 where the database cannot be
+        read."""
         path = self.settings.database_path
         absent = make_absent_facts(path, self.settings.origins["DATABASE_PATH"])
         try:
@@ -274,7 +282,8 @@ def make_json(body: scanner.Body, status: int = 200) -> Response:
 
 
 def parse_date(text: str | None) -> date | None:
-    """None for anything else, and for a year that no bar can have."""
+    """Return the date that a text names; None for anything else, and for a year that no bar can
+    have."""
     try:
         day = date.fromisoformat(text or "")
     except ValueError:

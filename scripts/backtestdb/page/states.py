@@ -1,8 +1,7 @@
-"""Of each ticker of a universe: which sessions are stored, failed, beyond the plan, as bits.
+"""Sessions of the tickers of a universe: stored, failed, beyond the plan, as bits.
 
 Everything is looked up by the key (ticker, timeframe, timestamp), one ticker a statement: with a
-rollback journal nobody can commit while a statement reads.
-"""
+rollback journal no program can commit while a statement reads."""
 
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -66,7 +65,7 @@ class States:
 
     @cached_property
     def month_masks(self) -> dict[str, int]:
-        """YYYY-MM -> its sessions, in order."""
+        """Return YYYY-MM -> its sessions, in order."""
         masks: dict[str, int] = {}
         for place, day in enumerate(self.sessions):
             month = day.isoformat()[:7]
@@ -75,11 +74,11 @@ class States:
 
     @cached_property
     def months(self) -> list["Month"]:
-        """In order."""
+        """Return the counts of each month, in order."""
         return [count_month(self, month) for month in self.month_masks]
 
     def holes_of(self, ticker: str) -> int:
-        """How many sessions of a ticker were asked for and not answered."""
+        """Return how many sessions of a ticker were asked for and not answered."""
         return self.failed.get(ticker, 0).bit_count()
 
 
@@ -117,14 +116,15 @@ class Month:
 
     @property
     def percent(self) -> float | None:
-        """Stored and known empty, of what the key may ask for; None where it may ask for nothing."""
+        """Return how much is stored or known empty, of what the key may ask for; None where it may
+        ask for nothing."""
         askable = self.expected - self.beyond_plan
         return 100 * (askable - self.failed) / askable if askable else None
 
 
 def find_in_month(states: States, month: str) -> list[TickerMonth]:
-    """The tickers that lack a session of a month, the most first. Empty for a month that was not
-    asked for."""
+    """Return the tickers that lack a session of a month, the most first. Empty for a month that was
+    not asked for."""
     mask = states.month_masks.get(month, 0)
     found = [
         row for ticker in states.stored if (row := look_at_month(states, ticker, mask)) is not None
@@ -133,7 +133,7 @@ def find_in_month(states: States, month: str) -> list[TickerMonth]:
 
 
 def look_at_month(states: States, ticker: str, mask: int) -> TickerMonth | None:
-    """None when every session of the mask has a bar."""
+    """Return what a ticker has of the sessions of a mask, None when each of them has a bar."""
     stored = states.stored[ticker]
     if not mask & ~stored:
         return None
@@ -151,6 +151,7 @@ def look_at_month(states: States, ticker: str, mask: int) -> TickerMonth | None:
 
 
 def count_month(states: States, month: str) -> Month:
+    """Return the sessions of all tickers in a month that was asked for."""
     expected = states.month_masks[month].bit_count() * len(states.stored)
     rows = find_in_month(states, month)
     lacking = sum(row.sessions - row.stored for row in rows)
@@ -196,6 +197,8 @@ def load_states(connection: sqlite3.Connection, coverage: UniverseCoverage) -> S
 def load_ranges_asked(
     connection: sqlite3.Connection, coverage: UniverseCoverage
 ) -> list[tuple[date, date]]:
+    """Return first and last session of each range that was asked for, oldest first; from the first
+    to the last bar where nothing was recorded."""
     if coverage.expected is not None:
         for universe, timeframe, ranges in load_asked(connection):
             if (universe, timeframe) == (coverage.universe, coverage.timeframe):
@@ -224,10 +227,11 @@ class BarLookups:
         self.bits = {day: 1 << place for place, day in enumerate(sessions)}
 
     def of(self, ticker: str) -> int:
-        """The sessions with at least one bar, as bits."""
+        """Return the sessions of a ticker with at least one bar, as bits."""
         return self.of_days(ticker) if self.timeframe == "1day" else self.of_minutes(ticker)
 
     def of_days(self, ticker: str) -> int:
+        """Return the same for day bars: one look-up, or all bars of a ticker that lacks some."""
         values = (ticker, self.timeframe, self.first_ms, self.last_ms)
         count, first, last = self.connection.execute(SPAN, values).fetchone()
         if not count:
@@ -240,6 +244,7 @@ class BarLookups:
         return load_stored_mask(self.connection, ticker, self.timeframe, self.sessions)
 
     def of_minutes(self, ticker: str) -> int:
+        """Return the same for 5-minute bars: a look-up for each session that has one."""
         values = {
             "ticker": ticker,
             "timeframe": self.timeframe,

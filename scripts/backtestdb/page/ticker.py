@@ -109,8 +109,8 @@ def load_ticker(connection: sqlite3.Connection, ticker: str, day: date | None) -
 
 
 def find_sessions(daily: StoredBars) -> list[date]:
-    """The newest 250 sessions between a ticker's first and last day bar, whether they have a bar or
-    not."""
+    """Return the newest 250 sessions between a ticker's first and last day bar, whether they have a
+    bar or not."""
     if not daily.count:
         return []
     first, last = date.fromisoformat(daily.first), date.fromisoformat(daily.last)
@@ -123,6 +123,7 @@ def load_days(connection: sqlite3.Connection, ticker: str, sessions: Sequence[da
 
 
 def load_session(connection: sqlite3.Connection, ticker: str, day: date) -> MinuteSession:
+    """Return the 5-minute bars of one day, with its trading hours and the sessions around it."""
     first, last = midnight_ms(day), end_of_day_ms(day)
     rows = connection.execute(MINUTE_BARS, (ticker, first, last)).fetchall()
     values = {"ticker": ticker, "first": first, "last": last}
@@ -140,7 +141,7 @@ def load_session(connection: sqlite3.Connection, ticker: str, day: date) -> Minu
 
 
 def count_sessions(connection: sqlite3.Connection, ticker: str, last: date) -> list[CountedSession]:
-    """The newest 60 sessions up to `last`, none before the ticker's first 5-minute bar."""
+    """Return the newest 60 sessions up to `last`, none before the ticker's first 5-minute bar."""
     (first_ms,) = connection.execute(
         "SELECT min(timestamp) FROM ohlcv_data WHERE ticker = ? AND timeframe = '5min'", (ticker,)
     ).fetchone()
@@ -157,7 +158,7 @@ def count_sessions(connection: sqlite3.Connection, ticker: str, last: date) -> l
 
 
 def load_trading_hours(days: Sequence[date]) -> list[tuple[int, int]]:
-    """Opening and close of each day that has a session, ms UTC."""
+    """Return opening and close of each day that has a session, ms UTC."""
     schedule = load_calendar().schedule
     known = schedule.reindex(pd.DatetimeIndex(list(days))).dropna(subset=["open", "close"])
     return [

@@ -55,7 +55,7 @@ class Search:
 def load_ticker_list(
     connection: sqlite3.Connection, search: Search, picture: Picture
 ) -> dict[str, Any]:
-    """A page of the tickers that fit the search."""
+    """Return a page of the tickers that fit the search."""
     listed = load_listed(connection)
     holes = {ticker: picture.holes_of(ticker) for ticker in picture.tickers_with_holes()}
     totals = {ticker: sum(counts.values()) for ticker, counts in holes.items()}
@@ -81,7 +81,8 @@ def load_ticker_list(
 
 
 def make_ticker_page(ticker: str, data: TickerData, picture: Picture) -> dict[str, Any] | None:
-    """None for a ticker that no universe has, and of which nothing is stored."""
+    """Return all that is shown of a ticker; None for one that no universe has, and of which nothing
+    is stored."""
     member_of = [states for states in picture.states if ticker in states.stored]
     if not (member_of or data.daily.count or data.minutes.count):
         return None
@@ -99,8 +100,8 @@ def make_ticker_page(ticker: str, data: TickerData, picture: Picture) -> dict[st
 
 
 def describe_states(states: States, ticker: str) -> dict[str, Any]:
-    """Of one universe and timeframe: how many sessions of a ticker are stored, and which are not,
-    as ranges, the newest first."""
+    """Return of one universe and timeframe how many sessions of a ticker are stored, and which are
+    not, as ranges, the newest first."""
     every = (1 << len(states.sessions)) - 1
     stored = states.stored[ticker]
     failed, beyond = states.failed.get(ticker, 0), states.beyond.get(ticker, 0)
@@ -124,7 +125,7 @@ def describe_states(states: States, ticker: str) -> dict[str, Any]:
 
 
 def list_runs(states: States, mask: int) -> tuple[list[str], int]:
-    """The newest runs of sessions as text, and how many older ones are left out."""
+    """Return the newest runs of sessions as text, and how many older ones are left out."""
     runs = [
         f"{states.sessions[first]}"
         if first == last

@@ -71,7 +71,7 @@ class Row:
 
 
 def load_listed(connection: sqlite3.Connection) -> dict[str, Listed]:
-    """Ticker -> what is said of it, by ticker."""
+    """Return ticker -> what is said of it, by ticker."""
     tables = set(table_names(connection))
     names: dict[str, str] = {}
     universes: dict[str, list[str]] = {}
@@ -129,7 +129,7 @@ def load_rows(
     listed: Sequence[Listed],
     holes: Mapping[str, Mapping[str, int]],
 ) -> list[Row]:
-    """The lines of some tickers; `holes`: by ticker and timeframe."""
+    """Return the lines of some tickers; `holes`: by ticker and timeframe."""
     has_splits = "_splits" in table_names(connection)
     return [
         Row(
@@ -149,6 +149,6 @@ def load_stored_bars(connection: sqlite3.Connection, ticker: str, timeframe: str
 
 
 def load_splits(connection: sqlite3.Connection, ticker: str) -> list[ListedSplit]:
-    """The newest first, without those that the vendor withdrew."""
+    """Return the splits of a ticker, the newest first, without those that the vendor withdrew."""
     rows = connection.execute(SPLITS, (ticker,)).fetchall()
     return [ListedSplit(day, f"{new:g}:{old:g}") for day, old, new in rows]

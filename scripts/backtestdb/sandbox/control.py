@@ -33,8 +33,8 @@ def answer_control(
 
 
 def read_log(sandbox: Sandbox, given: Payload) -> Payload:
-    """The requests from number `since` on, and the most that arrived in any one window under one
-    key."""
+    """Return the requests from number `since` on, and the most that arrived in any one window under
+    one key."""
     entries = sandbox.journal.read(int(given.get("since", 0)))
     most = max((window.most for window in sandbox.windows.values()), default=0)
     return {"requests": entries, "most_in_window": most}
@@ -49,7 +49,7 @@ def clear_log(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
 
 
 def read_faults(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
-    """The rules and how often each fired."""
+    """Return the rules and how often each fired."""
     return {"rules": sandbox.faults.describe()}
 
 

@@ -13,7 +13,7 @@ from backtestdb.sandbox.splits import Split, with_source_splits
 from backtestdb.sandbox.subscription import Subscription
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """How strict and how slow the server is; 0 requests a minute means no limit. `clock_seconds`:
     how far its clock is ahead."""
@@ -27,7 +27,7 @@ class Settings:
     plan: Subscription = field(default_factory=Subscription)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Sandbox:
     """One server's state; exchange and settings are replaced as a whole, so a request sees one
     version."""
@@ -54,9 +54,11 @@ def make_sandbox(
     splits: tuple[Split, ...] = (),
     junk: bool = False,
 ) -> Sandbox:
-    """A server's state at its start."""
-    exchange = Exchange(make_universe(tickers), with_source_splits(splits), today, junk=junk)
-    return Sandbox(exchange, settings)
+    """Return a server's state at its start."""
+    exchange = Exchange(
+        universe=make_universe(tickers), splits=with_source_splits(splits), today=today, junk=junk
+    )
+    return Sandbox(exchange=exchange, settings=settings)
 
 
 def move_today(sandbox: Sandbox, today: date) -> None:
