@@ -82,7 +82,15 @@ def test_session_with_fewer_bars_is_short() -> None:
 def make_backup(kind: Kind, age: timedelta, confirmed: timedelta | None = None) -> Backup:
     taken = NOW - age
     until = NOW - confirmed if confirmed is not None else taken
-    return Backup(Path(f"{kind}-{taken:%d%H}.db"), kind, 1000, taken, until, None, "no manifest")
+    return Backup(
+        path=Path(f"{kind}-{taken:%d%H}.db"),
+        kind=kind,
+        bytes=1000,
+        taken_at_utc=taken,
+        confirmed_at_utc=until,
+        manifest=None,
+        problem="no manifest",
+    )
 
 
 def test_backups_stand_where_they_were_taken_each_kind_in_its_lane() -> None:

@@ -133,7 +133,15 @@ def test_month_beyond_the_plan_has_no_share(tmp_path: Path) -> None:
     with closing(connect(path)) as connection:
         connection.execute("DELETE FROM ohlcv_data")
         connection.execute("DELETE FROM _ranges_asked")
-        coverage = UniverseCoverage("u", "1day", 12, 12, "", "", expected=1)
+        coverage = UniverseCoverage(
+            universe="u",
+            timeframe="1day",
+            tickers=12,
+            unanswered=12,
+            first="",
+            last="",
+            expected=1,
+        )
         months = {month.month: month for month in load_states(connection, coverage).months}
     assert months["2023-04"].percent is None
     assert months["2023-05"].percent == 0

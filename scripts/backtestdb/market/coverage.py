@@ -43,7 +43,7 @@ class Coverage:
     early: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answers:
     """What is known of some sessions besides their bars, as bits of them: `asked`, finally answered;
     `plan_lacks`, those before which the key's history starts; `reached`, up to the newest session of
@@ -76,11 +76,11 @@ def load_answers(
     """Given sessions in order, not empty, return what the records say of them."""
     known = load_limits(connection)
     return Answers(
-        (1 << len(sessions)) - 1,
-        load_answered(connection, timeframe, sessions),
-        known.refused_of(timeframe),
-        known.of(timeframe).mask(sessions),
-        mask_between(sessions, date.min, load_frontier(connection, timeframe)),
+        every=(1 << len(sessions)) - 1,
+        asked=load_answered(connection, timeframe, sessions),
+        refused=known.refused_of(timeframe),
+        plan_lacks=known.of(timeframe).mask(sessions),
+        reached=mask_between(sessions, date.min, load_frontier(connection, timeframe)),
     )
 
 

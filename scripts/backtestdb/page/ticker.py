@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -38,8 +39,7 @@ COUNT_BARS = (
 )
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """Prices of one bar; `timestamp`: its beginning, ms UTC."""
 
     timestamp: int
