@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def verify_engine() -> None:
+    """Raise ProjectError unless a container engine answers."""
     if not shutil.which("docker"):
         raise ProjectError("there is no docker command on PATH", next_step=USE_HOST_SCHEDULE)
     asked = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
@@ -62,7 +63,8 @@ def verify_engine() -> None:
 
 
 def prepare_folders(settings: Settings) -> None:
-    """The engine would create a missing folder for root, or refuse to."""
+    """Create the folders that are mounted: the engine would create a missing one for root, or
+    refuse to."""
     folder = settings.database_path.parent
     if not folder.is_dir():
         raise DatabaseFileError(
@@ -83,6 +85,7 @@ def prepare_folders(settings: Settings) -> None:
 
 
 def make_variables(settings: Settings) -> dict[str, str]:
+    """Return the variables of docker-compose.yml: paths, profiles, user and time zone."""
     return {
         "PWD": str(PROJECT_DIR),
         "DATABASE_PATH": str(settings.database_path),
@@ -101,8 +104,8 @@ def make_variables(settings: Settings) -> dict[str, str]:
 
 
 def choose_profiles(settings: Settings) -> str:
-    """The containers of market data and of copies off the machine only where they have something to
-    do; what the user's environment says, wins."""
+    """Return the containers of market data and of copies off the machine only where they have
+    something to do; what the user's environment says wins."""
     wanted = []
     if settings.api_key and settings.update_delay_minutes is not None:
         wanted.append("update")
@@ -112,8 +115,8 @@ def choose_profiles(settings: Settings) -> str:
 
 
 def prepare_offsite(settings: Settings) -> None:
-    """Keys and passphrase as files that only the container's user reads: docker inspect shows its
-    environment. Raise ProjectError when the folder of OFFSITE is not there."""
+    """Write keys and passphrase as files that only the container's user reads: docker inspect shows
+    its environment. Raise ProjectError when the folder of OFFSITE is not there."""
     if not settings.offsite:
         return
     if settings.offsite.startswith("/") and not Path(settings.offsite).is_dir():
@@ -144,7 +147,8 @@ def secrets_folder(settings: Settings) -> Path:
 
 
 def make_offsite_variables(settings: Settings) -> dict[str, str]:
-    """No key and no passphrase: these are in files."""
+    """Return the variables of the offsite container without key and passphrase: these are in
+    files."""
     if not settings.offsite:
         return {}
     return {
@@ -157,7 +161,8 @@ def make_offsite_variables(settings: Settings) -> dict[str, str]:
 
 
 def find_time_zone() -> str:
-    """/etc/localtime is a link into the zones' folder, on macOS as on Linux."""
+    """Return the name of this machine's zone: /etc/localtime is a link into the zones' folder, on
+    macOS as on Linux."""
     found = re.search(r"/zoneinfo[^/]*/(.+)", os.path.realpath(Path("/etc/localtime")))
     return found[1] if found else os.environ.get("TZ") or "UTC"
 

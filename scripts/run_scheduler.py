@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_scheduler(settings: Settings, job: Job, stop: threading.Event, *, once: bool) -> Scheduler:
+    """Return the scheduler of the backups, or that of the market data."""
     if job == "backups":
         ensure_backup_dir(settings.backup_dir, settings.database_path)
         log = open_event_log(settings.backup_dir)
@@ -84,6 +85,7 @@ def make_scheduler(settings: Settings, job: Job, stop: threading.Event, *, once:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options. Exit with code 2 for options that the command does not know."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -123,7 +125,8 @@ def local_now() -> datetime:
 
 
 def verify_time_zone(name: str) -> None:
-    """The system takes a name that it does not know for UTC, without a word."""
+    """Raise SettingsError for a zone that the system does not know: it would take the name for UTC,
+    without a word."""
     if not name or name.startswith(("/", ":")):
         return
     try:
@@ -146,6 +149,7 @@ def report_health(settings: Settings, now: datetime, *, loop: bool, updates: boo
 
 
 def run(scheduler: Scheduler, *, once: bool) -> int:
+    """Run what is due once, or until a signal ends the loop; return the exit code."""
     if once:
         return console.DONE if tick_safely(scheduler) else console.FAILED
     settings = scheduler.settings
@@ -168,6 +172,7 @@ def run(scheduler: Scheduler, *, once: bool) -> int:
 
 
 def describe_updates(settings: Settings) -> str:
+    """Return a line that says when market data is updated, or why it is not."""
     if settings.update_delay_minutes is None:
         return "UPDATE_DELAY_MINUTES is empty, so market data is updated by hand alone"
     if not settings.api_key:

@@ -263,6 +263,7 @@ def test_clock_that_is_days_off_stops_the_run_and_minutes_are_said(
     sandbox.set_settings(clock_seconds=600)
     assert client.fetch_bars("MSFT", "1day", START, END).rows
     assert "10 minutes behind the vendor's" in capsys.readouterr().err
+    assert abs(client.clock_is_ahead_by.total_seconds() + 600) < 120
     sandbox.set_settings(clock_seconds=0)
 
 

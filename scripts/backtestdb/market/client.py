@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -162,6 +162,7 @@ class MarketData:
         self.quota = Quota(path, settings.requests_per_minute, stopping=self.stopping)
         self.counting, self.requests_sent = threading.Lock(), 0
         self.clock, self.clock_was_compared, self.was_reached = clock, False, False
+        self.clock_is_ahead_by = timedelta(0)
         self.date_header: str | None = None
         self.session = requests.Session()
         self.session.mount("https://", HTTPAdapter(pool_maxsize=settings.concurrency))
@@ -351,7 +352,9 @@ class MarketData:
         return b"".join(parts)
 
     def compare_clocks(self) -> None:
-        """Once in a run. Whether a session is over is told by this machine's clock."""
+        """Once in a run, at the first answer. Where the clocks are minutes or hours apart, the
+        vendor's dates the answers from then on: whether a session was over depends on it. Raise
+        WrongClockError where they are half a day apart."""
         if self.clock_was_compared or not self.date_header:
             return
         self.clock_was_compared = True
@@ -359,7 +362,8 @@ class MarketData:
             vendor = parsedate_to_datetime(self.date_header).astimezone(UTC)
         except ValueError:
             return
-        ahead_seconds = (self.clock() - vendor).total_seconds()
+        ahead = self.clock() - vendor
+        ahead_seconds = ahead.total_seconds()
         direction = "ahead of" if ahead_seconds > 0 else "behind"
         apart = (
             f"this machine's clock is {abs(ahead_seconds) / 60:,.0f} minutes {direction} the "
@@ -371,7 +375,8 @@ class MarketData:
                 next_step="set the clock, then start the same command again",
             )
         if abs(ahead_seconds) >= CLOCK_IS_SAID_SECONDS:
-            say(f"{apart}: it decides which sessions are over")
+            self.clock_is_ahead_by = ahead
+            say(f"{apart}: answers are dated by the vendor's, which decides what is over")
 
     def read_answer(self, response: requests.Response, content: bytes) -> dict[str, Any]:
         """The table of answers: docs/DATABASE.md, "What the vendor answers"."""

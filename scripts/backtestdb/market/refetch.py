@@ -63,7 +63,7 @@ def refetch_ticker(connection: sqlite3.Connection, source: Source, ticker: str) 
 
     Raise MarketDataError when a request brings nothing: what was replaced before it is whole. Then,
     and while anything is `not_answered`, the ticker has still to be asked for again."""
-    until = source.clock().astimezone(NEW_YORK).date()
+    until = source.now_utc().astimezone(NEW_YORK).date()
     requests = find_stored_ranges(connection, source.calendar, ticker, until)
     return list(refetch_ranges(connection, source, requests))
 

@@ -2,7 +2,7 @@
 UTC."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import cache
 
 import exchange_calendars
@@ -46,10 +46,20 @@ def last_completed_session(calendar: ExchangeCalendar, now_utc: datetime) -> dat
 def load_final_times(sessions: Sequence[date]) -> list[str]:
     """When each of `sessions` became final, as the text of UTC that records carry (see
     `last_completed_session`)."""
-    calendar = load_calendar()
-    places = calendar.sessions.get_indexer(pd.DatetimeIndex(list(sessions)))
-    final = pd.DatetimeIndex(calendar.closes)[places] + FINAL_AFTER_CLOSE
-    return list(final.strftime("%Y-%m-%dT%H:%M:%S+00:00"))
+    final_seconds = load_final_seconds()
+    return [
+        datetime.fromtimestamp(final_seconds[day], UTC).isoformat(timespec="seconds")
+        for day in sessions
+    ]
+
+
+@cache
+def load_final_seconds() -> dict[date, int]:
+    """When each session of the calendar became final, in seconds UTC. Each answer asks for some of
+    them: pandas took 3.4 ms for one."""
+    schedule = load_calendar().schedule
+    final = (pd.DatetimeIndex(schedule["close"]) + FINAL_AFTER_CLOSE).as_unit("s").asi8
+    return dict(zip(schedule.index.date, final.tolist(), strict=True))
 
 
 def sessions_back(calendar: ExchangeCalendar, session_date: date, count: int) -> date:

@@ -73,7 +73,7 @@ def look_at_splits(connection: sqlite3.Connection, source: Source) -> SplitLook:
 def read_list(connection: sqlite3.Connection, source: Source) -> str:
     """Compare the vendor's list with what is known, and keep what changed; return why that was not
     possible."""
-    now_utc, last_look = source.clock(), load_last_look(connection)
+    now_utc, last_look = source.now_utc(), load_last_look(connection)
     since = look_since(last_look, now_utc)
     known = load_known_splits(connection, since)
     try:

@@ -9,9 +9,9 @@ import zstandard
 from backtestdb.console import Say
 from backtestdb.errors import VerificationError
 from backtestdb.files import fsync_file, hash_file, verify_space
-from backtestdb.offsite.delta import apply_pages
+from backtestdb.offsite.delta import apply_page_patches, apply_pages
 from backtestdb.offsite.errors import DamagedObjectError, MissingObjectError
-from backtestdb.offsite.objects import Remote, open_stream, read_all
+from backtestdb.offsite.objects import Remote, open_stream, read_all, read_segment
 from backtestdb.offsite.record import CopyName, Record, load_record, parse_name
 from backtestdb.offsite.scripts_archive import unpack_scripts
 
@@ -68,6 +68,9 @@ def build(remote: Remote, record: Record, target: Path) -> None:
         if record.encoding == "pages":
             with open_stream(remote, record.segments) as stream:
                 apply_pages(io.BufferedReader(stream), target)
+        elif record.encoding == "page-patches":
+            pieces = (read_segment(remote, segment) for segment in record.segments)
+            apply_page_patches(pieces, target)
         else:
             base = target.read_bytes() if record.encoding == "patch" else None
             with (

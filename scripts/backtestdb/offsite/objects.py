@@ -42,6 +42,14 @@ class Segment:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Part:
+    """A piece as it is sealed; `source_bytes`: how many bytes of what is sent it stands for."""
+
+    source_bytes: int
+    piece: bytes
+
+
 def send_segments(remote: Remote, folder: str, pieces: Iterable[bytes]) -> list[Segment]:
     """Store `pieces`, each a part of one zstd stream."""
     return [send_segment(remote, folder, piece) for piece in pieces]

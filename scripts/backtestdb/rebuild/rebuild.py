@@ -265,12 +265,14 @@ def show_plan(
     if plan.universe:
         tickers = f"{len(plan.tickers)} tickers" if plan.tickers else "as the vendor lists them"
         rows.append(["universe", f"{plan.universe}: {tickers}", 0, "0 B", "0 s"])
+    what = {
+        LABELS["1day"]: f"{plan.daily_start} to {plan.end}",
+        LABELS["5min"]: f"{plan.intraday_start} to {plan.end}",
+        "splits": "the vendor's list, before the bars and behind them",
+    }
     for label, cost in costs.items():
-        start = plan.daily_start if label == LABELS["1day"] else plan.intraday_start
         duration = format_duration(duration_seconds(cost.requests, settings.requests_per_minute))
-        rows.append(
-            [label, f"{start} to {plan.end}", cost.requests, format_bytes(cost.bytes), duration]
-        )
+        rows.append([label, what.get(label, ""), cost.requests, format_bytes(cost.bytes), duration])
     kept = f"{sum(old.rows.values()):,} rows of {len(old.rows)} tables"
     if old.from_backup:
         kept += f", from {old.from_backup}"
@@ -310,7 +312,7 @@ def probe_plan_limits(
         connection,
         source.client,
         source.calendar,
-        source.clock(),
+        source.now_utc(),
         job.sessions,
         WITNESS,
         by_session=not plan.tickers or len(plan.tickers) > len(job.sessions),

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backtestdb.sandbox.intraday import MinuteBars, make_minute_bars
-from backtestdb.sandbox.listings import Universe
+from backtestdb.sandbox.listings import RENAMES, Rename, Universe
 from backtestdb.sandbox.made_up import SILENT, Bars, Profiles, make_day_bars
 from backtestdb.sandbox.noise import uniform
 from backtestdb.sandbox.sessions import Floats, Ints, load_sessions
@@ -32,6 +32,7 @@ class Exchange:
     junk: bool = False
     missing: tuple[tuple[str | None, date], ...] = ()
     unfinished: bool = False
+    renames: tuple[Rename, ...] = RENAMES
 
     def find_missing(self, ticker: str | None) -> Ints:
         """Return indexes of the sessions of which there is nothing of a ticker, or (None) of

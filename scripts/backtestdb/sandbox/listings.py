@@ -1,7 +1,8 @@
 """Who is listed in the sandbox: the tech sector, the real prices, the traps, and as many others as
 asked."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -48,6 +49,20 @@ class Listing:
     def is_listed(self, day: date) -> bool:
         """Return whether the ticker belongs to this company on a day."""
         return self.first <= day < self.delisted
+
+
+@dataclass(frozen=True)
+class Rename:
+    """The company that has `ticker` until the day before `day` is called `successor` from then
+    on."""
+
+    ticker: str
+    successor: str
+    day: date
+
+
+# Paramount Global is Paramount Skydance since the day its ticker went.
+RENAMES = (Rename("PARA", "PSKY", date(2025, 8, 7)),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +141,23 @@ def letters(number: int) -> str:
     return "".join(chr(ord("A") + number // power % 26) for power in (676, 26, 1))
 
 
-def make_universe(count: int) -> Universe:
+def rename_listings(listings: Iterable[Listing], renames: Iterable[Rename]) -> list[Listing]:
+    """Return the listings with one that ends and one that begins for each rename."""
+    changed = list(listings)
+    for rename in renames:
+        for place, each in enumerate(changed):
+            if each.ticker == rename.ticker and each.is_listed(rename.day):
+                changed[place] = replace(each, delisted=rename.day)
+                changed.append(
+                    replace(each, ticker=rename.successor, first=rename.day, delisted=NEVER)
+                )
+                break
+    return changed
+
+
+def make_universe(listings: Sequence[Listing]) -> Universe:
     """Return the listings with everything that their prices are made from."""
-    listings = make_listings(count)
+    listings = list(listings)
     sessions = load_sessions().dates
     by_ticker: dict[str, list[int]] = {}
     for index, listing in enumerate(listings):

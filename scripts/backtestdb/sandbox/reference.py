@@ -13,9 +13,6 @@ from backtestdb.sandbox.splits import Split
 
 Row = dict[str, Any]
 Found = TypeVar("Found")
-# What became of listings that ended: Paramount Global is Paramount Skydance since the day its
-# ticker went.
-RENAMED = {"PARA": [(date(2025, 8, 7), "PSKY")]}
 EXCHANGES = ("XNYS", "XNAS", "XASE", "ARCX")
 COMPARISONS: dict[str, Callable[[str, str], bool]] = {
     "": lambda value, bound: value == bound,
@@ -64,7 +61,8 @@ def answer_ticker_events(exchange: Exchange, request: Request, ticker: str) -> R
     if ticker not in exchange.universe.by_ticker:
         raise Refusal(404, {"status": "NOT_FOUND", "message": "Ticker not found."})
     first = exchange.universe.listings[exchange.universe.by_ticker[ticker][0]].first
-    names = [(first, ticker), *RENAMED.get(ticker, [])]
+    names = [(first, ticker)]
+    names += [(each.day, each.successor) for each in exchange.renames if each.ticker == ticker]
     events = [
         {"type": "ticker_change", "date": day.isoformat(), "ticker_change": {"ticker": name}}
         for day, name in reversed(names)

@@ -8,7 +8,14 @@ from backtestdb.sandbox.exchange import Exchange
 from backtestdb.sandbox.faults import Faults
 from backtestdb.sandbox.flat_files import FlatFiles
 from backtestdb.sandbox.journal import Journal, Window
-from backtestdb.sandbox.listings import make_universe
+from backtestdb.sandbox.listings import (
+    RENAMES,
+    Listing,
+    Rename,
+    make_listings,
+    make_universe,
+    rename_listings,
+)
 from backtestdb.sandbox.splits import Split, with_source_splits
 from backtestdb.sandbox.subscription import Subscription
 
@@ -39,6 +46,7 @@ class Sandbox:
     windows: dict[str, Window] = field(default_factory=dict)
     released: Event = field(default_factory=Event)
     flat_files: FlatFiles = field(default_factory=FlatFiles)
+    listings: list[Listing] = field(default_factory=list)
 
     def release(self) -> None:
         """End the waiting of every request that is being held."""
@@ -55,10 +63,11 @@ def make_sandbox(
     junk: bool = False,
 ) -> Sandbox:
     """Return a server's state at its start."""
+    listings = make_listings(tickers)
     exchange = Exchange(
-        universe=make_universe(tickers), splits=with_source_splits(splits), today=today, junk=junk
+        universe=make_universe(listings), splits=with_source_splits(splits), today=today, junk=junk
     )
-    return Sandbox(exchange=exchange, settings=settings)
+    return Sandbox(exchange=exchange, settings=settings, listings=listings)
 
 
 def move_today(sandbox: Sandbox, today: date) -> None:
@@ -69,3 +78,11 @@ def move_today(sandbox: Sandbox, today: date) -> None:
 def put_splits(sandbox: Sandbox, splits: tuple[Split, ...]) -> None:
     """The given splits instead of all made-up ones."""
     sandbox.exchange = replace(sandbox.exchange, splits=with_source_splits(splits))
+
+
+def put_renames(sandbox: Sandbox, renames: tuple[Rename, ...]) -> None:
+    """The given renames instead of all others but those of the real companies."""
+    if renames == sandbox.exchange.renames[len(RENAMES) :]:
+        return
+    universe = make_universe(rename_listings(sandbox.listings, renames))
+    sandbox.exchange = replace(sandbox.exchange, universe=universe, renames=(*RENAMES, *renames))
