@@ -239,7 +239,9 @@ def copy_into_place(
             is_busy = isinstance(error, sqlite3.Error) and primary_code(error) in BUSY_CODES
             if is_busy and counter.read() == seen:
                 raise
-            raise describe_failure(error, target, kept_as, source) from error
+            raise describe_failure(
+                error, target, kept_as, source, lambda: counter.read() != seen
+            ) from error
 
 
 def copy_pages(
@@ -287,7 +289,11 @@ def prove(
 
 
 def describe_failure(
-    error: Exception, target: Path, kept_as: Path, source: sqlite3.Connection
+    error: Exception,
+    target: Path,
+    kept_as: Path,
+    source: sqlite3.Connection,
+    is_committed: Callable[[], bool],
 ) -> ProjectError:
     """Return what stands where after an error that came during or behind the commit, and the way
     on."""
@@ -296,6 +302,9 @@ def describe_failure(
     try:
         with closing(connect(target, read_only=True, lenient=True)) as live:
             is_new = not find_differences(read_outline(source), read_outline(live))
+        # Old and new content may have the same outline: without a commit it is the old one. To read
+        # has rolled back what a commit had begun, its count too.
+        is_new = is_new and is_committed()
     except (sqlite3.Error, OSError, ProjectError) as second:
         return ProjectError(
             f"{target} could not be replaced ({error}), nor read again ({second}); {kept}",
