@@ -174,6 +174,7 @@ def replace_through_sqlite(
             "changed",
             next_step="make doctor",
         )
+
     written_by, new_written_by = load_writer_version(target), load_writer_version(new)
     with ExitStack() as closed_last:
         # Before SQLite opens the file, and closed after it: see the note on closing in database.py.
@@ -199,6 +200,7 @@ def replace_through_sqlite(
                 seen = counter.read()
             written = copy_into_place(new, live, target, kept_as, counter, seen, timeout_seconds)
             keep_version_in_header(observer, file.fileno(), new_written_by)
+
     return Replacement(kept_as if has_content else None, kept_is_sound, None, written)
 
 
@@ -209,12 +211,14 @@ def keep_copy(target: Path, kept_as: Path, written_by: int = 0) -> bool:
     arriving = kept_as.with_name(kept_as.name + ARRIVING)
     with closing(connect(target, lenient=True)) as source:
         copy_pinned(source, arriving, private=True, written_by=written_by)
+
     try:
         with closing(connect(arriving, read_only=True, lenient=True)) as copy:
             verify_integrity(copy)
         is_sound = True
     except VerificationError:
         is_sound = False
+
     rename_durably(arriving, kept_as)
     return is_sound
 
@@ -310,10 +314,12 @@ def describe_failure(
             f"{target} could not be replaced ({error}), nor read again ({second}); {kept}",
             next_step=undo,
         )
+
     if is_new:
         return ProjectError(
             f"{target} holds the new content, whole, but then: {error}; {kept}", next_step=undo
         )
+
     return ProjectError(
         f"{target} was not replaced: {error}; it holds what it held before, and {kept} too",
         next_step="see that the disk is well (make doctor), then start the same command again",
@@ -337,6 +343,7 @@ def source_that_fits(
         remove_database(resized)
         source.execute(f"PRAGMA page_size = {size}")
         source.execute("VACUUM INTO ?", (str(resized),))
+
     try:
         with closing(connect(resized, read_only=True, lenient=True)) as source:
             yield source

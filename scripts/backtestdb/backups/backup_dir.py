@@ -24,6 +24,7 @@ def ensure_backup_dir(backup_dir: Path, database: Path) -> None:
     remembered = load_mount_points(database).get(str(backup_dir))
     mount_point = find_mount_point(backup_dir)
     is_new_on_system_disk = not backup_dir.exists() and mount_point == Path("/")
+
     if (remembered and not Path(remembered).is_mount()) or (
         is_new_on_system_disk and any(backup_dir.is_relative_to(root) for root in MOUNT_ROOTS)
     ):
@@ -32,6 +33,7 @@ def ensure_backup_dir(backup_dir: Path, database: Path) -> None:
             f" {remembered or backup_dir.parent}",
             next_step="connect the disk, or change BACKUP_DIR",
         )
+
     backup_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
