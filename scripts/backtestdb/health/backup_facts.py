@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from backtestdb.backups.backup_dir import load_mount_points
 from backtestdb.backups.catalogue import Backup, verified
 from backtestdb.backups.identity import load_own_catalogue
+from backtestdb.backups.known_folders import find_absent_disk
 from backtestdb.backups.manifest import Kind, Loss
 from backtestdb.backups.shrinkage import find_losses, find_newest, load_expected
 from backtestdb.files import free_bytes
@@ -34,7 +34,7 @@ class BackupFacts:
     with backups in this folder -> how many; they count for those. `lost_rows`: table -> what it has
     lost since the newest backup, see backups/shrinkage.py. `room_for`: how many more full backups
     fit, each as large as the newest or else as the database; None without either. `missing_disk`:
-    the mount point that the folder was on at its last backup and that nothing is mounted at now."""
+    why this is not the folder that took the backups before, empty where it is."""
 
     folder: Path
     full: KindFacts
@@ -64,7 +64,6 @@ def load_backup_facts(
     )
     free = free_bytes(folder)
     needed = full.newest_bytes or database_bytes
-    mount = load_mount_points(database).get(str(folder), "")
     return BackupFacts(
         folder,
         full,
@@ -72,7 +71,7 @@ def load_backup_facts(
         {backup.path.name: backup.problem for backup in catalogue if not backup.is_verified},
         free,
         free // needed if needed else None,
-        mount if mount and not Path(mount).is_mount() else "",
+        find_absent_disk(folder, database),
         of_others=dict(
             Counter(backup.other_database for backup in catalogue if backup.other_database)
         ),

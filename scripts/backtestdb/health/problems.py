@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
+from backtestdb.backups.backup_dir import CONNECT_DISK
 from backtestdb.backups.shrinkage import describe_losses
 from backtestdb.console import format_bytes, format_duration
 from backtestdb.health.backup_facts import BackupFacts
@@ -84,11 +85,8 @@ def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Pro
             "rows_lost", f"rows were lost: {describe_losses(backups.lost_rows)}", way_back
         )
     if backups.missing_disk:
-        what = (
-            f"the disk of BACKUP_DIR {backups.folder} is not there: nothing is mounted at "
-            f"{backups.missing_disk}"
-        )
-        yield Problem("no_backup_disk", what, "connect the disk, or change BACKUP_DIR")
+        what = f"the disk of BACKUP_DIR {backups.folder} is not there: {backups.missing_disk}"
+        yield Problem("no_backup_disk", what, CONNECT_DISK)
         return
     if database.state == "present" and age is None:
         yield Problem(

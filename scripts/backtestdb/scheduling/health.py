@@ -10,9 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from backtestdb.backups.backup_dir import describe_absent, find_reason_to_keep_off
 from backtestdb.backups.catalogue import FAILED_DRILL, is_foreign, verified
 from backtestdb.backups.identity import load_own_catalogue
 from backtestdb.backups.manifest import Kind
+from backtestdb.backups.shrinkage import describe_losses, find_newest
 from backtestdb.config import Settings
 from backtestdb.scheduling.due import BackupTimes, find_stale, find_stuck, newest_until
 
@@ -111,6 +113,14 @@ def load_backup_times(backup_dir: Path, database: Path) -> BackupTimes:
     return BackupTimes(tuple(full), tuple(irreplaceable))
 
 
+def find_suspicion(backup_dir: Path, database: Path) -> str:
+    """Which rows the newest backup misses, see backups/shrinkage.py; empty when none."""
+    newest = find_newest(load_own_catalogue(backup_dir, database))
+    if newest is None or newest.manifest is None or not newest.is_suspicious:
+        return ""
+    return describe_losses(newest.manifest.losses)
+
+
 def find_kinds_that_failed_a_drill(backup_dir: Path, database: Path) -> list[Kind]:
     """The kinds whose newest backup could not be restored: a new one is due at once, whatever the
     hour."""
@@ -124,6 +134,8 @@ def find_kinds_that_failed_a_drill(backup_dir: Path, database: Path) -> list[Kin
 def find_problems(backup_dir: Path, database: Path, now: datetime, *, loop: bool) -> list[str]:
     """What is wrong with the schedule, nothing when all is well. `loop`: whether there should be a
     loop."""
+    if reason := find_reason_to_keep_off(backup_dir, database):
+        return [describe_absent(backup_dir, reason)]
     liveness = load_liveness(backup_dir, database)
     stuck = find_stuck(now, liveness.ticked_at if liveness else None) if loop else ""
     stale = find_stale(now, load_backup_times(backup_dir, database).full)
