@@ -1,4 +1,5 @@
-# The backup sidecar: what backups and restores need, and nothing else. No database, no .env; pandas by PACKAGES=market
+# The sidecar: what backups and restores need, and nothing else. No database, no .env; PACKAGES=market adds what market
+# data takes, PACKAGES=offsite what copies off the machine take.
 # (.dockerignore lets in only what is copied here). Made and run by docker-compose.yml.
 # The base by its digest: --build-arg BASE=python:3.12-slim@sha256:…; `./db outdated` prints the one of today.
 ARG BASE=python:3.12-slim
@@ -10,7 +11,7 @@ ENV HOME=/tmp \
 
 WORKDIR /app
 
-# backup, or market for the image that keeps the market data current.
+# backup; market for the image that keeps the market data current; offsite for the one that sends copies.
 ARG PACKAGES=backup
 # A second set beside it: notify, for messages to a person.
 ARG EXTRA=

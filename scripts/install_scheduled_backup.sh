@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The host's own schedule: launchd on macOS, systemd user timers on Linux, else crontab lines. One job makes the
-# backups, another one updates the market data (where there is an API key, and UPDATE_DELAY_MINUTES is not empty).
+# backups, another one updates the market data (where there is an API key, and UPDATE_DELAY_MINUTES is not empty), and
+# a process that stays sends copies off this machine (where OFFSITE is set).
 #
 #   install_scheduled_backup.sh install [--anyway]   write the jobs and load them; each runs at once if it is due
 #   install_scheduled_backup.sh status               loaded? last exit code? newest verified backup?
@@ -24,52 +25,71 @@ main() {
     status) status_all "$scheduler" ;;
     run) use_job backup; "run_$scheduler" ;;
     uninstall) uninstall_all "$scheduler" ;;
-    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
+    *) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
   esac
 }
 
-# The names of a job in launchd and systemd, and what its programs are called with.
+# The names of a job in launchd and systemd, what systemd starts it by, and what its programs are called with.
 use_job() {
   UNIT=ai-backtest-$1
   LABEL=com.aibacktest.$1
   PLIST=$HOME/Library/LaunchAgents/$LABEL.plist
+  TRIGGER=$UNIT.timer
   OPTION=
-  [ "$1" = backup ] || OPTION=--updates
+  case $1 in
+    update) OPTION=--updates ;;
+    offsite) OPTION=--offsite TRIGGER=$UNIT.service ;;
+  esac
 }
+
+lives() { [ "$OPTION" = --offsite ]; }
 
 install_all() {
   use_job backup
   if [ "$1" = launchd ] && [ "$2" != --anyway ]; then render check-macos; else render check; fi
   make_folders
+  local extra
+  extra=$(render packages)
+  [ -z "$extra" ] || "$PROJECT/db" setup "$extra" >/dev/null
   "install_$1" "$2"
 
+  install_where_wanted "$1" "$2" update market "market data is not updated by itself"
+  install_where_wanted "$1" "$2" offsite offsite "no copies leave this machine"
+}
+
+# The job of the backups needs few packages, each of these some more. What is no longer wanted goes.
+install_where_wanted() {
   local reason
-  reason=$(render updates)
-  use_job update
+  use_job "$3"
+  reason=$(render wanted)
   if [ "$reason" = yes ]; then
     render check
-    # The backups' job needs few packages, this one those of the market.
-    "$PROJECT/db" setup market >/dev/null
+    "$PROJECT/db" setup "$4" >/dev/null
     "install_$1" "$2"
   else
     if is_installed "$1"; then "uninstall_$1"; fi
-    echo "market data is not updated by itself: $reason"
+    echo "$5: $reason"
   fi
 }
 
 status_all() {
-  local bad=0
+  local bad=0 name
   use_job backup
   "status_$1" || bad=1
-  use_job update
-  if [ "$(render updates)" = yes ] || is_installed "$1"; then "status_$1" || bad=1; fi
+  for name in update offsite; do
+    use_job "$name"
+    if [ "$(render wanted)" = yes ] || is_installed "$1"; then "status_$1" || bad=1; fi
+  done
   return $bad
 }
 
 uninstall_all() {
-  use_job update
-  if is_installed "$1"; then "uninstall_$1"; fi
+  local name
+  for name in offsite update; do
+    use_job "$name"
+    if is_installed "$1"; then "uninstall_$1"; fi
+  done
   use_job backup
   "uninstall_$1"
 }
@@ -77,7 +97,7 @@ uninstall_all() {
 is_installed() {
   case $1 in
     launchd) [ -f "$PLIST" ] ;;
-    systemd) [ -f "$UNIT_DIR/$UNIT.timer" ] ;;
+    systemd) [ -f "$UNIT_DIR/$TRIGGER" ] ;;
     cron) crontab -l 2>/dev/null | grep -qF "$(render marker)" ;;
   esac
 }
@@ -116,9 +136,17 @@ make_folders() {
 # A job that was written from a folder that has moved since, or from older settings, would fail in silence.
 is_current() { render "$1" | cmp -s - "$2"; }
 
-forget() { "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --forget ${OPTION:+"$OPTION"}; }
+forget() { lives || "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --forget ${OPTION:+"$OPTION"}; }
 
-report_newest() { "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --newest ${OPTION:+"$OPTION"}; }
+report_newest() {
+  if lives; then
+    "$PYTHON" "$PROJECT/scripts/run_offsite.py" health
+  else
+    "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --newest ${OPTION:+"$OPTION"}
+  fi
+}
+
+describe_times() { if lives; then echo "it stays, and sends what is committed"; else echo "$1, and at its times"; fi; }
 
 # ── launchd
 
@@ -127,7 +155,7 @@ install_launchd() {
   launchctl bootout "$DOMAIN/$LABEL" 2>/dev/null || true
   launchctl enable "$DOMAIN/$LABEL" 2>/dev/null || true
   load_launchd || fail "launchd did not take $PLIST" "make schedule-status, and look at Console.app"
-  echo "installed $PLIST: at login when it is overdue, and at its times"
+  echo "installed $PLIST: $(describe_times "at login when it is overdue")"
 }
 
 # bootout returns before the old job is gone, so the first bootstrap may fail; older systems know only load,
@@ -174,12 +202,12 @@ uninstall_launchd() {
 
 install_systemd() {
   write_file service "$UNIT_DIR/$UNIT.service"
-  write_file timer "$UNIT_DIR/$UNIT.timer"
+  lives || write_file timer "$UNIT_DIR/$TRIGGER"
   systemctl --user daemon-reload
-  systemctl --user enable "$UNIT.timer"
-  systemctl --user restart "$UNIT.timer"
-  systemctl --user start --no-block "$UNIT.service"
-  echo "installed $UNIT_DIR/$UNIT.timer: at once when it is due, and at its times"
+  systemctl --user enable "$TRIGGER"
+  systemctl --user restart "$TRIGGER"
+  lives || systemctl --user start --no-block "$UNIT.service"
+  echo "installed $UNIT_DIR/$TRIGGER: $(describe_times "at once when it is due")"
   lingers || echo "note: it runs only while you are logged in; to change that: loginctl enable-linger"
 }
 
@@ -187,11 +215,12 @@ lingers() { [ "$(loginctl show-user "$UID" --property=Linger --value 2>/dev/null
 
 status_systemd() {
   local bad=0 code
-  [ -f "$UNIT_DIR/$UNIT.timer" ] || fail "not installed: there is no $UNIT_DIR/$UNIT.timer" "make schedule-install"
-  { is_current service "$UNIT_DIR/$UNIT.service" && is_current timer "$UNIT_DIR/$UNIT.timer"; } || bad=1
+  [ -f "$UNIT_DIR/$TRIGGER" ] || fail "not installed: there is no $UNIT_DIR/$TRIGGER" "make schedule-install"
+  is_current service "$UNIT_DIR/$UNIT.service" || bad=1
+  lives || is_current timer "$UNIT_DIR/$TRIGGER" || bad=1
   [ $bad = 0 ] || echo "moved or changed: the units do not fit this folder and .env; run make schedule-install"
-  if systemctl --user is-active --quiet "$UNIT.timer"; then
-    echo "loaded: $UNIT.timer"
+  if systemctl --user is-active --quiet "$TRIGGER"; then
+    echo "loaded: $TRIGGER"
   else
     bad=1
     echo "not loaded: run make schedule-install"
@@ -206,13 +235,13 @@ status_systemd() {
 run_systemd() { systemctl --user start "$UNIT.service"; }
 
 uninstall_systemd() {
-  systemctl --user disable --now "$UNIT.timer" 2>/dev/null ||
-    ! systemctl --user is-enabled --quiet "$UNIT.timer" 2>/dev/null ||
-    fail "systemd did not disable $UNIT.timer" "systemctl --user disable --now $UNIT.timer"
+  systemctl --user disable --now "$TRIGGER" 2>/dev/null ||
+    ! systemctl --user is-enabled --quiet "$TRIGGER" 2>/dev/null ||
+    fail "systemd did not disable $TRIGGER" "systemctl --user disable --now $TRIGGER"
   rm -f "$UNIT_DIR/$UNIT.timer" "$UNIT_DIR/$UNIT.service"
   systemctl --user daemon-reload
   forget
-  echo "removed $UNIT.timer; the backups stay where they are"
+  echo "removed $TRIGGER; the backups stay where they are"
 }
 
 # ── neither
@@ -252,6 +281,7 @@ uninstall_cron() {
   if command -v crontab >/dev/null; then other_lines | crontab -; fi
   forget
   echo "removed from your crontab: $UNIT; the backups stay where they are"
+  ! lives || echo "the process that runs now goes on until it is ended: pkill -f 'run_offsite.py watch'"
 }
 
 main "$@"

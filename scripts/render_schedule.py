@@ -6,8 +6,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from backtestdb import console
-from backtestdb.config import PROJECT_DIR, Settings, load_settings
+from backtestdb.config import PROJECT_DIR, load_settings
 from backtestdb.scheduling import host_units
+
+
+def describe_need(job: host_units.Job) -> str:
+    """Whether the schedule is to have this job: `yes`, or why not."""
+    settings = job.settings
+    if job.name == "offsite":
+        return "yes\n" if settings.offsite else "OFFSITE is not set\n"
+    if job.name == "update" and settings.update_delay_minutes is None:
+        return "UPDATE_DELAY_MINUTES is empty\n"
+    if job.name == "update" and not settings.api_key:
+        return "no API key is set\n"
+    return "yes\n"
+
 
 PARTS: dict[str, Callable[[host_units.Job], str]] = {
     "launchd": host_units.make_plist,
@@ -15,16 +28,10 @@ PARTS: dict[str, Callable[[host_units.Job], str]] = {
     "timer": host_units.make_timer,
     "crontab": host_units.make_crontab_line,
     "marker": lambda job: f"{job.marker}\n",
-    "updates": lambda job: describe_updates(job.settings),
+    "wanted": describe_need,
+    "packages": lambda job: "notify\n" if job.settings.notify_urls else "",
     "folders": lambda job: f"{job.settings.backup_dir}\n{job.settings.state_dir}\n",
 }
-
-
-def describe_updates(settings: Settings) -> str:
-    """Whether market data is to be updated by the schedule: `yes`, or why not."""
-    if settings.update_delay_minutes is None:
-        return "UPDATE_DELAY_MINUTES is empty\n"
-    return "yes\n" if settings.api_key else "no API key is set\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,12 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "part", choices=[*PARTS, "check", "check-macos"], help="what to print or check"
     )
-    parser.add_argument(
-        "--updates", action="store_true", help="of the job that updates market data"
-    )
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--updates", action="store_true", help="of the job that updates market data")
+    kinds.add_argument("--offsite", action="store_true", help="of the process that sends copies")
     options = parser.parse_args(arguments)
     part = options.part
-    job = host_units.Job(load_settings(), PROJECT_DIR, "update" if options.updates else "backup")
+    name: host_units.Name = "backup"
+    if options.updates or options.offsite:
+        name = "update" if options.updates else "offsite"
+    job = host_units.Job(load_settings(), PROJECT_DIR, name)
     if part in PARTS:
         print(PARTS[part](job), end="")
         return console.DONE

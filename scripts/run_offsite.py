@@ -20,10 +20,11 @@ from pathlib import Path
 from backtestdb import console
 from backtestdb.backups.backup_dir import ensure_backup_dir
 from backtestdb.config import Settings, load_settings
+from backtestdb.errors import BusyError
 from backtestdb.offsite.cli import run_check, run_drill, run_init, run_list, run_prune
 from backtestdb.offsite.facts import find_offsite_problems, load_offsite_facts
 from backtestdb.offsite.target import make_target
-from backtestdb.offsite.watch import make_watch, run_watch, send_once
+from backtestdb.offsite.watch import Watch, make_watch, run_watch, send_once
 
 LOG_NAME, LOG_BYTES = "offsite.log", 1_000_000
 
@@ -40,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
         "drill": lambda: run_drill(settings, now_utc.astimezone()),
         "prune": lambda: run_prune(settings, now_utc, dry_run=options.dry_run),
-        "send": lambda: watch(settings, once=True),
-        "watch": lambda: watch(settings, once=False),
+        "send": lambda: send(settings),
+        "watch": lambda: watch(settings, quiet=options.quiet),
         "health": lambda: report_health(settings, now_utc),
     }
     return commands[options.command]()
@@ -67,7 +68,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     pruning = commands.add_parser("prune", help="delete old copies, with a key that may")
     pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
     commands.add_parser("send", help="send once what was not sent yet")
-    commands.add_parser("watch", help="send whatever is committed, until SIGTERM")
+    watching = commands.add_parser("watch", help="send whatever is committed, until SIGTERM")
+    watching.add_argument(
+        "--quiet", action="store_true", help="for cron: only the log; no error when it runs already"
+    )
     commands.add_parser("health", help="exit code 1 when what lies elsewhere is behind")
     return parser.parse_args(arguments)
 
@@ -78,35 +82,39 @@ def report_health(settings: Settings, now_utc: datetime) -> int:
     return console.FAILED if problems else console.DONE
 
 
-def watch(settings: Settings, *, once: bool) -> int:
-    stop = threading.Event()
-    os.umask(0o077)
-    ensure_backup_dir(settings.backup_dir, settings.database_path)
-    log = open_log(settings.backup_dir)
-    watching = make_watch(settings, log, stop)
-    if once:
-        send_once(watching)
-        return console.DONE
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    log.info(
-        "watching %s, every %d s, to %s",
-        settings.database_path,
-        settings.offsite_every_seconds,
-        settings.offsite,
-    )
-    run_watch(watching)
+def send(settings: Settings) -> int:
+    send_once(prepare(settings, threading.Event()))
     return console.DONE
 
 
-def open_log(backup_dir: Path) -> logging.Logger:
-    """One line an event, on standard output and in offsite.log. Bounded."""
+def watch(settings: Settings, *, quiet: bool) -> int:
+    stop = threading.Event()
+    watching = prepare(settings, stop, quiet=quiet)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        run_watch(watching)
+    except BusyError:
+        if not quiet:
+            raise
+    return console.DONE
+
+
+def prepare(settings: Settings, stop: threading.Event, *, quiet: bool = False) -> Watch:
+    """Folders and files that are made from here on are the user's alone."""
+    os.umask(0o077)
+    ensure_backup_dir(settings.backup_dir, settings.database_path)
+    return make_watch(settings, open_log(settings.backup_dir, quiet), stop)
+
+
+def open_log(backup_dir: Path, quiet: bool) -> logging.Logger:
+    """One line an event, in offsite.log, which is bounded, and on standard output unless `quiet`."""
     logging.raiseExceptions = False  # a full disk must not end the process
     log = logging.getLogger("ai-backtest.offsite")
     log.setLevel(logging.INFO)
     log.propagate = False
     file = RotatingFileHandler(backup_dir / LOG_NAME, maxBytes=LOG_BYTES, backupCount=1, delay=True)
-    for handler in (file, logging.StreamHandler(sys.stdout)):
+    for handler in (file,) if quiet else (file, logging.StreamHandler(sys.stdout)):
         handler.setFormatter(
             logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
         )

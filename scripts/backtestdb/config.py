@@ -329,6 +329,7 @@ OFF, OFF_WHEN_EMPTY = "off", {"UPDATE_DELAY_MINUTES"}
 WORKED_OUT = {
     *("DATABASE_DIR", "SIDECAR_BACKUPS", "SIDECAR_BELOW", "SIDECAR_PROPAGATION"),
     *("SIDECAR_OWNER", "SIDECAR_ZONE", "SIDECAR_STATE_DIR", "SIDECAR_EXTRA"),
+    *("OFFSITE_FOLDER", "OFFSITE_SECRETS_DIR"),
 }
 # NAME_FILE names a file that holds the value: a container's secret, a file only its owner reads.
 FROM_FILES = (

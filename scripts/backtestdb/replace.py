@@ -8,6 +8,7 @@ file never did.
 import glob
 import shlex
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -37,7 +38,8 @@ from backtestdb.newer_sqlite import load_writer_version, sqlite_version_number, 
 from backtestdb.outline import Outline, find_differences, read_outline
 from backtestdb.pinned_copy import copy_pinned, make_step_watch
 
-ATTEMPTS = 5
+# A platform that commits every few milliseconds on a slow machine was faster five times in a row.
+LEAST_ATTEMPTS = 5
 PAGES_PER_STEP = 64
 ARRIVING = ".arriving"
 CarryOver = Callable[[sqlite3.Connection], None]
@@ -92,11 +94,16 @@ def replace_database(
       while nobody has it open.
     - A name that is free is taken by a whole file. When another program takes it first, what that
       program made is a database like any other: see above.
-    The caller holds no connection to `target`. Raise BusyError when another program does not let go
-    in time, VerificationError when `target` does not hold the new content afterwards.
+    When another program commits in between, all of it is tried again, LEAST_ATTEMPTS times at least
+    and until `timeout_seconds` have passed. The caller holds no connection to `target`. Raise
+    BusyError when another program does not let go in time, VerificationError when `target` does not
+    hold the new content afterwards.
     """
-    moved_to = None
-    for _ in range(ATTEMPTS):
+    moved_to, attempts = None, 0
+    deadline = time.monotonic() + timeout_seconds
+
+    while attempts < LEAST_ATTEMPTS or time.monotonic() < deadline:
+        attempts += 1
         with suppress(ChangedMeanwhileError, NameTakenError), busy_explained(target):
             state = look_at_file(target)
             if state != "missing" and not (state == "damaged" and not can_be_locked(target)):
@@ -112,7 +119,7 @@ def replace_database(
                 take_free_name(arriving, target)
             return Replacement(None, kept_is_sound=False, moved_to=moved_to)
     raise BusyError(
-        f"{target} was written to {ATTEMPTS} times while it was being replaced",
+        f"{target} was written to {attempts} times while it was being replaced",
         next_step="stop the program that writes to it, then start the same command again",
     )
 
@@ -172,7 +179,12 @@ def replace_through_sqlite(
         # Before SQLite opens the file, and closed after it: see the note on closing in database.py.
         counter = closed_last.enter_context(closing(CommitCounter(target)))
         file = closed_last.enter_context(target.open("r+b", buffering=0))
-        with closing(connect(target, lenient=True, timeout_seconds=timeout_seconds)) as observer:
+        # Both are opened now: between the end of the first one's transaction and the start of the
+        # second one's another program can commit, so that time has to be short.
+        with (
+            closing(connect(target, lenient=True, timeout_seconds=timeout_seconds)) as observer,
+            closing(connect(target, lenient=True, timeout_seconds=timeout_seconds)) as live,
+        ):
             if carry_over:
                 observer.execute("PRAGMA foreign_keys = OFF")
                 observer.execute("ATTACH ? AS fresh", (str(new),))
@@ -185,7 +197,7 @@ def replace_through_sqlite(
                 if carry_over:
                     carry_over(observer)
                 seen = counter.read()
-            written = copy_into_place(new, target, kept_as, counter, seen, timeout_seconds)
+            written = copy_into_place(new, live, target, kept_as, counter, seen, timeout_seconds)
             keep_version_in_header(observer, file.fileno(), new_written_by)
     return Replacement(kept_as if has_content else None, kept_is_sound, None, written)
 
@@ -209,6 +221,7 @@ def keep_copy(target: Path, kept_as: Path, written_by: int = 0) -> bool:
 
 def copy_into_place(
     new: Path,
+    live: sqlite3.Connection,
     target: Path,
     kept_as: Path,
     counter: CommitCounter,
@@ -216,20 +229,17 @@ def copy_into_place(
     timeout_seconds: float,
 ) -> tuple[str, ...]:
     """Return how the database differs already because somebody else wrote to it; see prove."""
-    with (
-        closing(connect(target, lenient=True, timeout_seconds=timeout_seconds)) as live,
-        source_that_fits(new, live, target) as source,
-    ):
-        expected = read_outline(source)
+    with source_that_fits(new, live, target) as source:
         try:
             copy_pages(source, live, target, lambda: counter.read() == seen, timeout_seconds)
             shrink_log(live)
+            expected = read_outline(source)
             return prove(target, expected, lambda: counter.read() == seen + 1, timeout_seconds)
         except (sqlite3.Error, OSError) as error:
             is_busy = isinstance(error, sqlite3.Error) and primary_code(error) in BUSY_CODES
             if is_busy and counter.read() == seen:
                 raise
-            raise describe_failure(error, target, kept_as, expected) from error
+            raise describe_failure(error, target, kept_as, source) from error
 
 
 def copy_pages(
@@ -277,14 +287,14 @@ def prove(
 
 
 def describe_failure(
-    error: Exception, target: Path, kept_as: Path, expected: Outline
+    error: Exception, target: Path, kept_as: Path, source: sqlite3.Connection
 ) -> ProjectError:
     """What stands where after an error that came during or behind the commit, and the way on."""
     kept = f"what stood there is in {kept_as}"
     undo = f"make restore-from-backup BACKUP={shlex.quote(str(kept_as))} brings that back"
     try:
         with closing(connect(target, read_only=True, lenient=True)) as live:
-            is_new = not find_differences(expected, read_outline(live))
+            is_new = not find_differences(read_outline(source), read_outline(live))
     except (sqlite3.Error, OSError, ProjectError) as second:
         return ProjectError(
             f"{target} could not be replaced ({error}), nor read again ({second}); {kept}",

@@ -290,6 +290,19 @@ def test_first_download_between_a_split_and_its_listing_is_mended_by_the_next_up
     bench.verify_fresh(database, at("2012-06-15"))
 
 
+def test_split_that_is_listed_in_the_second_in_which_the_bars_came_has_them_asked_again(
+    bench: Bench, sandbox: SandboxProcess
+) -> None:
+    """Two short commands one after the other: records and bars are dated in whole seconds."""
+    sandbox.set_splits(LISTED_LATE)
+    moment = at("2012-06-14")
+    database = bench.download("kept", moment)
+    source = bench.source("kept", moment)
+    sandbox.set_today("2012-06-15")
+    look = run_update(source, database, "2012-06-14").splits
+    assert look.refetched == {"MSFT": "MSFT 3:1 on 2012-06-11 is listed"}
+
+
 def test_split_beside_rows_that_another_program_fetched_itself_ends_as_a_fresh_download(
     bench: Bench, sandbox: SandboxProcess
 ) -> None:

@@ -1,22 +1,27 @@
 """A machine that dies at any moment: what was committed a while before is elsewhere, to the last
 row."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from backtestdb.backups.content_hash import hash_table
-from backup_tools import make_platform_database
+from backtestdb.config import PROJECT_DIR
+from backup_tools import environment_of, make_platform_database
 from diary_writer import SCHEMA, insert
-from offsite_tools import EVERY_SECONDS, Site, make_site, start_watch
+from offsite_tools import EVERY_SECONDS, PASSPHRASE, Site, make_site, start_watch
 from s3_server import S3Server, wait_until
 
 PROMISED_SECONDS = 4.0 + 2 * EVERY_SECONDS
@@ -100,3 +105,77 @@ def test_a_hundred_machines_die_and_none_loses_more_than_promised(
     lost = [die_and_return(tmp_path / str(n), s3, 10 * decade + n, capsys) for n in range(10)]
     with capsys.disabled():
         print(f"\nseconds lost: {', '.join(f'{seconds:.1f}' for seconds in sorted(lost))}")
+
+
+def engine_answers() -> bool:
+    asked = (["docker", "version"], ["docker", "compose", "version"])
+    return bool(shutil.which("docker")) and not any(
+        subprocess.run(each, capture_output=True, check=False).returncode for each in asked
+    )
+
+
+@contextmanager
+def running_sidecar(site: Site, project: str) -> Iterator[str]:
+    """The name of its container."""
+    environment = environment_of(site.settings) | {
+        **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+        **{"COMPOSE_ENV_FILES": os.devnull, "COMPOSE_PROJECT_NAME": project},
+        **{"COMPOSE_FILE": str(PROJECT_DIR / "docker-compose.yml")},
+        **{"OFFSITE": site.settings.offsite, "OFFSITE_PASSPHRASE": PASSPHRASE},
+        "OFFSITE_EVERY_SECONDS": str(EVERY_SECONDS),
+    }
+
+    def compose(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(PROJECT_DIR / "scripts" / "run_compose.py"), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    try:
+        up = compose("up", "--detach", "--wait")
+        assert up.returncode == 0, up.stdout + up.stderr + compose("logs").stdout
+        yield f"{project}-offsite-1"
+    finally:
+        down = compose("down", "--timeout", "1")
+        assert down.returncode == 0, down.stderr
+
+
+@pytest.mark.long  # the first build of its image installs packages
+@pytest.mark.engine
+@pytest.mark.skipif(
+    not engine_answers(), reason="no container engine answers, or docker has no compose"
+)
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+def test_a_sidecar_that_dies_has_the_commits_elsewhere_and_shows_no_secret(
+    journal: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = make_site(tmp_path)
+    make_platform_database(site.settings.database_path, journal=journal)
+    site.settings.backup_dir.mkdir(parents=True)
+    site.init()
+    writer = None
+    try:
+        with running_sidecar(site, f"offsite-{uuid.uuid4().hex[:8]}") as container:
+            shown = subprocess.run(
+                ["docker", "inspect", container], capture_output=True, text=True, check=True
+            ).stdout
+            assert json.loads(shown)
+            assert PASSPHRASE not in shown
+
+            writer = start_writer(site)
+            before = len(site.copies())
+            wait_until(lambda: len(site.copies()) > before + 1, 120, "copies of the diary")
+            subprocess.run(["docker", "kill", container], capture_output=True, check=True)
+            os.killpg(writer.pid, signal.SIGKILL)
+            died_at = time.time()
+            lines = writer.communicate()[0].splitlines()
+    finally:
+        if writer and writer.poll() is None:
+            os.killpg(writer.pid, signal.SIGKILL)
+            writer.wait()
+    commits = [
+        (int(n), float(at)) for n, at in (line.split() for line in lines if line.count(" ") == 1)
+    ]
+    site.wipe()
+    assert site.restore(capsys)[0] == 0
+    lost = verify_diary(site.settings.database_path, commits, died_at)
+    with capsys.disabled():
+        print(f"\nseconds lost: {lost:.1f}")

@@ -16,6 +16,8 @@ import pytest
 
 from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.config import PROJECT_DIR, load_settings
+from backtestdb.files import exclusive_lock
+from backtestdb.offsite.liveness import target_folder
 from backtestdb.scheduling.host_units import (
     Job,
     make_crontab_line,
@@ -412,6 +414,88 @@ def test_mac_gets_a_second_label_for_the_market_data(mac: Installation) -> None:
     assert plist["StandardOutPath"].endswith("/update.log")
     assert mac.run("uninstall").returncode == 0
     assert list(mac.plist.parent.iterdir()) == []
+
+
+def set_offsite(made: Installation, address: str) -> None:
+    """`db` is a stand-in that records its calls: the packages are here already."""
+    (made.project / "db").write_text('#!/bin/sh\necho "$@" >>"$0.calls"\n')
+    (made.project / "db").chmod(0o755)
+    with (made.project / ".env").open("a") as file:
+        file.write(f"OFFSITE={address}\nOFFSITE_PASSPHRASE='correct horse battery'\n")
+
+
+def test_copies_off_the_machine_get_a_service_that_stays_where_offsite_is_set(
+    linux: Installation,
+) -> None:
+    unit = linux.units / "ai-backtest-offsite.service"
+    assert "no copies leave this machine: OFFSITE is not set" in linux.run("install").stdout
+    assert not unit.exists()
+
+    before = (linux.project / ".env").read_text()
+    set_offsite(linux, str(linux.home / "elsewhere"))
+    linux.calls("systemctl")
+    done = linux.run("install")
+    assert done.returncode == 0, done.stderr
+    assert linux.calls("systemctl")[-2:] == [
+        f"--user enable {unit.name}",
+        f"--user restart {unit.name}",
+    ]
+    assert (linux.project / "db.calls").read_text() == "setup offsite\n"
+    assert unit.read_text() == make_service(Job(linux.job().settings, linux.project, "offsite"))
+    assert 'scripts/run_offsite.py" watch\nRestart=always\n' in unit.read_text()
+    assert "battery" not in unit.read_text()
+
+    make_well(linux)
+    status = linux.run("status")
+    assert f"loaded: {unit.name}" in status.stdout
+    assert (status.returncode, "nothing was sent" in status.stdout) == (1, True)
+
+    (linux.project / ".env").write_text(before)
+    assert linux.run("install").returncode == 0
+    assert not unit.exists()
+
+
+def test_mac_keeps_the_process_that_sends_copies_alive(mac: Installation) -> None:
+    set_offsite(mac, "s3://bucket/prefix")
+    done = mac.run("install")
+    assert done.returncode == 0, done.stderr
+    label = "com.aibacktest.offsite"
+    plist = plistlib.loads((mac.plist.with_name(f"{label}.plist")).read_bytes())
+    program = str(mac.project / "scripts" / "run_offsite.py")
+    assert (plist["Label"], plist["ProgramArguments"][1:]) == (label, [program, "watch"])
+    assert (plist["RunAtLoad"], plist["KeepAlive"]) == (True, True)
+    assert "StartCalendarInterval" not in plist
+    assert plist["StandardErrorPath"].endswith("/offsite-error.log")
+    assert mac.run("uninstall").returncode == 0
+    assert list(mac.plist.parent.iterdir()) == []
+
+
+def test_cron_starts_the_process_that_sends_copies_and_a_second_one_leaves_in_silence(
+    linux: Installation,
+) -> None:
+    set_offsite(linux, str(linux.home / "elsewhere"))
+    job = Job(linux.job().settings, linux.project, "offsite")
+    fields = make_crontab_line(job).strip().split(" ", 5)
+    assert fields[0] == ",".join(str(minute) for minute in range(0, 60, 5))
+    folder = target_folder(linux.backup_dir, job.settings.offsite)
+    folder.mkdir(parents=True)
+    with exclusive_lock(folder / ".lock", "the first one"):
+        second = subprocess.run(
+            ["/bin/sh", "-c", fields[5].replace("\\%", "%")],
+            env={"HOME": str(linux.home), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert (second.returncode, second.stdout + second.stderr) == (0, "")
+
+
+def test_setting_of_copies_that_only_the_environment_has_is_refused(linux: Installation) -> None:
+    set_offsite(linux, "s3://bucket/prefix")
+    done = linux.run("install", OFFSITE_ENDPOINT="https://127.0.0.1:1")
+    assert done.returncode == 2
+    assert "OFFSITE_ENDPOINT comes from the environment" in done.stderr
 
 
 def test_uninstall_fails_while_the_timer_stays_enabled(linux: Installation) -> None:

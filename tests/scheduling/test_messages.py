@@ -12,12 +12,13 @@ from backtestdb.backups.backup import Hooks
 from backtestdb.config import Settings, parse_addresses
 from backtestdb.database import connect
 from backtestdb.errors import ProjectError
+from backtestdb.health.receivers import ask_receivers
 from backtestdb.scheduling.event_log import open_event_log
 from backtestdb.scheduling.loop import Scheduler, tick_safely
 from backtestdb.scheduling.messages import find_changes
 from backtestdb.scheduling.notify import run_backup
 from backup_tools import back_up, environment_of, make_platform_database, make_settings
-from receivers import receiver
+from receivers import receiver, watcher
 
 
 @pytest.fixture
@@ -160,3 +161,13 @@ def test_scheduled_failure_runs_the_command_once(settings: Settings) -> None:
         tick_safely(scheduler)
         clock.go(hours=1)
     assert (settings.backup_dir / "told").read_text().count("ON_FAILURE full") == 1
+
+
+def test_doctor_online_sends_a_test_to_watcher_and_person(settings: Settings) -> None:
+    with receiver() as (address, got, answer), watcher() as (url, paths):
+        asked = replace(settings, notify_urls=(address,), heartbeat_url=url)
+        assert [problem.level for problem in ask_receivers(asked)] == ["ok", "ok"]
+        answer["status"] = 503
+        assert [problem.level for problem in ask_receivers(asked)] == ["ok", "wrong"]
+    assert paths == ["/ping/secret-id/start"] * 2
+    assert "a test" in got[0]["title"]

@@ -89,12 +89,13 @@ def make_row(known: KnownSplit) -> tuple[object, ...]:
 
 
 def has_older_bars(connection: sqlite3.Connection, known: KnownSplit) -> bool:
-    """Whether a bar from before the split came before the list changed. A bar without a time is as
-    old as can be."""
+    """Given a split that was listed or withdrawn, return whether a stored bar from before its day
+    came before that. A bar without a time is as old as can be."""
     changed_at = make_sqlite_time(known.changed_at_utc.astimezone(UTC).isoformat())
     (found,) = connection.execute(
+        # Both times are whole seconds: a bar of the same second may have come before the change.
         "SELECT EXISTS (SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe IN ('1day', '5min')"
-        " AND timestamp < ? AND coalesce(created_at, '') < ?)",
+        " AND timestamp < ? AND coalesce(created_at, '') <= ?)",
         (known.split.ticker, midnight_ms(known.split.execution_date), changed_at),
     ).fetchone()
     return bool(found)

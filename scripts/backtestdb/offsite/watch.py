@@ -77,6 +77,12 @@ def run_watch(watch: Watch) -> None:
     with exclusive_lock(
         watch.folder / ".lock", f"the sender of copies to {watch.settings.offsite}"
     ):
+        watch.log.info(
+            "watching %s, every %d s, to %s",
+            watch.settings.database_path,
+            watch.settings.offsite_every_seconds,
+            watch.settings.offsite,
+        )
         fulls = threading.Thread(target=watch_backups, args=(watch,), daemon=True)
         fulls.start()
         watch_commits(watch)

@@ -6,9 +6,10 @@ session.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import TypeVar
 
 from backtestdb.health.coverage_facts import UniverseCoverage
 from backtestdb.market.sessions import NEW_YORK, load_calendar, sessions_between
@@ -16,11 +17,11 @@ from backtestdb.market.sessions import NEW_YORK, load_calendar, sessions_between
 DAYS_SHOWN = 60
 INTRADAY_MONTHS = 13
 COUNT_IN_SPANS = """
-WITH spans (place, first_ms, stop_ms) AS (VALUES {values})
+WITH spans (place, first_ms, stop_ms) AS (VALUES {values}), tickers (ticker) AS (VALUES {tickers})
 SELECT place, sum((
     SELECT count(*) FROM ohlcv_data
-    WHERE ticker = s.ticker AND timeframe = ? AND timestamp >= first_ms AND timestamp < stop_ms))
-FROM ({tickers}) s CROSS JOIN spans GROUP BY place
+    WHERE ticker = t.ticker AND timeframe = ? AND timestamp >= first_ms AND timestamp < stop_ms))
+FROM tickers t CROSS JOIN spans GROUP BY place
 """
 ANY_IN_SPANS = COUNT_IN_SPANS.replace(
     "SELECT count(*) FROM", "SELECT EXISTS (SELECT 1 FROM"
@@ -31,7 +32,10 @@ MEMBERS = (
 )
 EVERYONE = "SELECT DISTINCT ticker FROM universe_stocks WHERE is_active"
 Span = tuple[str, date, date]
-SPANS_AT_ONCE = 200
+Item = TypeVar("Item")
+# With a rollback journal nobody can commit while a statement reads, so each one is short: 200 spans
+# of 10 tickers are 2,000 look-ups, some milliseconds.
+SPANS_AT_ONCE, TICKERS_AT_ONCE = 200, 10
 
 
 @dataclass(frozen=True)
@@ -110,15 +114,26 @@ def count_in_spans(
     *values: str,
 ) -> Counter[str]:
     """Bars (or sessions with bars) of all `tickers` in each span."""
+    members = [ticker for (ticker,) in connection.execute(tickers, values)]
     counts: Counter[str] = Counter()
-    for first in range(0, len(spans), SPANS_AT_ONCE):
-        part = spans[first : first + SPANS_AT_ONCE]
-        sql = statement.format(values=", ".join(["(?, ?, ?)"] * len(part)), tickers=tickers)
+    for some_spans in in_parts(spans, SPANS_AT_ONCE):
         bound = [
-            value for place, start, stop in part for value in (place, to_ms(start), to_ms(stop))
+            value
+            for place, start, stop in some_spans
+            for value in (place, to_ms(start), to_ms(stop))
         ]
-        counts.update(dict(connection.execute(sql, [*bound, timeframe, *values])))
+        for some in in_parts(members, TICKERS_AT_ONCE):
+            sql = statement.format(
+                values=", ".join(["(?, ?, ?)"] * len(some_spans)),
+                tickers=", ".join(["(?)"] * len(some)),
+            )
+            counts.update(dict(connection.execute(sql, [*bound, *some, timeframe]).fetchall()))
     return counts
+
+
+def in_parts(values: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for first in range(0, len(values), size):
+        yield values[first : first + size]
 
 
 def make_month_span(sessions: Sequence[date], month: str) -> Span:

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,9 +13,11 @@ from backtestdb.backups.backup_dir import ensure_backup_dir
 from backtestdb.backups.known_folders import remember_folder
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.errors import DatabaseFileError, ProjectError
+from backtestdb.scheduling.offsite_container import make_offsite_variables, prepare_offsite
 from backtestdb.scheduling.sidecar import (
     Owner,
     choose_profiles,
+    give_to,
     is_of_this_project,
     make_project_name,
     make_variables,
@@ -81,6 +82,7 @@ def prepare_folders(settings: Settings, owner: Owner) -> None:
     for place in (settings.backup_dir, folder):
         verify_writable(place, owner)
     remember_folder(settings.database_path, settings.backup_dir)
+    prepare_offsite(settings, owner)
     for scripts in settings.generated_scripts_dirs:
         if not scripts.is_dir() or scripts.resolve().is_relative_to(folder.resolve()):
             continue
@@ -104,13 +106,6 @@ def make_folder(folder: Path, owner: Owner) -> None:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     give_to(owner, missing)
-
-
-def give_to(owner: Owner, made: Sequence[Path]) -> None:
-    """Only root can, and only root has to: under sudo."""
-    if os.geteuid() == 0:
-        for path in made:
-            os.chown(path, owner.user, owner.group)
 
 
 def verify_writable(folder: Path, owner: Owner) -> None:
@@ -170,6 +165,7 @@ def make_environment(settings: Settings, owner: Owner) -> dict[str, str]:
         "SIDECAR_TZ": settings.sidecar_zone,
         "NOTIFY_URLS": " ".join(settings.notify_urls),
         **make_variables(settings, owner, engine),
+        **make_offsite_variables(settings),
         **chosen,
     }
 
@@ -190,7 +186,13 @@ def keep_for_compose(variables: dict[str, str]) -> None:
     path = env_path()
     if not path.is_file():
         return
-    names = ("DATABASE_DIR", "COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES")
+    names = (
+        "DATABASE_DIR",
+        "COMPOSE_PROJECT_NAME",
+        "COMPOSE_PROFILES",
+        "OFFSITE_SECRETS_DIR",
+        "OFFSITE_FOLDER",
+    )
     kept = {
         name: value
         for name, value in variables.items()

@@ -1,5 +1,8 @@
-"""The files that make the system's own scheduler wake `run_scheduler.py --once`, once for the
-backups and once for the market data (`--updates`): pure text from settings."""
+"""The files of the jobs that the system's own scheduler starts: pure text from settings.
+
+`run_scheduler.py --once` is woken at its times, once for the backups and once for the market data
+(`--updates`). `run_offsite.py watch` lives all the time and is started again when it ends.
+"""
 
 import shlex
 from collections.abc import Mapping
@@ -15,7 +18,7 @@ from backtestdb.scheduling.due import wake_minutes
 from backtestdb.scheduling.event_log import ERROR_LOG_NAME, LOG_NAME, UPDATE_LOG_NAMES
 from backtestdb.scheduling.updates import FINAL_AT
 
-Name = Literal["backup", "update"]
+Name = Literal["backup", "update", "offsite"]
 USED_SETTINGS = (
     *(
         "DATABASE_PATH",
@@ -29,11 +32,34 @@ USED_SETTINGS = (
     *("MIN_BACKUPS", "HEARTBEAT_URL", "NOTIFY_URLS"),
     *("BEFORE_BACKUP", "AFTER_BACKUP", "ON_FAILURE"),
 )
+OFFSITE_ERROR_LOG_NAME = "offsite-error.log"
 # What the job that updates market data reads besides, and what the backups' job is never given.
 UPDATE_SETTINGS = (
     *("POLYGON_API_KEY", "MASSIVE_API_KEY", "POLYGON_BASE_URL", "POLYGON_REQUESTS_PER_MINUTE"),
     *("POLYGON_CONCURRENCY", "POLYGON_TIMEOUT_SECONDS", "US_STOCK_TYPES", "UPDATE_DELAY_MINUTES"),
 )
+# What the process that sends copies off this machine reads besides.
+OFFSITE_SETTINGS = (
+    *("OFFSITE", "OFFSITE_ENDPOINT", "OFFSITE_KEY_ID", "OFFSITE_SECRET", "OFFSITE_PASSPHRASE"),
+    "OFFSITE_EVERY_SECONDS",
+)
+SETTINGS_OF: dict[Name, tuple[str, ...]] = {
+    "backup": USED_SETTINGS,
+    "update": (*USED_SETTINGS, *UPDATE_SETTINGS),
+    "offsite": ("DATABASE_PATH", "BACKUP_DIR", *OFFSITE_SETTINGS),
+}
+WHAT: dict[Name, str] = {
+    "backup": "Backup of the backtesting database",
+    "update": "Update of its market data",
+    "offsite": "Copies of the backtesting database off this machine",
+}
+OPTIONS: dict[Name, list[str]] = {
+    "backup": ["--once"],
+    "update": ["--updates", "--once"],
+    "offsite": ["watch"],
+}
+# cron starts it anew where it ended; where it lives, the second one leaves at once.
+LOOK_EVERY_MINUTES = 5
 # macOS asks the user before a program may look into these; a background job has nobody to ask.
 PROTECTED_FOLDERS = (
     "Documents",
@@ -67,15 +93,16 @@ class Job:
 
     @property
     def what(self) -> str:
-        return (
-            "Backup of the backtesting database"
-            if self.name == "backup"
-            else "Update of its market data"
-        )
+        return WHAT[self.name]
 
     @property
     def options(self) -> list[str]:
-        return ["--once"] if self.name == "backup" else ["--updates", "--once"]
+        return OPTIONS[self.name]
+
+    @property
+    def lives(self) -> bool:
+        """Whether it is a process that stays, and not one that is woken at times."""
+        return self.name == "offsite"
 
     @property
     def logs(self) -> tuple[Path, Path]:
@@ -83,11 +110,16 @@ class Job:
         folder, names = self.settings.backup_dir, (LOG_NAME, ERROR_LOG_NAME)
         if self.name == "update":
             folder, names = self.settings.state_dir, UPDATE_LOG_NAMES
+        elif self.lives:
+            # It keeps a bounded log itself; here lies what Python says when it cannot start.
+            return Path("/dev/null"), folder / OFFSITE_ERROR_LOG_NAME
         return folder / names[0], folder / names[1]
 
     @property
     def minutes(self) -> list[int]:
         """The minutes of each hour at which the job asks what is due."""
+        if self.lives:
+            return list(range(0, 60, LOOK_EVERY_MINUTES))
         if self.name == "backup":
             return wake_minutes(
                 self.settings.backup_time, self.settings.irreplaceable_every_minutes
@@ -101,7 +133,8 @@ class Job:
 
     @property
     def program(self) -> Path:
-        return self.project / "scripts" / "run_scheduler.py"
+        name = "run_offsite.py" if self.lives else "run_scheduler.py"
+        return self.project / "scripts" / name
 
 
 def make_plist(job: Job) -> str:
@@ -111,11 +144,14 @@ def make_plist(job: Job) -> str:
         **{"log": log, "error_log": error_log, "label": job.label},
     }
     values = {name: escape(str(path)) for name, path in paths.items()}
+    values["options"] = "\n".join(f"\t\t<string>{option}</string>" for option in job.options)
+    if job.lives:
+        return fill(job, "living.plist", values)
+
     entries: list[Mapping[str, int]] = [{"Minute": minute} for minute in job.minutes]
     if job.name == "backup":
         at = job.settings.backup_time
         entries.insert(0, {"Hour": at.hour, "Minute": at.minute})
-    values["options"] = "\n".join(f"\t\t<string>{option}</string>" for option in job.options)
     return fill(
         job, "job.plist", values | {"calendar": "\n".join(map(make_calendar_entry, entries))}
     )
@@ -131,7 +167,8 @@ def make_calendar_entry(entry: Mapping[str, int]) -> str:
 def make_service(job: Job) -> str:
     values = {"python": escape_unit(job.python), "program": escape_unit(job.program)}
     words = {"what": job.what, "unit": job.unit, "options": " ".join(job.options)}
-    return fill(job, "job.service", values | words)
+    template = "living.service" if job.lives else "job.service"
+    return fill(job, template, values | words)
 
 
 def escape_unit(path: Path) -> str:
@@ -173,7 +210,7 @@ def fill(job: Job, name: str, values: Mapping[str, str]) -> str:
 def verify_settings_reach_job(job: Job) -> None:
     """The job is not started from the user's shell: what only the environment says, it would not
     know."""
-    used = USED_SETTINGS if job.name == "backup" else (*USED_SETTINGS, *UPDATE_SETTINGS)
+    used = SETTINGS_OF[job.name]
     lost = [name for name in used if job.settings.origins[name] == "the environment"]
     if lost:
         raise SettingsError(

@@ -7,7 +7,7 @@ hand means the same container.
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,13 @@ def find_owner(settings: Settings, environment: Mapping[str, str]) -> Owner:
     return Owner(os.getuid(), os.getgid())
 
 
+def give_to(owner: Owner, made: Sequence[Path]) -> None:
+    """Only root can, and only root has to: under sudo."""
+    if os.geteuid() == 0:
+        for path in made:
+            os.chown(path, owner.user, owner.group)
+
+
 def choose_backup_mount(backup_dir: Path, database: Path) -> tuple[Path, str]:
     """Given the two paths, return what the container mounts, and where below it BACKUP_DIR is ("" or
     "/folder"). On a disk of its own that is the disk's place: a folder on a disk that is absent is
@@ -84,8 +91,11 @@ def make_variables(settings: Settings, owner: Owner, engine: str) -> dict[str, s
 
 
 def choose_profiles(settings: Settings) -> str:
-    """The market data's container only where it has something to do."""
-    return "update" if settings.api_key and settings.update_delay_minutes is not None else ""
+    """The containers of market data and of copies off the machine only where they have something to
+    do."""
+    updates = bool(settings.api_key) and settings.update_delay_minutes is not None
+    wanted = {"update": updates, "offsite": bool(settings.offsite)}
+    return ",".join(name for name, is_wanted in wanted.items() if is_wanted)
 
 
 def make_project_name(project: Path) -> str:
