@@ -81,6 +81,7 @@ def ensure_mark(backup_dir: Path) -> str:
     path = backup_dir / MARK_NAME
     if not read_mark(backup_dir):
         arriving = path.with_name(f"{MARK_NAME}.{uuid.uuid4().hex}.partial")
+        arriving.touch(mode=0o600)
         arriving.write_text(uuid.uuid4().hex + "\n", encoding="ascii")
         arriving.replace(path)
     return read_mark(backup_dir)

@@ -88,6 +88,7 @@ def load_facts(
             now,
             database_id=database.database_id,
             rows=rows_of(database),
+            settings=settings,
         ),
         look_at_schedule(sys.platform, user, settings.backup_dir, settings.database_path, now),
         load_drill_facts(settings.backup_dir, settings.database_path),

@@ -98,8 +98,17 @@ def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Pro
             "more than 26 h"
         )
         yield Problem("stale_backup", what, "make backup")
+    small_age = backups.irreplaceable.newest_age
+    if small_age is not None and small_age > STALE_AFTER and backups.small_every_minutes:
+        what = (
+            f"the newest small backup is {format_duration(small_age.total_seconds())} old, more "
+            "than 26 h"
+        )
+        yield Problem("stale_small_backup", what, "make backup-irreplaceable")
     if backups.room_for is not None and backups.room_for < ROOM_FOR_AT_LEAST:
         yield make_space_problem(backups, backups.full.newest_bytes or database.bytes)
+    elif backups.fills:
+        yield Problem("disk_fills", backups.fills, backups.before_it_fills)
 
 
 def make_space_problem(backups: BackupFacts, each_bytes: int) -> Problem:
