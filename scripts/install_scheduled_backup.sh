@@ -49,6 +49,7 @@ install_all() {
   use_job backup
   if [ "$1" = launchd ] && [ "$2" != --anyway ]; then render check-macos; else render check; fi
   make_folders
+  render warnings
   local extra
   extra=$(render packages)
   [ -z "$extra" ] || "$PROJECT/db" setup "$extra" >/dev/null

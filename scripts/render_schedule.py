@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from backtestdb import console
+from backtestdb.backups.forecast import warn_of_full_disk
 from backtestdb.config import PROJECT_DIR, load_settings
 from backtestdb.scheduling import host_units
 
@@ -30,6 +31,9 @@ PARTS: dict[str, Callable[[host_units.Job], str]] = {
     "marker": lambda job: f"{job.marker}\n",
     "wanted": describe_need,
     "packages": lambda job: "notify\n" if job.settings.notify_urls else "",
+    "warnings": lambda job: "".join(
+        f"{line}\n" for line in [warn_of_full_disk(job.settings)] if line
+    ),
     "folders": lambda job: f"{job.settings.backup_dir}\n{job.settings.state_dir}\n",
 }
 

@@ -1,10 +1,12 @@
 """The disk of the backups is away: nothing is written where it should be, and that is told."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,3 +148,27 @@ def test_backups_that_were_removed_with_their_folder_are_no_new_beginning(
     shutil.rmtree(settings.backup_dir)
     with pytest.raises(AbsentDiskError):
         back_up(settings)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
+def test_disk_without_a_free_byte_is_tried_and_named_to_the_watcher(settings: Settings) -> None:
+    """Neither the sign of life nor the lock nor the log can be written."""
+    shutil.rmtree(settings.backup_dir)
+    memory_path(settings.database_path).unlink()
+    settings.backup_dir.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", settings.backup_dir]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this system does not let the tests mount a tmpfs")
+    try:
+        with (settings.backup_dir / "filler").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        with watcher() as (url, paths):
+            done = run(replace(settings, heartbeat_url=url), "run_scheduler.py", "--once")
+    finally:
+        subprocess.run(["umount", settings.backup_dir], check=True)
+    assert done.returncode == 1
+    assert "full backup failed" in done.stdout
+    assert [path.split()[0] for path in paths] == ["/ping/secret-id/start", "/ping/secret-id/fail"]
+    assert "are missing" in paths[1] or "disk is full" in paths[1]

@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup, verified
+from backtestdb.backups.forecast import Forecast, describe_forecast, forecast
 from backtestdb.backups.identity import load_own_catalogue
 from backtestdb.backups.known_folders import find_absent_disk
 from backtestdb.backups.manifest import Kind, Loss
 from backtestdb.backups.shrinkage import find_losses, find_newest, load_expected
 from backtestdb.config import Settings
 from backtestdb.files import free_bytes
-from backtestdb.health.forecast import Forecast, describe_forecast, forecast
 
 
 @dataclass(frozen=True)

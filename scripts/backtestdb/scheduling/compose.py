@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backtestdb import console
 from backtestdb.backups.backup_dir import ensure_backup_dir
+from backtestdb.backups.forecast import warn_of_full_disk
 from backtestdb.backups.known_folders import remember_folder
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.errors import DatabaseFileError, ProjectError
@@ -82,6 +83,8 @@ def prepare_folders(settings: Settings, owner: Owner) -> None:
     for place in (settings.backup_dir, folder):
         verify_writable(place, owner)
     remember_folder(settings.database_path, settings.backup_dir)
+    if warning := warn_of_full_disk(settings):
+        console.say(warning)
     prepare_offsite(settings, owner)
     for scripts in settings.generated_scripts_dirs:
         if not scripts.is_dir() or scripts.resolve().is_relative_to(folder.resolve()):

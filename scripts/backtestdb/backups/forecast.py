@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from backtestdb.backups.catalogue import Backup, verified
+from backtestdb.backups.identity import load_own_catalogue
 from backtestdb.backups.retention import Retention, make_retention
 from backtestdb.config import Settings
 from backtestdb.console import count_of, format_bytes
+from backtestdb.files import free_bytes
 
 HORIZON_DAYS = 400
 WARN_DAYS = 30
@@ -40,7 +42,7 @@ class Forecast:
 
 
 def forecast(
-    catalogue: Sequence[Backup], settings: Settings, free_bytes: int, database_bytes: int
+    catalogue: Sequence[Backup], settings: Settings, free: int, database_bytes: int
 ) -> Forecast:
     """Given everything in the folder (newest first), the room that is left and the size of the
     database, return when the folder is full at the present growth."""
@@ -50,11 +52,11 @@ def forecast(
     full = [
         (backup.taken_at_utc.toordinal(), backup.bytes) for backup in verified(catalogue, "full")
     ]
-    return count_days(full, growth, make_retention(settings, "full"), free_bytes)
+    return count_days(full, growth, make_retention(settings, "full"), free)
 
 
 def count_days(
-    full: Sequence[tuple[int, int]], growth: Growth, retention: Retention, free_bytes: float
+    full: Sequence[tuple[int, int]], growth: Growth, retention: Retention, free: float
 ) -> Forecast:
     """`full`: day (proleptic ordinal) and bytes of the backups that are kept now, newest first. A
     new one needs its room before an old one leaves."""
@@ -62,12 +64,12 @@ def count_days(
     today = kept[0][0] if kept else 1
     for day in range(1, HORIZON_DAYS + 1):
         new_bytes = int(growth.next_bytes + growth.daily_bytes * day)
-        free_bytes -= growth.small_bytes if day <= growth.small_days else 0
-        if free_bytes < new_bytes:
+        free -= growth.small_bytes if day <= growth.small_days else 0
+        if free < new_bytes:
             return Forecast(day, len(kept), growth)
         kept.insert(0, (today + day, new_bytes))
         staying = keep(kept, retention)
-        free_bytes += sum(size for _, size in kept) - sum(size for _, size in staying) - new_bytes
+        free += sum(size for _, size in kept) - sum(size for _, size in staying) - new_bytes
         kept = staying
     return Forecast(None, len(kept), growth)
 
@@ -110,13 +112,23 @@ def measure_growth(catalogue: Sequence[Backup], settings: Settings, database_byt
     )
 
 
-def describe_forecast(found: Forecast, settings: Settings, free_bytes: int) -> tuple[str, str]:
+def warn_of_full_disk(settings: Settings) -> str:
+    """At an installation: what `describe_forecast` says, in one line, with what helps."""
+    database = settings.database_path
+    size = database.stat().st_size if database.is_file() else 0
+    free = free_bytes(settings.backup_dir)
+    catalogue = load_own_catalogue(settings.backup_dir, database)
+    what, next_step = describe_forecast(forecast(catalogue, settings, free, size), settings, free)
+    return f"warning: {what}; next: {next_step}" if what else ""
+
+
+def describe_forecast(found: Forecast, settings: Settings, free: int) -> tuple[str, str]:
     """What is said and what helps; both empty where the folder is not full within WARN_DAYS."""
     if found.days is None or not found.is_near:
         return "", ""
     when = "now" if found.days <= 1 else f"in {found.days} days"
     what = (
-        f"{settings.backup_dir} is full {when}: {format_bytes(free_bytes)} are free, "
+        f"{settings.backup_dir} is full {when}: {format_bytes(free)} are free, "
         f"{count_of(found.kept, 'full backup')} of {format_bytes(found.growth.next_bytes)} fit, "
         f"MAX_BACKUPS is {settings.max_backups}"
     )
