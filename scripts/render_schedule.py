@@ -28,6 +28,7 @@ PARTS: dict[str, Callable[[host_units.Job], str]] = {
     "service": host_units.make_service,
     "timer": host_units.make_timer,
     "crontab": host_units.make_crontab_line,
+    "mark": lambda job: f"{host_units.make_mark(job.project)}\n",
     "marker": lambda job: f"{job.marker}\n",
     "wanted": describe_need,
     "packages": lambda job: "notify\n" if job.settings.notify_urls else "",
@@ -46,12 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--updates", action="store_true", help="of the job that updates market data")
     kinds.add_argument("--offsite", action="store_true", help="of the process that sends copies")
+    parser.add_argument("--mark", default="", help="part of the job's names")
     options = parser.parse_args(arguments)
     part = options.part
     name: host_units.Name = "backup"
     if options.updates or options.offsite:
         name = "update" if options.updates else "offsite"
-    job = host_units.Job(load_settings(), PROJECT_DIR, name)
+    job = host_units.Job(load_settings(), PROJECT_DIR, name, options.mark)
     if part in PARTS:
         print(PARTS[part](job), end="")
         return console.DONE

@@ -58,9 +58,12 @@ def test_growth_is_measured_from_the_backups_and_the_problem_names_a_limit(tmp_p
     back_up(settings, "irreplaceable", minutes=1)
     catalogue = load_own_catalogue(settings.backup_dir, settings.database_path)
     each = next(backup.bytes for backup in catalogue if backup.kind == "full")
-    found = forecast(catalogue, settings, free=6 * each, database_bytes=each)
+    found = forecast(catalogue, settings, free=20 * each, database_bytes=each)
     assert found.days
-    assert found.days <= 6
+    assert found.days <= 30
+    assert 1 <= found.fitting < settings.max_backups
+    fewer = replace(settings, max_backups=found.fitting)
+    assert not forecast(catalogue, fewer, free=20 * each, database_bytes=each).is_near
     assert forecast(catalogue, settings, free=10_000 * each, database_bytes=each).days is None
 
     facts = load_backup_facts(

@@ -233,6 +233,7 @@ def test_sidecar_up_makes_backups_that_the_host_lists_and_restores(
     (sidecar.database.parent / "claude-generated-scripts" / "one.py").write_text("print(1)\n")
     sidecar.compose("up", "--detach", "--build", "--wait")
     assert sidecar.inspect("{{.State.Health.Status}}") == "healthy"
+    wait_until(lambda: kinds(sidecar) == KINDS)  # the full one comes first
     listed = json.loads(sidecar.script("backup_database.py", "--list", "--json"))
     assert sorted((entry["kind"], entry["verified"]) for entry in listed) == [
         ("full", True),
@@ -460,7 +461,7 @@ def test_boot_with_the_backup_disk_absent_then_present(sidecar: Sidecar, disk: P
     sidecar.backup_dir = disk / "back ups"
     sidecar.make_database()
     sidecar.up()
-    assert kinds(sidecar) == KINDS
+    wait_until(lambda: kinds(sidecar) == KINDS)
 
     docker("stop", sidecar.container)
     subprocess.run(["umount", disk], check=True)
@@ -481,7 +482,7 @@ def test_boot_with_the_backup_disk_absent_then_present(sidecar: Sidecar, disk: P
     wait_until(lambda: "scheduler started" in logs(), seconds=240)
     wait_until(lambda: "all" not in docker(*health, check=False) and "h ago" in docker(*health))
     assert sidecar.inspect("{{.State.Running}} {{.RestartCount}}") == "true 0"
-    assert kinds(sidecar) == KINDS
+    wait_until(lambda: kinds(sidecar) == KINDS)
 
 
 def test_sidecar_without_a_database_is_refused_at_once(sidecar: Sidecar) -> None:
@@ -501,7 +502,7 @@ def test_sidecar_under_sudo_belongs_to_the_owner_of_the_database(sidecar: Sideca
     environment = {"SIDECAR_USER": "", "SUDO_UID": str(OWNER), "SUDO_GID": str(GROUP)}
     sidecar.script("run_compose.py", "up", "--detach", "--wait", **environment)
     assert sidecar.inspect("{{.Config.User}}") == f"{OWNER}:{GROUP}"
-    assert kinds(sidecar) == KINDS
+    wait_until(lambda: kinds(sidecar) == KINDS)
     assert sidecar.backup_dir.parent.stat().st_uid == OWNER
 
 
@@ -526,7 +527,7 @@ def test_compose_by_hand_means_the_container_of_make(sidecar: Sidecar) -> None:
     up = ("up", "--detach", "--wait")
     sidecar.script("run_compose.py", *up, **dict.fromkeys(written, ""))
     before = sidecar.inspect("{{.Id}}")
-    assert kinds(sidecar) == KINDS
+    wait_until(lambda: kinds(sidecar) == KINDS)
 
     subprocess.run(
         ["docker", "compose", "--project-directory", PROJECT_DIR, *up],

@@ -1,7 +1,7 @@
 """When BACKUP_DIR is full: the backups of the days to come, by the sizes of those that are there."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from backtestdb.backups.catalogue import Backup, verified
@@ -30,10 +30,12 @@ class Growth:
 @dataclass(frozen=True)
 class Forecast:
     """`days`: after how many of them a full backup finds no room, None when not within
-    HORIZON_DAYS. `kept`: how many full backups there are then."""
+    HORIZON_DAYS. `kept`: how many full backups there are then. `fitting`: the largest MAX_BACKUPS
+    with which WARN_DAYS pass, 0 when none does."""
 
     days: int | None = None
     kept: int = 0
+    fitting: int = 0
     growth: Growth = field(default_factory=lambda: Growth(next_bytes=0))
 
     @property
@@ -52,7 +54,16 @@ def forecast(
     full = [
         (backup.taken_at_utc.toordinal(), backup.bytes) for backup in verified(catalogue, "full")
     ]
-    return count_days(full, growth, make_retention(settings, "full"), free)
+    retention = make_retention(settings, "full")
+    found = count_days(full, growth, retention, free)
+    if not found.is_near:
+        return found
+    fitting = (
+        fewer
+        for fewer in range(settings.max_backups - 1, 0, -1)
+        if not count_days(full, growth, replace(retention, newest=fewer), free).is_near
+    )
+    return replace(found, fitting=next(fitting, 0))
 
 
 def count_days(
@@ -66,12 +77,12 @@ def count_days(
         new_bytes = int(growth.next_bytes + growth.daily_bytes * day)
         free -= growth.small_bytes if day <= growth.small_days else 0
         if free < new_bytes:
-            return Forecast(day, len(kept), growth)
+            return Forecast(day, len(kept), growth=growth)
         kept.insert(0, (today + day, new_bytes))
         staying = keep(kept, retention)
         free += sum(size for _, size in kept) - sum(size for _, size in staying) - new_bytes
         kept = staying
-    return Forecast(None, len(kept), growth)
+    return Forecast(None, len(kept), growth=growth)
 
 
 def keep(full: Sequence[tuple[int, int]], retention: Retention) -> list[tuple[int, int]]:
@@ -132,5 +143,5 @@ def describe_forecast(found: Forecast, settings: Settings, free: int) -> tuple[s
         f"{count_of(found.kept, 'full backup')} of {format_bytes(found.growth.next_bytes)} fit, "
         f"MAX_BACKUPS is {settings.max_backups}"
     )
-    fits = max(found.kept - 1, 1)
-    return what, f"free space on this disk, or set MAX_BACKUPS={fits} in .env"
+    fewer = f", or set MAX_BACKUPS={found.fitting} in .env" if found.fitting else ""
+    return what, f"free space on this disk{fewer}"

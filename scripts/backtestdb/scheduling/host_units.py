@@ -4,6 +4,8 @@
 (`--updates`). `run_offsite.py watch` lives all the time and is started again when it ends.
 """
 
+import hashlib
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,23 +75,24 @@ PROTECTED_FOLDERS = (
 @dataclass(frozen=True)
 class Job:
     """`project`: the folder of the checkout; its .venv has the Python. `name`: what the job
-    does."""
+    does. `mark`: part of its names where another checkout has the plain ones."""
 
     settings: Settings
     project: Path
     name: Name = "backup"
+    mark: str = ""
 
     @property
     def label(self) -> str:
-        return f"com.aibacktest.{self.name}"
+        return name_label(self.name, self.mark)
 
     @property
     def unit(self) -> str:
-        return f"ai-backtest-{self.name}"
+        return name_unit(self.name, self.mark)
 
     @property
     def marker(self) -> str:
-        return escape_crontab(f"# {self.unit} {self.project}")
+        return escape_crontab(f"# ai-backtest-{self.name} {self.project}")
 
     @property
     def what(self) -> str:
@@ -135,6 +138,19 @@ class Job:
     def program(self) -> Path:
         name = "run_offsite.py" if self.lives else "run_scheduler.py"
         return self.project / "scripts" / name
+
+
+def make_mark(project: Path) -> str:
+    """What tells a checkout from others on the same machine: of its path, as names can hold it."""
+    return hashlib.sha256(os.fsencode(project)).hexdigest()[:8]
+
+
+def name_unit(name: Name, mark: str = "") -> str:
+    return f"ai-backtest-{name}" + (f"-{mark}" if mark else "")
+
+
+def name_label(name: Name, mark: str = "") -> str:
+    return f"com.aibacktest.{name}" + (f".{mark}" if mark else "")
 
 
 def make_plist(job: Job) -> str:

@@ -4,7 +4,6 @@
 hand means the same container.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from backtestdb.backups.known_folders import find_mount_point
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.mounts import mount_of
+from backtestdb.scheduling.host_units import make_mark
 
 BEGIN = "# Written by make sidecar-up, for docker compose by hand; written anew each time."
 END = "# End of what make sidecar-up writes."
@@ -102,8 +102,7 @@ def make_project_name(project: Path) -> str:
     """From the whole path: compose's own, the folder's name, is the same for two clones, and is
     refused where nothing of it is Latin."""
     letters = re.sub(r"[^a-z0-9]+", "-", project.name.lower()).strip("-")[:24]
-    mark = hashlib.sha256(os.fsencode(project)).hexdigest()[:8]
-    return f"{letters or 'ai-backtest'}-{mark}"
+    return f"{letters or 'ai-backtest'}-{make_mark(project)}"
 
 
 def find_time_zone(localtime: Path, timezone: Path, zones: Path) -> str:
