@@ -48,10 +48,10 @@ from backtestdb.market.metric_store import save_metrics  # noqa: E402
 from backtestdb.market.sessions import (  # noqa: E402
     load_calendar,
     make_midnights_ms,
-    midnight_ms,
     sessions_back,
     sessions_between,
 )
+from backtestdb.new_york import midnight_ms  # noqa: E402
 from backtestdb.schema import ensure_schema  # noqa: E402
 from bench_market import describe_machine, make_file, print_result, read_memory  # noqa: E402
 from sandbox_process import running_sandbox  # noqa: E402

@@ -7,7 +7,6 @@ the new database.
 """
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from backtestdb.config import Settings, load_settings
 from backtestdb.console import DONE, confirm, count_of, format_bytes, print_table, run
 from backtestdb.errors import DeclinedError, ProjectError
 from backtestdb.kept import KeptCopy, find_interrupted_rebuild, find_kept, remove_kept
+from backtestdb.names import make_undo_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def show(settings: Settings, copies: Sequence[KeptCopy]) -> None:
         print(
             f"{count_of(len(copies), 'file')}, {format_bytes(sum(copy.bytes for copy in copies))}"
         )
-        print(f"bring one back: make restore-from-backup BACKUP={shlex.quote(str(copies[0].path))}")
+        print(f"bring one back: {make_undo_command(copies[0].path)}")
         print("remove them: make kept ARGS=--remove")
     if rebuild := find_interrupted_rebuild(settings.database_path):
         print(f"an interrupted rebuild: {rebuild.path} ({format_bytes(rebuild.bytes)})")

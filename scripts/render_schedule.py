@@ -8,6 +8,7 @@ from pathlib import Path
 from backtestdb import console
 from backtestdb.backups.forecast import warn_of_full_disk
 from backtestdb.config import PROJECT_DIR, load_settings
+from backtestdb.names import make_mark
 from backtestdb.scheduling import host_units
 
 
@@ -28,7 +29,7 @@ PARTS: dict[str, Callable[[host_units.Job], str]] = {
     "service": host_units.make_service,
     "timer": host_units.make_timer,
     "crontab": host_units.make_crontab_line,
-    "mark": lambda job: f"{host_units.make_mark(job.project)}\n",
+    "mark": lambda job: f"{make_mark(job.project)}\n",
     "marker": lambda job: f"{job.marker}\n",
     "wanted": describe_need,
     "packages": lambda job: "notify\n" if job.settings.notify_urls else "",

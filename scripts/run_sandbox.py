@@ -10,8 +10,9 @@ import threading
 from datetime import date, datetime
 from pathlib import Path
 
+from backtestdb.files import write_atomically
+from backtestdb.new_york import NEW_YORK
 from backtestdb.sandbox.server import SandboxServer
-from backtestdb.sandbox.sessions import NEW_YORK
 from backtestdb.sandbox.source import load_real_prices
 from backtestdb.sandbox.splits import Split, parse_split
 from backtestdb.sandbox.state import Settings, make_sandbox
@@ -118,9 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.exit_with_stdin:
         threading.Thread(target=wait_for_stdin, args=(server,), daemon=True).start()
     if options.port_file:
-        written = options.port_file.with_suffix(".writing")
-        written.write_text(f"{port}\n")
-        written.replace(options.port_file)
+        write_atomically(options.port_file, f"{port}\n", mode=0o666, durably=False)
     print(f"sandbox listening on http://127.0.0.1:{port}", flush=True)
     server.serve_forever(poll_interval=0.05)
     server.server_close()

@@ -14,6 +14,7 @@ import pytest
 from backtestdb.config import PROJECT_DIR
 from backtestdb.errors import BusyError, SpaceError
 from backtestdb.files import (
+    append_line,
     exclusive_lock,
     free_bytes,
     make_stamp,
@@ -21,6 +22,7 @@ from backtestdb.files import (
     rename_durably,
     same_file,
     verify_space,
+    write_atomically,
 )
 
 HOLDER = """
@@ -133,6 +135,28 @@ def test_rename_replaces_the_target_and_flushes_the_file_before_and_the_folder_a
     rename_durably(source, target)
     assert flushed == [(target.stat().st_ino, "old"), (tmp_path.stat().st_ino, "new")]
     assert not source.exists()
+
+
+def test_text_written_atomically_is_the_users_alone_and_stands_alone(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    path.write_text("an older and longer text\n")
+    write_atomically(path, "new\n")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new\n", 0o600)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_that_cannot_be_put_in_its_place_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    place = tmp_path / "facts.json"
+    place.mkdir()
+    with pytest.raises(OSError, match="facts"):
+        write_atomically(place, "new\n")
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_history_keeps_its_newest_lines(tmp_path: Path) -> None:
+    for number in range(5):
+        append_line(tmp_path / "history", f"line {number}", keep=3)
+    assert (tmp_path / "history").read_text() == "line 2\nline 3\nline 4\n"
 
 
 def test_rename_of_a_missing_file_leaves_the_target(tmp_path: Path) -> None:

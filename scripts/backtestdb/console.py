@@ -20,6 +20,7 @@ from datetime import datetime
 from backtestdb.database import BUSY_CODES, DAMAGE_CODES, UNREADABLE_SCHEMA, primary_code
 from backtestdb.errors import ProjectError
 
+Say = Callable[[str], None]  # takes one message for the user
 DONE, FAILED, WRONG_USAGE, DONE_WITH_HOLES = 0, 1, 2, 3
 LOG_LINE_EVERY_SECONDS = 10.0
 LIKENESS = {

@@ -14,6 +14,7 @@ from backtestdb.errors import (
     BusyError,
     SpaceError,
 )
+from backtestdb.names import ARRIVING
 
 HASH_CHUNK_BYTES = 1 << 20
 
@@ -79,6 +80,30 @@ def rename_durably(source: Path, target: Path) -> None:
     fsync_file(source)
     source.replace(target)
     fsync_directory(target.parent)
+
+
+def write_atomically(path: Path, text: str, *, mode: int = 0o600, durably: bool = True) -> None:
+    """Given the whole new text of a small file, put it in its place in one step: readers and a kill
+    see the old text or the new one. `durably=False` leaves out the flush, for what is written again
+    within a minute or is a mere convenience."""
+    arriving = path.with_name(path.name + ARRIVING)
+    try:
+        arriving.touch(mode)
+        arriving.write_text(text)
+        if durably:
+            rename_durably(arriving, path)
+        else:
+            arriving.replace(path)
+    except OSError:
+        with suppress(OSError):
+            arriving.unlink(missing_ok=True)  # a full disk keeps no half
+        raise
+
+
+def append_line(path: Path, line: str, *, keep: int) -> None:
+    """Given a line of a history, add it in one step, as the last of at most `keep` lines."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    write_atomically(path, "\n".join([*lines[-keep + 1 :], line]) + "\n")
 
 
 def remove_database(path: Path) -> None:

@@ -20,6 +20,7 @@ from backtestdb.database import DAMAGE_CODES, HEADER_BYTES, MAGIC, connect, prim
 from backtestdb.errors import BusyError, VerificationError
 from backtestdb.files import DATABASE_COMPANIONS, choose_free_names, fsync_directory, same_file
 from backtestdb.holders import name_holders
+from backtestdb.names import KEPT, kept_path
 from backtestdb.outline import find_differences, read_outline
 
 # SQLite locks these bytes: https://www.sqlite.org/src/file/src/os.h, PENDING_BYTE and what follows.
@@ -42,7 +43,7 @@ def choose_kept_name(path: Path, now_local: datetime) -> Path:
     """`<path>.backup-STAMP`, and nothing beside it that would be taken for its log."""
 
     def names(stamp: str) -> list[Path]:
-        kept = path.with_name(f"{path.name}.backup-{stamp}")
+        kept = kept_path(path, stamp)
         return [kept, *(kept.with_name(kept.name + suffix) for suffix in DATABASE_COMPANIONS)]
 
     return choose_free_names(names, now_local)[0]
@@ -65,7 +66,7 @@ def move_aside(path: Path, kept_as: Path, *, timeout_seconds: float) -> Path:
 def find_unfinished_move(path: Path) -> Path | None:
     """The name that a killed run had begun to move `path` to: its log is there already, it is
     not."""
-    prefix = f"{path.name}.backup-"
+    prefix = f"{path.name}{KEPT}"
     for part in sorted(path.parent.iterdir()):
         for suffix in DATABASE_COMPANIONS:
             kept = part.with_name(part.name.removesuffix(suffix))
@@ -149,7 +150,7 @@ def link_or_reserve(arriving: Path, target: Path) -> None:
 
 def move_stray_companions(target: Path, kept_as: Path) -> None:
     """A log or journal without a database: kept under a name that no database will ever have."""
-    stray = kept_as.name.replace(".backup-", ".stray-")
+    stray = kept_as.name.replace(KEPT, ".stray-")
     for part in companions_of(target):
         with suppress(FileNotFoundError):
             part.rename(part.with_name(stray + part.name.removeprefix(target.name)))

@@ -1,16 +1,11 @@
 """What replacements and interrupted work leave beside the database: copies that are kept until the
 user is sure."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from backtestdb.files import DATABASE_COMPANIONS, remove_database
-
-# `.backup-`: what stood there before a restore or rebuild; `.rebuilding`: a rebuild that was
-# interrupted.
-KEPT = re.compile(r"\.backup-\d{4}-\d{2}-\d{2}-\d{6}(-\d+)?$")
-REBUILDING = ".rebuilding"
+from backtestdb.names import KEPT_SUFFIX, work_path
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,7 @@ def find_kept(database: Path) -> list[KeptCopy]:
             path
             for path in database.parent.iterdir()
             if path.name.startswith(database.name)
-            and KEPT.fullmatch(path.name[start:])
+            and KEPT_SUFFIX.fullmatch(path.name[start:])
             and is_plain(path)
         ]
     except OSError:
@@ -38,7 +33,7 @@ def find_kept(database: Path) -> list[KeptCopy]:
 
 
 def find_interrupted_rebuild(database: Path) -> KeptCopy | None:
-    path = database.with_name(database.name + REBUILDING)
+    path = work_path(database)
     return KeptCopy(path, size_with_companions(path)) if is_plain(path) else None
 
 

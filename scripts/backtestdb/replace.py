@@ -6,7 +6,6 @@ file never did.
 """
 
 import glob
-import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from backtestdb.free_name import (
     move_stray_companions,
     take_free_name,
 )
+from backtestdb.names import ARRIVING, make_undo_command
 from backtestdb.newer_sqlite import load_writer_version, sqlite_version_number, write_version
 from backtestdb.outline import Outline, find_differences, read_outline
 from backtestdb.pinned_copy import copy_pinned, make_step_watch
@@ -41,7 +41,6 @@ from backtestdb.pinned_copy import copy_pinned, make_step_watch
 # A platform that commits every few milliseconds on a slow machine was faster five times in a row.
 LEAST_ATTEMPTS = 5
 PAGES_PER_STEP = 64
-ARRIVING = ".arriving"
 CarryOver = Callable[[sqlite3.Connection], None]
 
 
@@ -291,7 +290,7 @@ def describe_failure(
 ) -> ProjectError:
     """What stands where after an error that came during or behind the commit, and the way on."""
     kept = f"what stood there is in {kept_as}"
-    undo = f"make restore-from-backup BACKUP={shlex.quote(str(kept_as))} brings that back"
+    undo = f"{make_undo_command(kept_as)} brings that back"
     try:
         with closing(connect(target, read_only=True, lenient=True)) as live:
             is_new = not find_differences(read_outline(source), read_outline(live))

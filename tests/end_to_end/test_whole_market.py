@@ -23,9 +23,10 @@ from backtestdb.market.first_fill import load_staging
 from backtestdb.market.jobs import make_job
 from backtestdb.market.metrics import COMPUTED_METRICS
 from backtestdb.market.request_log import EVERY_TICKER
-from backtestdb.market.sessions import make_new_york_times, midnight_ms
+from backtestdb.market.sessions import make_new_york_times
 from backtestdb.market.staging import create_staging, stage_session
 from backtestdb.market.universes import update_us_stocks
+from backtestdb.new_york import midnight_ms
 from contents import digest_market, find_damage, query_all
 from market_runs import DIRECTLY, KEY, database_of, make_database, make_source, run_backfill
 from naive_metrics import make_naive_metrics

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from backtestdb.market.bars import BAR_COLUMNS, ParsedBars, parse_bars
-from backtestdb.market.sessions import midnight_ms
+from backtestdb.new_york import midnight_ms
 
 NEW_YORK = ZoneInfo("America/New_York")
 DAY = date(2026, 3, 9)  # the Monday after the clocks went forward

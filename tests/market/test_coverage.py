@@ -22,7 +22,7 @@ from backtestdb.market.request_log import (
     save_session_answer,
 )
 from backtestdb.market.request_plan import RangeRequest
-from backtestdb.market.sessions import midnight_ms
+from backtestdb.new_york import midnight_ms
 from market_setup import add_bars, make_database, sessions_of
 
 SESSIONS = sessions_of("2012-10-22", "2012-11-09")

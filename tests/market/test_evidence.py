@@ -16,7 +16,7 @@ from backtestdb.market.client import MarketDataError
 from backtestdb.market.evidence import find_thin_sessions, weigh_range
 from backtestdb.market.jobs import Report
 from backtestdb.market.refetch import refetch_ticker
-from backtestdb.market.sessions import midnight_ms
+from backtestdb.new_york import midnight_ms
 from commands import Project
 from contents import query_all
 from market_runs import make_database, make_source, run_backfill, run_update

@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 
 from backtestdb.config import PROJECT_DIR
 from backtestdb.market.sessions import (
-    end_of_day_ms,
     last_completed_session,
     make_new_york_times,
-    midnight_ms,
     sessions_back,
     sessions_between,
     sunday_based_weekday,
     years_before,
 )
+from backtestdb.new_york import end_of_day_ms, midnight_ms
 from market_setup import CALENDAR, sessions_of
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -135,6 +134,7 @@ ZONE_FREE = """
 from datetime import date
 import numpy as np
 from backtestdb.market.sessions import *
+from backtestdb.new_york import midnight_ms
 calendar = load_calendar()
 print(midnight_ms(date(2012, 11, 5)), sessions_between(calendar, date(2012, 10, 26), date(2012, 11, 2)),
       make_new_york_times(np.array([1352125800000]))[0])

@@ -15,7 +15,6 @@ import pytest
 
 from backtestdb.database import connect
 from backtestdb.market.cli import choose_end
-from backtestdb.market.sessions import NEW_YORK
 from backtestdb.market.split_look import look_at_splits, look_before_first_bars
 from backtestdb.market.split_store import load_due_tickers
 from backtestdb.market.splits import (
@@ -26,6 +25,7 @@ from backtestdb.market.splits import (
     compare_splits,
     parse_splits,
 )
+from backtestdb.new_york import NEW_YORK
 from backtestdb.schema import ensure_market_schema
 from commands import Project
 from contents import query_all

@@ -71,7 +71,7 @@ def test_restore_keeps_what_no_download_brings_back_row_for_row(project: Project
     output = project.check("restore_database.py", "--end", END, "--yes")
     assert read_tables(project.database, KEPT_TABLES) == before
     assert "carried over:" in output
-    assert "to undo: make restore-from-backup" in output
+    assert "undo with: make restore-from-backup" in output
     (kept,) = project.folder.glob("backtesting.db.backup-*")
     assert read_tables(kept, KEPT_TABLES) == before
     objects = (

@@ -48,8 +48,9 @@ def make_lake_database(
     """Day bars from `start` to `end` with their metrics, 5-minute bars of the last sessions, a
     universe."""
     from backtestdb.market.metric_store import save_metrics
-    from backtestdb.market.sessions import load_calendar, midnight_ms, sessions_between
+    from backtestdb.market.sessions import load_calendar, sessions_between
     from backtestdb.market.universes import save_universe
+    from backtestdb.new_york import midnight_ms
 
     sessions = sessions_between(load_calendar(), date.fromisoformat(start), date.fromisoformat(end))
     with closing(connect(path, create=True)) as connection:

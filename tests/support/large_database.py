@@ -5,12 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from backtestdb.database import connect
-from backtestdb.market.sessions import (
-    last_completed_session,
-    load_calendar,
-    midnight_ms,
-    sessions_between,
-)
+from backtestdb.market.sessions import last_completed_session, load_calendar, sessions_between
+from backtestdb.new_york import midnight_ms
 from backtestdb.schema import ensure_schema
 
 # Bars as an update of today leaves them: status calls older ones stale.

@@ -22,9 +22,10 @@ from backtestdb.database import connect  # noqa: E402
 from backtestdb.market.backfill import backfill_together  # noqa: E402
 from backtestdb.market.client import MarketData  # noqa: E402
 from backtestdb.market.jobs import Report, Source, make_job  # noqa: E402
-from backtestdb.market.sessions import NEW_YORK, load_calendar  # noqa: E402
+from backtestdb.market.sessions import load_calendar  # noqa: E402
 from backtestdb.market.universes import load_members, save_universe  # noqa: E402
 from backtestdb.market.update import Update, update  # noqa: E402
+from backtestdb.new_york import NEW_YORK  # noqa: E402
 from backtestdb.schema import ensure_schema  # noqa: E402
 
 KEY = "sandbox-test-key"

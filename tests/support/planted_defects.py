@@ -14,7 +14,7 @@ import pandas as pd
 
 from audit_market import BAR_NAMES, MINUTE_MS, save_metric_rows
 from backtestdb.market.audit.rule import WHOLE_MARKET
-from backtestdb.market.sessions import midnight_ms
+from backtestdb.new_york import midnight_ms
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from backtestdb.market.client import MarketDataError
 from backtestdb.market.coverage_rows import load_ranges
 from backtestdb.market.metric_store import load_day_bars
 from backtestdb.market.metrics import METRIC_COLUMNS, make_metrics
-from backtestdb.market.sessions import load_calendar, midnight_ms, sessions_between
+from backtestdb.market.sessions import load_calendar, sessions_between
+from backtestdb.new_york import midnight_ms
 from contents import query_all
 from market_runs import DIRECTLY, make_database, make_source, run_backfill, run_update
 from sandbox_process import SandboxProcess

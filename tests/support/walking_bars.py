@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from backtestdb.market.sessions import midnight_ms
+from backtestdb.new_york import midnight_ms
 from market_setup import sessions_of
 
 SESSIONS = sessions_of("2000-03-01", "2013-03-01")

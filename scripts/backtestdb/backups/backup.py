@@ -53,12 +53,11 @@ from backtestdb.backups.snapshot import (
 from backtestdb.backups.unlocked_copy import GIVE_UP_AFTER_SECONDS, cannot_be_opened, steady_copy
 from backtestdb.backups.verify import Findings, examine, make_manifest
 from backtestdb.config import Settings
-from backtestdb.console import format_bytes
+from backtestdb.console import Say, format_bytes
 from backtestdb.errors import SpaceError, VerificationError
 from backtestdb.files import fsync_directory, hash_file, remove_database, remove_tree
 
 NAMED_AT_MOST = 5
-Say = Callable[[str], None]
 OnStep = Callable[[str], None]
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -20,9 +19,16 @@ from backtestdb.backups.identity import is_same_place, load_own_catalogue
 from backtestdb.backups.manifest import Kind, Manifest
 from backtestdb.backups.restore import restore_from_backup
 from backtestdb.config import Settings
+from backtestdb.console import Say
 from backtestdb.database import connect_to_read, count_rows, primary_code, verify_integrity
 from backtestdb.errors import ProjectError, SpaceError, VerificationError
-from backtestdb.files import choose_free_names, exclusive_lock, remove_tree, rename_durably
+from backtestdb.files import (
+    append_line,
+    choose_free_names,
+    exclusive_lock,
+    remove_tree,
+    write_atomically,
+)
 
 KINDS: tuple[Kind, ...] = ("full", "irreplaceable")
 EVERY = timedelta(days=7)
@@ -61,7 +67,7 @@ class Drill:
 
 
 def run_drill(
-    settings: Settings, now_local: datetime, *, say: Callable[[str], None] = lambda _message: None
+    settings: Settings, now_local: datetime, *, say: Say = lambda _message: None
 ) -> tuple[Drill, Path]:
     """Restore the newest backup of each kind and check what comes out; return the result and its
     report.
@@ -93,7 +99,7 @@ def run_drill(
 def mark(backup: Backup, rehearsal: Rehearsal) -> None:
     """Say beside a backup that it could not be restored."""
     if not rehearsal.is_good and not rehearsal.lacked_space:
-        write(backup.path.with_suffix(FAILED_DRILL), rehearsal.problem)
+        write_atomically(backup.path.with_suffix(FAILED_DRILL), rehearsal.problem)
 
 
 def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:
@@ -190,20 +196,11 @@ def save_drill(drill: Drill, folder: Path, now_local: datetime) -> Path:
         "started_at_utc": drill.started_at_utc.isoformat().replace("+00:00", "Z")
     }
     (report,) = choose_free_names(lambda stamp: [folder / f"drill-{stamp}.json"], now_local)
-    write(report, json.dumps(values, indent=1) + "\n")
-    history = folder / "history.jsonl"
-    lines = history.read_text().splitlines() if history.is_file() else []
-    write(history, "\n".join([*lines[-HISTORY_LINES + 1 :], json.dumps(values)]) + "\n")
+    write_atomically(report, json.dumps(values, indent=1) + "\n")
+    append_line(folder / "history.jsonl", json.dumps(values), keep=HISTORY_LINES)
     for old in sorted(folder.glob("drill-*.json"))[:-REPORTS_KEPT]:
         old.unlink()
     return report
-
-
-def write(path: Path, text: str) -> None:
-    arriving = path.with_name(path.name + ".arriving")
-    arriving.touch(0o600)
-    arriving.write_text(text)
-    rename_durably(arriving, path)
 
 
 def load_drills(backup_dir: Path, database: Path) -> list[Drill]:

@@ -4,12 +4,13 @@ it."""
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from backtestdb.backups.manifest import GeneratedScripts
+from backtestdb.console import Say
 from backtestdb.errors import SettingsError, VerificationError
 from backtestdb.files import (
     choose_free_names,
@@ -19,8 +20,8 @@ from backtestdb.files import (
     hash_file,
     remove_tree,
 )
+from backtestdb.names import ARRIVING, kept_path
 
-ARRIVING = ".arriving"
 # A mounted folder can hold itself; and each level costs a level of recursion.
 DEEPEST = 64
 SPARE_BYTES = 64 << 20
@@ -191,7 +192,7 @@ def restore_parts(
     expected: GeneratedScripts,
     folders: Sequence[Path],
     now_local: datetime,
-    say: Callable[[str], None],
+    say: Say,
 ) -> list[RestoredPart]:
     """Bring each folder back to where it was; to its place in GENERATED_SCRIPTS_DIR on a machine
     with others."""
@@ -204,7 +205,7 @@ def restore_parts(
             )
             continue
         (kept_as,) = choose_free_names(
-            lambda stamp, target=target: [target.with_name(f"{target.name}.backup-{stamp}")],  # type: ignore[misc]
+            lambda stamp, target=target: [kept_path(target, stamp)],  # type: ignore[misc]
             now_local,
         )
         is_kept = restore_scripts(copy / part, select_part(expected, part), target, kept_as)

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from backtestdb.files import write_atomically
+
 MARK_NAME = ".ai-backtest-backups"
 
 
@@ -80,10 +82,7 @@ def ensure_mark(backup_dir: Path) -> str:
     """The folder's mark, made where there is none. Two databases that share a folder share it."""
     path = backup_dir / MARK_NAME
     if not read_mark(backup_dir):
-        arriving = path.with_name(f"{MARK_NAME}.{uuid.uuid4().hex}.partial")
-        arriving.touch(mode=0o600)
-        arriving.write_text(uuid.uuid4().hex + "\n", encoding="ascii")
-        arriving.replace(path)
+        write_atomically(path, uuid.uuid4().hex + "\n")
     return read_mark(backup_dir)
 
 
@@ -101,15 +100,11 @@ def remember_folder(database: Path, backup_dir: Path) -> None:
 
 
 def save_known_folders(database: Path, folders: Mapping[str, KnownFolder]) -> None:
-    path = memory_path(database)
-    arriving = path.with_name(path.name + ".arriving")
     values = {name: asdict(folder) for name, folder in folders.items()}
-    try:
-        arriving.write_text(json.dumps(values, indent=1) + "\n")
-        arriving.replace(path)
-    except OSError:
-        with suppress(OSError):
-            arriving.unlink(missing_ok=True)
+    with suppress(OSError):
+        write_atomically(
+            memory_path(database), json.dumps(values, indent=1) + "\n", mode=0o666, durably=False
+        )
 
 
 def find_mount_point(path: Path) -> Path:

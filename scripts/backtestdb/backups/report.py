@@ -1,7 +1,6 @@
 """Backups as people and programs read them."""
 
 import json
-import shlex
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -25,6 +24,7 @@ from backtestdb.console import (
     say,
 )
 from backtestdb.database import connect_to_read, table_names
+from backtestdb.names import make_undo_command
 
 NEWEST_SHOWN = 5
 
@@ -211,8 +211,7 @@ def show_restored(restored: RestoreResult, database: Path) -> None:
     for path in restored.replacement.kept:
         print(f"what stood there is kept as {path}")
     if restored.replacement.kept_as and restored.replacement.kept_is_sound:
-        undo = shlex.quote(str(restored.replacement.kept_as))
-        print(f"undo with: make restore-from-backup BACKUP={undo}")
+        print(f"undo with: {make_undo_command(restored.replacement.kept_as)}")
 
 
 def show_market_data(connection: sqlite3.Connection) -> None:

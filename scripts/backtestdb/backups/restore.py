@@ -1,7 +1,6 @@
 """Put a backup in the place of the database, which is kept; whole-old or whole-new at every
 kill."""
 
-import shlex
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -20,18 +19,19 @@ from backtestdb.backups.identity import (
     load_id_of_source,
     save_database_id,
 )
-from backtestdb.backups.restore_choice import RestoreChoice, Say, choose_backup
+from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
 from backtestdb.commit_counter import CommitCounter
 from backtestdb.config import Settings
+from backtestdb.console import Say
 from backtestdb.database import connect, look_at_file, transaction
 from backtestdb.errors import DeclinedError, ProjectError, VerificationError
 from backtestdb.files import remove_database, verify_space
 from backtestdb.free_name import choose_kept_name
+from backtestdb.names import ARRIVING, make_undo_command
 from backtestdb.newer_sqlite import keep_writer_version, load_writer_version
 from backtestdb.outline import read_outline
 from backtestdb.pinned_copy import copy_pinned
 from backtestdb.replace import (
-    ARRIVING,
     Replacement,
     busy_explained,
     keep_copy,
@@ -99,7 +99,7 @@ def describe_replacement(done: Replacement, target: Path) -> list[str]:
     """What stands where now, and the way back."""
     lines = [f"the database is in its place, opened again and compared: {target}"]
     if done.kept_as and done.kept_is_sound:
-        lines.append(f"undo with: make restore-from-backup BACKUP={shlex.quote(str(done.kept_as))}")
+        lines.append(f"undo with: {make_undo_command(done.kept_as)}")
     elif done.kept_as:
         lines.append(f"what stood there is damaged, and kept as {done.kept_as}")
     if done.moved_to:

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,12 @@ from backtestdb.backups.identity import (
 from backtestdb.backups.shrinkage import describe_losses
 from backtestdb.backups.verify import examine, verify_backup
 from backtestdb.config import follow_link
+from backtestdb.console import Say
 from backtestdb.database import look_at_file, quote, table_names, virtual_table_names
 from backtestdb.errors import DatabaseFileError, ProjectError, UsageError, VerificationError
 from backtestdb.files import same_file
 from backtestdb.schema import load_table_classes
 from backtestdb.untouched import read_untouched
-
-Say = Callable[[str], None]
 
 
 class NoBackupError(VerificationError):

@@ -11,10 +11,11 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from backtestdb.console import Say
 from backtestdb.database import connect, verify_integrity
 from backtestdb.errors import BusyError, DatabaseFileError, VerificationError
 from backtestdb.files import remove_database, verify_space
@@ -33,7 +34,6 @@ ADVICE = (
     " (make schedule-install there), or put writer and sidecar into containers on one named volume"
 )
 Mark = tuple[object, ...]
-Say = Callable[[str], None]
 
 
 def cannot_be_opened(database: Path) -> bool:

@@ -19,6 +19,7 @@ from backtestdb.backups.generated_scripts import verify_scripts
 from backtestdb.backups.identity import Identity
 from backtestdb.backups.manifest import CONTENT_FORMAT, FORMAT, GeneratedScripts, Kind, Manifest
 from backtestdb.backups.shrinkage import Shrinkage
+from backtestdb.console import Say
 from backtestdb.database import (
     DAMAGE_CODES,
     connect_to_read,
@@ -193,9 +194,7 @@ def verify_backup(backup: Backup, *, full: bool = False) -> None:
         raise VerificationError(f"{backup.path.name} cannot be read: {error.strerror}") from error
 
 
-def verify_all(
-    backups: Sequence[Backup], *, full: bool, say: Callable[[str], None]
-) -> dict[Path, str]:
+def verify_all(backups: Sequence[Backup], *, full: bool, say: Say) -> dict[Path, str]:
     """Return the bad ones with the reason. A foreign file makes no promise, so it is not bad; a
     backup that retention removed meanwhile is not either."""
     bad = {}

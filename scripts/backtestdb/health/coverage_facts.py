@@ -3,14 +3,12 @@ here."""
 
 import sqlite3
 from dataclasses import dataclass, replace
-from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from backtestdb.database import column_names, table_names
+from backtestdb.new_york import date_of
+from backtestdb.timeframes import TIMEFRAMES
 
-TIMEFRAMES = ("1day", "5min")
 TICKERS_AT_ONCE = 250
-NEW_YORK = ZoneInfo("America/New_York")
 
 
 @dataclass(frozen=True)
@@ -107,9 +105,7 @@ def load_stored(
 
 
 def session_of(timestamp_ms: int | None) -> str:
-    if timestamp_ms is None:
-        return ""
-    return datetime.fromtimestamp(timestamp_ms / 1000, NEW_YORK).date().isoformat()
+    return "" if timestamp_ms is None else date_of(timestamp_ms).isoformat()
 
 
 def with_counts(

@@ -6,12 +6,9 @@ from pathlib import Path
 
 from backtestdb.health.problem import Problem, note, ok, wrong
 from backtestdb.mounts import carries_no_locks, mount_of
+from backtestdb.names import PROTECTED_FOLDERS, SYNCED_FOLDERS
 
 HEADER_WAL = 2  # byte 18 of the file: https://sqlite.org/fileformat2.html
-# Folders that macOS opens only for programs that the user allowed, and never asks for in the
-# background.
-PROTECTED = ("Documents", "Desktop", "Downloads")
-SYNCED = ("Library/Mobile Documents", "Library/CloudStorage")
 
 
 def uses_wal(database: Path) -> bool:
@@ -47,7 +44,7 @@ def check_protected_folders(platform: str, home: Path, paths: dict[str, Path]) -
     if platform != "darwin":
         return
     for name, path in paths.items():
-        for folder in SYNCED:
+        for folder in SYNCED_FOLDERS:
             if path.is_relative_to(home / folder):
                 yield wrong(
                     "folders",
@@ -55,7 +52,7 @@ def check_protected_folders(platform: str, home: Path, paths: dict[str, Path]) -
                     "it changes",
                     f"choose another folder and change {name}",
                 )
-        for folder in PROTECTED:
+        for folder in PROTECTED_FOLDERS:
             if path.is_relative_to(home / folder):
                 yield wrong(
                     "folders",

@@ -12,16 +12,15 @@ from datetime import datetime
 from itertools import pairwise
 from math import isclose
 from statistics import fmean
-from zoneinfo import ZoneInfo
 
 from backtestdb.database import table_names
+from backtestdb.new_york import NEW_YORK, date_of
 
 SAMPLED_TICKERS = 20
 # What an exponential mean still knows of the bars before these is less than the tolerance.
 WINDOW_BARS = 500
 RSI_WINDOW = 14
 RELATIVE, ABSOLUTE = 1e-6, 1e-6
-NEW_YORK = ZoneInfo("America/New_York")
 BAR_COLUMNS = ("open", "high", "low", "close", "volume")
 
 Values = dict[str, float | None]
@@ -108,11 +107,11 @@ def load_newest_bars(
     if "_ticker_gaps" in tables:
         query = "SELECT max(first_after) FROM _ticker_gaps WHERE ticker = ?"
         (first_after,) = connection.execute(query, (ticker,)).fetchone()
-    return [row for row in reversed(rows) if not first_after or date_of(row[0]) >= first_after]
-
-
-def date_of(timestamp_ms: float) -> str:
-    return datetime.fromtimestamp(timestamp_ms / 1000, NEW_YORK).date().isoformat()
+    return [
+        row
+        for row in reversed(rows)
+        if not first_after or date_of(row[0]).isoformat() >= first_after
+    ]
 
 
 def agrees(stored: float | None, expected: float | None) -> bool:

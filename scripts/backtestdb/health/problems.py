@@ -12,10 +12,12 @@ from backtestdb.health.database_facts import DatabaseFacts
 from backtestdb.health.drill_facts import DrillFacts
 from backtestdb.health.facts import Facts
 from backtestdb.health.problem import Problem
+from backtestdb.new_york import NEW_YORK
 from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
 from backtestdb.offsite.facts import find_offsite_problems
 from backtestdb.scheduling.due import STALE_AFTER
-from backtestdb.scheduling.updates import NEW_YORK, SATURDAY, last_update_moment
+from backtestdb.scheduling.updates import SATURDAY, last_update_moment
+from backtestdb.timeframes import LABELS
 
 ROOM_FOR_AT_LEAST = 3
 STALE_SESSIONS, HOLIDAYS_IN_BETWEEN = 3, 1
@@ -152,9 +154,7 @@ def judge_age(coverage: UniverseCoverage, now: datetime) -> Iterator[Problem]:
         date.fromisoformat(coverage.last), last_update_moment(now, 0).astimezone(NEW_YORK).date()
     )
     if missing > STALE_SESSIONS + HOLIDAYS_IN_BETWEEN:
-        label = (
-            f"{coverage.universe}, {'daily' if coverage.timeframe == '1day' else '5-minute'} bars"
-        )
+        label = f"{coverage.universe}, {LABELS[coverage.timeframe]}"
         what = f"{label}: the newest are of {coverage.last}, {missing} weekdays behind"
         yield Problem("stale_bars", what, "make update")
 
@@ -192,7 +192,7 @@ def name_first(texts: Mapping[str, str]) -> str:
 
 
 def describe_holes(coverage: UniverseCoverage) -> str:
-    label = f"{coverage.universe}, {'daily' if coverage.timeframe == '1day' else '5-minute'} bars"
+    label = f"{coverage.universe}, {LABELS[coverage.timeframe]}"
     if coverage.failed:
         return (
             f"{label}: {coverage.failed:,} of {coverage.expected:,} sessions of tickers could "

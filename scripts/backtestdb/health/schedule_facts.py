@@ -9,11 +9,12 @@ from pathlib import Path
 from xml.sax.saxutils import unescape
 
 from backtestdb.config import PROJECT_DIR
+from backtestdb.names import launchd_label, make_mark, systemd_unit
 from backtestdb.scheduling.due import STALE_AFTER, STUCK_AFTER
 from backtestdb.scheduling.health import file_identity, load_liveness
-from backtestdb.scheduling.host_units import make_mark, name_label, name_unit
 
-LAUNCHD_LABEL, SYSTEMD_UNIT = name_label("backup"), name_unit("backup")
+LAUNCHD_LABEL = launchd_label("backup")
+SYSTEMD_UNIT = systemd_unit("backup")
 CRON_COMMAND = "run_scheduler.py"
 ASK_SECONDS = 3.0
 # systemd.exec(5) 203: the program was not found; launchd's 78: its log could not be opened; 126 and
@@ -66,7 +67,9 @@ def look_at_schedule(
 
 def look_at_launchd(user: User) -> ScheduleFacts:
     folder = user.home / "Library" / "LaunchAgents"
-    label = find_own(folder, name_label("backup", make_mark(PROJECT_DIR)), LAUNCHD_LABEL, ".plist")
+    label = find_own(
+        folder, launchd_label("backup", make_mark(PROJECT_DIR)), LAUNCHD_LABEL, ".plist"
+    )
     if not label:
         return NONE
     code, out = ask("launchctl", "print", f"gui/{user.number}/{label}")
@@ -75,7 +78,9 @@ def look_at_launchd(user: User) -> ScheduleFacts:
 
 def look_at_systemd(user: User) -> ScheduleFacts:
     folder = user.config_home / "systemd" / "user"
-    unit = find_own(folder, name_unit("backup", make_mark(PROJECT_DIR)), SYSTEMD_UNIT, ".service")
+    unit = find_own(
+        folder, systemd_unit("backup", make_mark(PROJECT_DIR)), SYSTEMD_UNIT, ".service"
+    )
     if not unit:
         return NONE
     code, _ = ask("systemctl", "--user", "is-active", f"{unit}.timer")

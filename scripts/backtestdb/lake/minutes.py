@@ -19,7 +19,7 @@ from backtestdb.market.bars import (
     find_broken_numbers,
     find_ticker_names,
 )
-from backtestdb.market.sessions import midnight_ms
+from backtestdb.new_york import midnight_ms
 
 MINUTE_NS, FIVE_MINUTES_NS = 60 * 10**9, 300 * 10**9
 OPENS_HOUR, CLOSES_HOUR = 4, 20

@@ -21,14 +21,14 @@ import pyarrow.compute as pc
 from backtestdb.config import PROJECT_DIR
 from backtestdb.errors import DatabaseFileError
 from backtestdb.lake.layout import COUNTS, METRIC_NAMES, SCHEMAS
+from backtestdb.new_york import NEW_YORK
 
 QUERIES = PROJECT_DIR / "sql" / "queries"
-TIMEFRAMES = {"bars_1day": "1day", "bars_5min": "5min"}
+TIMEFRAME_OF = {"bars_1day": "1day", "bars_5min": "5min"}
 # A column that begins with NULLs has no type for ADBC: SQLite's infinity stands for NULL on the
 # way.
 NOTHING = "9e999"
 MICROSECONDS = 1000
-NEW_YORK = "America/New_York"
 
 
 class Reader(Protocol):
@@ -81,7 +81,7 @@ def load_bars(reader: Reader, table: str, tickers: Sequence[str]) -> pa.Table:
     rows = fetch(
         reader,
         (QUERIES / "lake_bars.sql").read_text(),
-        [json.dumps(list(tickers), ensure_ascii=False), TIMEFRAMES[table]],
+        [json.dumps(list(tickers), ensure_ascii=False), TIMEFRAME_OF[table]],
     )
     if not len(rows):
         return SCHEMAS[table].empty_table()
@@ -98,7 +98,7 @@ def load_bars(reader: Reader, table: str, tickers: Sequence[str]) -> pa.Table:
 def make_session_dates(stamps: pa.ChunkedArray) -> pa.Array:
     """Dates in New York; each distinct instant is converted once."""
     encoded = stamps.combine_chunks().dictionary_encode()
-    local = pc.local_timestamp(encoded.dictionary.cast(pa.timestamp("us", tz=NEW_YORK)))
+    local = pc.local_timestamp(encoded.dictionary.cast(pa.timestamp("us", tz=NEW_YORK.key)))
     return local.cast(pa.date32()).take(encoded.indices)
 
 

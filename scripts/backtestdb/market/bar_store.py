@@ -35,10 +35,8 @@ from backtestdb.market.request_log import (
 )
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
 from backtestdb.market.sessions import (
-    end_of_day_ms,
     load_calendar,
     make_new_york_times,
-    midnight_ms,
     sessions_back,
     sessions_between,
 )
@@ -53,6 +51,7 @@ from backtestdb.market.staging import (
     stage_session,
 )
 from backtestdb.market.work_done import load_done
+from backtestdb.new_york import end_of_day_ms, midnight_ms
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from backtestdb.market.coverage_rows import load_ranges
 from backtestdb.market.jobs import Job, Source, all_sessions, make_job, plan_jobs
 from backtestdb.market.metric_store import compute_metrics_again
 from backtestdb.market.report import (
-    LABELS,
     announce,
     describe_cost,
     describe_job,
@@ -45,6 +44,7 @@ from backtestdb.market.universes import (
 from backtestdb.market.update import make_update_jobs, update
 from backtestdb.market.update_records import renew_us_stocks, save_update, us_stocks_are_old
 from backtestdb.schema import ensure_market_schema, ensure_schema
+from backtestdb.timeframes import LABELS
 
 RUSSELL_ABOUT = 2_000
 

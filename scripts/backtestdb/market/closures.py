@@ -11,7 +11,8 @@ from backtestdb.database import transaction
 from backtestdb.market.client import MarketData, MarketDataError
 from backtestdb.market.request_log import forget_unconfirmed, load_answered, load_frontier
 from backtestdb.market.session_mask import days_of, mask_between
-from backtestdb.market.sessions import midnight_ms, sessions_between
+from backtestdb.market.sessions import sessions_between
+from backtestdb.new_york import midnight_ms
 
 SEVERAL = 2
 AROUND = timedelta(days=10)

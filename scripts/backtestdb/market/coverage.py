@@ -9,7 +9,7 @@ from datetime import date
 from backtestdb.market.plan_limits import load_limits
 from backtestdb.market.request_log import load_answered, load_frontier
 from backtestdb.market.session_mask import mask_between, mask_of
-from backtestdb.market.sessions import end_of_day_ms, midnight_ms
+from backtestdb.new_york import end_of_day_ms, midnight_ms
 
 COUNTS = ("expected", "stored", "known_empty", "set_aside", "beyond_plan", "failed")
 

@@ -18,14 +18,9 @@ from backtestdb.database import connect, save_rows, transaction
 from backtestdb.market.metrics import METRIC_COLUMNS, make_metrics
 from backtestdb.market.request_log import EVERY_TICKER, METRICS_TASK, load_answered, load_ticker_set
 from backtestdb.market.session_mask import mask_between
-from backtestdb.market.sessions import (
-    end_of_day_ms,
-    load_calendar,
-    make_new_york_times,
-    midnight_ms,
-    sessions_between,
-)
+from backtestdb.market.sessions import load_calendar, make_new_york_times, sessions_between
 from backtestdb.market.work_done import clear_done, load_done, save_done
+from backtestdb.new_york import end_of_day_ms, midnight_ms
 
 BAR_TYPES = {
     "timestamp": "int64",

@@ -17,7 +17,8 @@ from exchange_calendars import ExchangeCalendar
 from backtestdb.database import transaction
 from backtestdb.market.client import MarketData, MarketDataError, NotInPlanError
 from backtestdb.market.session_mask import mask_between
-from backtestdb.market.sessions import NEW_YORK, sessions_back
+from backtestdb.market.sessions import sessions_back
+from backtestdb.new_york import date_of
 
 GROUPED = "grouped"
 RANGES = ("1day", "5min")
@@ -243,7 +244,7 @@ def probe_history(
         return None
     if not rows:
         return None
-    starts = datetime.fromtimestamp(rows[0]["t"] / 1000, NEW_YORK).date()
+    starts = date_of(rows[0]["t"])
     if (
         ask_whether_refused(client, endpoint, ticker, sessions_back(calendar, starts, 1))
         is not True

@@ -15,9 +15,10 @@ from backtestdb.market.jobs import Source
 from backtestdb.market.request_log import load_answered
 from backtestdb.market.request_plan import RangeRequest
 from backtestdb.market.session_mask import iterate_runs, mask_between
-from backtestdb.market.sessions import NEW_YORK, sessions_between
+from backtestdb.market.sessions import sessions_between
+from backtestdb.new_york import NEW_YORK
+from backtestdb.timeframes import TIMEFRAMES
 
-TIMEFRAMES = ("1day", "5min")
 FIRST_DAY = date(1990, 1, 2)
 
 

@@ -18,8 +18,8 @@ from backtestdb.market.jobs import Job, Report
 from backtestdb.market.request_plan import Cost, duration_seconds
 from backtestdb.market.splits import SplitLook
 from backtestdb.market.update import Update
+from backtestdb.timeframes import LABELS
 
-LABELS = {"1day": "daily bars", "5min": "5-minute bars"}
 NAMED_AT_MOST = 20
 
 

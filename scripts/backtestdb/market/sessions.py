@@ -4,14 +4,14 @@ UTC."""
 from collections.abc import Sequence
 from datetime import date, datetime
 from functools import cache
-from zoneinfo import ZoneInfo
 
 import exchange_calendars
 import numpy as np
 import pandas as pd
 from exchange_calendars import ExchangeCalendar
 
-NEW_YORK = ZoneInfo("America/New_York")
+from backtestdb.new_york import NEW_YORK
+
 FIRST_DAY = "1990-01-01"
 # Trading after hours ends four hours after the close, and bars of the vendor are 15 minutes late on
 # its cheaper plans: a day bar asked for at 16:01 had half of the session's volume.
@@ -76,20 +76,6 @@ def make_new_york_times(timestamps_ms: np.ndarray) -> pd.DatetimeIndex:
         .tz_convert(NEW_YORK)
         .tz_localize(None)
     )
-
-
-def midnight_ms(session_date: date) -> int:
-    return int(make_midnights_ms(pd.DatetimeIndex([session_date]))[0])
-
-
-def new_york_date(timestamp_ms: int) -> date:
-    """The date in New York of a time in milliseconds UTC."""
-    return datetime.fromtimestamp(timestamp_ms / 1000, NEW_YORK).date()
-
-
-def end_of_day_ms(session_date: date) -> int:
-    """The last millisecond of the day in New York."""
-    return midnight_ms(date.fromordinal(session_date.toordinal() + 1)) - 1
 
 
 def sunday_based_weekday(days: pd.DatetimeIndex) -> np.ndarray:

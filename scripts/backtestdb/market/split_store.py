@@ -12,8 +12,8 @@ from datetime import UTC, date, datetime
 
 from backtestdb.database import transaction
 from backtestdb.market.bar_rows import make_sqlite_time
-from backtestdb.market.sessions import midnight_ms
 from backtestdb.market.splits import KnownSplit, Split
+from backtestdb.new_york import midnight_ms
 
 
 def has_bars(connection: sqlite3.Connection) -> bool:

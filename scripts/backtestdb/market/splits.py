@@ -12,7 +12,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 
 from backtestdb.errors import ProjectError
-from backtestdb.market.sessions import NEW_YORK
+from backtestdb.new_york import NEW_YORK
 
 # How far back of the last look the list is read, so that late, corrected and withdrawn splits are
 # noticed. The whole market has about 1,300 splits a year: one page.

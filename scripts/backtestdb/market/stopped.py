@@ -4,13 +4,13 @@ place."""
 import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 
 from backtestdb.database import transaction
 from backtestdb.market.client import MarketDataError, StoppedRunError
 from backtestdb.market.jobs import Job, Source
-from backtestdb.market.sessions import NEW_YORK, midnight_ms
 from backtestdb.market.universes import load_tickers
+from backtestdb.new_york import date_of, midnight_ms
 
 NEWEST_SESSIONS = 5
 # Every ticker is asked about once; a list that is years old must not cost a run's worth of requests
@@ -66,12 +66,8 @@ def find_stopped(
             (ticker,),
         ).fetchone()
         if stamp is not None and stamp < first_ms:
-            found[ticker] = to_date(stamp)
+            found[ticker] = date_of(stamp)
     return found
-
-
-def to_date(timestamp_ms: int) -> date:
-    return datetime.fromtimestamp(timestamp_ms / 1000, NEW_YORK).date()
 
 
 def save_stopped(connection: sqlite3.Connection, ticker: str, last_bar: date) -> None:

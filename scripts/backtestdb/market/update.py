@@ -3,20 +3,21 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date
 
 from exchange_calendars import ExchangeCalendar
 
 from backtestdb.market.backfill import backfill_together
 from backtestdb.market.coverage_rows import Range, has_ranges, load_ranges
 from backtestdb.market.jobs import Job, Report, Source, make_job
-from backtestdb.market.sessions import NEW_YORK, sessions_between
+from backtestdb.market.sessions import sessions_between
 from backtestdb.market.split_look import look_at_splits
 from backtestdb.market.splits import SplitLook
 from backtestdb.market.universes import load_members
+from backtestdb.new_york import date_of
+from backtestdb.timeframes import TIMEFRAMES
 
 CORRECTED_SESSIONS = 3
-TIMEFRAMES = ("1day", "5min")
 
 
 @dataclass
@@ -68,7 +69,7 @@ def guess_ranges(
     found = [stamp for stamp in stamps if stamp is not None]
     if 2 * len(found) < len(stamps):
         return []
-    day = datetime.fromtimestamp(max(found) / 1000, NEW_YORK).date()
+    day = date_of(max(found))
     return [(day, day)]
 
 

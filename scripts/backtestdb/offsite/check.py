@@ -1,9 +1,10 @@
 """Read copies again where they lie: a share each week, everything once a quarter."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from backtestdb.console import Say
 from backtestdb.errors import VerificationError
 from backtestdb.offsite.chain import find_gaps
 from backtestdb.offsite.errors import MissingObjectError
@@ -12,7 +13,6 @@ from backtestdb.offsite.record import CLASSES, CopyName, Record, load_record, pa
 from backtestdb.offsite.store import Stored
 
 SHARES = 13
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from backtestdb.files import rename_durably
+from backtestdb.files import write_atomically
 from backtestdb.offsite.state import State
 
 NAME = "damaged.json"
@@ -17,10 +17,8 @@ def save_distrusted(folder: Path, names: Iterable[str]) -> None:
     added = known | set(names)
     if added == known:
         return
-    arriving = folder / f"{NAME}.arriving"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    arriving.write_text(json.dumps(sorted(added)) + "\n")
-    rename_durably(arriving, folder / NAME)
+    write_atomically(folder / NAME, json.dumps(sorted(added)) + "\n")
 
 
 def load_distrusted(folder: Path) -> set[str]:

@@ -4,7 +4,6 @@ emptied."""
 import json
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -12,9 +11,10 @@ from pathlib import Path
 
 from backtestdb.backups.restore import restore_from_backup
 from backtestdb.config import Settings
+from backtestdb.console import Say
 from backtestdb.database import connect, count_rows, verify_integrity
 from backtestdb.errors import VerificationError
-from backtestdb.files import remove_tree, rename_durably
+from backtestdb.files import append_line, remove_tree
 from backtestdb.offsite.fetch import list_copies
 from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.owners import choose_own
@@ -102,13 +102,8 @@ def verify_rows(database: Path, fetched: Fetched) -> int:
 
 def save_offsite_drill(folder: Path, drill: OffsiteDrill) -> None:
     """A line of the history."""
-    path = folder / NAME
-    lines = path.read_text().splitlines() if path.is_file() else []
     values = asdict(drill) | {"started_at_utc": drill.started_at_utc.isoformat()}
-    arriving = path.with_name(f"{NAME}.arriving")
-    arriving.touch(0o600)
-    arriving.write_text("\n".join([*lines[-LINES_KEPT + 1 :], json.dumps(values)]) + "\n")
-    rename_durably(arriving, path)
+    append_line(folder / NAME, json.dumps(values), keep=LINES_KEPT)
 
 
 def run_and_save(
@@ -117,7 +112,7 @@ def run_and_save(
     folder: Path,
     database_id: str,
     now_local: datetime,
-    say: Callable[[str], None],
+    say: Say,
 ) -> OffsiteDrill:
     drill = hold_drill(settings, remote, folder, database_id, now_local)
     save_offsite_drill(folder, drill)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import zstandard
 
+from backtestdb.console import Say
 from backtestdb.errors import VerificationError
 from backtestdb.files import fsync_file, hash_file, verify_space
 from backtestdb.offsite.delta import apply_pages
@@ -96,7 +97,7 @@ def fetch_scripts(remote: Remote, record: Record, folder: Path) -> None:
 
 
 def fetch_newest(
-    fetch: Callable[[CopyName], Record], names: list[CopyName], say: Callable[[str], None]
+    fetch: Callable[[CopyName], Record], names: list[CopyName], say: Say
 ) -> Record | None:
     """The first of `names` that `fetch` brings back whole; each one passed over is said with its
     reason.

@@ -1,14 +1,14 @@
 """When copies were last checked where they lie, and what came out: a line each, the newest last."""
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from backtestdb.config import Settings
-from backtestdb.files import rename_durably
+from backtestdb.console import Say
+from backtestdb.files import append_line
 from backtestdb.offsite.check import CheckResult, check_copies
 from backtestdb.offsite.distrust import save_distrusted
 from backtestdb.offsite.liveness import target_folder
@@ -33,7 +33,7 @@ def check_and_save(
     now_utc: datetime,
     *,
     everything: bool,
-    say: Callable[[str], None],
+    say: Say,
 ) -> CheckResult:
     """Check, remember what is damaged so that it is sent anew, and keep the result."""
     folder = target_folder(settings.backup_dir, settings.offsite)
@@ -54,13 +54,8 @@ def find_sent(folder: Path, now_utc: datetime) -> list[CopyName]:
 
 def save_check(folder: Path, check: Check) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / NAME
-    lines = path.read_text().splitlines() if path.is_file() else []
     values = asdict(check) | {"checked_at_utc": check.checked_at_utc.isoformat()}
-    arriving = path.with_name(f"{NAME}.arriving")
-    arriving.touch(0o600)
-    arriving.write_text("\n".join([*lines[-LINES_KEPT + 1 :], json.dumps(values)]) + "\n")
-    rename_durably(arriving, path)
+    append_line(folder / NAME, json.dumps(values), keep=LINES_KEPT)
 
 
 def load_checks(folder: Path) -> list[Check]:

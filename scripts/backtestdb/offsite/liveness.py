@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from backtestdb.files import write_atomically
+
 FOLDER, NAME = ".offsite", "watch.json"
 TIMES = ("looked_at_utc", "covered_until_utc", "newest_small_utc", "newest_full_utc")
 
@@ -36,9 +38,7 @@ def save_liveness(folder: Path, liveness: Liveness) -> None:
     values: dict[str, Any] = asdict(liveness)
     for name in TIMES:
         values[name] = values[name].isoformat() if values[name] else None
-    arriving = folder / f"{NAME}.arriving"
-    arriving.write_text(json.dumps(values) + "\n")
-    arriving.replace(folder / NAME)
+    write_atomically(folder / NAME, json.dumps(values) + "\n", mode=0o666, durably=False)
 
 
 def load_liveness(folder: Path) -> Liveness | None:

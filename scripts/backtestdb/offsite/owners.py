@@ -2,10 +2,11 @@
 machine."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from backtestdb.console import Say
 from backtestdb.errors import ProjectError, VerificationError
 from backtestdb.offsite.errors import MissingObjectError
 from backtestdb.offsite.objects import Remote
@@ -58,7 +59,7 @@ def choose_own(
     *,
     writer: str = "",
     is_filled: bool = False,
-    say: Callable[[str], None] = lambda _message: None,
+    say: Say = lambda _message: None,
 ) -> list[CopyName]:
     """The copies of one database: of the one at `database`, or of the one that sent as `writer`, or
     of the only one that is there, unless the database `is_filled` with rows of its own. Raise

@@ -5,10 +5,11 @@ Only `make offsite-prune` deletes, with credentials that may; daily work never d
 lifecycle rules can do the same without any credentials (docs/DATABASE.md).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from backtestdb.console import Say
 from backtestdb.errors import VerificationError
 from backtestdb.offsite.errors import MissingObjectError, OffsiteError
 from backtestdb.offsite.objects import SEGMENT_NAME, Remote
@@ -91,7 +92,7 @@ def keep_needed(remote: Remote, name: CopyName, expired: set[CopyName], needed: 
         keep_needed(remote, base, expired, needed)
 
 
-def prune(remote: Remote, plan: PrunePlan, say: Callable[[str], None]) -> None:
+def prune(remote: Remote, plan: PrunePlan, say: Say) -> None:
     """Records first. Raise OffsiteError where these credentials may not delete."""
     for name in plan.copies:
         remote.store.delete(str(name))

@@ -5,7 +5,7 @@ way of every restore from there: verified, confirmed, the old database kept.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,14 +21,13 @@ from backtestdb.backups.identity import Identity
 from backtestdb.backups.manifest import Kind, write_manifest
 from backtestdb.backups.shrinkage import Shrinkage
 from backtestdb.backups.verify import examine, make_manifest
+from backtestdb.console import Say
 from backtestdb.errors import UsageError, VerificationError
 from backtestdb.files import remove_tree
 from backtestdb.offsite.chain import newest_first
 from backtestdb.offsite.fetch import fetch_copy, fetch_newest, fetch_scripts
 from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.record import FULL_CLASSES, SMALL_CLASSES, CopyClass, CopyName, Record
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

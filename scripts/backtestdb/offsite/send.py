@@ -15,6 +15,7 @@ from pathlib import Path
 import zstandard
 
 from backtestdb.backups.catalogue import Backup
+from backtestdb.console import Say
 from backtestdb.errors import VerificationError
 from backtestdb.files import hash_file
 from backtestdb.offsite import chain
@@ -44,7 +45,6 @@ from backtestdb.offsite.state import Reference, State, Upload, save_state
 
 SMALL_BASE, HOUR_BASE, FULL_DIGESTS = "small-base.db", "hour.db", "full-base.digests"
 SMALLEST_SEGMENT_BYTES = 1 << 20
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from backtestdb.files import rename_durably
+from backtestdb.files import write_atomically
 from backtestdb.offsite.prune import KEEP
 from backtestdb.offsite.record import CopyName, parse_name
 
@@ -46,6 +46,5 @@ def shorten(folder: Path, now_utc: datetime) -> None:
     path = folder / NAME
     if not path.is_file() or path.stat().st_size < LARGEST_BYTES:
         return
-    arriving = path.with_name(f"{NAME}.arriving")
-    arriving.write_text("".join(f"{name}\n" for name in choose_due(read_names(folder), now_utc)))
-    rename_durably(arriving, path)
+    kept = choose_due(read_names(folder), now_utc)
+    write_atomically(path, "".join(f"{name}\n" for name in kept))

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from backtestdb.files import rename_durably
+from backtestdb.files import write_atomically
 from backtestdb.offsite.objects import SEGMENT_BYTES, Segment
 from backtestdb.offsite.record import CopyClass
 
@@ -100,10 +100,7 @@ def parse_reference(values: dict[str, Any] | None) -> Reference | None:
 
 
 def save_state(state: State, folder: Path) -> None:
-    arriving = folder / f"{STATE_NAME}.arriving"
-    arriving.touch(0o600)
-    arriving.write_text(json.dumps(asdict(state), default=encode) + "\n")
-    rename_durably(arriving, folder / STATE_NAME)
+    write_atomically(folder / STATE_NAME, json.dumps(asdict(state), default=encode) + "\n")
 
 
 def encode(value: object) -> str:

@@ -14,10 +14,10 @@ from backtestdb.health.facts import Facts
 from backtestdb.health.problems import judge
 from backtestdb.health.report import describe_tables, format_age
 from backtestdb.page.picture import Day, Month
+from backtestdb.timeframes import LABELS
 
 WIDTH, HEIGHT = 600.0, 110.0
 BACKUPS_SHOWN = 60
-TIMEFRAMES = {"1day": "daily bars", "5min": "5-minute bars"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def make_front(
         "tables": describe_tables(facts.database.tables),
         "heat_maps": [make_heat_map(coverage, months) for coverage, months in picture.months],
         "charts": [
-            make_day_chart(TIMEFRAMES[name], days) for name, days in picture.days.items() if days
+            make_day_chart(LABELS[name], days) for name, days in picture.days.items() if days
         ],
         "backup_chart": make_backup_chart(catalogue),
         "newest": [
@@ -68,7 +68,7 @@ def make_heat_map(coverage: UniverseCoverage, months: Sequence[Month]) -> dict[s
     by_name = {month.month: month for month in months}
     years = sorted({month.month[:4] for month in months}, reverse=True)
     return {
-        "title": f"{coverage.universe}, {TIMEFRAMES[coverage.timeframe]}",
+        "title": f"{coverage.universe}, {LABELS[coverage.timeframe]}",
         "coverage": coverage,
         "rows": [
             (year, [make_cell(by_name.get(f"{year}-{number:02}")) for number in range(1, 13)])

@@ -8,11 +8,12 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import TypeVar
 
 from backtestdb.health.coverage_facts import UniverseCoverage
-from backtestdb.market.sessions import NEW_YORK, load_calendar, sessions_between
+from backtestdb.market.sessions import load_calendar, sessions_between
+from backtestdb.new_york import midnight_ms
 
 DAYS_SHOWN = 60
 INTRADAY_MONTHS = 13
@@ -120,7 +121,7 @@ def count_in_spans(
         bound = [
             value
             for place, start, stop in some_spans
-            for value in (place, to_ms(start), to_ms(stop))
+            for value in (place, midnight_ms(start), midnight_ms(stop))
         ]
         for some in in_parts(members, TICKERS_AT_ONCE):
             sql = statement.format(
@@ -145,8 +146,3 @@ def make_month_span(sessions: Sequence[date], month: str) -> Span:
 
 def make_day_span(day: date) -> Span:
     return day.isoformat(), day, date.fromordinal(day.toordinal() + 1)
-
-
-def to_ms(day: date) -> int:
-    """Midnight in New York."""
-    return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp() * 1000)

@@ -25,6 +25,7 @@ from backtestdb.page.front import Picture, make_front
 from backtestdb.page.guard import App, guard
 from backtestdb.page.picture import load_days, load_months
 from backtestdb.page.read_only import restrict
+from backtestdb.timeframes import TIMEFRAMES
 from backtestdb.untouched import read_shared
 
 WAIT_SECONDS = 1.5
@@ -178,7 +179,7 @@ def mark_market_data(connection: sqlite3.Connection) -> object:
 def draw_picture(connection: sqlite3.Connection, facts: Facts) -> Picture:
     months = [(coverage, load_months(connection, coverage)) for coverage in facts.universes]
     days = {}
-    for timeframe in ("1day", "5min"):
+    for timeframe in TIMEFRAMES:
         last = max((c.last for c in facts.universes if c.timeframe == timeframe), default="")
         days[timeframe] = load_days(connection, timeframe, last)
     return Picture(months, days)

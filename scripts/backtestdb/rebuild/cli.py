@@ -12,6 +12,7 @@ from backtestdb.market.cli import choose_end, make_source
 from backtestdb.market.report import print_reports
 from backtestdb.market.sessions import years_before
 from backtestdb.market.universes import US_STOCKS, choose_tickers
+from backtestdb.names import make_undo_command
 from backtestdb.rebuild.rebuild import RebuildOptions, RebuildResult, rebuild
 from backtestdb.rebuild.work_file import OtherTables, RebuildSpec
 
@@ -87,7 +88,7 @@ def print_outcome(settings: Settings, rebuilt: RebuildResult) -> None:
     if rebuilt.kept_as:
         print(f"the old one is kept: {rebuilt.kept_as}")
         if rebuilt.kept_is_sound:
-            print(f'to undo: make restore-from-backup BACKUP="{rebuilt.kept_as}"')
+            print(f"undo with: {make_undo_command(rebuilt.kept_as)}")
         else:
             print("it is damaged, as the old database was; keep it until you have what you need")
     for line in rebuilt.losses:

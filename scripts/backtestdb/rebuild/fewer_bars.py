@@ -11,7 +11,7 @@ from pathlib import Path
 from backtestdb.database import connect, look_at_file, table_names
 from backtestdb.errors import ProjectError
 from backtestdb.market.jobs import Job
-from backtestdb.market.sessions import end_of_day_ms, midnight_ms
+from backtestdb.new_york import end_of_day_ms, midnight_ms
 
 # Tickers leave a list, and a vendor corrects; a tenth less of the same tickers and sessions is
 # neither.

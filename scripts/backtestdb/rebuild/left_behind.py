@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import date
 
 from backtestdb.database import table_names
-from backtestdb.market.report import LABELS
-from backtestdb.market.sessions import midnight_ms, new_york_date
+from backtestdb.new_york import date_of, midnight_ms
 from backtestdb.rebuild.work_file import RebuildSpec
+from backtestdb.timeframes import LABELS
 
 COMMANDS = {"1day": "make backfill-daily", "5min": "make backfill-intraday"}
 
@@ -103,5 +103,5 @@ def make_left_behind(
     whose = f"of {universe}"
     if universe == plan.universe:
         whose += " from before the planned start"
-    options = f"--universe {shlex.quote(universe)} --start {new_york_date(first_ms)}"
+    options = f"--universe {shlex.quote(universe)} --start {date_of(first_ms)}"
     return LeftBehind(bars, timeframe, whose, f'{COMMANDS[timeframe]} ARGS="{options}"')

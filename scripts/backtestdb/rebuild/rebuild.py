@@ -36,6 +36,7 @@ from backtestdb.market.universes import (
     spell_as_the_vendor,
     update_us_stocks,
 )
+from backtestdb.names import ARRIVING, work_path
 from backtestdb.rebuild.carry_over import (
     OldContent,
     carry_from,
@@ -55,10 +56,10 @@ from backtestdb.rebuild.work_file import (
     finish_work_file,
     form_of,
     prepare_work_file,
-    work_path,
 )
-from backtestdb.replace import ARRIVING, remove_arriving, replace_database
+from backtestdb.replace import remove_arriving, replace_database
 from backtestdb.schema import MARKET_TABLES, ensure_market_schema, load_table_classes
+from backtestdb.timeframes import LABELS
 
 REPLACE_TIMEOUT_SECONDS = 120.0
 MANY_TICKERS = 1000
@@ -224,12 +225,9 @@ def members_of(connection: sqlite3.Connection, plan: RebuildSpec) -> list[str]:
 
 def make_jobs(plan: RebuildSpec, tickers: list[str]) -> dict[str, Job]:
     """None for the schema alone."""
-    starts = {
-        "daily bars": ("1day", plan.daily_start),
-        "5-minute bars": ("5min", plan.intraday_start),
-    }
+    starts = {"1day": plan.daily_start, "5min": plan.intraday_start}
     return {
-        label: make_job(
+        LABELS[timeframe]: make_job(
             load_calendar(),
             timeframe,
             tickers,
@@ -237,7 +235,7 @@ def make_jobs(plan: RebuildSpec, tickers: list[str]) -> dict[str, Job]:
             date.fromisoformat(plan.end),
             universe=plan.universe,
         )
-        for label, (timeframe, start) in starts.items()
+        for timeframe, start in starts.items()
         if start
     }
 
@@ -267,7 +265,7 @@ def show_plan(
         tickers = f"{len(plan.tickers)} tickers" if plan.tickers else "as the vendor lists them"
         rows.append(["universe", f"{plan.universe}: {tickers}", 0, "0 B", "0 s"])
     for label, cost in costs.items():
-        start = plan.daily_start if label == "daily bars" else plan.intraday_start
+        start = plan.daily_start if label == LABELS["1day"] else plan.intraday_start
         duration = format_duration(duration_seconds(cost.requests, settings.requests_per_minute))
         rows.append(
             [label, f"{start} to {plan.end}", cost.requests, format_bytes(cost.bytes), duration]
@@ -304,7 +302,7 @@ def probe_plan_limits(
     if source is None or not plan.universe:
         return None
     tickers = list(plan.tickers) or [WITNESS]
-    job = make_jobs(plan, tickers)["daily bars"]
+    job = make_jobs(plan, tickers)[LABELS["1day"]]
     if len(job.sessions) < LONG_HISTORY_SESSIONS:
         return None
     return probe_history(
@@ -324,7 +322,7 @@ def show_history_start(
     """What the key's plan makes of a rebuild."""
     if starts is None:
         return
-    sessions = make_jobs(plan, [WITNESS])["daily bars"].sessions
+    sessions = make_jobs(plan, [WITNESS])[LABELS["1day"]].sessions
     covered = sum(1 for day in sessions if day >= starts)
     requests = sum(cost.requests for cost in costs.values())
     duration = format_duration(duration_seconds(requests, settings.requests_per_minute))

@@ -23,6 +23,7 @@ from backtestdb.database import (
 from backtestdb.errors import VerificationError
 from backtestdb.files import remove_database, rename_durably
 from backtestdb.market.staging import remove_staging
+from backtestdb.names import ARRIVING, work_path
 from backtestdb.pinned_copy import copy_pinned
 from backtestdb.rebuild.platform_schema import add_platform_tables
 from backtestdb.schema import ensure_market_schema, ensure_schema
@@ -95,10 +96,6 @@ class FileForm(NamedTuple):
     encoding: str = "UTF-8"
 
 
-def work_path(database: Path) -> Path:
-    return database.with_name(database.name + ".rebuilding")
-
-
 def load_record(path: Path) -> RebuildRecord | None:
     """The rebuild that made the file at `path`; None when there is no such file or no such
     record."""
@@ -159,7 +156,7 @@ def prepare_work_file(
 
 
 def copy_current(database: Path, path: Path) -> None:
-    arriving = path.with_name(path.name + ".arriving")
+    arriving = path.with_name(path.name + ARRIVING)
     with closing(connect(database)) as source:
         copy_pinned(source, arriving)
     rename_durably(arriving, path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from backtestdb.backups.catalogue import Backup
 from backtestdb.backups.restore_choice import RestoreChoice, choose_backup
 from backtestdb.config import follow_link
+from backtestdb.console import Say
 from backtestdb.database import connect, verify_integrity, verify_no_dangling_link
 from backtestdb.errors import DatabaseFileError, VerificationError
 from backtestdb.files import choose_free_names, exclusive_lock, remove_database, rename_durably
@@ -21,8 +22,6 @@ from backtestdb.salvage.pages import open_pages
 from backtestdb.salvage.union import TableOutcome
 from backtestdb.salvage.working_copy import make_private_copy
 from backtestdb.schema import ensure_schema
-
-Say = Callable[[str], None]
 
 
 class NothingSalvagedError(DatabaseFileError):

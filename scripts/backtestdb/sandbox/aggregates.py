@@ -1,11 +1,12 @@
 """The two endpoints of bars: a ticker's range and the whole market's session."""
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from urllib.parse import quote
 
 import numpy as np
 
+from backtestdb.new_york import date_of, end_of_day_ms, midnight_ms
 from backtestdb.sandbox.exchange import (
     Exchange,
     ServedBars,
@@ -23,8 +24,6 @@ from backtestdb.sandbox.sessions import (
     MINUTE_MS,
     Ints,
     load_sessions,
-    new_york_date,
-    new_york_midnight_ms,
 )
 from backtestdb.sandbox.subscription import Subscription, verify_included, verify_subscription
 
@@ -51,12 +50,12 @@ class AnsweredSessions:
     @property
     def first(self) -> date:
         """Date in New York of the first instant."""
-        return new_york_date(self.from_ms)
+        return date_of(self.from_ms)
 
     @property
     def last(self) -> date:
         """Date in New York of the last instant."""
-        return new_york_date(self.to_ms)
+        return date_of(self.to_ms)
 
 
 def parse_range(
@@ -72,11 +71,7 @@ def parse_range(
     if from_ms > to_ms:
         raise bad_request(f"from ({from_text}) must not be later than to ({to_text})")
     window = 5 * MINUTE_MS
-    start = (
-        new_york_midnight_ms(new_york_date(from_ms))
-        if bar[1] == "day"
-        else from_ms - from_ms % window
-    )
+    start = midnight_ms(date_of(from_ms)) if bar[1] == "day" else from_ms - from_ms % window
     limit, adjusted = request.number("limit", 5000, 50_000), request.flag("adjusted", default=True)
     return AnsweredSessions(ticker, bar[1], start, to_ms, limit, sort == "desc", adjusted)
 
@@ -86,9 +81,7 @@ def parse_instant(text: str, *, is_end: bool) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 14:
         return int(text)
     day = parse_day(text)
-    return (
-        new_york_midnight_ms(day + timedelta(days=1)) - 1 if is_end else new_york_midnight_ms(day)
-    )
+    return end_of_day_ms(day) if is_end else midnight_ms(day)
 
 
 def answer_range(exchange: Exchange, plan: Subscription, request: Request, *parts: str) -> Row:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
-from backtestdb.sandbox.sessions import new_york_date, new_york_midnight_ms
+from backtestdb.new_york import date_of, midnight_ms
 
 Row = dict[str, Any]
 
@@ -39,6 +39,6 @@ def make_added_row(row: Row, kind: str, today: date) -> Row:
     """A copy of a good row, at a time at which nothing can have traded, or at its own again."""
     if kind == "duplicate":
         return dict(row)
-    day = new_york_date(row["t"])
+    day = date_of(row["t"])
     target = day + timedelta((5 - day.weekday()) % 7) if kind == "weekend" else today + timedelta(7)
-    return row | {"t": row["t"] - new_york_midnight_ms(day) + new_york_midnight_ms(target)}
+    return row | {"t": row["t"] - midnight_ms(day) + midnight_ms(target)}

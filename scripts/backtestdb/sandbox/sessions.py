@@ -5,13 +5,14 @@ ends, so that what is made up from it stays the same.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from functools import cache
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
+
+from backtestdb.new_york import NEW_YORK
 
 if TYPE_CHECKING:
     from pandas import DatetimeIndex
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-NEW_YORK = ZoneInfo("America/New_York")
 FIRST_DATE, LAST_DATE = "2000-01-01", "2030-12-31"
 MINUTE_MS = 60_000
 
@@ -64,13 +64,3 @@ def load_sessions() -> Sessions:
 def instants_ms(instants: "DatetimeIndex") -> Ints:
     """Instants with a zone as ms UTC."""
     return np.asarray(instants.as_unit("ms").asi8, dtype=np.int64)
-
-
-def new_york_date(timestamp_ms: int) -> date:
-    """The date in New York at an instant given in ms UTC."""
-    return datetime.fromtimestamp(timestamp_ms / 1000, UTC).astimezone(NEW_YORK).date()
-
-
-def new_york_midnight_ms(day: date) -> int:
-    """Midnight in New York of a date, in ms UTC."""
-    return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp() * 1000)

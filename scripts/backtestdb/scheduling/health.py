@@ -16,6 +16,7 @@ from backtestdb.backups.identity import load_own_catalogue
 from backtestdb.backups.manifest import Kind
 from backtestdb.backups.shrinkage import describe_losses, find_newest
 from backtestdb.config import Settings
+from backtestdb.files import write_atomically
 from backtestdb.scheduling.due import BackupTimes, find_stale, find_stuck, newest_until
 
 
@@ -50,11 +51,8 @@ def scheduler_path(backup_dir: Path, database: Path, suffix: str) -> Path:
 def save_liveness(backup_dir: Path, database: Path, liveness: Liveness) -> None:
     """Whole-old or whole-new; not flushed, because after a power cut the loop writes it again."""
     path = scheduler_path(backup_dir, database, ".json")
-    arriving = path.with_name(path.name + ".arriving")
-    arriving.write_text(
-        json.dumps(asdict(liveness) | {"ticked_at": liveness.ticked_at.isoformat()}) + "\n"
-    )
-    arriving.replace(path)
+    text = json.dumps(asdict(liveness) | {"ticked_at": liveness.ticked_at.isoformat()}) + "\n"
+    write_atomically(path, text, mode=0o666, durably=False)
 
 
 def load_liveness(backup_dir: Path, database: Path) -> Liveness | None:

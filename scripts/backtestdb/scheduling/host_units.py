@@ -4,8 +4,6 @@
 (`--updates`). `run_offsite.py watch` lives all the time and is started again when it ends.
 """
 
-import hashlib
-import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from xml.sax.saxutils import escape
 
 from backtestdb.config import Settings
 from backtestdb.errors import ProjectError, SettingsError
+from backtestdb.names import PROTECTED_FOLDERS, SYNCED_FOLDERS, launchd_label, systemd_unit
 from backtestdb.scheduling.due import wake_minutes
 from backtestdb.scheduling.event_log import ERROR_LOG_NAME, LOG_NAME, UPDATE_LOG_NAMES
 from backtestdb.scheduling.updates import FINAL_AT
@@ -62,14 +61,6 @@ OPTIONS: dict[Name, list[str]] = {
 }
 # cron starts it anew where it ended; where it lives, the second one leaves at once.
 LOOK_EVERY_MINUTES = 5
-# macOS asks the user before a program may look into these; a background job has nobody to ask.
-PROTECTED_FOLDERS = (
-    "Documents",
-    "Desktop",
-    "Downloads",
-    "Library/Mobile Documents",
-    "Library/CloudStorage",
-)
 
 
 @dataclass(frozen=True)
@@ -84,11 +75,11 @@ class Job:
 
     @property
     def label(self) -> str:
-        return name_label(self.name, self.mark)
+        return launchd_label(self.name, self.mark)
 
     @property
     def unit(self) -> str:
-        return name_unit(self.name, self.mark)
+        return systemd_unit(self.name, self.mark)
 
     @property
     def marker(self) -> str:
@@ -138,19 +129,6 @@ class Job:
     def program(self) -> Path:
         name = "run_offsite.py" if self.lives else "run_scheduler.py"
         return self.project / "scripts" / name
-
-
-def make_mark(project: Path) -> str:
-    """What tells a checkout from others on the same machine: of its path, as names can hold it."""
-    return hashlib.sha256(os.fsencode(project)).hexdigest()[:8]
-
-
-def name_unit(name: Name, mark: str = "") -> str:
-    return f"ai-backtest-{name}" + (f"-{mark}" if mark else "")
-
-
-def name_label(name: Name, mark: str = "") -> str:
-    return f"com.aibacktest.{name}" + (f".{mark}" if mark else "")
 
 
 def make_plist(job: Job) -> str:
@@ -238,7 +216,7 @@ def verify_settings_reach_job(job: Job) -> None:
 def verify_folders_are_open(job: Job, home: Path) -> None:
     """Raise ProjectError for folders that macOS keeps from background jobs."""
     used = (job.project, job.settings.database_path.parent, job.settings.backup_dir)
-    closed = [home / name for name in PROTECTED_FOLDERS]
+    closed = [home / name for name in (*PROTECTED_FOLDERS, *SYNCED_FOLDERS)]
     found = [
         path
         for path in dict.fromkeys(used)

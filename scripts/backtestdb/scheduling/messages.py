@@ -8,13 +8,15 @@ import json
 import logging
 import platform
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from backtestdb.console import Say
+from backtestdb.files import write_atomically
+
 State = Mapping[str, str]
-Say = Callable[[str], None]
 # Apprise gives each address 4 s to connect and 4 s to answer; mail servers take the longest.
 LIMIT_SECONDS = 60.0
 REASON_CHARACTERS = 1000
@@ -62,13 +64,9 @@ def save_told(path: Path, told: State) -> None:
     """Whole-old or whole-new; on a full disk in place, because a message that is forgotten would be
     sent again at each look."""
     text = json.dumps(dict(told), indent=1) + "\n"
-    arriving = path.with_name(path.name + ".arriving")
     try:
-        arriving.write_text(text, encoding="utf-8")
-        arriving.replace(path)
+        write_atomically(path, text, durably=False)
     except OSError:
-        with suppress(OSError):
-            arriving.unlink(missing_ok=True)
         with suppress(OSError):
             path.write_text(text, encoding="utf-8")
 

@@ -16,10 +16,10 @@ from backtestdb.backups.backup import Hooks, Outcome, make_backup
 from backtestdb.backups.manifest import Kind
 from backtestdb.backups.shrinkage import describe_losses
 from backtestdb.config import Settings
+from backtestdb.console import Say
 from backtestdb.scheduling.user_commands import run_user_command
 
 Event = Literal["start", "success", "fail"]
-Say = Callable[[str], None]
 # What healthchecks.io keeps of a body.
 REASON_BYTES = 10_000
 ATTEMPTS = 3

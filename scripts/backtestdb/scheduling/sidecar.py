@@ -13,7 +13,7 @@ from pathlib import Path
 from backtestdb.backups.known_folders import find_mount_point
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.mounts import mount_of
-from backtestdb.scheduling.host_units import make_mark
+from backtestdb.names import make_mark
 
 BEGIN = "# Written by make sidecar-up, for docker compose by hand; written anew each time."
 END = "# End of what make sidecar-up writes."

@@ -9,14 +9,14 @@ import sqlite3
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 from backtestdb.config import Settings
 from backtestdb.database import table_names
 from backtestdb.files import is_locked
+from backtestdb.names import work_path
+from backtestdb.new_york import NEW_YORK
 from backtestdb.untouched import read_untouched
 
-NEW_YORK = ZoneInfo("America/New_York")
 UpdateTask = Literal["update", "audit"]
 # The close at 16:00 and FINAL_AFTER_CLOSE of market/sessions.py.
 FINAL_AT = time(20, 15)
@@ -47,7 +47,7 @@ def find_due_updates(settings: Settings, now: datetime) -> list[UpdateTask]:
 
 def rebuild_lock_path(database: Path) -> Path:
     """The lock that a rebuild holds from its beginning to its end."""
-    work_file = database.with_name(database.name + ".rebuilding")
+    work_file = work_path(database)
     return work_file.with_name(work_file.name + ".lock")
 
 

@@ -16,7 +16,7 @@ from backtestdb.market.audit.read import load_known
 from backtestdb.market.audit.rule import WHOLE_MARKET
 from backtestdb.market.audit.rules import RULES
 from backtestdb.market.audit.run import AuditResult, audit
-from backtestdb.market.sessions import midnight_ms
+from backtestdb.new_york import midnight_ms
 from market_setup import CALENDAR, sessions_of
 from planted_defects import (
     PLANTS,

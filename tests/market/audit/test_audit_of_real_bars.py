@@ -13,7 +13,7 @@ from backtestdb.database import connect, transaction
 from backtestdb.market.audit.accepted import Accepted
 from backtestdb.market.audit.read import load_known
 from backtestdb.market.audit.run import AuditResult, audit
-from backtestdb.market.sessions import midnight_ms
+from backtestdb.new_york import midnight_ms
 from backtestdb.sandbox.source import REAL_TICKERS, load_real_prices
 from backtestdb.schema import ensure_schema
 from market_runs import make_database, make_source, run_backfill

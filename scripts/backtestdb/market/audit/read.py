@@ -16,7 +16,7 @@ from backtestdb.database import column_names, table_names
 from backtestdb.market.audit.columns import Bars, Metrics, day_number, make_bars, make_floats
 from backtestdb.market.audit.metric_rules import COMPARED
 from backtestdb.market.audit.rule import Batch, Known, Market, RangeRecord, Universe
-from backtestdb.market.sessions import NEW_YORK
+from backtestdb.new_york import NEW_YORK
 
 BAR_COLUMNS = "timestamp, open, high, low, close, volume, day_of_week, time_of_day"
 ROWS_AT_ONCE = 60_000  # half a second and 80 MB: as long as a writer may have to wait
