@@ -94,8 +94,8 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def runs(venv: Path) -> bool:
-    """Whether the interpreter is there and finds its packages: neither is so after an upgrade of
-    Python."""
+    """Return whether the interpreter is there and finds its packages: neither is so after an
+    upgrade of Python."""
     try:
         command = [venv / "bin" / "python", "-Ic", "import pip"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -83,7 +83,7 @@ def show_outdated() -> int:
 
 
 def find_pins() -> Iterator[tuple[str, str]]:
-    """The pinned packages with the file in which each stands."""
+    """Yield the pinned packages with the file in which each stands."""
     for path in sorted(PROJECT_DIR.glob("requirements*.txt")):
         for name, _ in PIN.findall(path.read_text()):
             yield normalize(name), path.name
@@ -94,8 +94,8 @@ def normalize(name: str) -> str:
 
 
 def describe_base() -> str:
-    """The digest that the registry has now for the container's base: the build argument BASE takes
-    it."""
+    """Return the digest that the registry has now for the container's base: the build argument BASE
+    takes it."""
     found = re.search(r"^ARG BASE=(\S+)", (PROJECT_DIR / "Dockerfile").read_text(), re.MULTILINE)
     base = found[1] if found else ""
     if not shutil.which("docker"):

@@ -13,7 +13,7 @@ from backtestdb.scheduling import host_units
 
 
 def describe_need(job: host_units.Job) -> str:
-    """Whether the schedule is to have this job: `yes`, or why not."""
+    """Return whether the schedule is to have this job: `yes`, or why not."""
     settings = job.settings
     if job.name == "offsite":
         return "yes\n" if settings.offsite else "OFFSITE is not set\n"

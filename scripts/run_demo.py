@@ -114,7 +114,7 @@ def damage(database: Path) -> None:
 
 
 def make_environment(folder: Path, url: str) -> dict[str, str]:
-    """The demonstration's own settings: nothing of the user's .env takes part."""
+    """Return the demonstration's own settings: nothing of the user's .env takes part."""
     return {
         **os.environ,
         "BACKTEST_ENV_FILE": os.devnull,

@@ -20,7 +20,7 @@ from backtestdb.sandbox.subscription import Subscription
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The options of the command line."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--port", type=int, default=0, help="0 takes a free one (default)")
@@ -63,7 +63,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def parse_tickers(text: str) -> int:
-    """A number of stocks that three letters can name."""
+    """Return a number of stocks that three letters can name."""
     if not 0 <= int(text) <= 17_000:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 17000")
     return int(text)
@@ -78,7 +78,7 @@ def load_splits(text: str) -> tuple[Split, ...]:
 
 
 def make_server(options: argparse.Namespace) -> SandboxServer:
-    """A server that listens already, and answers once it is run."""
+    """Return a server that listens already, and answers once it is run."""
     settings = Settings(
         keys=tuple(options.key or ["sandbox"]),
         requests_per_minute=options.requests_per_minute,

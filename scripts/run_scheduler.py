@@ -72,7 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_scheduler(settings: Settings, job: Job, stop: threading.Event, *, once: bool) -> Scheduler:
     """Its log is on standard output until `enter_folder`."""
     return Scheduler(
-        settings, open_event_log(None), local_now, stop, "once" if once else "loop", job
+        settings=settings,
+        log=open_event_log(None),
+        clock=local_now,
+        stop=stop,
+        kind="once" if once else "loop",
+        job=job,
     )
 
 

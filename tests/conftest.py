@@ -1,7 +1,16 @@
 """Hypothesis: enough examples to find things, few enough for a quick suite, no deadline on a busy
 machine."""
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 settings.register_profile("quick", deadline=None, max_examples=60)
+# The same ones at each run, and a failing one is not made small: for mutants.py.
+settings.register_profile(
+    "mutants",
+    deadline=None,
+    max_examples=60,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile("quick")

@@ -19,7 +19,7 @@ from backtestdb.replace import replace_database
 from writers import read_counters, running_writer
 
 
-def make_database(path: Path, word: str, rows: int = 3000, journal: str = "DELETE") -> Path:
+def make_words(path: Path, word: str, rows: int = 3000, journal: str = "DELETE") -> Path:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA journal_mode = {journal}")
         connection.execute("CREATE TABLE words (id INTEGER PRIMARY KEY, word TEXT)")
@@ -40,8 +40,8 @@ def read_words(path: Path) -> set[str]:
 def test_replacement_with_reader_connected_shows_it_the_new_content(
     tmp_path: Path, journal: str
 ) -> None:
-    live = make_database(tmp_path / "live.db", "old", journal=journal)
-    new = make_database(tmp_path / "new.db", "new")
+    live = make_words(tmp_path / "live.db", "old", journal=journal)
+    new = make_words(tmp_path / "new.db", "new")
     with closing(connect(live)) as reader:
         assert reader.execute("SELECT word FROM words").fetchone() == ("old 0",)
         assert replace_database(live, new, tmp_path / "kept.db").kept_is_sound
@@ -51,8 +51,8 @@ def test_replacement_with_reader_connected_shows_it_the_new_content(
 
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
 def test_replacement_under_a_writer_loses_no_commit(tmp_path: Path, journal: str) -> None:
-    live = make_database(tmp_path / "live.db", "old", journal=journal)
-    new = make_database(tmp_path / "new.db", "new")
+    live = make_words(tmp_path / "live.db", "old", journal=journal)
+    new = make_words(tmp_path / "new.db", "new")
     kept = tmp_path / "kept.db"
 
     def carry_over(connection: sqlite3.Connection) -> None:
@@ -75,8 +75,8 @@ def test_replacement_under_a_writer_loses_no_commit(tmp_path: Path, journal: str
 def test_commit_between_keeping_and_replacing_is_kept_too(
     tmp_path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live = make_database(tmp_path / "live.db", "old", journal=journal)
-    new = make_database(tmp_path / "new.db", "new")
+    live = make_words(tmp_path / "live.db", "old", journal=journal)
+    new = make_words(tmp_path / "new.db", "new")
     into_place = replace_module.copy_into_place
     calls = 0
 
@@ -95,8 +95,8 @@ def test_commit_between_keeping_and_replacing_is_kept_too(
 
 
 def test_replacement_while_a_reader_holds_on_is_refused_and_changes_nothing(tmp_path: Path) -> None:
-    live = make_database(tmp_path / "live.db", "old")
-    new = make_database(tmp_path / "new.db", "new")
+    live = make_words(tmp_path / "live.db", "old")
+    new = make_words(tmp_path / "new.db", "new")
     with closing(connect(live)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM words").fetchone()
@@ -107,12 +107,12 @@ def test_replacement_while_a_reader_holds_on_is_refused_and_changes_nothing(tmp_
 
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
 def test_replacement_with_other_page_size_succeeds(tmp_path: Path, journal: str) -> None:
-    live = make_database(tmp_path / "live.db", "old", journal=journal)
+    live = make_words(tmp_path / "live.db", "old", journal=journal)
     new = tmp_path / "new.db"
     with closing(sqlite3.connect(new)) as connection:
         connection.execute("PRAGMA page_size = 1024")
         connection.execute("CREATE TABLE makes_the_size_stay (x)")
-    make_database(new, "new")
+    make_words(new, "new")
     with closing(connect(live)) as reader:
         reader.execute("SELECT * FROM words").fetchone()
         replace_database(live, new, tmp_path / "kept.db")
@@ -128,7 +128,7 @@ def test_replacement_of_a_file_that_is_no_database_keeps_it_with_its_journals(
     live = tmp_path / "live.db"
     live.write_bytes(b"no database at all" * 500)
     (tmp_path / "live.db-wal").write_bytes(b"old log")
-    new = make_database(tmp_path / "new.db", "new")
+    new = make_words(tmp_path / "new.db", "new")
     assert replace_database(live, new, tmp_path / "kept.db").moved_to == tmp_path / "kept.db"
     assert read_words(live) == {"new"}
     assert (tmp_path / "kept.db").read_bytes().startswith(b"no database")
@@ -138,7 +138,7 @@ def test_replacement_of_a_file_that_is_no_database_keeps_it_with_its_journals(
 def test_replacement_of_a_missing_file_is_not_fooled_by_its_stale_journal(tmp_path: Path) -> None:
     live = tmp_path / "live.db"
     (tmp_path / "live.db-journal").write_bytes(b"stale journal")
-    new = make_database(tmp_path / "new.db", "new")
+    new = make_words(tmp_path / "new.db", "new")
     replace_database(live, new, tmp_path / "kept.db")
     assert read_words(live) == {"new"}
     assert not (tmp_path / "live.db-journal").exists()
@@ -147,11 +147,11 @@ def test_replacement_of_a_missing_file_is_not_fooled_by_its_stale_journal(tmp_pa
 def test_replacement_of_a_missing_file_whose_name_is_taken_meanwhile_keeps_what_took_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live, new = tmp_path / "live.db", make_database(tmp_path / "new.db", "new")
+    live, new = tmp_path / "live.db", make_words(tmp_path / "new.db", "new")
     take = free_name.take_free_name
 
     def be_late(arriving: Path, target: Path) -> None:
-        make_database(target, "platform", journal="WAL")
+        make_words(target, "platform", journal="WAL")
         take(arriving, target)
 
     monkeypatch.setattr(replace_module, "take_free_name", be_late)
@@ -164,12 +164,12 @@ def test_replacement_of_a_missing_file_whose_name_is_taken_meanwhile_keeps_what_
 def test_replacement_of_no_database_whose_name_is_taken_meanwhile_keeps_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live, new = tmp_path / "live.db", make_database(tmp_path / "new.db", "new")
+    live, new = tmp_path / "live.db", make_words(tmp_path / "new.db", "new")
     live.write_bytes(b"no database")
     take = free_name.take_free_name
 
     def be_late(arriving: Path, target: Path) -> None:
-        make_database(target, "platform")
+        make_words(target, "platform")
         take(arriving, target)
 
     monkeypatch.setattr(replace_module, "take_free_name", be_late)
@@ -184,7 +184,7 @@ def test_replacement_of_no_database_whose_name_is_taken_meanwhile_keeps_both(
 def test_replacement_with_a_log_that_appears_beside_the_free_name_is_not_fooled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live, new = tmp_path / "live.db", make_database(tmp_path / "new.db", "new")
+    live, new = tmp_path / "live.db", make_words(tmp_path / "new.db", "new")
     link, calls = os.link, 0
 
     def leave_a_log(source: Path, target: Path) -> None:
@@ -203,7 +203,7 @@ def test_replacement_with_a_log_that_appears_beside_the_free_name_is_not_fooled(
 def test_replacement_of_a_missing_file_where_no_links_can_be_made_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live, new = tmp_path / "live.db", make_database(tmp_path / "new.db", "new")
+    live, new = tmp_path / "live.db", make_words(tmp_path / "new.db", "new")
 
     def refuse(*_: Any) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -227,8 +227,8 @@ sys.stdin.read()
 def test_replacement_of_no_database_that_another_process_has_open_is_refused(
     tmp_path: Path, journal: str
 ) -> None:
-    live = make_database(tmp_path / "live.db", "old", journal=journal)
-    new = make_database(tmp_path / "new.db", "new")
+    live = make_words(tmp_path / "live.db", "old", journal=journal)
+    new = make_words(tmp_path / "new.db", "new")
     command = [sys.executable, "-c", HOLD, str(live)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -247,7 +247,7 @@ def test_replacement_of_no_database_that_another_process_has_open_is_refused(
 
 
 def test_file_and_log_that_a_kill_parted_come_together_again(tmp_path: Path) -> None:
-    live, new = tmp_path / "live.db", make_database(tmp_path / "new.db", "new")
+    live, new = tmp_path / "live.db", make_words(tmp_path / "new.db", "new")
     live.write_bytes(b"no database")
     (tmp_path / "live.db.backup-2026-11-20-120000-wal").write_bytes(b"its log")
     done = replace_database(live, new, tmp_path / "live.db.backup-2026-11-20-120007")
@@ -258,9 +258,9 @@ def test_file_and_log_that_a_kill_parted_come_together_again(tmp_path: Path) -> 
 def test_replacement_that_another_program_renames_away_is_not_called_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live = make_database(tmp_path / "live.db", "old")
-    new = make_database(tmp_path / "new.db", "new")
-    other = make_database(tmp_path / "other.db", "other", rows=2)
+    live = make_words(tmp_path / "live.db", "old")
+    new = make_words(tmp_path / "new.db", "new")
+    other = make_words(tmp_path / "other.db", "other", rows=2)
     monkeypatch.setattr(replace_module, "shrink_log", lambda _live: other.replace(live))
     with pytest.raises(
         VerificationError, match=r"does not hold what was put there.*2 rows instead of 3,000"
@@ -272,8 +272,8 @@ def test_replacement_that_another_program_renames_away_is_not_called_done(
 def test_commit_right_behind_a_replacement_is_told_and_no_error(
     tmp_path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live = make_database(tmp_path / "live.db", "old", journal=journal)
-    new = make_database(tmp_path / "new.db", "new")
+    live = make_words(tmp_path / "live.db", "old", journal=journal)
+    new = make_words(tmp_path / "new.db", "new")
 
     def commit_at_once(_live: sqlite3.Connection) -> None:
         with closing(connect(live)) as other:
@@ -288,8 +288,8 @@ def test_commit_right_behind_a_replacement_is_told_and_no_error(
 def test_error_behind_the_commit_says_what_stands_where_and_the_undo(
     tmp_path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live = make_database(tmp_path / "live.db", "old", journal=journal)
-    new = make_database(tmp_path / "new.db", "new")
+    live = make_words(tmp_path / "live.db", "old", journal=journal)
+    new = make_words(tmp_path / "new.db", "new")
 
     def fail(_live: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("disk I/O error")

@@ -35,7 +35,7 @@ class CommitCounter:
             self.index = os.open(f"{self.database}-shm", os.O_RDONLY)
 
     def read(self) -> int:
-        """The number now; it grows by one with every commit."""
+        """Return the number now; it grows by one with every commit."""
         where, (offset, order) = (
             (self.header, CHANGE_COUNTER)
             if self.index is None

@@ -21,7 +21,7 @@ ADDRESS_BREAK = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Every setting, checked. `origins` tells where each came from: environment, the file, default.
     `database_link`: what DATABASE_PATH says, where that is a symbolic link to `database_path`."""
@@ -113,8 +113,8 @@ def parse_absolute_paths(text: str) -> tuple[Path, ...]:
 
 
 def follow_link(path: Path) -> Path:
-    """The file that a symbolic link leads to: SQLite puts -wal and -journal beside that one, so
-    everything here has to look there. A link that leads nowhere stays itself; commands then say
+    """Return the file that a symbolic link leads to: SQLite puts -wal and -journal beside that one,
+    so everything here has to look there. A link that leads nowhere stays itself; commands then say
     that its disk is not there."""
     return path.resolve() if path.is_symlink() and os.path.exists(path) else path  # noqa: PTH110  never raises
 
@@ -209,7 +209,7 @@ def parse_key(text: str) -> str:
 
 
 def parse_lake(text: str) -> str:
-    """A folder of this machine, or s3://bucket/folder; empty: there is no lake."""
+    """Return a folder of this machine, or s3://bucket/folder; empty: there is no lake."""
     if not text.strip():
         return ""
     if text.startswith("s3://"):
@@ -367,8 +367,8 @@ def load_settings(
 
 
 def known_names() -> set[str]:
-    """Everything that may stand in `.env`: the settings, their older names, and the names of files
-    that hold one."""
+    """Return everything that may stand in `.env`: the settings, their older names, and the names of
+    files that hold one."""
     return {
         *(*PARSERS, *OLDER_NAMES.values()),
         *(f"{name}_FILE" for name in PARSERS),
@@ -392,8 +392,8 @@ def with_home_of_user(text: str, environment: Mapping[str, str]) -> str:
 def find_value(
     name: str, environment: Mapping[str, str], from_file: Mapping[str, str | None], env_file: Path
 ) -> tuple[str, str]:
-    """The text of a setting and where it came from, under its name or an older one; empty when it
-    is set nowhere."""
+    """Return the text of a setting and where it came from, under its name or an older one; empty
+    when it is set nowhere."""
     for known_as in (name, OLDER_NAMES.get(name, name)):
         for values, origin in ((environment, "the environment"), (from_file, str(env_file))):
             if text := values.get(known_as):
@@ -406,7 +406,7 @@ def find_value(
 
 
 def read_value_file(name: str, path: Path, origin: str) -> str:
-    """The only line of a file; a line's end that an editor added is no part of the value."""
+    """Return the only line of a file; a line's end that an editor added is no part of the value."""
     try:
         return path.expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError, RuntimeError) as error:

@@ -254,7 +254,8 @@ def print_blocks(title: str, columns: Sequence[str], cells: Sequence[Sequence[st
 
 
 def output_width() -> int:
-    """Columns of the terminal, or of COLUMNS; in a pipe or a log nothing needs to fit."""
+    """Return the number of columns of the terminal, or of COLUMNS; in a pipe or a log nothing needs
+    to fit."""
     if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
         return max(shutil.get_terminal_size((80, 24)).columns, 20)
     return 160
@@ -298,7 +299,7 @@ def format_bytes(count: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """The first two units that matter: 42 s, 13 min, 4 h 11 min."""
+    """Return the first two units that matter: 42 s, 13 min, 4 h 11 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -319,7 +320,7 @@ def confirm(question: str, *, assume_yes: bool) -> bool:
 
 
 def read_answer() -> tuple[str, bool]:
-    """The line, empty at the end of the input, and whether it came from a terminal."""
+    """Return the line, empty at the end of the input, and whether it came from a terminal."""
     try:
         return sys.stdin.readline(), sys.stdin.isatty()
     except (AttributeError, OSError):  # closed, as some supervisors start programs

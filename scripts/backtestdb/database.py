@@ -119,8 +119,8 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
-    """A read-only connection; a lenient one to a database that a newer SQLite wrote, and to no
-    other. Raise sqlite3.Error when the schema cannot be read for another reason."""
+    """Return a read-only connection; a lenient one to a database that a newer SQLite wrote, and to
+    no other. Raise sqlite3.Error when the schema cannot be read for another reason."""
     connection = connect(path, read_only=True)
     try:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -145,8 +145,8 @@ def skip_unreadable_schema(connection: sqlite3.Connection) -> None:
 
 
 def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
-    """What is at `path`: nothing, a file of no bytes, a database, or something that is not one any
-    more.
+    """Return what is at `path`: nothing, a file of no bytes, a database, or something that is not
+    one any more.
 
     "damaged" means a wrong header, or a schema that SQLite cannot read. "too_new" is one that this
     SQLite cannot read and that a newer one wrote. A busy database is a database. Call it before
@@ -199,7 +199,7 @@ def is_writable_format(path: Path, header: bytes) -> bool:
 
 
 def quote(name: str) -> str:
-    """A table or column name as SQL wants it."""
+    """Return a table or column name as SQL wants it."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -216,7 +216,8 @@ def names_as_stored(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """Tables in order of creation, without SQLite's own; `schema` is main or an attached name."""
+    """Return tables in order of creation, without SQLite's own; `schema` is main or an attached
+    name."""
     with names_as_stored(connection):
         rows = connection.execute(
             f"SELECT name FROM {schema}.sqlite_schema"
@@ -226,8 +227,8 @@ def table_names(connection: sqlite3.Connection, schema: str = "main") -> list[st
 
 
 def virtual_table_names(connection: sqlite3.Connection, schema: str = "main") -> set[str]:
-    """Tables that a module shows, such as a full-text index. The module may be missing: do not read
-    them."""
+    """Return tables that a module shows, such as a full-text index. The module may be missing: do
+    not read them."""
     with names_as_stored(connection):
         rows = connection.execute(
             f"SELECT name FROM {schema}.sqlite_schema WHERE type = 'table' AND rootpage = 0"
@@ -236,8 +237,8 @@ def virtual_table_names(connection: sqlite3.Connection, schema: str = "main") ->
 
 
 def ordinary_table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """All tables but the virtual ones, whose content lies in ordinary ones, and but those that a
-    newer SQLite made and this one cannot read."""
+    """Return all tables but the virtual ones, whose content lies in ordinary ones, and but those
+    that a newer SQLite made and this one cannot read."""
     hidden = virtual_table_names(connection, schema) | set(
         unreadable_table_names(connection, schema)
     )
@@ -245,8 +246,8 @@ def ordinary_table_names(connection: sqlite3.Connection, schema: str = "main") -
 
 
 def unreadable_table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """Tables that the schema lists and that cannot be read here: a lenient connection does not see
-    them (see connect), or their name is not UTF-8."""
+    """Return tables that the schema lists and that cannot be read here: a lenient connection does
+    not see them (see connect), or their name is not UTF-8."""
     with names_as_stored(connection):
         seen = connection.execute(
             "SELECT lower(name) FROM pragma_table_list WHERE schema = ?", (schema,)
@@ -256,7 +257,7 @@ def unreadable_table_names(connection: sqlite3.Connection, schema: str = "main")
 
 
 def column_names(connection: sqlite3.Connection, table: str, schema: str = "main") -> list[str]:
-    """Columns that can be written: generated ones are left out."""
+    """Return columns that can be written: generated ones are left out."""
     rows = connection.execute(f"PRAGMA {schema}.table_xinfo({quote(table)})")
     return [row[1] for row in rows if row[6] == 0]
 
@@ -264,7 +265,7 @@ def column_names(connection: sqlite3.Connection, table: str, schema: str = "main
 def count_rows(
     connection: sqlite3.Connection, tables: list[str], schema: str = "main"
 ) -> dict[str, int]:
-    """Rows per table."""
+    """Return rows per table."""
     return {
         table: connection.execute(f"SELECT count(*) FROM {schema}.{quote(table)}").fetchone()[0]
         for table in tables
@@ -323,7 +324,7 @@ def find_faults(connection: sqlite3.Connection, check: str, schema: str) -> list
 
 
 def count_foreign_key_violations(connection: sqlite3.Connection, schema: str = "main") -> int:
-    """Rows whose parent is missing. The platform's databases may hold some: counted, not
+    """Count rows whose parent is missing. The platform's databases may hold some: counted, not
     refused."""
     return sum(1 for _ in connection.execute(f"PRAGMA {schema}.foreign_key_check"))
 

@@ -62,5 +62,5 @@ def find_misspelt(names: Iterable[str], known: Collection[str]) -> dict[str, str
 
 
 def find_unknown(names: Iterable[str], known: Collection[str]) -> list[str]:
-    """Names of nothing that this project or Docker Compose reads."""
+    """Return names of nothing that this project or Docker Compose reads."""
     return sorted(name for name in set(names) - set(known) if not name.startswith("COMPOSE_"))

@@ -27,9 +27,9 @@ def make_stamp(now_local: datetime) -> str:
 
 
 def choose_free_names(name_with: Callable[[str], list[Path]], now_local: datetime) -> list[Path]:
-    """The first names from now on that nothing has. Two runs in a second, a clock that was set back
-    and the hour that comes twice in autumn all ask for a name again. `name_with` makes the names
-    from a stamp."""
+    """Return the first names from now on that nothing has. Two runs in a second, a clock that was
+    set back and the hour that comes twice in autumn all ask for a name again. `name_with` makes the
+    names from a stamp."""
     while True:
         paths = name_with(make_stamp(now_local))
         if not any(os.path.lexists(path) for path in paths):
@@ -125,7 +125,8 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def free_bytes(directory: Path) -> int:
-    """What an ordinary user may still write in the nearest existing folder above `directory`."""
+    """Return what an ordinary user may still write in the nearest existing folder above
+    `directory`."""
     while not directory.exists():
         directory = directory.parent
     return shutil.disk_usage(directory).free
@@ -165,7 +166,7 @@ def exclusive_lock(path: Path, purpose: str, *, wait_seconds: float = 0.0) -> It
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds this lock; looking takes it for no longer than a moment."""
+    """Return whether a process holds this lock; looking takes it for no longer than a moment."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:

@@ -34,7 +34,7 @@ class NameTakenError(Exception):
 
 
 def companions_of(path: Path) -> list[Path]:
-    """The -wal, -shm and -journal beside `path` that are there."""
+    """Return the -wal, -shm and -journal beside `path` that are there."""
     beside = [path.with_name(path.name + suffix) for suffix in DATABASE_COMPANIONS]
     return [companion for companion in beside if os.path.lexists(companion)]
 
@@ -64,8 +64,8 @@ def move_aside(path: Path, kept_as: Path, *, timeout_seconds: float) -> Path:
 
 
 def find_unfinished_move(path: Path) -> Path | None:
-    """The name that a killed run had begun to move `path` to: its log is there already, it is
-    not."""
+    """Return the name that a killed run had begun to move `path` to: its log is there already, it
+    is not."""
     prefix = f"{path.name}{KEPT}"
     for part in sorted(path.parent.iterdir()):
         for suffix in DATABASE_COMPANIONS:
@@ -169,8 +169,8 @@ def has_known_format(header: bytes) -> bool:
 
 
 def can_be_locked(path: Path) -> bool:
-    """Whether SQLite can still begin a transaction on it, whatever its tables look like: then new
-    content can go in through SQLite, and nothing has to be renamed."""
+    """Return whether SQLite can still begin a transaction on it, whatever its tables look like:
+    then new content can go in through SQLite, and nothing has to be renamed."""
     with path.open("rb") as file:
         header = file.read(HEADER_BYTES)
     if len(header) < HEADER_BYTES or not header.startswith(MAGIC) or not has_known_format(header):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def name_holders(path: Path) -> list[str] | None:
-    """Other processes that have the file at `path` open: "name (number)". None where the system
-    does not tell."""
+    """Return other processes that have the file at `path` open: "name (number)". None where the
+    system does not tell."""
     if Path("/proc/self/fd").is_dir():
         facts = path.stat()
         return list(find_holders(facts.st_dev, facts.st_ino))

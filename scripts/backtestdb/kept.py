@@ -17,7 +17,7 @@ class KeptCopy:
 
 
 def find_kept(database: Path) -> list[KeptCopy]:
-    """Copies of this very database that something replaced, the newest first."""
+    """Return copies of this very database that something replaced, the newest first."""
     start = len(database.name)
     try:
         paths = [

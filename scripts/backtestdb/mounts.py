@@ -59,8 +59,8 @@ def unescape(text: str) -> str:
 
 
 def find_mount(path: Path, mounts: list[Mount]) -> Mount | None:
-    """The mount that `path`, absolute and without links, lies on; of two at one point the later
-    covers."""
+    """Return the mount that `path`, absolute and without links, lies on; of two at one point the
+    later covers."""
     holding = [mount for mount in mounts if path.is_relative_to(mount.point)]
     return max(
         enumerate(holding),
@@ -70,7 +70,7 @@ def find_mount(path: Path, mounts: list[Mount]) -> Mount | None:
 
 
 def mount_of(path: Path) -> Mount | None:
-    """None where the system tells nothing (macOS: its own disks carry locks)."""
+    """Return None where the system tells nothing (macOS: its own disks carry locks)."""
     try:
         text = MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:

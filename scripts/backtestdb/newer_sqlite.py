@@ -25,9 +25,9 @@ NEWER_PYTHON = (
 
 
 def was_written_by_newer_sqlite(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether a newer SQLite wrote last to this database, and every row of its schema is what one
-    could have written: then nothing is damaged as far as can be seen. `connection` is a lenient
-    one."""
+    """Return whether a newer SQLite wrote last to this database, and every row of its schema is
+    what one could have written: then nothing is damaged as far as can be seen. `connection` is a
+    lenient one."""
     if not sqlite_version_number() < load_writer_version(path) < 4_000_000:
         return False
     try:
@@ -38,7 +38,7 @@ def was_written_by_newer_sqlite(connection: sqlite3.Connection, path: Path) -> b
 
 
 def is_schema_row(kind: object, name: object, table: object, sql: object) -> bool:
-    """Whether the text of this object is text at all."""
+    """Return whether the text of this object is text at all."""
     is_statement = sql is None or (
         isinstance(sql, str)
         and sql[:7].upper() == "CREATE "
@@ -54,7 +54,7 @@ def sqlite_version_number() -> int:
 
 
 def load_writer_version(path: Path) -> int:
-    """The version of the SQLite that last changed page 1, in the file or in its log."""
+    """Return the version of the SQLite that last changed page 1, in the file or in its log."""
     with path.open("rb") as file:
         newest = int.from_bytes(file.read(HEADER_BYTES)[VERSION])
     log = Path(f"{path}-wal")

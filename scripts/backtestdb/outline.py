@@ -31,7 +31,7 @@ def read_outline(connection: sqlite3.Connection) -> Outline:
 
 
 def find_differences(expected: Outline, found: Outline) -> list[str]:
-    """A sentence for each thing in which the two differ; none when they agree."""
+    """Return a sentence for each thing in which the two differ; none when they agree."""
     differences = []
     if expected.pages != found.pages:
         differences.append(f"{found.pages:,} pages instead of {expected.pages:,}")

@@ -36,7 +36,7 @@ AFTER_TYPE = {
 Tokens = list[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlainColumn:
     """`key`: what makes it the primary key, empty when it is not. `default`: as it stands in the
     text."""
@@ -87,7 +87,7 @@ def can_be_created(text: str) -> bool:
 
 
 def split_at_end(tokens: Tokens) -> tuple[Tokens, Tokens]:
-    """What stands before the parenthesis that closes, and what stands behind it."""
+    """Return what stands before the parenthesis that closes, and what stands behind it."""
     depth = 1
     for place, word in enumerate(tokens):
         depth += (word == "(") - (word == ")")
@@ -97,7 +97,7 @@ def split_at_end(tokens: Tokens) -> tuple[Tokens, Tokens]:
 
 
 def split_items(tokens: Tokens) -> Iterator[Tokens]:
-    """The parts between the commas that stand outside of parentheses."""
+    """Yield the parts between the commas that stand outside of parentheses."""
     item: Tokens = []
     depth = 0
     for word in tokens:
@@ -156,7 +156,9 @@ def read_column(item: Tokens, *, is_strict: bool) -> PlainColumn:
             " PRIMARY KEY" + " DESC" * is_descending + " AUTOINCREMENT" * ("AUTOINCREMENT" in words)
         )
     default = read_default(item[words.index("DEFAULT") + 1 :]) if "DEFAULT" in words else ""
-    return PlainColumn(item[0], kind, key, default, "UNIQUE" in words)
+    return PlainColumn(
+        name=item[0], type=kind, key=key, default=default, is_unique="UNIQUE" in words
+    )
 
 
 def read_default(tokens: Tokens) -> str:

@@ -288,7 +288,8 @@ def prove(
 def describe_failure(
     error: Exception, target: Path, kept_as: Path, source: sqlite3.Connection
 ) -> ProjectError:
-    """What stands where after an error that came during or behind the commit, and the way on."""
+    """Return what stands where after an error that came during or behind the commit, and the way
+    on."""
     kept = f"what stood there is in {kept_as}"
     undo = f"{make_undo_command(kept_as)} brings that back"
     try:

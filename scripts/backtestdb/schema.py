@@ -31,7 +31,7 @@ def schema_files(classes: Iterable[str] = CLASSES) -> list[Path]:
 
 
 def load_table_classes() -> dict[str, str]:
-    """Every table that the project knows, with the name of its folder."""
+    """Return every table that the project knows, with the name of its folder."""
     return {path.stem: path.parent.name for path in schema_files()}
 
 
@@ -40,8 +40,8 @@ def class_of(table: str) -> str:
 
 
 def tables_to_keep(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """The tables of this database that no download brings back: see KEPT_CLASSES, and every unknown
-    one."""
+    """Return the tables of this database that no download brings back: see KEPT_CLASSES, and every
+    unknown one."""
     classes = load_table_classes()
     return [
         t
@@ -51,8 +51,8 @@ def tables_to_keep(connection: sqlite3.Connection, schema: str = "main") -> list
 
 
 def split_statements(sql: str) -> list[str]:
-    """The statements of a file, comments and blank lines between them left out. Raise ValueError
-    for one without an end: left out silently, it would be a table that is never made."""
+    """Return the statements of a file, comments and blank lines between them left out. Raise
+    ValueError for one without an end: left out silently, it would be a table that is never made."""
     statements, pending = [], ""
     for line in sql.splitlines(keepends=True):
         if not pending and (not line.strip() or line.startswith("--")):
@@ -126,8 +126,8 @@ def latest_version() -> int:
 
 
 def schema_version(connection: sqlite3.Connection, schema: str = "main") -> int:
-    """The number of the newest migration that this database has recorded. The numbers in its header
-    (`user_version`, `application_id`) are the platform's, and never written here."""
+    """Return the number of the newest migration that this database has recorded. The numbers in its
+    header (`user_version`, `application_id`) are the platform's, and never written here."""
     if "_migrations" not in table_names(connection, schema):
         return 0
     (number,) = connection.execute(f"SELECT max(number) FROM {schema}._migrations").fetchone()

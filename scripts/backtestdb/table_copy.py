@@ -130,7 +130,7 @@ def has_generated_columns(connection: sqlite3.Connection, table: str, schema: st
 
 
 def uses_missing_function(connection: sqlite3.Connection, sql: str) -> bool:
-    """Whether the text of an index calls a function that SQLite does not bring itself."""
+    """Return whether the text of an index calls a function that SQLite does not bring itself."""
     known = connection.execute("SELECT lower(name) FROM pragma_function_list WHERE builtin")
     words = {word.lower() for word in CALL.findall(TEXT_OR_SCHEMA.sub("", sql.partition("(")[2]))}
     return bool(words - {name for (name,) in known} - NO_FUNCTIONS)
@@ -228,8 +228,8 @@ def copy_rows(connection: sqlite3.Connection, table: str, source: str, target: s
 
 
 def rowid_name(connection: sqlite3.Connection, table: str, schema: str = "main") -> list[str]:
-    """The name that reaches the rowid, in a list; empty when columns took all names or WITHOUT
-    ROWID."""
+    """Return the name that reaches the rowid, in a list; empty when columns took all names or
+    WITHOUT ROWID."""
     taken = {
         row[1].lower() for row in connection.execute(f"PRAGMA {schema}.table_xinfo({quote(table)})")
     }
@@ -253,8 +253,8 @@ def carry_sequences(
     if has_sequences(connection, target):
         connection.executemany(f"DELETE FROM {target}.sqlite_sequence WHERE name = ?", carried)
         connection.executemany(
-            f"INSERT INTO {target}.sqlite_sequence SELECT name, seq FROM {source}.sqlite_sequence"
-            " WHERE name = ?",
+            f"INSERT INTO {target}.sqlite_sequence (name, seq)"
+            f" SELECT name, seq FROM {source}.sqlite_sequence WHERE name = ?",
             carried,
         )
 

@@ -57,7 +57,8 @@ def open_immutable(path: Path) -> sqlite3.Connection:
 
 
 def busy_companions(path: Path) -> list[str]:
-    """The -wal and -journal that hold something: the file alone is not the whole database."""
+    """Return the -wal and -journal that hold something: the file alone is not the whole
+    database."""
     companions = [Path(f"{path}{suffix}") for suffix in DATABASE_COMPANIONS if suffix != "-shm"]
     return [companion.name for companion in companions if size_of(companion)]
 

@@ -35,7 +35,7 @@ from backup_tools import (
     strategy_names,
 )
 from commands import Project
-from platform_database import make_platform_database as make_used_database
+from platform_database import make_used_database
 
 QUICK_SEEDS = range(len(DAMAGES))
 LONG_SEEDS = range(1000, 1100)
@@ -199,7 +199,12 @@ def test_history_stays_bounded_and_survives_a_broken_line(
     monkeypatch.setattr(drill_module, "REPORTS_KEPT", 3)
     folder = drill_folder(tmp_path)
     folder.mkdir()
-    drills = [Drill(NOON + timedelta(days=n), bool(n % 2), "", ()) for n in range(12)]
+    drills = [
+        Drill(
+            started_at_utc=NOON + timedelta(days=n), is_good=bool(n % 2), problem="", rehearsals=()
+        )
+        for n in range(12)
+    ]
     for drill in drills:
         save_drill(drill, folder, drill.started_at_utc)
     assert load_drills(tmp_path, tmp_path / "backtesting.db") == drills[-5:]
@@ -223,7 +228,12 @@ def test_drill_is_due_weekly_and_daily_after_a_failure(
     age: timedelta, was_good: bool, due: bool
 ) -> None:
     now = datetime(2026, 11, 22, 3, tzinfo=UTC)
-    assert drill_is_due(Drill(now - age, was_good, "", ()), now) is due
+    assert (
+        drill_is_due(
+            Drill(started_at_utc=now - age, is_good=was_good, problem="", rehearsals=()), now
+        )
+        is due
+    )
     assert drill_is_due(None, now)
 
 

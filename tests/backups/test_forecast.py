@@ -16,7 +16,7 @@ from backtestdb.health.problems import judge_backups
 from backup_tools import age_backups, back_up, make_platform_database, make_settings
 
 MB = 1_000_000
-DATABASE = DatabaseFacts(Path("/db"), "default", "present", 1000, [])
+DATABASE = DatabaseFacts(path=Path("/db"), origin="default", state="present", bytes=1000, tables=[])
 
 
 def test_disk_of_60_megabytes_takes_no_eighth_backup_of_8() -> None:

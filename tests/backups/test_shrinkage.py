@@ -11,12 +11,6 @@ from pathlib import Path
 import pytest
 
 from backtestdb.backups.catalogue import load_catalogue
-from backtestdb.backups.shrinkage import (
-    Expected,
-    TableShape,
-    find_losses,
-    find_renames,
-)
 from backtestdb.database import connect
 from backup_tools import age_backups, make_platform_database, strategy_names
 from commands import Project
@@ -49,52 +43,6 @@ def newest(project: Project) -> dict[str, object]:
         project.run("backup_database.py", "--list", "--json").stdout
     )[0]
     return backup
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "is_lost"),
-    [
-        (1, 0, True),
-        (19, 1, False),
-        (20, 10, False),
-        (20, 9, True),
-        (1000, 499, True),
-        (1000, 500, False),
-        (0, 0, False),
-        (5, 9, False),
-    ],
-)
-def test_loss_is_an_emptied_table_or_more_than_half_of_twenty(
-    before: int, now: int, is_lost: bool
-) -> None:
-    losses = find_losses({"agents": Expected(before, MONDAY)}, {"agents": now})
-    assert bool(losses) == is_lost
-
-
-def test_table_that_is_gone_is_lost_and_a_full_text_index_may_tidy_up() -> None:
-    expected = {
-        name: Expected(40, MONDAY) for name in ("agents", "notes_data", "notes_content", "my_data")
-    }
-    losses = find_losses(
-        expected, {"notes_data": 3, "notes_content": 40, "notes_docsize": 40, "my_data": 3}
-    )
-    assert set(losses) == {"agents", "my_data"}
-
-
-def test_rename_is_a_new_table_with_as_many_rows_and_similar_columns() -> None:
-    columns = frozenset({"id", "name", "note"})
-    gone = {"agents": TableShape(40, columns)}
-    assert find_renames(gone, {"traders": TableShape(40, columns | {"mood"})}) == {
-        "agents": "traders"
-    }
-    assert find_renames(gone, {"traders": TableShape(39, columns)}) == {}
-    assert (
-        find_renames(gone, {"prices": TableShape(40, frozenset({"id", "open", "close", "high"}))})
-        == {}
-    )
-    assert (
-        find_renames({"agents": TableShape(0, columns)}, {"traders": TableShape(0, columns)}) == {}
-    )
 
 
 @pytest.mark.parametrize("kind", ["full", "small"])

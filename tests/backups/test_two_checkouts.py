@@ -33,6 +33,8 @@ KEPT_AS_FEW_AS_MAY_BE = {
         "KEEP_SMALL_MONTHLY": "0",
     },
 }
+# In parts: COUNT=25 ./db test-long tests/backups/test_two_checkouts.py --hypothesis-seed=1
+COUNT = int(os.environ.get("COUNT") or 200)
 NOTES = ("lab_notes", "field_notes")
 ACTIONS = (
     *("full", "small", "full", "small", "accept", "restore", "age"),
@@ -238,7 +240,7 @@ def test_two_checkouts_in_one_folder_never_touch_each_other(
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @given(HISTORIES)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=COUNT, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_two_checkouts_over_200_histories_of_real_processes(
     history: list[tuple[bool, str]],
 ) -> None:

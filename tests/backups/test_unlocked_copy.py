@@ -28,7 +28,7 @@ from backup_tools import (
     strategy_names,
     verify_every_listed,
 )
-from blind_writer import is_torn, make_database, running_blind_writer
+from blind_writer import is_torn, make_twin_tables, running_blind_writer
 
 BLIND = Hooks(cannot_be_opened=lambda _path: True)
 JOURNALS = ("DELETE", "WAL", "PERSIST", "TRUNCATE")
@@ -37,7 +37,7 @@ JOURNALS = ("DELETE", "WAL", "PERSIST", "TRUNCATE")
 def count_torn(folder: Path, journal: str, seed: int, snapshots: int) -> tuple[int, int]:
     """Return how many snapshots were kept, and how many of those are torn."""
     source, copy = folder / "live" / "source.db", folder / "copy.db"
-    make_database(source, journal)
+    make_twin_tables(source, journal)
     kept = torn = 0
     with running_blind_writer(source, journal, seed):
         for _ in range(snapshots):
@@ -68,7 +68,7 @@ def test_copy_during_which_a_commit_arrived_does_not_count(
     """Nothing else would notice: the first copy is sound, and a moment too old for its -wal or its
     successor."""
     source, copy = tmp_path / "source.db", tmp_path / "copy.db"
-    make_database(source, journal)
+    make_twin_tables(source, journal)
     writer = sqlite3.connect(source, isolation_level=None)
     writer.execute("UPDATE one SET n = 1")
     copied = 0
@@ -114,7 +114,7 @@ def test_without_the_proof_torn_snapshots_are_caught(
     copy = tmp_path / "copy.db"
     for seed in range(1, 101):
         source = tmp_path / str(seed) / "source.db"
-        make_database(source, journal)
+        make_twin_tables(source, journal)
         with running_blind_writer(source, journal, seed=seed) as writer:
             for _ in range(100):
                 if writer.poll() is not None:
@@ -206,7 +206,7 @@ def transaction_under_way(database: Path) -> Iterator[None]:
 
 def test_rollback_that_leaves_size_and_counter_changes_the_mark(tmp_path: Path) -> None:
     source = tmp_path / "source.db"
-    make_database(source, "DELETE")
+    make_twin_tables(source, "DELETE")
     before = read_mark(source)
     with transaction_under_way_on(source):
         pass

@@ -23,7 +23,7 @@ import pytest
 from backtestdb.database import connect
 from commands import SCRIPTS, Project
 from contents import find_damage
-from platform_database import make_platform_database
+from platform_database import make_used_database
 from system_faults import Fault, choose_faults, record_places, run_with_fault
 
 COUNT = int(os.environ.get("COUNT") or 200)
@@ -46,7 +46,7 @@ class Scenario:
 
 def with_backups(project: Project) -> None:
     """A full and a small backup of an earlier state, and a database that has changed since."""
-    make_platform_database(project.database)
+    make_used_database(project.database)
     project.check("backup_database.py")
     change(project.database)
     project.check("backup_database.py", "--irreplaceable-only")

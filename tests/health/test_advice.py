@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -190,7 +191,7 @@ def as_other_user(look: Callable[[], list[Problem]]) -> list[Problem]:
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-            found = [(one.name, one.what, one.next_step, one.level) for one in look()]
+            found = [asdict(problem) for problem in look()]
             os.write(writer, json.dumps(found).encode())
         finally:
             os._exit(0)
@@ -198,7 +199,7 @@ def as_other_user(look: Callable[[], list[Problem]]) -> list[Problem]:
     with os.fdopen(reader) as stream:
         text = stream.read()
     os.waitpid(child, 0)
-    return [Problem(*values) for values in json.loads(text)]
+    return [Problem(**values) for values in json.loads(text)]
 
 
 @pytest.mark.root

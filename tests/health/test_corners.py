@@ -17,7 +17,7 @@ from backtestdb.env_file import find_misspelt, read_env_file
 from backtestdb.errors import ProjectError, SettingsError, UsageError
 from commands import SCRIPTS, Project
 from mending import run_printed_command
-from platform_database import make_platform_database
+from platform_database import make_used_database
 
 
 def next_step(printed: str) -> str:
@@ -41,7 +41,7 @@ def run_with_input(
 
 def make_backed_up(folder: Path) -> Project:
     project = Project(folder)
-    make_platform_database(project.database, rows=3)
+    make_used_database(project.database, rows=3)
     project.check("backup_database.py")
     return project
 

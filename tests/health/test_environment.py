@@ -15,7 +15,7 @@ from backtestdb.health.system import check_clock, check_time_zones, check_users,
 from backtestdb.mounts import Mount
 from backtestdb.scheduling.notify import run_backup
 from commands import Project
-from platform_database import make_platform_database
+from platform_database import make_used_database
 from sandbox_process import running_sandbox
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -51,7 +51,7 @@ def test_mount_without_locks_is_wrong_under_wal(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(("journal", "expected"), [("WAL", True), ("DELETE", False)])
 def test_wal_is_read_from_the_header(tmp_path: Path, journal: str, expected: bool) -> None:
-    assert uses_wal(make_platform_database(tmp_path / "a.db", journal=journal, rows=1)) is expected
+    assert uses_wal(make_used_database(tmp_path / "a.db", journal=journal, rows=1)) is expected
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_folders_that_macos_guards_are_named(path: str, platform: str, expected:
 
 def test_clock_is_wrong_when_the_vendor_or_the_newest_backup_says_so(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    make_platform_database(project.database, rows=1)
+    make_used_database(project.database, rows=1)
     run_backup(load_settings(project.environment()), "full", NOW)
     backups = tmp_path / "backups"
     assert check_clock(NOW + timedelta(hours=1), backups, None).level == "ok"
@@ -88,7 +88,7 @@ def test_new_york_is_known() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_program_that_has_the_database_open_is_named_with_its_number(tmp_path: Path) -> None:
-    database = make_platform_database(tmp_path / "a.db", rows=1)
+    database = make_used_database(tmp_path / "a.db", rows=1)
     assert "no other program" in check_users(database).what
     code = (
         f"open({str(database)!r}); f = open({str(database)!r}); print('open', flush=True); input()"

@@ -30,32 +30,62 @@ from backtestdb.untouched import read_untouched
 from commands import COMMANDS, SCRIPTS, Project
 from large_database import LAST, make_large_database
 from mending import list_files, with_schedule
-from platform_database import make_platform_database
+from platform_database import make_used_database
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 def make_facts(**changes: object) -> Facts:
     """All is well."""
-    newest = KindFacts("full", 5, Path("/b/x.db"), NOW, timedelta(hours=10), 1000, 5000)
+    newest = KindFacts(
+        kind="full",
+        count=5,
+        newest=Path("/b/x.db"),
+        newest_at_utc=NOW,
+        newest_age=timedelta(hours=10),
+        newest_bytes=1000,
+        bytes_used=5000,
+    )
     facts = Facts(
-        NOW,
-        DatabaseFacts(
-            Path("/db"),
-            "default",
-            "present",
-            1000,
-            [Table("universe", "recoverable", 1, is_exact=True)],
+        checked_at=NOW,
+        database=DatabaseFacts(
+            path=Path("/db"),
+            origin="default",
+            state="present",
+            bytes=1000,
+            tables=[Table("universe", "recoverable", 1, is_exact=True)],
         ),
-        [
+        universes=[
             UniverseCoverage(
-                "tech", "1day", 2, 0, "2026-11-19", "2026-11-20", "", "", 2, 4, 4, 0, 0, 0, 0
+                universe="tech",
+                timeframe="1day",
+                tickers=2,
+                unanswered=0,
+                first="2026-11-19",
+                last="2026-11-20",
+                start="",
+                end="",
+                sessions=2,
+                expected=4,
+                stored=4,
+                known_empty=0,
+                set_aside=0,
+                beyond_plan=0,
+                failed=0,
             )
         ],
-        BackupFacts(Path("/b"), newest, replace(newest, kind="irreplaceable"), {}, 9000, 9, ""),
-        ScheduleFacts("systemd", installed=True, loaded=True),
-        [],
-        QuotaFacts(0, 5),
+        backups=BackupFacts(
+            folder=Path("/b"),
+            full=newest,
+            irreplaceable=replace(newest, kind="irreplaceable"),
+            unverified={},
+            free_bytes=9000,
+            room_for=9,
+            missing_disk="",
+        ),
+        schedule=ScheduleFacts(kind="systemd", installed=True, loaded=True),
+        drills=[],
+        quota=QuotaFacts(0, 5),
     )
     return replace(facts, **changes)
 
@@ -190,10 +220,17 @@ def test_bars_of_more_than_three_sessions_ago_are_stale(now: str, expected: list
 
 
 def test_schedule_that_could_not_start_or_ends_at_logout_leads_to_what_helps() -> None:
-    moved = ScheduleFacts("systemd", True, True, "exit code 203", failed=True, could_not_start=True)
+    moved = ScheduleFacts(
+        kind="systemd",
+        installed=True,
+        loaded=True,
+        last_result="exit code 203",
+        failed=True,
+        could_not_start=True,
+    )
     (problem,) = judge(make_facts(schedule=moved))
     assert (problem.name, problem.next_step) == ("schedule_failed", "make schedule-install")
-    bound = ScheduleFacts("systemd", True, True, runs_without_login=False)
+    bound = ScheduleFacts(kind="systemd", installed=True, loaded=True, runs_without_login=False)
     (problem,) = judge(make_facts(schedule=bound))
     assert (problem.name, problem.next_step) == ("only_while_logged_in", "loginctl enable-linger")
 
@@ -216,11 +253,11 @@ def test_space_for_fewer_than_three_backups_is_a_problem(room: int, expected: li
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        (ScheduleFacts("none", installed=False, loaded=False), ["no_schedule"]),
-        (ScheduleFacts("launchd", installed=True, loaded=False), ["schedule_not_loaded"]),
+        (ScheduleFacts(kind="none", installed=False, loaded=False), ["no_schedule"]),
+        (ScheduleFacts(kind="launchd", installed=True, loaded=False), ["schedule_not_loaded"]),
         (
             ScheduleFacts(
-                "launchd", installed=True, loaded=True, last_result="exit code 1", failed=True
+                kind="launchd", installed=True, loaded=True, last_result="exit code 1", failed=True
             ),
             ["schedule_failed"],
         ),
@@ -293,7 +330,7 @@ def test_large_tables_are_bounded_and_small_ones_counted(tmp_path: Path) -> None
 
 def test_platform_database_with_unknown_tables_is_counted_whole(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    make_platform_database(project.database)
+    make_used_database(project.database)
     values = json.loads(project.run("show_status.py", "--json").stdout)
     groups = {
         table["name"]: (table["group"], table["rows"]) for table in values["database"]["tables"]
@@ -331,7 +368,7 @@ def test_container_that_sees_a_folder_that_was_replaced_is_told_by_the_file_it_s
 ) -> None:
     folder = tmp_path / "live"
     folder.mkdir()
-    database = make_platform_database(folder / "backtesting.db")
+    database = make_used_database(folder / "backtesting.db")
     save_liveness(tmp_path, database, make_liveness("loop", NOW, database))
     assert not look_at_container(tmp_path, database, NOW).sees_other_file
     shutil.copytree(folder, tmp_path / "new")

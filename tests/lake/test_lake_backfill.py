@@ -23,7 +23,7 @@ from backtestdb.market.client import MarketData
 from backtestdb.market.splits import parse_splits
 from commands import Project
 from lake_tools import BARS, read_lake
-from market_setup import make_settings, sessions_of
+from market_setup import make_market_settings, sessions_of
 from sandbox_process import SandboxProcess, fetch_rows, running_sandbox
 
 FIRST, LAST, TODAY = "2026-10-28", "2026-11-06", "2026-11-07"
@@ -155,7 +155,7 @@ def test_api_fills_what_flat_files_did_not_and_as_traded_bars_are_adjusted(
 ) -> None:
     sandbox.set_splits(SPLIT)
     fill(sandbox, tmp_path, first="2026-11-05")
-    settings = make_settings(tmp_path, sandbox.url)
+    settings = make_market_settings(tmp_path, sandbox.url)
     client, store = MarketData(settings), Store(str(tmp_path / "lake"))
     listed = parse_splits(client.fetch_splits(date(2026, 10, 1)).rows)
     ranges = plan_ranges(

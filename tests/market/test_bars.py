@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from backtestdb.database import transaction
 from backtestdb.market.bar_rows import save_bars, save_rejected
 from backtestdb.market.bars import BAR_COLUMNS, ParsedBars, parse_bars
-from market_setup import CALENDAR, make_database, sessions_of
+from market_setup import CALENDAR, open_new_database, sessions_of
 
 NEW_YORK = ZoneInfo("America/New_York")
 START, END = date(2012, 10, 22), date(2012, 11, 30)
@@ -329,7 +329,7 @@ def test_every_row_is_either_stored_or_set_aside_and_what_is_stored_can_be_true(
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Any]:
-    with closing(make_database(Path(":memory:"))) as connection:
+    with closing(open_new_database(Path(":memory:"))) as connection:
         yield connection
 
 

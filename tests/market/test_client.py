@@ -31,7 +31,7 @@ from backtestdb.market.client import (
 )
 from backtestdb.market.quota import WINDOW_SECONDS, StoppedError
 from foreign_host import ForeignHost, running_foreign_host
-from market_setup import make_settings
+from market_setup import make_market_settings
 from sandbox_process import KEY, SandboxProcess, running_sandbox
 
 START, END = date(2012, 11, 1), date(2012, 11, 30)
@@ -97,11 +97,11 @@ def pauses() -> NotedPauses:
 
 @pytest.fixture
 def client(sandbox: SandboxProcess, tmp_path: Path, pauses: NotedPauses) -> MarketData:
-    return MarketData(make_settings(tmp_path, sandbox.url), pauses)
+    return MarketData(make_market_settings(tmp_path, sandbox.url), pauses)
 
 
 def make_client(tmp_path: Path, url: str, key: str = KEY, **values: object) -> MarketData:
-    return MarketData(make_settings(tmp_path, url, key, **values), NotedPauses())
+    return MarketData(make_market_settings(tmp_path, url, key, **values), NotedPauses())
 
 
 def test_bars_come_with_the_key_in_the_header_and_the_highest_limit(
@@ -263,6 +263,7 @@ def test_clock_that_is_days_off_stops_the_run_and_minutes_are_said(
     sandbox.set_settings(clock_seconds=600)
     assert client.fetch_bars("MSFT", "1day", START, END).rows
     assert "10 minutes behind the vendor's" in capsys.readouterr().err
+    assert abs(client.clock_is_ahead_by.total_seconds() + 600) < 120
     sandbox.set_settings(clock_seconds=0)
 
 
@@ -328,7 +329,7 @@ def test_wrong_key_costs_one_request_and_is_named_nowhere(
 
 def test_client_without_a_key_is_refused_with_the_way_to_try_it(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
-        MarketData(make_settings(tmp_path, "http://127.0.0.1:9", ""))
+        MarketData(make_market_settings(tmp_path, "http://127.0.0.1:9", ""))
     assert caught.value.exit_code == 2
     assert "make demo" in caught.value.next_step
 
@@ -450,7 +451,7 @@ def test_pauses_grow_at_random_up_to_their_bound() -> None:
 
 def test_pause_ends_when_the_run_ends(sandbox: SandboxProcess, tmp_path: Path) -> None:
     stopping = threading.Event()
-    client = MarketData(make_settings(tmp_path, sandbox.url), stopping)
+    client = MarketData(make_market_settings(tmp_path, sandbox.url), stopping)
     sandbox.set_faults({"match": "MSFT", "kind": "too_many", "retry_after": 100, "times": None})
     ended: list[BaseException] = []
 

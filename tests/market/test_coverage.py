@@ -23,7 +23,7 @@ from backtestdb.market.request_log import (
 )
 from backtestdb.market.request_plan import RangeRequest
 from backtestdb.new_york import midnight_ms
-from market_setup import add_bars, make_database, sessions_of
+from market_setup import add_bars, open_new_database, sessions_of
 
 SESSIONS = sessions_of("2012-10-22", "2012-11-09")
 NOW = "2012-12-01T00:00:00+00:00"
@@ -38,7 +38,7 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 def make_market(path: Path) -> sqlite3.Connection:
     """An empty database in which somebody else's bars reach to the last session."""
-    connection = make_database(path)
+    connection = open_new_database(path)
     for timeframe in ("1day", "5min"):
         request = RangeRequest("OTHER", timeframe, SESSIONS[0], SESSIONS[-1])
         save_range_answer(connection, request, [SESSIONS[-1].isoformat()], NOW, "a run")

@@ -17,7 +17,7 @@ from backtestdb.market.client import (
 )
 from backtestdb.market.fetch import SAME_FAILURES_IN_A_ROW, fetch_all
 from backtestdb.market.quota import StoppedError
-from market_setup import make_settings
+from market_setup import make_market_settings
 from sandbox_process import SandboxProcess, running_sandbox
 
 START, END = date(2012, 11, 1), date(2012, 11, 30)
@@ -66,7 +66,7 @@ class Watched:
 def requester(
     sandbox: SandboxProcess, folder: Path, stopping: threading.Event, **values: object
 ) -> Watched:
-    client = MarketData(make_settings(folder, sandbox.url, **values), stopping)
+    client = MarketData(make_market_settings(folder, sandbox.url, **values), stopping)
     return Watched(lambda ticker: client.fetch_bars(ticker, "1day", START, END))
 
 

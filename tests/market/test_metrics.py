@@ -15,7 +15,7 @@ from backtestdb.database import transaction
 from backtestdb.market.metric_store import save_metrics, tickers_without_metrics
 from backtestdb.market.metrics import BAR_METRICS, COMPUTED_METRICS, METRIC_COLUMNS, make_metrics
 from backtestdb.sandbox.source import REAL_TICKERS, load_real_prices
-from market_setup import make_database
+from market_setup import open_new_database
 from naive_metrics import make_naive_metrics
 from walking_bars import SESSIONS, make_bars, make_walk
 
@@ -186,7 +186,7 @@ def test_saved_metrics_hold_the_asked_range_with_null_where_no_window_is_full(
         " VALUES (?, ?, ?, ?, ?, ?, ?, '1day')"
     )
     start, end = SESSIONS[60], SESSIONS[99]
-    with closing(make_database(tmp_path / "m.db")) as connection:
+    with closing(open_new_database(tmp_path / "m.db")) as connection:
         for frame in bars.values():
             rows = frame.drop(columns="date").to_numpy(dtype=object).tolist()
             with transaction(connection):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from backtestdb.config import PROJECT_DIR
 from backtestdb.database import transaction
 from backtestdb.market.time_of_day import KINDS, count_kinds, fix_time_of_day
-from market_setup import make_database
+from market_setup import open_new_database
 
 NEW_YORK = ZoneInfo("America/New_York")
 SUMMER, WINTER = "2012-11-02T09:30", "2012-11-05T19:55"
@@ -63,7 +63,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def connection(path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(make_database(path)) as connection:
+    with closing(open_new_database(path)) as connection:
         yield connection
 
 
@@ -145,7 +145,7 @@ def test_wrong_weekday_is_a_kind_of_its_own_and_put_right(
     )
 )
 def test_every_bar_is_put_right_whoever_wrote_it(bars: list[tuple[str, int]]) -> None:
-    with closing(make_database(Path(":memory:"))) as connection:
+    with closing(open_new_database(Path(":memory:"))) as connection:
         for writer, slot in bars:
             add_written_bar(connection, writer, datetime.fromtimestamp(slot * 300, UTC))
         kinds = count_kinds(connection)

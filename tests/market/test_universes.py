@@ -20,7 +20,7 @@ from backtestdb.market.universes import (
 )
 from commands import Project
 from contents import query_all
-from market_setup import make_database
+from market_setup import open_new_database
 from sandbox_process import running_sandbox
 
 ODD = ["NA", "TRUE", "BRK.B", "KIMpL", "NULL", "NaN", "ON", "1E5", "007", "INF", "None", "kimpl"]
@@ -29,7 +29,7 @@ TICKERS = st.lists(st.sampled_from([*ODD, "AAPL", "MSFT", "IBM"]), unique=True)
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(make_database(tmp_path / "u.db")) as connection:
+    with closing(open_new_database(tmp_path / "u.db")) as connection:
         yield connection
 
 
@@ -105,7 +105,7 @@ def test_universes_do_not_touch_each_other(connection: sqlite3.Connection) -> No
 
 @given(steps=st.lists(TICKERS, min_size=1, max_size=5))
 def test_after_any_updates_the_active_members_are_the_last_list(steps: list[list[str]]) -> None:
-    with closing(make_database(Path(":memory:"))) as connection:
+    with closing(open_new_database(Path(":memory:"))) as connection:
         for tickers in steps:
             before = set(load_tickers(connection, "u"))
             change = save_universe(connection, "u", tickers)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import random
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,10 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backtestdb.config import PROJECT_DIR
+from backtestdb.errors import VerificationError
 from backtestdb.offsite.delta import (
+    apply_page_patches,
     apply_pages,
     find_changed_runs,
     hash_blocks,
+    make_page_patches,
     make_patch,
     read_page_delta,
 )
@@ -28,10 +33,12 @@ from backtestdb.offsite.objects import (
     send_segment,
     send_segments,
 )
-from backtestdb.offsite.record import CLASSES, CopyName, parse_name
+from backtestdb.offsite.record import CLASSES, CopyName, load_record, parse_name
 from backtestdb.offsite.seal import lock_key, unlock_key
 from backtestdb.offsite.store import FolderStore
-from offsite_tools import KEY, make_machine
+from backtestdb.offsite.target import open_remote
+from backup_tools import change, make_platform_database
+from offsite_tools import KEY, make_machine, make_site
 
 pieces = st.lists(st.binary(max_size=3000), max_size=12)
 
@@ -60,11 +67,45 @@ def test_pages_that_changed_turn_the_base_into_the_new_file(seed: int, tmp_path:
     target.write_bytes(new)
 
     runs = find_changed_runs(hash_blocks(target), hash_blocks(base))
+    patched = tmp_path / "patched"
+    shutil.copyfile(base, patched)
+    part_bytes = 4096 * chance.randrange(1, 5)
+    parts = list(make_page_patches(target, runs, base, hash_blocks(base), part_bytes, 0))
+    apply_page_patches((part.piece for part in parts), patched)
+    assert patched.read_bytes() == bytes(new)
+
+    sent = chance.randrange(len(parts) + 1)
+    skip = sum(part.source_bytes for part in parts[:sent])
+    rest = make_page_patches(target, runs, base, hash_blocks(base), part_bytes, skip)
+    assert list(rest) == parts[sent:]
+
     delta = b"".join(read_page_delta(target, runs))
     apply_pages(io.BufferedReader(io.BytesIO(delta)), base)  # type: ignore[arg-type]
     assert base.read_bytes() == bytes(new)
     changed = sum(old[at : at + 4096] != new[at : at + 4096] for at in range(0, len(new), 4096))
     assert sum(count for _first, count in runs) == changed
+
+
+def test_a_base_that_rusts_is_not_patched_against(tmp_path: Path) -> None:
+    old, base, target = random.Random(1).randbytes(9 * 4096), tmp_path / "base", tmp_path / "new"
+    base.write_bytes(old)
+    target.write_bytes(bytes([old[0] ^ 1]) + old[1:])
+    digests = hash_blocks(base)
+    runs = find_changed_runs(hash_blocks(target), digests)
+    base.write_bytes(bytes([old[0] ^ 2]) + old[1:])
+    with pytest.raises(VerificationError, match="block 0 of the kept base has changed"):
+        list(make_page_patches(target, runs, base, digests, 4096, 0))
+
+
+def test_page_patches_that_end_early_are_damage(tmp_path: Path) -> None:
+    base, target = tmp_path / "base", tmp_path / "new"
+    base.write_bytes(bytes(9000))
+    target.write_bytes(bytes(5000) + b"x" * 4000)
+    runs = find_changed_runs(hash_blocks(target), hash_blocks(base))
+    parts = list(make_page_patches(target, runs, base, hash_blocks(base), 4096, 0))
+    assert len(parts) == 3
+    with pytest.raises(DamagedObjectError):
+        apply_page_patches((part.piece for part in parts[:-1]), base)
 
 
 def test_a_page_delta_that_ends_early_is_damage(tmp_path: Path) -> None:
@@ -137,8 +178,6 @@ def test_a_name_says_what_it_was_made_of(copy_class, moment, writer, number) -> 
 )
 def test_plain_age_and_zstd_open_a_small_copy_and_its_delta(tmp_path: Path) -> None:
     """The commands of the guide, without a line of this project."""
-    from backup_tools import change, make_platform_database
-
     machine = make_machine(tmp_path)
     make_platform_database(machine.database)
     base = machine.send()
@@ -159,3 +198,48 @@ def test_plain_age_and_zstd_open_a_small_copy_and_its_delta(tmp_path: Path) -> N
     assert hashlib.sha256(open_plain(base, "base.db")).hexdigest() == base.sha256
     found = open_plain(minute, "minute.db", "--patch-from=base.db", "--long=31")
     assert hashlib.sha256(found).hexdigest() == minute.sha256
+
+
+@pytest.mark.skipif(
+    not (shutil.which("age") and shutil.which("zstd")), reason="age and zstd are not installed"
+)
+@pytest.mark.parametrize("keeps_base", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_plain_age_and_zstd_open_a_full_copy_and_its_delta(
+    keeps_base: bool, tmp_path: Path
+) -> None:
+    """With the program that the guide prints, word for word."""
+    site = make_site(tmp_path)
+    make_platform_database(site.settings.database_path, bars=20_000)
+    site.init()
+    site.back_up()
+    site.send()
+    if not keeps_base:
+        (kept,) = site.settings.backup_dir.glob(".offsite/*/full/full-base.db")
+        kept.unlink()
+    change(site.settings.database_path, "later")
+    site.back_up()
+    site.send()
+    remote = open_remote(site.settings)
+    names = {name.copy_class: name for name in site.copies()}
+    base, delta = (load_record(remote, names[kind]) for kind in ("full-base", "full-delta"))
+    assert delta.encoding == ("page-patches" if keeps_base else "pages")
+
+    (tmp_path / "key.txt").write_text(KEY.text)
+    guide = (PROJECT_DIR / "docs" / "DATABASE.md").read_text().partition("### Without this")[2]
+    (tmp_path / "apply_pages.py").write_text(re.findall(r"```python\n(.*?)```", guide, re.S)[0])
+    script = "\n".join(
+        [
+            "set -euo pipefail; cd elsewhere; cp ../key.txt .; export PATH",
+            *("WHOLE='" + " ".join(one.name for one in base.segments) + "'",),
+            *("PAGES='" + " ".join(one.name for one in delta.segments) + "'",),
+            re.findall(r"^open_segments\(\).*$", guide, re.M)[0],
+            "open_segments $WHOLE | zstd -qd > ../full.db; cp ../apply_pages.py .",
+            *(
+                line.replace("full.db", "../full.db")
+                for line in re.findall(r"^.*\$(?:PAGES|PATCHES).*$", guide, re.M)
+                if ("$PATCHES" in line) == keeps_base
+            ),
+        ]
+    ).replace("$PATCHES", "$PAGES")
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True)
+    assert hashlib.sha256((tmp_path / "full.db").read_bytes()).hexdigest() == delta.sha256

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,13 @@ def test_every_file_that_is_named_is_there(document: Path) -> None:
     named = set(POINTER.findall(document.read_text()))
     missing = [name for name in named if not any((base / name).is_file() for base in SEEN_FROM)]
     assert not missing
+
+
+def test_helper_of_the_tests_has_a_name_of_its_own() -> None:
+    named = Counter(
+        node.name
+        for path in (PROJECT_DIR / "tests" / "support").glob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith(("make_", "running_"))
+    )
+    assert [name for name, count in named.items() if count > 1] == []

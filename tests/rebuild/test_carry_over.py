@@ -13,7 +13,7 @@ import pytest
 from backtestdb.database import connect
 from commands import Project
 from contents import find_damage, query_all, read_tables
-from platform_database import KEPT_TABLES, make_platform_database
+from platform_database import KEPT_TABLES, make_used_database
 from sandbox_process import SandboxProcess, running_sandbox
 
 END = "2013-03-01"
@@ -57,7 +57,7 @@ def give_universes(database: Path) -> None:
 def test_restore_keeps_the_users_universes_with_ids_and_columns_and_updates_the_planned_one(
     project: Project,
 ) -> None:
-    make_platform_database(project.database)
+    make_used_database(project.database)
     give_universes(project.database)
     project.check("restore_database.py", "--end", END, "--yes")
     assert query_all(
@@ -89,7 +89,7 @@ def test_restore_keeps_the_users_universes_with_ids_and_columns_and_updates_the_
 def test_restore_names_the_bars_it_does_not_carry_over_and_its_commands_bring_them_back(
     project: Project,
 ) -> None:
-    make_platform_database(project.database)
+    make_used_database(project.database)
     give_universes(project.database)
     done = project.run("restore_database.py", "--end", END, "--yes")
     said = [
@@ -115,7 +115,7 @@ def test_restore_names_the_bars_it_does_not_carry_over_and_its_commands_bring_th
 
 
 def test_small_backup_brings_the_universes_back(project: Project) -> None:
-    make_platform_database(project.database)
+    make_used_database(project.database)
     give_universes(project.database)
     before = read_tables(project.database, ["universe", "universe_stocks"])
     project.check("backup_database.py", "--irreplaceable-only")
@@ -127,7 +127,7 @@ def test_small_backup_brings_the_universes_back(project: Project) -> None:
 def test_restore_of_a_missing_database_takes_the_irreplaceable_from_the_newest_backup(
     project: Project,
 ) -> None:
-    make_platform_database(project.database)
+    make_used_database(project.database)
     before = read_tables(project.database, KEPT_TABLES)
     project.check("backup_database.py")
     project.check("backup_database.py", "--irreplaceable-only")
@@ -140,7 +140,7 @@ def test_restore_of_a_missing_database_takes_the_irreplaceable_from_the_newest_b
 def test_restore_of_a_missing_database_whose_backups_are_all_bad_stops_before_the_first_request(
     project: Project, sandbox: SandboxProcess
 ) -> None:
-    make_platform_database(project.database)
+    make_used_database(project.database)
     project.check("backup_database.py")
     (backup,) = (project.folder / "backups").glob("*.db")
     backup.write_bytes(backup.read_bytes()[:-1] + b"\xff")
@@ -157,7 +157,7 @@ def test_restore_of_a_missing_database_whose_backups_are_all_bad_stops_before_th
 def test_restore_keeps_the_platforms_numbers_and_its_journal_mode(
     project: Project, journal: str
 ) -> None:
-    make_platform_database(project.database, journal=journal)
+    make_used_database(project.database, journal=journal)
     with closing(connect(project.database)) as connection:
         connection.execute("PRAGMA user_version = 42")
         connection.execute("PRAGMA application_id = 1234567")
@@ -180,7 +180,7 @@ def test_carry_over_that_cannot_work_is_found_before_the_first_request(
     project: Project, sandbox: SandboxProcess
 ) -> None:
     """A list of universes without the UNIQUE that updating it by its name needs."""
-    make_platform_database(project.database)
+    make_used_database(project.database)
     with closing(connect(project.database)) as connection:
         connection.execute("DROP TABLE universe")
         connection.execute("CREATE TABLE universe (name TEXT)")

@@ -13,7 +13,7 @@ import pytest
 
 from commands import Project
 from contents import digest_market, find_damage, read_tables
-from platform_database import KEPT_TABLES, make_platform_database
+from platform_database import KEPT_TABLES, make_used_database
 from sandbox_process import SandboxProcess, running_sandbox
 
 END = "2013-03-01"
@@ -56,7 +56,7 @@ def test_rebuild_killed_at_a_random_moment_continues_to_the_same_end(
     _, reference, seconds, requests = undisturbed
     dice = random.Random(seed)
     project = Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": TICKERS})
-    make_platform_database(project.database, journal=dice.choice(["WAL", "DELETE"]), rows=30)
+    make_used_database(project.database, journal=dice.choice(["WAL", "DELETE"]), rows=30)
     kept = read_tables(project.database, KEPT_TABLES)
     old = digest_market(project.database)
     sandbox.clear_log()

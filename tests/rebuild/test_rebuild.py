@@ -11,7 +11,7 @@ import pytest
 from backtestdb.database import connect
 from commands import Project
 from contents import digest_market, find_damage, query_all, read_tables
-from platform_database import KEPT_TABLES, make_platform_database
+from platform_database import KEPT_TABLES, make_used_database
 from sandbox_process import SandboxProcess, running_sandbox
 
 END = "2013-03-01"
@@ -66,7 +66,7 @@ def test_restore_of_tech_sector_brings_everything_within_the_planned_requests(
 
 
 def test_restore_keeps_what_no_download_brings_back_row_for_row(project: Project) -> None:
-    make_platform_database(project.database)
+    make_used_database(project.database)
     before = read_tables(project.database, KEPT_TABLES)
     output = project.check("restore_database.py", "--end", END, "--yes")
     assert read_tables(project.database, KEPT_TABLES) == before
@@ -85,7 +85,7 @@ def test_restore_keeps_what_no_download_brings_back_row_for_row(project: Project
 
 
 def test_restore_with_discard_leaves_the_old_rows_in_the_kept_file_only(project: Project) -> None:
-    make_platform_database(project.database)
+    make_used_database(project.database)
     project.check("restore_database.py", "--end", END, "--yes", "--discard-irreplaceable")
     assert query_all(project.database, "SELECT count(*) FROM strategies") == [(0,)]
     (kept,) = project.folder.glob("backtesting.db.backup-*")
@@ -93,7 +93,7 @@ def test_restore_with_discard_leaves_the_old_rows_in_the_kept_file_only(project:
 
 
 def test_restore_of_a_renamed_agents_table_makes_no_second_one(project: Project) -> None:
-    make_platform_database(project.database)
+    make_used_database(project.database)
     with closing(connect(project.database)) as connection:
         connection.execute("ALTER TABLE trading_agents RENAME TO agents")
     project.check("restore_database.py", "--end", END, "--yes")
@@ -106,7 +106,7 @@ def test_restore_of_a_renamed_agents_table_makes_no_second_one(project: Project)
 def test_restore_schema_sends_no_request_and_keeps_the_irreplaceable(
     project: Project, sandbox: SandboxProcess
 ) -> None:
-    make_platform_database(project.database)
+    make_used_database(project.database)
     project.check("restore_database.py", "--skip-backfill", "--yes", POLYGON_API_KEY="")
     assert sandbox.fetch_log() == []
     assert query_all(project.database, "SELECT count(*) FROM strategies") == [(40,)]
@@ -153,7 +153,7 @@ def test_restore_under_a_storm_of_faults_ends_with_the_same_content(
 def test_restore_with_a_wrong_key_stops_after_one_request_without_a_trace_of_it(
     project: Project, sandbox: SandboxProcess
 ) -> None:
-    make_platform_database(project.database)
+    make_used_database(project.database)
     before = project.database.read_bytes()
     secret = "wrong-key-7a41c9"
     output = project.check(
@@ -188,7 +188,7 @@ def test_restore_without_a_key_names_the_demo(project: Project, sandbox: Sandbox
 def test_restore_with_a_ticker_that_fails_says_so_and_later_fetches_only_that(
     project: Project, sandbox: SandboxProcess, reference: dict[str, str]
 ) -> None:
-    make_platform_database(project.database)
+    make_used_database(project.database)
     before = read_tables(project.database, KEPT_TABLES)
     sandbox.set_faults(
         {"match": "ticker/IBM/range/1/day", "kind": "too_many", "retry_after": 0, "times": None}
@@ -206,7 +206,7 @@ def test_restore_with_a_ticker_that_fails_says_so_and_later_fetches_only_that(
 def test_restore_with_a_vendor_that_is_down_leaves_the_old_database_and_continues_later(
     project: Project, sandbox: SandboxProcess, reference: dict[str, str]
 ) -> None:
-    make_platform_database(project.database)
+    make_used_database(project.database)
     before = project.database.read_bytes()
     rule = {"kind": "too_many", "retry_after": 0, "times": None}
     sandbox.set_faults({"match": "minute", **rule})
@@ -253,7 +253,7 @@ def test_restore_over_a_file_that_is_no_database_keeps_it_aside(project: Project
 def test_restore_over_a_damaged_database_salvages_its_rows_and_says_what_is_lost(
     project: Project,
 ) -> None:
-    make_platform_database(project.database, rows=400)
+    make_used_database(project.database, rows=400)
     before = read_tables(project.database, KEPT_TABLES)
     content = bytearray(project.database.read_bytes())
     middle = len(content) // 2 // 4096 * 4096
@@ -309,7 +309,7 @@ def test_restore_without_room_says_how_much_is_missing_before_the_first_request(
     sandbox.clear_log()
     with small_disk(tmp_path / "disk", 3) as disk:
         project = Project(disk, url=sandbox.url, settings={"WATCHLIST_TICKERS": FEW})
-        make_platform_database(project.database, rows=10)
+        make_used_database(project.database, rows=10)
         before = project.database.read_bytes()
         output = project.check("restore_database.py", "--end", END, "--yes", expect=1)
         assert "are missing" in output
@@ -325,7 +325,7 @@ def test_restore_on_a_disk_that_fills_up_names_it_and_leaves_the_old_database(
     sandbox.set_faults({"match": "ticker/AAPL", "kind": "slow", "seconds": 60, "times": 1})
     with small_disk(tmp_path / "disk", 16) as disk:
         project = Project(disk, url=sandbox.url, settings={"WATCHLIST_TICKERS": FEW})
-        make_platform_database(project.database, rows=10)
+        make_used_database(project.database, rows=10)
         before = project.database.read_bytes()
         process = project.start("restore_database.py", "--end", END, "--yes")
         wait_for_requests(sandbox, process)
@@ -349,7 +349,7 @@ def test_restore_in_a_read_only_folder_names_the_cause(
 ) -> None:
     with small_disk(tmp_path / "disk", 16) as disk:
         project = Project(disk, url=sandbox.url, settings={"WATCHLIST_TICKERS": FEW})
-        make_platform_database(project.database, rows=10)
+        make_used_database(project.database, rows=10)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         output = project.check(
             "restore_database.py", "--end", END, "--yes", expect=1, XDG_STATE_HOME=str(tmp_path)

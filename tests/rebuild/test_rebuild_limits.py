@@ -70,11 +70,23 @@ def test_free_plan_is_told_before_the_question_and_planned_for(
     output = rebuild(project, expect=3)
     said = next(line for line in output.splitlines() if "your plan begins" in line)
     assert "your plan begins 2024-11-19: 502 of 1,254 sessions, 6 requests" in said
-    asked = [entry for entry in sandbox.fetch_log() if "/aggs/" in entry["path"]]
-    assert [entry["status"] for entry in asked[:3]] == [403, 200, 403]
-    assert len(asked) <= 3 + len(TICKERS) + 2
+    log = sandbox.fetch_log()
+    # Before the question: the oldest session, a range that the plan cuts, the session before it.
+    assert [entry["status"] for entry in log[:3]] == [403, 200, 403]
+    # The six: how the vendor spells the tickers of the file (the newest session of the whole
+    # market), each ticker, and the list of splits before the bars and behind them.
+    asked = [entry["path"].split("?")[0] for entry in log[3:]]
+    assert asked[0] == asked[-1] == "/stocks/v1/splits"
+    assert asked[1] == f"/v2/aggs/grouped/locale/us/market/stocks/{END}"
+    assert sorted(asked[2:-1]) == [
+        f"/v2/aggs/ticker/{ticker}/range/1/day/2024-11-19/{END}" for ticker in TICKERS
+    ]
     assert output.index("your plan begins") < output.index("russell2000: daily bars")
-    assert "beyond the plan" in " ".join(project.run("show_status.py").stdout.split())
+    status = " ".join(project.run("show_status.py").stdout.split())
+    assert (
+        "russell2000 1day: 1,254 sessions, 3,762 sessions of tickers: 1,506 stored, 2,256 beyond "
+        "the plan" in status
+    )
 
 
 def test_rebuild_with_far_fewer_bars_stops_before_it_replaces(

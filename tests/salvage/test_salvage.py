@@ -29,10 +29,10 @@ from contents import find_damage, query_all
 from salvage_tools import (
     LATER,
     PAGE,
-    Life,
+    DamagedDatabase,
     find_missing,
     find_wrong,
-    live_a_life,
+    make_history,
     pages_of,
     read_content,
     share_of_newer,
@@ -46,31 +46,31 @@ LONG_SEEDS = range(1, 101)
 
 
 @pytest.fixture(scope="module")
-def long_original(tmp_path_factory: pytest.TempPathFactory) -> Life:
-    return live_a_life(tmp_path_factory.mktemp("long"), rows=700)
+def long_original(tmp_path_factory: pytest.TempPathFactory) -> DamagedDatabase:
+    return make_history(tmp_path_factory.mktemp("long"), rows=700)
 
 
 @pytest.fixture
-def long_life(long_original: Life, tmp_path: Path) -> Life:
+def long_damaged(long_original: DamagedDatabase, tmp_path: Path) -> DamagedDatabase:
     """Large enough that a share of its pages is a share of its rows."""
     return long_original.copy_to(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Life:
-    return live_a_life(tmp_path_factory.mktemp("original"), rows=150)
+def original(tmp_path_factory: pytest.TempPathFactory) -> DamagedDatabase:
+    return make_history(tmp_path_factory.mktemp("original"), rows=150)
 
 
 @pytest.fixture
-def life(original: Life, tmp_path: Path) -> Life:
+def damaged(original: DamagedDatabase, tmp_path: Path) -> DamagedDatabase:
     return original.copy_to(tmp_path)
 
 
-def salvage_life(life: Life) -> SalvageResult:
+def salvage_of(damaged: DamagedDatabase) -> SalvageResult:
     """Salvage, and see that it left the damaged file and its folder as they were."""
-    folder = life.settings.database_path.parent
+    folder = damaged.settings.database_path.parent
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    salvaged = salvage(life.settings.database_path, life.settings.backup_dir, LATER)
+    salvaged = salvage(damaged.settings.database_path, damaged.settings.backup_dir, LATER)
     after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert set(after) - set(before) == {salvaged.path.name, "backtesting.db.salvaging.lock"}
     assert {name: after[name] for name in before} == before
@@ -78,12 +78,12 @@ def salvage_life(life: Life) -> SalvageResult:
     return salvaged
 
 
-def assert_nothing_wrong(life: Life, salvaged: SalvageResult) -> float:
+def assert_nothing_wrong(damaged: DamagedDatabase, salvaged: SalvageResult) -> float:
     """Return the share of the newer rows that came through."""
     result = read_content(salvaged.path)
-    assert find_wrong(result, life) == []
-    assert find_missing(result, life) == []
-    return share_of_newer(result, life)
+    assert find_wrong(result, damaged) == []
+    assert find_missing(result, damaged) == []
+    return share_of_newer(result, damaged)
 
 
 @pytest.mark.parametrize("first_page", [False, True], ids=["with first page", "first page gone"])
@@ -92,28 +92,34 @@ def assert_nothing_wrong(life: Life, salvaged: SalvageResult) -> float:
     "seed", [*QUICK_SEEDS, *[pytest.param(seed, marks=pytest.mark.long) for seed in LONG_SEEDS]]
 )
 def test_salvage_of_zeroed_pages_brings_the_backup_and_nearly_all_newer_rows(
-    long_life: Life, seed: int, share: float, first_page: bool
+    long_damaged: DamagedDatabase, seed: int, share: float, first_page: bool
 ) -> None:
-    zero_pages(long_life.settings.database_path, share, seed, first_page=first_page)
-    assert assert_nothing_wrong(long_life, salvage_life(long_life)) >= LEAST[share]
+    zero_pages(long_damaged.settings.database_path, share, seed, first_page=first_page)
+    assert assert_nothing_wrong(long_damaged, salvage_of(long_damaged)) >= LEAST[share]
 
 
-def test_salvage_of_tables_that_are_whole_is_exact(life: Life) -> None:
+def test_salvage_of_tables_that_are_whole_is_exact(damaged: DamagedDatabase) -> None:
     """Damage in the market data is no reason to bring deleted rows back."""
-    zero(life.settings.database_path, pages_of(life.settings.database_path, "ohlcv_data")[:10])
-    salvaged = salvage_life(life)
+    zero(
+        damaged.settings.database_path, pages_of(damaged.settings.database_path, "ohlcv_data")[:10]
+    )
+    salvaged = salvage_of(damaged)
     assert salvaged.is_complete
-    assert read_content(salvaged.path) == life.live
+    assert read_content(salvaged.path) == damaged.live
     kept = "tbl_name IN ('strategies', 'lab_notes', 'lab_pairs', 'noted') ORDER BY type, name"
     objects = f"SELECT type, name, sql FROM sqlite_schema WHERE {kept}"
-    assert query_all(salvaged.path, objects) == query_all(life.settings.database_path, objects)
+    assert query_all(salvaged.path, objects) == query_all(damaged.settings.database_path, objects)
     sequences = "SELECT name, seq FROM sqlite_sequence WHERE name = 'lab_notes'"
-    assert query_all(salvaged.path, sequences) == query_all(life.settings.database_path, sequences)
+    assert query_all(salvaged.path, sequences) == query_all(
+        damaged.settings.database_path, sequences
+    )
 
 
-def test_salvage_of_a_table_whose_root_became_an_empty_page_brings_the_backup(life: Life) -> None:
+def test_salvage_of_a_table_whose_root_became_an_empty_page_brings_the_backup(
+    damaged: DamagedDatabase,
+) -> None:
     """A write that went to the wrong place: nothing in the page itself is wrong."""
-    database = life.settings.database_path
+    database = damaged.settings.database_path
     page = bytearray(database.read_bytes())
     (source,) = pages_of(database, "tradestation_orders")[:1]
     empty = page[(source - 1) * PAGE : source * PAGE]
@@ -121,37 +127,39 @@ def test_salvage_of_a_table_whose_root_became_an_empty_page_brings_the_backup(li
         (root,) = pages_of(database, table)[:1]
         page[(root - 1) * PAGE : root * PAGE] = empty
     database.write_bytes(page)
-    assert_nothing_wrong(life, salvage_life(life))
+    assert_nothing_wrong(damaged, salvage_of(damaged))
 
 
 @pytest.mark.parametrize(
     "table", ["trading_agents", "strategies", "lab_notes", "lab_pairs", "lab_blobs"]
 )
-def test_salvage_without_the_root_of_a_table_finds_its_pages(life: Life, table: str) -> None:
-    zero(life.settings.database_path, pages_of(life.settings.database_path, table)[:1])
-    salvaged = salvage_life(life)
-    assert assert_nothing_wrong(life, salvaged) > 0.99
+def test_salvage_without_the_root_of_a_table_finds_its_pages(
+    damaged: DamagedDatabase, table: str
+) -> None:
+    zero(damaged.settings.database_path, pages_of(damaged.settings.database_path, table)[:1])
+    salvaged = salvage_of(damaged)
+    assert assert_nothing_wrong(damaged, salvaged) > 0.99
     assert [outcome.table for outcome in salvaged.tables if not outcome.is_whole] == [table]
 
 
 @pytest.mark.parametrize("first_page", [False, True], ids=["with first page", "first page gone"])
 def test_salvage_without_the_list_of_free_pages_brings_no_deleted_row_back(
-    life: Life, first_page: bool
+    damaged: DamagedDatabase, first_page: bool
 ) -> None:
     """The pages of deleted rows look like pages of the table; its indexes tell them apart."""
-    database = life.settings.database_path
+    database = damaged.settings.database_path
     with open_pages(database) as file:
         trunks = list(find_trunks(file))
     assert trunks
     roots = [pages_of(database, table)[0] for table in ("trading_agents", "backtest_sets")]
     zero(database, [*trunks, *[1] * first_page, *roots])
-    assert assert_nothing_wrong(life, salvage_life(life)) > 0.9
+    assert assert_nothing_wrong(damaged, salvage_of(damaged)) > 0.9
 
 
 def test_salvage_of_a_row_whose_overflow_page_is_lost_takes_the_one_of_the_backup(
-    life: Life,
+    damaged: DamagedDatabase,
 ) -> None:
-    database = life.settings.database_path
+    database = damaged.settings.database_path
     with closing(connect(database)) as connection:
         overflow = [
             row[0]
@@ -160,37 +168,42 @@ def test_salvage_of_a_row_whose_overflow_page_is_lost_takes_the_one_of_the_backu
             )
         ]
     zero(database, overflow)
-    salvaged = salvage_life(life)
-    assert_nothing_wrong(life, salvaged)
+    salvaged = salvage_of(damaged)
+    assert_nothing_wrong(damaged, salvaged)
     (outcome,) = [outcome for outcome in salvaged.tables if outcome.table == "agent_knowledge"]
     assert outcome.lost_rows > 5
     assert outcome.from_backup > 2
     assert outcome.lost_pages == 0
 
 
-def test_salvage_with_the_whole_schema_gone_takes_that_of_the_backup(life: Life) -> None:
-    zero(life.settings.database_path, [1, *pages_of(life.settings.database_path, "sqlite_schema")])
-    assert assert_nothing_wrong(life, salvage_life(life)) > 0.99
+def test_salvage_with_the_whole_schema_gone_takes_that_of_the_backup(
+    damaged: DamagedDatabase,
+) -> None:
+    zero(
+        damaged.settings.database_path,
+        [1, *pages_of(damaged.settings.database_path, "sqlite_schema")],
+    )
+    assert assert_nothing_wrong(damaged, salvage_of(damaged)) > 0.99
 
 
 def test_salvage_with_the_schema_gone_after_a_vacuum_mistakes_no_table_for_another(
-    life: Life,
+    damaged: DamagedDatabase,
 ) -> None:
     """Every table begins at another page than the backup says, and rows without a key of their own
     have other rowids: of which table those are, nothing tells any more."""
-    database = life.settings.database_path
+    database = damaged.settings.database_path
     with closing(connect(database)) as connection:
         connection.execute("VACUUM")
     zero(database, [1, *pages_of(database, "sqlite_schema")])
-    assert assert_nothing_wrong(life, salvage_life(life)) > 0.8
+    assert assert_nothing_wrong(damaged, salvage_of(damaged)) > 0.8
 
 
 @pytest.mark.parametrize("journal", ["WAL", "DELETE"])
 def test_salvage_sees_what_stands_in_the_log_and_not_what_was_never_committed(
     tmp_path: Path, journal: str
 ) -> None:
-    life = live_a_life(tmp_path / "a", rows=200, journal=journal)
-    database = life.settings.database_path
+    damaged = make_history(tmp_path / "a", rows=200, journal=journal)
+    database = damaged.settings.database_path
     copied = tmp_path / "b"
     with closing(connect(database)) as connection:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -203,24 +216,24 @@ def test_salvage_sees_what_stands_in_the_log_and_not_what_was_never_committed(
         connection.execute("BEGIN")
         connection.execute("UPDATE strategies SET name = 'never committed'")
         connection.execute("UPDATE trading_agents SET name = 'never committed'")
-        copy = Life(life.settings, committed, life.saved).copy_to(copied)
+        copy = DamagedDatabase(damaged.settings, committed, damaged.saved).copy_to(copied)
         connection.execute("ROLLBACK")
     log = copied / "live" / ("backtesting.db-wal" if journal == "WAL" else "backtesting.db-journal")
     assert log.stat().st_size > PAGE
     zero(copy.settings.database_path, [1])
-    salvaged = salvage_life(copy)
+    salvaged = salvage_of(copy)
     assert assert_nothing_wrong(copy, salvaged) > 0.99
     assert b"last" in b"".join(
         repr(row).encode() for row in read_content(salvaged.path)["strategies"].values()
     )
 
 
-def test_salvage_unites_with_a_newer_small_backup(life: Life) -> None:
-    back_up(life.settings, "irreplaceable", minutes=60)
-    saved = Life(life.settings, life.live, life.live)
+def test_salvage_unites_with_a_newer_small_backup(damaged: DamagedDatabase) -> None:
+    back_up(damaged.settings, "irreplaceable", minutes=60)
+    saved = DamagedDatabase(damaged.settings, damaged.live, damaged.live)
     for first_page in (False, True):
-        zero_pages(life.settings.database_path, 0.2, 3, first_page=first_page)
-        salvaged = salvage(life.settings.database_path, life.settings.backup_dir, LATER)
+        zero_pages(damaged.settings.database_path, 0.2, 3, first_page=first_page)
+        salvaged = salvage(damaged.settings.database_path, damaged.settings.backup_dir, LATER)
         assert salvaged.backup is not None
         assert salvaged.backup.kind == "irreplaceable"
         result = read_content(salvaged.path)
@@ -229,28 +242,32 @@ def test_salvage_unites_with_a_newer_small_backup(life: Life) -> None:
 
 
 @pytest.mark.parametrize("first_page", [False, True], ids=["with first page", "first page gone"])
-def test_salvage_without_any_backup_brings_what_can_be_read(life: Life, first_page: bool) -> None:
-    for path in life.settings.backup_dir.glob("*.json"):
+def test_salvage_without_any_backup_brings_what_can_be_read(
+    damaged: DamagedDatabase, first_page: bool
+) -> None:
+    for path in damaged.settings.backup_dir.glob("*.json"):
         path.unlink()
-    zero_pages(life.settings.database_path, 0.03, 5, first_page=first_page)
-    salvaged = salvage_life(life)
+    zero_pages(damaged.settings.database_path, 0.03, 5, first_page=first_page)
+    salvaged = salvage_of(damaged)
     assert salvaged.backup is None
     result = read_content(salvaged.path)
-    assert find_wrong(result, Life(life.settings, life.live, {})) == []
-    assert share_of_newer(result, Life(life.settings, life.live, {})) > 0.85
+    assert find_wrong(result, DamagedDatabase(damaged.settings, damaged.live, {})) == []
+    assert share_of_newer(result, DamagedDatabase(damaged.settings, damaged.live, {})) > 0.85
 
 
 @pytest.mark.parametrize("way", ["cut", "noise", "other file"])
-def test_salvage_of_a_file_with_nothing_in_it_is_the_backup(life: Life, way: str) -> None:
-    database = life.settings.database_path
+def test_salvage_of_a_file_with_nothing_in_it_is_the_backup(
+    damaged: DamagedDatabase, way: str
+) -> None:
+    database = damaged.settings.database_path
     if way == "cut":
         os.truncate(database, 300)
     elif way == "noise":
         database.write_bytes(random.Random(1).randbytes(400 * PAGE))
     else:
         database.write_bytes(b"Some other text.\n" * 20_000)
-    salvaged = salvage_life(life)
-    assert read_content(salvaged.path) == life.saved
+    salvaged = salvage_of(damaged)
+    assert read_content(salvaged.path) == damaged.saved
 
 
 def test_salvage_without_anything_to_read_says_so_and_leaves_nothing(tmp_path: Path) -> None:
@@ -266,33 +283,35 @@ def test_salvage_without_anything_to_read_says_so_and_leaves_nothing(tmp_path: P
     }
 
 
-def test_salvage_of_any_damage_ends_with_a_sound_database_that_holds_the_backup(life: Life) -> None:
+def test_salvage_of_any_damage_ends_with_a_sound_database_that_holds_the_backup(
+    damaged: DamagedDatabase,
+) -> None:
     """Bits that flip inside a value cannot be seen; everything else of a backup's damages can be
     lived with."""
-    database = life.settings.database_path
+    database = damaged.settings.database_path
     good = database.read_bytes()
-    (other,) = life.settings.backup_dir.glob("backtesting-*.db")
+    (other,) = damaged.settings.backup_dir.glob("backtesting-*.db")
     for seed, way in enumerate(way for way in DAMAGES if way not in {"value", "empty", "swapped"}):
         damage(database, way, random.Random(seed), other)
-        salvaged = salvage(database, life.settings.backup_dir, LATER)
+        salvaged = salvage(database, damaged.settings.backup_dir, LATER)
         assert find_damage(salvaged.path) == "ok"
-        assert find_missing(read_content(salvaged.path), life) == [], way
+        assert find_missing(read_content(salvaged.path), damaged) == [], way
         database.write_bytes(good)
 
 
 def test_salvage_takes_a_full_text_index_whole_or_from_the_backup(tmp_path: Path) -> None:
-    life = live_a_life(tmp_path, rows=30)
-    database = life.settings.database_path
+    damaged = make_history(tmp_path, rows=30)
+    database = damaged.settings.database_path
     with closing(connect(database)) as connection:
         connection.execute("CREATE VIRTUAL TABLE found USING fts5(body)")
         texts = [(f"word{n} and text {n * n} " * 9,) for n in range(2000)]
         with transaction(connection):
             connection.executemany("INSERT INTO found VALUES (?)", texts)
-    back_up(life.settings, minutes=9)
+    back_up(damaged.settings, minutes=9)
     with closing(connect(database)) as connection:
         connection.execute("INSERT INTO found VALUES ('later')")
     zero(database, pages_of(database, "found_data")[2:5])
-    salvaged = salvage(database, life.settings.backup_dir, LATER)
+    salvaged = salvage(database, damaged.settings.backup_dir, LATER)
     with closing(connect(salvaged.path)) as connection:
         assert connection.execute("SELECT count(*) FROM found").fetchone() == (2000,)
         assert connection.execute(
@@ -302,9 +321,9 @@ def test_salvage_takes_a_full_text_index_whole_or_from_the_backup(tmp_path: Path
 
 
 def test_salvage_while_a_program_writes_is_refused(
-    life: Life, monkeypatch: pytest.MonkeyPatch
+    damaged: DamagedDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = life.settings.database_path
+    database = damaged.settings.database_path
     copy_files = working_copy.copy_files
 
     def copy_and_commit(source: Path, copy: Path) -> None:
@@ -314,7 +333,7 @@ def test_salvage_while_a_program_writes_is_refused(
 
     monkeypatch.setattr(working_copy, "copy_files", copy_and_commit)
     with pytest.raises(BusyError, match="another program is writing"):
-        salvage(database, life.settings.backup_dir, LATER)
+        salvage(database, damaged.settings.backup_dir, LATER)
     assert not [
         path
         for path in database.parent.iterdir()
@@ -324,19 +343,19 @@ def test_salvage_while_a_program_writes_is_refused(
 
 @pytest.mark.parametrize("moment", ["copied", "built", "named"])
 def test_salvage_killed_leaves_no_half_result_and_the_next_one_cleans_up(
-    life: Life, moment: str
+    damaged: DamagedDatabase, moment: str
 ) -> None:
-    database = life.settings.database_path
+    database = damaged.settings.database_path
     zero_pages(database, 0.05, 1, first_page=True)
     child = run_in_child(
-        lambda: salvage(database, life.settings.backup_dir, LATER, step=KillAtStep(moment))
+        lambda: salvage(database, damaged.settings.backup_dir, LATER, step=KillAtStep(moment))
     )
     os.waitpid(child, 0)
     results = list(database.parent.glob("*.salvaged-*"))
     assert len(results) == (moment == "named")
     assert all(find_damage(path) == "ok" for path in results)
-    salvaged = salvage(database, life.settings.backup_dir, LATER)
-    assert_nothing_wrong(life, salvaged)
+    salvaged = salvage(database, damaged.settings.backup_dir, LATER)
+    assert_nothing_wrong(damaged, salvaged)
     assert not [
         path
         for path in database.parent.iterdir()
@@ -346,17 +365,19 @@ def test_salvage_killed_leaves_no_half_result_and_the_next_one_cleans_up(
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(50))
-def test_salvage_killed_at_a_random_moment_leaves_no_half_result(life: Life, seed: int) -> None:
+def test_salvage_killed_at_a_random_moment_leaves_no_half_result(
+    damaged: DamagedDatabase, seed: int
+) -> None:
     import time
 
     from backup_tools import kill_after, time_of
 
-    database = life.settings.database_path
+    database = damaged.settings.database_path
     zero_pages(database, 0.05, seed, first_page=bool(seed % 2))
     before = database.read_bytes()
 
     def work() -> SalvageResult:
-        return salvage(database, life.settings.backup_dir, LATER)
+        return salvage(database, damaged.settings.backup_dir, LATER)
 
     seconds = time_of(work)
     for path in database.parent.glob("*.salvaged-*"):
@@ -367,8 +388,8 @@ def test_salvage_killed_at_a_random_moment_leaves_no_half_result(life: Life, see
     assert database.read_bytes() == before
     for path in database.parent.glob("*.salvaged-*"):
         assert find_damage(path) == "ok"
-        assert find_wrong(read_content(path), life) == []
-    assert_nothing_wrong(life, work())
+        assert find_wrong(read_content(path), damaged) == []
+    assert_nothing_wrong(damaged, work())
 
 
 VALUES = st.one_of(
@@ -413,8 +434,8 @@ def test_pages_of_a_sound_table_are_read_as_sqlite_reads_them(
     assert sorted(values, key=lambda row: row[0]) == expected
 
 
-def project_of(life: Life) -> Project:
-    settings = life.settings
+def project_of(damaged: DamagedDatabase) -> Project:
+    settings = damaged.settings
     return Project(
         settings.database_path.parents[1],
         settings={
@@ -434,21 +455,21 @@ def project_of(life: Life) -> Project:
     ],
 )
 def test_restore_over_a_damaged_database_salvages_it_by_itself(
-    life: Life, damage_done: str
+    damaged: DamagedDatabase, damage_done: str
 ) -> None:
-    database = life.settings.database_path
+    database = damaged.settings.database_path
     if damage_done == "noise":
         database.write_bytes(random.Random(1).randbytes(100 * PAGE))
     elif damage_done == "schema":
         zero(database, pages_of(database, "sqlite_schema")[3:5])
     else:
         zero_pages(database, 0.05, 8, first_page=damage_done == "first page")
-    output = project_of(life).check("restore_database.py", "--skip-backfill", "--yes", expect=3)
+    output = project_of(damaged).check("restore_database.py", "--skip-backfill", "--yes", expect=3)
     assert "NOT everything could be read" in output
     assert "stand in for what was lost" in output
     result = read_content(database)
-    assert find_wrong(result, life) == []
-    assert find_missing(result, life) == []
+    assert find_wrong(result, damaged) == []
+    assert find_missing(result, damaged) == []
     assert find_damage(database) == "ok"
     assert len(list(database.parent.glob("backtesting.db.backup-*"))) == 1
     assert not [
@@ -458,9 +479,9 @@ def test_restore_over_a_damaged_database_salvages_it_by_itself(
     ]
 
 
-def test_salvage_command_makes_a_file_that_restore_carries_over(life: Life) -> None:
-    database = life.settings.database_path
-    project = project_of(life)
+def test_salvage_command_makes_a_file_that_restore_carries_over(damaged: DamagedDatabase) -> None:
+    database = damaged.settings.database_path
+    project = project_of(damaged)
     zero_pages(database, 0.05, 8, first_page=True)
     output = project.check("salvage_database.py", expect=3)
     assert "rows from the backup" in output
@@ -473,5 +494,7 @@ def test_salvage_command_makes_a_file_that_restore_carries_over(life: Life) -> N
     assert read_content(database) == expected
 
 
-def test_salvage_command_on_a_sound_database_says_that_nothing_is_lost(life: Life) -> None:
-    assert "nothing is lost" in project_of(life).check("salvage_database.py")
+def test_salvage_command_on_a_sound_database_says_that_nothing_is_lost(
+    damaged: DamagedDatabase,
+) -> None:
+    assert "nothing is lost" in project_of(damaged).check("salvage_database.py")

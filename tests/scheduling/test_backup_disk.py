@@ -127,7 +127,12 @@ def test_loop_waits_for_the_disk_and_takes_it_up_again(
 
     with watcher() as (url, paths):
         settings = replace(settings, heartbeat_url=url, irreplaceable_every_minutes=0)
-        scheduler = Scheduler(settings, open_event_log(None), lambda: datetime.now(UTC), Stop())
+        scheduler = Scheduler(
+            settings=settings,
+            log=open_event_log(None),
+            clock=lambda: datetime.now(UTC),
+            stop=Stop(),
+        )
         assert wait_for_disk(scheduler)
         assert tick_safely(scheduler)
     assert paths[0].startswith("/ping/secret-id/fail the disk of BACKUP_DIR")

@@ -189,7 +189,12 @@ def test_loop_killed_outright_starts_again_and_makes_what_is_missing(settings: S
 
 def make_scheduler(settings: Settings, clock: Callable[[], datetime]) -> Scheduler:
     settings.backup_dir.mkdir(parents=True, exist_ok=True)
-    return Scheduler(settings, open_event_log(settings.backup_dir), clock, threading.Event())
+    return Scheduler(
+        settings=settings,
+        log=open_event_log(settings.backup_dir),
+        clock=clock,
+        stop=threading.Event(),
+    )
 
 
 def test_failing_runs_pause_and_do_not_end_the_loop(

@@ -44,6 +44,11 @@ class Clock:
         self.now += timedelta(**delta)
 
 
+def make_scheduler(settings: Settings, clock: Clock) -> Scheduler:
+    log = open_event_log(settings.backup_dir)
+    return Scheduler(settings=settings, log=log, clock=clock, stop=threading.Event())
+
+
 def test_failure_and_recovery_are_one_message_each_however_often_it_fails(
     settings: Settings,
 ) -> None:
@@ -54,8 +59,7 @@ def test_failure_and_recovery_are_one_message_each_however_often_it_fails(
 
         def look() -> None:
             """As a process of its own each time: what was told survives it."""
-            log = open_event_log(settings.backup_dir)
-            tick_safely(Scheduler(settings, log, clock, threading.Event()))
+            tick_safely(make_scheduler(settings, clock))
 
         for _ in range(3):
             look()
@@ -79,8 +83,7 @@ def test_suspicious_backup_is_told_once_and_again_when_it_is_accepted(settings: 
     clock = Clock()
     with receiver() as (url, got, _):
         settings = replace(settings, notify_urls=(url,))
-        log = open_event_log(settings.backup_dir)
-        scheduler = Scheduler(settings, log, clock, threading.Event())
+        scheduler = make_scheduler(settings, clock)
         for _ in range(3):
             tick_safely(scheduler)
             clock.go(minutes=1)
@@ -99,12 +102,7 @@ def test_message_that_nobody_took_is_sent_after_a_pause_and_names_no_address(
     settings.database_path.unlink()
     with receiver() as (url, got, answer):
         answer["status"] = 503
-        scheduler = Scheduler(
-            replace(settings, notify_urls=(url,)),
-            open_event_log(settings.backup_dir),
-            clock,
-            threading.Event(),
-        )
+        scheduler = make_scheduler(replace(settings, notify_urls=(url,)), clock)
         tick_safely(scheduler)
         answer["status"] = 200
         clock.go(minutes=1)
@@ -155,8 +153,7 @@ def test_commands_see_what_happened_and_never_make_a_good_backup_bad(settings: S
 def test_scheduled_failure_runs_the_command_once(settings: Settings) -> None:
     clock = Clock()
     settings.database_path.unlink()
-    log = open_event_log(settings.backup_dir)
-    scheduler = Scheduler(replace(settings, on_failure=WRITE), log, clock, threading.Event())
+    scheduler = make_scheduler(replace(settings, on_failure=WRITE), clock)
     for _ in range(3):
         tick_safely(scheduler)
         clock.go(hours=1)

@@ -20,7 +20,7 @@ SCHEMA = "".join(
 )
 
 
-def make_database(path: Path, journal: str) -> None:
+def make_twin_tables(path: Path, journal: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA journal_mode = {journal}")

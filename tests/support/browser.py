@@ -36,7 +36,7 @@ SWITCHES = (
 START_SECONDS = 60
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Tab:
     """One page. `requests`: every address that it asked for; `errors`: what its console complained
     about."""
@@ -126,7 +126,7 @@ def running_browser(profile: Path) -> Iterator[Tab]:
             suppress_origin=True,
             http_no_proxy=["127.0.0.1"],
         )
-        tab = Tab(socket)
+        tab = Tab(socket=socket)
         for domain in ("Page", "Network", "Runtime", "Log"):
             tab.call(f"{domain}.enable")
         yield tab

@@ -2,8 +2,14 @@
 
 import hashlib
 import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import closing
+from datetime import date
 from pathlib import Path
+
+from backtestdb.market.coverage_rows import merge_ranges
+from backtestdb.market.sessions import load_calendar
 
 MARKET = {
     "ohlcv_data": "ticker, timeframe, timestamp, open, high, low, close, volume, time_of_day, "
@@ -23,19 +29,41 @@ def query_all(database: Path, sql: str, *values: object) -> list[tuple]:
 
 
 def digest_market(database: Path) -> dict[str, str]:
-    """A digest of each market table, without ids and the times at which rows were written. What was
-    asked is left out: a run that was killed asks once more about what came empty."""
-    digests = {}
+    """A digest of each market table, without ids and the times at which rows were written, and of
+    what was asked, as ranges."""
+    digests = {"_ranges_asked": make_digest(map(repr, load_asked_ranges(database)))}
     with closing(sqlite3.connect(database)) as connection:
         for table, columns in MARKET.items():
             names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
             compared = ", ".join(name for name in names if name not in {"id", "created_at"})
             listed = compared if columns == "*" else columns
-            rows = sorted(map(repr, connection.execute(f"SELECT {listed} FROM {table}")))
-            digests[table] = (
-                f"{len(rows)} rows {hashlib.sha256(''.join(rows).encode()).hexdigest()[:16]}"
-            )
+            rows = connection.execute(f"SELECT {listed} FROM {table}").fetchall()
+            digests[table] = make_digest(map(repr, rows))
     return digests
+
+
+def make_digest(rows: Iterable[str]) -> str:
+    ordered = sorted(rows)
+    return f"{len(ordered)} rows {hashlib.sha256(''.join(ordered).encode()).hexdigest()[:16]}"
+
+
+def load_asked_ranges(database: Path) -> list[tuple]:
+    """For each ticker and timeframe the ranges that were asked for, and the first and the last bar.
+    Rows are joined: a run that goes on where another was killed is a second witness, and asks once
+    more about the sessions that came empty, in a range of its own."""
+    query = (
+        "SELECT ticker, timeframe, start_date, end_date, first_date, last_date FROM _ranges_asked"
+    )
+    of_series = defaultdict(list)
+    for ticker, timeframe, *days in query_all(database, query):
+        of_series[ticker, timeframe].append(days)
+    joined = []
+    for series, rows in of_series.items():
+        ranges = [(date.fromisoformat(start), date.fromisoformat(end)) for start, end, *_ in rows]
+        first = min((row[2] for row in rows if row[2]), default="")
+        last = max((row[3] for row in rows if row[3]), default="")
+        joined.append((*series, merge_ranges(load_calendar(), ranges), first, last))
+    return joined
 
 
 def read_tables(database: Path, tables: list[str]) -> dict[str, list[tuple]]:

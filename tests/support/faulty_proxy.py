@@ -17,7 +17,7 @@ ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>made by the test</M
 Change = Callable[[str, str, bytes], bytes]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Faults:
     """What the proxy does to the requests that `when` picks (method, path); all of them by default.
 

@@ -23,6 +23,7 @@ from backtestdb.market.backfill import backfill_together  # noqa: E402
 from backtestdb.market.client import MarketData  # noqa: E402
 from backtestdb.market.jobs import Report, Source, make_job  # noqa: E402
 from backtestdb.market.sessions import load_calendar  # noqa: E402
+from backtestdb.market.split_look import look_at_splits  # noqa: E402
 from backtestdb.market.universes import load_members, save_universe  # noqa: E402
 from backtestdb.market.update import Update, update  # noqa: E402
 from backtestdb.new_york import NEW_YORK  # noqa: E402
@@ -72,7 +73,13 @@ def make_source(
         **settings,
     }
     client = MarketData(load_settings(environment), stopping)
-    return Source(client, load_calendar(), concurrency, client.stopping, lambda: moment)
+    return Source(
+        client=client,
+        calendar=load_calendar(),
+        concurrency=concurrency,
+        stopping=client.stopping,
+        clock=lambda: moment,
+    )
 
 
 def run_backfill(
@@ -84,8 +91,10 @@ def run_backfill(
     timeframe: str = "1day",
     staged_from_bars: int = DIRECTLY,
     keep_every_ticker: bool = False,
+    looks: bool = False,
 ) -> list[Report]:
-    """Backfill universes together; a report for each."""
+    """Backfill universes together; a report for each. `looks`: at the splits too, as the commands
+    do."""
     with closing(connect(database)) as connection:
         ensure_schema(connection)
         jobs = [
@@ -106,6 +115,7 @@ def run_backfill(
             ", ".join(universes),
             staged_from_bars=staged_from_bars,
             keep_every_ticker=keep_every_ticker,
+            before_metrics=lambda: look_at_splits(connection, source) if looks else None,
         )
 
 

@@ -17,7 +17,7 @@ from sandbox_process import KEY
 CALENDAR: ExchangeCalendar = load_calendar()
 
 
-def make_settings(folder: Path, url: str, key: str = KEY, **values: object) -> Settings:
+def make_market_settings(folder: Path, url: str, key: str = KEY, **values: object) -> Settings:
     """Settings for a client of `url`, without a quota unless told; the quota's file lies in
     `folder`."""
     environment = {
@@ -32,7 +32,7 @@ def make_settings(folder: Path, url: str, key: str = KEY, **values: object) -> S
     return load_settings(environment, folder / "no.env")
 
 
-def make_database(path: Path) -> sqlite3.Connection:
+def open_new_database(path: Path) -> sqlite3.Connection:
     """A new database with the whole schema, open."""
     connection = connect(path, create=True)
     ensure_schema(connection)

@@ -104,8 +104,9 @@ class Site:
         store = open_store(make_target(self.settings))
         store.put(KEY_NAME, LOCKED_KEY)
 
-    def back_up(self, kind: Kind = "full") -> None:
-        make_backup(self.settings, kind, datetime.now().astimezone(), False, Hooks())
+    def back_up(self, kind: Kind = "full", *, accept_loss: bool = False) -> None:
+        now = datetime.now().astimezone()
+        make_backup(self.settings, kind, now, False, Hooks(), accept_loss=accept_loss)
 
     def send(self) -> None:
         send_once(make_watch(self.settings, logging.getLogger("test"), threading.Event()))

@@ -32,7 +32,7 @@ COMMIT;
 """
 
 
-def make_platform_database(path: Path, *, journal: str = "DELETE", rows: int = 40) -> Path:
+def make_used_database(path: Path, *, journal: str = "DELETE", rows: int = 40) -> Path:
     with closing(connect(path, create=True)) as connection:
         connection.execute(f"PRAGMA journal_mode = {journal}")
         ensure_schema(connection)

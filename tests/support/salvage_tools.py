@@ -1,4 +1,4 @@
-"""A database with a life behind it, a backup of it in the middle of that life, and ways to damage
+"""A database with a history, a backup of it from the middle of that history, and ways to damage
 it."""
 
 import os
@@ -15,7 +15,7 @@ from backtestdb.config import Settings
 from backtestdb.database import connect, quote
 from backtestdb.schema import tables_to_keep
 from backup_tools import NOON, back_up, make_settings
-from platform_database import make_platform_database
+from platform_database import make_used_database
 
 Key = tuple[object, ...]
 Content = dict[str, dict[Key, tuple[object, ...]]]
@@ -31,14 +31,14 @@ COMMIT;
 
 
 @dataclass(frozen=True)
-class Life:
+class DamagedDatabase:
     """A folder with the database and its backups; what the database and the backup hold."""
 
     settings: Settings
     live: Content
     saved: Content
 
-    def copy_to(self, folder: Path) -> "Life":
+    def copy_to(self, folder: Path) -> "DamagedDatabase":
         """The same in another folder, to be damaged there."""
         shutil.copytree(self.settings.database_path.parents[1], folder, dirs_exist_ok=True)
         settings = make_settings(folder)
@@ -46,18 +46,18 @@ class Life:
             before, after = (str(one.database_path) for one in (self.settings, settings))
             manifest.write_text(manifest.read_text().replace(before, after))
             os.utime(manifest, (LATER.timestamp(), LATER.timestamp()))
-        return Life(settings, self.live, self.saved)
+        return DamagedDatabase(settings, self.live, self.saved)
 
 
-def live_a_life(
+def make_history(
     folder: Path, *, rows: int = 700, kind: str = "full", journal: str = "DELETE"
-) -> Life:
+) -> DamagedDatabase:
     """Rows, deletions and updates before and after a backup; free pages that still hold what was
     deleted."""
     settings = make_settings(folder)
     database = settings.database_path
     database.parent.mkdir(parents=True)
-    make_platform_database(database, rows=60, journal=journal)
+    make_used_database(database, rows=60, journal=journal)
     chance = random.Random(7)
     with closing(connect(database)) as connection:
         connection.execute("PRAGMA secure_delete = OFF")
@@ -74,7 +74,7 @@ def live_a_life(
         add_rows(connection, chance, rows, 2 * rows)
         change_rows(connection, chance)
         leave_free_pages(connection, chance)
-    return Life(settings, read_content(database), saved)
+    return DamagedDatabase(settings, read_content(database), saved)
 
 
 def add_market_data(connection: sqlite3.Connection, bars: int) -> None:
@@ -195,34 +195,34 @@ def zero(database: Path, pages: Iterable[int]) -> None:
             file.write(bytes(PAGE))
 
 
-def find_wrong(result: Content, life: Life) -> list[str]:
+def find_wrong(result: Content, damaged: DamagedDatabase) -> list[str]:
     """Rows of the result that neither the database nor the backup holds like that."""
     wrong = []
     for table, rows in result.items():
-        live, saved = life.live.get(table, {}), life.saved.get(table, {})
+        live, saved = damaged.live.get(table, {}), damaged.saved.get(table, {})
         for key, row in rows.items():
             if row not in (live.get(key), saved.get(key)):
                 wrong.append(f"{table} {key}: {row[:3]}")
     return wrong
 
 
-def find_missing(result: Content, life: Life) -> list[str]:
+def find_missing(result: Content, damaged: DamagedDatabase) -> list[str]:
     """Rows of the backup that are not in the result, but for those that were deleted since."""
     return [
         f"{table} {key}"
-        for table, rows in life.saved.items()
+        for table, rows in damaged.saved.items()
         for key in rows
-        if key not in result.get(table, {}) and key in life.live.get(table, {})
+        if key not in result.get(table, {}) and key in damaged.live.get(table, {})
     ]
 
 
-def share_of_newer(result: Content, life: Life) -> float:
+def share_of_newer(result: Content, damaged: DamagedDatabase) -> float:
     """How many of the rows that are younger than the backup came through."""
     newer = [
         key in result.get(table, {})
-        for table, rows in life.live.items()
+        for table, rows in damaged.live.items()
         for key in rows
-        if key not in life.saved.get(table, {})
+        if key not in damaged.saved.get(table, {})
     ]
     return sum(newer) / len(newer)
 

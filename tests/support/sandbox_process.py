@@ -86,20 +86,14 @@ class SandboxProcess:
         ]
         self.control("POST", "missing", sessions=rows)
 
+    def set_renames(self, *renames: dict[str, str]) -> None:
+        """Companies that change their ticker instead of any others: `ticker`, `successor`,
+        `day`."""
+        self.control("POST", "renames", renames=list(renames))
+
     def reset(self, today: str) -> None:
         """An honest vendor without limits on that day."""
-        self.set_faults()
-        self.set_missing()
-        self.set_splits()
-        self.set_settings(
-            history_years=0,
-            free=False,
-            grouped=True,
-            refused_tickers=[],
-            clock_seconds=0,
-            unfinished=False,
-        )
-        self.set_today(today)
+        self.control("POST", "reset", today=today)
 
     def set_settings(self, **settings: Any) -> None:
         """Change requests_per_minute, window_seconds, retry_after, history_years, free,

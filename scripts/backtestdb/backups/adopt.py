@@ -83,7 +83,7 @@ def verify_may_change_hands(backup: Backup) -> None:
 
 
 def whose(path: Path, current: Identity, catalogue: list[Backup]) -> Identity:
-    """The database in use, unless the file holds the id of another one."""
+    """Return the database in use, unless the file holds the id of another one."""
     database_id = load_id_of_source(path)
     if not database_id or current.database_id in {"", database_id}:
         return current

@@ -166,8 +166,8 @@ def removed_on_failure(path: Path) -> Iterator[None]:
 def readable_source(
     settings: Settings, path: Path, hooks: Hooks, needs_copy: bool
 ) -> AbstractContextManager[Path]:
-    """The database, or a proven copy of it where SQLite must not open it; named so that the next
-    run removes what a killed one leaves."""
+    """Return the database, or a proven copy of it where SQLite must not open it; named so that the
+    next run removes what a killed one leaves."""
     if not needs_copy:
         return nullcontext(settings.database_path)
     return steady_copy(
@@ -307,7 +307,7 @@ def keep_scripts(settings: Settings, path: Path, hooks: Hooks) -> GeneratedScrip
 
 
 def find_missing_folders(settings: Settings) -> tuple[Path, ...]:
-    """Folders of scripts that the user named; the default one need not be there."""
+    """Return folders of scripts that the user named; the default one need not be there."""
     if settings.scripts_dirs_are_default:
         return ()
     return tuple(folder for folder in settings.generated_scripts_dirs if not folder.is_dir())

@@ -49,8 +49,8 @@ def describe_absent(backup_dir: Path, reason: str) -> str:
 
 
 def find_missing_disk(path: Path) -> Path | None:
-    """The folder at which a disk is to be mounted for `path`, and is not: see MOUNT_ROOTS. None for
-    a file that is there, and for every other place."""
+    """Return the folder at which a disk is to be mounted for `path`, and is not: see MOUNT_ROOTS.
+    None for a file that is there, and for every other place."""
     if path.exists():
         return None
     roots = [root for root in MOUNT_ROOTS if path.is_relative_to(root) and path.parent != root]

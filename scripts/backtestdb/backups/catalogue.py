@@ -30,7 +30,7 @@ EXPIRED = ".expired"
 FAILED_DRILL = ".failed-drill"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Backup:
     """A database file in the backup folder. Without a valid manifest it is foreign: `manifest` is
     None and `problem` says why. `confirmed_at_utc`: what the clock said when it was finished, or
@@ -69,14 +69,14 @@ class Backup:
 
 
 def scripts_path_of(database: Path) -> Path:
-    """The generated scripts that belong to this backup."""
+    """Return the generated scripts that belong to this backup."""
     return database.with_name(SCRIPTS_PREFIX + database.stem.split("-", 1)[1])
 
 
 def load_catalogue(backup_dir: Path) -> list[Backup]:
-    """Every backup of every database and every foreign file, the newest first. To count, restore or
-    remove, ask load_own_catalogue of identity.py instead: it knows which of them are of another
-    database."""
+    """Return every backup of every database and every foreign file, the newest first. To count,
+    restore or remove, ask load_own_catalogue of identity.py instead: it knows which of them are of
+    another database."""
     if not backup_dir.is_dir():
         return []
     stems = {path.with_suffix("") for path in backup_dir.iterdir() if is_backup_name(path)}
@@ -107,15 +107,31 @@ def look_at_backup(path: Path) -> Backup:
             raise VerificationError(f"the manifest is for a backup of kind {manifest.kind}")
     except VerificationError as error:
         taken = guess_taken_at(path)
-        return Backup(path, kind, size, taken, taken, None, str(error))
+        return Backup(
+            path=path,
+            kind=kind,
+            bytes=size,
+            taken_at_utc=taken,
+            confirmed_at_utc=taken,
+            manifest=None,
+            problem=str(error),
+        )
     confirmed = datetime.fromtimestamp(manifest_path.stat().st_mtime, UTC)
     taken = manifest.taken_at_utc
-    return Backup(path, kind, size, taken, confirmed, manifest, find_problem(path, manifest, size))
+    return Backup(
+        path=path,
+        kind=kind,
+        bytes=size,
+        taken_at_utc=taken,
+        confirmed_at_utc=confirmed,
+        manifest=manifest,
+        problem=find_problem(path, manifest, size),
+    )
 
 
 def find_problem(path: Path, manifest: Manifest, size: int) -> str:
-    """What can be seen without reading the database; a -wal beside a backup would be played into
-    it."""
+    """Return what can be seen without reading the database; a -wal beside a backup would be played
+    into it."""
     if not path.is_file():
         return "the database file is missing"
     if size != manifest.bytes:
@@ -151,12 +167,12 @@ def guess_taken_at(path: Path) -> datetime:
 
 
 def verified(backups: Iterable[Backup], kind: Kind) -> list[Backup]:
-    """The backups of one kind that count, the newest first."""
+    """Return the backups of one kind that count, the newest first."""
     return newest_first(backup for backup in backups if backup.counts and backup.kind == kind)
 
 
 def choose_name(backup_dir: Path, kind: Kind, now_local: datetime) -> Path:
-    """A name that no database, manifest or folder of scripts has."""
+    """Return a name that no database, manifest or folder of scripts has."""
 
     def names(stamp: str) -> list[Path]:
         path = backup_dir / f"{PREFIXES[kind]}-{stamp}.db"
@@ -191,5 +207,5 @@ def lock_backups(backup_dir: Path) -> AbstractContextManager[None]:
 
 
 def partial(path: Path) -> Path:
-    """The name under which a file or folder is written before it gets its own."""
+    """Return the name under which a file or folder is written before it gets its own."""
     return path.with_name(path.name + PARTIAL)

@@ -60,8 +60,8 @@ def run_restore_from_backup(
 
 
 def load_kept_rows(database: Path) -> dict[str, int]:
-    """Rows of each table that no download brings back; none where the database is missing or cannot
-    be read."""
+    """Return rows of each table that no download brings back; none where the database is missing or
+    cannot be read."""
 
     def count(connection: sqlite3.Connection) -> dict[str, int]:
         virtual = virtual_table_names(connection)

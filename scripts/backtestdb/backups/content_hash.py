@@ -100,7 +100,7 @@ def encode_row(row: Sequence[Any], waiting: list[bytes | bytearray]) -> int:
     return layout.fixed_bytes + sum(map(len, long_values))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RowLayout:
     """How rows whose values have these types are written. Tables have few such combinations."""
 
@@ -120,7 +120,13 @@ def layout_of(types: tuple[type, ...]) -> RowLayout:
         long_places
     )
     numbers = struct.Struct("<" + shape)
-    return RowLayout(letters, numbers, number_places, long_places, len(letters) + numbers.size)
+    return RowLayout(
+        letters=letters,
+        numbers=numbers,
+        number_places=number_places,
+        long_places=long_places,
+        fixed_bytes=len(letters) + numbers.size,
+    )
 
 
 def encode_row_as_tuple(row: Sequence[Any], waiting: list[bytes | bytearray]) -> int:

@@ -37,7 +37,7 @@ HISTORY_LINES = 500
 REPORTS_KEPT = 60
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rehearsal:
     """Of one backup. `seconds`: time to recover, from the choice of the backup to a database in its
     place. `lacked_space`: it could not be tried, which says nothing about the backup."""
@@ -53,7 +53,7 @@ class Rehearsal:
     lacked_space: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Drill:
     """`problem`: why nothing could be restored at all; otherwise each rehearsal has its own.
     `database`: whose backups were restored, a path with links resolved; empty in drills of before
@@ -92,7 +92,13 @@ def run_drill(
             )
         is_good = all(rehearsal.is_good for rehearsal in rehearsals)
         database = os.path.realpath(settings.database_path)
-        drill = Drill(now_local.astimezone(UTC), is_good, "", tuple(rehearsals), database)
+        drill = Drill(
+            started_at_utc=now_local.astimezone(UTC),
+            is_good=is_good,
+            problem="",
+            rehearsals=tuple(rehearsals),
+            database=database,
+        )
         return drill, save_drill(drill, folder, now_local)
 
 
@@ -204,7 +210,7 @@ def save_drill(drill: Drill, folder: Path, now_local: datetime) -> Path:
 
 
 def load_drills(backup_dir: Path, database: Path) -> list[Drill]:
-    """The history of this database's backups, oldest first; a line that cannot be read is no
+    """Return the history of this database's backups, oldest first; a line that cannot be read is no
     drill."""
     history = drill_folder(backup_dir) / "history.jsonl"
     lines = history.read_text(errors="replace").splitlines() if history.is_file() else []
@@ -224,11 +230,11 @@ def parse_drill(line: str) -> Drill | None:
     try:
         values: dict[str, Any] = json.loads(line)
         return Drill(
-            datetime.fromisoformat(values["started_at_utc"]),
-            bool(values["is_good"]),
-            str(values["problem"]),
-            tuple(Rehearsal(**rehearsal) for rehearsal in values["rehearsals"]),
-            str(values.get("database", "")),
+            started_at_utc=datetime.fromisoformat(values["started_at_utc"]),
+            is_good=bool(values["is_good"]),
+            problem=str(values["problem"]),
+            rehearsals=tuple(Rehearsal(**rehearsal) for rehearsal in values["rehearsals"]),
+            database=str(values.get("database", "")),
         )
     except (ValueError, TypeError, KeyError):
         return None

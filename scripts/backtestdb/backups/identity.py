@@ -68,7 +68,9 @@ def load_database_id(connection: sqlite3.Connection, schema: str = "main") -> st
 def save_database_id(connection: sqlite3.Connection, database_id: str) -> None:
     """Into a database that is being made."""
     connection.execute(IDENTITY_TABLE.read_text())
-    connection.execute("INSERT OR REPLACE INTO _identity VALUES (1, ?)", (database_id,))
+    connection.execute(
+        "INSERT OR REPLACE INTO _identity (id, database_id) VALUES (1, ?)", (database_id,)
+    )
 
 
 def read_database_id(database: Path) -> str:
@@ -119,7 +121,7 @@ def identify_current(database: Path, backup_dir: Path) -> Identity:
 
 
 def mark_others(backups: Iterable[Backup], identity: Identity) -> list[Backup]:
-    """The same backups; those of other databases say so, and do not count. A foreign file is
+    """Return the same backups; those of other databases say so, and do not count. A foreign file is
     nobody's."""
     return [
         backup
@@ -132,7 +134,7 @@ def mark_others(backups: Iterable[Backup], identity: Identity) -> list[Backup]:
 def load_own_catalogue(
     backup_dir: Path, database: Path, database_id: str | None = None
 ) -> list[Backup]:
-    """Every backup in the folder, the newest first, as the database at `database` sees them.
+    """Return every backup in the folder, the newest first, as the database at `database` sees them.
     `database_id`: for a process that has the file open and read it there."""
     backups = load_catalogue(backup_dir)
     if database_id is None:
@@ -141,7 +143,7 @@ def load_own_catalogue(
 
 
 def find_identities(backups: Sequence[Backup]) -> list[tuple[Identity, Backup]]:
-    """Every database that has verified backups here, each with its newest; `backups`: newest
+    """Return every database that has verified backups here, each with its newest; `backups`: newest
     first."""
     found: list[tuple[Identity, Backup]] = []
     for backup in backups:

@@ -30,7 +30,7 @@ CONTENT_FORMAT = 1
 Kind = Literal["full", "irreplaceable"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GeneratedScripts:
     """- `files`: path inside the folder -> SHA-256; `links`: path inside the folder -> what the
     link says.
@@ -235,7 +235,7 @@ def take_mapping(values: Mapping[str, Any], name: str, kind: type) -> dict[str, 
 
 
 def take_time(values: Mapping[str, Any], name: str) -> datetime:
-    """An ISO 8601 moment with its zone. Raise VerificationError otherwise."""
+    """Return an ISO 8601 moment with its zone. Raise VerificationError otherwise."""
     text = take(values, name, str)
     try:
         time = datetime.fromisoformat(text)

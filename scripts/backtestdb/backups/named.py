@@ -50,7 +50,7 @@ def find_named(text: str, backup_dir: Path) -> Path:
 
 
 def list_names(backup_dir: Path) -> list[str]:
-    """The newest first."""
+    """Return the newest first."""
     try:
         names = [
             path.name

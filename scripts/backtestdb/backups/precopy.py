@@ -39,7 +39,7 @@ def copy_ahead(source: int, target: int, *, deadline_seconds: float, on_bytes: B
             raise BusyError(f"copying the database was given up after {deadline_seconds:.0f} s")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FileMark:
     """What changes when a program writes to a database with a rollback journal: every commit counts
     up a number in the header, and a page that is written before its commit, or taken back, changes
@@ -52,7 +52,7 @@ class FileMark:
     is_old: bool
 
     def proves_unchanged(self, later: "FileMark") -> bool:
-        """Whether nothing was written between this mark and `later`."""
+        """Return whether nothing was written between this mark and `later`."""
         return self.is_old and self == replace(later, is_old=self.is_old)
 
 
@@ -62,7 +62,11 @@ def make_mark(source: int) -> FileMark:
     state = os.fstat(source)
     is_old = time.time() - state.st_mtime_ns / 1e9 > MTIME_STEP_SECONDS
     return FileMark(
-        os.pread(source, 100, 0), state.st_size, state.st_ino, state.st_mtime_ns, is_old
+        header=os.pread(source, 100, 0),
+        bytes=state.st_size,
+        inode=state.st_ino,
+        changed_ns=state.st_mtime_ns,
+        is_old=is_old,
     )
 
 

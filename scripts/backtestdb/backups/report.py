@@ -122,7 +122,7 @@ def format_local(moment: datetime) -> str:
 
 
 def backups_as_json(backups: Sequence[Backup], bad: Mapping[Path, str]) -> str:
-    """An array, newest first; `rows` is null for a file without a valid manifest."""
+    """Return an array, newest first; `rows` is null for a file without a valid manifest."""
     return json.dumps([describe(backup, find_fault(backup, bad)) for backup in backups], indent=1)
 
 

@@ -96,7 +96,7 @@ def restore_from_backup(
 
 
 def describe_replacement(done: Replacement, target: Path) -> list[str]:
-    """What stands where now, and the way back."""
+    """Return what stands where now, and the way back."""
     lines = [f"the database is in its place, opened again and compared: {target}"]
     if done.kept_as and done.kept_is_sound:
         lines.append(f"undo with: {make_undo_command(done.kept_as)}")
@@ -236,9 +236,9 @@ def build(choice: RestoreChoice, new: Path, database_id: str, say: Say) -> None:
 
 
 def describe_older_tables(connection: sqlite3.Connection) -> list[str]:
-    """Tables of the full backup (main) that the newer small one (small) does not have: the platform
-    has renamed or dropped them in between, and what it made of them stands beside them from now
-    on."""
+    """Return tables of the full backup (main) that the newer small one (small) does not have: the
+    platform has renamed or dropped them in between, and what it made of them stands beside them
+    from now on."""
     older, newer = tables_to_keep(connection), tables_to_keep(connection, "small")
     gone, made = sorted(set(older) - set(newer)), sorted(set(newer) - set(older))
     new_names = f"; new in it: {', '.join(made)}" if made else ""

@@ -98,9 +98,9 @@ def choose_backup(
 
 
 def load_backups_to_restore(backup_dir: Path, target: Path, say: Say) -> list[Backup]:
-    """Every backup, those of other databases marked. On a new machine, where none is of a database
-    at `target` and nothing stands there, the only database in the folder is taken for this one; not
-    one that is still in use on this machine, which is a second checkout's."""
+    """Return every backup, those of other databases marked. On a new machine, where none is of a
+    database at `target` and nothing stands there, the only database in the folder is taken for this
+    one; not one that is still in use on this machine, which is a second checkout's."""
     everything = load_catalogue(backup_dir)
     own = mark_others(everything, identify(target, read_database_id(target), everything))
     others = find_identities(everything)
@@ -123,8 +123,8 @@ def load_backups_to_restore(backup_dir: Path, target: Path, say: Say) -> list[Ba
 
 
 def holds_rows(target: Path) -> bool:
-    """Whether a database at `target` has a row of the user's, or is too damaged to tell. A platform
-    that was started before its database was brought back leaves tables without rows."""
+    """Return whether a database at `target` has a row of the user's, or is too damaged to tell. A
+    platform that was started before its database was brought back leaves tables without rows."""
     state = look_at_file(target)
     if state != "database":
         return state in {"damaged", "too_new"}
@@ -144,8 +144,8 @@ def describe_others(others: Sequence[tuple[Identity, Backup]]) -> str:
 
 
 def rows_after(choice: RestoreChoice) -> dict[str, int]:
-    """Rows of each table that no download brings back, once this is restored; none for a file
-    without a manifest."""
+    """Return rows of each table that no download brings back, once this is restored; none for a
+    file without a manifest."""
     manifests = [
         one.manifest for one in (choice.full, choice.irreplaceable) if one and one.manifest
     ]
@@ -153,9 +153,9 @@ def rows_after(choice: RestoreChoice) -> dict[str, int]:
 
 
 def find_good(backups: Iterable[Backup], say: Say, left_out: list[LeftOut]) -> Backup | None:
-    """The first that verifies, read in full; what is passed over is said with its reason. Whatever
-    is wrong with one file, the next may be good; a backup that could not be read is noted in
-    `left_out`."""
+    """Return the first that verifies, read in full; what is passed over is said with its reason.
+    Whatever is wrong with one file, the next may be good; a backup that could not be read is noted
+    in `left_out`."""
     for backup in backups:
         try:
             verify_backup(backup)
@@ -169,8 +169,8 @@ def find_good(backups: Iterable[Backup], say: Say, left_out: list[LeftOut]) -> B
 
 
 def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> RestoreChoice:
-    """The file that the user named. Raise ProjectError when it is missing, the database itself, or
-    not sound."""
+    """Return the file that the user named. Raise ProjectError when it is missing, the database
+    itself, or not sound."""
     if not path.is_file():
         raise DatabaseFileError(
             f"there is no file {path}", next_step="make backups lists what there is"
@@ -193,8 +193,8 @@ def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> Restor
 
 
 def is_unrelated(manifest_path: Path) -> bool:
-    """Whether a JSON file that has the name of a manifest says itself that it is none. What cannot
-    be read may be a damaged manifest, and then the backup is not to be trusted."""
+    """Return whether a JSON file that has the name of a manifest says itself that it is none. What
+    cannot be read may be a damaged manifest, and then the backup is not to be trusted."""
     try:
         values = json.loads(manifest_path.read_bytes())
     except (OSError, ValueError, RecursionError):

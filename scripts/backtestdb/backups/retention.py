@@ -93,7 +93,8 @@ def choose_expired(
 def choose_last_of_periods(
     backups: Iterable[Backup], count: int, period_of: Callable[[datetime], object], kept: Set[Path]
 ) -> set[Path]:
-    """The newest backup of each of the newest `count` periods whose newest is not kept already."""
+    """Return the newest backup of each of the newest `count` periods whose newest is not kept
+    already."""
     chosen: set[Path] = set()
     last: object = None
     for backup in backups:
@@ -128,14 +129,13 @@ def choose_to_give_way(
 ) -> list[Backup]:
     """When space is missing: the oldest full backups that together have that many bytes, down to
     `min_backups`; none when that is not enough. Those that `choose_expired` never gives up stay."""
-    ours = verified(backups, "full")
     expendable = choose_expired(backups, "full", Retention(newest=max(min_backups, 1)))[::-1]
-    given = expendable[: max(len(ours) - min_backups, 0)]
-    freed = 0
-    for number, backup in enumerate(given, 1):
-        freed += backup.bytes
-        if freed >= missing_bytes:
-            return given[:number]
+
+    freed_bytes = 0
+    for number, backup in enumerate(expendable, 1):
+        freed_bytes += backup.bytes
+        if freed_bytes >= missing_bytes:
+            return expendable[:number]
     return []
 
 

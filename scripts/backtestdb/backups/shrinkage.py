@@ -85,8 +85,8 @@ def find_newest(backups: Iterable[Backup]) -> Backup | None:
 
 
 def load_expected(manifest: Manifest | None) -> dict[str, Expected]:
-    """What each kept table should have after the backup of `manifest`: the rows that it has there,
-    or those that it had before it lost them."""
+    """Return what each kept table should have after the backup of `manifest`: the rows that it has
+    there, or those that it had before it lost them."""
     if manifest is None:
         return {}
     expected = {
@@ -115,7 +115,7 @@ def has_lost(before: int, now: int) -> bool:
 
 
 def is_index_of_text(table: str, tables: Container[str]) -> bool:
-    """Whether this is a full-text module's own table; the text lies in <name>_content, which
+    """Return whether this is a full-text module's own table; the text lies in <name>_content, which
     counts."""
     match = INDEX_OF_TEXT.fullmatch(table)
     return match is not None and any(
@@ -145,9 +145,9 @@ def similarity(one: TableShape, other: TableShape) -> float:
 
 
 def find_highest(backups: Sequence[Backup]) -> set[Path]:
-    """The backups that hold the most rows of a kept table, since a loss of it was accepted or the
-    table renamed: the newest of those with as many, a small one rather than a full one. `backups`:
-    newest first."""
+    """Return the backups that hold the most rows of a kept table, since a loss of it was accepted
+    or the table renamed: the newest of those with as many, a small one rather than a full one.
+    `backups`: newest first."""
     open_tables: dict[str, Backup] = {}
     closed: set[str] = set()
     for backup in (backup for backup in backups if backup.counts):

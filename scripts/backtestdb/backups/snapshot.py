@@ -178,8 +178,8 @@ def copy_irreplaceable_tables(
     expected_bytes: int,
     deadline_seconds: float = DEADLINE_SECONDS,
 ) -> SourceFacts:
-    """The small backup: the tables that no download brings back, with their own schema, from a
-    pinned source to which `target` is attached as `fresh`. `expected_bytes`: the size of the last
+    """Return the small backup: the tables that no download brings back, with their own schema, from
+    a pinned source to which `target` is attached as `fresh`. `expected_bytes`: the size of the last
     one, 0 where there is none."""
     verify_space(target.parent, expected_bytes + SPARE_BYTES, f"the backup {target.name}")
     tables = tables_to_keep(source)

@@ -37,8 +37,8 @@ Mark = tuple[object, ...]
 
 
 def cannot_be_opened(database: Path) -> bool:
-    """Whether SQLite has to keep off: no locks across this mount, or a read-only mount of a WAL
-    database, which SQLite opens only while a -shm stands beside it."""
+    """Return whether SQLite has to keep off: no locks across this mount, or a read-only mount of a
+    WAL database, which SQLite opens only while a -shm stands beside it."""
     mount = mount_of(database)
     return carries_no_locks(mount) or (
         mount is not None and mount.is_read_only and is_in_wal_mode(database)
@@ -122,8 +122,8 @@ def try_to_copy(source: Path, copy: Path) -> str:
 
 
 def read_mark(source: Path) -> Mark | None:
-    """Everything that a commit, a rollback or a checkpoint changes; None while a rollback journal
-    is in use.
+    """Return everything that a commit, a rollback or a checkpoint changes; None while a rollback
+    journal is in use.
 
     The counter in the header and the sizes are not enough: a transaction that is rolled back after
     it wrote pages leaves both as they were, but not the time of the last change. A -wal that is

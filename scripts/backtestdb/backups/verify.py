@@ -43,7 +43,7 @@ RULES_LISTED = 20
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """What a database file holds, found by reading all of it."""
 

@@ -16,7 +16,7 @@ from backtestdb.config import Settings
 from backtestdb.files import free_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KindFacts:
     """The verified backups of one kind. `newest_age` counts a small one from when it was last found
     to be still up to date; None without any. `newest_bytes`: size of the newest, 0 without any."""
@@ -30,7 +30,7 @@ class KindFacts:
     bytes_used: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BackupFacts:
     """`unverified`: files that do not count, with the reason. `of_others`: paths of other databases
     with backups in this folder -> how many; they count for those. `lost_rows`: table -> what it has
@@ -77,13 +77,15 @@ def load_backup_facts(
     coming = forecast(catalogue, settings, free, database_bytes) if settings else Forecast()
     fills, before_it_fills = describe_forecast(coming, settings, free) if settings else ("", "")
     return BackupFacts(
-        folder,
-        full,
-        irreplaceable,
-        {backup.path.name: backup.problem for backup in catalogue if not backup.is_verified},
-        free,
-        free // needed if needed else None,
-        find_absent_disk(folder, database),
+        folder=folder,
+        full=full,
+        irreplaceable=irreplaceable,
+        unverified={
+            backup.path.name: backup.problem for backup in catalogue if not backup.is_verified
+        },
+        free_bytes=free,
+        room_for=free // needed if needed else None,
+        missing_disk=find_absent_disk(folder, database),
         of_others=dict(
             Counter(backup.other_database for backup in catalogue if backup.other_database)
         ),
@@ -111,15 +113,23 @@ def find_lost_rows(catalogue: Sequence[Backup], rows: Mapping[str, int]) -> dict
 def make_kind_facts(catalogue: Sequence[Backup], kind: Kind, now: datetime) -> KindFacts:
     backups = verified(catalogue, kind)
     if not backups:
-        return KindFacts(kind, 0, None, None, None, 0, 0)
+        return KindFacts(
+            kind=kind,
+            count=0,
+            newest=None,
+            newest_at_utc=None,
+            newest_age=None,
+            newest_bytes=0,
+            bytes_used=0,
+        )
     newest = backups[0]
     moment = newest.confirmed_at_utc if kind == "irreplaceable" else newest.taken_at_utc
     return KindFacts(
-        kind,
-        len(backups),
-        newest.path,
-        newest.taken_at_utc,
-        max(now - moment, timedelta(0)),
-        newest.bytes,
-        sum(backup.bytes for backup in backups),
+        kind=kind,
+        count=len(backups),
+        newest=newest.path,
+        newest_at_utc=newest.taken_at_utc,
+        newest_age=max(now - moment, timedelta(0)),
+        newest_bytes=newest.bytes,
+        bytes_used=sum(backup.bytes for backup in backups),
     )

@@ -11,7 +11,7 @@ from backtestdb.timeframes import TIMEFRAMES
 TICKERS_AT_ONCE = 250
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UniverseCoverage:
     """A universe in one timeframe. Sessions of tickers: expected = stored + known_empty + set_aside
     + beyond_plan + failed; None where no backfill has come to its end and counted them. `sessions`:
@@ -95,8 +95,8 @@ def load_stored(
         rows += part
         values["after"] = part[-1][0]
     return UniverseCoverage(
-        name,
-        timeframe,
+        universe=name,
+        timeframe=timeframe,
         tickers=len(rows),
         unanswered=sum(not answered for _, answered, *_ in rows),
         first=session_of(min((first for *_, first, _ in rows if first is not None), default=None)),

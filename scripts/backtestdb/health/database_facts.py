@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +30,7 @@ class Table:
     is_exact: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatabaseFacts:
     """`origin`: where DATABASE_PATH came from. `bytes` counts the log beside the file. `detail`:
     SQLite's words when the file is damaged or cannot be read. `empty`: no tables, or none with a
@@ -40,28 +40,34 @@ class DatabaseFacts:
     path: Path
     origin: str
     state: State
-    bytes: int
-    tables: list[Table]
+    bytes: int = 0
+    tables: list[Table] = field(default_factory=list)
     detail: str = ""
     database_id: str = ""
 
 
 def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
-    """Facts about a file that need not be opened, None where there is something to open."""
+    """Return facts about a file that need not be opened, None where there is something to open."""
     if path.is_dir():
-        return DatabaseFacts(path, origin, "unreadable", 0, [], "it is a folder")
+        return DatabaseFacts(path=path, origin=origin, state="unreadable", detail="it is a folder")
     if path.is_symlink() and not path.exists():
         return DatabaseFacts(
-            path, origin, "no_disk", 0, [], f"a symbolic link to {path.readlink()}"
+            path=path,
+            origin=origin,
+            state="no_disk",
+            detail=f"a symbolic link to {path.readlink()}",
         )
     if missing := find_missing_disk(path):
         return DatabaseFacts(
-            path, origin, "no_disk", 0, [], f"on a disk that is to be mounted at {missing}"
+            path=path,
+            origin=origin,
+            state="no_disk",
+            detail=f"on a disk that is to be mounted at {missing}",
         )
     if not path.exists():
-        return DatabaseFacts(path, origin, "missing", 0, [])
+        return DatabaseFacts(path=path, origin=origin, state="missing")
     if not size_of(path) and not size_of(Path(f"{path}-wal")):
-        return DatabaseFacts(path, origin, "empty", 0, [])
+        return DatabaseFacts(path=path, origin=origin, state="empty")
     return None
 
 
@@ -73,24 +79,24 @@ def make_failed_facts(path: Path, origin: str, error: sqlite3.Error) -> Database
     ):
         state = "interrupted"
     detail = "another program holds it" if code in BUSY_CODES else str(error)
-    return DatabaseFacts(path, origin, state, size_of(path), [], detail)
+    return DatabaseFacts(path=path, origin=origin, state=state, bytes=size_of(path), detail=detail)
 
 
 def load_database_facts(connection: sqlite3.Connection, path: Path, origin: str) -> DatabaseFacts:
     tables = load_tables(connection, load_table_classes())
     has_rows = any(table.rows for table in tables if table.group != "bookkeeping")
     return DatabaseFacts(
-        path,
-        origin,
-        "present" if has_rows else "empty",
-        size_of(path) + size_of(Path(f"{path}-wal")),
-        tables,
+        path=path,
+        origin=origin,
+        state="present" if has_rows else "empty",
+        bytes=size_of(path) + size_of(Path(f"{path}-wal")),
+        tables=tables,
         database_id=load_database_id(connection),
     )
 
 
 def rows_of(database: DatabaseFacts) -> dict[str, int]:
-    """Rows per table, of large ones an upper bound."""
+    """Return rows per table, of large ones an upper bound."""
     return {table.name: table.rows for table in database.tables}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from backtestdb.backups.drill import Drill, load_drills
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DrillFacts:
     """One drill: when, whether every backup came back whole, the seconds to recover the slowest of
     them, and what was wrong."""
@@ -27,7 +27,7 @@ class DrillFacts:
 
 
 def load_drill_facts(backup_dir: Path, database: Path) -> list[DrillFacts]:
-    """The newest first."""
+    """Return the newest first."""
     drills = sorted(
         load_drills(backup_dir, database), key=lambda drill: drill.started_at_utc, reverse=True
     )
@@ -40,9 +40,10 @@ def make_drill_facts(drill: Drill) -> DrillFacts:
         *(f"{one.backup}: {one.problem}" for one in drill.rehearsals if one.problem),
     ]
     return DrillFacts(
-        drill.started_at_utc,
-        drill.is_good,
-        max((one.seconds for one in drill.rehearsals), default=0.0),
-        "; ".join(problem for problem in problems if problem),
-        bool(drill.rehearsals) and all(one.is_good or one.lacked_space for one in drill.rehearsals),
+        at_utc=drill.started_at_utc,
+        passed=drill.is_good,
+        seconds=max((one.seconds for one in drill.rehearsals), default=0.0),
+        detail="; ".join(problem for problem in problems if problem),
+        lacked_space=bool(drill.rehearsals)
+        and all(one.is_good or one.lacked_space for one in drill.rehearsals),
     )

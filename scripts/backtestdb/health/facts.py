@@ -41,7 +41,7 @@ class QuotaFacts:
     per_minute: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """- `drills`: the newest first.
     - `kept`: copies beside the database that a restore left.
@@ -78,10 +78,10 @@ def load_facts(
     )
     path = quota_path(settings.state_dir, settings.base_url, settings.api_key)
     return Facts(
-        now,
-        database,
-        universes,
-        load_backup_facts(
+        checked_at=now,
+        database=database,
+        universes=universes,
+        backups=load_backup_facts(
             settings.backup_dir,
             settings.database_path,
             database.bytes,
@@ -90,12 +90,16 @@ def load_facts(
             rows=rows_of(database),
             settings=settings,
         ),
-        look_at_schedule(sys.platform, user, settings.backup_dir, settings.database_path, now),
-        load_drill_facts(settings.backup_dir, settings.database_path),
-        QuotaFacts(Quota(path, settings.requests_per_minute).used(), settings.requests_per_minute),
-        lake_facts(settings),
-        settings.database_link,
-        market,
+        schedule=look_at_schedule(
+            sys.platform, user, settings.backup_dir, settings.database_path, now
+        ),
+        drills=load_drill_facts(settings.backup_dir, settings.database_path),
+        quota=QuotaFacts(
+            Quota(path, settings.requests_per_minute).used(), settings.requests_per_minute
+        ),
+        lake=lake_facts(settings),
+        database_link=settings.database_link,
+        market=market,
         kept=find_kept(settings.database_path),
         interrupted_rebuild=find_interrupted_rebuild(settings.database_path),
         offsite=load_offsite_facts(settings, now),
@@ -132,8 +136,8 @@ def load_contents(path: Path, origin: str, now: datetime, read: Reader[Contents]
 def look_at_part(
     connection: sqlite3.Connection, path: Path, look: Callable[[sqlite3.Connection], Contents]
 ) -> Contents:
-    """What this SQLite can read of a database that a newer one wrote. Raise sqlite3.Error for any
-    other."""
+    """Return what this SQLite can read of a database that a newer one wrote. Raise sqlite3.Error
+    for any other."""
     skip_unreadable_schema(connection)
     if not was_written_by_newer_sqlite(connection, path):
         raise sqlite3.DatabaseError("damaged")

@@ -69,8 +69,8 @@ def load_script_paths(connection: sqlite3.Connection) -> list[str]:
 
 
 def find_outside(paths: Iterable[str], folders: Sequence[Path]) -> list[str]:
-    """A relative path, as the platform's older versions wrote, is inside when one of the folders
-    has such a file."""
+    """Return a relative path, as the platform's older versions wrote, is inside when one of the
+    folders has such a file."""
     return [
         path
         for path in paths

@@ -32,8 +32,8 @@ class Holes:
 
 
 def load_holes(connection: sqlite3.Connection) -> list[Holes]:
-    """What was asked for and counted once; read ticker by ticker, so that it takes seconds for a
-    whole market."""
+    """Return what was asked for and counted once; read ticker by ticker, so that it takes seconds
+    for a whole market."""
     needed = {"universe", "universe_stocks", "ohlcv_data", "_coverage", "_ranges_asked"}
     if not needed <= set(table_names(connection)):
         return []

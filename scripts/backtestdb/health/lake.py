@@ -67,7 +67,7 @@ def check_engine(engine: str) -> Problem:
 
 
 def find_silence(url: str) -> str:
-    """Why nothing answers at an address; "" when something does."""
+    """Return why nothing answers at an address; "" when something does."""
     parts = urlsplit(url)
     try:
         port = parts.port or PORTS[parts.scheme]

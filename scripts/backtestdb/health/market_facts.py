@@ -74,8 +74,8 @@ def choose_sample(connection: sqlite3.Connection, turn: int) -> list[str]:
 
 
 def find_difference(connection: sqlite3.Connection, ticker: str, tables: set[str]) -> str:
-    """The first value of a ticker's newest row of metrics that its day bars do not give; empty
-    where all agree."""
+    """Return the first value of a ticker's newest row of metrics that its day bars do not give;
+    empty where all agree."""
     cursor = connection.execute(
         "SELECT * FROM daily_metrics WHERE ticker = ? ORDER BY date DESC LIMIT 1", (ticker,)
     )
@@ -96,7 +96,7 @@ def find_difference(connection: sqlite3.Connection, ticker: str, tables: set[str
 def load_newest_bars(
     connection: sqlite3.Connection, ticker: str, until_ms: int, tables: set[str]
 ) -> list[tuple[float, ...]]:
-    """Oldest first, no further back than the company has the ticker."""
+    """Return oldest first, no further back than the company has the ticker."""
     rows = connection.execute(
         "SELECT timestamp, open, high, low, close, volume FROM ohlcv_data WHERE ticker = ? AND "
         "timeframe = '1day'"
@@ -125,9 +125,9 @@ def show(value: float | None) -> str:
 
 
 def make_newest_metrics(bars: Sequence[Mapping[str, float]]) -> Values:
-    """The 24 numbers of the newest bar's row from their definitions (docs/DATABASE.md), one at a
-    time; None where a window is not full. The RSI is left out where a window may know too little of
-    the time before it."""
+    """Return the 24 numbers of the newest bar's row from their definitions (docs/DATABASE.md), one
+    at a time; None where a window is not full. The RSI is left out where a window may know too
+    little of the time before it."""
     bar, closes = bars[-1], [bar["close"] for bar in bars]
     close, last = closes[-1], len(bars) - 1
     values: Values = {name: bar[name] for name in BAR_COLUMNS}
@@ -165,8 +165,8 @@ def count_run(closes: Sequence[float], direction: int) -> int:
 
 
 def is_lively(closes: Sequence[float]) -> bool:
-    """Whether the newest 100 bars hold a rise and a fall: else both means of 500 bars may be nearly
-    nothing."""
+    """Return whether the newest 100 bars hold a rise and a fall: else both means of 500 bars may be
+    nearly nothing."""
     newest = closes[-100:]
     changes = [after - before for before, after in pairwise(newest)]
     return any(change > 0 for change in changes) and any(change < 0 for change in changes)
@@ -183,8 +183,8 @@ def make_rsi(closes: Sequence[float]) -> float | None:
 
 
 def find_older_time(connection: sqlite3.Connection, ticker: str) -> str:
-    """The newest 5-minute bar of a ticker if its time of day or its weekday is not New York's; else
-    empty."""
+    """Return the newest 5-minute bar of a ticker if its time of day or its weekday is not New
+    York's; else empty."""
     row = connection.execute(
         "SELECT timestamp, time_of_day, day_of_week FROM ohlcv_data WHERE ticker = ? AND "
         "timeframe = '5min'"

@@ -94,8 +94,8 @@ def check_backups(backup_dir: Path) -> Iterator[Problem]:
 
 
 def find_open(backup_dir: Path) -> list[Path]:
-    """What of ours others may read and this user may change. In a folder that also holds other
-    things the folder itself is left as it is."""
+    """Return what of ours others may read and this user may change. In a folder that also holds
+    other things the folder itself is left as it is."""
     ours = [path for path in list_ours(backup_dir) if path.lstat().st_uid == os.getuid()]
     folder = [backup_dir] if is_ours_alone(backup_dir) else []
     return [path for path in (*folder, *ours) if is_open(path)]
@@ -125,7 +125,7 @@ def check_writable(name: str, folder: Path) -> Iterator[Problem]:
 
 
 def list_ours(backup_dir: Path) -> list[Path]:
-    """Files and folders in BACKUP_DIR with a name of ours; none that is a link."""
+    """Return files and folders in BACKUP_DIR with a name of ours; none that is a link."""
     try:
         return [
             path
@@ -137,9 +137,9 @@ def list_ours(backup_dir: Path) -> list[Path]:
 
 
 def is_ours_alone(folder: Path, owner: int | None = None) -> bool:
-    """Whether a folder is there for our backups and nothing else: nobody's home, no disk, no folder
-    that programs share, and every entry has a name of ours. `owner`: whose it has to be, this
-    user's without."""
+    """Return whether a folder is there for our backups and nothing else: nobody's home, no disk, no
+    folder that programs share, and every entry has a name of ours. `owner`: whose it has to be,
+    this user's without."""
     if not folder.is_dir() or is_shared(folder):
         return False
     if folder.stat().st_uid != (os.getuid() if owner is None else owner):

@@ -1,6 +1,6 @@
 """One result of one look: what is said by status, doctor, the page and their JSON."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 Level = Literal["ok", "note", "wrong"]
@@ -16,6 +16,7 @@ class Problem:
     name: str
     what: str
     next_step: str = ""
+    _: KW_ONLY
     level: Level = "wrong"
     where: str = ""
 
@@ -25,7 +26,7 @@ def ok(name: str, what: str) -> Problem:
 
 
 def note(name: str, what: str, next_step: str = "") -> Problem:
-    return Problem(name, what, next_step, "note")
+    return Problem(name, what, next_step, level="note")
 
 
 def wrong(name: str, what: str, next_step: str) -> Problem:

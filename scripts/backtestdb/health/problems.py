@@ -28,7 +28,7 @@ REFILL = {
 
 
 def judge(facts: Facts) -> list[Problem]:
-    """The problems, the most urgent first; none when all is well."""
+    """Return the problems, the most urgent first; none when all is well."""
     return [
         *judge_database(facts.database, facts.backups),
         *judge_backups(facts.backups, facts.database),
@@ -165,7 +165,7 @@ def weekdays_after(day: date, last: date) -> int:
 
 
 def judge_market(facts: Facts) -> Iterator[Problem]:
-    """What the stored bars and metrics show, whatever the records say."""
+    """Yield what the stored bars and metrics show, whatever the records say."""
     market = facts.market
     if market.splits_due:
         what = "the vendor's splits changed after bars were stored: " + name_first(
@@ -209,8 +209,8 @@ def describe_holes(coverage: UniverseCoverage) -> str:
 
 
 def make_refill(coverage: UniverseCoverage) -> str:
-    """The backfill of the same sessions: it asks only for what is missing. Of several ranges, the
-    update does."""
+    """Return the backfill of the same sessions: it asks only for what is missing. Of several
+    ranges, the update does."""
     if coverage.has_several_ranges:
         return "make update"
     start, end = coverage.start or coverage.first, coverage.end or coverage.last

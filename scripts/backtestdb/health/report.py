@@ -100,7 +100,7 @@ def show_lake(lake: dict[str, Any]) -> None:
 
 
 def describe_tables(tables: Sequence[Table]) -> list[list[object]]:
-    """A row for each class; `at most` where a table is too large to count at a glance."""
+    """Return a row for each class; `at most` where a table is too large to count at a glance."""
     rows: list[list[object]] = []
     for group in CLASSES:
         members = [table for table in tables if table.group == group]

@@ -32,7 +32,7 @@ class User:
     config_home: Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScheduleFacts:
     """`kind`: launchd, systemd, cron, container, or none. `last_result`: of the last run, empty
     when not known; `failed`: whether it was a failure. `could_not_start`: the system did not find
@@ -49,7 +49,7 @@ class ScheduleFacts:
     could_not_start: bool = False
 
 
-NONE = ScheduleFacts("none", installed=False, loaded=False)
+NONE = ScheduleFacts(kind="none", installed=False, loaded=False)
 
 
 def look_at_schedule(
@@ -116,7 +116,14 @@ def make_native(kind: str, is_loaded: bool, exit_codes: list[str]) -> ScheduleFa
     result = f"exit code {exit_codes[0]}" if exit_codes else ""
     failed = bool(exit_codes) and exit_codes[0] != "0"
     could_not_start = failed and exit_codes[0] in COULD_NOT_START
-    return ScheduleFacts(kind, True, is_loaded, result, failed, could_not_start=could_not_start)
+    return ScheduleFacts(
+        kind=kind,
+        installed=True,
+        loaded=is_loaded,
+        last_result=result,
+        failed=failed,
+        could_not_start=could_not_start,
+    )
 
 
 def look_at_cron() -> ScheduleFacts:
@@ -126,7 +133,7 @@ def look_at_cron() -> ScheduleFacts:
         for line in out.splitlines()
         if CRON_COMMAND in line and not line.lstrip().startswith("#")
     ]
-    return ScheduleFacts("cron", installed=True, loaded=True) if lines else NONE
+    return ScheduleFacts(kind="cron", installed=True, loaded=True) if lines else NONE
 
 
 def look_at_container(backup_dir: Path, database: Path, now: datetime) -> ScheduleFacts:
@@ -141,12 +148,12 @@ def look_at_container(backup_dir: Path, database: Path, now: datetime) -> Schedu
     # replaced.
     sees_other_file = is_alive and seen != (0, 0) and file_identity(database) not in {(0, 0), seen}
     return ScheduleFacts(
-        "container",
-        True,
-        is_alive,
-        liveness.last_failure,
-        bool(liveness.last_failure),
-        sees_other_file,
+        kind="container",
+        installed=True,
+        loaded=is_alive,
+        last_result=liveness.last_failure,
+        failed=bool(liveness.last_failure),
+        sees_other_file=sees_other_file,
     )
 
 

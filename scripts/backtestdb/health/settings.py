@@ -18,7 +18,7 @@ NOT_SEARCHED = {".git", ".venv", "venv", "node_modules", "demo", "__pycache__"}
 def check_settings(
     environment: Mapping[str, str], env_file: Path
 ) -> tuple[Settings | None, list[Problem]]:
-    """The settings, None when one of them is wrong, and what was found."""
+    """Return the settings, None when one of them is wrong, and what was found."""
     findings = list(check_agreement(environment, env_file))
     try:
         settings = load_settings(environment, env_file)
@@ -103,17 +103,17 @@ def check_key(settings: Settings) -> Problem:
 def find_other_databases(
     database: Path, folders: Mapping[Path, int], *, is_lost: bool
 ) -> list[Problem]:
-    """Databases of the same name nearby. A relative DATABASE_PATH makes one in every folder that a
-    program is started from; another checkout has its own, in use. Which it is cannot be told from
-    here, so to look is all that is advised. `is_lost`: nothing is in `database`, so that the other
-    may be the one that is meant."""
+    """Return databases of the same name nearby. A relative DATABASE_PATH makes one in every folder
+    that a program is started from; another checkout has its own, in use. Which it is cannot be told
+    from here, so to look is all that is advised. `is_lost`: nothing is in `database`, so that the
+    other may be the one that is meant."""
     level: Level = "wrong" if is_lost else "note"
     return [
         Problem(
             "other databases",
             f"{path} ({format_bytes(path.stat().st_size)}) is not the database in use",
             look_at(path),
-            level,
+            level=level,
         )
         for path in find_databases(database.name, folders)
         if not same_file(path, database)
@@ -121,7 +121,7 @@ def find_other_databases(
 
 
 def list_databases(folders: Mapping[Path, int]) -> list[Problem]:
-    """What lies nearby, where the settings do not tell which of them is in use."""
+    """Return what lies nearby, where the settings do not tell which of them is in use."""
     name = Path(PARSERS["DATABASE_PATH"][0]).name
     return [
         note("databases", f"{path} ({format_bytes(path.stat().st_size)}) is here", look_at(path))
@@ -145,8 +145,8 @@ def find_databases(name: str, folders: Mapping[Path, int]) -> list[Path]:
 
 
 def search(folder: Path, name: str, depth: int) -> Iterator[Path]:
-    """Files of this name in `folder` and `depth` levels below; folders that may not be read are
-    passed over."""
+    """Yield files of this name in `folder` and `depth` levels below; folders that may not be read
+    are passed over."""
     try:
         entries = sorted(folder.iterdir())
     except OSError:

@@ -13,8 +13,8 @@ TOO_MANY = 429
 
 
 def ask_vendor(settings: Settings) -> tuple[Problem, datetime | None]:
-    """What came of it, and the vendor's clock (UTC) where it told. The request counts in the quota,
-    is sent once, and not at all when our own commands have used the quota up."""
+    """Return what came of it, and the vendor's clock (UTC) where it told. The request counts in the
+    quota, is sent once, and not at all when our own commands have used the quota up."""
     if not settings.api_key:
         return wrong(
             "vendor", "not asked: no API key is set", "write POLYGON_API_KEY into .env"

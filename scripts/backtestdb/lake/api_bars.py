@@ -49,7 +49,7 @@ class TickerAnswer:
     rejected: dict[str, int]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class FilledByApi:
     """`failures`: why a ticker's request brought nothing."""
 
@@ -87,7 +87,7 @@ def backfill_by_api(
     advance: Callable[[int], None] = lambda _: None,
 ) -> FilledByApi:
     """Bring what `plan_ranges` planned, bucket after bucket. `listed`: the vendor's splits."""
-    filled, sent_before = FilledByApi(0), client.requests_sent
+    filled, sent_before = FilledByApi(version=0), client.requests_sent
     for bucket in range(BUCKETS):
         mine = [each for each in ranges if bucket_of(each.ticker) == bucket]
         answers = stage_answers(client, concurrency, mine, folder, filled, advance)

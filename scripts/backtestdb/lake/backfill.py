@@ -29,7 +29,7 @@ from backtestdb.market.splits import Split
 FLAT_FILE = "flat file"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MergeTask:
     """One bucket of a month: what is there, and the staged sessions that come."""
 
@@ -42,7 +42,7 @@ class MergeTask:
     owned: Owned = field(hash=False)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Filled:
     """What a run did. `missing`: sessions that the vendor has no file of, with its reason."""
 
@@ -56,7 +56,7 @@ class Filled:
 
 
 def find_lacking(owned: Owned, sessions: Sequence[date]) -> list[date]:
-    """The sessions of which the lake has no file of the whole market."""
+    """Return the sessions of which the lake has no file of the whole market."""
     return [day for day in sessions if (day - EPOCH).days not in owned.sessions]
 
 
@@ -74,7 +74,7 @@ def backfill_from_flat_files(
     """Bring what the lake lacks of `sessions`. `listed`: the vendor's splits since the first of
     them; `folder`: for what is staged. A session without a file is named in the result and does not
     stop the others."""
-    filled = Filled(0)
+    filled = Filled(version=0)
     lacking = find_lacking(load_owned(open_lake(store, may_be_missing=True)), sessions)
     months: dict[str, list[date]] = {}
     for day in lacking:
@@ -140,7 +140,15 @@ def merge_month(
     owned = load_owned(draft.as_version())
     keys = [PartKey("bars_5min", month, bucket) for bucket in range(BUCKETS)]
     tasks = [
-        MergeTask(draft.store, key, draft.parts.get(key), sessions, folder, splits, owned)
+        MergeTask(
+            store=draft.store,
+            key=key,
+            there=draft.parts.get(key),
+            sessions=sessions,
+            folder=folder,
+            splits=splits,
+            owned=owned,
+        )
         for key in keys
     ]
     for _, part in engine.run(merge_bucket, tasks):

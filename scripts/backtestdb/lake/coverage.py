@@ -72,7 +72,7 @@ def count_coverage(
 
 
 def count_asked(owned: Owned, tickers: Sequence[str], sessions: Sequence[date]) -> int:
-    """Sessions of tickers that were answered, as a whole market or by themselves."""
+    """Count sessions of tickers that were answered, as a whole market or by themselves."""
     days = {(day - EPOCH).days for day in sessions}
     rest = days - owned.sessions
     alone = sum(
@@ -84,7 +84,7 @@ def count_asked(owned: Owned, tickers: Sequence[str], sessions: Sequence[date]) 
 
 
 def count_rejected(version: Version, tickers: set[str], sessions: set[date]) -> int:
-    """Sessions of tickers without a bar because every minute was rejected."""
+    """Count sessions of tickers without a bar because every minute was rejected."""
     rows = version.read(PartKey("rejected")).to_pylist()
     return sum(
         len(tickers & set(json.loads(row["example"])))

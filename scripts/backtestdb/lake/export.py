@@ -101,8 +101,8 @@ def make_columns(rows: pa.Table) -> list[list[Any]]:
 def find_whole_ranges(
     version: Version, ticker: str, sessions: Sequence[date]
 ) -> list[tuple[date, date]]:
-    """Runs of sessions of which the lake has an answer, an empty one included: only those are a
-    record."""
+    """Return runs of sessions of which the lake has an answer, an empty one included: only those
+    are a record."""
     owned = load_owned(version)
     rows = pa.table(
         {

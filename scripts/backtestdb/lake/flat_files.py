@@ -54,8 +54,8 @@ class FlatFiles:
     options: dict[str, str] = field(repr=False)
 
     def fetch_minutes(self, session_date: date) -> pa.Table:
-        """The columns of TYPES. Raise NotThereError, NotInSubscriptionError, or FlatFilesError with
-        the reason."""
+        """Return the columns of TYPES. Raise NotThereError, NotInSubscriptionError, or
+        FlatFilesError with the reason."""
         path = f"{self.bucket}/{FOLDER}/{session_date:%Y/%m}/{session_date}.csv.gz"
         try:
             with make_s3(self.options).open_input_file(path) as file:

@@ -235,7 +235,8 @@ def is_sorted(rows: pa.Table, order: str) -> bool:
 
 
 def hash_content(rows: pa.Table) -> str:
-    """A hash of the values in order, NULLs included, whatever chunks or buffers they lie in."""
+    """Return a hash of the values in order, NULLs included, whatever chunks or buffers they lie
+    in."""
     digest = blake2b(digest_size=16)
     for field in rows.schema:
         column = rows[field.name].combine_chunks()
@@ -263,7 +264,7 @@ def hash_content(rows: pa.Table) -> str:
 
 
 def np_bytes(column: pa.Array) -> memoryview:
-    """The buffer of a column without NULLs, exactly its values."""
+    """Return the buffer of a column without NULLs, exactly its values."""
     if pa.types.is_date32(column.type):
         column = column.cast(pa.int32())
     elif pa.types.is_timestamp(column.type):

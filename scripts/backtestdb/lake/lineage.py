@@ -12,7 +12,8 @@ NEEDS_ALL_BEFORE = {"daily_metrics": True, "session_aggregates": False}
 
 
 def find_inputs(parts: Mapping[PartKey, Part], key: PartKey) -> list[Part]:
-    """The bars that a computed part needs, oldest first; empty when its own period has none."""
+    """Return the bars that a computed part needs, oldest first; empty when its own period has
+    none."""
     table = INPUTS[key.table]
     if PartKey(table, key.period, key.bucket) not in parts:
         return []
@@ -27,7 +28,8 @@ def find_inputs(parts: Mapping[PartKey, Part], key: PartKey) -> list[Part]:
 
 
 def make_lineage(parts: Mapping[PartKey, Part], key: PartKey) -> str:
-    """What `made_from` of a computed part is when it follows its inputs; "" when it has none."""
+    """Return what `made_from` of a computed part is when it follows its inputs; "" when it has
+    none."""
     inputs = find_inputs(parts, key)
     if not inputs:
         return ""
@@ -35,8 +37,8 @@ def make_lineage(parts: Mapping[PartKey, Part], key: PartKey) -> str:
 
 
 def find_due_parts(parts: Mapping[PartKey, Part], table: str) -> list[PartKey]:
-    """The parts of a computed table that do not follow their inputs, and those whose inputs are
-    gone."""
+    """Return the parts of a computed table that do not follow their inputs, and those whose inputs
+    are gone."""
     wanted = {PartKey(table, k.period, k.bucket) for k in parts if k.table == INPUTS[table]}
     there = {k for k in parts if k.table == table}
     due = [

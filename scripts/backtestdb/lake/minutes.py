@@ -27,7 +27,7 @@ ROWS_AT_ONCE = 250_000
 PRICES = ("open", "high", "low", "close")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SessionBars:
     """`bars`: those of bars_5min by bucket, ticker and time, as traded; rows `bucket_ends[b - 1]`
     to `bucket_ends[b]` are bucket b's. `rejected`: number of minutes and an example, by reason.
@@ -62,12 +62,19 @@ def make_session_bars(minutes: pa.Table, session_date: date) -> SessionBars:
         columns = {name: values[good] for name, values in columns.items()}
     bars, bucket_ends = group_by_five(columns, codes, starts, names, session_date)
     lost = sorted(set(names) - {""} - {names[code] for code in np.unique(codes).tolist()})
-    return SessionBars(session_date, bars, bucket_ends, len(minutes), rejected, lost)
+    return SessionBars(
+        session_date=session_date,
+        bars=bars,
+        bucket_ends=bucket_ends,
+        received=len(minutes),
+        rejected=rejected,
+        lost=lost,
+    )
 
 
 def rank_by_bucket(tickers: pa.DictionaryArray) -> tuple[np.ndarray, list[str]]:
-    """A number for each row so that numbers are in order of bucket and ticker; the tickers in that
-    order."""
+    """Return a number for each row so that numbers are in order of bucket and ticker; the tickers
+    in that order."""
     names = [name or "" for name in tickers.dictionary.to_pylist()]
     ranked = sorted(range(len(names)), key=lambda place: (bucket_of(names[place]), names[place]))
     rank = np.empty(len(names), dtype=np.int32)
@@ -87,9 +94,9 @@ def find_reasons(
     names: list[str],
     session_date: date,
 ) -> dict[int, str]:
-    """The rows that break a rule, each with the first one; a high or low that misses its open or
-    close by a tick is put right in `columns`, as in the API's bars. In slices: a text for each of
-    three million rows would take more memory than the rows."""
+    """Return the rows that break a rule, each with the first one; a high or low that misses its
+    open or close by a tick is put right in `columns`, as in the API's bars. In slices: a text for
+    each of three million rows would take more memory than the rows."""
     hour_ns = 60 * MINUTE_NS
     # Clocks change on Sundays, so that a session's hours are always counted from its midnight.
     into_day = starts - midnight_ms(session_date) * 1_000_000
@@ -170,7 +177,7 @@ def group_by_five(
 
 
 def as_traded(rows: pa.Table, name: str) -> np.ndarray:
-    """A column as it was before any split."""
+    """Return a column as it was before any split."""
     traded = pc.coalesce(rows[f"traded_{name}"], rows[name].cast(pa.float64()))
     return np.asarray(traded.to_numpy())
 

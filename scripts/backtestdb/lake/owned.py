@@ -35,7 +35,7 @@ class Owned:
         return np.asarray(mask)
 
     def holds_any(self, period: str) -> bool:
-        """Whether a month has any such session."""
+        """Return whether a month has any such session."""
         first = (date.fromisoformat(f"{period}-01") - EPOCH).days
         spans = [(day, day) for day in self.sessions] + [
             span for spans in self.ranges.values() for span in spans

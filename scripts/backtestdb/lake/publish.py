@@ -108,8 +108,8 @@ def put_bucket(draft: Draft, bucket: int, tables: Mapping[str, pa.Table], owned:
 
 
 def merge_minutes(base: Version, bucket: int, rows: pa.Table, owned: Owned) -> dict[str, pa.Table]:
-    """The database's 5-minute bars by month, without those that backfill-lake brought, and with
-    these beside."""
+    """Return the database's 5-minute bars by month, without those that backfill-lake brought, and
+    with these beside."""
     merged = dict(split_by_period("bars_5min", rows))
     months = {key.period for key in base.parts if (key.table, key.bucket) == ("bars_5min", bucket)}
     for month in months | set(merged):

@@ -68,7 +68,7 @@ def fetch(reader: Reader, query: str, parameters: Sequence[object] = ()) -> pa.T
 
 
 def load_tickers(reader: Reader) -> list[str]:
-    """Every ticker with a bar, in order."""
+    """Return every ticker with a bar, in order."""
     tickers: list[str] = fetch(reader, (QUERIES / "lake_tickers.sql").read_text())[
         "ticker"
     ].to_pylist()
@@ -96,14 +96,14 @@ def load_bars(reader: Reader, table: str, tickers: Sequence[str]) -> pa.Table:
 
 
 def make_session_dates(stamps: pa.ChunkedArray) -> pa.Array:
-    """Dates in New York; each distinct instant is converted once."""
+    """Return dates in New York; each distinct instant is converted once."""
     encoded = stamps.combine_chunks().dictionary_encode()
     local = pc.local_timestamp(encoded.dictionary.cast(pa.timestamp("us", tz=NEW_YORK.key)))
     return local.cast(pa.date32()).take(encoded.indices)
 
 
 def with_nulls(table: str, columns: dict[str, Any], count: int) -> pa.Table:
-    """The columns of a table; those that are not given are NULL."""
+    """Return the columns of a table; those that are not given are NULL."""
     schema = SCHEMAS[table]
     return pa.table(
         [columns[f.name] if f.name in columns else pa.nulls(count, f.type) for f in schema],
@@ -112,7 +112,7 @@ def with_nulls(table: str, columns: dict[str, Any], count: int) -> pa.Table:
 
 
 def load_metrics(reader: Reader, tickers: Sequence[str]) -> pa.Table:
-    """The stored daily metrics of tickers by ticker and date."""
+    """Return the stored daily metrics of tickers by ticker and date."""
     chosen = ", ".join(f"ifnull({name}, {NOTHING}) AS {name}" for name in METRIC_NAMES)
     prices = ", ".join(
         f"CAST({name} AS REAL) AS {name}" for name in ("open", "high", "low", "close")
@@ -193,6 +193,6 @@ def as_type(field: pa.Field, value: Any) -> Any:
 
 
 def as_stamps_ms(rows: pa.Table) -> np.ndarray:
-    """The instants of rows as milliseconds UTC."""
+    """Return the instants of rows as milliseconds UTC."""
     micros = rows["timestamp"].combine_chunks().cast(pa.int64()).to_numpy()
     return np.asarray(micros // MICROSECONDS)

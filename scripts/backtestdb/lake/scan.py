@@ -43,16 +43,16 @@ class Lake:
         self.connection = connect(version)
 
     def sql(self, query: str) -> Any:
-        """A relation of DuckDB: .df(), .pl(), .arrow(), .fetchall()."""
+        """Return a relation of DuckDB: .df(), .pl(), .arrow(), .fetchall()."""
         return self.connection.sql(query)
 
     def files(self, table: str) -> list[str]:
-        """Addresses of a table's files in this version."""
+        """Return addresses of a table's files in this version."""
         return [self.version.store.uri(part.path) for part in self.version.parts_of(table)]
 
 
 def load_lake(number: int | None = None) -> Lake:
-    """The lake of the settings; `number`: an older version of it."""
+    """Return the lake of the settings; `number`: an older version of it."""
     return Lake(open_lake(make_store(load_settings()), number))
 
 

@@ -41,7 +41,7 @@ SEEN_COLUMNS = [
 
 
 def load_lake_splits(draft: Draft) -> list[dict[str, Any]]:
-    """Rows of `splits` about bars that backfill-lake brought."""
+    """Return rows of `splits` about bars that backfill-lake brought."""
     part = draft.parts.get(SPLITS)
     rows = read_part(draft.store, part).to_pylist() if part else []
     return [row for row in rows if row["origin"] == "lake"]
@@ -91,8 +91,8 @@ def apply_splits(draft: Draft, listed: Sequence[Split], owned: Owned) -> list[Sp
 
 
 def choose_explanation(seen_ratio: float, splits: Sequence[Split]) -> tuple[Split, ...]:
-    """The combination whose ratios multiplied come nearest to `seen_ratio`, of equally near ones
-    the smallest; none when even that one leaves more unexplained than a night may bring."""
+    """Return the combination whose ratios multiplied come nearest to `seen_ratio`, of equally near
+    ones the smallest; none when even that one leaves more unexplained than a night may bring."""
     every = [
         chosen
         for count in range(min(len(splits), SPLITS_TOGETHER) + 1)
@@ -131,8 +131,8 @@ def judge(
 def load_around(
     draft: Draft, bucket: int, ticker: str, first: date, last: date, owned: Owned
 ) -> pa.Table:
-    """A ticker's bars as they came, from the last month with some before `first` to the first one
-    after `last`."""
+    """Return a ticker's bars as they came, from the last month with some before `first` to the
+    first one after `last`."""
     keys = sorted(key for key in draft.parts if (key.table, key.bucket) == ("bars_5min", bucket))
     found = []
     before = [key for key in keys if key.period < f"{first:%Y-%m}"]
@@ -151,8 +151,8 @@ def load_around(
 
 
 def find_jump(rows: pa.Table, executed: date) -> float | None:
-    """The last close before a day by the first open from it on, as traded; None where one of them
-    is missing."""
+    """Return the last close before a day by the first open from it on, as traded; None where one of
+    them is missing."""
     place = int(pc.sum(pc.less(rows["session_date"], executed).cast(pa.int64())).as_py() or 0)
     if not 0 < place < len(rows):
         return None

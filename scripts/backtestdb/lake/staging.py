@@ -13,7 +13,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -104,7 +103,7 @@ def load_staged(path: Path) -> Staged:
 
 
 def read_staged(folder: Path, sessions: Sequence[date], bucket: int) -> pa.Table:
-    """A bucket's rows of some sessions."""
+    """Return a bucket's rows of some sessions."""
     files = (pq.ParquetFile(staged_path(folder, day)) for day in sessions)
     return pa.concat_tables(
         [file.read_row_group(bucket).cast(SCHEMAS["bars_5min"]) for file in files]
@@ -114,7 +113,3 @@ def read_staged(folder: Path, sessions: Sequence[date], bucket: int) -> pa.Table
 def drop_staged(folder: Path, sessions: Sequence[date]) -> None:
     for day in sessions:
         staged_path(folder, day).unlink(missing_ok=True)
-
-
-def days_since_1970(sessions: Sequence[date]) -> np.ndarray:
-    return np.array([(day - date(1970, 1, 1)).days for day in sessions], dtype="int32")

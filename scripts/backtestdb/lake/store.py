@@ -57,7 +57,7 @@ class Store:
             return bytes(stream.read())
 
     def open(self, path: str) -> Any:
-        """A file that pyarrow can seek in."""
+        """Return a file that pyarrow can seek in."""
         files, root = self._files
         return files.open_input_file(f"{root}/{path}")
 

@@ -19,9 +19,9 @@ def summary_path(settings: Settings) -> Path:
 
 
 def lake_facts(settings: Settings) -> dict[str, Any] | None:
-    """None without a LAKE; otherwise `lake` and, once something was published from this machine,
-    version, published_at_utc, bytes, files, tables (rows, first and last session of each), due
-    (parts of metrics that do not follow their bars) and coverage."""
+    """Return None without a LAKE; otherwise `lake` and, once something was published from this
+    machine, version, published_at_utc, bytes, files, tables (rows, first and last session of each),
+    due (parts of metrics that do not follow their bars) and coverage."""
     if not settings.lake:
         return None
     facts: dict[str, Any] = {"lake": settings.lake}

@@ -100,7 +100,7 @@ class Version:
         return {part.key: part for part in map(make_part, rows)}
 
     def delta(self, table: str) -> DeltaTable:
-        """The Delta table as this version has it."""
+        """Return the Delta table as this version has it."""
         return open_delta(self.store, table, self.row.tables[table])
 
     def parts_of(self, table: str) -> list[Part]:
@@ -109,7 +109,7 @@ class Version:
         )
 
     def read(self, key: PartKey, columns: list[str] | None = None) -> pa.Table:
-        """The rows of a part; none where there is no such part."""
+        """Return the rows of a part; none where there is no such part."""
         part = self.parts.get(key)
         if part is None:
             schema = SCHEMAS[key.table]
@@ -132,8 +132,8 @@ def open_delta(store: Store, table: str, version: int | None = None) -> DeltaTab
 
 
 def open_lake(store: Store, number: int | None = None, *, may_be_missing: bool = False) -> Version:
-    """The newest version, or the given one. `may_be_missing`: a lake without a version is its
-    version 0.
+    """Return the newest version, or the given one. `may_be_missing`: a lake without a version is
+    its version 0.
 
     Raise LakeError where there is no lake or no such version any more.
     """
@@ -162,7 +162,7 @@ def open_lake(store: Store, number: int | None = None, *, may_be_missing: bool =
 
 
 def read_small(delta: DeltaTable, store: Store, schema: pa.Schema) -> pa.Table:
-    """A table of one file or none, read without a look at anything else."""
+    """Return a table of one file or none, read without a look at anything else."""
     paths = active_paths(delta)
     tables = [pq.read_table(BytesIO(store.read(f"{table_name(delta)}/{path}"))) for path in paths]
     return pa.concat_tables(tables).cast(schema) if tables else schema.empty_table()
@@ -260,7 +260,8 @@ def schema_of(table: str) -> pa.Schema:
 
 
 def ensure_delta(store: Store, table: str) -> DeltaTable:
-    """The table as it is now, whatever an interrupted publication left; made when it is missing."""
+    """Return the table as it is now, whatever an interrupted publication left; made when it is
+    missing."""
     try:
         return open_delta(store, table)
     except TableNotFoundError:
@@ -303,7 +304,7 @@ def commit_table(
 
 
 def make_stats(part: Part) -> str:
-    """What engines look at before they open a file."""
+    """Return what engines look at before they open a file."""
     stats: dict[str, object] = {"numRecords": part.rows}
     if part.first_session:
         stats["minValues"], stats["maxValues"] = (
@@ -323,7 +324,7 @@ def values_of(action: Mapping[str, object]) -> dict[str, str | None]:
 
 
 def write_log_table(store: Store, table: str, rows: list[dict[str, object]]) -> Part:
-    """The file of `parts` or `versions`."""
+    """Return the file of `parts` or `versions`."""
     content = pa.Table.from_pylist(rows, schema=LOG_SCHEMAS[table])
     encoded = encode(content)
     path = f"{table}/{uuid4().hex}.parquet"
@@ -371,7 +372,7 @@ class Draft:
             self.changed.add(key.table)
 
     def as_version(self) -> Version:
-        """The state with the changes, for reading in this process."""
+        """Return the state with the changes, for reading in this process."""
         version = Version(self.store, self.base.row, self.base.log_version, self.base.rows)
         version.__dict__["parts"] = self.parts
         return version
@@ -405,7 +406,7 @@ class Draft:
         return write_log_table(self.store, PARTS, rows)
 
     def point_to(self, tables: Mapping[str, int], now_utc: datetime) -> Version:
-        """The commit that readers see."""
+        """Return the commit that readers see."""
         row = VersionRow(
             version=max((row.version for row in self.base.rows), default=0) + 1,
             published_at_utc=now_utc,

@@ -94,7 +94,7 @@ def backfill_together(
             connection,
             source.client,
             source.calendar,
-            source.clock(),
+            source.now_utc(),
             tickers,
             timeframe,
             lambda day: needs_day_before(
@@ -107,7 +107,9 @@ def backfill_together(
         add_saved(total, load_what_was_staged(store))
     finally:
         close_staging(store)
-    find_silent_cut(connection, source.client, source.calendar, source.clock(), tickers, timeframe)
+    find_silent_cut(
+        connection, source.client, source.calendar, source.now_utc(), tickers, timeframe
+    )
     before_metrics()
     if timeframe == "1day":
         compute_metrics(connection, jobs)
@@ -179,7 +181,7 @@ def fetch_planned(
             planned, requester.fetch, source.concurrency, source.stopping
         ):
             if requester.limits is not limits:
-                save_learnt(connection, limits, requester.limits, source.clock())
+                save_learnt(connection, limits, requester.limits, source.now_utc())
                 limits = requester.limits
             if isinstance(result, MarketDataError):
                 total.failures[name_request(request)] = str(result)
@@ -208,7 +210,7 @@ def add_saved(report: Report, saved: SavedBars) -> None:
 
 
 def needs_day_before(day: date, planned: Sequence[Request]) -> bool:
-    """Whether one of the requests asks for bars before `day`."""
+    """Return whether one of the requests asks for bars before `day`."""
     firsts = (
         request.start if isinstance(request, RangeRequest) else request.session_date
         for request in planned
@@ -259,7 +261,7 @@ def record_closures(
 def finish_report(
     connection: sqlite3.Connection, source: Source, job: Job, report: Report
 ) -> Report:
-    """The report of one job, whose coverage is counted and kept."""
+    """Return the report of one job, whose coverage is counted and kept."""
     limits = load_limits(connection)
     own = limits.of(job.timeframe)
     coverage = load_coverage(connection, job.tickers, job.timeframe, job.sessions)

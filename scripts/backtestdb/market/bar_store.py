@@ -26,14 +26,13 @@ from backtestdb.market.request_log import (
     count_final,
     ensure_ticker_set,
     load_doubted,
-    mask_between_texts,
-    mask_of_texts,
     save_range_answer,
     save_session_answer,
     save_unconfirmed,
     weigh_session,
 )
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
+from backtestdb.market.session_mask import mask_between, mask_of
 from backtestdb.market.sessions import (
     load_calendar,
     make_new_york_times,
@@ -54,7 +53,7 @@ from backtestdb.market.work_done import load_done
 from backtestdb.new_york import end_of_day_ms, midnight_ms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SavedBars:
     """What came of one answer: `bars` stored, bars of other tickers `dropped`, `rejected`: "ticker:
     reason" and how many, `removed`: stored bars that the answer did not have any more, `doubtful`:
@@ -70,7 +69,7 @@ class SavedBars:
     kept: int = 0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class BarStore:
     """Where the answers of one run go. `metrics_from`: for each ticker the first session whose
     metrics are wanted. `staging` is there while sessions are set aside."""
@@ -95,9 +94,21 @@ def make_bar_store(
     """Given the tickers of a run with the first session whose metrics are wanted. What an earlier
     run set aside is taken up when it was for the same tickers, and loaded first when not."""
     if timeframe != "1day":
-        return BarStore(connection, calendar, run, EVERY_TICKER, metrics_from)
+        return BarStore(
+            connection=connection,
+            calendar=calendar,
+            run=run,
+            ticker_set=EVERY_TICKER,
+            metrics_from=metrics_from,
+        )
     ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, metrics_from)
-    store = BarStore(connection, calendar, run, ticker_set, metrics_from)
+    store = BarStore(
+        connection=connection,
+        calendar=calendar,
+        run=run,
+        ticker_set=ticker_set,
+        metrics_from=metrics_from,
+    )
     store.staging = open_staging(connection)
     if store.staging and (
         store.staging.ticker_set != ticker_set or load_done(connection, LOADING_TASK)
@@ -134,7 +145,12 @@ def save_result(
         stage_session(store.staging, result.session_date, bars, asked_at_utc)
     else:
         bars = save_session(store, result, asked_at_utc)
-    return SavedBars(len(bars), bars.dropped, bars.clamped, count_reasons(bars.rejected))
+    return SavedBars(
+        bars=len(bars),
+        dropped=bars.dropped,
+        clamped=bars.clamped,
+        rejected=count_reasons(bars.rejected),
+    )
 
 
 def count_reasons(rejected: Sequence[RejectedBar]) -> Mapping[str, int]:
@@ -176,18 +192,19 @@ def save_range(
                 connection, [request.ticker], start, request.end, changed_from=request.start
             )
     return SavedBars(
-        len(bars),
-        0,
-        bars.clamped,
-        count_reasons(bars.rejected),
-        removed,
-        weighed.doubtful.bit_count(),
-        weighed.kept.bit_count(),
+        bars=len(bars),
+        dropped=0,
+        clamped=bars.clamped,
+        rejected=count_reasons(bars.rejected),
+        removed=removed,
+        doubtful=weighed.doubtful.bit_count(),
+        kept=weighed.kept.bit_count(),
     )
 
 
 def load_stored_days(connection: sqlite3.Connection, request: RangeRequest) -> dict[int, str]:
-    """The time stamps that are stored of what is asked for, with the day of each in New York."""
+    """Return the time stamps that are stored of what is asked for, with the day of each in New
+    York."""
     stamps = [
         stamp
         for (stamp,) in connection.execute(
@@ -216,24 +233,22 @@ def weigh_answer(
     run: str,
     proven_from: date | None,
 ) -> Weighed:
-    proven = (
-        mask_between_texts(days, proven_from.isoformat(), days[-1]) if proven_from and days else 0
-    )
+    proven = mask_between(days, proven_from.isoformat(), days[-1]) if proven_from and days else 0
     unsure = {bar.session_date for bar in bars.rejected} | find_cut_session(request, days, bars)
-    unsure_mask = mask_of_texts(days, unsure)
+    unsure_mask = mask_of(days, unsure)
     return weigh_range(
         every=(1 << len(days)) - 1,
-        good=mask_of_texts(days, set(bars.session_dates.tolist())) & ~unsure_mask,
+        good=mask_of(days, set(bars.session_dates.tolist())) & ~unsure_mask,
         rejected=unsure_mask,
-        stored=mask_of_texts(days, set(stored.values())),
+        stored=mask_of(days, set(stored.values())),
         doubted_before=load_doubted(connection, request, days, run),
         proven=proven,
     )
 
 
 def find_cut_session(request: RangeRequest, days: Sequence[str], bars: ParsedBars) -> set[str]:
-    """The last session of 5-minute bars, where it may go on behind the answer's last one: nothing
-    came of the sessions after it, or nothing of its last regular five minutes."""
+    """Return the last session of 5-minute bars, where it may go on behind the answer's last one:
+    nothing came of the sessions after it, or nothing of its last regular five minutes."""
     if request.timeframe != "5min" or not len(bars):
         return set()
     last_day = str(bars.session_dates[-1])
@@ -312,8 +327,9 @@ def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> P
 
 
 def find_lacking(store: BarStore, answer: SessionAnswer, bars: ParsedBars) -> list[str]:
-    """The tickers of a run of which an answer has no bar that can be true, although one is stored
-    or came, or they traded the session before: the answer may be cut, or be early for them."""
+    """Return the tickers of a run of which an answer has no bar that can be true, although one is
+    stored or came, or they traded the session before: the answer may be cut, or be early for them.
+    """
     coming = set(bars.tickers.tolist())
     named = load_traded(store, answer.session_date) | {bar.ticker for bar in bars.rejected}
     named |= load_traded(store, sessions_back(store.calendar, answer.session_date, 1))
@@ -322,7 +338,8 @@ def find_lacking(store: BarStore, answer: SessionAnswer, bars: ParsedBars) -> li
 
 
 def load_traded(store: BarStore, session_date: date) -> set[str]:
-    """The tickers of a run with a day bar of a session, as far as its metrics are computed."""
+    """Return the tickers of a run with a day bar of a session, as far as its metrics are
+    computed."""
     query = "SELECT ticker FROM daily_metrics WHERE date = ?"
     traded = {ticker for (ticker,) in store.connection.execute(query, (session_date.isoformat(),))}
     return traded if store.ticker_set == EVERY_TICKER else traded & set(store.metrics_from)

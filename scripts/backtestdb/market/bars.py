@@ -172,11 +172,10 @@ def make_numbers(rows: Sequence[Mapping[str, Any]], letter: str) -> np.ndarray:
 
 
 def make_times(stamps_ms: np.ndarray, timeframe: str) -> dict[str, np.ndarray]:
-    """What each time stamp means in New York: `day` (naive datetime64), `date` (ISO text), `stamp`
-    (of a day bar the midnight, ms UTC), `clock` (HH:MM:SS, None for day bars), `weekday` (0 =
-    Sunday), and `is_off_grid`: no place for a 5-minute bar. All bars of a session mostly share a
-    time stamp, so each distinct stamp is converted once.
-    """
+    """Return what each time stamp means in New York: `day` (naive datetime64), `date` (ISO text),
+    `stamp` (of a day bar the midnight, ms UTC), `clock` (HH:MM:SS, None for day bars), `weekday` (0
+    = Sunday), and `is_off_grid`: no place for a 5-minute bar. All bars of a session mostly share a
+    time stamp, so each distinct stamp is converted once."""
     distinct, place = np.unique(stamps_ms, return_inverse=True)
     local = make_new_york_times(distinct)
     days = local.normalize()
@@ -251,14 +250,15 @@ def find_broken_numbers(prices: np.ndarray, volume: np.ndarray) -> dict[str, np.
 
 
 def find_ticker_names(tickers: np.ndarray) -> np.ndarray:
-    """Which of `tickers` can be names; an answer about one ticker repeats it, so each is looked at
-    once."""
+    """Return which of `tickers` can be names; an answer about one ticker repeats it, so each is
+    looked at once."""
     names = {ticker: TICKER_NAME.fullmatch(ticker) is not None for ticker in set(tickers.tolist())}
     return np.array([names[ticker] for ticker in tickers.tolist()], dtype=bool)
 
 
 def reject_unlike_neighbours(bars: ParsedBars) -> ParsedBars:
-    """The bars without those above BELIEVED_PRICE that are unlike the other bars of their ticker.
+    """Return the bars without those above BELIEVED_PRICE that are unlike the other bars of their
+    ticker.
 
     A ticker's bars fall into stretches within which no price is LARGEST_STEP times the one before.
     Stretches that come down to BELIEVED_PRICE are believed; where none does, the longest one is.
@@ -282,14 +282,15 @@ def reject_unlike_neighbours(bars: ParsedBars) -> ParsedBars:
 
 
 def find_lone_high_prices(bars: ParsedBars) -> list[int]:
-    """Places of bars above BELIEVED_PRICE without another bar of their ticker in the same
+    """Return places of bars above BELIEVED_PRICE without another bar of their ticker in the same
     answer."""
     high = np.flatnonzero(bars.prices.max(axis=0, initial=0) > BELIEVED_PRICE).tolist()
     return [place for place in high if (bars.tickers == bars.tickers[place]).sum() == 1]
 
 
 def reject_places(bars: ParsedBars, places: Sequence[int]) -> ParsedBars:
-    """The bars without those at `places`, which are rejected as unlike the bars beside them."""
+    """Return the bars without those at `places`, which are rejected as unlike the bars beside
+    them."""
     if not places:
         return bars
     keep = ~np.isin(np.arange(len(bars)), places)
@@ -307,7 +308,7 @@ def reject_places(bars: ParsedBars, places: Sequence[int]) -> ParsedBars:
 
 
 def make_rejected(bars: ParsedBars, place: int) -> RejectedBar:
-    """A bar as RejectedBar, in the vendor's letters."""
+    """Return a bar as RejectedBar, in the vendor's letters."""
     values = [*bars.prices[:, place].tolist(), float(bars.volume[place])]
     stamp = int(bars.timestamps[place])
     return RejectedBar(

@@ -88,24 +88,24 @@ def make_source(settings: Settings) -> Source:
     """Raise SettingsError without a key."""
     stopping = threading.Event()
     return Source(
-        MarketData(settings, stopping),
-        load_calendar(),
-        settings.concurrency,
-        stopping,
-        lambda: datetime.now(UTC),
+        client=MarketData(settings, stopping),
+        calendar=load_calendar(),
+        concurrency=settings.concurrency,
+        stopping=stopping,
+        clock=lambda: datetime.now(UTC),
     )
 
 
 def choose_end(asked: date | None, now_utc: datetime) -> date:
-    """The last day to ask for. A session that is not over has no final bar, and an answer about it
-    would be remembered: nobody would ask again."""
+    """Return the last day to ask for. A session that is not over has no final bar, and an answer
+    about it would be remembered: nobody would ask again."""
     last = last_completed_session(load_calendar(), now_utc)
     return min(asked or last, last)
 
 
 def choose_range(arguments: argparse.Namespace, now_utc: datetime) -> tuple[date, date]:
-    """First and last asked day from --years, --days, --start and --end. Raise UsageError for a
-    start that lies behind the end."""
+    """Return first and last asked day from --years, --days, --start and --end. Raise UsageError for
+    a start that lies behind the end."""
     end = choose_end(arguments.end, now_utc)
     if arguments.start:
         start = arguments.start
@@ -119,7 +119,7 @@ def choose_range(arguments: argparse.Namespace, now_utc: datetime) -> tuple[date
 
 
 def parse_again(arguments: argparse.Namespace) -> AskAgain | None:
-    """What --again means; None without it. Raise UsageError for --tickers without it."""
+    """Return what --again means; None without it. Raise UsageError for --tickers without it."""
     if not arguments.again:
         if arguments.tickers:
             raise UsageError("--tickers chooses what --again asks for", next_step="add --again")
@@ -142,7 +142,7 @@ def market_locks(database: Path, timeframes: Sequence[str]) -> Iterator[None]:
 def make_again_jobs(
     connection: sqlite3.Connection, timeframe: str, names: Sequence[str], again: AskAgain
 ) -> list[Job]:
-    """A job for each range that was asked for of these universes before."""
+    """Return a job for each range that was asked for of these universes before."""
     jobs = [
         make_job(load_calendar(), timeframe, load_members(connection, name), *days, universe=name)
         for name in names
@@ -254,8 +254,8 @@ def plan_backfill(
 
 
 def connect_to_plan(settings: Settings) -> sqlite3.Connection:
-    """The database, read only; an empty one in memory where there is none, or none with the tables
-    of the plan."""
+    """Return the database, read only; an empty one in memory where there is none, or none with the
+    tables of the plan."""
     if settings.database_path.is_file():
         connection = connect(settings.database_path, read_only=True)
         if {"_sessions_asked", "_vendor_limits", "universe"} <= set(table_names(connection)):
@@ -269,8 +269,8 @@ def connect_to_plan(settings: Settings) -> sqlite3.Connection:
 def tickers_to_plan(
     connection: sqlite3.Connection, settings: Settings, universe: str
 ) -> Sequence[str]:
-    """The members of a universe; where it is not there yet, those that it would get, or as many
-    names without a meaning as it has about. Raise UsageError for an unknown universe."""
+    """Return the members of a universe; where it is not there yet, those that it would get, or as
+    many names without a meaning as it has about. Raise UsageError for an unknown universe."""
     if load_tickers(connection, universe):
         return load_members(connection, universe)
     if universe == "tech_sector":

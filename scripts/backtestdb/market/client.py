@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -162,6 +162,7 @@ class MarketData:
         self.quota = Quota(path, settings.requests_per_minute, stopping=self.stopping)
         self.counting, self.requests_sent = threading.Lock(), 0
         self.clock, self.clock_was_compared, self.was_reached = clock, False, False
+        self.clock_is_ahead_by = timedelta(0)
         self.date_header: str | None = None
         self.session = requests.Session()
         self.session.mount("https://", HTTPAdapter(pool_maxsize=settings.concurrency))
@@ -174,8 +175,8 @@ class MarketData:
     def fetch_bars(
         self, ticker: str, timeframe: str, start: date, end: date, *, adjusted: bool = True
     ) -> Answer:
-        """Bars (1day or 5min) of the sessions from `start` to `end`, both included: split-adjusted,
-        or as traded."""
+        """Return bars (1day or 5min) of the sessions from `start` to `end`, both included:
+        split-adjusted, or as traded."""
         multiplier, timespan = {"1day": (1, "day"), "5min": (5, "minute")}[timeframe]
         path = (
             f"/v2/aggs/ticker/{quote(ticker, safe='')}/range/{multiplier}/{timespan}/{start}/{end}"
@@ -186,19 +187,20 @@ class MarketData:
         )
 
     def fetch_grouped(self, session_date: date) -> Answer:
-        """The day bar of every US ticker of one session; each row carries its ticker in `T`."""
+        """Return the day bar of every US ticker of one session; each row carries its ticker in
+        `T`."""
         path = f"/v2/aggs/grouped/locale/us/market/stocks/{session_date}"
         return self.fetch_pages(path, {"adjusted": "true"}, verify_bars)
 
     def fetch_tickers(self, ticker_type: str) -> Answer:
-        """Reference rows of all active tickers of a type (CS common stock, ADRC, PFD …)."""
+        """Return reference rows of all active tickers of a type (CS common stock, ADRC, PFD …)."""
         query = {"market": "stocks", "type": ticker_type, "active": "true", "limit": TICKERS_LIMIT}
         return self.fetch_pages("/v3/reference/tickers", query)
 
     def fetch_delisted(self, ticker_type: str, since: date) -> Answer:
-        """Reference rows of tickers of a type that were delisted on or after `since`. The list goes
-        back decades, so it is asked for newest first, and pages that are before `since` as a whole
-        are not fetched."""
+        """Return reference rows of tickers of a type that were delisted on or after `since`. The
+        list goes back decades, so it is asked for newest first, and pages that are before `since`
+        as a whole are not fetched."""
         query = {
             "market": "stocks",
             "type": ticker_type,
@@ -217,8 +219,8 @@ class MarketData:
         return Answer(rows)
 
     def fetch_splits(self, executed_since: date) -> Answer:
-        """Splits executed on or after a day; the endpoint before 2026 where the new one is not
-        there."""
+        """Return splits executed on or after a day; the endpoint before 2026 where the new one is
+        not there."""
         query = {"execution_date.gte": executed_since.isoformat()}
         try:
             return self.fetch_pages("/stocks/v1/splits", {**query, "limit": SPLITS_LIMIT})
@@ -226,7 +228,8 @@ class MarketData:
             return self.fetch_pages("/v3/reference/splits", {**query, "limit": TICKERS_LIMIT})
 
     def fetch_ticker_events(self, ticker: str) -> Any:
-        """The `results` about the names of the company that a ticker belongs to or belonged to."""
+        """Return the `results` about the names of the company that a ticker belongs to or belonged
+        to."""
         url = f"{self.base_url}/vX/reference/tickers/{quote(ticker, safe='')}/events"
         return self.fetch_json(url, {"types": "ticker_change"}).get("results")
 
@@ -335,7 +338,8 @@ class MarketData:
         return self.read_answer(response, content)
 
     def read_content(self, response: requests.Response, deadline: float) -> bytes:
-        """The whole body, before `deadline` (monotonic seconds) and while the run goes on."""
+        """Return the whole body, before `deadline` (monotonic seconds) and while the run goes
+        on."""
         parts = []
         # read1 returns what is there; read would wait for the whole chunk, however slowly it comes.
         while part := response.raw.read1(CHUNK_BYTES, decode_content=True):
@@ -348,7 +352,9 @@ class MarketData:
         return b"".join(parts)
 
     def compare_clocks(self) -> None:
-        """Once in a run. Whether a session is over is told by this machine's clock."""
+        """Once in a run, at the first answer. Where the clocks are minutes or hours apart, the
+        vendor's dates the answers from then on: whether a session was over depends on it. Raise
+        WrongClockError where they are half a day apart."""
         if self.clock_was_compared or not self.date_header:
             return
         self.clock_was_compared = True
@@ -356,7 +362,8 @@ class MarketData:
             vendor = parsedate_to_datetime(self.date_header).astimezone(UTC)
         except ValueError:
             return
-        ahead_seconds = (self.clock() - vendor).total_seconds()
+        ahead = self.clock() - vendor
+        ahead_seconds = ahead.total_seconds()
         direction = "ahead of" if ahead_seconds > 0 else "behind"
         apart = (
             f"this machine's clock is {abs(ahead_seconds) / 60:,.0f} minutes {direction} the "
@@ -368,7 +375,8 @@ class MarketData:
                 next_step="set the clock, then start the same command again",
             )
         if abs(ahead_seconds) >= CLOCK_IS_SAID_SECONDS:
-            say(f"{apart}: it decides which sessions are over")
+            self.clock_is_ahead_by = ahead
+            say(f"{apart}: answers are dated by the vendor's, which decides what is over")
 
     def read_answer(self, response: requests.Response, content: bytes) -> dict[str, Any]:
         """The table of answers: docs/DATABASE.md, "What the vendor answers"."""
@@ -400,8 +408,8 @@ class MarketData:
         raise UndocumentedAnswerError(f"{what} (status {status})", status, next_step=next_step)
 
     def read_message(self, content: bytes) -> tuple[str, str]:
-        """The vendor's status word, and its own words, shortened; should they ever repeat the key,
-        it is struck out."""
+        """Return the vendor's status word, and its own words, shortened; should they ever repeat
+        the key, it is struck out."""
         try:
             body = orjson.loads(content)
         except orjson.JSONDecodeError:
@@ -430,8 +438,8 @@ def verify_bars(body: Mapping[str, Any], ticker: str = "", *, adjusted: bool = T
 
 
 def explain_unreachable(error: BaseException, base_url: str) -> tuple[str, str] | None:
-    """What is wrong and what to do, when a request never left; None for a connection that may work
-    again."""
+    """Return what is wrong and what to do, when a request never left; None for a connection that
+    may work again."""
     host = urlsplit(base_url).netloc
     if isinstance(error, requests.exceptions.ProxyError):
         return f"the proxy on the way to {host} does not answer", "check HTTPS_PROXY and NO_PROXY"
@@ -446,7 +454,7 @@ def explain_unreachable(error: BaseException, base_url: str) -> tuple[str, str] 
 
 
 def find_cause(error: BaseException) -> BaseException:
-    """The error of urllib3 inside of one of requests."""
+    """Return the error of urllib3 inside of one of requests."""
     inner = error.args[0] if error.args else None
     reason = getattr(inner, "reason", inner)
     return reason if isinstance(reason, HTTPError) else error

@@ -21,8 +21,8 @@ AROUND = timedelta(days=10)
 def is_session_empty(
     client: MarketData, calendar: ExchangeCalendar, ticker: str, session_date: date
 ) -> bool:
-    """Whether one ticker, asked for by itself, has bars before and after a session and none of it.
-    False when the vendor does not say."""
+    """Return whether one ticker, asked for by itself, has bars before and after a session and none
+    of it. False when the vendor does not say."""
     try:
         answer = client.fetch_bars(ticker, "1day", session_date - AROUND, session_date + AROUND)
     except MarketDataError:
@@ -42,7 +42,7 @@ def is_session_empty(
 def find_unseen_sessions(
     connection: sqlite3.Connection, tickers: Sequence[str], sessions: Sequence[date]
 ) -> list[date]:
-    """Those of `sessions` before the newest with bars that were asked for of all `tickers`
+    """Return those of `sessions` before the newest with bars that were asked for of all `tickers`
     (several) and of which no ticker has a day bar."""
     if len(tickers) < SEVERAL or not sessions:
         return []
@@ -78,7 +78,8 @@ def save_closures(
         for day in closed:
             text = day.isoformat()
             connection.execute(
-                "INSERT OR REPLACE INTO _closed_sessions VALUES (?, ?)", (text, found_at_utc)
+                "INSERT OR REPLACE INTO _closed_sessions (session_date, found_at_utc) VALUES (?, ?)",
+                (text, found_at_utc),
             )
             waiting = connection.execute(
                 "SELECT ticker, timeframe FROM _unconfirmed WHERE start_date <= ? AND end_date >= "

@@ -21,7 +21,7 @@ DAY_MS = 86_400_000
 FIRST_DAY = date(1970, 1, 1).toordinal()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Coverage:
     """Counts of (ticker, session). `failed` are those that were never answered, by ticker in
     `failed_of`, unless the key's plan does not cover them; `silent` are tickers of which the vendor
@@ -45,7 +45,7 @@ class Coverage:
 def load_coverage(
     connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str, sessions: Sequence[date]
 ) -> Coverage:
-    """How much of `sessions` (not empty, in order) is there for each ticker."""
+    """Return how much of `sessions` (not empty, in order) is there for each ticker."""
     asked = load_answered(connection, timeframe, sessions)
     known = load_limits(connection)
     plan_lacks = known.of(timeframe).mask(sessions)
@@ -76,21 +76,21 @@ def load_coverage(
     set_aside = count_rejected(connection, tickers, timeframe, sessions)
     known_empty = expected - stored - set_aside - beyond_plan - failed
     return Coverage(
-        expected,
-        stored,
-        known_empty,
-        set_aside,
-        beyond_plan,
-        failed,
-        failed_of,
-        silent,
-        provisional,
-        early,
+        expected=expected,
+        stored=stored,
+        known_empty=known_empty,
+        set_aside=set_aside,
+        beyond_plan=beyond_plan,
+        failed=failed,
+        failed_of=failed_of,
+        silent=silent,
+        provisional=provisional,
+        early=early,
     )
 
 
 def add_coverages(coverages: Sequence[Coverage]) -> Coverage:
-    """Those of several ranges, as one."""
+    """Return those of several ranges, as one."""
     total = Coverage()
     for coverage in coverages:
         counts = {
@@ -108,7 +108,7 @@ def add_coverages(coverages: Sequence[Coverage]) -> Coverage:
 def count_stored_sessions(
     connection: sqlite3.Connection, ticker: str, timeframe: str, sessions: Sequence[date]
 ) -> int:
-    """Sessions with at least one bar; a day bar is a session."""
+    """Count sessions with at least one bar; a day bar is a session."""
     counted = "count(*)" if timeframe == "1day" else f"count(DISTINCT {session_number(timeframe)})"
     query = (
         f"SELECT {counted} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp "
@@ -121,7 +121,7 @@ def count_stored_sessions(
 def load_stored_mask(
     connection: sqlite3.Connection, ticker: str, timeframe: str, sessions: Sequence[date]
 ) -> int:
-    """The ones of `sessions` with at least one bar, as bits."""
+    """Return the ones of `sessions` with at least one bar, as bits."""
     query = (
         f"SELECT DISTINCT {session_number(timeframe)} FROM ohlcv_data WHERE ticker = ? AND "
         "timeframe = ?"
@@ -140,7 +140,7 @@ def session_number(timeframe: str) -> str:
 def count_rejected(
     connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str, sessions: Sequence[date]
 ) -> int:
-    """Sessions of tickers of which a bar was set aside and none is stored."""
+    """Count sessions of tickers of which a bar was set aside and none is stored."""
     rows = connection.execute(
         "SELECT DISTINCT ticker, session_date FROM _bars_set_aside"
         " WHERE timeframe = ? AND session_date BETWEEN ? AND ?",
@@ -159,8 +159,8 @@ def count_rejected(
 def load_gap_notes(
     connection: sqlite3.Connection, tickers: Sequence[str], sessions: Sequence[date]
 ) -> list[str]:
-    """A sentence for each ticker that did not trade for months between bars, although it was asked
-    for."""
+    """Return a sentence for each ticker that did not trade for months between bars, although it was
+    asked for."""
     members, asked = set(tickers), load_answered(connection, "1day", sessions)
     rows = connection.execute(
         "SELECT ticker, last_before, first_after FROM _ticker_gaps WHERE last_before >= ? AND "

@@ -16,7 +16,8 @@ Range = tuple[date, date]
 
 
 def load_ranges(connection: sqlite3.Connection, universe: str, timeframe: str) -> list[Range]:
-    """First and last session of each range that was asked for of a universe, oldest first."""
+    """Return first and last session of each range that was asked for of a universe, oldest
+    first."""
     row = connection.execute(
         "SELECT ranges, start_date, end_date FROM _coverage WHERE universe = ? AND timeframe = ?",
         (universe, timeframe),
@@ -28,14 +29,14 @@ def load_ranges(connection: sqlite3.Connection, universe: str, timeframe: str) -
 
 
 def has_ranges(connection: sqlite3.Connection, universe: str) -> bool:
-    """Whether anything was asked for of a universe, of whichever timeframe."""
+    """Return whether anything was asked for of a universe, of whichever timeframe."""
     query = "SELECT EXISTS (SELECT 1 FROM _coverage WHERE universe = ?)"
     return bool(connection.execute(query, (universe,)).fetchone()[0])
 
 
 def merge_ranges(calendar: ExchangeCalendar, ranges: Iterable[Range]) -> list[Range]:
-    """The same sessions in the fewest ranges, oldest first: those that overlap, or have no session
-    between them, are one."""
+    """Return the same sessions in the fewest ranges, oldest first: those that overlap, or have no
+    session between them, are one."""
     merged: list[Range] = []
     for start, end in sorted(ranges):
         if merged and (

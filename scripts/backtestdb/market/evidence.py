@@ -46,8 +46,8 @@ def weigh_range(
 
 
 def find_thin_sessions(received: Sequence[int]) -> list[int]:
-    """The places of the answers about the whole market that have far fewer rows than those beside
-    them; `received`: rows of each, in order of session."""
+    """Return the places of the answers about the whole market that have far fewer rows than those
+    beside them; `received`: rows of each, in order of session."""
     thin = []
     for place, rows in enumerate(received):
         around = [

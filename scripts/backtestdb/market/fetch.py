@@ -113,7 +113,7 @@ class FailureCount:
     count: int = 0
 
     def judge(self, error: BaseException) -> MarketDataError:
-        """The error to yield. Raise one that ends the run."""
+        """Return the error to yield. Raise one that ends the run."""
         if not isinstance(error, MarketDataError) or isinstance(error, StoppedRunError):
             raise error
         self.count = self.count + 1 if error.kind == self.kind else 1
@@ -181,7 +181,7 @@ class Requester:
         self.answered_tickers: dict[str, str] = {}
 
     def fetch(self, request: Request) -> Result:
-        """The answer, or None when the plan does not cover any of it."""
+        """Return the answer, or None when the plan does not cover any of it."""
         if isinstance(request, SessionRequest):
             return self.fetch_session(request.session_date)
         return self.fetch_range(request)
@@ -227,7 +227,7 @@ class Requester:
         self.answered_from[endpoint] = min(known, session_date) if known else session_date
 
     def trim(self, request: RangeRequest) -> RangeRequest | None:
-        """What the plan covers of a range, as far as is known."""
+        """Return what the plan covers of a range, as far as is known."""
         if request.ticker in self.limits.refused_of(request.timeframe):
             return None
         limits = self.limits.of(request.timeframe)
@@ -262,8 +262,8 @@ class Requester:
             self.limits = self.conclude(endpoint, ticker, limits, concerns, starts, refused)
 
     def is_other_refused(self, endpoint: str, ticker: str, session_date: date) -> bool | None:
-        """Whether the same session is refused of another ticker, or of one ticker in the place of
-        the market."""
+        """Return whether the same session is refused of another ticker, or of one ticker in the
+        place of the market."""
         if endpoint == GROUPED:
             return ask_whether_refused(self.client, "1day", ticker, session_date)
         others = [self.answered_tickers.get(endpoint), *self.tickers[:WITNESSES], WITNESS]
@@ -283,7 +283,7 @@ class Requester:
         starts: date | None,
         refused: date,
     ) -> KnownLimits:
-        """What is known with a judged refusal."""
+        """Return what is known with a judged refusal."""
         if concerns is Refused.NEWEST:
             return self.limits.with_limits(endpoint, replace(limits, refused_session=refused))
         if concerns is Refused.SUBJECT and endpoint == GROUPED:

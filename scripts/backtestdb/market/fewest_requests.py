@@ -40,7 +40,7 @@ def choose_requests(missing: Mapping[str, int]) -> tuple[list[str], int]:
 
 
 def group_sessions(rows: list[int]) -> dict[int, int]:
-    """Sessions (as bits) under the set of rows that miss them (bit n for row n)."""
+    """Return sessions (as bits) under the set of rows that miss them (bit n for row n)."""
     members: dict[int, int] = defaultdict(int)
     for number, sessions in enumerate(rows):
         for session in iterate_bits(sessions):
@@ -54,8 +54,8 @@ def group_sessions(rows: list[int]) -> dict[int, int]:
 def find_minimum_cover(
     weights: list[int], column_weights: list[int], edges: list[list[int]]
 ) -> tuple[list[int], list[int]]:
-    """Rows and columns of the least total weight such that each edge (row to column) has an end
-    among them."""
+    """Return rows and columns of the least total weight such that each edge (row to column) has an
+    end among them."""
     supply, room = list(weights), list(column_weights)
     flow: dict[tuple[int, int], int] = defaultdict(int)
     carrying: list[set[int]] = [set() for _ in column_weights]

@@ -85,8 +85,8 @@ def read_bars(
 def make_bars(
     tickers: Sequence[str], records: Sequence[tuple[Any, ...]], values: np.ndarray
 ) -> ParsedBars:
-    """The bars by ticker and session, of those that have one. `records`: as `iterate_records` has
-    them."""
+    """Return the bars by ticker and session, of those that have one. `records`: as
+    `iterate_records` has them."""
     days = pd.DatetimeIndex([record[0] for record in records])
     ticker, session = np.nonzero(np.isfinite(values[0]))
     bars = ParsedBars(

@@ -22,7 +22,7 @@ from backtestdb.market.splits import SplitLook
 from backtestdb.market.staging import Staging, load_staged_dates, staged_for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """Where bars come from: the vendor, the calendar, how many requests at once, what ends every
     wait, the clock that dates the records, and the name of this run in them (two answers agree when
@@ -35,11 +35,15 @@ class Source:
     clock: Callable[[], datetime]
     run: str = field(default_factory=lambda: uuid4().hex[:12])
 
+    def now_utc(self) -> datetime:
+        """This machine's clock, put right by the vendor's where the two are apart."""
+        return self.clock() - self.client.clock_is_ahead_by
+
     def now_text(self) -> str:
-        return self.clock().isoformat(timespec="seconds")
+        return self.now_utc().isoformat(timespec="seconds")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """`sessions`: what was asked for. `fetched_sessions`: those and the warm-up before them, which
     is fetched where it costs no request of its own. `refetch`: sessions to ask for once more, for
@@ -54,7 +58,7 @@ class Job:
     refetch_tickers: tuple[str, ...] | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Report:
     """What a backfill did for a job. Of jobs that were run together the first one's report has the
     `requests`, the `bars` that were stored, those of other tickers that were `dropped`, those
@@ -111,18 +115,23 @@ def make_job(
     first = sessions_back(calendar, start, warm_up)
     fetched = sessions_between(calendar, first, end)
     return Job(
-        timeframe, list(tickers), sessions, fetched, universe, tuple(sessions[-1 - refetch : -1])
+        timeframe=timeframe,
+        tickers=list(tickers),
+        sessions=sessions,
+        fetched_sessions=fetched,
+        universe=universe,
+        refetch=tuple(sessions[-1 - refetch : -1]),
     )
 
 
 def all_sessions(calendar: ExchangeCalendar, jobs: Sequence[Job]) -> list[date]:
-    """The calendar from the earliest to the latest session of the jobs, in order."""
+    """Return the calendar from the earliest to the latest session of the jobs, in order."""
     first = min(job.fetched_sessions[0] for job in jobs)
     return sessions_between(calendar, first, max(job.sessions[-1] for job in jobs))
 
 
 def all_tickers(jobs: Sequence[Job]) -> list[str]:
-    """Each ticker once, in order of appearance."""
+    """Return each ticker once, in order of appearance."""
     return list(dict.fromkeys(ticker for job in jobs for ticker in job.tickers))
 
 
@@ -132,8 +141,8 @@ def plan_jobs(
     jobs: Sequence[Job],
     staging: Staging | None = None,
 ) -> list[Request]:
-    """The requests that jobs of one timeframe still need, together. `staging`: what a killed run
-    set aside, where this process has it open already."""
+    """Return the requests that jobs of one timeframe still need, together. `staging`: what a killed
+    run set aside, where this process has it open already."""
     timeframe, sessions = jobs[0].timeframe, all_sessions(calendar, jobs)
     asked = load_answered(connection, timeframe, sessions)
     staged = 0
@@ -182,5 +191,5 @@ def add_staged(asked: AnsweredSessions, tickers: Sequence[str], staged: int) -> 
 
 
 def plan_job(connection: sqlite3.Connection, job: Job) -> list[Request]:
-    """The requests that the job still needs."""
+    """Return the requests that the job still needs."""
     return plan_jobs(connection, load_calendar(), [job])

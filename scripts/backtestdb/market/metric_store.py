@@ -144,8 +144,9 @@ def compute_metric_rows(
 def was_asked_between(
     connection: sqlite3.Connection, ticker: str, first_after: str, last_before: str
 ) -> bool:
-    """Whether the vendor answered about every session between two bars: only then is it known that
-    the ticker did not trade, and that the bars before may be those of another company."""
+    """Return whether the vendor answered about every session between two bars: only then is it
+    known that the ticker did not trade, and that the bars before may be those of another company.
+    """
     first, last = (
         date.fromisoformat(last_before) + ONE_DAY,
         date.fromisoformat(first_after) - ONE_DAY,
@@ -176,7 +177,7 @@ def save_metric_rows(connection: sqlite3.Connection, rows: MetricRows) -> int:
 
 
 def find_quiet_tickers(bars: pd.DataFrame, since_ms: int) -> list[str]:
-    """Tickers with a full window before `since_ms` that rose or fell never within the newest
+    """Return tickers with a full window before `since_ms` that rose or fell never within the newest
     LIVELY_BARS."""
     before = bars[bars["timestamp"] < since_ms]
     quiet = []
@@ -188,7 +189,7 @@ def find_quiet_tickers(bars: pd.DataFrame, since_ms: int) -> list[str]:
 
 
 def find_gaps(bars: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Times of months without a bar: ticker, first session after, last session before."""
+    """Return times of months without a bar: ticker, first session after, last session before."""
     stamps, tickers = bars["timestamp"].to_numpy("int64"), bars["ticker"].to_numpy()
     places = np.flatnonzero((np.diff(stamps) > GAP_MS) & (tickers[1:] == tickers[:-1]))
     dates = bars["date"].to_numpy()
@@ -198,7 +199,7 @@ def find_gaps(bars: pd.DataFrame) -> list[tuple[str, str, str]]:
 def tickers_without_metrics(
     connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date
 ) -> list[str]:
-    """Tickers with a day bar between `start` and `end` that has no row in daily_metrics."""
+    """Return tickers with a day bar between `start` and `end` that has no row in daily_metrics."""
     bars = (
         "SELECT count(*) FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' AND timestamp "
         "BETWEEN ? AND ?"
@@ -251,8 +252,8 @@ def compute_metrics_again(
 
 
 def find_due_metrics(connection: sqlite3.Connection) -> tuple[list[str], date | None, int]:
-    """Tickers whose metrics do not follow their bars yet after sessions of the whole market were
-    stored, the first of those sessions, and about how many rows they are."""
+    """Return tickers whose metrics do not follow their bars yet after sessions of the whole market
+    were stored, the first of those sessions, and about how many rows they are."""
     rows = connection.execute(
         "SELECT ticker_set, min(session_date), sum(stored) FROM _sessions_asked WHERE metrics_due "
         "= 1"

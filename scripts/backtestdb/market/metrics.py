@@ -67,7 +67,7 @@ def make_metrics(bars: pd.DataFrame, companies: Collection[tuple[str, str]] = ()
 
 
 def make_metrics_of_the_day(bars: pd.DataFrame) -> dict[str, pd.Series]:
-    """What a bar tells by itself, in percent."""
+    """Return what a bar tells by itself, in percent."""
     return {
         "change_from_open": 100 * (bars["close"] / bars["open"] - 1),
         "high_low_range_percent": 100 * (bars["high"] - bars["low"]) / bars["open"],

@@ -28,7 +28,7 @@ BELIEVED_FOR = timedelta(hours=1)
 REFUSED_FOR = timedelta(days=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanLimits:
     """Of one endpoint. Sessions before `history_starts` were refused; a day as early as
     `proven_from` was answered; `refused_session`, the newest, was refused for now (the free plan
@@ -53,7 +53,7 @@ class PlanLimits:
         return self.is_refused or too_early or session_date == self.refused_session
 
     def mask_history(self, sessions: Sequence[date]) -> int:
-        """The ones of `sessions` before the plan's history, as bits."""
+        """Return the ones of `sessions` before the plan's history, as bits."""
         return (
             mask_between(sessions, date.min, self.history_starts - timedelta(days=1))
             if self.history_starts
@@ -61,7 +61,7 @@ class PlanLimits:
         )
 
     def mask(self, sessions: Sequence[date]) -> int:
-        """The ones of `sessions` beyond the plan, as bits."""
+        """Return the ones of `sessions` beyond the plan, as bits."""
         if self.is_refused:
             return (1 << len(sessions)) - 1
         beyond = self.mask_history(sessions)
@@ -93,7 +93,7 @@ class KnownLimits:
 
 
 def load_limits(connection: sqlite3.Connection) -> KnownLimits:
-    """What was learnt before; nothing where nothing was."""
+    """Return what was learnt before; nothing where nothing was."""
     rows = connection.execute(
         "SELECT endpoint, history_starts, proven_from, refused_session, is_refused, learnt_at_utc "
         "FROM _vendor_limits"
@@ -103,7 +103,11 @@ def load_limits(connection: sqlite3.Connection) -> KnownLimits:
         history_starts, proven, refused = (date.fromisoformat(day) if day else None for day in days)
         moment = datetime.fromisoformat(learnt)
         of_endpoint[endpoint] = PlanLimits(
-            history_starts, proven, refused, bool(is_refused), moment
+            history_starts=history_starts,
+            proven_from=proven,
+            refused_session=refused,
+            is_refused=bool(is_refused),
+            learnt_at_utc=moment,
         )
     refused_tickers: dict[str, frozenset[str]] = {}
     for ticker, timeframe in connection.execute("SELECT ticker, timeframe FROM _tickers_refused"):
@@ -120,7 +124,8 @@ def save_limits(
         for day in (limits.history_starts, limits.proven_from, limits.refused_session)
     ]
     connection.execute(
-        "INSERT OR REPLACE INTO _vendor_limits VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO _vendor_limits (endpoint, history_starts, proven_from,"
+        " refused_session, is_refused, learnt_at_utc) VALUES (?, ?, ?, ?, ?, ?)",
         (endpoint, *days, limits.is_refused, now_utc.isoformat(timespec="seconds")),
     )
     return replace(limits, learnt_at_utc=now_utc)
@@ -135,7 +140,8 @@ def save_learnt(
             save_limits(connection, endpoint, limits, now_utc)
     for timeframe, tickers in now.refused_tickers.items():
         connection.executemany(
-            "INSERT OR REPLACE INTO _tickers_refused VALUES (?, ?, ?)",
+            "INSERT OR REPLACE INTO _tickers_refused (ticker, timeframe, refused_at_utc)"
+            " VALUES (?, ?, ?)",
             [
                 (ticker, timeframe, now_utc.isoformat(timespec="seconds"))
                 for ticker in sorted(tickers - before.refused_of(timeframe))
@@ -152,10 +158,10 @@ def recheck_limits(
     timeframe: str,
     needs_day_before: Callable[[date], bool],
 ) -> KnownLimits:
-    """What is believed of the plan when a run begins. After an hour the newest session may be
-    there, and one request for one of `tickers` tells whether the plan reaches back further by now,
-    where `needs_day_before` says that the run would ask for a day before the given one. After a day
-    what was refused as a whole is tried again."""
+    """Return what is believed of the plan when a run begins. After an hour the newest session may
+    be there, and one request for one of `tickers` tells whether the plan reaches back further by
+    now, where `needs_day_before` says that the run would ask for a day before the given one. After
+    a day what was refused as a whole is tried again."""
     yesterday = (now_utc - REFUSED_FOR).isoformat(timespec="seconds")
     connection.execute("DELETE FROM _tickers_refused WHERE refused_at_utc < ?", (yesterday,))
     known = load_limits(connection)
@@ -184,8 +190,8 @@ def recheck_limits(
 def choose_witness(
     connection: sqlite3.Connection, tickers: Sequence[str], refused: Collection[str]
 ) -> str:
-    """A ticker that the vendor is known to have bars of; the first one that it did not refuse
-    otherwise."""
+    """Return a ticker that the vendor is known to have bars of; the first one that it did not
+    refuse otherwise."""
     entitled = [ticker for ticker in tickers if ticker not in refused] or list(tickers)
     with_bars = {
         ticker

@@ -101,7 +101,7 @@ class Quota:
             os.close(descriptor)
 
     def used(self) -> int:
-        """Requests in the window now, by all processes."""
+        """Return the number of requests in the window now, by all processes."""
         try:
             return len(parse_window(self.path.read_bytes(), self.clock(), self.window_seconds))
         except FileNotFoundError:
@@ -109,8 +109,8 @@ class Quota:
 
 
 def parse_window(content: bytes, now: float, window_seconds: float = WINDOW_SECONDS) -> list[float]:
-    """The times that still count, oldest first. A line that a killed process tore counts as a
-    request now."""
+    """Return the times that still count, oldest first. A line that a killed process tore counts as
+    a request now."""
     granted = []
     for line in content.splitlines():
         try:

@@ -38,9 +38,9 @@ class Refetched:
 def find_stored_ranges(
     connection: sqlite3.Connection, calendar: ExchangeCalendar, ticker: str, until: date
 ) -> list[RangeRequest]:
-    """The ranges of a ticker in which bars are stored, of both timeframes, up to `until`. Sessions
-    in between that were asked for and had no bar belong to a range; a hole that nobody asked for
-    ends it."""
+    """Return the ranges of a ticker in which bars are stored, of both timeframes, up to `until`.
+    Sessions in between that were asked for and had no bar belong to a range; a hole that nobody
+    asked for ends it."""
     sessions = sessions_between(calendar, FIRST_DAY, until)
     requests = []
     for timeframe in TIMEFRAMES:
@@ -63,7 +63,7 @@ def refetch_ticker(connection: sqlite3.Connection, source: Source, ticker: str) 
 
     Raise MarketDataError when a request brings nothing: what was replaced before it is whole. Then,
     and while anything is `not_answered`, the ticker has still to be asked for again."""
-    until = source.clock().astimezone(NEW_YORK).date()
+    until = source.now_utc().astimezone(NEW_YORK).date()
     requests = find_stored_ranges(connection, source.calendar, ticker, until)
     return list(refetch_ranges(connection, source, requests))
 
@@ -93,7 +93,8 @@ def refetch_ranges(
 
 
 def find_first_metrics(connection: sqlite3.Connection, request: RangeRequest) -> date:
-    """The first session of a range with metrics: those before it are a warm-up, which has none."""
+    """Return the first session of a range with metrics: those before it are a warm-up, which has
+    none."""
     (first,) = connection.execute(
         "SELECT min(date) FROM daily_metrics WHERE ticker = ? AND date BETWEEN ? AND ?",
         (request.ticker, request.start.isoformat(), request.end.isoformat()),

@@ -131,7 +131,7 @@ def make_json_report(step: str, report: Report) -> dict[str, object]:
 
 
 def make_notes(step: str, report: Report) -> list[str]:
-    """A line for each thing that the user should know by name."""
+    """Return a line for each thing that the user should know by name."""
     notes = make_plan_notes(step, report)
     if report.coverage.silent:
         notes.append(f"{step}: the vendor has nothing of {name_some(report.coverage.silent)}")
@@ -167,7 +167,7 @@ def make_notes(step: str, report: Report) -> list[str]:
 
 
 def make_plan_notes(step: str, report: Report) -> list[str]:
-    """What the key's plan does not cover, and what is asked for again."""
+    """Return what the key's plan does not cover, and what is asked for again."""
     notes = []
     if report.refused_tickers:
         notes.append(f"{step}: the key's plan does not include {name_some(report.refused_tickers)}")
@@ -220,7 +220,7 @@ def print_update(done: Update, *, as_json: bool) -> int:
 
 
 def describe_splits(look: SplitLook) -> list[str]:
-    """What came of the look at the splits, by ticker."""
+    """Return what came of the look at the splits, by ticker."""
     again = [
         f"{reason}: all stored bars of {ticker} were asked for again"
         for ticker, reason in look.refetched.items()

@@ -7,7 +7,7 @@ provisional: asked again.
 
 import json
 import sqlite3
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import date
@@ -15,27 +15,31 @@ from datetime import date
 from backtestdb.database import transaction
 from backtestdb.market.evidence import find_thin_sessions
 from backtestdb.market.request_plan import AnsweredSessions, RangeRequest
-from backtestdb.market.session_mask import iterate_runs
+from backtestdb.market.session_mask import iterate_runs, mask_between, mask_of
 from backtestdb.market.sessions import load_final_times
 from backtestdb.market.work_done import clear_done
 
 EVERY_TICKER = 0
 METRICS_TASK = "metrics"
+SAVE_UNCONFIRMED = (
+    "INSERT OR REPLACE INTO _unconfirmed (ticker, timeframe, start_date, end_date, run,"
+    " asked_at_utc) VALUES (?, ?, ?, ?, ?, ?)"
+)
 
 
 def load_answered(
     connection: sqlite3.Connection, timeframe: str, sessions: Sequence[date]
 ) -> AnsweredSessions:
-    """The answered ones of `sessions` for each ticker: finally, and once without a bar
+    """Return the answered ones of `sessions` for each ticker: finally, and once without a bar
     (`unconfirmed`)."""
     days, final_times = [day.isoformat() for day in sessions], load_final_times(sessions)
-    reached = mask_between_texts(days, "", load_frontier(connection, timeframe).isoformat())
+    reached = mask_between(days, "", load_frontier(connection, timeframe).isoformat())
     unconfirmed = load_unconfirmed(connection, timeframe, days)
     of_ticker = {
         ticker: mask & reached
         for ticker, mask in load_answered_ranges(connection, timeframe, days, final_times).items()
     }
-    closed = mask_of_texts(
+    closed = mask_of(
         days, (day for (day,) in connection.execute("SELECT session_date FROM _closed_sessions"))
     )
     if timeframe != "1day":
@@ -49,8 +53,8 @@ def load_answered(
 
 
 def load_frontier(connection: sqlite3.Connection, timeframe: str) -> date:
-    """The newest session of which any answer had a bar. That a session behind it is empty is never
-    believed: the vendor does not have it yet, or the clock is ahead."""
+    """Return the newest session of which any answer had a bar. That a session behind it is empty is
+    never believed: the vendor does not have it yet, or the clock is ahead."""
     newest = "SELECT max(last_date) FROM _ranges_asked WHERE timeframe = ?"
     days = [connection.execute(newest, (timeframe,)).fetchone()[0]]
     if timeframe == "1day":
@@ -76,14 +80,14 @@ def load_answered_ranges(
         # Older programs took any empty answer for a fact, that of a wrong address too.
         believed_until = end if run else min(end, newest_bar[ticker])
         over = (1 << bisect_right(final_times, asked_at)) - 1
-        of_ticker[ticker] |= mask_between_texts(days, start, believed_until) & over
+        of_ticker[ticker] |= mask_between(days, start, believed_until) & over
     return of_ticker
 
 
 def load_answered_sessions(
     connection: sqlite3.Connection, days: Sequence[str], final_times: Sequence[str]
 ) -> dict[int, int]:
-    """The same for answers about the whole market, by ticker set."""
+    """Return the same for answers about the whole market, by ticker set."""
     rows = connection.execute(
         "SELECT session_date, ticker_set, received, asked_at_utc, is_confirmed FROM "
         "_sessions_asked ORDER BY 1, 2"
@@ -93,26 +97,13 @@ def load_answered_sessions(
     of_set: dict[int, int] = defaultdict(int)
     for place, (day, ticker_set, _, asked_at, is_confirmed) in enumerate(rows):
         if day in final_at and asked_at >= final_at[day] and (is_confirmed or place not in thin):
-            of_set[ticker_set] |= mask_between_texts(days, day, day)
+            of_set[ticker_set] |= mask_between(days, day, day)
     return of_set
 
 
 def count_final(sessions: Sequence[date], asked_at_utc: str) -> int:
-    """How many of `sessions`, from the first on, were over when an answer came."""
+    """Return how many of `sessions`, from the first on, were over when an answer came."""
     return bisect_right(load_final_times(sessions), asked_at_utc)
-
-
-def mask_between_texts(days: Sequence[str], start: str, end: str) -> int:
-    """Like `mask_between`, for ISO texts: thousands of records need no dates."""
-    first, stop = bisect_left(days, start), bisect_right(days, end)
-    return ((1 << stop) - 1) & ~((1 << first) - 1) if stop > first else 0
-
-
-def mask_of_texts(days: Sequence[str], wanted: Iterable[str]) -> int:
-    mask = 0
-    for day in wanted:
-        mask |= mask_between_texts(days, day, day)
-    return mask
 
 
 def load_unconfirmed(
@@ -126,14 +117,15 @@ def load_unconfirmed(
     )
     of_ticker: dict[str, int] = defaultdict(int)
     for ticker, start, end in rows:
-        of_ticker[ticker] |= mask_between_texts(days, start, end)
+        of_ticker[ticker] |= mask_between(days, start, end)
     return of_ticker
 
 
 def load_doubted(
     connection: sqlite3.Connection, request: RangeRequest, days: Sequence[str], run: str
 ) -> int:
-    """Those of `days` that another run was answered without a bar of the request's ticker."""
+    """Return those of `days` that another run was answered without a bar of the request's
+    ticker."""
     rows = connection.execute(
         "SELECT start_date, end_date FROM _unconfirmed WHERE ticker = ? AND timeframe = ? AND run "
         "<> ?",
@@ -141,7 +133,7 @@ def load_doubted(
     )
     mask = 0
     for start, end in rows:
-        mask |= mask_between_texts(days, start, end)
+        mask |= mask_between(days, start, end)
     return mask
 
 
@@ -160,7 +152,7 @@ def save_unconfirmed(
     doubtful &= (1 << len(days)) - 1
     forget_unconfirmed(connection, request.ticker, request.timeframe, days[0], days[-1])
     connection.executemany(
-        "INSERT OR REPLACE INTO _unconfirmed VALUES (?, ?, ?, ?, ?, ?)",
+        SAVE_UNCONFIRMED,
         [
             (request.ticker, request.timeframe, days[first], days[last], run, asked_at_utc)
             for first, last in iterate_runs(doubtful)
@@ -188,7 +180,7 @@ def forget_unconfirmed(
         for left, right in (before, behind):
             if left <= right:
                 connection.execute(
-                    "INSERT OR REPLACE INTO _unconfirmed VALUES (?, ?, ?, ?, ?, ?)",
+                    SAVE_UNCONFIRMED,
                     (ticker, timeframe, left, right, run, asked_at),
                 )
 
@@ -219,9 +211,9 @@ def weigh_session(
         forget_unconfirmed(connection, ticker, "1day", session_date, session_date)
     believed = [ticker for ticker in lacking if waiting.get(ticker, run) != run]
     connection.executemany(
-        "INSERT OR REPLACE INTO _unconfirmed VALUES (?, '1day', ?, ?, ?, ?)",
+        SAVE_UNCONFIRMED,
         [
-            (ticker, session_date, session_date, run, asked_at_utc)
+            (ticker, "1day", session_date, session_date, run, asked_at_utc)
             for ticker in lacking
             if ticker not in believed
         ],
@@ -238,7 +230,7 @@ def load_ticker_set(connection: sqlite3.Connection, ticker_set: int) -> list[str
 
 
 def ensure_ticker_set(connection: sqlite3.Connection, tickers: Iterable[str]) -> int:
-    """The number of this set of tickers; it gets one when it is new."""
+    """Return the number of this set of tickers; it gets one when it is new."""
     text = json.dumps(sorted(set(tickers)), ensure_ascii=False, separators=(",", ":"))
     with transaction(connection):
         connection.execute(
@@ -259,7 +251,8 @@ def save_range_answer(
     run that asked. The caller's transaction."""
     first, last = (session_dates[0], session_dates[-1]) if session_dates else (None, None)
     connection.execute(
-        "INSERT OR REPLACE INTO _ranges_asked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO _ranges_asked (ticker, timeframe, start_date, end_date, first_date,"
+        " last_date, bars, asked_at_utc, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             request.ticker,
             request.timeframe,
@@ -291,7 +284,9 @@ def save_session_answer(
         (session_date, ticker_set, counts[0], run),
     ).fetchone()[0]
     connection.execute(
-        "INSERT OR REPLACE INTO _sessions_asked VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?)",
+        "INSERT OR REPLACE INTO _sessions_asked (session_date, ticker_set, received, stored, dropped,"
+        " set_aside, metrics_due, asked_at_utc, run, is_confirmed)"
+        " VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?)",
         (session_date, ticker_set, *counts, asked_at_utc, run, same_before),
     )
     clear_done(connection, METRICS_TASK)

@@ -57,7 +57,7 @@ class AnsweredSessions:
     unconfirmed: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, ticker: str) -> int:
-        """What needs no further answer about a ticker."""
+        """Return what needs no further answer about a ticker."""
         return (self.of_ticker.get(ticker, 0) | self.of_everyone) & ~self.unconfirmed.get(ticker, 0)
 
 
@@ -89,7 +89,7 @@ def plan_requests(
     beyond: int,
     not_grouped: int = 0,
 ) -> list[Request]:
-    """The fewest requests that bring what nobody asked for yet, the newest sessions first.
+    """Return the fewest requests that bring what nobody asked for yet, the newest sessions first.
 
     `beyond`: sessions that the key's plan does not cover; they are not asked for. Only day bars can
     be asked for by session, for all tickers at once, and not those of `not_grouped`. An answer
@@ -126,7 +126,8 @@ def plan_requests(
 
 
 def make_cost(requests: Sequence[Request], sessions: Sequence[date]) -> Cost:
-    """The cost of requests; `limit` counts minutes, so long minute ranges have several pages."""
+    """Return the cost of requests; `limit` counts minutes, so long minute ranges have several
+    pages."""
     pages = rows = size = 0
     for request in requests:
         if isinstance(request, SessionRequest):
@@ -143,8 +144,8 @@ def make_cost(requests: Sequence[Request], sessions: Sequence[date]) -> Cost:
 
 
 def duration_seconds(requests: int, requests_per_minute: int) -> float:
-    """How long the quota makes a job last: a window's worth goes out at once, the next one a window
-    later, and so on. 0 without a quota."""
+    """Return how long the quota makes a job last: a window's worth goes out at once, the next one a
+    window later, and so on. 0 without a quota."""
     if not requests_per_minute or requests <= requests_per_minute:
         return 0.0
     return (requests - 1) // requests_per_minute * WINDOW_SECONDS

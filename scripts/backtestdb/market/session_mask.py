@@ -4,6 +4,9 @@ hand."""
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
+from typing import TypeVar
+
+Day = TypeVar("Day", date, str)
 
 
 def iterate_bits(mask: int) -> Iterator[int]:
@@ -14,7 +17,7 @@ def iterate_bits(mask: int) -> Iterator[int]:
 
 
 def iterate_runs(mask: int) -> Iterator[tuple[int, int]]:
-    """First and last bit of each run of ones, lowest first."""
+    """Yield first and last bit of each run of ones, lowest first."""
     shift = 0
     while mask:
         first = (mask & -mask).bit_length() - 1
@@ -25,14 +28,15 @@ def iterate_runs(mask: int) -> Iterator[tuple[int, int]]:
         shift += first + length
 
 
-def mask_between(sessions: Sequence[date], start: date, end: date) -> int:
-    """The bits of the sessions from `start` to `end`, both included."""
+def mask_between(sessions: Sequence[Day], start: Day, end: Day) -> int:
+    """Return the bits of the sessions from `start` to `end`, both included. Dates or their ISO
+    texts: thousands of records need no dates."""
     first, stop = bisect_left(sessions, start), bisect_right(sessions, end)
     return ((1 << stop) - 1) & ~((1 << first) - 1) if stop > first else 0
 
 
-def mask_of(sessions: Sequence[date], days: Iterable[date]) -> int:
-    """The bits of those of `days` that are among `sessions`."""
+def mask_of(sessions: Sequence[Day], days: Iterable[Day]) -> int:
+    """Return the bits of those of `days` that are among `sessions`."""
     mask = 0
     for day in days:
         mask |= mask_between(sessions, day, day)

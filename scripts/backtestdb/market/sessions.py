@@ -2,7 +2,7 @@
 UTC."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import cache
 
 import exchange_calendars
@@ -21,12 +21,12 @@ MINUTES_PER_SESSION = 960  # 04:00 to 20:00 New York, the hours for which the ve
 
 @cache
 def load_calendar() -> ExchangeCalendar:
-    """The XNYS calendar from 1990 to a year from now."""
+    """Return the XNYS calendar from 1990 to a year from now."""
     return exchange_calendars.get_calendar("XNYS", start=FIRST_DAY)
 
 
 def sessions_between(calendar: ExchangeCalendar, start: date, end: date) -> list[date]:
-    """The sessions from `start` to `end`, both included, in order."""
+    """Return the sessions from `start` to `end`, both included, in order."""
     index = calendar.sessions
     first, last = (
         index.searchsorted(pd.Timestamp(start)),
@@ -36,7 +36,7 @@ def sessions_between(calendar: ExchangeCalendar, start: date, end: date) -> list
 
 
 def last_completed_session(calendar: ExchangeCalendar, now_utc: datetime) -> date:
-    """The newest session that is final at `now_utc`: 20:15 New York, 17:15 on half days
+    """Return the newest session that is final at `now_utc`: 20:15 New York, 17:15 on half days
     (FINAL_AFTER_CLOSE)."""
     closes = calendar.schedule["close"]
     position = closes.searchsorted(pd.Timestamp(now_utc) - FINAL_AFTER_CLOSE, "right") - 1
@@ -46,30 +46,41 @@ def last_completed_session(calendar: ExchangeCalendar, now_utc: datetime) -> dat
 def load_final_times(sessions: Sequence[date]) -> list[str]:
     """When each of `sessions` became final, as the text of UTC that records carry (see
     `last_completed_session`)."""
-    calendar = load_calendar()
-    places = calendar.sessions.get_indexer(pd.DatetimeIndex(list(sessions)))
-    final = pd.DatetimeIndex(calendar.closes)[places] + FINAL_AFTER_CLOSE
-    return list(final.strftime("%Y-%m-%dT%H:%M:%S+00:00"))
+    final_seconds = load_final_seconds()
+    return [
+        datetime.fromtimestamp(final_seconds[day], UTC).isoformat(timespec="seconds")
+        for day in sessions
+    ]
+
+
+@cache
+def load_final_seconds() -> dict[date, int]:
+    """When each session of the calendar became final, in seconds UTC. Each answer asks for some of
+    them: pandas took 3.4 ms for one."""
+    schedule = load_calendar().schedule
+    final = (pd.DatetimeIndex(schedule["close"]) + FINAL_AFTER_CLOSE).as_unit("s").asi8
+    return dict(zip(schedule.index.date, final.tolist(), strict=True))
 
 
 def sessions_back(calendar: ExchangeCalendar, session_date: date, count: int) -> date:
-    """The session `count` sessions before the first one that is not before `session_date`."""
+    """Return the session `count` sessions before the first one that is not before
+    `session_date`."""
     position = calendar.sessions.searchsorted(pd.Timestamp(session_date)) - count
     return pd.Timestamp(calendar.sessions[max(position, 0)]).date()
 
 
 def years_before(end: date, years: int) -> date:
-    """The day after the same calendar day `years` earlier: a year that ends with `end`."""
+    """Return the day after the same calendar day `years` earlier: a year that ends with `end`."""
     return (pd.Timestamp(end) - pd.DateOffset(years=years) + pd.Timedelta(days=1)).date()
 
 
 def make_midnights_ms(session_dates: pd.DatetimeIndex) -> np.ndarray:
-    """Midnight in New York of each naive date, as milliseconds UTC."""
+    """Return midnight in New York of each naive date, as milliseconds UTC."""
     return session_dates.tz_localize(NEW_YORK).as_unit("ms").asi8
 
 
 def make_new_york_times(timestamps_ms: np.ndarray) -> pd.DatetimeIndex:
-    """Milliseconds UTC as naive New York times: the zone is converted first, the date taken
+    """Return milliseconds UTC as naive New York times: the zone is converted first, the date taken
     afterwards."""
     return (
         pd.DatetimeIndex(timestamps_ms.astype("datetime64[ms]"), tz="UTC")

@@ -32,8 +32,8 @@ from backtestdb.market.splits import (
 
 
 def plan_looks(connection: sqlite3.Connection) -> Cost:
-    """The requests for splits of the next run: the list, also before the first bars; and for each
-    ticker that is due already its day bars and its 5-minute bars."""
+    """Return the requests for splits of the next run: the list, also before the first bars; and for
+    each ticker that is due already its day bars and its 5-minute bars."""
     if "_splits_due" not in table_names(connection):
         return Cost(1, 0, 0)
     is_first = load_last_look(connection) is None and not has_bars(connection)
@@ -73,7 +73,7 @@ def look_at_splits(connection: sqlite3.Connection, source: Source) -> SplitLook:
 def read_list(connection: sqlite3.Connection, source: Source) -> str:
     """Compare the vendor's list with what is known, and keep what changed; return why that was not
     possible."""
-    now_utc, last_look = source.clock(), load_last_look(connection)
+    now_utc, last_look = source.now_utc(), load_last_look(connection)
     since = look_since(last_look, now_utc)
     known = load_known_splits(connection, since)
     try:

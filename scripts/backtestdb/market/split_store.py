@@ -27,7 +27,7 @@ def load_last_look(connection: sqlite3.Connection) -> datetime | None:
 
 
 def load_known_splits(connection: sqlite3.Connection, since: date) -> list[KnownSplit]:
-    """Those with an execution date on or after `since`."""
+    """Return those with an execution date on or after `since`."""
     rows = connection.execute(
         "SELECT execution_date, ticker, split_from, split_to, first_seen_at_utc, believed_at_utc, "
         "withdrawn_at_utc"
@@ -66,7 +66,7 @@ def save_look(
         )
         reasons: dict[str, list[str]] = defaultdict(list)
         for each in judged:
-            if has_older_bars(connection, each):
+            if has_older_bars(connection, each, now_utc):
                 reasons[each.split.ticker].append(str(each))
         connection.executemany(
             "INSERT INTO _splits_due (ticker, reason, found_at_utc) VALUES (?, ?, ?)"
@@ -88,21 +88,25 @@ def make_row(known: KnownSplit) -> tuple[object, ...]:
     )
 
 
-def has_older_bars(connection: sqlite3.Connection, known: KnownSplit) -> bool:
+def has_older_bars(connection: sqlite3.Connection, known: KnownSplit, now_utc: datetime) -> bool:
     """Given a split that was listed or withdrawn, return whether a stored bar from before its day
-    came before that. A bar without a time is as old as can be."""
-    changed_at = make_sqlite_time(known.changed_at_utc.astimezone(UTC).isoformat())
+    came before that. A bar without a time is as old as can be, and so is a bar with a time that is
+    still to come: the clock was wrong when it came."""
+    changed_at, now = (
+        make_sqlite_time(moment.astimezone(UTC).isoformat())
+        for moment in (known.changed_at_utc, now_utc)
+    )
     (found,) = connection.execute(
         # Both times are whole seconds: a bar of the same second may have come before the change.
         "SELECT EXISTS (SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe IN ('1day', '5min')"
-        " AND timestamp < ? AND coalesce(created_at, '') <= ?)",
-        (known.split.ticker, midnight_ms(known.split.execution_date), changed_at),
+        " AND timestamp < ? AND (coalesce(created_at, '') <= ? OR created_at > ?))",
+        (known.split.ticker, midnight_ms(known.split.execution_date), changed_at, now),
     ).fetchone()
     return bool(found)
 
 
 def load_due_tickers(connection: sqlite3.Connection) -> dict[str, str]:
-    """Tickers to be asked for again, with the reason."""
+    """Return tickers to be asked for again, with the reason."""
     return dict(
         connection.execute("SELECT ticker, reason FROM _splits_due ORDER BY ticker").fetchall()
     )

@@ -83,7 +83,8 @@ class SplitLook:
 
 
 def parse_splits(rows: Iterable[Mapping[str, Any]]) -> list[Split]:
-    """The vendor's rows, oldest first, each split once; rows that are no split are left out."""
+    """Return the vendor's rows, oldest first, each split once; rows that are no split are left
+    out."""
     found = set()
     for row in rows:
         try:
@@ -101,7 +102,7 @@ def parse_splits(rows: Iterable[Mapping[str, Any]]) -> list[Split]:
 
 
 def look_since(last_look_utc: datetime | None, now_utc: datetime) -> date:
-    """The execution date from which on the list is asked for."""
+    """Return the execution date from which on the list is asked for."""
     return (min(last_look_utc or now_utc, now_utc) - LOOK_BACK).astimezone(NEW_YORK).date()
 
 

@@ -71,8 +71,8 @@ def database_path(connection: sqlite3.Connection) -> Path:
 
 
 def open_staging(connection: sqlite3.Connection) -> Staging | None:
-    """What an earlier run of this database set aside, for this process alone; None where there is
-    nothing.
+    """Return what an earlier run of this database set aside, for this process alone; None where
+    there is nothing.
 
     A file of another state of the database, one that is no database any more, and one that was
     never begun are removed, which is said: their sessions are asked for again. Raise BusyError
@@ -93,7 +93,7 @@ def open_staging(connection: sqlite3.Connection) -> Staging | None:
 
 
 def read_staging(path: Path) -> Staging | None:
-    """None for a file that nothing can be read from."""
+    """Return None for a file that nothing can be read from."""
     file = connect_alone(path)
     try:
         job = Job(
@@ -115,8 +115,8 @@ def read_staging(path: Path) -> Staging | None:
 
 
 def load_job(connection: sqlite3.Connection) -> Job | None:
-    """The first fill that the database knows to be under way, as long as its set of tickers is
-    still that one."""
+    """Return the first fill that the database knows to be under way, as long as its set of tickers
+    is still that one."""
     row = connection.execute(
         "SELECT staging_key, ticker_set, tickers_sha256 FROM _first_fill"
     ).fetchone()
@@ -153,7 +153,8 @@ def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc
         for statement in SCHEMA:
             file.execute(statement)
         file.execute(
-            "INSERT INTO job VALUES (?, ?, ?)", (job.key, job.ticker_set, job.tickers_sha256)
+            "INSERT INTO job (staging_key, ticker_set, tickers_sha256) VALUES (?, ?, ?)",
+            (job.key, job.ticker_set, job.tickers_sha256),
         )
     with transaction(connection):
         connection.execute(
@@ -187,9 +188,10 @@ def stage_session(
             (day, *bars.counts, asked_at_utc, values),
         )
         staging.connection.execute("DELETE FROM rejected WHERE session = ?", (day,))
-        marks = ", ".join("?" * (1 + len(RejectedBar._fields)))
+        names = ("session", *RejectedBar._fields)
         staging.connection.executemany(
-            f"INSERT INTO rejected VALUES ({marks})", [(day, *bar) for bar in bars.rejected]
+            f"INSERT INTO rejected ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+            [(day, *bar) for bar in bars.rejected],
         )
     staging.numbers.update(numbers)
 
@@ -206,7 +208,7 @@ def remove_staging(database: Path) -> None:
 
 
 def load_staged_dates(connection: sqlite3.Connection, tickers: Sequence[str]) -> list[date]:
-    """The sessions that wait in a staging file, if they are kept for all of `tickers`."""
+    """Return the sessions that wait in a staging file, if they are kept for all of `tickers`."""
     staging = open_staging(connection)
     if staging is None:
         return []

@@ -56,7 +56,7 @@ def record_stopped(
 def find_stopped(
     connection: sqlite3.Connection, tickers: Sequence[str], newest: Sequence[date]
 ) -> dict[str, date]:
-    """The day of the last bar of those that have bars, but none in the `newest` sessions or
+    """Return the day of the last bar of those that have bars, but none in the `newest` sessions or
     later."""
     first_ms = midnight_ms(newest[0])
     found = {}
@@ -116,8 +116,8 @@ def ask_for_successors(
 
 
 def parse_events(results: object) -> list[TickerEvent]:
-    """The changes of ticker in the vendor's `results`, oldest first; rows of other kinds are left
-    out."""
+    """Return the changes of ticker in the vendor's `results`, oldest first; rows of other kinds are
+    left out."""
     found = []
     for row in results.get("events") or [] if isinstance(results, dict) else []:
         try:
@@ -132,6 +132,6 @@ def parse_events(results: object) -> list[TickerEvent]:
 def find_successor(
     events: Sequence[TickerEvent], ticker: str, last_bar: date
 ) -> TickerEvent | None:
-    """The newest name of the company, if it took one after its last bar under `ticker`."""
+    """Return the newest name of the company, if it took one after its last bar under `ticker`."""
     later = [event for event in events if event.event_date > last_bar and event.ticker != ticker]
     return later[-1] if later else None

@@ -64,7 +64,7 @@ def parse_ticker_file(file: Path) -> list[str]:
 
 
 def read_lines(file: Path) -> list[tuple[int, str]]:
-    """The lines that hold something, with their numbers; comments begin with #."""
+    """Return the lines that hold something, with their numbers; comments begin with #."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -82,8 +82,8 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
 
 
 def choose_rows(lines: Sequence[tuple[int, str]]) -> list[Row]:
-    """The lines cut into cells by the delimiter that makes a header of one of them, and most cells
-    in all."""
+    """Return the lines cut into cells by the delimiter that makes a header of one of them, and most
+    cells in all."""
     candidates = []
     for delimiter in DELIMITERS:
         rows = [(number, split_line(line, delimiter)) for number, line in lines]
@@ -131,7 +131,7 @@ def read_list(rows: Sequence[Row]) -> list[tuple[int, str]]:
 
 
 def split_words(line: str) -> list[str]:
-    """Several tickers with blanks between them; `BRK B` and a sentence are one cell."""
+    """Return several tickers with blanks between them; `BRK B` and a sentence are one cell."""
     words = line.split()
     return words if not is_ticker(line) and all(is_ticker(word) for word in words) else [line]
 

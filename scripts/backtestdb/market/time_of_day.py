@@ -27,11 +27,11 @@ KINDS = [
 
 
 def count_kinds(connection: sqlite3.Connection) -> dict[str, int]:
-    """Rows of each kind that `sql/checks/time_of_day_kinds.sql` tells apart; kinds without rows
-    left out."""
+    """Return rows of each kind that `sql/queries/time_of_day_kinds.sql` tells apart; kinds without
+    rows left out."""
     ensure_right_times(connection)
     found = dict(
-        connection.execute((SQL_DIR / "checks" / "time_of_day_kinds.sql").read_text()).fetchall()
+        connection.execute((SQL_DIR / "queries" / "time_of_day_kinds.sql").read_text()).fetchall()
     )
     return {kind: found[kind] for kind in KINDS if kind in found}
 
@@ -46,7 +46,7 @@ def fix_time_of_day(connection: sqlite3.Connection) -> int:
         ).fetchone() or ("",)
         connection.execute("DROP INDEX IF EXISTS idx_ohlcv_time_of_day")
         changed = connection.execute(
-            (SQL_DIR / "checks" / "fix_time_of_day.sql").read_text()
+            (SQL_DIR / "repairs" / "fix_time_of_day.sql").read_text()
         ).rowcount
         if index_sql:
             connection.execute(index_sql)

@@ -104,8 +104,8 @@ def write_universe(
 
 
 def load_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
-    """The active tickers of a universe in the order in which they came in; none for an unknown
-    universe."""
+    """Return the active tickers of a universe in the order in which they came in; none for an
+    unknown universe."""
     rows = connection.execute(
         "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id"
         " WHERE universe.name = ? AND is_active = 1 ORDER BY universe_stocks.id",
@@ -115,9 +115,9 @@ def load_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
 
 
 def load_members(connection: sqlite3.Connection, universe: str) -> list[str]:
-    """Whose bars belong to a universe: its active tickers, and of `us-stocks` the delisted ones
-    too, because a history of survivors flatters every strategy. Raise UsageError where there is
-    none."""
+    """Return whose bars belong to a universe: its active tickers, and of `us-stocks` the delisted
+    ones too, because a history of survivors flatters every strategy. Raise UsageError where there
+    is none."""
     active = require_tickers(connection, universe)
     if universe != US_STOCKS:
         return active
@@ -168,9 +168,9 @@ def spell_as_the_vendor(
 def choose_tickers(
     name: str, tickers: Sequence[str], file: Path | None, watchlist: Sequence[str]
 ) -> Sequence[str]:
-    """The members of a new universe: those named, those of the file, or for tech_sector the
-    WATCHLIST_TICKERS setting and else the built-in 65. Raise UsageError where nothing says
-    which."""
+    """Return the members of a new universe: those named, those of the file, or for tech_sector the
+    WATCHLIST_TICKERS setting and else the built-in 65. Raise UsageError where nothing says which.
+    """
     if file:
         return parse_ticker_file(file)
     if tickers:
@@ -205,7 +205,7 @@ def update_us_stocks(
 
 
 def load_listed(connection: sqlite3.Connection) -> list[str]:
-    """The vendor's list as far as this database has it; nothing where us-stocks was never
+    """Return the vendor's list as far as this database has it; nothing where us-stocks was never
     fetched."""
     rows = connection.execute(
         "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id WHERE "

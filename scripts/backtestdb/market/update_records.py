@@ -17,8 +17,8 @@ UPDATES_KEPT = 100
 
 
 def us_stocks_are_old(connection: sqlite3.Connection, now_utc: datetime) -> bool:
-    """Whether us-stocks has bars and its list is a week old: companies that came in since are not
-    in it."""
+    """Return whether us-stocks has bars and its list is a week old: companies that came in since
+    are not in it."""
     if not {"universe", "_coverage"} <= set(table_names(connection)):
         return False
     row = connection.execute(
@@ -60,7 +60,7 @@ def save_update(connection: sqlite3.Connection, done: Update, now_utc: datetime,
         return
     with transaction(connection):
         connection.execute(
-            "INSERT OR REPLACE INTO _updates VALUES (?, ?)",
+            "INSERT OR REPLACE INTO _updates (started_at_utc, through_session) VALUES (?, ?)",
             (now_utc.isoformat(timespec="seconds"), end.isoformat()),
         )
         connection.execute(

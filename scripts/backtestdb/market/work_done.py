@@ -11,7 +11,9 @@ def load_done(connection: sqlite3.Connection, task: str) -> int:
 
 def save_done(connection: sqlite3.Connection, task: str, tickers: int) -> None:
     """In the transaction that stores the part."""
-    connection.execute("INSERT OR REPLACE INTO _work_done VALUES (?, ?)", (task, tickers))
+    connection.execute(
+        "INSERT OR REPLACE INTO _work_done (task, tickers) VALUES (?, ?)", (task, tickers)
+    )
 
 
 def clear_done(connection: sqlite3.Connection, task: str) -> None:

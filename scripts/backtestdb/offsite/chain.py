@@ -46,8 +46,9 @@ def note_delta(reference: Reference, delta_bytes: int) -> None:
 def newest_first(
     names: Iterable[CopyName], classes: Iterable[CopyClass], until_utc: datetime | None = None
 ) -> list[CopyName]:
-    """The copies of these classes that were taken at `until_utc` or before, the newest first. Two
-    of one moment: the more complete class first, and of one class the one that was sent later."""
+    """Return the copies of these classes that were taken at `until_utc` or before, the newest
+    first. Two of one moment: the more complete class first, and of one class the one that was sent
+    later."""
     wanted = list(classes)
     found = [name for name in names if name.copy_class in wanted]
     if until_utc is not None:
@@ -60,8 +61,8 @@ def newest_first(
 
 
 def find_gaps(names: Iterable[CopyName]) -> list[str]:
-    """Sentences about copies that were there and are gone although older ones of their class are
-    still kept."""
+    """Return sentences about copies that were there and are gone although older ones of their class
+    are still kept."""
     numbers: dict[tuple[str, str], list[int]] = {}
     for name in names:
         numbers.setdefault((name.copy_class, name.writer), []).append(name.number)

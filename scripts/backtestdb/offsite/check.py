@@ -29,8 +29,8 @@ class CheckResult:
 
 
 def share_of_week(now_utc: datetime) -> int:
-    """Weeks since 1970, in turn 0 to 12: each share comes once a quarter, whichever weeks are
-    skipped last."""
+    """Return weeks since 1970, in turn 0 to 12: each share comes once a quarter, whichever weeks
+    are skipped last."""
     return int(now_utc.timestamp() // (7 * 86400)) % SHARES
 
 
@@ -99,7 +99,8 @@ def is_in_share(name: str, share: int) -> bool:
 
 
 def find_lost(names: Sequence[CopyName], sent: Sequence[CopyName]) -> list[str]:
-    """What a gap in the numbers does not show: the newest and the oldest, and all of them."""
+    """Return what a gap in the numbers does not show: the newest and the oldest, and all of
+    them."""
     lost = set(sent) - set(names)
     return [
         f"{name} was sent and proven by this machine, and is gone" for name in sorted(lost, key=str)
@@ -109,7 +110,8 @@ def find_lost(names: Sequence[CopyName], sent: Sequence[CopyName]) -> list[str]:
 def check_record(
     remote: Remote, name: CopyName, listed: dict[str, Stored], owners: dict[str, str]
 ) -> list[str]:
-    """What is wrong with a copy, as far as a listing tells. Its segments are added to `owners`."""
+    """Return what is wrong with a copy, as far as a listing tells. Its segments are added to
+    `owners`."""
     try:
         record = load_record(remote, name)
     except (VerificationError, MissingObjectError) as error:

@@ -11,7 +11,7 @@ from backtestdb.schema import tables_to_keep
 from backtestdb.table_copy import rowid_name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TableChange:
     """From the older state to the newer one. `there`: whether the table is in the older and in the
     newer."""
@@ -59,7 +59,13 @@ def compare_table(
     there = (was_there, is_there)
     if not all(there):
         rows = count_rows(connection, "main" if is_there else "older", table)
-        return TableChange(table, rows if is_there else 0, rows if was_there else 0, 0, there)
+        return TableChange(
+            table=table,
+            added=rows if is_there else 0,
+            removed=rows if was_there else 0,
+            changed=0,
+            there=there,
+        )
     key = find_key(connection, table)
     match = " AND ".join(f"a.{name} IS b.{name}" for name in key)
     names = [quote(name) for name in shared_columns(connection, table)]
@@ -78,12 +84,16 @@ def compare_table(
         f"{differs}",
     )
     return TableChange(
-        table, count_missing("main", "older"), count_missing("older", "main"), changed, there
+        table=table,
+        added=count_missing("main", "older"),
+        removed=count_missing("older", "main"),
+        changed=changed,
+        there=there,
     )
 
 
 def find_key(connection: sqlite3.Connection, table: str) -> list[str]:
-    """The columns that tell a row from others, quoted, in both states."""
+    """Return the columns that tell a row from others, quoted, in both states."""
     rows = connection.execute(f"PRAGMA main.table_xinfo({quote(table)})").fetchall()
     keys = [quote(row[1]) for row in sorted(rows, key=lambda row: row[5]) if row[5]]
     older = set(column_names(connection, table, "older"))

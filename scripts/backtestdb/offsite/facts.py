@@ -52,7 +52,7 @@ class OffsiteProblem:
 
 
 def load_offsite_facts(settings: Settings, now_utc: datetime) -> OffsiteFacts | None:
-    """None when OFFSITE is not set."""
+    """Return None when OFFSITE is not set."""
     if not settings.offsite:
         return None
     folder = target_folder(settings.backup_dir, settings.offsite)
@@ -75,7 +75,7 @@ def load_offsite_facts(settings: Settings, now_utc: datetime) -> OffsiteFacts | 
 
 
 def load_last_line(path: Path) -> dict[str, Any]:
-    """The last line that can be read; empty when there is none."""
+    """Return the last line that can be read; empty when there is none."""
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     for line in reversed(lines):
         with suppress(ValueError):
@@ -92,7 +92,8 @@ def parse_time(text: object) -> datetime | None:
 
 
 def find_offsite_problems(facts: OffsiteFacts | None) -> list[OffsiteProblem]:
-    """What needs the user, the most urgent first; none when all is well or OFFSITE is not set."""
+    """Return what needs the user, the most urgent first; none when all is well or OFFSITE is not
+    set."""
     if facts is None:
         return []
     problems = []

@@ -1,9 +1,7 @@
 """From a copy at the store to the file it was made of, proven by its SHA-256."""
 
 import io
-import json
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import zstandard
@@ -11,9 +9,9 @@ import zstandard
 from backtestdb.console import Say
 from backtestdb.errors import VerificationError
 from backtestdb.files import fsync_file, hash_file, verify_space
-from backtestdb.offsite.delta import apply_pages
+from backtestdb.offsite.delta import apply_page_patches, apply_pages
 from backtestdb.offsite.errors import DamagedObjectError, MissingObjectError
-from backtestdb.offsite.objects import Remote, open_stream, read_all
+from backtestdb.offsite.objects import Remote, open_stream, read_all, read_segment
 from backtestdb.offsite.record import CopyName, Record, load_record, parse_name
 from backtestdb.offsite.scripts_archive import unpack_scripts
 
@@ -45,7 +43,7 @@ def fetch_copy(remote: Remote, name: CopyName, target: Path) -> Record:
 
 
 def load_chain(remote: Remote, name: CopyName) -> list[Record]:
-    """The record of the copy, of what it refers to, and so on down to a whole one."""
+    """Return the record of the copy, of what it refers to, and so on down to a whole one."""
     records = [load_record(remote, name)]
     while records[-1].base:
         base = parse_name(records[-1].base)
@@ -70,6 +68,9 @@ def build(remote: Remote, record: Record, target: Path) -> None:
         if record.encoding == "pages":
             with open_stream(remote, record.segments) as stream:
                 apply_pages(io.BufferedReader(stream), target)
+        elif record.encoding == "page-patches":
+            pieces = (read_segment(remote, segment) for segment in record.segments)
+            apply_page_patches(pieces, target)
         else:
             base = target.read_bytes() if record.encoding == "patch" else None
             with (
@@ -97,10 +98,10 @@ def fetch_scripts(remote: Remote, record: Record, folder: Path) -> None:
 
 
 def fetch_newest(
-    fetch: Callable[[CopyName], Record], names: list[CopyName], say: Say
+    fetch: Callable[[CopyName], Record], names: Iterable[CopyName], say: Say
 ) -> Record | None:
-    """The first of `names` that `fetch` brings back whole; each one passed over is said with its
-    reason.
+    """Return the first of `names` that `fetch` brings back whole; each one passed over is said with
+    its reason.
 
     Raise OffsiteError when the store itself does not answer: that is no reason to take an older
     copy."""
@@ -113,14 +114,5 @@ def fetch_newest(
 
 
 def list_copies(remote: Remote) -> list[CopyName]:
-    """Every copy at the store, in no order."""
+    """Return every copy at the store, in no order."""
     return [name for stored in remote.store.list() if (name := parse_name(stored.name))]
-
-
-def manifest_of(record: Record) -> dict[str, object]:
-    """The backup's own manifest; empty for a copy that was taken between two backups."""
-    with suppress(ValueError):
-        values = json.loads(record.manifest)
-        if isinstance(values, dict):
-            return values
-    return {}

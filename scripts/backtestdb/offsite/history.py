@@ -1,7 +1,6 @@
 """When copies were last checked where they lie, and what came out: a line each, the newest last."""
 
 import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -45,7 +44,7 @@ def check_and_save(
 
 
 def find_sent(folder: Path, now_utc: datetime) -> list[CopyName]:
-    """The copies that this machine sent and that must still be there."""
+    """Return the copies that this machine sent and that must still be there."""
     folders = [folder / "full", folder / "small"]
     for one in folders:
         shorten(one, now_utc)
@@ -56,18 +55,3 @@ def save_check(folder: Path, check: Check) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     values = asdict(check) | {"checked_at_utc": check.checked_at_utc.isoformat()}
     append_line(folder / NAME, json.dumps(values), keep=LINES_KEPT)
-
-
-def load_checks(folder: Path) -> list[Check]:
-    """Oldest first; a line that cannot be read is no check."""
-    path = folder / NAME
-    checks = []
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
-        with suppress(ValueError, TypeError, KeyError):
-            values = json.loads(line)
-            result = CheckResult(**values["result"])
-            checked_at = datetime.fromisoformat(values["checked_at_utc"])
-            checks.append(
-                Check(checked_at_utc=checked_at, is_good=bool(values["is_good"]), result=result)
-            )
-    return checks

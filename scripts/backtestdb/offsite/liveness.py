@@ -15,7 +15,7 @@ TIMES = ("looked_at_utc", "covered_until_utc", "newest_small_utc", "newest_full_
 
 
 def target_folder(backup_dir: Path, address: str) -> Path:
-    """Everything that this machine remembers about one target."""
+    """Return everything that this machine remembers about one target."""
     return backup_dir / FOLDER / hashlib.sha256(address.encode()).hexdigest()[:12]
 
 
@@ -42,7 +42,7 @@ def save_liveness(folder: Path, liveness: Liveness) -> None:
 
 
 def load_liveness(folder: Path) -> Liveness | None:
-    """None when there is none, or none that can be read."""
+    """Return None when there is none, or none that can be read."""
     try:
         values = json.loads((folder / NAME).read_text())
         for name in TIMES:

@@ -42,6 +42,14 @@ class Segment:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Part:
+    """A piece as it is sealed; `source_bytes`: how many bytes of what is sent it stands for."""
+
+    source_bytes: int
+    piece: bytes
+
+
 def send_segments(remote: Remote, folder: str, pieces: Iterable[bytes]) -> list[Segment]:
     """Store `pieces`, each a part of one zstd stream."""
     return [send_segment(remote, folder, piece) for piece in pieces]
@@ -69,7 +77,7 @@ def put_proven(store: Store, name: str, data: bytes) -> None:
 
 
 def read_segment(remote: Remote, segment: Segment) -> bytes:
-    """The opened piece. Raise DamagedObjectError when it is not what was stored."""
+    """Return the opened piece. Raise DamagedObjectError when it is not what was stored."""
     sealed = remote.store.get(segment.name)
     verify_name(segment.name, sealed)
     return remote.key.open(sealed, segment.name)
@@ -108,7 +116,7 @@ class SegmentReader(io.RawIOBase):
 def open_stream(
     remote: Remote, segments: Sequence[Segment], *, base: bytes | None = None
 ) -> "zstandard.ZstdDecompressionReader":
-    """What the segments hold, decompressed. `base`: what a patch was made from."""
+    """Return what the segments hold, decompressed. `base`: what a patch was made from."""
     dictionary = (
         zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
         if base
@@ -131,7 +139,7 @@ def read_all(remote: Remote, segments: Sequence[Segment], name: str) -> bytes:
 
 
 def compress_parts(parts: Iterable[bytes], level: int = LEVEL) -> Iterator[bytes]:
-    """Each part a zstd frame of its own; joined, the frames are one stream."""
+    """Return each part a zstd frame of its own; joined, the frames are one stream."""
     compressor = zstandard.ZstdCompressor(level=level)
     return (compressor.compress(part) for part in parts)
 
@@ -141,7 +149,7 @@ def cut(data: bytes, size: int = SEGMENT_BYTES) -> Iterator[bytes]:
 
 
 def cut_stream(chunks: Iterable[bytes], size: int, skip: int = 0) -> Iterator[bytes]:
-    """The bytes of `chunks` after the first `skip`, in pieces of `size`; the last one may be
+    """Yield the bytes of `chunks` after the first `skip`, in pieces of `size`; the last one may be
     shorter."""
     waiting = bytearray()
     for chunk in chunks:

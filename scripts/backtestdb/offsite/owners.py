@@ -61,9 +61,9 @@ def choose_own(
     is_filled: bool = False,
     say: Say = lambda _message: None,
 ) -> list[CopyName]:
-    """The copies of one database: of the one at `database`, or of the one that sent as `writer`, or
-    of the only one that is there, unless the database `is_filled` with rows of its own. Raise
-    ProjectError with all of them when that does not tell."""
+    """Return the copies of one database: of the one at `database`, or of the one that sent as
+    `writer`, or of the only one that is there, unless the database `is_filled` with rows of its
+    own. Raise ProjectError with all of them when that does not tell."""
     owners = find_owners(remote, names)
     if writer:
         if writer not in owners:

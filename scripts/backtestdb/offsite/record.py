@@ -25,7 +25,7 @@ CopyClass = Literal["full-base", "full-delta", "small-base", "small-delta", "min
 CLASSES: tuple[CopyClass, ...] = ("full-base", "full-delta", "small-base", "small-delta", "minute")
 FULL_CLASSES: tuple[CopyClass, ...] = ("full-base", "full-delta")
 SMALL_CLASSES: tuple[CopyClass, ...] = ("small-base", "small-delta", "minute")
-Encoding = Literal["whole", "pages", "patch"]
+Encoding = Literal["whole", "pages", "page-patches", "patch"]
 STAMP = "%Y%m%dT%H%M%S.%fZ"
 NAME = re.compile(
     rf"({'|'.join(CLASSES)})/copies/(\d{{8}}T\d{{6}}\.\d{{6}}Z)-([0-9a-f]{{8}})-(\d+)\.json{re.escape(SUFFIX)}"
@@ -81,7 +81,7 @@ class Record:
 
 
 def parse_name(text: str) -> CopyName | None:
-    """None for an object that is no record."""
+    """Return None for an object that is no record."""
     match = NAME.fullmatch(text)
     if not match:
         return None

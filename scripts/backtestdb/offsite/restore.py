@@ -28,6 +28,7 @@ from backtestdb.offsite.chain import newest_first
 from backtestdb.offsite.fetch import fetch_copy, fetch_newest, fetch_scripts
 from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.record import FULL_CLASSES, SMALL_CLASSES, CopyClass, CopyName, Record
+from backtestdb.offsite.suspicion import leave_out_suspicious
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Fetched:
 
 
 def parse_moment(text: str) -> datetime:
-    """The end of a day ("2026-11-24"), a minute ("2026-11-24 14:05") or a second, in local time; a
-    time with more digits is meant as it stands. Raise UsageError for anything else."""
+    """Return the end of a day ("2026-11-24"), a minute ("2026-11-24 14:05") or a second, in local
+    time; a time with more digits is meant as it stands. Raise UsageError for anything else."""
     text = text.strip()
     try:
         moment = datetime.fromisoformat(text)
@@ -66,20 +67,22 @@ def fetch_backups(
     say: Say = lambda _message: None,
 ) -> Fetched:
     """Fetch the newest full copy, and the newest small one that was taken after it, into the empty
-    folder `folder`; `until_utc`: of those taken by then. Damaged and missing ones are passed over
-    with the reason.
+    folder `folder`; `until_utc`: of those taken by then. Damaged, missing and suspicious ones are
+    passed over with the reason; a named time means the suspicious ones too.
 
     Raise VerificationError when nothing comes back whole, OffsiteError when the store does not
     answer.
     """
     names = list(names)
-    full = (
-        fetch_one(remote, newest_first(names, FULL_CLASSES, until_utc), folder, say)
-        if with_full
-        else None
-    )
+
+    def choose(some: list[CopyName], classes: tuple[CopyClass, ...]) -> Iterable[CopyName]:
+        newest = newest_first(some, classes, until_utc)
+        return newest if until_utc else leave_out_suspicious(remote, newest, names, say)
+
+    full = fetch_one(remote, choose(names, FULL_CLASSES), folder, say) if with_full else None
     after = [name for name in names if full is None or name.taken_at_utc > full.name.taken_at_utc]
-    small = fetch_one(remote, newest_first(after, SMALL_CLASSES, until_utc), folder, say)
+    small = fetch_one(remote, choose(after, SMALL_CLASSES), folder, say)
+
     if not full and not small:
         when = f" taken by {until_utc.astimezone():%Y-%m-%d %H:%M:%S}" if until_utc else ""
         raise VerificationError(
@@ -94,9 +97,9 @@ def fetch_backups(
     )
 
 
-def fetch_one(remote: Remote, names: list[CopyName], folder: Path, say: Say) -> Record | None:
-    """The first that comes back with its scripts, or else the first that comes back without them:
-    the database is worth more."""
+def fetch_one(remote: Remote, names: Iterable[CopyName], folder: Path, say: Say) -> Record | None:
+    """Return the first that comes back with its scripts, or else the first that comes back without
+    them: the database is worth more."""
     arriving = folder / "arriving"
     found: list[CopyName] = []
 
@@ -127,7 +130,7 @@ def without_scripts(record: Record) -> Record:
 
 
 def file_of(record: Record) -> str:
-    """The backup's own name where it had one; otherwise the local time here."""
+    """Return the backup's own name where it had one; otherwise the local time here."""
     kind = kind_of(record.name.copy_class)
     if record.manifest:
         return record.file

@@ -21,15 +21,18 @@ from backtestdb.files import hash_file
 from backtestdb.offsite import chain
 from backtestdb.offsite.delta import (
     DIGEST_BYTES,
+    LARGEST_PART_BYTES,
     PATCH_LIMIT_BYTES,
     find_changed_runs,
     hash_blocks,
+    make_page_patches,
     make_patch,
     read_page_delta,
 )
 from backtestdb.offsite.errors import TooSlowError
 from backtestdb.offsite.objects import (
     LEVEL,
+    Part,
     Remote,
     Segment,
     compress_parts,
@@ -43,8 +46,11 @@ from backtestdb.offsite.scripts_archive import pack_scripts
 from backtestdb.offsite.sent_log import note_sent
 from backtestdb.offsite.state import Reference, State, Upload, save_state
 
-SMALL_BASE, HOUR_BASE, FULL_DIGESTS = "small-base.db", "hour.db", "full-base.digests"
+SMALL_BASE, HOUR_BASE = "small-base.db", "hour.db"
+FULL_BASE, FULL_DIGESTS = "full-base.db", "full-base.digests"
 SMALLEST_SEGMENT_BYTES = 1 << 20
+# From the size of a part and the bytes that are there already to the parts that are not.
+MakeParts = Callable[[int, int], Iterator[Part]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +128,7 @@ def send_full(sender: Sender, backup: Backup) -> Record:
 
 
 def find_full_base(sender: Sender) -> Reference | None:
-    """The base, if the digests of its pages are still here."""
+    """Return the base, if the digests of its pages are still here."""
     path = sender.folder / FULL_DIGESTS
     base = sender.state.full
     if base and path.is_file() and path.read_bytes()[:32].hex() == base.sha256:
@@ -134,45 +140,94 @@ def send_page_delta(
     sender: Sender, backup: Backup, content: Content, base: Reference, digests: bytes
 ) -> Record | None:
     """None, with nothing sent, when so much changed that a new base is cheaper."""
-    runs = find_changed_runs(digests, (sender.folder / FULL_DIGESTS).read_bytes()[32:])
+    base_digests = (sender.folder / FULL_DIGESTS).read_bytes()[32:]
+    runs = find_changed_runs(digests, base_digests)
     changed = sum(count for _first, count in runs) * DIGEST_BYTES
     if changed > chain.LARGEST_DELTA * len(digests):
         return None
-    segments = send_file(
-        sender, "full-delta", content, read_page_delta(content.path, runs), base.name
-    )
-    record = finish(sender, "full-delta", content, "pages", segments, base, backup)
+
+    encoding: Encoding = "page-patches"
+    segments = send_page_patches(sender, content, base, runs, base_digests)
+    if segments is None:
+        encoding = "pages"
+        parts = make_parts(read_page_delta(content.path, runs))
+        segments = send_file(sender, "full-delta", content, parts, f"{encoding} {base.name}")
+    record = finish(sender, "full-delta", content, encoding, segments, base, backup)
     chain.note_delta(base, record.sent_bytes)
     return record
 
 
+def send_page_patches(
+    sender: Sender,
+    content: Content,
+    base: Reference,
+    runs: list[tuple[int, int]],
+    base_digests: bytes,
+) -> list[Segment] | None:
+    """None when the base's file is not here any more, or not as it was."""
+    kept = sender.folder / FULL_BASE
+    if not kept.is_file():
+        return None
+    part_bytes = min(sender.state.segment_bytes, LARGEST_PART_BYTES)
+
+    def parts(_size: int, skip: int) -> Iterator[Part]:
+        return make_page_patches(content.path, runs, kept, base_digests, part_bytes, skip)
+
+    try:
+        # The size is part of the name: with another one the parts are others, and begin anew.
+        begun = f"page-patches {part_bytes} {base.name}"
+        return send_file(sender, "full-delta", content, parts, begun)
+    except VerificationError as error:
+        sender.say(f"{error}: the pages are sent whole until the next base")
+        kept.unlink()
+        return None
+
+
 def send_full_base(sender: Sender, backup: Backup, content: Content, digests: bytes) -> Record:
-    segments = send_file(sender, "full-base", content, read_chunks(content.path), "")
+    segments = send_file(sender, "full-base", content, make_parts(read_chunks(content.path)), "")
     record = finish(sender, "full-base", content, "whole", segments, None, backup)
     (sender.folder / FULL_DIGESTS).write_bytes(bytes.fromhex(content.sha256) + digests)
+    keep_full_base(sender, content.path)
     sender.state.full = make_reference(record, sender.clock())
     return record
 
 
+def keep_full_base(sender: Sender, path: Path) -> None:
+    """A second name for the backup, so that retention may take the first. It costs no room while
+    the backup is kept, and as much as that one afterwards, for FULL_BASE_MAX_AGE at most. File
+    systems without such names (exFAT, some shares) do without, and send more."""
+    kept = sender.folder / FULL_BASE
+    kept.unlink(missing_ok=True)
+    with suppress(OSError):
+        kept.hardlink_to(path)
+
+
+def make_parts(chunks: Iterator[bytes]) -> MakeParts:
+    """Each part a zstd frame of its own; joined, the frames are one stream."""
+    compressor = zstandard.ZstdCompressor(level=LEVEL)
+
+    def parts(size: int, skip: int) -> Iterator[Part]:
+        return (Part(len(one), compressor.compress(one)) for one in cut_stream(chunks, size, skip))
+
+    return parts
+
+
 def send_file(
-    sender: Sender, copy_class: CopyClass, content: Content, chunks: Iterator[bytes], base: str
+    sender: Sender, copy_class: CopyClass, content: Content, make: MakeParts, begun: str
 ) -> list[Segment]:
-    """A large file piece by piece; what a killed run sent of the same file to the same base stays
-    sent."""
+    """A large file piece by piece; what a killed run sent of the same file in the same way
+    (`begun`) stays sent."""
     state = sender.state
-    if (state.upload.file, state.upload.base) != (content.sha256, base):
-        state.upload = Upload(file=content.sha256, base=base)
+    if (state.upload.file, state.upload.base) != (content.sha256, begun):
+        state.upload = Upload(file=content.sha256, base=begun)
     upload = state.upload
     if upload.segments:
         sender.say(f"going on with {content.file} after {upload.bytes:,} bytes")
-    compressor = zstandard.ZstdCompressor(level=LEVEL)
     try:
-        for part in cut_stream(chunks, state.segment_bytes, upload.bytes):
-            segment = send_segment(
-                sender.remote, f"{copy_class}/segments", compressor.compress(part)
-            )
+        for part in make(state.segment_bytes, upload.bytes):
+            segment = send_segment(sender.remote, f"{copy_class}/segments", part.piece)
             upload.segments.append(segment)
-            upload.bytes += len(part)
+            upload.bytes += part.source_bytes
             sender.save()
     except TooSlowError:
         # 32 MB in 25 s is 10 Mbit/s; a slower line gets there in smaller pieces, a dead one costs
@@ -318,8 +373,8 @@ def keep_local(sender: Sender, record: Record, path: Path, name: str) -> Referen
 
 
 def find_local(sender: Sender, reference: Reference | None, name: str) -> Reference | None:
-    """The reference, if its file is here and has not changed: a delta to another file would be
-    worthless."""
+    """Return the reference, if its file is here and has not changed: a delta to another file would
+    be worthless."""
     path = sender.folder / name
     if not reference or not path.is_file():
         return None

@@ -36,7 +36,7 @@ def read_names(folder: Path) -> Iterator[CopyName]:
 
 
 def choose_due(names: Iterable[CopyName], now_utc: datetime) -> list[CopyName]:
-    """Those that no rule lets go yet: see prune.KEEP, and the same ages for a bucket's
+    """Return those that no rule lets go yet: see prune.KEEP, and the same ages for a bucket's
     lifecycle."""
     return [name for name in names if now_utc - name.taken_at_utc < KEEP[name.copy_class]]
 

@@ -72,8 +72,8 @@ class State:
 
 
 def load_state(folder: Path) -> State:
-    """A new one when there is none that can be read, or when the folder was copied from another
-    place: two writers under one name would take each other's numbers."""
+    """Return a new one when there is none that can be read, or when the folder was copied from
+    another place: two writers under one name would take each other's numbers."""
     machine = platform.node() or "unknown"
     try:
         state = parse_state(json.loads((folder / STATE_NAME).read_text()))

@@ -40,7 +40,7 @@ class Store(Protocol):
         """Raise MissingObjectError when there is none."""
 
     def list(self, prefix: str = "") -> Iterator[Stored]:
-        """All objects below the folder `prefix`, in no order."""
+        """Return all objects below the folder `prefix`, in no order."""
 
     def delete(self, name: str) -> None:
         """Raise OffsiteError where these credentials may not."""

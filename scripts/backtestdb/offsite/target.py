@@ -53,8 +53,8 @@ def find_passphrase(settings: Settings) -> str:
 
 
 def open_remote(settings: Settings) -> Remote:
-    """The target that `make offsite-init` made. Raise ProjectError with the cause when it cannot be
-    used."""
+    """Return the target that `make offsite-init` made. Raise ProjectError with the cause when it
+    cannot be used."""
     store = open_store(make_target(settings))
     passphrase = find_passphrase(settings)
     try:
@@ -68,7 +68,7 @@ def open_remote(settings: Settings) -> Remote:
 
 
 def ensure_key(store: Store, passphrase: str) -> tuple[DataKey, bool]:
-    """The store's data key, and whether it was made just now. A key that is there is never
+    """Return the store's data key, and whether it was made just now. A key that is there is never
     replaced: with it everything sealed would be lost."""
     with suppress(MissingObjectError):
         return unlock_key(store.get(KEY_NAME), passphrase, store.where), False

@@ -300,7 +300,7 @@ class Commits:
         self.seen: tuple[object, ...] | None = None
 
     def mark(self) -> tuple[object, ...]:
-        """A value that differs after each commit of another program."""
+        """Return a value that differs after each commit of another program."""
         try:
             found = self.database.stat()
         except FileNotFoundError:
@@ -323,7 +323,7 @@ class Commits:
         return (*self.files[:2], version)
 
     def writer_version(self) -> int | None:
-        """The version of the SQLite that wrote the file; None where this process has it not
+        """Return the version of the SQLite that wrote the file; None where this process has it not
         open."""
         if self.descriptor < 0:
             return None

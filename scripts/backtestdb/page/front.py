@@ -31,8 +31,8 @@ class Picture:
 def make_front(
     facts: Facts, catalogue: Sequence[Backup], picture: Picture, datasette_path: str
 ) -> dict[str, Any]:
-    """Everything that the template needs. `datasette_path`: of the database's own pages, empty
-    without one."""
+    """Return everything that the template needs. `datasette_path`: of the database's own pages,
+    empty without one."""
     return {
         "facts": facts,
         "problems": judge(facts),
@@ -63,8 +63,8 @@ def format_optional_age(age: timedelta | None) -> str:
 
 
 def make_heat_map(coverage: UniverseCoverage, months: Sequence[Month]) -> dict[str, Any]:
-    """A row of twelve cells for each year, the newest first; None where nothing was asked for.
-    `step`: 0 for nothing, 5 for all, 4 from 95 %, then by thirds."""
+    """Return a row of twelve cells for each year, the newest first; None where nothing was asked
+    for. `step`: 0 for nothing, 5 for all, 4 from 95 %, then by thirds."""
     by_name = {month.month: month for month in months}
     years = sorted({month.month[:4] for month in months}, reverse=True)
     return {
@@ -99,7 +99,7 @@ def make_cell(month: Month | None) -> dict[str, Any] | None:
 
 
 def make_day_chart(label: str, days: Sequence[Day]) -> dict[str, Any]:
-    """Bars of an SVG of WIDTH × HEIGHT."""
+    """Return bars of an SVG of WIDTH × HEIGHT."""
     highest = max((day.bars for day in days), default=0) or 1
     step = WIDTH / max(len(days), 1)
     bars = [
@@ -122,8 +122,8 @@ def make_day_chart(label: str, days: Sequence[Day]) -> dict[str, Any]:
 
 
 def make_backup_chart(catalogue: Sequence[Backup]) -> dict[str, Any] | None:
-    """The newest 60 files in the order in which they were taken; height by size, each kind by its
-    own largest."""
+    """Return the newest 60 files in the order in which they were taken; height by size, each kind
+    by its own largest."""
     shown = sorted(catalogue, key=lambda backup: backup.taken_at_utc)[-BACKUPS_SHOWN:]
     if not shown:
         return None

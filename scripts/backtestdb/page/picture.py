@@ -17,16 +17,16 @@ from backtestdb.new_york import midnight_ms
 
 DAYS_SHOWN = 60
 INTRADAY_MONTHS = 13
-COUNT_IN_SPANS = """
+BARS_OF_SPAN = (
+    "ohlcv_data WHERE ticker = t.ticker AND timeframe = ? AND timestamp >= first_ms AND "
+    "timestamp < stop_ms"
+)
+COUNT_BARS = f"SELECT count(*) FROM {BARS_OF_SPAN}"
+ANY_BAR = f"SELECT EXISTS (SELECT 1 FROM {BARS_OF_SPAN})"
+SUM_OF_SPANS = """
 WITH spans (place, first_ms, stop_ms) AS (VALUES {values}), tickers (ticker) AS (VALUES {tickers})
-SELECT place, sum((
-    SELECT count(*) FROM ohlcv_data
-    WHERE ticker = t.ticker AND timeframe = ? AND timestamp >= first_ms AND timestamp < stop_ms))
-FROM tickers t CROSS JOIN spans GROUP BY place
+SELECT place, sum(({counted})) FROM tickers t CROSS JOIN spans GROUP BY place
 """
-ANY_IN_SPANS = COUNT_IN_SPANS.replace(
-    "SELECT count(*) FROM", "SELECT EXISTS (SELECT 1 FROM"
-).replace("stop_ms))", "stop_ms)))")
 MEMBERS = (
     "SELECT ticker FROM universe_stocks JOIN universe u ON u.id = universe_id WHERE u.name "
     "= ? AND is_active"
@@ -68,7 +68,7 @@ def load_months(connection: sqlite3.Connection, coverage: UniverseCoverage) -> l
     if coverage.timeframe == "1day":
         spans = [make_month_span(sessions, month) for month in by_month]
         stored = count_in_spans(
-            connection, COUNT_IN_SPANS, MEMBERS, spans, coverage.timeframe, coverage.universe
+            connection, COUNT_BARS, MEMBERS, spans, coverage.timeframe, coverage.universe
         )
     else:
         recent = set(sorted(by_month)[-INTRADAY_MONTHS:])
@@ -76,7 +76,7 @@ def load_months(connection: sqlite3.Connection, coverage: UniverseCoverage) -> l
         spans = [make_day_span(day) for day in sessions if day.isoformat()[:7] in recent]
         stored = Counter()
         found = count_in_spans(
-            connection, ANY_IN_SPANS, MEMBERS, spans, coverage.timeframe, coverage.universe
+            connection, ANY_BAR, MEMBERS, spans, coverage.timeframe, coverage.universe
         )
         for day_text, count in found.items():
             stored[day_text[:7]] += count
@@ -94,7 +94,8 @@ def sessions_of(coverage: UniverseCoverage) -> list[date]:
 
 
 def load_days(connection: sqlite3.Connection, timeframe: str, last: str) -> list[Day]:
-    """The newest 60 sessions up to `last` (a date, empty where nothing is stored), in order."""
+    """Return the newest 60 sessions up to `last` (a date, empty where nothing is stored), in
+    order."""
     if not last:
         return []
     end = date.fromisoformat(last)
@@ -102,19 +103,19 @@ def load_days(connection: sqlite3.Connection, timeframe: str, last: str) -> list
         load_calendar(), date.fromordinal(end.toordinal() - 2 * DAYS_SHOWN), end
     )
     spans = [make_day_span(day) for day in sessions[-DAYS_SHOWN:]]
-    counts = count_in_spans(connection, COUNT_IN_SPANS, EVERYONE, spans, timeframe)
+    counts = count_in_spans(connection, COUNT_BARS, EVERYONE, spans, timeframe)
     return [Day(place, counts[place]) for place, *_ in spans]
 
 
 def count_in_spans(
     connection: sqlite3.Connection,
-    statement: str,
+    counted: str,
     tickers: str,
     spans: Sequence[Span],
     timeframe: str,
     *values: str,
 ) -> Counter[str]:
-    """Bars (or sessions with bars) of all `tickers` in each span."""
+    """Return bars (or sessions with bars) of all `tickers` in each span."""
     members = [ticker for (ticker,) in connection.execute(tickers, values)]
     counts: Counter[str] = Counter()
     for some_spans in in_parts(spans, SPANS_AT_ONCE):
@@ -124,7 +125,8 @@ def count_in_spans(
             for value in (place, midnight_ms(start), midnight_ms(stop))
         ]
         for some in in_parts(members, TICKERS_AT_ONCE):
-            sql = statement.format(
+            sql = SUM_OF_SPANS.format(
+                counted=counted,
                 values=", ".join(["(?, ?, ?)"] * len(some_spans)),
                 tickers=", ".join(["(?)"] * len(some)),
             )

@@ -103,7 +103,7 @@ class Page:
         )
 
     async def show_status(self) -> Response:
-        """What `make status ARGS=--json` prints."""
+        """Return what `make status ARGS=--json` prints."""
         facts = await asyncio.to_thread(self.load_facts)
         return Response(
             facts_as_json(facts, judge(facts)),
@@ -115,7 +115,7 @@ class Page:
         return load_facts(self.settings, self.user, datetime.now(UTC), read=read_shared)
 
     async def wait_for_picture(self, facts: Facts) -> bool:
-        """Whether the picture shows the bars that are there now. Nobody waits longer than
+        """Return whether the picture shows the bars that are there now. Nobody waits longer than
         WAIT_SECONDS: counting goes on, and the page asks again."""
         if not facts.universes:
             return True

@@ -14,7 +14,7 @@ def load_universes(connection: sqlite3.Connection) -> Body:
 
 
 def load_universe(connection: sqlite3.Connection, name: str) -> Body | None:
-    """None for an unknown name."""
+    """Return None for an unknown name."""
     row = connection.execute(
         f"SELECT {', '.join(COLUMNS)} FROM universe WHERE name = ?", (name,)
     ).fetchone()
@@ -24,7 +24,7 @@ def load_universe(connection: sqlite3.Connection, name: str) -> Body | None:
 
 
 def load_universe_tickers(connection: sqlite3.Connection, name: str) -> Body | None:
-    """The active members by name, and which universe it is; None for an unknown name."""
+    """Return the active members by name, and which universe it is; None for an unknown name."""
     universe = load_universe(connection, name)
     if universe is None:
         return None

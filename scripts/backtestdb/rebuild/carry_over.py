@@ -118,7 +118,7 @@ class OldContent:
 def read_old_content(
     settings: Settings, source: Path | None, trial: Path, now_local: datetime
 ) -> OldContent:
-    """What there is to carry over, and proof that it can be: all of it is carried once into
+    """Return what there is to carry over, and proof that it can be: all of it is carried once into
     `trial`, a new database that the caller removes. Before hours of download and not after them.
     `source`: a file that the user named instead of the database; that one has to be sound."""
     database = settings.database_path

@@ -22,7 +22,7 @@ INTRADAY_DAYS = 30
 def make_wanted(
     settings: Settings, arguments: argparse.Namespace, now_local: datetime
 ) -> RebuildSpec:
-    """The plan that the arguments name."""
+    """Return the plan that the arguments name."""
     return replace(
         make_market_plan(settings, arguments, now_local),
         other_tables=other_tables(settings, arguments),
@@ -38,26 +38,36 @@ def other_tables(settings: Settings, arguments: argparse.Namespace) -> OtherTabl
 def make_market_plan(
     settings: Settings, arguments: argparse.Namespace, now_local: datetime
 ) -> RebuildSpec:
-    """Universe and dates."""
+    """Return universe and dates."""
     if arguments.skip_backfill:
         return RebuildSpec()
     end = choose_end(arguments.end, now_local)
     if arguments.full_us_stocks:
         # Which tickers they are the vendor tells once the user agreed to the plan.
-        return RebuildSpec(US_STOCKS, (), years_before(end, 5).isoformat(), "", end.isoformat())
+        return RebuildSpec(
+            universe=US_STOCKS,
+            tickers=(),
+            daily_start=years_before(end, 5).isoformat(),
+            intraday_start="",
+            end=end.isoformat(),
+        )
     if arguments.russell2000:
         tickers = choose_tickers("russell2000", [], arguments.russell2000, [])
         return RebuildSpec(
-            "russell2000", tuple(tickers), years_before(end, 5).isoformat(), "", end.isoformat()
+            universe="russell2000",
+            tickers=tuple(tickers),
+            daily_start=years_before(end, 5).isoformat(),
+            intraday_start="",
+            end=end.isoformat(),
         )
     tickers = choose_tickers("tech_sector", [], None, settings.watchlist_tickers)
     intraday_start = end - timedelta(days=INTRADAY_DAYS - 1)
     return RebuildSpec(
-        "tech_sector",
-        tuple(tickers),
-        years_before(end, 1).isoformat(),
-        intraday_start.isoformat(),
-        end.isoformat(),
+        universe="tech_sector",
+        tickers=tuple(tickers),
+        daily_start=years_before(end, 1).isoformat(),
+        intraday_start=intraday_start.isoformat(),
+        end=end.isoformat(),
     )
 
 
@@ -66,11 +76,11 @@ def run_rebuild(settings: Settings, arguments: argparse.Namespace, now_local: da
     source = None if arguments.skip_backfill else make_source(settings)
     wanted = make_wanted(settings, arguments, now_local)
     choices = RebuildOptions(
-        arguments.end is not None,
-        arguments.discard_irreplaceable,
-        arguments.yes,
-        arguments.carry_over_from,
-        arguments.accept_fewer,
+        end_was_given=arguments.end is not None,
+        discard_irreplaceable=arguments.discard_irreplaceable,
+        assume_yes=arguments.yes,
+        carry_over_from=arguments.carry_over_from,
+        accept_fewer=arguments.accept_fewer,
     )
     rebuilt = rebuild(settings, wanted, choices, source, now_local)
     if rebuilt is None:

@@ -65,7 +65,7 @@ def load_left_behind(connection: sqlite3.Connection, plan: RebuildSpec) -> list[
 
 
 def load_universe_of(connection: sqlite3.Connection) -> dict[str, str]:
-    """The name of a universe for each ticker that is in one."""
+    """Return the name of a universe for each ticker that is in one."""
     if not {"universe", "universe_stocks"} <= set(table_names(connection)):
         return {}
     rows = connection.execute(
@@ -77,8 +77,8 @@ def load_universe_of(connection: sqlite3.Connection) -> dict[str, str]:
 
 
 def planned_tickers(connection: sqlite3.Connection, plan: RebuildSpec) -> set[str]:
-    """Those of the plan; of a universe that the vendor lists, the members that the old database
-    knows."""
+    """Return those of the plan; of a universe that the vendor lists, the members that the old
+    database knows."""
     if plan.tickers or not plan.universe:
         return set(plan.tickers)
     rows = connection.execute(

@@ -71,7 +71,7 @@ class NothingFetchedError(ProjectError):
     """The vendor gave no bar at all: nothing that could replace a database."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RebuildOptions:
     """What the user said on the command line."""
 
@@ -82,7 +82,7 @@ class RebuildOptions:
     accept_fewer: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RebuildResult:
     """What came of it. `kept_as` is None where there was no old database; `kept_is_sound` is False
     when the kept file is as damaged as the old one was. `losses`: sentences about what of it could
@@ -166,8 +166,8 @@ def prepare_to_fill(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
 
 
 def expected_tables(plan: RebuildSpec) -> set[str]:
-    """What every new database has; beside it stand the platform's tables, of October 2025 where it
-    brings none."""
+    """Return what every new database has; beside it stand the platform's tables, of October 2025
+    where it brings none."""
     classes = load_table_classes()
     own = {name for name, of in classes.items() if of == "bookkeeping"} | set(MARKET_TABLES)
     return set(classes) if plan.other_tables == "ours" else own
@@ -192,12 +192,12 @@ def verify_space_to_rebuild(database: Path, bytes_to_come: int) -> None:
 
 
 def must_ask_for_tickers(connection: sqlite3.Connection, plan: RebuildSpec) -> bool:
-    """Whether the vendor has still to say which tickers the universe has."""
+    """Return whether the vendor has still to say which tickers the universe has."""
     return bool(plan.universe) and not plan.tickers and not load_tickers(connection, plan.universe)
 
 
 def plan_costs(connection: sqlite3.Connection, plan: RebuildSpec) -> dict[str, Cost]:
-    """What each step with requests will cost; about, where the tickers are still unknown."""
+    """Return what each step with requests will cost; about, where the tickers are still unknown."""
     if must_ask_for_tickers(connection, plan):
         unknown = [f"#{number}" for number in range(TICKERS_ABOUT)]
         jobs = make_jobs(plan, unknown)
@@ -224,7 +224,7 @@ def members_of(connection: sqlite3.Connection, plan: RebuildSpec) -> list[str]:
 
 
 def make_jobs(plan: RebuildSpec, tickers: list[str]) -> dict[str, Job]:
-    """None for the schema alone."""
+    """Return None for the schema alone."""
     starts = {"1day": plan.daily_start, "5min": plan.intraday_start}
     return {
         LABELS[timeframe]: make_job(
@@ -243,7 +243,8 @@ def make_jobs(plan: RebuildSpec, tickers: list[str]) -> dict[str, Job]:
 def load_old_content(
     settings: Settings, plan: RebuildSpec, choices: RebuildOptions, now_local: datetime
 ) -> OldContent:
-    """What will be carried over, tried out once on an empty database before the first request."""
+    """Return what will be carried over, tried out once on an empty database before the first
+    request."""
     if choices.discard_irreplaceable:
         return OldContent({})
     work = work_path(settings.database_path)
@@ -264,12 +265,14 @@ def show_plan(
     if plan.universe:
         tickers = f"{len(plan.tickers)} tickers" if plan.tickers else "as the vendor lists them"
         rows.append(["universe", f"{plan.universe}: {tickers}", 0, "0 B", "0 s"])
+    what = {
+        LABELS["1day"]: f"{plan.daily_start} to {plan.end}",
+        LABELS["5min"]: f"{plan.intraday_start} to {plan.end}",
+        "splits": "the vendor's list, before the bars and behind them",
+    }
     for label, cost in costs.items():
-        start = plan.daily_start if label == LABELS["1day"] else plan.intraday_start
         duration = format_duration(duration_seconds(cost.requests, settings.requests_per_minute))
-        rows.append(
-            [label, f"{start} to {plan.end}", cost.requests, format_bytes(cost.bytes), duration]
-        )
+        rows.append([label, what.get(label, ""), cost.requests, format_bytes(cost.bytes), duration])
     kept = f"{sum(old.rows.values()):,} rows of {len(old.rows)} tables"
     if old.from_backup:
         kept += f", from {old.from_backup}"
@@ -297,8 +300,8 @@ def describe_schema(plan: RebuildSpec) -> str:
 def probe_plan_limits(
     connection: sqlite3.Connection, source: Source | None, plan: RebuildSpec
 ) -> date | None:
-    """The first session that the key's plan has, where a long rebuild asks for earlier ones: found
-    out before the question, not after hours."""
+    """Return the first session that the key's plan has, where a long rebuild asks for earlier ones:
+    found out before the question, not after hours."""
     if source is None or not plan.universe:
         return None
     tickers = list(plan.tickers) or [WITNESS]
@@ -309,7 +312,7 @@ def probe_plan_limits(
         connection,
         source.client,
         source.calendar,
-        source.clock(),
+        source.now_utc(),
         job.sessions,
         WITNESS,
         by_session=not plan.tickers or len(plan.tickers) > len(job.sessions),
@@ -393,7 +396,9 @@ def put_in_place(
     elif old.is_damaged:
         carried, losses = carry_salvaged(settings, work_path(database), plan.universe, now_local)
     if state == "missing" and takes_the_free_name(work_path(database), database):
-        return RebuildResult(reports, carried, None, True, losses)
+        return RebuildResult(
+            reports=reports, carried=carried, kept_as=None, kept_is_sound=True, losses=losses
+        )
     must_carry = not (choices.discard_irreplaceable or named or old.is_damaged)
     done = replace_database(
         database,
@@ -404,7 +409,13 @@ def put_in_place(
     )
     remove_database(work_path(database))
     kept = done.kept_as or done.moved_to
-    return RebuildResult(reports, carried, kept, done.kept_is_sound or kept is None, losses)
+    return RebuildResult(
+        reports=reports,
+        carried=carried,
+        kept_as=kept,
+        kept_is_sound=done.kept_is_sound or kept is None,
+        losses=losses,
+    )
 
 
 def takes_the_free_name(work: Path, database: Path) -> bool:

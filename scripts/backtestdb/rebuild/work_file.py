@@ -34,7 +34,7 @@ OtherTables = Literal["ours", "platform", "none"]
 BUILDING, COMPLETE, HOLES = "building", "complete", "holes"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RebuildSpec:
     """`universe` is empty for the schema alone; no `tickers` means those that the vendor lists.
     Dates are sessions in ISO text, empty where nothing is asked."""
@@ -58,7 +58,7 @@ def parse_spec(text: str) -> RebuildSpec:
 
 
 def continues(earlier: RebuildSpec, wanted: RebuildSpec, *, end_was_given: bool) -> bool:
-    """Whether the work on `earlier` is work on `wanted`.
+    """Return whether the work on `earlier` is work on `wanted`.
 
     The same plan is. So is one of at most a week ago that differs in its dates alone, unless the
     user named the end: whoever starts a killed rebuild again after midnight wants it finished, and
@@ -97,7 +97,7 @@ class FileForm(NamedTuple):
 
 
 def load_record(path: Path) -> RebuildRecord | None:
-    """The rebuild that made the file at `path`; None when there is no such file or no such
+    """Return the rebuild that made the file at `path`; None when there is no such file or no such
     record."""
     if look_at_file(path) != "database":
         return None
@@ -194,7 +194,7 @@ def create_schema(
 
 
 def form_of(database: Path) -> FileForm:
-    """The usual one where there is no database."""
+    """Return the usual one where there is no database."""
     if look_at_file(database) != "database":
         return FileForm()
     with closing(connect(database)) as connection:

@@ -117,7 +117,7 @@ def build(
 
 
 def newest_of(choice: RestoreChoice) -> Backup:
-    """The backup that holds the newest rows; a choice is never empty."""
+    """Return the backup that holds the newest rows; a choice is never empty."""
     backup = choice.irreplaceable or choice.full
     if backup is None:
         raise ValueError("a choice without a backup")
@@ -137,8 +137,8 @@ def opened_backup(choice: RestoreChoice | None) -> Iterator[sqlite3.Connection |
 def load_known_objects(
     choice: RestoreChoice | None, saved: sqlite3.Connection | None
 ) -> list[SchemaObject]:
-    """The schema of the newest backup, with the root pages of the newest full one, which is a copy
-    of the file page by page; the project's own schema where there is no backup."""
+    """Return the schema of the newest backup, with the root pages of the newest full one, which is
+    a copy of the file page by page; the project's own schema where there is no backup."""
     if choice is None or saved is None:
         with closing(
             sqlite3.connect(":memory:", isolation_level=None, factory=Connection)
@@ -182,8 +182,8 @@ def find_sources(
 
 
 def find_orphaned_tables(schema: Schema) -> list[str]:
-    """Tables that only the backup has and that refer to one that is no longer there, such as one
-    that was renamed since: under their own name no row could be added to them."""
+    """Return tables that only the backup has and that refer to one that is no longer there, such as
+    one that was renamed since: under their own name no row could be added to them."""
     tables = {one.name.lower() for one in schema.of_kind("table")}
     orphaned = []
     with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
@@ -222,7 +222,7 @@ def kept_virtual_tables(schema: Schema) -> list[SchemaObject]:
 def load_sequences(
     file: PageFile, schema: Schema, target: sqlite3.Connection, *, has_backup: bool
 ) -> list[tuple[str, int]]:
-    """The last numbers given out, as far as the damaged file and the backup tell."""
+    """Return the last numbers given out, as far as the damaged file and the backup tell."""
     found = []
     for one in schema.of_kind("table"):
         if one.name == "sqlite_sequence" and one.is_live:

@@ -16,7 +16,7 @@ NOT_OURS = ("no such function", "no such collation", "unknown function")
 KINDS = {"table", "index", "view", "trigger"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SchemaObject:
     """`root`: the page at which a table or index begins, 0 where it has none or where it is not
     known. `is_live`: read from the damaged file, and not from the backup. `plain`: the text of a
@@ -100,7 +100,7 @@ def make_creatable(
 
 
 def find_refusal(connection: sqlite3.Connection, one: SchemaObject) -> str:
-    """Why this SQLite cannot create the table; empty when it can, and has."""
+    """Return why this SQLite cannot create the table; empty when it can, and has."""
     try:
         connection.execute(one.sql)
     except sqlite3.Error as error:
@@ -109,7 +109,7 @@ def find_refusal(connection: sqlite3.Connection, one: SchemaObject) -> str:
 
 
 def parse_objects(file: PageFile, number: int) -> list[SchemaObject] | None:
-    """None when this page is not wholly one of a schema."""
+    """Return None when this page is not wholly one of a schema."""
     try:
         page = parse_page(file, number)
         if page.kind != TABLE_LEAF:
@@ -130,7 +130,9 @@ def parse_object(values: list[object], file: PageFile) -> SchemaObject:
         raise DamagedError("not a row of a schema")
     if not isinstance(root, int) or not 0 <= root <= file.count or not isinstance(sql, str | None):
         raise DamagedError("not a row of a schema")
-    return SchemaObject(str(kind), name, table, root, sql or "", is_live=True)
+    return SchemaObject(
+        kind=str(kind), name=name, table=table, root=root, sql=sql or "", is_live=True
+    )
 
 
 def without_conflicts(objects: Iterable[SchemaObject]) -> list[SchemaObject]:
@@ -150,7 +152,14 @@ def load_backup_schema(
         "SELECT type, name, tbl_name, rootpage, coalesce(sql, '') FROM sqlite_schema"
     )
     return [
-        SchemaObject(kind, name, table, roots.get(name, -1) if root else 0, sql, is_live=False)
+        SchemaObject(
+            kind=kind,
+            name=name,
+            table=table,
+            root=roots.get(name, -1) if root else 0,
+            sql=sql,
+            is_live=False,
+        )
         for kind, name, table, root, sql in rows
     ]
 

@@ -89,7 +89,7 @@ def adopt(
 def is_known_to_backup(
     file: PageFile, shape: Shape, trees: Iterable[Tree], saved: sqlite3.Connection | None
 ) -> bool:
-    """Whether some of these rows are in the backup; without a backup nobody can say no."""
+    """Return whether some of these rows are in the backup; without a backup nobody can say no."""
     if saved is None:
         return True
     return any(
@@ -105,7 +105,8 @@ def find_owner(
     sources: Mapping[str, TableSource],
     saved: sqlite3.Connection | None,
 ) -> str:
-    """The table that alone can own the page and what is below it; empty when there is none."""
+    """Return the table that alone can own the page and what is below it; empty when there is
+    none."""
     stored = (
         record for record in read_records(file, [first_leaf(file, number)], Counter()) if record
     )
@@ -136,7 +137,8 @@ def keep_best(
 
 
 def first_leaf(file: PageFile, number: int, levels: int = MOST_LEVELS) -> int:
-    """The leftmost leaf below a page that can be read; the page itself where there is none."""
+    """Return the leftmost leaf below a page that can be read; the page itself where there is
+    none."""
     page = parse_or_none(file, number)
     if page is None or not page.is_interior or not levels:
         return number
@@ -155,7 +157,7 @@ def parse_or_none(file: PageFile, number: int) -> Page | None:
 
 
 def bounds_of(file: PageFile, tree: Tree) -> tuple[int, int] | None:
-    """The first and the last rowid."""
+    """Return the first and the last rowid."""
     rowids = [cell.rowid for number in tree.pages for cell in parse_page(file, number).cells]
     return (rowids[0], rowids[-1]) if rowids else None
 

@@ -26,7 +26,7 @@ class DamagedError(Exception):
     """A page, a cell or a record is not what the file format says; only this package sees it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PageFile:
     """`usable`: bytes of a page without the reserved ones at its end. Pages count from 1."""
 
@@ -56,7 +56,7 @@ class Cell(NamedTuple):
     overflow: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Page:
     number: int
     kind: int
@@ -75,7 +75,13 @@ def open_pages(path: Path) -> Iterator[PageFile]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         page_size = parse_page_size(data[:HEADER_BYTES])
         encoding = {2: "utf-16-le", 3: "utf-16-be"}.get(int.from_bytes(data[56:60]), "utf-8")
-        yield PageFile(data, page_size, page_size - data[20], len(data) // page_size, encoding)
+        yield PageFile(
+            data=data,
+            page_size=page_size,
+            usable=page_size - data[20],
+            count=len(data) // page_size,
+            encoding=encoding,
+        )
 
 
 def parse_page_size(header: bytes) -> int:
@@ -122,7 +128,7 @@ def parse_page(file: PageFile, number: int) -> Page:
         if one.end > other.begin:
             raise DamagedError(f"page {number} has overlapping cells")
     right = int.from_bytes(data[start + 8 : start + 12]) if kind in INTERIOR else 0
-    return Page(number, kind, data, cells, right)
+    return Page(number=number, kind=kind, data=data, cells=cells, right=right)
 
 
 def parse_cell(data: bytes, kind: int, begin: int, usable: int) -> Cell:
@@ -152,7 +158,7 @@ def verify_end(end: int, usable: int) -> int:
 
 
 def local_bytes(kind: int, size: int, usable: int) -> int:
-    """How much of a payload lies in the page itself; the rest lies in overflow pages."""
+    """Return how much of a payload lies in the page itself; the rest lies in overflow pages."""
     most = usable - 35 if kind == TABLE_LEAF else (usable - 12) * 64 // 255 - 23
     if size <= most:
         return size
@@ -162,8 +168,8 @@ def local_bytes(kind: int, size: int, usable: int) -> int:
 
 
 def list_overflow(file: PageFile, cell: Cell) -> list[int]:
-    """The pages behind a cell. A page of zeros is not believed: as the last one of a row it would
-    pass for an end, and fill a text with zeros."""
+    """Return the pages behind a cell. A page of zeros is not believed: as the last one of a row it
+    would pass for an end, and fill a text with zeros."""
     pages: dict[int, None] = {}  # in their order, and quick to look up: a row may have thousands
     number, left = cell.overflow, cell.size - cell.local
     while left > 0:

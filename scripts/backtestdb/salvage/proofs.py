@@ -31,8 +31,8 @@ class Index:
 def describe_proofs(
     connection: sqlite3.Connection, shape: Shape, objects: Iterable[SchemaObject]
 ) -> list[Index]:
-    """The indexes that name every row of the table; a partial one or one of expressions does not.
-    `connection` is to a database with the same schema."""
+    """Return the indexes that name every row of the table; a partial one or one of expressions does
+    not. `connection` is to a database with the same schema."""
     if shape.is_index:
         return []
     roots = {one.name: one.root for one in objects if one.kind == "index" and one.is_live}
@@ -53,8 +53,8 @@ def describe_proofs(
 
 
 def load_entries(file: PageFile, index: Index) -> set[str] | None:
-    """Key and rowid of every entry that can still be read; None when no page of the index can be.
-    An index without entries says that there are no rows."""
+    """Return key and rowid of every entry that can still be read; None when no page of the index
+    can be. An index without entries says that there are no rows."""
     tree = read_tree(file, index.root, is_index=True)
     if not tree.pages:
         return None
@@ -72,7 +72,8 @@ def make_entry(values: Sequence[Value]) -> str:
 
 
 def entry_of(row: Row, index: Index) -> str:
-    """What the index says of this row; empty when the row ends before the columns of the index."""
+    """Return what the index says of this row; empty when the row ends before the columns of the
+    index."""
     rowid, values = row
     if max(index.places) >= len(values):
         return ""
@@ -80,5 +81,5 @@ def entry_of(row: Row, index: Index) -> str:
 
 
 def is_named(row: Row, proofs: Iterable[tuple[Index, set[str]]]) -> bool:
-    """Whether one of the indexes has an entry for this row."""
+    """Return whether one of the indexes has an entry for this row."""
     return any(entry_of(row, index) in entries for index, entries in proofs)

@@ -34,7 +34,7 @@ def print_salvaged(salvaged: SalvageResult) -> None:
 
 
 def describe_losses(salvaged: SalvageResult) -> list[str]:
-    """Sentences for the user; one alone when nothing is lost."""
+    """Return sentences for the user; one alone when nothing is lost."""
     if salvaged.is_complete:
         return ["every table could be read to its last row: nothing is lost"]
     lost = [table.table for table in salvaged.tables if not table.is_whole]

@@ -23,8 +23,8 @@ Row = tuple[int, list[Value]]
 def read_records(
     file: PageFile, pages: Sequence[int], claims: Counter[int]
 ) -> Iterator[Row | None]:
-    """The rowid (0 in a table WITHOUT ROWID) and the stored values of each row; None where they are
-    lost."""
+    """Yield the rowid (0 in a table WITHOUT ROWID) and the stored values of each row; None where
+    they are lost."""
     for number in pages:
         page = parse_page(file, number)
         for cell in page.cells:
@@ -50,7 +50,7 @@ def make_row(shape: Shape, record: Row) -> Row:
 
 
 def claim_pages(file: PageFile, trees: Sequence[Tree]) -> Counter[int]:
-    """How often each page is laid claim to: more than once, and nobody knows whose it is."""
+    """Return how often each page is laid claim to: more than once, and nobody knows whose it is."""
     claims: Counter[int] = Counter()
     for tree in trees:
         claims.update(tree.inner)

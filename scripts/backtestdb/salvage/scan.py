@@ -79,7 +79,7 @@ def find_trunks(file: PageFile) -> dict[int, Trunk]:
 
 
 def parse_trunk(file: PageFile, number: int) -> Trunk | None:
-    """None when this page cannot be part of the list of free pages."""
+    """Return None when this page cannot be part of the list of free pages."""
     at = (number - 1) * file.page_size
     following, count = (int.from_bytes(file.data[at + n : at + n + 4]) for n in (0, 4))
     if count > file.usable // 4 - 2 or following > file.count:
@@ -111,7 +111,8 @@ def judge_free_list(
 
 
 def count_free(file: PageFile, first: int) -> int:
-    """Pages in the list that begins at `first`, its own included, as far as it can be followed."""
+    """Count pages in the list that begins at `first`, its own included, as far as it can be
+    followed."""
     seen: set[int] = set()
     total = 0
     while 1 < first <= file.count and first not in seen:

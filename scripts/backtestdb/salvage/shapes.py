@@ -10,7 +10,7 @@ from backtestdb.salvage.records import Value
 from backtestdb.table_copy import rowid_name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Column:
     """`is_generated` columns may be stored, but cannot be written."""
 
@@ -21,7 +21,7 @@ class Column:
     is_generated: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Shape:
     """Columns in the order in which a record holds them. `alias`: the place of the INTEGER PRIMARY
     KEY, which a record leaves empty because it is the rowid. `rowid_names`: none or one name that
@@ -64,12 +64,19 @@ def describe_table(connection: sqlite3.Connection, table: str) -> Shape:
     if len(keys) == 1 and not is_index and not has_pk_index:
         alias = [row[0] for row in stored].index(keys[0][0])
     names = tuple(rowid_name(connection, table))
-    return Shape(table, columns, alias, names, is_index, tuple(row[1] for row in keys))
+    return Shape(
+        table=table,
+        columns=columns,
+        alias=alias,
+        rowid_names=names,
+        is_index=is_index,
+        key=tuple(row[1] for row in keys),
+    )
 
 
 def describe_indexes(connection: sqlite3.Connection, shape: Shape) -> list[Shape]:
-    """What an entry of each of its indexes looks like: it could pass for a row of a table WITHOUT
-    ROWID."""
+    """Return what an entry of each of its indexes looks like: it could pass for a row of a table
+    WITHOUT ROWID."""
     table = shape.table
     types = {
         row[1]: str(row[2])
@@ -84,15 +91,24 @@ def describe_indexes(connection: sqlite3.Connection, shape: Shape) -> list[Shape
         entries = connection.execute(f"PRAGMA main.index_xinfo({quote(name)})").fetchall()
         columns = tuple(
             Column(
-                str(column),
-                affinity_of(types.get(column, "INTEGER"), is_strict=False),
-                cid == -1,
-                False,
-                False,
+                name=str(column),
+                affinity=affinity_of(types.get(column, "INTEGER"), is_strict=False),
+                is_required=cid == -1,
+                is_optional=False,
+                is_generated=False,
             )
             for _, cid, column, *_ in entries
         )
-        shapes.append(Shape(f"index {name}", columns, None, (), True, ()))
+        shapes.append(
+            Shape(
+                table=f"index {name}",
+                columns=columns,
+                alias=None,
+                rowid_names=(),
+                is_index=True,
+                key=(),
+            )
+        )
     return shapes
 
 
@@ -111,10 +127,10 @@ def make_column(row: Sequence[object], *, is_strict: bool) -> Column:
     affinity = affinity_of(str(declared), is_strict=is_strict)
     is_generated = hidden != 0
     return Column(
-        str(name),
-        affinity,
-        bool(not_null),
-        not not_null or default is not None,
+        name=str(name),
+        affinity=affinity,
+        is_required=bool(not_null),
+        is_optional=not not_null or default is not None,
         is_generated=is_generated,
     )
 
@@ -138,8 +154,8 @@ def affinity_of(declared: str, *, is_strict: bool) -> str:
 
 
 def fits(shape: Shape, values: Sequence[Value]) -> bool:
-    """Whether SQLite could have stored this record in the table. Numbers in a column of text, for
-    one, are turned into text before they are stored."""
+    """Return whether SQLite could have stored this record in the table. Numbers in a column of
+    text, for one, are turned into text before they are stored."""
     if not shape.fewest <= len(values) <= len(shape.columns):
         return False
     for index, (column, value) in enumerate(zip(shape.columns, values, strict=False)):

@@ -20,7 +20,7 @@ COMPARED_ROWS = 200
 WHOLE_TREE = Gap(0, None, None, -1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TableSource:
     """`trees`: from its root, and below pages that are lost. `doubtful`: pages that may have been
     free; of their rows those count that one of `proofs` names. `is_rooted`: the damaged file itself
@@ -41,7 +41,7 @@ class TableSource:
 
 
 def read_source(file: PageFile, source: TableSource, claims: Counter[int]) -> Iterator[Row | None]:
-    """Every row of the table; None for each that is not taken."""
+    """Yield every row of the table; None for each that is not taken."""
     yield from read_rows(
         file, [n for tree in source.trees for n in tree.pages], source.shape, claims
     )
@@ -51,8 +51,8 @@ def read_source(file: PageFile, source: TableSource, claims: Counter[int]) -> It
 
 
 def agrees_with_an_index(file: PageFile, source: TableSource, claims: Counter[int]) -> bool:
-    """Whether the rows are those that an index names, no more and no fewer. Another page in the
-    place of one of the table's can look right."""
+    """Return whether the rows are those that an index names, no more and no fewer. Another page in
+    the place of one of the table's can look right."""
     rows = [row for row in read_source(file, source, claims) if row]
     return any(
         load_entries(file, index) == {entry_of(row, index) for row in rows}
@@ -67,7 +67,7 @@ class Described(NamedTuple):
 
 
 def describe_tables(schema: Schema) -> tuple[dict[str, Described], list[Shape]]:
-    """Every table, and the entries of all indexes. Virtual tables have no rows."""
+    """Return every table, and the entries of all indexes. Virtual tables have no rows."""
     created: list[SchemaObject] = []
     with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
         for one in schema.of_kind("table"):
@@ -95,7 +95,7 @@ def find_source(
     """Follow the root; one that only the backup names is believed when the backup's rows are below
     it."""
     one, shape, indexes = described
-    source = TableSource(shape, one.is_live, indexes)
+    source = TableSource(shape=shape, is_rooted=one.is_live, indexes=indexes)
     if one.root > 1:
         tree = read_tree(file, one.root, is_index=shape.is_index)
         if one.is_live or is_tree_of(file, tree, shape, saved):
@@ -114,7 +114,7 @@ def is_tree_of(file: PageFile, tree: Tree, shape: Shape, saved: sqlite3.Connecti
 
 
 def sample_rows(file: PageFile, tree: Tree, shape: Shape) -> list[Row | None]:
-    """The first rows of the first pages, until there are enough to compare."""
+    """Return the first rows of the first pages, until there are enough to compare."""
     rows: list[Row | None] = []
     for number in tree.pages:
         rows += read_rows(file, [number], shape, Counter())
@@ -124,7 +124,7 @@ def sample_rows(file: PageFile, tree: Tree, shape: Shape) -> list[Row | None]:
 
 
 def count_matches(saved: sqlite3.Connection | None, shape: Shape, rows: list[Row]) -> int:
-    """How many of these rows the backup has, value for value."""
+    """Return how many of these rows the backup has, value for value."""
     if saved is None:
         return 0
     return sum(

@@ -77,8 +77,8 @@ def fill_table(
 
 
 def can_be_united(target: sqlite3.Connection, shape: Shape) -> bool:
-    """Whether a row of the backup can become a row of this table and nothing of it is lost: every
-    column of the backup is still there, and those that were added since may be left to their
+    """Return whether a row of the backup can become a row of this table and nothing of it is lost:
+    every column of the backup is still there, and those that were added since may be left to their
     default. A column that is gone may have been renamed, and nothing tells."""
     ours = {name.lower() for name in column_names(target, shape.table)}
     theirs = {name.lower() for name in column_names(target, shape.table, "saved")}
@@ -185,7 +185,7 @@ def count(target: sqlite3.Connection, table: str) -> int:
 
 
 def count_missing(target: sqlite3.Connection, shape: Shape) -> int:
-    """Rows of the backup whose key is not in the new table."""
+    """Count rows of the backup whose key is not in the new table."""
     keys = shape.key or shape.rowid_names
     theirs = column_names(target, shape.table, "saved")
     if not keys or not theirs:

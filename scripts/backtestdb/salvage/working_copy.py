@@ -44,7 +44,7 @@ def make_private_copy(database: Path, copy: Path, template: Path) -> bool:
 
 
 def companions(database: Path) -> list[Path]:
-    """The file itself, its log and its journal, where they are there."""
+    """Return the file itself, its log and its journal, where they are there."""
     paths = [database.with_name(database.name + suffix) for suffix in COPIED]
     return [path for path in paths if path.is_file()]
 

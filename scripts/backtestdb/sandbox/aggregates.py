@@ -34,7 +34,7 @@ from backtestdb.sandbox.subscription import Subscription, verify_included, verif
 BASE_BARS_A_SESSION = 250
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AnsweredSessions:
     """A range as asked: instants in ms UTC, both included, and the dates in New York that they fall
     on."""
@@ -61,7 +61,7 @@ class AnsweredSessions:
 def parse_range(
     request: Request, ticker: str, bar: tuple[str, str], from_text: str, to_text: str
 ) -> AnsweredSessions:
-    """What a range request asks for; 400 when it cannot be."""
+    """Return what a range request asks for; 400 when it cannot be."""
     if bar not in (("1", "day"), ("5", "minute")):
         raise bad_request(f"the sandbox has 1/day and 5/minute bars, not {'/'.join(bar)}")
     sort = request.params.get("sort", "asc")
@@ -73,7 +73,15 @@ def parse_range(
     window = 5 * MINUTE_MS
     start = midnight_ms(date_of(from_ms)) if bar[1] == "day" else from_ms - from_ms % window
     limit, adjusted = request.number("limit", 5000, 50_000), request.flag("adjusted", default=True)
-    return AnsweredSessions(ticker, bar[1], start, to_ms, limit, sort == "desc", adjusted)
+    return AnsweredSessions(
+        ticker=ticker,
+        timespan=bar[1],
+        from_ms=start,
+        to_ms=to_ms,
+        limit=limit,
+        descending=sort == "desc",
+        adjusted=adjusted,
+    )
 
 
 def parse_instant(text: str, *, is_end: bool) -> int:
@@ -85,7 +93,7 @@ def parse_instant(text: str, *, is_end: bool) -> int:
 
 
 def answer_range(exchange: Exchange, plan: Subscription, request: Request, *parts: str) -> Row:
-    """Bars of one ticker, oldest first unless sort=desc, in pages of `limit` base bars.
+    """Return bars of one ticker, oldest first unless sort=desc, in pages of `limit` base bars.
 
     The parts of the path are ticker, multiplier, timespan, from and to.
     """
@@ -109,7 +117,8 @@ def answer_range(exchange: Exchange, plan: Subscription, request: Request, *part
 def load_page(
     exchange: Exchange, asked: AnsweredSessions, covered: date
 ) -> tuple[ServedBars, int | None]:
-    """The bars of one page, and the instant at which the next one begins (descending: ends)."""
+    """Return the bars of one page, and the instant at which the next one begins (descending:
+    ends)."""
     load, step = (
         (load_day_bars, 1) if asked.timespan == "day" else (load_minute_bars, BASE_BARS_A_SESSION)
     )
@@ -137,13 +146,13 @@ def load_page(
 def choose_sessions(
     found: list[tuple[int, Ints]], count: int, *, descending: bool
 ) -> tuple[Ints, Ints]:
-    """All sessions of a range, and those among them that a page can hold."""
+    """Return all sessions of a range, and those among them that a page can hold."""
     sessions = np.concatenate([own for _, own in found])
     return sessions, sessions[-count:] if descending else sessions[:count]
 
 
 def answer_grouped(exchange: Exchange, plan: Subscription, request: Request, day_text: str) -> Row:
-    """The day bars of everyone who traded on a date; no pages."""
+    """Return the day bars of everyone who traded on a date; no pages."""
     day, adjusted = parse_day(day_text), request.flag("adjusted", default=True)
     verify_included(plan, None)
     verify_subscription(plan, exchange.today, day, day)
@@ -161,7 +170,7 @@ def answer_grouped(exchange: Exchange, plan: Subscription, request: Request, day
 def make_answer(
     exchange: Exchange, dates: tuple[date, date], rows: list[Row], *, adjusted: bool
 ) -> Row:
-    """The frame around the rows; without rows the vendor leaves `results` out."""
+    """Return the frame around the rows; without rows the vendor leaves `results` out."""
     today = exchange.today
     delayed = dates[0] <= today <= dates[1] and len(load_sessions().index_range(today, today)) > 0
     answer: Row = {"adjusted": adjusted, "queryCount": 0, "resultsCount": len(rows)}

@@ -21,7 +21,7 @@ REPLACING: dict[str, Callable[[Row], Row]] = {
 
 
 def spoil_bars(rows: list[Row], kinds: tuple[str, ...], today: date) -> list[Row]:
-    """Rows with one bad bar of each kind; those of REPLACING stand where a good one was.
+    """Return rows with one bad bar of each kind; those of REPLACING stand where a good one was.
 
     The others are added at the end: `duplicate` (the first again), `weekend` (moved to a Saturday)
     and `future` (moved a week behind today).
@@ -36,7 +36,8 @@ def spoil_bars(rows: list[Row], kinds: tuple[str, ...], today: date) -> list[Row
 
 
 def make_added_row(row: Row, kind: str, today: date) -> Row:
-    """A copy of a good row, at a time at which nothing can have traded, or at its own again."""
+    """Return a copy of a good row, at a time at which nothing can have traded, or at its own
+    again."""
     if kind == "duplicate":
         return dict(row)
     day = date_of(row["t"])

@@ -1,7 +1,7 @@
 """The control plane under /_sandbox/: how tests look at the server and change what it plays.
 
 GET log (?since=N), DELETE log; GET, POST, DELETE faults; POST release, today, splits, settings,
-missing; GET health. No key is needed: the server listens on 127.0.0.1 only.
+missing, renames, reset; GET health. No key is needed: the server listens on 127.0.0.1 only.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,9 @@ from typing import Any
 import orjson
 
 from backtestdb.sandbox.faults import parse_rule
+from backtestdb.sandbox.listings import Rename
 from backtestdb.sandbox.splits import parse_split
-from backtestdb.sandbox.state import Sandbox, Settings, move_today, put_splits
+from backtestdb.sandbox.state import Sandbox, Settings, move_today, put_renames, put_splits
 from backtestdb.sandbox.subscription import Subscription
 
 Payload = dict[str, Any]
@@ -33,8 +34,8 @@ def answer_control(
 
 
 def read_log(sandbox: Sandbox, given: Payload) -> Payload:
-    """The requests from number `since` on, and the most that arrived in any one window under one
-    key."""
+    """Return the requests from number `since` on, and the most that arrived in any one window under
+    one key."""
     entries = sandbox.journal.read(int(given.get("since", 0)))
     most = max((window.most for window in sandbox.windows.values()), default=0)
     return {"requests": entries, "most_in_window": most}
@@ -49,7 +50,7 @@ def clear_log(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
 
 
 def read_faults(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
-    """The rules and how often each fired."""
+    """Return the rules and how often each fired."""
     return {"rules": sandbox.faults.describe()}
 
 
@@ -124,6 +125,29 @@ def set_missing(sandbox: Sandbox, given: Payload) -> Payload:
     return {"missing": len(missing)}
 
 
+def set_renames(sandbox: Sandbox, given: Payload) -> Payload:
+    """Companies that change their ticker, instead of any others: `renames`, each with `ticker`,
+    `successor` and `day`."""
+    renames = [
+        Rename(str(row["ticker"]), str(row["successor"]), date.fromisoformat(row["day"]))
+        for row in given["renames"]
+    ]
+    put_renames(sandbox, tuple(renames))
+    return {"renames": len(renames)}
+
+
+def reset(sandbox: Sandbox, given: Payload) -> Payload:
+    """An honest vendor on the day `today`: no faults, no missing session, no made-up split or
+    rename, a subscription without limits, the right clock."""
+    clear_faults(sandbox, given)
+    move_today(sandbox, date.fromisoformat(given["today"]))
+    put_splits(sandbox, ())
+    put_renames(sandbox, ())
+    sandbox.exchange = replace(sandbox.exchange, missing=(), unfinished=False)
+    sandbox.settings = replace(sandbox.settings, plan=Subscription(), clock_seconds=0)
+    return {}
+
+
 def read_health(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
     """That the server is there, which day it lives on and how many listings it has."""
     return {
@@ -143,5 +167,7 @@ CALLS: dict[tuple[str, str], Callable[[Sandbox, Payload], Payload]] = {
     ("POST", "splits"): set_splits,
     ("POST", "settings"): set_settings,
     ("POST", "missing"): set_missing,
+    ("POST", "reset"): reset,
+    ("POST", "renames"): set_renames,
     ("GET", "health"): read_health,
 }

@@ -66,7 +66,7 @@ ENDPOINTS: tuple[tuple[str, Endpoint], ...] = (
 
 
 def verify_key(sandbox: Sandbox, key: str | None) -> str:
-    """The key when it is right; 401 when it is wrong or missing."""
+    """Return the key when it is right; 401 when it is wrong or missing."""
     if not key:
         raise Refusal(401, {"status": "ERROR", "error": "API Key was not provided"})
     if key not in sandbox.settings.keys:
@@ -86,7 +86,7 @@ def verify_quota(sandbox: Sandbox, key: str, arrived: float) -> None:
 
 
 def answer_request(sandbox: Sandbox, request: Request) -> Payload:
-    """What the endpoint of a path says; 404 as text where there is no endpoint."""
+    """Return what the endpoint of a path says; 404 as text where there is no endpoint."""
     for pattern, endpoint in ENDPOINTS:
         if match := re.fullmatch(pattern, request.path):
             return endpoint(sandbox, request, *(unquote(part) for part in match.groups()))
@@ -96,6 +96,7 @@ def answer_request(sandbox: Sandbox, request: Request) -> Payload:
 def make_json_answer(
     status: int, payload: Payload, headers: dict[str, str] | None = None
 ) -> Answer:
-    """A payload on its way, with a request_id of its own as every answer of the vendor has."""
+    """Return a payload on its way, with a request_id of its own as every answer of the vendor
+    has."""
     body = orjson.dumps({"request_id": uuid4().hex, **payload})
     return Answer(status, body, {"Content-Type": "application/json", **(headers or {})})

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backtestdb.sandbox.intraday import MinuteBars, make_minute_bars
-from backtestdb.sandbox.listings import Universe
+from backtestdb.sandbox.listings import RENAMES, Rename, Universe
 from backtestdb.sandbox.made_up import SILENT, Bars, Profiles, make_day_bars
 from backtestdb.sandbox.noise import uniform
 from backtestdb.sandbox.sessions import Floats, Ints, load_sessions
@@ -17,7 +17,7 @@ from backtestdb.sandbox.splits import Split, make_divisors
 QUIRK = 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exchange:
     """Who is listed, which splits there are, and up to which day (included) anything has happened.
 
@@ -32,9 +32,11 @@ class Exchange:
     junk: bool = False
     missing: tuple[tuple[str | None, date], ...] = ()
     unfinished: bool = False
+    renames: tuple[Rename, ...] = RENAMES
 
     def find_missing(self, ticker: str | None) -> Ints:
-        """Indexes of the sessions of which there is nothing of a ticker, or (None) of anyone."""
+        """Return indexes of the sessions of which there is nothing of a ticker, or (None) of
+        anyone."""
         days = [day for whose, day in self.missing if whose is None or whose == ticker]
         found = [load_sessions().index_range(day, day) for day in days]
         return np.array([index for each in found for index in each], dtype=np.int64)
@@ -56,7 +58,8 @@ class ServedBars:
 def find_sessions(
     exchange: Exchange, ticker: str, first: date, last: date
 ) -> list[tuple[int, Ints]]:
-    """The sessions in which a ticker traded, for each company that had it, in order of time."""
+    """Return the sessions in which a ticker traded, for each company that had it, in order of
+    time."""
     universe, wanted = (
         exchange.universe,
         load_sessions().index_range(first, min(last, exchange.today)),
@@ -75,7 +78,7 @@ def find_sessions(
 
 
 def load_day_bars(exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool) -> ServedBars:
-    """Day bars of one listing; each starts at midnight in New York."""
+    """Return day bars of one listing; each starts at midnight in New York."""
     return ServedBars(
         start_ms=load_sessions().midnight_ms[sessions],
         base=np.ones(len(sessions), dtype=np.int64),
@@ -110,8 +113,8 @@ def load_minute_bars(
 def load_grouped_bars(
     exchange: Exchange, session: int, *, adjusted: bool
 ) -> tuple[Ints, ServedBars]:
-    """The day bars of everyone who traded in a session, stamped 16:00 New York, and whose they
-    are."""
+    """Return the day bars of everyone who traded in a session, stamped 16:00 New York, and whose
+    they are."""
     traded, bars, divisors = load_market_days(exchange, session, adjusted=adjusted)
     start = np.full(len(traded), load_sessions().grouped_ms[session])
     quirk = uniform(exchange.universe.profiles.keys[traded], np.array([session]), QUIRK)
@@ -146,7 +149,8 @@ def load_market_days(
 
 
 def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteBars]:
-    """The five-minute bars of everyone in a session, as traded (unadjusted), and whose each is."""
+    """Return the five-minute bars of everyone in a session, as traded (unadjusted), and whose each
+    is."""
     universe, calendar = exchange.universe, load_sessions()
     traded, days, divisors = load_market_days(exchange, session, adjusted=False)
     parts: list[tuple[Ints, MinuteBars]] = []
@@ -178,7 +182,8 @@ def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteB
 
 
 def leave_unfinished(exchange: Exchange, sessions: Ints, bars: Bars) -> Bars:
-    """Bars with those of today as they are while it goes on: half of the volume, another close."""
+    """Return bars with those of today as they are while it goes on: half of the volume, another
+    close."""
     today = load_sessions().index_range(exchange.today, exchange.today)
     going_on = np.isin(sessions, np.array(today)) & exchange.unfinished
     if not going_on.any():
@@ -190,14 +195,14 @@ def leave_unfinished(exchange: Exchange, sessions: Ints, bars: Bars) -> Bars:
 
 
 def make_unsplit_bars(universe: Universe, index: int, sessions: Ints) -> Bars:
-    """Bars before any made-up split: the source where it reaches, made up elsewhere."""
+    """Return bars before any made-up split: the source where it reaches, made up elsewhere."""
     profile = select_profiles(universe, np.array([index]))
     real = load_real_prices().get(universe.listings[index].ticker)
     return make_real_bars(real, profile, sessions) if real else make_day_bars(profile, sessions)
 
 
 def select_profiles(universe: Universe, indexes: Ints) -> Profiles:
-    """The profiles of some listings."""
+    """Return the profiles of some listings."""
     every = universe.profiles
     return Profiles(
         every.keys[indexes],
@@ -215,7 +220,7 @@ def load_divisors(exchange: Exchange, index: int, sessions: Ints, *, adjusted: b
 
 
 def divide(bars: Bars, divisors: Floats) -> Bars:
-    """Bars with divided prices and multiplied volume."""
+    """Return bars with divided prices and multiplied volume."""
     return Bars(
         open=bars.open / divisors,
         high=bars.high / divisors,
@@ -234,7 +239,7 @@ def put(bars: Bars, place: int, one: Bars) -> None:
 
 
 def join(parts: list[ServedBars]) -> ServedBars:
-    """Bars of companies that followed each other under one ticker, as one."""
+    """Return bars of companies that followed each other under one ticker, as one."""
     columns = {
         f.name: np.concatenate([getattr(part.bars, f.name) for part in parts]) for f in fields(Bars)
     }
@@ -247,14 +252,25 @@ def join(parts: list[ServedBars]) -> ServedBars:
 
 
 def make_no_bars() -> ServedBars:
-    """What an unknown ticker has."""
+    """Return what an unknown ticker has."""
     none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
     return ServedBars(
-        none, none, nothing, Bars(nothing, nothing, nothing, nothing, nothing, nothing, none)
+        none,
+        none,
+        nothing,
+        Bars(
+            open=nothing,
+            high=nothing,
+            low=nothing,
+            close=nothing,
+            volume=nothing,
+            vwap=nothing,
+            trades=none,
+        ),
     )
 
 
 def take(served: ServedBars, where: npt.NDArray[np.bool_] | slice) -> ServedBars:
-    """The bars at some places."""
+    """Return the bars at some places."""
     bars = Bars(**{field.name: getattr(served.bars, field.name)[where] for field in fields(Bars)})
     return ServedBars(served.start_ms[where], served.base[where], served.quirk[where], bars)

@@ -34,7 +34,7 @@ KINDS = {
 }
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Rule:
     """A fault for the paths that `match` (searched in path and query, the key taken out).
 
@@ -63,7 +63,7 @@ class Rule:
     seen: dict[str, int] = field(default_factory=dict)
 
     def fires(self, path: str) -> bool:
-        """Whether the rule spoils this request; counts it."""
+        """Return whether the rule spoils this request; counts it."""
         if not re.search(self.match, path) or (self.times is not None and self.fired >= self.times):
             return False
         self.matched += 1
@@ -78,7 +78,7 @@ class Rule:
 
 
 def parse_rule(row: dict[str, Any]) -> Rule:
-    """A rule from its JSON form; ValueError names what is wrong."""
+    """Return a rule from its JSON form; ValueError names what is wrong."""
     known = {each.name for each in fields(Rule)} - {"fired", "matched", "seen"}
     if unknown := set(row) - known:
         raise ValueError(
@@ -98,11 +98,11 @@ class Faults:
     lock: Lock = field(default_factory=Lock)
 
     def choose(self, path: str) -> Rule | None:
-        """The rule that spoils a request, or None."""
+        """Return the rule that spoils a request, or None."""
         with self.lock:
             return next((rule for rule in self.rules if rule.fires(path)), None)
 
     def describe(self) -> list[dict[str, Any]]:
-        """The rules and how often each matched and fired."""
+        """Return the rules and how often each matched and fired."""
         with self.lock:
             return [asdict(replace(rule, seen={})) for rule in self.rules]

@@ -99,7 +99,7 @@ def refuse(status: int, code: str) -> S3Answer:
 
 
 def cut_range(content: bytes, asked: str) -> S3Answer:
-    """The whole, or bytes=FIRST-LAST of it."""
+    """Return the whole, or bytes=FIRST-LAST of it."""
     headers = {
         "Content-Type": "application/gzip",
         "ETag": f'"{len(content):x}"',
@@ -115,7 +115,7 @@ def cut_range(content: bytes, asked: str) -> S3Answer:
 
 
 def make_csv(exchange: Exchange, session: int) -> bytes:
-    """Every minute in which anything traded."""
+    """Return every minute in which anything traded."""
     # Arrow writes 3 million rows in a second; only the lake's commands ask for these files, and
     # they have it.
     import pyarrow as pa  # noqa: PLC0415
@@ -138,8 +138,8 @@ def make_csv(exchange: Exchange, session: int) -> bytes:
 
 
 def make_minutes(exchange: Exchange, session: int) -> dict[str, np.ndarray]:
-    """The 5-minute bars of everyone, each taken apart into as many minutes as it has base bars (or
-    shares)."""
+    """Return the 5-minute bars of everyone, each taken apart into as many minutes as it has base
+    bars (or shares)."""
     listing, made = load_market_minutes(exchange, session)
     bars = made.bars
     count = np.clip(made.base_minutes, 1, np.maximum(bars.volume.astype(np.int64), 1))

@@ -71,7 +71,7 @@ def make_minute_bars(
 
 
 def is_regular(slots: Ints) -> npt.NDArray[np.bool_]:
-    """Which slots lie in regular hours."""
+    """Return which slots lie in regular hours."""
     return (slots >= BEFORE) & (slots < BEFORE + REGULAR)
 
 
@@ -104,7 +104,7 @@ def make_regular(
 
 
 def make_path(key: Keys, counters: Ints, regular: Ints, day: Bars) -> Floats:
-    """Prices at the edges of the regular slots: a walk from the day's open to its close."""
+    """Return prices at the edges of the regular slots: a walk from the day's open to its close."""
     first, high, low, last = (p[:, None] for p in (day.open, day.high, day.low, day.close))
     edge = np.arange(REGULAR + 1)
     walked = np.cumsum(centred(key, counters, STEP), axis=1)
@@ -118,7 +118,8 @@ def make_path(key: Keys, counters: Ints, regular: Ints, day: Bars) -> Floats:
 
 
 def make_extended(key: Keys, counters: Ints, day: Bars) -> Prices:
-    """Prices outside regular hours: within 1 % of the open before it, of the close after it."""
+    """Return prices outside regular hours: within 1 % of the open before it, of the close after
+    it."""
     before = np.arange(counters.shape[1]) < BEFORE
     anchor = np.where(before, day.open[:, None], day.close[:, None])
     opened = np.round(anchor * (1 + 0.006 * (uniform(key, counters, DRIFT) - 0.5)), 4)

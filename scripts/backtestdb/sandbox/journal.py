@@ -33,7 +33,7 @@ class Journal:
         return entry
 
     def read(self, since: int = 0) -> list[dict[str, Any]]:
-        """Copies of the entries from number `since` on."""
+        """Return copies of the entries from number `since` on."""
         with self.lock:
             return [dict(entry) for entry in self.entries[since:]]
 

@@ -1,7 +1,8 @@
 """Who is listed in the sandbox: the tech sector, the real prices, the traps, and as many others as
 asked."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -29,7 +30,7 @@ OLD_META = ("META", date(2021, 6, 30), date(2022, 1, 31))
 FIRST, NEVER = date(2000, 1, 1), date(9999, 1, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Listing:
     """One company under one ticker, listed from `first` until the day before `delisted`.
 
@@ -46,11 +47,25 @@ class Listing:
     in_reference: bool = True
 
     def is_listed(self, day: date) -> bool:
-        """Whether the ticker belongs to this company on a day."""
+        """Return whether the ticker belongs to this company on a day."""
         return self.first <= day < self.delisted
 
 
 @dataclass(frozen=True)
+class Rename:
+    """The company that has `ticker` until the day before `day` is called `successor` from then
+    on."""
+
+    ticker: str
+    successor: str
+    day: date
+
+
+# Paramount Global is Paramount Skydance since the day its ticker went.
+RENAMES = (Rename("PARA", "PSKY", date(2025, 8, 7)),)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Universe:
     """All listings, and beside them the same facts as arrays in the same order."""
 
@@ -70,32 +85,51 @@ def make_listings(count: int) -> list[Listing]:
     """
     named = list(dict.fromkeys([*parse_ticker_file(TECH_SECTOR_FILE), *REAL_TICKERS, *TRAPS]))
     listings = [make_named_listing(ticker) for ticker in named]
-    listings.append(Listing("META", "META the fund", "ETF", OLD_META[1], OLD_META[2]))
+    listings.append(
+        Listing(
+            ticker="META",
+            company="META the fund",
+            kind="ETF",
+            first=OLD_META[1],
+            delisted=OLD_META[2],
+        )
+    )
     listings += [make_numbered_stock(number) for number in range(max(0, count - len(named)))]
-    listings += [Listing(f"X{letters(n)}", f"X{letters(n)}", "ETF") for n in range(count // 10)]
+    listings += [
+        Listing(ticker=f"X{letters(n)}", company=f"X{letters(n)}", kind="ETF")
+        for n in range(count // 10)
+    ]
     warrants = (f"Q{letters(n)}.WS" for n in range(count // 4))
-    return listings + [Listing(t, t, "WARRANT", thin=True, in_reference=False) for t in warrants]
+    return listings + [
+        Listing(ticker=t, company=t, kind="WARRANT", thin=True, in_reference=False)
+        for t in warrants
+    ]
 
 
 def make_named_listing(ticker: str) -> Listing:
-    """A listing that people know, or a trap."""
-    kind = "PFD" if ticker == "KIMpL" else "CS"
-    dates = LISTED_ON.get(ticker, FIRST), DELISTED_ON.get(ticker, NEVER)
-    return Listing(ticker, ticker, kind, *dates, thin=ticker == "KIMpL")
+    """Return a listing that people know, or a trap."""
+    return Listing(
+        ticker=ticker,
+        company=ticker,
+        kind="PFD" if ticker == "KIMpL" else "CS",
+        first=LISTED_ON.get(ticker, FIRST),
+        delisted=DELISTED_ON.get(ticker, NEVER),
+        thin=ticker == "KIMpL",
+    )
 
 
 def make_numbered_stock(number: int) -> Listing:
-    """A made-up stock: one in 20 listed late, one in 20 delisted again, some of them no common
-    stock."""
+    """Return a made-up stock: one in 20 listed late, one in 20 delisted again, some of them no
+    common stock."""
     ticker = f"Z{letters(number)}"
     lot, day, kind = (
         int(make_key(f"{ticker} {what}") % 10_000) for what in ("life", "day", "kind")
     )
     turn = date.fromordinal(date(2021, 1, 4).toordinal() + day % 2100)
     return Listing(
-        ticker,
-        ticker,
-        "PFD" if kind < 400 else "ADRC" if kind < 1000 else "CS",
+        ticker=ticker,
+        company=ticker,
+        kind="PFD" if kind < 400 else "ADRC" if kind < 1000 else "CS",
         first=turn if lot < 500 else FIRST,
         delisted=turn if 500 <= lot < 1000 else NEVER,
         thin=kind < 1500,
@@ -107,9 +141,23 @@ def letters(number: int) -> str:
     return "".join(chr(ord("A") + number // power % 26) for power in (676, 26, 1))
 
 
-def make_universe(count: int) -> Universe:
-    """The listings with everything that their prices are made from."""
-    listings = make_listings(count)
+def rename_listings(listings: Iterable[Listing], renames: Iterable[Rename]) -> list[Listing]:
+    """Return the listings with one that ends and one that begins for each rename."""
+    changed = list(listings)
+    for rename in renames:
+        for place, each in enumerate(changed):
+            if each.ticker == rename.ticker and each.is_listed(rename.day):
+                changed[place] = replace(each, delisted=rename.day)
+                changed.append(
+                    replace(each, ticker=rename.successor, first=rename.day, delisted=NEVER)
+                )
+                break
+    return changed
+
+
+def make_universe(listings: Sequence[Listing]) -> Universe:
+    """Return the listings with everything that their prices are made from."""
+    listings = list(listings)
     sessions = load_sessions().dates
     by_ticker: dict[str, list[int]] = {}
     for index, listing in enumerate(listings):
@@ -130,8 +178,8 @@ def make_universe(count: int) -> Universe:
 
 
 def make_profiles(listings: list[Listing], thin: Ints) -> Profiles:
-    """Prices of 6 to 400 dollars, steps of 1 to 3 % a day, some 100,000 to 30 million shares (thin:
-    few)."""
+    """Return prices of 6 to 400 dollars, steps of 1 to 3 % a day, some 100,000 to 30 million shares
+    (thin: few)."""
     keys = np.array([make_key(listing.company) for listing in listings], dtype=np.uint64)
     level, step, crowd = (
         uniform(keys, np.zeros(1, dtype=np.int64), stream) for stream in (20, 21, 22)

@@ -12,7 +12,7 @@ from backtestdb.sandbox.sessions import Floats, Ints
 GAP, UP, DOWN, CROWD, FRACTION, TRADES, SILENT = range(10, 17)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bars:
     """Columns of equal length: prices in dollars, volume in shares, number of trades."""
 
@@ -36,7 +36,8 @@ class Profiles:
 
 
 def make_day_bars(profiles: Profiles, sessions: Ints) -> Bars:
-    """Bars of many companies on one session, or of one company on many sessions (broadcast)."""
+    """Return bars of many companies on one session, or of one company on many sessions
+    (broadcast)."""
     keys, sigma = profiles.keys, profiles.volatility
     opened = np.exp(
         profiles.log_price + sigma * (walk(keys, sessions) + 0.3 * centred(keys, sessions + 1, GAP))
@@ -51,15 +52,15 @@ def make_day_bars(profiles: Profiles, sessions: Ints) -> Bars:
 
 
 def make_volume(profiles: Profiles, sessions: Ints) -> Floats:
-    """Shares traded: whole numbers, and on one day in eight a fraction of a share."""
+    """Return shares traded: whole numbers, and on one day in eight a fraction of a share."""
     crowd = np.exp(profiles.log_volume + 0.35 * centred(profiles.keys, sessions, CROWD))
     fraction = uniform(profiles.keys, sessions, FRACTION)
     return np.rint(crowd) + 1 + np.where(fraction < 0.125, np.round(fraction * 8, 6), 0)
 
 
 def with_details(keys: Keys, counters: Ints, prices: Sequence[Floats], volume: Floats) -> Bars:
-    """Bars from opens, highs, lows and closes, with an average price and a number of trades that
-    fit."""
+    """Return bars from opens, highs, lows and closes, with an average price and a number of trades
+    that fit."""
     opened, high, low, closed = prices
     share_per_trade = 40 + 80 * uniform(keys, counters, TRADES)
     return Bars(

@@ -25,12 +25,12 @@ PERIODS = (1, 4, 16, 64, 256, 1024, 4096)
 
 
 def make_key(text: str) -> int:
-    """A 64-bit number for a name; unlike hash(), the same in every process."""
+    """Return a 64-bit number for a name; unlike hash(), the same in every process."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def uniform(keys: Keys, counters: Ints, stream: int) -> Floats:
-    """Values in [0, 1), one for each pair of key and counter (the two are broadcast)."""
+    """Return values in [0, 1), one for each pair of key and counter (the two are broadcast)."""
     z = counters.astype(np.uint64) * np.uint64(GOLDEN) + keys
     z += np.uint64((stream + 1) * STREAM & MASK)
     z ^= z >> np.uint64(30)
@@ -42,12 +42,12 @@ def uniform(keys: Keys, counters: Ints, stream: int) -> Floats:
 
 
 def centred(keys: Keys, counters: Ints, stream: int) -> Floats:
-    """Values with mean 0 and standard deviation 1 (uniform, so never beyond 1.74)."""
+    """Return values with mean 0 and standard deviation 1 (uniform, so never beyond 1.74)."""
     return (uniform(keys, counters, stream) - 0.5) * 12**0.5
 
 
 def walk(keys: Keys, sessions: Ints) -> Floats:
-    """The place of a random walk at each session, without walking there.
+    """Return the place of a random walk at each session, without walking there.
 
     A sum of lines between random knots, sparse knots far apart in height: its spectrum is that of a
     random walk with steps of about 1.6.

@@ -13,9 +13,6 @@ from backtestdb.sandbox.splits import Split
 
 Row = dict[str, Any]
 Found = TypeVar("Found")
-# What became of listings that ended: Paramount Global is Paramount Skydance since the day its
-# ticker went.
-RENAMED = {"PARA": [(date(2025, 8, 7), "PSKY")]}
 EXCHANGES = ("XNYS", "XNAS", "XASE", "ARCX")
 COMPARISONS: dict[str, Callable[[str, str], bool]] = {
     "": lambda value, bound: value == bound,
@@ -27,7 +24,8 @@ COMPARISONS: dict[str, Callable[[str, str], bool]] = {
 
 
 def answer_tickers(exchange: Exchange, request: Request) -> Row:
-    """The reference list in order of ticker: companies listed on a date, or those gone by then."""
+    """Return the reference list in order of ticker: companies listed on a date, or those gone by
+    then."""
     limit, active = request.number("limit", 100, 1000), request.flag("active", default=True)
     day = find_day(exchange, request)
     wanted = request.params
@@ -46,7 +44,7 @@ def answer_tickers(exchange: Exchange, request: Request) -> Row:
 
 
 def answer_ticker(exchange: Exchange, request: Request, ticker: str) -> Row:
-    """The company that has a ticker on a date; 404 when none has."""
+    """Return the company that has a ticker on a date; 404 when none has."""
     day = find_day(exchange, request)
     listings = [
         exchange.universe.listings[index] for index in exchange.universe.by_ticker.get(ticker, [])
@@ -58,12 +56,13 @@ def answer_ticker(exchange: Exchange, request: Request, ticker: str) -> Row:
 
 
 def answer_ticker_events(exchange: Exchange, request: Request, ticker: str) -> Row:  # noqa: ARG001
-    """The names of the company that has or had a ticker, newest first; 404 for a ticker that nobody
-    had."""
+    """Return the names of the company that has or had a ticker, newest first; 404 for a ticker that
+    nobody had."""
     if ticker not in exchange.universe.by_ticker:
         raise Refusal(404, {"status": "NOT_FOUND", "message": "Ticker not found."})
     first = exchange.universe.listings[exchange.universe.by_ticker[ticker][0]].first
-    names = [(first, ticker), *RENAMED.get(ticker, [])]
+    names = [(first, ticker)]
+    names += [(each.day, each.successor) for each in exchange.renames if each.ticker == ticker]
     events = [
         {"type": "ticker_change", "date": day.isoformat(), "ticker_change": {"ticker": name}}
         for day, name in reversed(names)
@@ -73,12 +72,13 @@ def answer_ticker_events(exchange: Exchange, request: Request, ticker: str) -> R
 
 
 def find_day(exchange: Exchange, request: Request) -> date:
-    """The date asked for, today without one."""
+    """Return the date asked for, today without one."""
     return parse_day(request.params["date"]) if request.params.get("date") else exchange.today
 
 
 def make_ticker_row(listing: Listing, day: date) -> Row:
-    """A row of the reference list; the identifiers belong to the company, not to its ticker."""
+    """Return a row of the reference list; the identifiers belong to the company, not to its
+    ticker."""
     code = make_key(listing.company)
     row: Row = {
         "ticker": listing.ticker,
@@ -98,7 +98,7 @@ def make_ticker_row(listing: Listing, day: date) -> Row:
 
 
 def answer_splits(exchange: Exchange, request: Request) -> Row:
-    """The new endpoint: oldest first, at most 5000 a page."""
+    """Return the new endpoint: oldest first, at most 5000 a page."""
     limit, found = request.number("limit", 100, 5000), find_splits(exchange, request)
     return make_page(
         request,
@@ -109,13 +109,13 @@ def answer_splits(exchange: Exchange, request: Request) -> Row:
 
 
 def answer_old_splits(exchange: Exchange, request: Request) -> Row:
-    """The old endpoint: newest first, at most 1000 a page, no adjustment_type."""
+    """Return the old endpoint: newest first, at most 1000 a page, no adjustment_type."""
     limit, found = request.number("limit", 10, 1000), find_splits(exchange, request)
     return make_page(request, found[::-1], make_split_row, limit)
 
 
 def find_splits(exchange: Exchange, request: Request) -> list[Split]:
-    """The splits that are listed today and fit the request, doubled entries included."""
+    """Return the splits that are listed today and fit the request, doubled entries included."""
     found = [
         split
         for split in exchange.splits
@@ -128,7 +128,7 @@ def find_splits(exchange: Exchange, request: Request) -> list[Split]:
 
 
 def make_split_row(split: Split) -> Row:
-    """What both endpoints say about a split."""
+    """Return what both endpoints say about a split."""
     name = f"{split.ticker} {split.execution_date} {split.split_from} {split.split_to}"
     return {
         "id": f"{make_key(name):016x}",
@@ -140,7 +140,7 @@ def make_split_row(split: Split) -> Row:
 
 
 def matches(request: Request, name: str, value: str) -> bool:
-    """Whether a value fits the parameters `name`, `name.gte`, `name.gt`, `name.lte` and
+    """Return whether a value fits the parameters `name`, `name.gte`, `name.gt`, `name.lte` and
     `name.lt`."""
     return all(
         compare(value, request.params[name + suffix])
@@ -152,7 +152,7 @@ def matches(request: Request, name: str, value: str) -> bool:
 def make_page(
     request: Request, found: list[Found], make_row: Callable[[Found], Row], limit: int
 ) -> Row:
-    """Rows from the cursor's offset on; `next_url` when there are more."""
+    """Return rows from the cursor's offset on; `next_url` when there are more."""
     offset = request.number("offset", 1, 10**6) if "offset" in request.params else 0
     page = [make_row(each) for each in found[offset : offset + limit]]
     answer: Row = {"status": "OK", "count": len(page)}

@@ -28,21 +28,21 @@ class Request:
     root: str
 
     def number(self, name: str, default: int, highest: int) -> int:
-        """A whole number between 1 and `highest`, or 400."""
+        """Return a whole number between 1 and `highest`, or 400."""
         text = self.params.get(name, str(default))
         if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= highest:
             raise bad_request(f"{name} must be a whole number from 1 to {highest}, not {text!r}")
         return int(text)
 
     def flag(self, name: str, *, default: bool) -> bool:
-        """A parameter that is true or false, or 400."""
+        """Return a parameter that is true or false, or 400."""
         text = self.params.get(name, str(default)).lower()
         if text not in ("true", "false"):
             raise bad_request(f"{name} must be true or false, not {text!r}")
         return text == "true"
 
     def next_url(self, path: str, cursor: dict[str, str]) -> str:
-        """The address of the next page: its parameters are in the cursor, the key is not."""
+        """Return the address of the next page: its parameters are in the cursor, the key is not."""
         return f"{self.root}{path}?cursor={base64.urlsafe_b64encode(urlencode(cursor).encode()).decode()}"
 
 
@@ -52,7 +52,7 @@ def bad_request(reason: str) -> Refusal:
 
 
 def take_key(authorization: str | None, query: str) -> tuple[str | None, str | None, str]:
-    """The key, where it was ("header", "parameter" or None), and the query without it."""
+    """Return the key, where it was ("header", "parameter" or None), and the query without it."""
     pairs = parse_qsl(query, keep_blank_values=True)
     keys = [value for name, value in pairs if name == "apiKey"]
     rest = urlencode([pair for pair in pairs if pair[0] != "apiKey"])
@@ -63,7 +63,8 @@ def take_key(authorization: str | None, query: str) -> tuple[str | None, str | N
 
 
 def parse_params(query: str) -> dict[str, str]:
-    """The parameters of an address; those inside a cursor count as if they were written out."""
+    """Return the parameters of an address; those inside a cursor count as if they were written
+    out."""
     params = dict(parse_qsl(query, keep_blank_values=True))
     cursor = params.pop("cursor", None)
     if cursor is not None:
@@ -77,7 +78,7 @@ def parse_params(query: str) -> dict[str, str]:
 
 
 def parse_day(text: str) -> date:
-    """A date written YYYY-MM-DD, or 400."""
+    """Return a date written YYYY-MM-DD, or 400."""
     try:
         if not re.fullmatch(r"(19[7-9]\d|20\d\d)-\d\d-\d\d", text):
             raise ValueError(text)

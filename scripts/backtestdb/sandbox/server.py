@@ -138,17 +138,19 @@ class Handler(BaseHTTPRequestHandler):
             self.send(answer)
 
     def date_time_string(self, timestamp: float | None = None) -> str:
-        """The Date of every answer, by the server's clock, which may be wrong."""
+        """Return the Date of every answer, by the server's clock, which may be wrong."""
         now = time.time() if timestamp is None else timestamp
         return super().date_time_string(int(now + self.server.sandbox.settings.clock_seconds))
 
     def root(self) -> str:
-        """How the client calls this server, so that next_url stays on the host that it knows."""
+        """Return how the client calls this server, so that next_url stays on the host that it
+        knows."""
         host, port = self.server.server_address[:2]
         return f"http://{self.headers.get('Host') or f'{host!s}:{port}'}"
 
     def make_answer(self, request: Request, rule: Rule | None) -> Answer:
-        """The answer of the endpoint, unless a rule puts another in its place or spoils it."""
+        """Return the answer of the endpoint, unless a rule puts another in its place or spoils
+        it."""
         if rule and (replacement := make_fault_answer(rule)):
             return replacement
         payload = answer_request(self.server.sandbox, request)

@@ -24,7 +24,7 @@ FIRST_DATE, LAST_DATE = "2000-01-01", "2030-12-31"
 MINUTE_MS = 60_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sessions:
     """One entry a session: its date, three instants in ms UTC, its number of regular five-minute
     bars."""
@@ -36,14 +36,15 @@ class Sessions:
     regular_bars: Ints
 
     def index_range(self, first: date, last: date) -> range:
-        """Indexes of the sessions from first to last, both included; empty when there are none."""
+        """Return indexes of the sessions from first to last, both included; empty when there are
+        none."""
         start = int(np.searchsorted(self.dates, np.datetime64(first), side="left"))
         return range(start, int(np.searchsorted(self.dates, np.datetime64(last), side="right")))
 
 
 @cache
 def load_sessions() -> Sessions:
-    """The calendar XNYS with its closures (2012-10-29/30 among them) and half days."""
+    """Return the calendar XNYS with its closures (2012-10-29/30 among them) and half days."""
     # A third of a second that importing this module need not cost.
     import exchange_calendars  # noqa: PLC0415
     from pandas import DatetimeIndex  # noqa: PLC0415

@@ -45,8 +45,8 @@ def find_source_file() -> Path:
 
 @cache
 def load_real_prices() -> dict[str, RealPrices]:
-    """Rows of each of the five tickers; every session of the exchange between first and last is
-    there."""
+    """Return rows of each of the five tickers; every session of the exchange between first and last
+    is there."""
     rows: dict[str, list[list[float]]] = {ticker: [] for ticker in REAL_TICKERS}
     first: dict[str, date] = {}
     with gzip.open(find_source_file(), "rt", newline="") as file:

@@ -10,7 +10,7 @@ import numpy as np
 from backtestdb.sandbox.sessions import Floats, Ints, load_sessions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Split:
     """One split, `split_to` new shares for `split_from` old ones from the morning of
     `execution_date` on.
@@ -48,8 +48,10 @@ class Split:
 
 
 def make_source_split(ticker: str, day: date) -> Split:
-    """A 2:1 split that the real prices contain."""
-    return Split(ticker, day, 1, 2, listed_from=day, in_source=True)
+    """Return a 2:1 split that the real prices contain."""
+    return Split(
+        ticker=ticker, execution_date=day, split_from=1, split_to=2, listed_from=day, in_source=True
+    )
 
 
 SOURCE_SPLITS = (
@@ -60,8 +62,8 @@ SOURCE_SPLITS = (
 
 
 def parse_split(row: dict[str, Any]) -> Split:
-    """A split from its JSON form: ticker, execution_date, split_from, split_to and what a Split may
-    have."""
+    """Return a split from its JSON form: ticker, execution_date, split_from, split_to and what a
+    Split may have."""
     execution_date = date.fromisoformat(row["execution_date"])
     moves_prices = bool(row.get("moves_prices", True))
     return Split(
@@ -79,8 +81,8 @@ def parse_split(row: dict[str, Any]) -> Split:
 
 
 def with_source_splits(splits: Iterable[Split]) -> tuple[Split, ...]:
-    """The given splits and those of the source; one of the source that is given again is listed as
-    given."""
+    """Return the given splits and those of the source; one of the source that is given again is
+    listed as given."""
     given = tuple(splits)
     taken = {(split.ticker, split.execution_date) for split in given if split.in_source}
     kept = (split for split in SOURCE_SPLITS if (split.ticker, split.execution_date) not in taken)

@@ -15,7 +15,7 @@ GATEWAY = b"<html><head><title>Not here</title></head><body><h1>Please log in</h
 
 
 def make_fault_answer(rule: Rule) -> Answer | None:
-    """The answer that stands in the place of the right one, if the rule has one."""
+    """Return the answer that stands in the place of the right one, if the rule has one."""
     if rule.kind == "server_error":
         return make_json_answer(500, {"status": "ERROR", "error": "internal error"})
     if rule.kind == "refusal":
@@ -38,8 +38,8 @@ def make_fault_answer(rule: Rule) -> Answer | None:
 
 
 def spoil_payload(rule: Rule, payload: Payload, today: date) -> Payload:
-    """A payload with a foreign next_url, without its rows, with another frame, or with bad bars
-    among them."""
+    """Return a payload with a foreign next_url, without its rows, with another frame, or with bad
+    bars among them."""
     if rule.kind == "foreign_next_url":
         return payload | {
             "next_url": f"{rule.root}/v2/aggs/ticker/X/range/1/day/0/1?cursor=bGltaXQ9MQ=="
@@ -58,7 +58,7 @@ def spoil_payload(rule: Rule, payload: Payload, today: date) -> Payload:
 
 
 def spoil_rows(rule: Rule, payload: Payload) -> Payload:
-    """A payload of bars with fewer rows than there are, or none, or in another order."""
+    """Return a payload of bars with fewer rows than there are, or none, or in another order."""
     rows = payload.get("results") or []
     none = {
         name: value
@@ -82,7 +82,7 @@ def spoil_rows(rule: Rule, payload: Payload) -> Payload:
 
 
 def spoil_body(rule: Rule, answer: Answer) -> Answer:
-    """A body that is complete as HTTP has it, and half of the JSON."""
+    """Return a body that is complete as HTTP has it, and half of the JSON."""
     if rule.kind != "invalid_json":
         return answer
     return replace(answer, body=answer.body[: len(answer.body) // 2])

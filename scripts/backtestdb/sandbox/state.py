@@ -8,12 +8,19 @@ from backtestdb.sandbox.exchange import Exchange
 from backtestdb.sandbox.faults import Faults
 from backtestdb.sandbox.flat_files import FlatFiles
 from backtestdb.sandbox.journal import Journal, Window
-from backtestdb.sandbox.listings import make_universe
+from backtestdb.sandbox.listings import (
+    RENAMES,
+    Listing,
+    Rename,
+    make_listings,
+    make_universe,
+    rename_listings,
+)
 from backtestdb.sandbox.splits import Split, with_source_splits
 from backtestdb.sandbox.subscription import Subscription
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """How strict and how slow the server is; 0 requests a minute means no limit. `clock_seconds`:
     how far its clock is ahead."""
@@ -27,7 +34,7 @@ class Settings:
     plan: Subscription = field(default_factory=Subscription)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Sandbox:
     """One server's state; exchange and settings are replaced as a whole, so a request sees one
     version."""
@@ -39,6 +46,7 @@ class Sandbox:
     windows: dict[str, Window] = field(default_factory=dict)
     released: Event = field(default_factory=Event)
     flat_files: FlatFiles = field(default_factory=FlatFiles)
+    listings: list[Listing] = field(default_factory=list)
 
     def release(self) -> None:
         """End the waiting of every request that is being held."""
@@ -54,9 +62,12 @@ def make_sandbox(
     splits: tuple[Split, ...] = (),
     junk: bool = False,
 ) -> Sandbox:
-    """A server's state at its start."""
-    exchange = Exchange(make_universe(tickers), with_source_splits(splits), today, junk=junk)
-    return Sandbox(exchange, settings)
+    """Return a server's state at its start."""
+    listings = make_listings(tickers)
+    exchange = Exchange(
+        universe=make_universe(listings), splits=with_source_splits(splits), today=today, junk=junk
+    )
+    return Sandbox(exchange=exchange, settings=settings, listings=listings)
 
 
 def move_today(sandbox: Sandbox, today: date) -> None:
@@ -67,3 +78,11 @@ def move_today(sandbox: Sandbox, today: date) -> None:
 def put_splits(sandbox: Sandbox, splits: tuple[Split, ...]) -> None:
     """The given splits instead of all made-up ones."""
     sandbox.exchange = replace(sandbox.exchange, splits=with_source_splits(splits))
+
+
+def put_renames(sandbox: Sandbox, renames: tuple[Rename, ...]) -> None:
+    """The given renames instead of all others but those of the real companies."""
+    if renames == sandbox.exchange.renames[len(RENAMES) :]:
+        return
+    universe = make_universe(rename_listings(sandbox.listings, renames))
+    sandbox.exchange = replace(sandbox.exchange, universe=universe, renames=(*RENAMES, *renames))

@@ -26,8 +26,8 @@ def verify_included(plan: Subscription, ticker: str | None) -> None:
 
 
 def verify_subscription(plan: Subscription, today: date, first: date, last: date) -> date:
-    """The first date that the plan covers of those asked; 403 when it covers none, or the free one
-    has today.
+    """Return the first date that the plan covers of those asked; 403 when it covers none, or the
+    free one has today.
 
     A range that begins before the wall is cut without a word, as the vendor does.
     """
@@ -44,7 +44,7 @@ def verify_subscription(plan: Subscription, today: date, first: date, last: date
 
 
 def find_wall(plan: Subscription, today: date) -> date:
-    """The first date that the plan covers."""
+    """Return the first date that the plan covers."""
     if plan.history_years == 0:
         return date.min
     year, leap_day = today.year - plan.history_years, (today.month, today.day) == (2, 29)

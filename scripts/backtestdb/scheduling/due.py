@@ -39,8 +39,8 @@ def what_is_due(
     every_minutes: int,
     zone: tzinfo | None = None,
 ) -> list[Kind]:
-    """The kinds of backup to make now, the full one first. `every_minutes`: 0 turns the small ones
-    off."""
+    """Return the kinds of backup to make now, the full one first. `every_minutes`: 0 turns the
+    small ones off."""
     due: list[Kind] = []
     if full_is_due(now, taken.full, backup_time, zone):
         due.append("full")
@@ -91,7 +91,8 @@ def whole_minutes(moment: datetime) -> int:
 
 
 def newest_until(now: datetime, taken: Iterable[datetime]) -> datetime | None:
-    """The newest that does not lie ahead: after a clock was set back, those ahead tell nothing."""
+    """Return the newest that does not lie ahead: after a clock was set back, those ahead tell
+    nothing."""
     return max((moment for moment in taken if moment <= now), default=None)
 
 
@@ -101,7 +102,7 @@ def retry_at(failed_at: datetime, failures: int) -> datetime:
 
 
 def find_stale(now: datetime, taken_full: Iterable[datetime]) -> str:
-    """Why the newest full backup is too old, or an empty text."""
+    """Return why the newest full backup is too old, or an empty text."""
     newest = newest_until(now, taken_full)
     if newest is None:
         return "there is no verified full backup"
@@ -115,7 +116,8 @@ def find_stale(now: datetime, taken_full: Iterable[datetime]) -> str:
 
 
 def find_stuck(now: datetime, ticked_at: datetime | None) -> str:
-    """Why the loop seems to hang, or an empty text. It leaves a sign of life every minute."""
+    """Return why the loop seems to hang, or an empty text. It leaves a sign of life every
+    minute."""
     if ticked_at is None:
         return "the loop has left no sign of life"
     if now - ticked_at > STUCK_AFTER:
@@ -127,8 +129,8 @@ def find_stuck(now: datetime, ticked_at: datetime | None) -> str:
 
 
 def wake_minutes(backup_time: time, every_minutes: int) -> list[int]:
-    """The minutes of each hour at which a scheduler without memory (launchd, systemd, cron) has to
-    ask.
+    """Return the minutes of each hour at which a scheduler without memory (launchd, systemd, cron)
+    has to ask.
 
     Hourly at least, so that what failed is tried again; `backup_time` is always among them. Every 5
     minutes at most: an interval that is no divisor of an hour is then met to within 5 minutes.

@@ -41,7 +41,8 @@ class Liveness:
 
 
 def scheduler_path(backup_dir: Path, database: Path, suffix: str) -> Path:
-    """A file of the scheduler of this database: several databases may share a backup folder."""
+    """Return a file of the scheduler of this database: several databases may share a backup
+    folder."""
     mark = hashlib.sha256(os.path.realpath(database).encode(errors="surrogateescape")).hexdigest()[
         :12
     ]
@@ -56,7 +57,7 @@ def save_liveness(backup_dir: Path, database: Path, liveness: Liveness) -> None:
 
 
 def load_liveness(backup_dir: Path, database: Path) -> Liveness | None:
-    """None when there is none, or none that can be read."""
+    """Return None when there is none, or none that can be read."""
     try:
         values = json.loads(scheduler_path(backup_dir, database, ".json").read_text())
         return Liveness(**values | {"ticked_at": datetime.fromisoformat(values["ticked_at"])})
@@ -120,8 +121,8 @@ def find_suspicion(backup_dir: Path, database: Path) -> str:
 
 
 def find_kinds_that_failed_a_drill(backup_dir: Path, database: Path) -> list[Kind]:
-    """The kinds whose newest backup could not be restored: a new one is due at once, whatever the
-    hour."""
+    """Return the kinds whose newest backup could not be restored: a new one is due at once,
+    whatever the hour."""
     ours = [backup for backup in load_own_catalogue(backup_dir, database) if not is_foreign(backup)]
     newest = [
         next((one for one in ours if one.kind == kind), None) for kind in ("full", "irreplaceable")
@@ -130,8 +131,8 @@ def find_kinds_that_failed_a_drill(backup_dir: Path, database: Path) -> list[Kin
 
 
 def find_problems(backup_dir: Path, database: Path, now: datetime, *, loop: bool) -> list[str]:
-    """What is wrong with the schedule, nothing when all is well. `loop`: whether there should be a
-    loop."""
+    """Return what is wrong with the schedule, nothing when all is well. `loop`: whether there
+    should be a loop."""
     if reason := find_reason_to_keep_off(backup_dir, database):
         return [describe_absent(backup_dir, reason)]
     liveness = load_liveness(backup_dir, database)
@@ -144,7 +145,7 @@ def find_problems(backup_dir: Path, database: Path, now: datetime, *, loop: bool
 def find_update_problems(
     state_dir: Path, database: Path, now: datetime, *, loop: bool
 ) -> list[str]:
-    """The same for the schedule of the market data; whether the data is old, status says."""
+    """Return the same for the schedule of the market data; whether the data is old, status says."""
     liveness = load_liveness(state_dir, database)
     stuck = find_stuck(now, liveness.ticked_at if liveness else None) if loop else ""
     return [
@@ -153,8 +154,8 @@ def find_update_problems(
 
 
 def find_overdue(settings: Settings, now: datetime) -> str:
-    """Why not all is well although a backup has just been made: what failed and was not made since,
-    or an old full backup. Empty when all is well."""
+    """Return why not all is well although a backup has just been made: what failed and was not made
+    since, or an old full backup. Empty when all is well."""
     folders = (settings.backup_dir, settings.database_path)
     return "\n".join(find_problems(*folders, now, loop=False))
 

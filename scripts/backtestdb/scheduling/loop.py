@@ -83,7 +83,7 @@ STUCK_SECONDS = 15 * 60.0
 STUCK_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Scheduler:
     """What one scheduler knows while it runs. `job`: backups and drills, or updates and audits of
     the market data, each in a process of its own, so that neither waits for the other. `attempts`
@@ -354,7 +354,7 @@ def is_suspicious(out: str) -> bool:
 
 
 def describe_code(code: int, kind: Task) -> str:
-    """How a process ended; a negative code is the signal that killed it."""
+    """Return how a process ended; a negative code is the signal that killed it."""
     if code == -signal.SIGKILL:
         return (
             f"killed by signal 9: out of memory, or the limit of {limit_seconds(kind) / 3600:.0f} h"
@@ -445,7 +445,7 @@ def remove_leftovers(scheduler: Scheduler) -> None:
 
 
 def describe_made(out: str) -> str:
-    """What the process printed for programs, on one line."""
+    """Return what the process printed for programs, on one line."""
     try:
         made = json.loads(out)
         if isinstance(made, dict):
@@ -459,8 +459,8 @@ def describe_made(out: str) -> str:
 
 
 def describe_market_run(made: Mapping[str, Any]) -> str:
-    """An update's or an audit's result, as far as it fits a line: what failed, else how much was
-    new."""
+    """Return an update's or an audit's result, as far as it fits a line: what failed, else how much
+    was new."""
     failures = [
         f"{what}: {why}"
         for report in made.get("reports", ())
@@ -491,7 +491,7 @@ def find_warnings(err: str) -> list[str]:
 
 
 def describe_failure(err: str, out: str = "") -> str:
-    """What console.print_error wrote, on one line; where it wrote nothing, the result for
+    """Return what console.print_error wrote, on one line; where it wrote nothing, the result for
     programs."""
     lines = err.strip().splitlines()
     what = next(

@@ -48,7 +48,7 @@ def send_heartbeat(url: str, event: Event, *, reason: str = "", say: Say) -> Non
 
 
 def make_address(url: str, event: Event, reason: str) -> str | None:
-    """The address to ask for an event; None where the watcher knows no such event."""
+    """Return the address to ask for an event; None where the watcher knows no such event."""
     parts = urlsplit(url)
     if PUSH_PATH in parts.path:
         if event == "start":

@@ -24,8 +24,8 @@ SATURDAY = 5
 
 
 def find_due_updates(settings: Settings, now: datetime) -> list[UpdateTask]:
-    """What to do now for the market data; nothing where the user turned it off, has no key or no
-    universe, or while a rebuild writes the database's successor."""
+    """Return what to do now for the market data; nothing where the user turned it off, has no key
+    or no universe, or while a rebuild writes the database's successor."""
     delay = settings.update_delay_minutes
     if delay is None or not settings.api_key or not settings.database_path.is_file():
         return []
@@ -46,7 +46,7 @@ def find_due_updates(settings: Settings, now: datetime) -> list[UpdateTask]:
 
 
 def rebuild_lock_path(database: Path) -> Path:
-    """The lock that a rebuild holds from its beginning to its end."""
+    """Return the lock that a rebuild holds from its beginning to its end."""
     work_file = work_path(database)
     return work_file.with_name(work_file.name + ".lock")
 
@@ -72,14 +72,14 @@ def load_last_update(connection: sqlite3.Connection, now: datetime) -> datetime 
 
 
 def update_is_due(now: datetime, last_update: datetime | None, delay_minutes: int) -> bool:
-    """Whether a session may have become final since the last update, or one that it was too early
-    for."""
+    """Return whether a session may have become final since the last update, or one that it was too
+    early for."""
     return last_update is None or last_update < last_update_moment(now, delay_minutes)
 
 
 def last_update_moment(now: datetime, delay_minutes: int) -> datetime:
-    """The newest moment, not after `now`, at which an update is to be made: after each weekday of
-    New York."""
+    """Return the newest moment, not after `now`, at which an update is to be made: after each
+    weekday of New York."""
     delay = timedelta(minutes=delay_minutes)
     day = now.astimezone(NEW_YORK).date()
     while True:

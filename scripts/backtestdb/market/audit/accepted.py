@@ -47,7 +47,8 @@ def save_accepted(
 ) -> None:
     """The caller's transaction."""
     connection.execute(
-        "INSERT INTO _audit_accepted VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO _audit_accepted (rule, ticker, session_date, accepted_at_utc)"
+        " VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (rule, ticker, session_date, now_utc.isoformat(timespec="seconds")),
     )
 
@@ -64,7 +65,7 @@ def remove_accepted(
 
 
 def load_last_audit(connection: sqlite3.Connection) -> LastAudit | None:
-    """The newest complete audit of the whole database; None when there was none."""
+    """Return the newest complete audit of the whole database; None when there was none."""
     if "_audits" not in table_names(connection):
         return None
     row = connection.execute(
@@ -78,7 +79,7 @@ def save_audit(
 ) -> None:
     """The caller's transaction."""
     connection.execute(
-        "INSERT OR REPLACE INTO _audits VALUES (?, ?, ?)",
+        "INSERT OR REPLACE INTO _audits (ended_at_utc, errors, warnings) VALUES (?, ?, ?)",
         (now_utc.isoformat(timespec="seconds"), errors, warnings),
     )
     connection.execute(

@@ -126,7 +126,7 @@ def make_texts(column: Sequence[Any]) -> Texts:
 
 
 def day_number(text: str) -> int:
-    """Days since 1970 of an ISO date; -1 for what is none."""
+    """Return days since 1970 of an ISO date; -1 for what is none."""
     try:
         return date.fromisoformat(text).toordinal() - EPOCH
     except (TypeError, ValueError):

@@ -22,13 +22,13 @@ def tolerance(prices: Floats) -> Floats:
 
 
 def paired(batch: Batch) -> tuple[Sessions, Flags]:
-    """The sessions, and which of them have a day bar and a regular 5-minute bar."""
+    """Return the sessions, and which of them have a day bar and a regular 5-minute bar."""
     sessions = make_sessions(batch)
     return sessions, (sessions.day_bar >= 0) & (sessions.regular > 0)
 
 
 def day_prices(batch: Batch, sessions: Sessions, name: str) -> Floats:
-    """The day bar's price for each session; of any bar where there is none, to be masked."""
+    """Return the day bar's price for each session; of any bar where there is none, to be masked."""
     column = getattr(batch.days, name)
     return column[sessions.day_bar] if len(column) else np.full(len(sessions.day_bar), np.nan)
 

@@ -53,7 +53,7 @@ class Mender:
         return make_universe_command([finding.ticker for finding in findings])
 
     def group(self, findings: Iterable[Finding]) -> list[list[Finding]]:
-        """Findings of one rule, by timeframe and universe: those that one command mends."""
+        """Return findings of one rule, by timeframe and universe: those that one command mends."""
         groups: dict[tuple[str, str], list[Finding]] = {}
         for finding in findings:
             universe = self.universe_of.get(
@@ -79,8 +79,8 @@ def load_universe_of(connection: sqlite3.Connection) -> dict[str, str]:
 def load_universes_with_bars(
     connection: sqlite3.Connection, universe_of: Mapping[str, str]
 ) -> list[str]:
-    """The universes that together have every ticker with day bars, each ticker counted in one of
-    them."""
+    """Return the universes that together have every ticker with day bars, each ticker counted in
+    one of them."""
     has_bars = "SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' LIMIT 1"
     tickers_of: dict[str, list[str]] = {}
     for ticker, universe in universe_of.items():

@@ -38,7 +38,8 @@ class Stored:
 
 
 def count_stored(connection: sqlite3.Connection) -> list[Stored]:
-    """Every ticker with bars or metrics, or a record of bars, in order; from the indexes alone."""
+    """Return every ticker with bars or metrics, or a record of bars, in order; from the indexes
+    alone."""
     bars: dict[tuple[str, str], int] = {}
     query = "SELECT ticker, timeframe, count(*) FROM ohlcv_data GROUP BY ticker, timeframe"
     for ticker, timeframe, count in connection.execute(query):
@@ -130,7 +131,14 @@ def load_range_records(connection: sqlite3.Connection, tickers: Sequence[str]) -
         "_ranges_asked WHERE ticker = ?"
     )
     return [
-        RangeRecord(name, timeframe, day_number(first), day_number(last), bars, asked_at)
+        RangeRecord(
+            ticker=name,
+            timeframe=timeframe,
+            first=day_number(first),
+            last=day_number(last),
+            bars=bars,
+            asked_at_utc=asked_at,
+        )
         for ticker in tickers
         for name, timeframe, first, last, bars, asked_at in connection.execute(query, (ticker,))
     ]
@@ -142,8 +150,8 @@ def load_known(
     now_utc: datetime,
     watchlist: Sequence[str] = (),
 ) -> Known:
-    """The calendar as numbers, and what the project's own tables say; without those tables, as if
-    they were empty."""
+    """Return the calendar as numbers, and what the project's own tables say; without those tables,
+    as if they were empty."""
     schedule = calendar.schedule
     local = [
         pd.DatetimeIndex(schedule[name].array).tz_convert(NEW_YORK) for name in ("open", "close")
@@ -175,14 +183,14 @@ def load_known(
 
 
 def load_rows(connection: sqlite3.Connection, table: str, columns: str) -> list[tuple[Any, ...]]:
-    """Some columns of a small table; no row where there is no such table."""
+    """Return some columns of a small table; no row where there is no such table."""
     if table not in table_names(connection):
         return []
     return connection.execute(f"SELECT {columns} FROM {table}").fetchall()
 
 
 def make_market(connection: sqlite3.Connection, known: Known) -> Market:
-    """What the records and lists say; the bars are added batch by batch."""
+    """Return what the records and lists say; the bars are added batch by batch."""
     tables = set(table_names(connection))
     empty = np.zeros(len(known.session_days), dtype="int64")
     market = Market(known=known, traded=empty, alive=empty.copy())
@@ -256,5 +264,5 @@ def add_answers(connection: sqlite3.Connection, market: Market) -> None:
 
 
 def place_at_most(known: Known, day: int) -> int:
-    """The place of the last session that is not after a day."""
+    """Return the place of the last session that is not after a day."""
     return int(np.searchsorted(known.session_days, day, "right")) - 1

@@ -50,7 +50,7 @@ def find_lost_range_bars(batch: Batch) -> Iterable[Hits]:
 
 
 def latest_records(records: Sequence[RangeRecord]) -> list[RangeRecord]:
-    """Those that no record of a later answer overlaps."""
+    """Return those that no record of a later answer overlaps."""
     latest: list[RangeRecord] = []
     for record in sorted(records, key=lambda record: record.asked_at_utc, reverse=True):
         covered = any(
@@ -82,7 +82,7 @@ def find_wrong_lists(market: Market) -> Iterable[Hits]:
 
 
 def describe_list(universe: Universe, today: int, watchlist: Sequence[str]) -> str:
-    """What is wrong with a universe's list; empty when nothing is."""
+    """Return what is wrong with a universe's list; empty when nothing is."""
     if universe.said != len(universe.active):
         return f"total_stocks says {universe.said}, {len(universe.active)} members are active"
     if universe.name == "tech_sector" and watchlist and universe.active != frozenset(watchlist):

@@ -68,13 +68,13 @@ class Known:
     watchlist: Sequence[str] = ()
 
     def place_of(self, days: Ints) -> Ints:
-        """The place of each day among the sessions; -1 for a day without one."""
+        """Return the place of each day among the sessions; -1 for a day without one."""
         places = np.searchsorted(self.session_days, days)
         inside = np.minimum(places, len(self.session_days) - 1)
         return np.where(self.session_days[inside] == days, inside, -1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RangeRecord:
     """An answer about a range of one ticker: how many bars came with it. Days since 1970."""
 
@@ -152,13 +152,13 @@ class Rule:
 
 
 def hits_at(bars: Bars, places: Ints, describe: Callable[[int], str]) -> Hits:
-    """Hits at some places of `bars`; `describe` takes a place."""
+    """Return hits at some places of `bars`; `describe` takes a place."""
     tickers = [bars.tickers[code] for code in bars.code[places].tolist()]
     return Hits(bars.timeframe, tickers, bars.day[places], lambda i: describe(int(places[i])))
 
 
 def flagged(bars: Bars, broken: Flags, describe: Callable[[Bars, int], str]) -> Iterable[Hits]:
-    """Hits where `broken` is true; `describe` takes the bars and a place."""
+    """Return hits where `broken` is true; `describe` takes the bars and a place."""
     return [hits_at(bars, np.flatnonzero(broken), lambda place: describe(bars, place))]
 
 

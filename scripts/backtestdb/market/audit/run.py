@@ -145,7 +145,7 @@ def without_collector() -> Iterator[None]:
 def add_next_steps(
     connection: sqlite3.Connection, rules: Sequence[Rule], findings: Sequence[Finding]
 ) -> list[Finding]:
-    """Each finding with its command, errors first."""
+    """Return each finding with its command, errors first."""
     if not findings:
         return []
     order = {rule.id: (LEVELS.index(rule.level), place) for place, rule in enumerate(rules)}

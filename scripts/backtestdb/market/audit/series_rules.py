@@ -55,7 +55,8 @@ def same_as_before(*columns: Floats) -> Flags:
 
 
 def long_runs(goes_on: Flags, length: int) -> Flags:
-    """The members of runs of at least `length`; `goes_on` is false at the first member of each."""
+    """Return the members of runs of at least `length`; `goes_on` is false at the first member of
+    each."""
     starts = np.flatnonzero(~goes_on)
     lengths = np.diff(np.append(starts, len(goes_on)))
     return (
@@ -77,7 +78,8 @@ def find_spikes(batch: Batch) -> Iterable[Hits]:
 
 
 def farthest(bars: Bars, before: Floats, after: Floats) -> Floats:
-    """How far the bar's highest or lowest price is from the prices beside it, in logarithms."""
+    """Return how far the bar's highest or lowest price is from the prices beside it, in
+    logarithms."""
     up = logs(bars.high) - np.maximum(before, after)
     down = np.minimum(before, after) - logs(bars.low)
     return np.maximum(up, down)
@@ -91,7 +93,7 @@ def describe_spike(bars: Bars, i: int) -> str:
 
 
 def shifted(values: Floats, by: int) -> Floats:
-    """The value `by` places before (after, when negative); NaN beyond the ends."""
+    """Return the value `by` places before (after, when negative); NaN beyond the ends."""
     moved = np.full_like(values, np.nan)
     if by > 0:
         moved[by:] = values[:-by]
@@ -122,8 +124,8 @@ def median(values: Floats) -> float:
 
 
 def overnight_ratios(bars: Bars) -> Floats:
-    """The logarithm of the close before to the opening of each bar: of how many shares one seems to
-    have become. NaN where there is no bar right before."""
+    """Return the logarithm of the close before to the opening of each bar: of how many shares one
+    seems to have become. NaN where there is no bar right before."""
     ratios = shifted(logs(bars.close), 1) - logs(bars.open)
     apart = np.diff(bars.day, prepend=bars.day[:1])
     ratios[~bars.follows | (apart > DAYS_APART_AT_MOST)] = np.nan
@@ -154,7 +156,8 @@ def find_splits_not_applied(batch: Batch) -> Iterable[Hits]:
 
 
 def shows_split(seen: float, ratio: float) -> bool:
-    """Whether the split explains a night better than none does by far. `seen`: a logarithm."""
+    """Return whether the split explains a night better than none does by far. `seen`: a
+    logarithm."""
     expected = log(ratio)
     return abs(expected) >= SMALLEST_SPLIT and abs(seen - expected) < abs(expected) / 3
 
