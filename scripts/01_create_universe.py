@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's arguments."""
     parser = Parser(
         example='make create-universe ARGS="--universe tech_sector"', description=__doc__
     )
@@ -75,6 +76,8 @@ def create_us_stocks(
 def create_named(
     connection: sqlite3.Connection, settings: Settings, chosen: argparse.Namespace
 ) -> UniverseChange:
+    """Create the named universe, or bring it up to date, from the tickers of a file, of the
+    settings or of the arguments."""
     tickers = choose_tickers(
         chosen.universe, chosen.tickers, chosen.from_file, settings.watchlist_tickers
     )

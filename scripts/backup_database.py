@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options. Exit with code 2 for options that the command does not know."""
     parser = argparse.ArgumentParser(description=__doc__)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -79,8 +80,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def verify_not_sudo(database: Path, environment: Mapping[str, str]) -> None:
-    """Under sudo the backups would belong to root, and the next one, made without it, could not be
-    written."""
+    """Raise ProjectError under sudo: the backups would belong to root, and the next one, made
+    without it, could not be written."""
     user = environment.get("SUDO_UID", "")
     if os.geteuid() == 0 and user and database.is_file() and str(database.stat().st_uid) == user:
         raise UsageError(
@@ -90,6 +91,7 @@ def verify_not_sudo(database: Path, environment: Mapping[str, str]) -> None:
 
 
 def back_up(settings: Settings, options: argparse.Namespace) -> int:
+    """Make the backup that the options name and report it; return the exit code."""
     kind: Kind = "irreplaceable" if options.irreplaceable_only else "full"
     now = datetime.now().astimezone()
     source = settings.database_path

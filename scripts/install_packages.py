@@ -86,8 +86,8 @@ def prepare(project: Path, name: str) -> None:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Two first commands at once: the second waits, and finds the work done. A killed one leaves
-    nothing locked."""
+    """Hold the folder for one command: of two first commands at once the second waits, and finds
+    the work done. A killed one leaves nothing locked."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -104,6 +104,8 @@ def runs(venv: Path) -> bool:
 
 
 def create(venv: Path) -> None:
+    """Make the virtual environment, anew where its interpreter is gone. Raise SetUpError with the
+    reason."""
     if venv.is_symlink():
         venv.unlink()  # --clear would empty the folder that it points to
     version = "{}.{}.{}".format(*sys.version_info)

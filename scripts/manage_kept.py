@@ -2,7 +2,7 @@
 """The copies `<database>.backup-…` that a restore or rebuild kept of what it replaced: list them,
 or remove them.
 
-They are no backups: nobody checks them, and nothing prunes them. Remove them once you are sure of
+They are no backups: no command checks or prunes them. Remove them once you are sure of
 the new database.
 """
 
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show(settings: Settings, copies: Sequence[KeptCopy]) -> None:
+    """Print the kept copies with their sizes, and how to bring one back."""
     folder = settings.database_path.parent
     if not copies:
         print(f"no copy is kept in {folder}")
@@ -56,8 +57,8 @@ def show(settings: Settings, copies: Sequence[KeptCopy]) -> None:
 
 
 def remove(settings: Settings, copies: list[KeptCopy], *, assume_yes: bool) -> None:
-    """Nothing goes while no verified backup of this database is there: a copy may be all that is
-    left."""
+    """Remove these copies after asking. Raise ProjectError while no verified backup of this
+    database is there: a copy may be all that is left."""
     database, backup_dir = settings.database_path, settings.backup_dir
     if not has_backup(backup_dir, database):
         raise ProjectError(

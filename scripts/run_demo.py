@@ -89,6 +89,7 @@ def live_through(folder: Path, environment: dict[str, str]) -> None:
 
 
 def use_like_the_platform(database: Path, scripts: Path) -> None:
+    """Write rows and scripts as the platform does."""
     with closing(connect(database)) as connection, transaction(connection):
         connection.execute(
             "INSERT INTO trading_agents (id, name, timeframe) VALUES ('agent-1', 'Demonstration', "

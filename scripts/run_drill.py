@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show(drill: Drill, report: Path) -> None:
+    """Print what the drill did and found, and where its report lies."""
     rows = [
         (
             rehearsal.backup,

@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options. Exit with code 2 for options that the command does not know."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -88,6 +89,7 @@ def send(settings: Settings) -> int:
 
 
 def watch(settings: Settings, *, quiet: bool) -> int:
+    """Send what is committed until a signal ends the process; return the exit code."""
     stop = threading.Event()
     watching = prepare(settings, stop, quiet=quiet)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -101,14 +103,16 @@ def watch(settings: Settings, *, quiet: bool) -> int:
 
 
 def prepare(settings: Settings, stop: threading.Event, *, quiet: bool = False) -> Watch:
-    """Folders and files that are made from here on are the user's alone."""
+    """Return the watch that is to run. Folders and files that are made from here on are the user's
+    alone."""
     os.umask(0o077)
     ensure_backup_dir(settings.backup_dir, settings.database_path)
     return make_watch(settings, open_log(settings.backup_dir, quiet), stop)
 
 
 def open_log(backup_dir: Path, quiet: bool) -> logging.Logger:
-    """One line an event, in offsite.log, which is bounded, and on standard output unless `quiet`."""
+    """Return the log of the process: a line an event, in offsite.log, which is bounded, and on
+    standard output unless `quiet`."""
     logging.raiseExceptions = False  # a full disk must not end the process
     log = logging.getLogger("ai-backtest.offsite")
     log.setLevel(logging.INFO)

@@ -70,7 +70,8 @@ def parse_tickers(text: str) -> int:
 
 
 def load_splits(text: str) -> tuple[Split, ...]:
-    """Made-up splits from a file, a JSON list of ticker, execution_date, split_from, split_to."""
+    """Given the path of a JSON list of ticker, execution_date, split_from, split_to, return made-up
+    splits."""
     try:
         return tuple(parse_split(row) for row in json.loads(Path(text).read_text()))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -96,7 +97,7 @@ def make_server(options: argparse.Namespace) -> SandboxServer:
 
 
 def wait_for_stdin(server: SandboxServer) -> None:
-    """Stop the server when whoever started it is gone.
+    """Stop the server when the process that started it is gone.
 
     Not through sys.stdin: its lock, held by a reading thread, aborts the interpreter at its end.
     """

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_scheduler(settings: Settings, job: Job, stop: threading.Event, *, once: bool) -> Scheduler:
-    """Its log is on standard output until `enter_folder`."""
+    """Return the scheduler of the job; its log is on standard output until `enter_folder`."""
     return Scheduler(
         settings=settings,
         log=open_event_log(None),
@@ -130,6 +130,7 @@ def lock_schedule(scheduler: Scheduler) -> AbstractContextManager[None]:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options. Exit with code 2 for options that the command does not know."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -169,7 +170,8 @@ def local_now() -> datetime:
 
 
 def verify_time_zone(name: str) -> None:
-    """The system takes a name that it does not know for UTC, without a word."""
+    """Raise SettingsError for a zone that the system does not know: it would take the name for UTC,
+    without a word."""
     if not name or name.startswith(("/", ":")):
         return
     try:
@@ -192,6 +194,7 @@ def report_health(settings: Settings, now: datetime, *, loop: bool, updates: boo
 
 
 def describe(scheduler: Scheduler) -> str:
+    """Return what a loop says at its start."""
     settings = scheduler.settings
     if scheduler.job == "updates":
         return describe_updates(settings)
@@ -203,6 +206,7 @@ def describe(scheduler: Scheduler) -> str:
 
 
 def describe_updates(settings: Settings) -> str:
+    """Return a line that says when market data is updated, or why it is not."""
     if settings.update_delay_minutes is None:
         return "UPDATE_DELAY_MINUTES is empty, so market data is updated by hand alone"
     if not settings.api_key:

@@ -1,4 +1,4 @@
-"""Count the commits of all programs to one database, so that a commit of somebody else does not go
+"""Count the commits of all programs to one database, so that a commit of another program does not go
 unseen."""
 
 import os

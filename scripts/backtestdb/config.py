@@ -79,8 +79,8 @@ class Settings:
 
     @property
     def scripts_dirs_are_default(self) -> bool:
-        """Whether nobody named the folder of scripts. The sidecar gets its default from the compose
-        file, because the project lies elsewhere in the container."""
+        """Return whether the user named no folder of scripts. The sidecar gets its default from the
+        compose file, because the project lies elsewhere in the container."""
         beside = self.database_path.parent / SCRIPTS_FOLDER
         return self.origins[
             "GENERATED_SCRIPTS_DIR"
@@ -88,8 +88,8 @@ class Settings:
 
 
 def parse_absolute_path(text: str) -> Path:
-    """`~` is expanded. A relative path would name another file from every folder, so it is
-    refused."""
+    """Given a path, return it with `~` expanded. Raise ValueError for a relative one, which would
+    name another file from every folder."""
     try:
         path = Path(text).expanduser()
     except RuntimeError:
@@ -100,8 +100,8 @@ def parse_absolute_path(text: str) -> Path:
 
 
 def parse_absolute_paths(text: str) -> tuple[Path, ...]:
-    """One folder, or several with a colon between them; a folder inside another of them is part of
-    that one."""
+    """Given one folder, or several with a colon between them, return each once; a folder inside
+    another of them is part of that one."""
     paths = [parse_absolute_path(part.strip()) for part in text.split(":") if part.strip()]
     if not paths:
         raise ValueError("names no folder")
@@ -155,12 +155,14 @@ def parse_local_time(text: str) -> time:
 
 
 def parse_tickers(text: str) -> tuple[str, ...]:
-    """Comma-separated tickers in their own spelling (tickers are case-sensitive), each once."""
+    """Given tickers with commas between them, return each once, in its own spelling: tickers are
+    case-sensitive."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def parse_url(text: str) -> str:
-    """The key travels in a header: plain http is refused outside this machine."""
+    """Return the vendor's address. Raise ValueError for plain http outside this machine: the key
+    travels in a header."""
     url = urlsplit(text.strip())
     if (url.scheme == "https" and url.hostname) or (
         url.scheme == "http" and url.hostname in LOOPBACK_HOSTS
@@ -170,7 +172,8 @@ def parse_url(text: str) -> str:
 
 
 def parse_watcher(text: str) -> str:
-    """A watcher may stand in the user's own network, so plain http is taken."""
+    """Return the address of a watcher. Plain http is taken: it may stand in the user's own
+    network."""
     address = text.strip()
     url = urlsplit(address)
     if address and (url.scheme not in {"https", "http"} or not url.hostname or " " in address):
@@ -199,7 +202,8 @@ def parse_text(text: str) -> str:
 
 
 def parse_key(text: str) -> str:
-    """A key that HTTP cannot carry in a header would fail deep inside of the first request."""
+    """Return a key of visible ASCII. Raise ValueError for any other, which would fail deep inside
+    of the first request."""
     key = text.strip()
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError(
@@ -220,7 +224,7 @@ def parse_lake(text: str) -> str:
 
 
 def parse_engine(text: str) -> str:
-    """Where `make lake-metrics` computes."""
+    """Return where `make lake-metrics` computes."""
     url = urlsplit(text.strip())
     if text != "processes" and not (url.scheme in {"tcp", "tls"} and url.hostname):
         raise ValueError("must be processes, or a Dask scheduler such as tcp://10.0.0.5:8786")
@@ -228,7 +232,7 @@ def parse_engine(text: str) -> str:
 
 
 def parse_offsite(text: str) -> str:
-    """The address names no secret, so that messages can show it."""
+    """Return the target's address, which holds no secret, so that messages can show it."""
     address = text.strip().rstrip("/")
     if not address:
         return ""
@@ -247,9 +251,9 @@ def parse_offsite(text: str) -> str:
 
 
 def parse_endpoint(text: str) -> str:
-    """Of an S3 server, empty for AWS. One in the user's own network may speak plain http: what goes
-    offsite is sealed before it is sent, the lake is no secret, and keys never travel, only
-    signatures do."""
+    """Return the address of an S3 server, empty for AWS. Plain http is taken in the user's own
+    network: what goes offsite is sealed before it is sent, the lake is no secret, and keys never
+    travel, only signatures do."""
     address = text.strip().rstrip("/")
     url = urlsplit(address)
     if address and (url.scheme not in {"https", "http"} or not url.hostname or "@" in url.netloc):
@@ -260,7 +264,8 @@ def parse_endpoint(text: str) -> str:
 
 
 def parse_passphrase(text: str) -> str:
-    """12 characters are the least that scrypt at a second a guess makes safe."""
+    """Return a passphrase of 12 characters and more: the least that scrypt at a second a guess
+    makes safe."""
     if text and len(text.strip()) < 12:
         raise ValueError("is shorter than 12 characters")
     return text.strip()
@@ -378,8 +383,8 @@ def known_names() -> set[str]:
 
 
 def with_home_of_user(text: str, environment: Mapping[str, str]) -> str:
-    """Under sudo `~` is still the home of the user who typed it: backups in root's would be missed
-    by everybody."""
+    """Given a path, return it with the `~` of the user who typed sudo: backups in root's home would
+    be missed by all."""
     number = environment.get("SUDO_UID", "")
     if not text.startswith(("~/", "~")) or text[1:2] not in {"", "/"} or os.geteuid() != 0:
         return text
@@ -417,8 +422,8 @@ def read_value_file(name: str, path: Path, origin: str) -> str:
 
 
 def find_state_home(environment: Mapping[str, str]) -> Path:
-    """As the XDG base directory specification has it: a relative path is ignored. It would give
-    every folder a quota of its own."""
+    """Return the folder of the XDG base directory specification, which ignores a relative path: it
+    would give every folder a quota of its own."""
     state_home = Path(environment.get("XDG_STATE_HOME", ""))
     return state_home if state_home.is_absolute() else Path.home() / ".local" / "state"
 
@@ -426,7 +431,7 @@ def find_state_home(environment: Mapping[str, str]) -> Path:
 def make_settings(
     values: Mapping[str, Any], origins: Mapping[str, str], state_dir: Path
 ) -> Settings:
-    """`values`: one parsed value for each name in PARSERS."""
+    """Given one parsed value for each name in PARSERS, return the settings."""
     per_minute = values["POLYGON_REQUESTS_PER_MINUTE"]
     slow_plan = 0 < per_minute <= 100
     return Settings(

@@ -49,9 +49,9 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
 
 
 def run_and_leave(main: Callable[[Sequence[str] | None], int]) -> None:
-    """Like `run`, but without taking the process down step by step: the packages of the lake end
-    threads of their own there, and now and then that aborted the process (exit code 134, "terminate
-    called without an active exception") after all work was done."""
+    """Run a command like `run`, but without taking the process down step by step: the packages of
+    the lake end threads of their own there, and now and then that aborted the process (exit code
+    134, "terminate called without an active exception") after all work was done."""
     try:
         run(main)
     except SystemExit as ended:
@@ -84,7 +84,8 @@ def guard(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] 
 
 
 def write_plainly(error: UnicodeError) -> tuple[str, int]:
-    """For a terminal or log that is not UTF-8: `–` as `-`, what has no likeness as `?`."""
+    """Return what a terminal or log that is not UTF-8 can show: `–` as `-`, what has no likeness as
+    `?`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -95,8 +96,8 @@ codecs.register_error("plain", write_plainly)
 
 
 def drop_output() -> None:
-    """Whoever read the output is gone: what is still buffered must not fail once more at the
-    end."""
+    """Drop what is still buffered when the reader of the output has gone, so that it does not fail
+    once more at the end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
@@ -120,6 +121,7 @@ def explain_sqlite_error(error: sqlite3.Error) -> tuple[str, str]:
 
 
 def explain_code(code: int, error: sqlite3.Error) -> tuple[str, str]:
+    """Given SQLite's primary result code, return what happened and what to do next."""
     if code == sqlite3.SQLITE_FULL:
         return f"the disk is full ({error})", "free space on it, then start the same command again"
     if code in BUSY_CODES:
@@ -153,7 +155,8 @@ def explain_os_error(error: OSError) -> tuple[str, str]:
 
 
 def say(message: str) -> None:
-    """A message for whoever watches: plain on a terminal, with the local time in a log."""
+    """Write a message for the user on standard error: plain on a terminal, with the local time in a
+    log."""
     if not sys.stderr.isatty():
         message = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {message}"
     print(message, file=sys.stderr, flush=True)
@@ -186,6 +189,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function that moves a bar on the terminal on by a number of steps."""
     from rich.console import Console  # noqa: PLC0415  only a terminal pays for rich
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
@@ -219,8 +223,8 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on standard output; numbers to the right. Nothing breaks inside of a number or a
-    name: where the columns do not fit beside each other, each row is a block of lines with a name
+    """Print a table on standard output; numbers to the right. Nothing breaks inside of a number or
+    a name: where the columns do not fit beside each other, each row is a block of lines with a name
     and a value."""
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
@@ -243,7 +247,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 
 def print_blocks(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    """Each row as a line with what it is about, and below it a line for each other column."""
+    """Print each row as a line with what it is about, and below it a line for each other column."""
     print(title)
     width = max(map(len, columns))
     for first, *others in cells:
@@ -262,7 +266,7 @@ def output_width() -> int:
 
 
 def print_paragraph(text: str, indent: int) -> None:
-    """Words that wrap at the width, the lines after the first as far in as `indent`."""
+    """Print words that wrap at the width, the lines after the first as far in as `indent`."""
     print(
         textwrap.fill(
             text,
@@ -275,7 +279,7 @@ def print_paragraph(text: str, indent: int) -> None:
 
 
 def count_of(count: int, noun: str) -> str:
-    """`1 request`, `2 requests`"""
+    """Given a count and a noun in the singular, return both as text: `1 request`, `2 requests`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
@@ -307,8 +311,8 @@ def format_duration(seconds: float) -> str:
 
 
 def confirm(question: str, *, assume_yes: bool) -> bool:
-    """Ask, on a terminal or the pipe of `echo n |`. Where nothing comes, as from cron, whoever
-    started the command meant it. A command that is told no ends as one that failed, by
+    """Ask, on a terminal or the pipe of `echo n |`. Where nothing comes, as from cron, the
+    command was meant. A command that is told no ends as one that failed, by
     `DeclinedError`."""
     if assume_yes:
         return True

@@ -49,7 +49,8 @@ def verify_names(names: Iterable[str], known: Collection[str], env_file: Path) -
 
 
 def find_misspelt(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Unknown name -> the setting that it nearly is. One that is set besides is not missed."""
+    """Given unknown names, return for each the setting that it nearly is, unless that is set
+    besides."""
     given = set(names)
     found = {}
     for name in sorted(given - set(known)):

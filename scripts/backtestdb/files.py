@@ -22,7 +22,7 @@ DATABASE_COMPANIONS = ("-wal", "-shm", "-journal")
 
 
 def make_stamp(now_local: datetime) -> str:
-    """YYYY-MM-DD-HHmmss in local time: the middle of every backup's name."""
+    """Return YYYY-MM-DD-HHmmss in local time: the middle of every backup's name."""
     return now_local.strftime("%Y-%m-%d-%H%M%S")
 
 
@@ -38,8 +38,8 @@ def choose_free_names(name_with: Callable[[str], list[Path]], now_local: datetim
 
 
 def fsync_file(path: Path) -> None:
-    """Never for a database that this process has open: closing the descriptor drops SQLite's
-    locks."""
+    """Flush a file to the disk. Never for a database that this process has open: closing the
+    descriptor drops SQLite's locks."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         flush_descriptor(descriptor)
@@ -51,8 +51,8 @@ fsync_directory = fsync_file
 
 
 def flush_descriptor(descriptor: int) -> None:
-    """On macOS fsync ends when the drive has the data, which may not be on the platter yet:
-    F_FULLFSYNC waits for that (man 2 fsync). A network drive may not know it."""
+    """Flush an open file to the platter. On macOS fsync ends when the drive has the data:
+    F_FULLFSYNC waits for more (man 2 fsync). A network drive may not know it."""
     if hasattr(fcntl, "F_FULLFSYNC"):
         try:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
@@ -114,13 +114,14 @@ def remove_database(path: Path) -> None:
 
 
 def staging_path(database: Path) -> Path:
-    """Where a first fill sets whole sessions aside; they belong to the database as it is, and to no
-    restored one."""
+    """Return where a first fill sets whole sessions aside; they belong to the database as it is,
+    and to no restored one."""
     return database.with_name(database.name + ".staging")
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """By device and inode, so that links do not deceive; False when either is missing."""
+    """Return whether two paths lead to one file, by device and inode, so that links do not deceive;
+    False when either is missing."""
     return one.exists() and other.exists() and one.samefile(other)
 
 
@@ -181,6 +182,8 @@ def is_locked(path: Path) -> bool:
 
 
 def wait_for_lock(descriptor: int, path: Path, purpose: str, deadline: float) -> None:
+    """Take the lock of an open file. Raise BusyError with the holder's process id at `deadline`
+    (monotonic seconds)."""
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -204,7 +207,8 @@ def hash_file(path: Path) -> str:
 
 
 def remove_tree(path: Path) -> None:
-    """Folders that lost their owner's permissions are opened first; a missing one is fine."""
+    """Remove a folder with all that is in it. Folders that lost their owner's permissions are
+    opened first; a missing one is fine."""
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return

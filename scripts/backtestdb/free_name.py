@@ -3,7 +3,7 @@ more.
 
 A supervisor may start the platform at any moment, and SQLite makes the file that it does not find.
 So nothing is renamed over a name: a link is made, which fails when the name is taken. A file that
-stands there is moved aside only while nobody has it open.
+stands there is moved aside only while no program has it open.
 """
 
 import errno
@@ -40,7 +40,7 @@ def companions_of(path: Path) -> list[Path]:
 
 
 def choose_kept_name(path: Path, now_local: datetime) -> Path:
-    """`<path>.backup-STAMP`, and nothing beside it that would be taken for its log."""
+    """Return `<path>.backup-STAMP`, with nothing beside it that would be taken for its log."""
 
     def names(stamp: str) -> list[Path]:
         kept = kept_path(path, stamp)
@@ -50,7 +50,7 @@ def choose_kept_name(path: Path, now_local: datetime) -> Path:
 
 
 def move_aside(path: Path, kept_as: Path, *, timeout_seconds: float) -> Path:
-    """Move a file that is no database to `kept_as`, with its -wal, -shm and -journal: one that
+    """Move a file that is no database to `kept_as`, with its -wal, -shm and -journal: a log that
     stayed behind would be played into the next file of this name. Return the name that it has now:
     a kill between two renames leaves a part under an earlier name, and the rest follows it. Raise
     BusyError while it is in use.
@@ -101,7 +101,8 @@ def held_by_nobody(path: Path, timeout_seconds: float) -> Iterator[None]:
 
 
 def take_lock(descriptor: int) -> bool:
-    """False while somebody else holds any of SQLite's bytes."""
+    """Return whether this process could take SQLite's bytes; False while another program holds any
+    of them."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, LOCK_BYTES, LOCK_BYTES_START)
     except (BlockingIOError, PermissionError):
@@ -111,7 +112,7 @@ def take_lock(descriptor: int) -> bool:
 
 def take_free_name(arriving: Path, target: Path) -> None:
     """Give the closed, checked and flushed database `arriving` the name `target`, and prove it by
-    opening that name. Nobody can write to it until it is proven. Raise NameTakenError when the name
+    opening that name. No program can write to it until it is proven. Raise NameTakenError when the name
     is not free, or when a -wal, -shm or -journal beside it would be played into the file;
     VerificationError when what is under the name is another file or holds something else."""
     with closing(connect(arriving, lenient=True)) as holder:
@@ -134,8 +135,9 @@ def take_free_name(arriving: Path, target: Path) -> None:
 
 
 def link_or_reserve(arriving: Path, target: Path) -> None:
-    """Where the file system has no links (exFAT), the name is taken with an empty file, into which
-    SQLite then writes the content as into any live database."""
+    """Give `arriving` the name `target` by a link. Where the file system has no links (exFAT), take
+    the name with an empty file, into which SQLite then writes the content as into any live
+    database."""
     try:
         os.link(arriving, target)
     except FileExistsError:
@@ -149,7 +151,7 @@ def link_or_reserve(arriving: Path, target: Path) -> None:
 
 
 def move_stray_companions(target: Path, kept_as: Path) -> None:
-    """A log or journal without a database: kept under a name that no database will ever have."""
+    """Keep a log or journal without a database under a name that no database will ever have."""
     stray = kept_as.name.replace(KEPT, ".stray-")
     for part in companions_of(target):
         with suppress(FileNotFoundError):
@@ -158,8 +160,9 @@ def move_stray_companions(target: Path, kept_as: Path) -> None:
 
 
 def has_known_format(header: bytes) -> bool:
-    """Of file, schema and text: https://www.sqlite.org/fileformat2.html#the_database_header. A
-    connection that has read another one cannot go on once the right one is there."""
+    """Given a header, return whether its formats of file, schema and text are known
+    (https://www.sqlite.org/fileformat2.html#the_database_header). A connection that has read
+    another one cannot go on once the right one is there."""
     return (
         header[18] in {1, 2}
         and header[19] in {1, 2}

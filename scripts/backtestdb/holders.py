@@ -16,7 +16,8 @@ def name_holders(path: Path) -> list[str] | None:
 
 
 def find_holders(device: int, inode: int) -> Iterator[str]:
-    """Linux: every process whose descriptors may be read."""
+    """Yield, on Linux, every process that has the file open, of those whose descriptors may be
+    read."""
     for process in Path("/proc").iterdir():
         if (
             process.name.isdigit()
@@ -31,6 +32,8 @@ def find_holders(device: int, inode: int) -> Iterator[str]:
 
 
 def has_open(process: Path, device: int, inode: int) -> bool:
+    """Return whether a process has the file of this device and inode open, as far as this user may
+    see."""
     try:
         descriptors = list((process / "fd").iterdir())
     except OSError:
@@ -46,7 +49,7 @@ def has_open(process: Path, device: int, inode: int) -> bool:
 
 
 def ask_lsof(path: Path) -> list[str] | None:
-    """macOS and others; None where there is no lsof."""
+    """Return what lsof lists, on macOS and others; None where there is no lsof."""
     try:
         done = subprocess.run(
             ["lsof", "-F", "pc", "--", str(path)],

@@ -32,8 +32,8 @@ class Mount:
 
 
 def parse_mountinfo(text: str) -> list[Mount]:
-    """Lines as proc(5) describes them: the optional fields end with a lone hyphen, then comes the
-    type."""
+    """Given lines as proc(5) describes them, return the mounts: the optional fields end with a lone
+    hyphen, then comes the type."""
     mounts = []
     for line in text.splitlines():
         fields = line.split(" ")
@@ -54,7 +54,7 @@ def parse_mountinfo(text: str) -> list[Mount]:
 
 
 def unescape(text: str) -> str:
-    r"""Space, tab, newline and backslash stand there as \040 and the like."""
+    r"""Return a path in which space, tab, newline and backslash stood as \040 and the like."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 

@@ -48,7 +48,7 @@ def is_schema_row(kind: object, name: object, table: object, sql: object) -> boo
 
 
 def sqlite_version_number() -> int:
-    """As SQLite writes its version into files: 3.40.1 is 3040001."""
+    """Return this SQLite's version as it writes it into files: 3.40.1 is 3040001."""
     major, minor, patch = sqlite3.sqlite_version_info
     return major * 1_000_000 + minor * 1_000 + patch
 
@@ -75,7 +75,7 @@ def write_version(descriptor: int, version: int) -> None:
 
 
 def load_versions_in_log(log: Path) -> Iterator[int]:
-    """Of each first page of this run of the log:
+    """Yield the version in each first page of this run of the log:
     https://www.sqlite.org/fileformat2.html#walformat."""
     with log.open("rb") as file:
         header = file.read(LOG_HEADER_BYTES)

@@ -19,7 +19,8 @@ class Outline:
 
 
 def read_outline(connection: sqlite3.Connection) -> Outline:
-    """Of what this connection sees now; one state of it when a transaction is open."""
+    """Return the outline of what this connection sees now; of one state when a transaction is
+    open."""
     with names_as_stored(connection):
         query = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"
         objects = frozenset(connection.execute(query).fetchall())

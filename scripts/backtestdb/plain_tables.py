@@ -113,7 +113,8 @@ def split_items(tokens: Tokens) -> Iterator[Tokens]:
 
 
 def outer_words(item: Sequence[str]) -> list[str]:
-    """In capitals, with "" in the place of what stands in parentheses."""
+    """Return the words of a definition in capitals, with "" in the place of what stands in
+    parentheses."""
     words, depth = [], 0
     for word in item:
         depth -= word == ")"
@@ -123,6 +124,8 @@ def outer_words(item: Sequence[str]) -> list[str]:
 
 
 def read_table_key(item: Tokens, *, keep_unique: bool) -> list[str]:
+    """Given a constraint of a table, return it in a list when it is a primary key, or a unique key
+    and `keep_unique`; else an empty list."""
     words = outer_words(item)
     word = (
         "PRIMARY KEY"
@@ -138,12 +141,13 @@ def read_table_key(item: Tokens, *, keep_unique: bool) -> list[str]:
 
 
 def is_virtual(item: Tokens) -> bool:
-    """A generated column that is not stored."""
+    """Return whether a column is generated and not stored."""
     words = outer_words(item)
     return "AS" in words[1:] and "STORED" not in words
 
 
 def read_column(item: Tokens, *, is_strict: bool) -> PlainColumn:
+    """Given the definition of a column, return what decides how its values are stored."""
     words = outer_words(item)
     end = next((place for place, word in enumerate(words[1:], 1) if word in AFTER_TYPE), len(item))
     kind = "".join(item[1:end]) if "(" in item[1:end] else " ".join(item[1:end])
@@ -171,7 +175,7 @@ def read_default(tokens: Tokens) -> str:
 
 
 def read_number(tokens: Tokens) -> Tokens:
-    """One word, or the three of a number with a point."""
+    """Return the tokens of a number: one word, or the three of a number with a point."""
     return tokens[:3] if tokens[1:2] == ["."] else tokens[:1]
 
 

@@ -2,7 +2,7 @@
 else.
 
 Tables that a database has and no folder knows belong to the platform's future: irreplaceable, until
-somebody files them elsewhere.
+they are filed elsewhere.
 """
 
 import re
@@ -80,6 +80,8 @@ def ensure_market_schema(connection: sqlite3.Connection) -> None:
 
 
 def ensure_tables(connection: sqlite3.Connection, files: Iterable[Path]) -> None:
+    """Create the tables and indexes of `files` that are missing, and bring those of earlier
+    programs up to date."""
     is_new, files = not table_names(connection), list(files)
     if agents_table_was_renamed(connection):
         files = [path for path in files if path.stem != "trading_agents"]
@@ -96,8 +98,8 @@ def ensure_tables(connection: sqlite3.Connection, files: Iterable[Path]) -> None
 
 
 def drop_older_shapes(connection: sqlite3.Connection) -> None:
-    """Bookkeeping whose rows mean nothing any more under the same name, and is made again by the
-    next run. The caller's transaction."""
+    """Drop bookkeeping whose rows mean nothing any more under the same name; the next run makes it
+    again. The caller's transaction."""
     if "state" in column_names(
         connection, "_splits"
     ):  # until 2026-11: what arithmetic had done to stored bars
@@ -106,8 +108,8 @@ def drop_older_shapes(connection: sqlite3.Connection) -> None:
 
 
 def bring_bookkeeping_up(connection: sqlite3.Connection) -> None:
-    """The project's own tables follow along with any command that writes: columns that newer
-    programs need are added, tables that nobody reads any more go. The caller's transaction."""
+    """Bring the project's own tables up to date, with any command that writes: add columns that
+    newer programs need, drop tables that no program reads any more. The caller's transaction."""
     for path in migration_files():
         for statement in split_statements(path.read_text()):
             addition = ADD_COLUMN.match(statement)
@@ -135,7 +137,7 @@ def schema_version(connection: sqlite3.Connection, schema: str = "main") -> int:
 
 
 def record_migrations(connection: sqlite3.Connection, schema: str = "main") -> None:
-    """All of them were applied. The caller's transaction."""
+    """Record that all migrations were applied. The caller's transaction."""
     (file,) = (path for path in schema_files(["bookkeeping"]) if path.stem == "_migrations")
     for statement in split_statements(file.read_text()):
         connection.execute(statement.replace(" _migrations ", f" {schema}._migrations ", 1))
@@ -146,8 +148,8 @@ def record_migrations(connection: sqlite3.Connection, schema: str = "main") -> N
 
 
 def agents_table_was_renamed(connection: sqlite3.Connection, schema: str = "main") -> bool:
-    """A newer platform renamed `trading_agents`: tables that refer to an agent are there, it is
-    not."""
+    """Return whether a newer platform renamed `trading_agents`: tables that refer to an agent are
+    there, it is not."""
     tables = set(table_names(connection, schema))
     return "trading_agents" not in tables and bool(
         tables & {"live_signals", "agent_knowledge", "agent_activity_log"}
@@ -176,8 +178,8 @@ def migrate(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
 
 
 def add_column(connection: sqlite3.Connection, statement: str, schema: str) -> list[str]:
-    """Migrations only ever add columns: old programs keep working, and nothing of the user's is
-    rewritten."""
+    """Apply the statement of a migration unless its column is there. Migrations only ever add
+    columns: old programs keep working, and nothing of the user's is rewritten."""
     addition = ADD_COLUMN.match(statement)
     if not addition:
         raise ValueError(f"a migration may only add columns: {statement}")

@@ -22,8 +22,8 @@ def read_untouched(
 
     A read-only connection to a resting WAL database makes -wal and -shm beside it and leaves them
     there (SQLite 3.40), and one to a database with a rollback journal makes writers wait. While
-    nobody writes, the file is therefore read as if it could not change (immutable, no locks), and
-    that it did not is checked afterwards; when somebody does, an ordinary read-only connection
+    no program writes, the file is therefore read as if it could not change (immutable, no locks),
+    and that it did not is checked afterwards; when a program does, an ordinary read-only connection
     answers, or `when_busy`. `look` may run twice. For processes that have no other connection to
     the file: closing this one drops their locks.
     """
@@ -42,7 +42,8 @@ def read_untouched(
 
 
 def read_shared(path: Path, look: Callable[[sqlite3.Connection], Found]) -> Found:
-    """The same through an ordinary read-only connection, for a process that has others."""
+    """Return what `look` finds through an ordinary read-only connection, for a process that has
+    others."""
     with closing(connect(path, read_only=True, timeout_seconds=BUSY_SECONDS)) as connection:
         return look(connection)
 
@@ -64,7 +65,7 @@ def busy_companions(path: Path) -> list[str]:
 
 
 def mark_of(path: Path) -> tuple[object, ...]:
-    """Differs as soon as anybody has begun to write."""
+    """Return a value that differs as soon as any program has begun to write."""
     facts = path.stat()
     return facts.st_ino, facts.st_size, facts.st_mtime_ns, busy_companions(path)
 
