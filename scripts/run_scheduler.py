@@ -82,6 +82,7 @@ def make_scheduler(settings: Settings, job: Job, stop: threading.Event, *, once:
 
 
 def run_once(scheduler: Scheduler, *, quiet: bool) -> int:
+    """Make what is due and end; return the exit code. Raise AbsentDiskError."""
     if reason := why_disk_is_absent(scheduler):
         tell_absent_disk(scheduler, reason)
     enter_folder(scheduler)
@@ -96,7 +97,8 @@ def run_once(scheduler: Scheduler, *, quiet: bool) -> int:
 
 
 def run_until_stopped(scheduler: Scheduler) -> int:
-    """While the backups' disk is away the loop holds no lock and no log open, so that the disk can
+    """Run the loop until a signal ends it; return the exit code. While the backups' disk is away it
+    holds no lock and no log open, so that the disk can
     be taken off, and comes back as it was."""
     while not scheduler.stop.is_set():
         if not wait_for_disk(scheduler):

@@ -19,7 +19,7 @@ LOCK_BLIND_TYPES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mount:
     """`is_shared`: what is mounted below it reaches its copies in containers. `is_slave`: it is
     such a copy, and gets what is mounted on the host (mount_namespaces(7))."""
@@ -43,11 +43,11 @@ def parse_mountinfo(text: str) -> list[Mount]:
         optional = [field.partition(":")[0] for field in fields[6:end]]
         mounts.append(
             Mount(
-                Path(unescape(fields[4])),
-                fields[end + 1],
-                "ro" in fields[5].split(","),
-                "shared" in optional,
-                "master" in optional,
+                point=Path(unescape(fields[4])),
+                kind=fields[end + 1],
+                is_read_only="ro" in fields[5].split(","),
+                is_shared="shared" in optional,
+                is_slave="master" in optional,
             )
         )
     return mounts

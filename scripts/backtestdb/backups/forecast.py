@@ -69,7 +69,7 @@ def forecast(
 def count_days(
     full: Sequence[tuple[int, int]], growth: Growth, retention: Retention, free: float
 ) -> Forecast:
-    """`full`: day (proleptic ordinal) and bytes of the backups that are kept now, newest first. A
+    """Return when a full backup finds no room. `full`: day (proleptic ordinal) and bytes of the backups that are kept now, newest first. A
     new one needs its room before an old one leaves."""
     kept = list(full)
     today = kept[0][0] if kept else 1
@@ -86,7 +86,7 @@ def count_days(
 
 
 def keep(full: Sequence[tuple[int, int]], retention: Retention) -> list[tuple[int, int]]:
-    """What `choose_expired` leaves, without what it never gives up: the newest, then the last of
+    """Return what `choose_expired` leaves, without what it never gives up: the newest, then the last of
     each week and of each month beyond."""
     kept = list(full[: retention.newest])
     rest = list(full[retention.newest :])
@@ -103,6 +103,7 @@ def keep(full: Sequence[tuple[int, int]], retention: Retention) -> list[tuple[in
 
 
 def measure_growth(catalogue: Sequence[Backup], settings: Settings, database_bytes: int) -> Growth:
+    """Return what a day adds, by the sizes of the backups that are there."""
     full, small = (verified(catalogue, kind) for kind in ("full", "irreplaceable"))
     daily = 0.0
     if len(full) > 1:
@@ -124,7 +125,7 @@ def measure_growth(catalogue: Sequence[Backup], settings: Settings, database_byt
 
 
 def warn_of_full_disk(settings: Settings) -> str:
-    """At an installation: what `describe_forecast` says, in one line, with what helps."""
+    """Return for an installation what `describe_forecast` says, in one line, with what helps."""
     database = settings.database_path
     size = database.stat().st_size if database.is_file() else 0
     free = free_bytes(settings.backup_dir)
@@ -134,7 +135,7 @@ def warn_of_full_disk(settings: Settings) -> str:
 
 
 def describe_forecast(found: Forecast, settings: Settings, free: int) -> tuple[str, str]:
-    """What is said and what helps; both empty where the folder is not full within WARN_DAYS."""
+    """Return what is said and what helps; both empty where the folder is not full within WARN_DAYS."""
     if found.days is None or not found.is_near:
         return "", ""
     when = "now" if found.days <= 1 else f"in {found.days} days"

@@ -43,7 +43,7 @@ def load_known_folders(database: Path) -> dict[str, KnownFolder]:
 
 
 def parse_known(value: object) -> KnownFolder:
-    """Releases before the mark kept the mount point alone."""
+    """Return what a value of the memory says; releases before the mark kept the mount point alone."""
     if not isinstance(value, dict):
         return KnownFolder(str(value))
     marks = value.get("marks")
@@ -71,7 +71,7 @@ def find_absent_disk(backup_dir: Path, database: Path) -> str:
 
 
 def read_mark(backup_dir: Path) -> str:
-    """Empty where there is none."""
+    """Return the mark in the folder; empty where there is none."""
     try:
         return (backup_dir / MARK_NAME).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -79,7 +79,7 @@ def read_mark(backup_dir: Path) -> str:
 
 
 def ensure_mark(backup_dir: Path) -> str:
-    """The folder's mark, made where there is none. Two databases that share a folder share it."""
+    """Return the folder's mark, made where there is none. Two databases that share a folder share it."""
     path = backup_dir / MARK_NAME
     if not read_mark(backup_dir):
         write_atomically(path, uuid.uuid4().hex + "\n")
@@ -87,7 +87,7 @@ def ensure_mark(backup_dir: Path) -> str:
 
 
 def remember_folder(database: Path, backup_dir: Path) -> None:
-    """Know a folder from now on: one that just took a backup, or that the user accepts. The memory
+    """Remember a folder that just took a backup, or that the user accepts. The memory
     lies beside the database, because the disk of the backups may be the one that is missing next
     time; a read-only folder there keeps none."""
     folders = load_known_folders(database)
@@ -108,5 +108,5 @@ def save_known_folders(database: Path, folders: Mapping[str, KnownFolder]) -> No
 
 
 def find_mount_point(path: Path) -> Path:
-    """The nearest folder at or above `path` on which a disk is mounted."""
+    """Return the nearest folder at or above `path` on which a disk is mounted."""
     return next(folder for folder in (path, *path.parents) if folder.is_mount())

@@ -39,8 +39,8 @@ def wait_for_disk(scheduler: Scheduler) -> bool:
 
 
 def tell_absent_disk(scheduler: Scheduler, reason: str) -> None:
-    """As of a backup that failed: in the log, to the watcher and in a message, the first two again
-    after pauses. The log is standard output alone, because its files lie on that disk."""
+    """Tell of it as of a backup that failed: in the log, to the watcher and in a message, the first
+    two again after pauses. The log is standard output alone, because its files lie on that disk."""
     if not is_time_to_try(scheduler, "disk", scheduler.clock()):
         return
     scheduler.log = open_event_log(None)

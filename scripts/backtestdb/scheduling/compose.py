@@ -43,7 +43,7 @@ def compose(variables: dict[str, str], *arguments: str) -> int:
 
 
 def ask_docker(*arguments: str, variables: dict[str, str] | None = None) -> str:
-    """What docker prints; empty where it fails."""
+    """Return what docker prints; empty where it fails."""
     done = subprocess.run(
         ["docker", *arguments],
         env=os.environ | (variables or {}),
@@ -55,6 +55,7 @@ def ask_docker(*arguments: str, variables: dict[str, str] | None = None) -> str:
 
 
 def verify_engine() -> None:
+    """Raise ProjectError unless a container engine answers."""
     if not shutil.which("docker"):
         raise ProjectError("there is no docker command on PATH", next_step=USE_HOST_SCHEDULE)
     asked = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
@@ -72,7 +73,8 @@ def verify_engine() -> None:
 
 
 def prepare_folders(settings: Settings, owner: Owner) -> None:
-    """The engine would create a missing folder for root, or refuse to."""
+    """Create what is mounted, as the owner's: the engine would create a missing folder for root, or
+    refuse to. Raise ProjectError for a folder that the container's user may not write to."""
     folder = settings.database_path.parent
     if not folder.is_dir():
         raise DatabaseFileError(
@@ -97,7 +99,8 @@ def prepare_folders(settings: Settings, owner: Owner) -> None:
 
 
 def make_backup_folder(settings: Settings, owner: Owner) -> None:
-    """Where its disk is absent this refuses: the container would write below the place of it."""
+    """Make BACKUP_DIR, as the owner's. Raise AbsentDiskError where its disk is absent: the container
+    would write below the place of it."""
     missing = [
         path for path in (settings.backup_dir, *settings.backup_dir.parents) if not path.exists()
     ]
@@ -112,7 +115,8 @@ def make_folder(folder: Path, owner: Owner) -> None:
 
 
 def verify_writable(folder: Path, owner: Owner) -> None:
-    """As the container's user will write; only root can try that for another user."""
+    """Try to write as the container's user will; only root can try that for another user. Raise
+    ProjectError."""
     if os.geteuid() not in {0, owner.user}:
         return
     identity = {"user": owner.user, "group": owner.group} if os.geteuid() == 0 else {}
@@ -133,7 +137,8 @@ def verify_writable(folder: Path, owner: Owner) -> None:
 
 
 def verify_database(settings: Settings) -> None:
-    """Without it the container would wait for its first backup until it is called unhealthy."""
+    """Raise DatabaseFileError where there is none: the container would wait for its first backup
+    until it is called unhealthy."""
     if not settings.database_path.is_file():
         raise DatabaseFileError(
             f"there is no database at {settings.database_path}, so nothing to back up",
@@ -142,7 +147,7 @@ def verify_database(settings: Settings) -> None:
 
 
 def make_environment(settings: Settings, owner: Owner) -> dict[str, str]:
-    """For the compose file. What the user says of the project's name and profiles, in the
+    """Return the variables of the compose file. What the user says of the project's name and profiles, in the
     environment or in `.env`, wins."""
     engine = ask_docker("info", "--format", "{{.OperatingSystem}}")
     own = outside_of_block(read_env_text())
@@ -185,7 +190,7 @@ def read_env_text() -> str:
 
 
 def keep_for_compose(variables: dict[str, str]) -> None:
-    """Into `.env`, so that `docker compose up` by hand means the same container."""
+    """Write them into `.env`, so that `docker compose up` by hand means the same container."""
     path = env_path()
     if not path.is_file():
         return
@@ -209,7 +214,7 @@ def keep_for_compose(variables: dict[str, str]) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Whole-old or whole-new, with its owner and mode: under sudo, too, `.env` is the user's."""
+    """Put it in its place in one step, with its owner and mode: under sudo, too, `.env` is the user's."""
     state = path.stat()
     arriving = path.with_name(path.name + ".arriving")
     arriving.unlink(missing_ok=True)
@@ -222,7 +227,7 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def remove_earlier_projects(variables: dict[str, str]) -> None:
-    """Releases before named the project after the folder alone: two loops would share one
+    """Remove the containers of releases that named the project after the folder alone: two loops would share one
     database."""
     name = variables.get("COMPOSE_PROJECT_NAME")
     if not name:
@@ -250,7 +255,7 @@ def remove_earlier_projects(variables: dict[str, str]) -> None:
 
 
 def show_why_not(variables: dict[str, str]) -> None:
-    """The engine says `is unhealthy` and no more."""
+    """Print the last health output and log lines: the engine says `is unhealthy` and no more."""
     command = ("compose", "--project-directory", str(PROJECT_DIR), "ps", "--all", "--quiet")
     for container in ask_docker(*command, variables=variables).split():
         template = "{{.Name}}|{{json .State}}"
@@ -260,6 +265,7 @@ def show_why_not(variables: dict[str, str]) -> None:
 
 
 def show_container(name: str, state: dict[str, object], container: str) -> None:
+    """Print how one container is, in the words of `docker inspect` and of its log."""
     health = state.get("Health")
     probes = health.get("Log") or [] if isinstance(health, dict) else []
     console.say(f"{name}: {state.get('Status')}, exit code {state.get('ExitCode')}")

@@ -57,7 +57,7 @@ def add_handler(log: logging.Logger, handler: logging.Handler) -> None:
 
 
 def print_failures_only(log: logging.Logger) -> None:
-    """The files still get every event."""
+    """Keep what is no failure from standard output; the files still get every event."""
     for handler in log.handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(
             handler, logging.FileHandler
@@ -73,6 +73,6 @@ def is_standard_output(path: Path) -> bool:
 
 
 def keep_bounded(path: Path, max_bytes: int) -> None:
-    """Whoever started this process opens the file anew for the next one."""
+    """Move a log that has grown too long aside; launchd opens it anew for the next run."""
     if path.stat().st_size > max_bytes:
         path.replace(path.with_name(path.name + ".1"))

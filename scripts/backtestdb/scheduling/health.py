@@ -50,7 +50,7 @@ def scheduler_path(backup_dir: Path, database: Path, suffix: str) -> Path:
 
 
 def save_liveness(backup_dir: Path, database: Path, liveness: Liveness) -> None:
-    """Whole-old or whole-new; not flushed, because after a power cut the loop writes it again."""
+    """Write it in one step; not flushed, because after a power cut the loop writes it again."""
     path = scheduler_path(backup_dir, database, ".json")
     text = json.dumps(asdict(liveness) | {"ticked_at": liveness.ticked_at.isoformat()}) + "\n"
     write_atomically(path, text, mode=0o666, durably=False)
@@ -86,7 +86,7 @@ def make_liveness(
 
 
 def file_identity(path: Path) -> tuple[int, int]:
-    """Device and inode of a file, (0, 0) where there is none."""
+    """Return device and inode of a file, (0, 0) where there is none."""
     try:
         state = path.stat()
     except OSError:
@@ -95,12 +95,12 @@ def file_identity(path: Path) -> tuple[int, int]:
 
 
 def remove_liveness(backup_dir: Path, database: Path) -> None:
-    """A schedule that was taken down on purpose left no sign behind that it should be running."""
+    """Remove the sign that a schedule should be running, after it was taken down on purpose."""
     scheduler_path(backup_dir, database, ".json").unlink(missing_ok=True)
 
 
 def load_backup_times(backup_dir: Path, database: Path) -> BackupTimes:
-    """From the manifests; of the database only its id is read."""
+    """Return when its backups were made, from the manifests; of the database only its id is read."""
     catalogue = load_own_catalogue(backup_dir, database)
     full = (backup.manifest.clock_utc for backup in verified(catalogue, "full") if backup.manifest)
     irreplaceable = (
@@ -113,7 +113,7 @@ def load_backup_times(backup_dir: Path, database: Path) -> BackupTimes:
 
 
 def find_suspicion(backup_dir: Path, database: Path) -> str:
-    """Which rows the newest backup misses, see backups/shrinkage.py; empty when none."""
+    """Return which rows the newest backup misses, see backups/shrinkage.py; empty when none."""
     newest = find_newest(load_own_catalogue(backup_dir, database))
     if newest is None or newest.manifest is None or not newest.is_suspicious:
         return ""

@@ -95,12 +95,12 @@ class Job:
 
     @property
     def lives(self) -> bool:
-        """Whether it is a process that stays, and not one that is woken at times."""
+        """Tell whether it is a process that stays, and not a job that is woken at times."""
         return self.name == "offsite"
 
     @property
     def logs(self) -> tuple[Path, Path]:
-        """Where launchd appends standard output and error."""
+        """Return where launchd appends standard output and error."""
         folder, names = self.settings.backup_dir, (LOG_NAME, ERROR_LOG_NAME)
         if self.name == "update":
             folder, names = self.settings.state_dir, UPDATE_LOG_NAMES
@@ -111,7 +111,7 @@ class Job:
 
     @property
     def minutes(self) -> list[int]:
-        """The minutes of each hour at which the job asks what is due."""
+        """Return the minutes of each hour at which the job asks what is due."""
         if self.lives:
             return list(range(0, 60, LOOK_EVERY_MINUTES))
         if self.name == "backup":
@@ -132,6 +132,7 @@ class Job:
 
 
 def make_plist(job: Job) -> str:
+    """Return the property list that launchd loads."""
     log, error_log = job.logs
     paths = {
         **{"python": job.python, "program": job.program, "project": job.project},
@@ -166,7 +167,7 @@ def make_service(job: Job) -> str:
 
 
 def escape_unit(path: Path) -> str:
-    """Within double quotes of ExecStart, see systemd.service(5): specifiers, variables, escapes."""
+    """Return it as it stands within double quotes of ExecStart, see systemd.service(5): specifiers, variables, escapes."""
     text = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return text.replace("%", "%%").replace("$", "$$")
 
@@ -180,7 +181,7 @@ def make_timer(job: Job) -> str:
 
 
 def make_crontab_line(job: Job) -> str:
-    """For systems with neither launchd nor systemd. A % begins the input of the command in a
+    """Return the line for systems with neither launchd nor systemd. A % begins the input of the command in a
     crontab, and a # behind the command is a comment of the shell: by it the line is found again.
     cron mails what the job says of failures."""
     command = (
@@ -202,8 +203,8 @@ def fill(job: Job, name: str, values: Mapping[str, str]) -> str:
 
 
 def verify_settings_reach_job(job: Job) -> None:
-    """The job is not started from the user's shell: what only the environment says, it would not
-    know."""
+    """Raise SettingsError for what only the environment says: the job is not started from the user's
+    shell, and would not know it."""
     used = SETTINGS_OF[job.name]
     lost = [name for name in used if job.settings.origins[name] == "the environment"]
     if lost:

@@ -115,13 +115,13 @@ class Scheduler:
 
 
 def folder_of(settings: Settings, job: Job) -> Path:
-    """Where a job keeps its sign of life and its log: market data is updated also while the
+    """Return where a job keeps its sign of life and its log: market data is updated also while the
     backups' disk is away."""
     return settings.backup_dir if job == "backups" else settings.state_dir
 
 
 def why_disk_is_absent(scheduler: Scheduler) -> str:
-    """Empty while the backups' disk is there; market data is updated without it."""
+    """Return why the backups' disk is not there; empty while it is. Market data is updated without it."""
     settings = scheduler.settings
     if scheduler.job != "backups":
         return ""
@@ -140,7 +140,7 @@ def run_loop(scheduler: Scheduler) -> None:
 
 
 def end_when_stuck(scheduler: Scheduler) -> None:
-    """A loop that has not looked for STUCK_SECONDS hangs (on a disk that does not answer, say): the
+    """End a loop that has not looked for STUCK_SECONDS: it hangs (on a disk that does not answer, say): the
     process ends, and whatever started it starts it anew. A backup under way is looked after every
     LOOK_SECONDS."""
     while not scheduler.stop.wait(TICK_SECONDS):
@@ -149,7 +149,7 @@ def end_when_stuck(scheduler: Scheduler) -> None:
 
 
 def plan_ticks(jobs: schedule.Scheduler, tick: Callable[[], object]) -> None:
-    """`schedule` plans in local wall-clock time: when the clock goes back, in autumn or by hand,
+    """Plan the next look. `schedule` plans in local wall-clock time: when the clock goes back, in autumn or by hand,
     its next run lies up to an hour or more ahead. Such a plan is made anew."""
     if jobs.idle_seconds is None or jobs.idle_seconds > TICK_SECONDS:
         jobs.clear()
@@ -178,7 +178,7 @@ def join_advice(what: str, next_step: str) -> str:
 
 
 def tick(scheduler: Scheduler) -> bool:
-    """One look: say that the scheduler lives, then make what is due; return whether nothing
+    """Look once: say that the scheduler lives, then make what is due; return whether nothing
     failed."""
     settings, now = scheduler.settings, scheduler.clock()
     if reason := why_disk_is_absent(scheduler):
@@ -209,7 +209,7 @@ def tick(scheduler: Scheduler) -> bool:
 
 
 def settle_failures(scheduler: Scheduler, due: Sequence[Task]) -> list[str]:
-    """What failed and is not due any more was made by hand since: forget and return it. A failed
+    """Forget and return what failed and is not due any more: it was made by hand since. A failed
     drill or audit is not due at once, and stays a failure until the next one."""
     settled: list[str] = [
         task
@@ -222,6 +222,7 @@ def settle_failures(scheduler: Scheduler, due: Sequence[Task]) -> list[str]:
 
 
 def find_due(settings: Settings, now: datetime) -> list[Task]:
+    """Return the backups and the drill that are to be made now, the most important first."""
     taken = load_backup_times(settings.backup_dir, settings.database_path)
     due: list[Task] = [
         *what_is_due(
@@ -245,7 +246,7 @@ def tell_everybody(scheduler: Scheduler) -> None:
 
 
 def tell_watcher(scheduler: Scheduler) -> None:
-    """Success only when nothing that should have succeeded waits for its next attempt."""
+    """Tell the watcher of success only when nothing that should have succeeded waits for its next attempt."""
     settings, say = scheduler.settings, scheduler.log.info
     taken = load_backup_times(settings.backup_dir, settings.database_path)
     other = load_liveness(
@@ -260,7 +261,7 @@ def tell_watcher(scheduler: Scheduler) -> None:
 
 
 def find_state(scheduler: Scheduler) -> dict[str, str]:
-    """What is wrong now, by task: what failed, and rows that the newest backup misses."""
+    """Return what is wrong now, by task: what failed, and rows that the newest backup misses."""
     settings = scheduler.settings
     if scheduler.job != "backups" or why_disk_is_absent(scheduler):
         return scheduler.failures
@@ -269,7 +270,7 @@ def find_state(scheduler: Scheduler) -> dict[str, str]:
 
 
 def tell_person(scheduler: Scheduler) -> None:
-    """A message and ON_FAILURE, once for each change of state. What was not delivered is tried
+    """Send a message and run ON_FAILURE, once for each change of state. What was not delivered is tried
     again after a pause, and by then may be another message."""
     settings = scheduler.settings
     if not (settings.notify_urls or settings.on_failure):
@@ -295,21 +296,21 @@ def tell_person(scheduler: Scheduler) -> None:
 
 
 def is_a_day_old(taken: BackupTimes, now: datetime) -> bool:
-    """The first drill waits until a full backup is a day old: whoever sets the schedule up has
-    enough to watch."""
+    """Tell whether the oldest full backup is a day old: the first drill waits for that, because the
+    first day of a schedule has enough to watch."""
     return bool(taken.full) and now - min(taken.full) >= timedelta(days=1)
 
 
 def is_time_to_try(scheduler: Scheduler, kind: Task, now: datetime) -> bool:
-    """After a failure there is a pause, unless the clock was set back so far that it would never
+    """Tell whether a task may be tried: after a failure there is a pause, unless the clock was set back so far that it would never
     end."""
     after = scheduler.not_before.get(kind)
     return after is None or now >= after or after - now > RETRY_LAST
 
 
 def make_one(scheduler: Scheduler, kind: Task) -> bool:
-    """Make one backup, or hold a drill; return False when it failed. One that a signal interrupts
-    is no failure."""
+    """Make one backup, or hold a drill; return False when it failed. What a signal
+    interrupts is no failure."""
     scheduler.log.info("%s started", WORDS[kind])
     started = time.monotonic()
     code, out, err = run_process(scheduler, kind)
@@ -345,7 +346,7 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
 
 
 def is_suspicious(out: str) -> bool:
-    """Whether a backup was made that misses rows, by what its process printed for programs."""
+    """Tell whether a backup was made that misses rows, by what its process printed for programs."""
     try:
         made = json.loads(out)
         return bool(made[0]["losses"]) and not made[0]["loss_accepted"]
@@ -396,7 +397,7 @@ def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
 
 
 def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Standard output and error of a process that ends by itself, at its limit, or soon after
+    """Return standard output and error of a process that ends by itself, at its limit, or soon after
     `stop`."""
     kill_at = time.monotonic() + limit_seconds(kind)
     next_liveness = 0.0
@@ -420,7 +421,8 @@ def limit_seconds(kind: Task) -> float:
 
 
 def save_liveness_if_possible(scheduler: Scheduler, running: Task | None = None) -> None:
-    """A full disk is for the backup to report, and no reason not to try one."""
+    """Leave a sign of life where that is possible: a full disk is for the backup to report, and no
+    reason not to try it."""
     settings = scheduler.settings
     scheduler.ticked = time.monotonic()
     if why_disk_is_absent(scheduler):
@@ -482,7 +484,7 @@ def describe_market_run(made: Mapping[str, Any]) -> str:
 
 
 def find_warnings(err: str) -> list[str]:
-    """What a process that succeeded warned of, such as a command of the user's that failed."""
+    """Return what a process that succeeded warned of, such as a command of the user's that failed."""
     return [
         "warning: " + line.partition("warning: ")[2]
         for line in err.splitlines()

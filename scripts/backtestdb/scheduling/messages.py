@@ -30,7 +30,7 @@ class Message:
 
 
 def find_changes(told: State, now: State) -> tuple[State, State]:
-    """What fails since the last message, and what works again. A task that fails for another reason
+    """Return what fails since the last message, and what works again. A task that fails for another reason
     than before is no change: its state is the same."""
     began = {task: reason for task, reason in now.items() if task not in told}
     ended = {task: reason for task, reason in told.items() if task not in now}
@@ -52,7 +52,7 @@ def told_path(database: Path, job: str) -> Path:
 
 
 def load_told(path: Path) -> dict[str, str]:
-    """Empty where nothing was told, or where it cannot be read."""
+    """Return what the last message was about; empty where nothing was told, or where it cannot be read."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -61,7 +61,7 @@ def load_told(path: Path) -> dict[str, str]:
 
 
 def save_told(path: Path, told: State) -> None:
-    """Whole-old or whole-new; on a full disk in place, because a message that is forgotten would be
+    """Keep it in one step; on a full disk in place, because a message that is forgotten would be
     sent again at each look."""
     text = json.dumps(dict(told), indent=1) + "\n"
     try:
@@ -86,7 +86,7 @@ def send_message(urls: Sequence[str], message: Message, say: Say) -> bool:
 
 
 def deliver(urls: Sequence[str], message: Message, results: list[bool]) -> None:
-    """One result for each address. Apprise's own log shows parts of addresses, and stays silent."""
+    """Append one result for each address. Apprise's own log shows parts of addresses, and stays silent."""
     try:
         from apprise import Apprise, NotifyType  # noqa: PLC0415  an extra that only NOTIFY_URLS needs
     except ImportError:

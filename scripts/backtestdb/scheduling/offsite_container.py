@@ -10,7 +10,7 @@ from backtestdb.scheduling.sidecar import Owner, give_to
 
 
 def prepare_offsite(settings: Settings, owner: Owner) -> None:
-    """Keys and passphrase as files that only the container's user reads: docker inspect shows its
+    """Write keys and passphrase as files that only the container's user reads: docker inspect shows its
     environment. Raise ProjectError when the folder of OFFSITE is not there."""
     if not settings.offsite:
         return
@@ -38,7 +38,7 @@ def secrets_folder(settings: Settings) -> Path:
 
 
 def make_offsite_variables(settings: Settings) -> dict[str, str]:
-    """No key and no passphrase: these are in files."""
+    """Return the variables of the container, without key and passphrase: these are in files."""
     if not settings.offsite:
         return {}
     return {

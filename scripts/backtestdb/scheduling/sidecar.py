@@ -36,7 +36,7 @@ class Owner:
 
 
 def find_owner(settings: Settings, environment: Mapping[str, str]) -> Owner:
-    """SIDECAR_USER, else the owner of the database, else who called sudo, else this user. Root in a
+    """Return SIDECAR_USER, else the owner of the database, else who called sudo, else this user. Root in a
     container without capabilities may write nothing that is not root's."""
     if settings.sidecar_user:
         user, _, group = settings.sidecar_user.partition(":")
@@ -51,7 +51,7 @@ def find_owner(settings: Settings, environment: Mapping[str, str]) -> Owner:
 
 
 def give_to(owner: Owner, made: Sequence[Path]) -> None:
-    """Only root can, and only root has to: under sudo."""
+    """Give folders that were made to their owner, as only root can and has to, under sudo."""
     if os.geteuid() == 0:
         for path in made:
             os.chown(path, owner.user, owner.group)
@@ -68,7 +68,8 @@ def choose_backup_mount(backup_dir: Path, database: Path) -> tuple[Path, str]:
 
 
 def choose_propagation(mounted: Path, engine: str) -> str:
-    """`engine`: the operating system that it names. rslave lets a disk that is mounted later appear
+    """Return how mounts of the host reach the container. `engine`: the operating system that it
+    names. rslave lets a disk that is mounted later appear
     in the container; engines refuse it for a mount that shares nothing, and one in a virtual
     machine has other mounts than this host."""
     mount = mount_of(mounted)
@@ -77,6 +78,7 @@ def choose_propagation(mounted: Path, engine: str) -> str:
 
 
 def make_variables(settings: Settings, owner: Owner, engine: str) -> dict[str, str]:
+    """Return what the compose file cannot work out, by the names that it uses."""
     mounted, below = choose_backup_mount(settings.backup_dir, settings.database_path)
     return {
         "DATABASE_DIR": str(settings.database_path.parent),
@@ -91,7 +93,7 @@ def make_variables(settings: Settings, owner: Owner, engine: str) -> dict[str, s
 
 
 def choose_profiles(settings: Settings) -> str:
-    """The containers of market data and of copies off the machine only where they have something to
+    """Return the profiles of market data and of copies off the machine, each only where they have something to
     do."""
     updates = bool(settings.api_key) and settings.update_delay_minutes is not None
     wanted = {"update": updates, "offsite": bool(settings.offsite)}
@@ -99,14 +101,14 @@ def choose_profiles(settings: Settings) -> str:
 
 
 def make_project_name(project: Path) -> str:
-    """From the whole path: compose's own, the folder's name, is the same for two clones, and is
+    """Return a name made from the whole path: compose's own, the folder's name, is the same for two clones, and is
     refused where nothing of it is Latin."""
     letters = re.sub(r"[^a-z0-9]+", "-", project.name.lower()).strip("-")[:24]
     return f"{letters or 'ai-backtest'}-{make_mark(project)}"
 
 
 def find_time_zone(localtime: Path, timezone: Path, zones: Path) -> str:
-    """/etc/localtime is a link into the folder of the zones, on macOS as on Linux. Where it is a
+    """Return the name of this machine's zone. /etc/localtime is a link into the folder of the zones, on macOS as on Linux. Where it is a
     copy, /etc/timezone names the zone, or the zone's file that holds the same."""
     found = re.search(r"/zoneinfo[^/]*/(.+)", os.path.realpath(localtime))
     if found:
@@ -120,7 +122,8 @@ def find_time_zone(localtime: Path, timezone: Path, zones: Path) -> str:
 
 
 def find_same_zone(localtime: Path, zones: Path) -> str:
-    """Of several names of one zone that of a city comes first; empty where there is none."""
+    """Return the name of the zone whose file holds the same, a city's before others; empty where
+    there is none."""
     try:
         wanted = localtime.read_bytes()
         size = len(wanted)
@@ -146,7 +149,7 @@ def put_into_env_text(text: str, values: Mapping[str, str]) -> str:
 
 
 def quote(value: str) -> str:
-    """Single quotes keep blanks, $ and # of a path; a quote inside is written with a backslash."""
+    """Return it for `.env`: single quotes keep blanks, $ and # of a path; a quote inside is written with a backslash."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
