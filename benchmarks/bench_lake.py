@@ -4,12 +4,14 @@
 (a) minute bars from the sandbox's flat files into the lake, (b) the 27 metrics by the engine on one
 and on two processes beside the database's own way, equal row for row, (c) three queries beside
 SQLite, warm. --full takes the sizes of the whole market: 8,000 tickers × 80 sessions of 5-minute
-bars, 8,000 × 1,254 days (hours on two busy cores).
+bars, 8,000 × 1,254 days. Such a run goes on where the last one ended: --folder F --at-once 10.
 """
 
 import argparse
+import json
 import os
 import resource
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -33,11 +35,12 @@ import pandas as pd  # noqa: E402
 import pyarrow as pa  # noqa: E402
 
 from backtestdb.database import transaction  # noqa: E402
-from backtestdb.lake.backfill import backfill_from_flat_files  # noqa: E402
+from backtestdb.lake.backfill import backfill_from_flat_files, find_lacking  # noqa: E402
 from backtestdb.lake.compute import compute_metrics  # noqa: E402
 from backtestdb.lake.executor import Engine  # noqa: E402
 from backtestdb.lake.flat_files import FlatFiles  # noqa: E402
 from backtestdb.lake.layout import METRIC_NAMES  # noqa: E402
+from backtestdb.lake.owned import load_owned  # noqa: E402
 from backtestdb.lake.publish import publish  # noqa: E402
 from backtestdb.lake.scan import Lake  # noqa: E402
 from backtestdb.lake.store import Store  # noqa: E402
@@ -52,6 +55,9 @@ from backtestdb.market.sessions import (  # noqa: E402
     sessions_between,
 )
 from backtestdb.new_york import midnight_ms  # noqa: E402
+from backtestdb.sandbox.exchange import load_market_minutes  # noqa: E402
+from backtestdb.sandbox.sessions import load_sessions  # noqa: E402
+from backtestdb.sandbox.state import Settings, make_sandbox  # noqa: E402
 from backtestdb.schema import ensure_schema  # noqa: E402
 from bench_market import describe_machine, make_file, print_result, read_memory  # noqa: E402
 from sandbox_process import running_sandbox  # noqa: E402
@@ -99,36 +105,79 @@ def last_sessions(count: int) -> list[date]:
     return sessions_between(calendar, sessions_back(calendar, LAST, count - 1), LAST)
 
 
-def bench_flat_files(folder: Path, tickers: int, sessions: int) -> dict[str, Any]:
-    store = Store(str(folder / "lake"))
+def bench_flat_files(folder: Path, tickers: int, sessions: int, at_once: int) -> dict[str, Any]:
+    """Given where a lake may have been begun, bring at most `at_once` more sessions into it and
+    return what all runs together took. Each of their bars is compared with what was traded."""
+    store, record = Store(str(folder / "lake")), folder / "flat_files.json"
+    runs = json.loads(record.read_text()) if record.exists() else []
+    days = last_sessions(sessions)
+    lacking = find_lacking(load_owned(open_lake(store, may_be_missing=True)), days)[:at_once]
+
     with running_sandbox("--tickers", str(tickers), today=TODAY) as sandbox:
         keys = {"AWS_ACCESS_KEY_ID": sandbox.key, "AWS_SECRET_ACCESS_KEY": sandbox.key}
         files = FlatFiles(
             "flatfiles", {"AWS_ENDPOINT_URL": sandbox.url, "AWS_REGION": "us-east-1", **keys}
         )
 
-        def fill() -> Any:
-            days = last_sessions(sessions)
+        def fill(wanted: Sequence[date]) -> Any:
             return backfill_from_flat_files(
-                store, files, days, [], folder / "staging", now, processes=2
+                store, files, wanted, [], folder / "staging", now, processes=2
             )
 
-        done, seconds, cpu, peak = measured(fill)
-        again, again_seconds, _, _ = measured(fill)
+        done, seconds, cpu, peak = measured(lambda: fill(lacking))
+        rest = find_lacking(load_owned(open_lake(store)), days)
+        there = [day for day in days if day not in rest]
+        again, again_seconds, _, _ = measured(lambda: fill(there))
+
+    compared = compare_with_exchange(store, tickers, lacking)
+    runs.append([len(lacking), done.received, done.stored, seconds, cpu, peak, compared])
+    record.write_text(json.dumps(runs))
+    read, received, stored, seconds, cpu = (sum(run[place] for run in runs) for place in range(5))
     size = sum(part.bytes for part in open_lake(store).parts_of("bars_5min"))
     return {
-        "what": f"(a) flat files of {sessions} sessions into the lake, {tickers} stocks and what "
-        "trades beside them",
-        "minutes": done.received,
-        "bars of five minutes": done.stored,
-        "bytes a bar": round(size / done.stored, 2),
+        "what": f"(a) flat files of {read} of {sessions} sessions into the lake, {tickers} stocks "
+        f"and what trades beside them, in {len(runs)} runs",
+        "minutes": received,
+        "bars of five minutes": stored,
+        "bars equal to those of the exchange": sum(run[6] for run in runs),
+        "bytes a bar": round(size / stored, 2),
         "seconds, the sandbox making the files included": round(seconds, 1),
         "CPU seconds without the sandbox": round(cpu, 1),
-        "bars a CPU second": round(done.stored / cpu),
-        "peak MB of all processes": round(peak),
-        "again": f"{again.sessions} sessions fetched, version {again.version} as before, "
-        f"{again_seconds:.1f} s",
+        "bars a second, a CPU second": f"{stored / seconds:,.0f}, {stored / cpu:,.0f}",
+        "peak MB of all processes": round(max(run[5] for run in runs)),
+        "again": f"{again.sessions} sessions fetched, version {again.version} after "
+        f"{done.version}, {again_seconds:.1f} s",
     }
+
+
+def compare_with_exchange(store: Store, tickers: int, days: Sequence[date]) -> int:
+    """Exit where a bar differs from the exchange's own 5-minute bars, which the flat files take
+    apart into minutes; return how many are equal in all columns."""
+    exchange = make_sandbox(Settings(), today=date.fromisoformat(TODAY), tickers=tickers).exchange
+    names = pa.array([listing.ticker for listing in exchange.universe.listings])
+    names_of = ["open", "high", "low", "close", "volume"]
+    lake, equal = Lake(open_lake(store)).connection, 0
+    for day in days:
+        session = load_sessions().index_range(day, day).start
+        listing, made = load_market_minutes(exchange, session)
+        expected = pa.table(
+            {
+                "ticker": pa.DictionaryArray.from_arrays(pa.array(listing), names).cast("string"),
+                "ms": made.start_ms,
+                **{name: getattr(made.bars, name) for name in names_of[:-1]},
+                "volume": np.floor(made.bars.volume),  # flat files count whole shares
+            }
+        )
+        found = lake.sql(
+            "SELECT ticker, epoch_ms(timestamp) AS ms, open, high, low, close, "
+            "CAST(volume AS DOUBLE) AS volume FROM session_bars(?)",
+            params=[str(day)],
+        ).to_arrow_table()
+        order = [("ticker", "ascending"), ("ms", "ascending")]
+        if found.cast(expected.schema).sort_by(order) != expected.sort_by(order):
+            raise SystemExit(f"the lake's bars of {day} are not those of the exchange")
+        equal += len(found)
+    return equal
 
 
 def make_database(path: Path, tickers: int, sessions: int, minute_sessions: int) -> None:
@@ -182,43 +231,81 @@ def make_file_again(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def bench_metrics(folder: Path, tickers: int, sessions: int) -> tuple[dict[str, Any], Path, Store]:
-    """The database's metrics are stored last, so that the lake has to compute its own."""
-    database, store = folder / "backtesting.db", Store(str(folder / "metrics"))
-    make_database(database, tickers, sessions, 20)
-    published, publish_seconds, publish_cpu, publish_peak = measured(
-        lambda: publish(database, store, now())
-    )
-    rows = tickers * sessions
-    result: dict[str, Any] = {
-        "what": f"(b) 27 metrics of {tickers} × {sessions} day bars",
-        "publish": f"{published.rows:,} rows in {publish_seconds:.1f} s ({publish_cpu:.1f} CPU "
-        "seconds, "
-        f"{publish_peak:.0f} MB, {published.bytes / published.rows:.1f} bytes a row)",
-    }
-    runs = {}
-    for processes in (1, 2):
+def bench_metrics(folder: Path, tickers: int, sessions: int, steps: int) -> dict[str, Any]:
+    """Given where the steps may have been begun, take at most `steps` of those that are left and
+    return what is known by now. The database's metrics are stored after its publications, so that
+    the lake has to compute its own."""
+    record = folder / "metrics.json"
+    known: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
+    database, rows = folder / "backtesting.db", tickers * sessions
+    minute_sessions = 20 if tickers <= 1000 else 5
+
+    def make() -> str:
+        database.unlink(missing_ok=True)
+        make_database(database, tickers, sessions, minute_sessions)
+        return f"{database.stat().st_size / 1e9:.2f} GB, {minute_sessions} sessions of minutes"
+
+    def fill_lake() -> str:
+        place = Store(str(folder / "metrics1"))
+        done, seconds, cpu, peak = measured(lambda: publish(database, place, now()))
+        shutil.copytree(folder / "metrics1", folder / "metrics2", dirs_exist_ok=True)
+        return (
+            f"{done.rows:,} rows in {seconds:.1f} s ({cpu:.1f} CPU seconds, {peak:.0f} MB, "
+            f"{done.bytes / done.rows:.1f} bytes a row)"
+        )
+
+    def compute(processes: int) -> str:
         place = Store(str(folder / f"metrics{processes}"))
-        publish(database, place, now())
         with Engine(processes=processes) as engine:
             list(engine.run(abs, range(processes)))  # imports are no part of the work
-            done, seconds, _, peak = measured(
-                lambda e=engine, p=place: compute_metrics(p, e, now(), tables=["daily_metrics"])
+            before = pool_cpu_seconds()
+            done, seconds, cpu, peak = measured(
+                lambda: compute_metrics(place, engine, now(), tables=["daily_metrics"])
             )
-        runs[processes] = seconds
-        result[f"engine, {processes} processes"] = (
-            f"{seconds:.1f} s, {rows / seconds:,.0f} rows/s, {peak:.0f} MB"
-        )
+            cpu += pool_cpu_seconds() - before
         if done.rows != rows:
             raise SystemExit(f"{done.rows} bars were read, not {rows}")
-    result["two processes against one"] = f"{runs[1] / runs[2]:.2f} times"
-    _, seconds, cpu, peak = measured(lambda: save_all_metrics(database, tickers, date(2000, 1, 3)))
-    result["the database's own way"] = (
-        f"{seconds:.1f} s, {rows / seconds:,.0f} rows/s ({cpu:.1f} CPU seconds), {peak:.0f} MB"
-    )
-    result["largest relative difference"] = compare_metrics(database, place)
-    publish(database, store, now())
-    return result, database, store
+        return (
+            f"{seconds:.1f} s, {rows / seconds:,.0f} rows/s ({cpu:.1f} CPU seconds), {peak:.0f} MB"
+        )
+
+    def own_way() -> str:
+        _, seconds, cpu, peak = measured(
+            lambda: save_all_metrics(database, tickers, date(2000, 1, 3))
+        )
+        return (
+            f"{seconds:.1f} s, {rows / seconds:,.0f} rows/s ({cpu:.1f} CPU seconds), {peak:.0f} MB"
+        )
+
+    plan: dict[str, Callable[[], str]] = {
+        "database": make,
+        "publish": fill_lake,
+        "engine, 1 process": lambda: compute(1),
+        "engine, 2 processes": lambda: compute(2),
+        "the database's own way, storing included": own_way,
+        "largest relative difference": lambda: str(
+            compare_metrics(database, Store(str(folder / "metrics2")))
+        ),
+    }
+    for name in [name for name in plan if name not in known][:steps]:
+        known[name] = plan[name]()
+        record.write_text(json.dumps(known))
+    result = {"what": f"(b) 27 metrics of {tickers} × {sessions} day bars", **known}
+    one, two = (known.get(name, "").split(" ")[0] for name in list(plan)[2:4])
+    if one and two:
+        result["two processes against one"] = f"{float(one) / float(two):.2f} times"
+    return result
+
+
+def pool_cpu_seconds() -> float:
+    """Of the children that run, in which the pool's processes are."""
+    tasks = Path(f"/proc/{os.getpid()}/task")
+    children = {pid for task in tasks.glob("*/children") for pid in task.read_text().split()}
+    ticks = 0
+    for pid in children:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def compare_metrics(database: Path, store: Store) -> float:
@@ -305,17 +392,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sessions", type=int, default=5, help="flat files in (a)")
     parser.add_argument("--days", type=int, default=1254, help="day bars of each ticker in (b)")
     parser.add_argument("--full", action="store_true", help="8,000 tickers, 80 flat files")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="kept, and gone on with by the next call; default: a temporary one",
+    )
+    parser.add_argument("--at-once", type=int, default=80, help="flat files a call in (a)")
+    parser.add_argument("--steps", type=int, default=99, help="steps a call in (b)")
     chosen = parser.parse_args(arguments)
     tickers, sessions = (8000, 80) if chosen.full else (chosen.tickers, chosen.sessions)
     parts = chosen.only or list("abc")
     print(describe_machine())
     with tempfile.TemporaryDirectory(prefix="bench_lake_", dir=os.environ.get("BENCH_DIR")) as name:
-        folder = Path(name)
+        folder = chosen.folder or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
         if "a" in parts:
-            print_result(bench_flat_files(folder, tickers, sessions))
+            print_result(bench_flat_files(folder, tickers, sessions, chosen.at_once))
         if {"b", "c"} & set(parts):
-            result, database, store = bench_metrics(folder, tickers, chosen.days)
-            print_result(result)
+            print_result(bench_metrics(folder, tickers, chosen.days, chosen.steps))
+        if "c" in parts:
+            database, store = folder / "backtesting.db", Store(str(folder / "metrics2"))
+            publish(database, store, now())
             print_result(bench_queries(database, store))
     return 0
 

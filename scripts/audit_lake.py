@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from backtestdb.config import load_settings
-from backtestdb.console import run_and_leave
+from backtestdb.console import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,4 +20,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_and_leave(main)
+    run(main)

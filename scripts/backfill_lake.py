@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from backtestdb.arguments import parse_date, parse_positive
 from backtestdb.config import load_settings
-from backtestdb.console import run_and_leave
+from backtestdb.console import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,4 +38,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_and_leave(main)
+    run(main)

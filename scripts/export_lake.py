@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from backtestdb.arguments import parse_date, parse_ticker_list
 from backtestdb.config import load_settings
-from backtestdb.console import run_and_leave
+from backtestdb.console import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,4 +25,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_and_leave(main)
+    run(main)

@@ -14,7 +14,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 
 from backtestdb.database import BUSY_CODES, DAMAGE_CODES, UNREADABLE_SCHEMA, primary_code
@@ -46,19 +46,6 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="plain")
     sys.exit(guard(main, None))
-
-
-def run_and_leave(main: Callable[[Sequence[str] | None], int]) -> None:
-    """Run a command like `run`, but without taking the process down step by step: the packages of
-    the lake end threads of their own there, and now and then that aborted the process (exit code
-    134, "terminate called without an active exception") after all work was done."""
-    try:
-        run(main)
-    except SystemExit as ended:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # a reader that went away
-                stream.flush()
-        os._exit(ended.code if isinstance(ended.code, int) else 1)
 
 
 def guard(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None) -> int:

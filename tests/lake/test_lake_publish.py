@@ -152,7 +152,8 @@ def publish_with_kills(database: Path, root: Path, kills: int, seed: int) -> Non
     dice = random.Random(seed)
     longest = 1.2 * measure_seconds(start_tool("publish", database, root))
     with closing(sqlite3.connect(database, timeout=30)) as connection:
-        reader = start_tool("read", root, kills * (longest + 1))
+        stop = root.with_name("stop reading")
+        reader = start_tool("read", root, stop)
         wait_until_ready(reader)
         killed = 0
         for _ in range(kills):
@@ -170,6 +171,7 @@ def publish_with_kills(database: Path, root: Path, kills: int, seed: int) -> Non
                     " WHERE d.ticker = ohlcv_data.ticker AND d.timestamp = ohlcv_data.timestamp)"
                 )
             killed += kill_at_random(start_tool("publish", database, root), dice, longest)
+        stop.touch()
         out, err = reader.communicate(timeout=300)
     assert reader.returncode == 0, err
     assert killed and json.loads(out)["reads"] > 0

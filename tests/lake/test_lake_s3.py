@@ -227,7 +227,8 @@ def publish_with_kills(settings: dict[str, str], database: Path, rounds: int, se
     publish(database, store, NOW)
     longest = 1.2 * measure_seconds(start_tool("publish", database, **settings))
     with closing(sqlite3.connect(database, timeout=30)) as connection:
-        reader = start_tool("read", rounds * (longest + 1), **settings)
+        stop = database.with_name("stop reading")
+        reader = start_tool("read", stop, **settings)
         wait_until_ready(reader)
         killed = published = 0
         for turn in range(rounds):
@@ -249,6 +250,7 @@ def publish_with_kills(settings: dict[str, str], database: Path, rounds: int, se
             else:
                 measure_seconds(process)
                 published += process.returncode == 0
+        stop.touch()
         out, err = reader.communicate(timeout=300)
     assert reader.returncode == 0, err
     assert killed and published and json.loads(out)["reads"] > 0

@@ -88,5 +88,5 @@ def verify_source_is_no_backup(database: Path, backup_dir: Path) -> None:
 
 
 def drill_folder(backup_dir: Path) -> Path:
-    """Where the reports of drills are, and what a drill restores meanwhile."""
+    """Return the folder with the reports of drills, where a drill also restores meanwhile."""
     return backup_dir / "drills"

@@ -16,12 +16,13 @@ from backtestdb.health.database_facts import rows_of
 from backtestdb.health.disks import check_mount, check_protected_folders, uses_wal
 from backtestdb.health.facts import load_contents
 from backtestdb.health.generated_scripts import check_generated_scripts
-from backtestdb.health.lake import check_lake
+from backtestdb.health.lake import check_lake, judge_lake
 from backtestdb.health.permissions import check_permissions
 from backtestdb.health.problem import Problem, note, ok
 from backtestdb.health.problems import judge_database
 from backtestdb.health.settings import check_settings, find_other_databases, list_databases
 from backtestdb.health.system import check_clock, check_sqlite, check_time_zones, check_users
+from backtestdb.lake.summary import lake_facts
 from backtestdb.untouched import read_shared, read_untouched
 
 # With one of these the database that is missed may be the other one that lies nearby.
@@ -56,7 +57,7 @@ def examine(
     findings += check_permissions(env_file, settings.backup_dir, settings.database_path)
     findings.append(check_users(settings.database_path))
     findings += check_generated_scripts(settings)
-    findings += check_lake(settings)
+    findings += [*check_lake(settings), *judge_lake(lake_facts(settings))]
     database = check_database(settings, now, is_wal=is_wal)
     findings += find_other_databases(settings.database_path, folders, is_lost=database.name in LOST)
     findings.append(database)

@@ -22,7 +22,9 @@ from backtestdb.health.database_facts import (
     rows_of,
 )
 from backtestdb.health.drill_facts import DrillFacts, load_drill_facts
+from backtestdb.health.lake import check_lake
 from backtestdb.health.market_facts import MarketFacts, load_market_facts
+from backtestdb.health.problem import Problem
 from backtestdb.health.schedule_facts import ScheduleFacts, User, look_at_schedule
 from backtestdb.kept import KeptCopy, find_interrupted_rebuild, find_kept
 from backtestdb.lake.summary import lake_facts
@@ -45,7 +47,8 @@ class QuotaFacts:
 class Facts:
     """- `drills`: the newest first.
     - `kept`: copies beside the database that a restore left.
-    - `lake`: None where there is no LAKE, else as `lake_facts` says.
+    - `lake`: None where there is no LAKE, else as `lake_facts` says; `lake_places`: what `check_lake`
+      found.
     - `database_link`: DATABASE_PATH, where that is a symbolic link.
     - `offsite`: None where OFFSITE is not set.
     """
@@ -63,6 +66,7 @@ class Facts:
     kept: list[KeptCopy] = field(default_factory=list)
     interrupted_rebuild: KeptCopy | None = None
     offsite: OffsiteFacts | None = None
+    lake_places: list[Problem] = field(default_factory=list)
 
 
 Contents = tuple[DatabaseFacts, list[UniverseCoverage], MarketFacts]
@@ -103,6 +107,7 @@ def load_facts(
         kept=find_kept(settings.database_path),
         interrupted_rebuild=find_interrupted_rebuild(settings.database_path),
         offsite=load_offsite_facts(settings, now),
+        lake_places=check_lake(settings),
     )
 
 

@@ -1,30 +1,60 @@
-"""The lake's place and its engine: are they there? Asked without a package of the lake."""
+"""What needs the user about the lake: its place, its engine and its holes. Asked without a package
+of the lake."""
 
 import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from backtestdb.config import Settings
 from backtestdb.health.problem import Problem, ok, wrong
+from backtestdb.lake.summary import lake_facts
 
 PORTS = {"http": 80, "https": 443, "tcp": 8786, "tls": 8786}
 ANSWER_SECONDS = 3.0
 
 
 def check_lake(settings: Settings) -> list[Problem]:
-    """Nothing without a LAKE."""
-    if not settings.lake:
+    """Given the settings, return what was looked at: the lake's place, and its engine where that is
+    a cluster. Empty without a LAKE, and nothing is asked then."""
+    facts = lake_facts(settings)
+    if facts is None:
         return []
-    findings = [check_place(settings)]
+
+    findings = [check_place(settings, facts)]
     if settings.engine != "processes":
         findings.append(check_engine(settings.engine))
     return findings
 
 
-def check_place(settings: Settings) -> Problem:
+def judge_lake(facts: Mapping[str, Any] | None) -> Iterator[Problem]:
+    """Given what `lake_facts` says, return each universe with sessions that could not be fetched.
+    Those that are merely not asked for yet are `failed` too: nothing else brings them."""
+    for row in (facts or {}).get("coverage", ()):
+        if row["failed"]:
+            yield Problem(
+                "lake_holes",
+                f"lake, {row['universe']}, 5 minutes: {row['failed']:,} of {row['expected']:,} "
+                "sessions of tickers are not there",
+                f'make backfill-lake ARGS="--universe {row["universe"]} '
+                f'--start {row["start_date"]} --end {row["end_date"]}"',
+                where="lake",
+            )
+
+
+def check_place(settings: Settings, facts: Mapping[str, Any]) -> Problem:
+    """`facts`: what `lake_facts` says."""
     if settings.lake.startswith("s3://"):
         return check_server(settings)
+
     folder = Path(settings.lake)
+    if facts["version"] is not None and not (folder / "versions").is_dir():
+        return wrong(
+            "lake",
+            f"the lake at {folder} was at version {facts['version']}, and nothing is there",
+            "connect its disk, or change LAKE",
+        )
     if folder.is_dir() or folder.parent.is_dir():
         return ok(
             "lake",

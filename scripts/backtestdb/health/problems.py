@@ -11,6 +11,7 @@ from backtestdb.health.coverage_facts import UniverseCoverage
 from backtestdb.health.database_facts import DatabaseFacts
 from backtestdb.health.drill_facts import DrillFacts
 from backtestdb.health.facts import Facts
+from backtestdb.health.lake import judge_lake
 from backtestdb.health.problem import Problem
 from backtestdb.new_york import NEW_YORK
 from backtestdb.newer_sqlite import NEWER_PYTHON, TOO_NEW
@@ -39,6 +40,8 @@ def judge(facts: Facts) -> list[Problem]:
         ),
         *judge_coverage(facts),
         *judge_market(facts),
+        *(place for place in facts.lake_places if place.level == "wrong"),
+        *judge_lake(facts.lake),
         *judge_schedule(facts),
     ]
 

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from backtestdb.config import load_settings
 from backtestdb.lake.aggregates import make_aggregates
 from backtestdb.lake.executor import Engine
-from backtestdb.lake.layout import SCHEMAS, Part, PartKey
+from backtestdb.lake.layout import SCHEMAS, Part, PartKey, split_by_period
 from backtestdb.lake.lineage import INPUTS, find_due_parts, find_inputs, make_lineage
 from backtestdb.lake.read_sqlite import as_stamps_ms
 from backtestdb.lake.store import Store, StoreError, make_store
@@ -100,18 +99,12 @@ def run_task(task: ComputeTask) -> list[Part]:
     settings."""
     store = find_store(task.store)
     bars = pa.concat_tables([read_part(store, part, BARS) for part in task.inputs])
-    periods = [key.period for key, _ in task.outputs]
-    if task.table == "daily_metrics":
-        rows = make_daily_metrics(
-            bars.sort_by([("ticker", "ascending"), ("timestamp", "ascending")])
-        )
-    else:
-        rows = make_aggregates(bars.sort_by([("ticker", "ascending"), ("timestamp", "ascending")]))
-    width = len(periods[0])
-    texts = rows["session_date"].cast(pa.string()).to_pylist() if len(rows) else []
-    of_row = np.array([text[:width] for text in texts], dtype=object)
+    bars = bars.sort_by([("ticker", "ascending"), ("timestamp", "ascending")])
+    rows = make_daily_metrics(bars) if task.table == "daily_metrics" else make_aggregates(bars)
+
+    periods = dict(split_by_period(task.table, rows)) if len(rows) else {}
     return [
-        write_part(store, key, rows.filter(pa.array(of_row == key.period)), made_from)
+        write_part(store, key, periods.get(key.period, rows.slice(0, 0)), made_from)
         for key, made_from in task.outputs
     ]
 

@@ -5,11 +5,8 @@ close, high, low, window_start (ns UTC), transactions; prices as traded. A day's
 the morning after it.
 """
 
-import gzip
-import zlib
 from dataclasses import dataclass, field
 from datetime import date
-from io import BytesIO
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -59,7 +56,7 @@ class FlatFiles:
         path = f"{self.bucket}/{FOLDER}/{session_date:%Y/%m}/{session_date}.csv.gz"
         try:
             with make_s3(self.options).open_input_file(path) as file:
-                content = file.read()
+                content = file.read_buffer()
         except FileNotFoundError as error:
             raise NotThereError(f"there is no flat file of {session_date}") from error
         except OSError as error:
@@ -115,7 +112,7 @@ def make_flat_files(settings: Settings) -> FlatFiles:
     )
 
 
-def parse_minutes(content: bytes, session_date: date) -> pa.Table:
+def parse_minutes(content: bytes | pa.Buffer, session_date: date) -> pa.Table:
     """A whole file. NA and TRUE are tickers. Raise FlatFilesError for one that is cut short or has
     other columns."""
     options = pa_csv.ConvertOptions(
@@ -125,9 +122,9 @@ def parse_minutes(content: bytes, session_date: date) -> pa.Table:
         quoted_strings_can_be_null=False,
     )
     try:
-        with gzip.open(BytesIO(content)) as unpacked:
+        with pa.CompressedInputStream(pa.BufferReader(content), "gzip") as unpacked:
             return pa_csv.read_csv(unpacked, convert_options=options)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
         raise FlatFilesError(
             f"the flat file of {session_date} is damaged or of another form than documented: "
             f"{error}",

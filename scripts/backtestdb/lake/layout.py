@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b, md5
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -210,9 +211,12 @@ def full_schema(table: str) -> pa.Schema:
 def split_by_period(table: str, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """Given rows of a bucket, return each period's, in the order that files have: ticker, then
     time."""
-    texts = pc.strftime(rows["session_date"], "%Y" if PERIODS[table] == "year" else "%Y-%m")
-    for period in sorted(pc.unique(texts).to_pylist()):
-        yield period, sort_rows(table, rows.filter(pc.equal(texts, period)))
+    # As numbers: a text for each row took 40 times as long (0.21 s for 310,000 rows).
+    unit = "datetime64[Y]" if PERIODS[table] == "year" else "datetime64[M]"
+    periods = rows["session_date"].to_numpy().astype(unit)
+
+    for period in np.unique(periods):
+        yield str(period), sort_rows(table, rows.filter(pa.array(periods == period)))
 
 
 def sort_rows(table: str, rows: pa.Table) -> pa.Table:

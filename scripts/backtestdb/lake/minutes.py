@@ -47,11 +47,12 @@ def make_session_bars(minutes: pa.Table, session_date: date) -> SessionBars:
     tickers = minutes["ticker"].combine_chunks().dictionary_encode()
     codes, names = rank_by_bucket(tickers)
     starts = minutes["window_start"].to_numpy()
-    columns = {name: minutes[name].to_numpy() for name in (*PRICES, "volume")}
-    order = np.lexsort((starts, codes)) if not is_ordered(codes, starts) else slice(None)
+    order = sort_minutes(codes, starts)
     codes, starts = codes[order], starts[order]
-    # Copies: what Arrow hands out is read-only, and a high or low may be put right.
-    columns = {name: np.array(values[order]) for name, values in columns.items()}
+    # One column after the other: all of them twice would be 330 MB more for a whole market.
+    columns = {name: minutes[name].to_numpy()[order] for name in (*PRICES, "volume")}
+    received = len(minutes)
+    del minutes, order, tickers  # 270 MB, where the caller keeps none of it
 
     reasons = find_reasons(columns, codes, starts, names, session_date)
     rejected = count_reasons(reasons, columns, codes, starts, names)
@@ -66,7 +67,7 @@ def make_session_bars(minutes: pa.Table, session_date: date) -> SessionBars:
         session_date=session_date,
         bars=bars,
         bucket_ends=bucket_ends,
-        received=len(minutes),
+        received=received,
         rejected=rejected,
         lost=lost,
     )
@@ -80,6 +81,13 @@ def rank_by_bucket(tickers: pa.DictionaryArray) -> tuple[np.ndarray, list[str]]:
     rank = np.empty(len(names), dtype=np.int32)
     rank[ranked] = np.arange(len(names), dtype=np.int32)
     return rank[tickers.indices.to_numpy()], [names[place] for place in ranked]
+
+
+def sort_minutes(codes: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The places of the rows by code and time. The vendor's files are by ticker and time already:
+    to sort by code alone takes a seventh of the time (0.08 s for 4.2 million minutes)."""
+    order = np.argsort(codes, kind="stable")
+    return order if is_ordered(codes[order], starts[order]) else np.lexsort((starts, codes))
 
 
 def is_ordered(codes: np.ndarray, starts: np.ndarray) -> bool:
@@ -154,7 +162,11 @@ def group_by_five(
     last = (np.append(first[1:], len(codes)) - 1)[: len(first)]
     none = not len(first)
     of_bar = codes[first]
-    volume = np.zeros(0) if none else np.add.reduceat(columns["volume"].astype("float64"), first)
+    volume = (
+        np.zeros(0)
+        if none
+        else np.add.reduceat(columns["volume"].astype("float64", copy=False), first)
+    )
     values = {
         "ticker": pa.DictionaryArray.from_arrays(
             pa.array(of_bar), pa.array(names, pa.string())

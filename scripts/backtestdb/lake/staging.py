@@ -64,10 +64,12 @@ def stage_session(task: StageTask) -> Staged:
     path = staged_path(task.folder, task.session_date)
     if not path.exists():
         try:
-            minutes = task.files.fetch_minutes(task.session_date)
+            session = make_session_bars(
+                task.files.fetch_minutes(task.session_date), task.session_date
+            )
         except (NotThereError, NotInSubscriptionError) as error:
             return Staged(session_date=task.session_date, missing=str(error), rejected={}, lost=[])
-        write_staged(path, make_session_bars(minutes, task.session_date))
+        write_staged(path, session)
     return load_staged(path)
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pa_fs
 
 from backtestdb.config import Settings
@@ -61,7 +62,7 @@ class Store:
         files, root = self._files
         return files.open_input_file(f"{root}/{path}")
 
-    def write(self, path: str, content: bytes) -> None:
+    def write(self, path: str, content: bytes | pa.Buffer) -> None:
         """A new file, on the disk before this returns."""
         files, root = self._files
         if self.is_local:

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
-from io import BytesIO
 from uuid import uuid4
 
 import pyarrow as pa
@@ -163,8 +162,11 @@ def open_lake(store: Store, number: int | None = None, *, may_be_missing: bool =
 
 def read_small(delta: DeltaTable, store: Store, schema: pa.Schema) -> pa.Table:
     """Return a table of one file or none, read without a look at anything else."""
-    paths = active_paths(delta)
-    tables = [pq.read_table(BytesIO(store.read(f"{table_name(delta)}/{path}"))) for path in paths]
+    tables = []
+    for path in active_paths(delta):
+        with store.open(f"{table_name(delta)}/{path}") as file:
+            tables.append(pq.read_table(file))
+
     return pa.concat_tables(tables).cast(schema) if tables else schema.empty_table()
 
 
@@ -194,7 +196,7 @@ def write_part(
         key=key,
         path=path,
         rows=len(rows),
-        bytes=len(encoded),
+        bytes=encoded.size,
         sha256=sha256(encoded).hexdigest(),
         content=content or hash_content(rows),
         made_from=made_from,
@@ -207,9 +209,9 @@ def find_sessions(rows: pa.Table) -> dict[str, str]:
     return {"first_session": str(ends["min"] or ""), "last_session": str(ends["max"] or "")}
 
 
-def encode(rows: pa.Table) -> bytes:
+def encode(rows: pa.Table) -> pa.Buffer:
     names = rows.column_names
-    output = BytesIO()
+    output = pa.BufferOutputStream()
     pq.write_table(
         rows,
         output,
@@ -330,7 +332,7 @@ def write_log_table(store: Store, table: str, rows: list[dict[str, object]]) -> 
     path = f"{table}/{uuid4().hex}.parquet"
     store.write(path, encoded)
     return Part(
-        key=PartKey(table), path=path, rows=len(rows), bytes=len(encoded), sha256="", content=""
+        key=PartKey(table), path=path, rows=len(rows), bytes=encoded.size, sha256="", content=""
     )
 
 
