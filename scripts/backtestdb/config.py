@@ -182,8 +182,8 @@ def parse_watcher(text: str) -> str:
 
 
 def parse_addresses(text: str) -> tuple[str, ...]:
-    """Apprise addresses, one a line or with a comma or blank between them. A comma may also be part
-    of an address, so it separates only before the next scheme."""
+    """Return Apprise addresses, one a line or with a comma or blank between them. A comma may also
+    be part of an address, so it separates only before the next scheme."""
     parts = tuple(part for part in ADDRESS_BREAK.split(text.strip()) if part)
     if not all(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", part) for part in parts):
         raise ValueError("must be Apprise addresses such as mailto://user:pass@example.org")

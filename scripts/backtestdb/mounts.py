@@ -79,7 +79,7 @@ def mount_of(path: Path) -> Mount | None:
 
 
 def follows_host(path: Path) -> bool:
-    """Whether a disk that the host mounts at or below `path` appears here too; outside of a
+    """Tell whether a disk that the host mounts at or below `path` appears here too; outside of a
     container there is no difference."""
     mount = mount_of(path)
     return mount is None or mount.is_slave or not Path("/.dockerenv").exists()

@@ -34,7 +34,8 @@ def make_undo_command(kept_as: Path) -> str:
 
 
 def make_mark(project: Path) -> str:
-    """What tells a checkout from others on the same machine: of its path, as names can hold it."""
+    """Return what tells a checkout from others on the same machine: of its path, as names can hold
+    it."""
     return hashlib.sha256(os.fsencode(project)).hexdigest()[:8]
 
 

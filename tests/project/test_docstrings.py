@@ -42,7 +42,6 @@ LEFT = {
     "page": (14, 7, 3),
     "rebuild": (18, 7, 4),
     "sandbox": (45, 5, 9),
-    "scheduling": (31, 6, 8),
 }
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

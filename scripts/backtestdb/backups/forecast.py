@@ -69,8 +69,8 @@ def forecast(
 def count_days(
     full: Sequence[tuple[int, int]], growth: Growth, retention: Retention, free: float
 ) -> Forecast:
-    """Return when a full backup finds no room. `full`: day (proleptic ordinal) and bytes of the backups that are kept now, newest first. A
-    new one needs its room before an old one leaves."""
+    """Return when a full backup finds no room. `full`: day (proleptic ordinal) and bytes of the
+    backups that are kept now, newest first. A new one needs its room before an old one leaves."""
     kept = list(full)
     today = kept[0][0] if kept else 1
     for day in range(1, HORIZON_DAYS + 1):
@@ -86,8 +86,8 @@ def count_days(
 
 
 def keep(full: Sequence[tuple[int, int]], retention: Retention) -> list[tuple[int, int]]:
-    """Return what `choose_expired` leaves, without what it never gives up: the newest, then the last of
-    each week and of each month beyond."""
+    """Return what `choose_expired` leaves, without what it never gives up: the newest, then the
+    last of each week and of each month beyond."""
     kept = list(full[: retention.newest])
     rest = list(full[retention.newest :])
     for count, days in ((retention.weekly, 7), (retention.monthly, 30)):
@@ -135,7 +135,8 @@ def warn_of_full_disk(settings: Settings) -> str:
 
 
 def describe_forecast(found: Forecast, settings: Settings, free: int) -> tuple[str, str]:
-    """Return what is said and what helps; both empty where the folder is not full within WARN_DAYS."""
+    """Return what is said and what helps; both empty where the folder is not full within
+    WARN_DAYS."""
     if found.days is None or not found.is_near:
         return "", ""
     when = "now" if found.days <= 1 else f"in {found.days} days"

@@ -43,7 +43,8 @@ def load_known_folders(database: Path) -> dict[str, KnownFolder]:
 
 
 def parse_known(value: object) -> KnownFolder:
-    """Return what a value of the memory says; releases before the mark kept the mount point alone."""
+    """Return what a value of the memory says; releases before the mark kept the mount point
+    alone."""
     if not isinstance(value, dict):
         return KnownFolder(str(value))
     marks = value.get("marks")
@@ -79,7 +80,8 @@ def read_mark(backup_dir: Path) -> str:
 
 
 def ensure_mark(backup_dir: Path) -> str:
-    """Return the folder's mark, made where there is none. Two databases that share a folder share it."""
+    """Return the folder's mark, made where there is none. Two databases that share a folder share
+    it."""
     path = backup_dir / MARK_NAME
     if not read_mark(backup_dir):
         write_atomically(path, uuid.uuid4().hex + "\n")

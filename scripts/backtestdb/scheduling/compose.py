@@ -99,8 +99,8 @@ def prepare_folders(settings: Settings, owner: Owner) -> None:
 
 
 def make_backup_folder(settings: Settings, owner: Owner) -> None:
-    """Make BACKUP_DIR, as the owner's. Raise AbsentDiskError where its disk is absent: the container
-    would write below the place of it."""
+    """Make BACKUP_DIR, as the owner's. Raise AbsentDiskError where its disk is absent: the
+    container would write below the place of it."""
     missing = [
         path for path in (settings.backup_dir, *settings.backup_dir.parents) if not path.exists()
     ]
@@ -147,8 +147,8 @@ def verify_database(settings: Settings) -> None:
 
 
 def make_environment(settings: Settings, owner: Owner) -> dict[str, str]:
-    """Return the variables of the compose file. What the user says of the project's name and profiles, in the
-    environment or in `.env`, wins."""
+    """Return the variables of the compose file. What the user says of the project's name and
+    profiles, in the environment or in `.env`, wins."""
     engine = ask_docker("info", "--format", "{{.OperatingSystem}}")
     own = outside_of_block(read_env_text())
     computed = {
@@ -214,7 +214,8 @@ def keep_for_compose(variables: dict[str, str]) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Put it in its place in one step, with its owner and mode: under sudo, too, `.env` is the user's."""
+    """Put it in its place in one step, with its owner and mode: under sudo, too, `.env` is the
+    user's."""
     state = path.stat()
     arriving = path.with_name(path.name + ".arriving")
     arriving.unlink(missing_ok=True)
@@ -227,8 +228,8 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def remove_earlier_projects(variables: dict[str, str]) -> None:
-    """Remove the containers of releases that named the project after the folder alone: two loops would share one
-    database."""
+    """Remove the containers of releases that named the project after the folder alone: two loops
+    would share one database."""
     name = variables.get("COMPOSE_PROJECT_NAME")
     if not name:
         return

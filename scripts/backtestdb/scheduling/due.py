@@ -52,7 +52,8 @@ def what_is_due(
 def full_is_due(
     now: datetime, taken: Iterable[datetime], backup_time: time, zone: tzinfo | None
 ) -> bool:
-    """Tell whether a full backup is due. One per local day: a backup counts for the day on which it was made, whatever the hour.
+    """Tell whether a full backup is due. One per local day: a backup counts for the day on which it
+    was made, whatever the hour.
 
     - The last day that has reached `backup_time` must have one, or a later day. Wall-clock hours
       are compared, so an hour that is skipped or comes twice makes no difference.
@@ -97,7 +98,8 @@ def newest_until(now: datetime, taken: Iterable[datetime]) -> datetime | None:
 
 
 def retry_at(failed_at: datetime, failures: int) -> datetime:
-    """Return when to try again after so many failures in a row: 5, 10, 20, 40 minutes, then every hour."""
+    """Return when to try again after so many failures in a row: 5, 10, 20, 40 minutes, then every
+    hour."""
     return failed_at + min(RETRY_FIRST * (1 << min(failures - 1, 10)), RETRY_LAST)
 
 

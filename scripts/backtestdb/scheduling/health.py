@@ -100,7 +100,8 @@ def remove_liveness(backup_dir: Path, database: Path) -> None:
 
 
 def load_backup_times(backup_dir: Path, database: Path) -> BackupTimes:
-    """Return when its backups were made, from the manifests; of the database only its id is read."""
+    """Return when its backups were made, from the manifests; of the database only its id is
+    read."""
     catalogue = load_own_catalogue(backup_dir, database)
     full = (backup.manifest.clock_utc for backup in verified(catalogue, "full") if backup.manifest)
     irreplaceable = (

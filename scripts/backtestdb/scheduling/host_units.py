@@ -167,7 +167,8 @@ def make_service(job: Job) -> str:
 
 
 def escape_unit(path: Path) -> str:
-    """Return it as it stands within double quotes of ExecStart, see systemd.service(5): specifiers, variables, escapes."""
+    """Return it as it stands within double quotes of ExecStart, see systemd.service(5): specifiers,
+    variables, escapes."""
     text = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return text.replace("%", "%%").replace("$", "$$")
 
@@ -181,9 +182,9 @@ def make_timer(job: Job) -> str:
 
 
 def make_crontab_line(job: Job) -> str:
-    """Return the line for systems with neither launchd nor systemd. A % begins the input of the command in a
-    crontab, and a # behind the command is a comment of the shell: by it the line is found again.
-    cron mails what the job says of failures."""
+    """Return the line for systems with neither launchd nor systemd. A % begins the input of the
+    command in a crontab, and a # behind the command is a comment of the shell: by it the line is
+    found again. cron mails what the job says of failures."""
     command = (
         f"{shlex.quote(str(job.python))} {shlex.quote(str(job.program))} "
         f"{' '.join(job.options)} --quiet"
@@ -203,8 +204,8 @@ def fill(job: Job, name: str, values: Mapping[str, str]) -> str:
 
 
 def verify_settings_reach_job(job: Job) -> None:
-    """Raise SettingsError for what only the environment says: the job is not started from the user's
-    shell, and would not know it."""
+    """Raise SettingsError for what only the environment says: the job is not started from the
+    user's shell, and would not know it."""
     used = SETTINGS_OF[job.name]
     lost = [name for name in used if job.settings.origins[name] == "the environment"]
     if lost:

@@ -121,7 +121,8 @@ def folder_of(settings: Settings, job: Job) -> Path:
 
 
 def why_disk_is_absent(scheduler: Scheduler) -> str:
-    """Return why the backups' disk is not there; empty while it is. Market data is updated without it."""
+    """Return why the backups' disk is not there; empty while it is. Market data is updated without
+    it."""
     settings = scheduler.settings
     if scheduler.job != "backups":
         return ""
@@ -140,17 +141,17 @@ def run_loop(scheduler: Scheduler) -> None:
 
 
 def end_when_stuck(scheduler: Scheduler) -> None:
-    """End a loop that has not looked for STUCK_SECONDS: it hangs (on a disk that does not answer, say): the
-    process ends, and whatever started it starts it anew. A backup under way is looked after every
-    LOOK_SECONDS."""
+    """End a loop that has not looked for STUCK_SECONDS: it hangs (on a disk that does not answer,
+    say): the process ends, and whatever started it starts it anew. A backup under way is looked
+    after every LOOK_SECONDS."""
     while not scheduler.stop.wait(TICK_SECONDS):
         if time.monotonic() - scheduler.ticked > STUCK_SECONDS:
             os._exit(STUCK_EXIT_CODE)
 
 
 def plan_ticks(jobs: schedule.Scheduler, tick: Callable[[], object]) -> None:
-    """Plan the next look. `schedule` plans in local wall-clock time: when the clock goes back, in autumn or by hand,
-    its next run lies up to an hour or more ahead. Such a plan is made anew."""
+    """Plan the next look. `schedule` plans in local wall-clock time: when the clock goes back, in
+    autumn or by hand, its next run lies up to an hour or more ahead. Such a plan is made anew."""
     if jobs.idle_seconds is None or jobs.idle_seconds > TICK_SECONDS:
         jobs.clear()
         jobs.every(TICK_SECONDS).seconds.do(tick)
@@ -246,7 +247,8 @@ def tell_everybody(scheduler: Scheduler) -> None:
 
 
 def tell_watcher(scheduler: Scheduler) -> None:
-    """Tell the watcher of success only when nothing that should have succeeded waits for its next attempt."""
+    """Tell the watcher of success only when nothing that should have succeeded waits for its next
+    attempt."""
     settings, say = scheduler.settings, scheduler.log.info
     taken = load_backup_times(settings.backup_dir, settings.database_path)
     other = load_liveness(
@@ -270,8 +272,8 @@ def find_state(scheduler: Scheduler) -> dict[str, str]:
 
 
 def tell_person(scheduler: Scheduler) -> None:
-    """Send a message and run ON_FAILURE, once for each change of state. What was not delivered is tried
-    again after a pause, and by then may be another message."""
+    """Send a message and run ON_FAILURE, once for each change of state. What was not delivered is
+    tried again after a pause, and by then may be another message."""
     settings = scheduler.settings
     if not (settings.notify_urls or settings.on_failure):
         return
@@ -302,8 +304,8 @@ def is_a_day_old(taken: BackupTimes, now: datetime) -> bool:
 
 
 def is_time_to_try(scheduler: Scheduler, kind: Task, now: datetime) -> bool:
-    """Tell whether a task may be tried: after a failure there is a pause, unless the clock was set back so far that it would never
-    end."""
+    """Tell whether a task may be tried: after a failure there is a pause, unless the clock was set
+    back so far that it would never end."""
     after = scheduler.not_before.get(kind)
     return after is None or now >= after or after - now > RETRY_LAST
 
@@ -397,8 +399,8 @@ def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
 
 
 def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Return standard output and error of a process that ends by itself, at its limit, or soon after
-    `stop`."""
+    """Return standard output and error of a process that ends by itself, at its limit, or soon
+    after `stop`."""
     kill_at = time.monotonic() + limit_seconds(kind)
     next_liveness = 0.0
     while True:
@@ -484,7 +486,8 @@ def describe_market_run(made: Mapping[str, Any]) -> str:
 
 
 def find_warnings(err: str) -> list[str]:
-    """Return what a process that succeeded warned of, such as a command of the user's that failed."""
+    """Return what a process that succeeded warned of, such as a command of the user's that
+    failed."""
     return [
         "warning: " + line.partition("warning: ")[2]
         for line in err.splitlines()

@@ -30,8 +30,8 @@ class Message:
 
 
 def find_changes(told: State, now: State) -> tuple[State, State]:
-    """Return what fails since the last message, and what works again. A task that fails for another reason
-    than before is no change: its state is the same."""
+    """Return what fails since the last message, and what works again. A task that fails for another
+    reason than before is no change: its state is the same."""
     began = {task: reason for task, reason in now.items() if task not in told}
     ended = {task: reason for task, reason in told.items() if task not in now}
     return began, ended
@@ -52,7 +52,8 @@ def told_path(database: Path, job: str) -> Path:
 
 
 def load_told(path: Path) -> dict[str, str]:
-    """Return what the last message was about; empty where nothing was told, or where it cannot be read."""
+    """Return what the last message was about; empty where nothing was told, or where it cannot be
+    read."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -86,7 +87,8 @@ def send_message(urls: Sequence[str], message: Message, say: Say) -> bool:
 
 
 def deliver(urls: Sequence[str], message: Message, results: list[bool]) -> None:
-    """Append one result for each address. Apprise's own log shows parts of addresses, and stays silent."""
+    """Append one result for each address. Apprise's own log shows parts of addresses, and stays
+    silent."""
     try:
         from apprise import Apprise, NotifyType  # noqa: PLC0415  an extra that only NOTIFY_URLS needs
     except ImportError:

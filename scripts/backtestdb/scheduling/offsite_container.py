@@ -10,8 +10,8 @@ from backtestdb.scheduling.sidecar import Owner, give_to
 
 
 def prepare_offsite(settings: Settings, owner: Owner) -> None:
-    """Write keys and passphrase as files that only the container's user reads: docker inspect shows its
-    environment. Raise ProjectError when the folder of OFFSITE is not there."""
+    """Write keys and passphrase as files that only the container's user reads: docker inspect shows
+    its environment. Raise ProjectError when the folder of OFFSITE is not there."""
     if not settings.offsite:
         return
     if settings.offsite.startswith("/") and not Path(settings.offsite).is_dir():

@@ -36,8 +36,8 @@ class Owner:
 
 
 def find_owner(settings: Settings, environment: Mapping[str, str]) -> Owner:
-    """Return SIDECAR_USER, else the owner of the database, else who called sudo, else this user. Root in a
-    container without capabilities may write nothing that is not root's."""
+    """Return SIDECAR_USER, else the owner of the database, else who called sudo, else this user.
+    Root in a container without capabilities may write nothing that is not root's."""
     if settings.sidecar_user:
         user, _, group = settings.sidecar_user.partition(":")
         return Owner(int(user), int(group))
@@ -58,9 +58,9 @@ def give_to(owner: Owner, made: Sequence[Path]) -> None:
 
 
 def choose_backup_mount(backup_dir: Path, database: Path) -> tuple[Path, str]:
-    """Given the two paths, return what the container mounts, and where below it BACKUP_DIR is ("" or
-    "/folder"). On a disk of its own that is the disk's place: a folder on a disk that is absent is
-    not there, and a container whose mount is missing is never started again (moby#28211)."""
+    """Given the two paths, return what the container mounts, and where below it BACKUP_DIR is (""
+    or "/folder"). On a disk of its own that is the disk's place: a folder on a disk that is absent
+    is not there, and a container whose mount is missing is never started again (moby#28211)."""
     disk = find_mount_point(backup_dir)
     if disk in {Path("/"), find_mount_point(database)} or disk == backup_dir:
         return backup_dir, ""
@@ -93,23 +93,24 @@ def make_variables(settings: Settings, owner: Owner, engine: str) -> dict[str, s
 
 
 def choose_profiles(settings: Settings) -> str:
-    """Return the profiles of market data and of copies off the machine, each only where they have something to
-    do."""
+    """Return the profiles of market data and of copies off the machine, each only where they have
+    something to do."""
     updates = bool(settings.api_key) and settings.update_delay_minutes is not None
     wanted = {"update": updates, "offsite": bool(settings.offsite)}
     return ",".join(name for name, is_wanted in wanted.items() if is_wanted)
 
 
 def make_project_name(project: Path) -> str:
-    """Return a name made from the whole path: compose's own, the folder's name, is the same for two clones, and is
-    refused where nothing of it is Latin."""
+    """Return a name made from the whole path: compose's own, the folder's name, is the same for two
+    clones, and is refused where nothing of it is Latin."""
     letters = re.sub(r"[^a-z0-9]+", "-", project.name.lower()).strip("-")[:24]
     return f"{letters or 'ai-backtest'}-{make_mark(project)}"
 
 
 def find_time_zone(localtime: Path, timezone: Path, zones: Path) -> str:
-    """Return the name of this machine's zone. /etc/localtime is a link into the folder of the zones, on macOS as on Linux. Where it is a
-    copy, /etc/timezone names the zone, or the zone's file that holds the same."""
+    """Return the name of this machine's zone. /etc/localtime is a link into the folder of the
+    zones, on macOS as on Linux. Where it is a copy, /etc/timezone names the zone, or the zone's
+    file that holds the same."""
     found = re.search(r"/zoneinfo[^/]*/(.+)", os.path.realpath(localtime))
     if found:
         return found[1]
@@ -149,7 +150,8 @@ def put_into_env_text(text: str, values: Mapping[str, str]) -> str:
 
 
 def quote(value: str) -> str:
-    """Return it for `.env`: single quotes keep blanks, $ and # of a path; a quote inside is written with a backslash."""
+    """Return it for `.env`: single quotes keep blanks, $ and # of a path; a quote inside is written
+    with a backslash."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 

@@ -60,8 +60,8 @@ def has_bars(connection: sqlite3.Connection) -> bool:
 
 
 def load_last_update(connection: sqlite3.Connection, now: datetime) -> datetime | None:
-    """Return when the newest complete update was started. What lies ahead is the work of a clock that
-    was set back, and does not count."""
+    """Return when the newest complete update was started. What lies ahead is the work of a clock
+    that was set back, and does not count."""
     if "_updates" not in table_names(connection):
         return None
     row = connection.execute(
