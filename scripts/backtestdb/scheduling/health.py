@@ -73,6 +73,7 @@ def make_liveness(
     running: str = "",
     failures: Mapping[str, str] | None = None,
 ) -> Liveness:
+    """Return the sign of life of this process, with the file that it sees as the database."""
     device, inode = file_identity(database)
     return Liveness(
         kind=kind,
