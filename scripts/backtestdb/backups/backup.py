@@ -9,7 +9,6 @@ from pathlib import Path
 
 from backtestdb.backups.backup_dir import (
     ensure_backup_dir,
-    save_mount_point,
     verify_source_is_no_backup,
 )
 from backtestdb.backups.catalogue import (
@@ -26,6 +25,7 @@ from backtestdb.backups.catalogue import (
 from backtestdb.backups.content_hash import Contents
 from backtestdb.backups.generated_scripts import copy_scripts
 from backtestdb.backups.identity import identify, load_id_of_source, mark_others
+from backtestdb.backups.known_folders import remember_folder
 from backtestdb.backups.leftovers import clean_leftovers
 from backtestdb.backups.manifest import GeneratedScripts, Kind, Manifest, write_manifest
 from backtestdb.backups.retention import (
@@ -145,7 +145,7 @@ def make_backup(
                 clock_utc=now.astimezone(UTC),
             )
             publish(manifest, path, hooks)
-        save_mount_point(settings.database_path, settings.backup_dir)
+        remember_folder(settings.database_path, settings.backup_dir)
         made = look_at_backup(path)
         removed = prune(settings, [made, *catalogue], kind, hooks)
 
