@@ -41,7 +41,6 @@ LEFT = {
     "offsite": (60, 24, 7),
     "rebuild": (18, 7, 4),
     "sandbox": (45, 5, 9),
-    "scheduling": (31, 6, 8),
 }
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

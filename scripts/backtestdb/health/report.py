@@ -180,6 +180,8 @@ def show_backups(facts: Facts) -> None:
         [describe_kind(kind) for kind in (backups.full, backups.irreplaceable)],
     )
     room = "" if backups.room_for is None else f", room for {backups.room_for:,} more full ones"
+    if backups.fills_in_days is not None and not backups.fills:
+        room += f", full in {backups.fills_in_days} days"
     others = (
         f"; {count_of(len(backups.unverified), 'file')} not verified" if backups.unverified else ""
     )
