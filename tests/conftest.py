@@ -1,6 +1,7 @@
-"""The vendor's stand-in of a module, and hypothesis: enough examples to find things, few enough for
-a quick suite, no deadline on a busy machine."""
+"""What all tests share: the vendor's stand-in of a module, and hypothesis: enough examples to find
+things, few enough for a quick suite, no deadline on a busy machine."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,10 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
 )
 settings.load_profile("quick")
+
+# A shell starts a job in the background with Ctrl-C ignored, and every child would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
