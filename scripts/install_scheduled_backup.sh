@@ -60,8 +60,8 @@ name_job() {
   [ "$1" != offsite ] || TRIGGER=$UNIT.service
 }
 
-# Whether a job of this name starts the program of another checkout, and that program is there. One that is gone was
-# perhaps this checkout before it moved.
+# Whether a job of this name starts the program of another checkout, and that program is there. One
+# that is gone was perhaps this checkout before it moved.
 belongs_elsewhere() {
   local file program
   for file in "$PLIST" "$UNIT_DIR/$UNIT.service"; do
