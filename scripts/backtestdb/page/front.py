@@ -12,7 +12,7 @@ from backtestdb.health.coverage_facts import UniverseCoverage
 from backtestdb.health.drill_facts import DrillFacts
 from backtestdb.health.facts import Facts
 from backtestdb.health.problems import judge
-from backtestdb.health.report import describe_tables, format_age
+from backtestdb.health.report import describe_offsite, describe_tables, format_age
 from backtestdb.page.picture import Day, Month
 from backtestdb.timeframes import LABELS
 
@@ -54,6 +54,7 @@ def make_front(
             ),
         ],
         "free": format_bytes(facts.backups.free_bytes),
+        "offsite": facts.offsite and describe_offsite(facts.offsite, facts.checked_at),
         "drills": [make_drill_row(facts.checked_at, drill) for drill in facts.drills[:10]],
     }
 
