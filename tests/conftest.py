@@ -8,7 +8,7 @@ settings.register_profile("quick", deadline=None, max_examples=60)
 settings.register_profile(
     "mutants",
     deadline=None,
-    max_examples=60,
+    max_examples=20,
     derandomize=True,
     database=None,
     phases=[Phase.explicit, Phase.generate],

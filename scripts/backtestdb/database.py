@@ -102,7 +102,7 @@ def connect(
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, mode: str = "IMMEDIATE") -> Iterator[None]:
-    """All or nothing: COMMIT at the end, ROLLBACK on any exception."""
+    """Begin and end a transaction, all or nothing: COMMIT at the end, ROLLBACK on any exception."""
     connection.execute(f"BEGIN {mode}")
     try:
         yield
@@ -114,7 +114,8 @@ def transaction(connection: sqlite3.Connection, mode: str = "IMMEDIATE") -> Iter
 
 
 def primary_code(error: sqlite3.Error) -> int:
-    """SQLite's result code without its extension; 0 for errors of the Python module itself."""
+    """Return SQLite's result code without its extension; 0 for errors of the Python module
+    itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
@@ -135,7 +136,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
 
 
 def skip_unreadable_schema(connection: sqlite3.Connection) -> None:
-    """From now on what this SQLite cannot read of the schema is left out, in attached databases
+    """Leave out, from now on, what this SQLite cannot read of the schema, in attached databases
     too. `writable_schema` does that: https://www.sqlite.org/pragma.html#pragma_writable_schema."""
     connection.execute("PRAGMA writable_schema = ON")
     with suppress(
@@ -192,8 +193,8 @@ def verify_no_dangling_link(path: Path) -> None:
 
 
 def is_writable_format(path: Path, header: bytes) -> bool:
-    """Byte 18 above 2 makes SQLite read-only, for a format that is yet to come: no SQLite has
-    written that. A log may hold a better first page."""
+    """Return whether SQLite can write the file. Byte 18 above 2 makes SQLite read-only, for a
+    format that is yet to come: no SQLite has written that. A log may hold a better first page."""
     log = Path(f"{path}-wal")
     return header[18] <= 2 or (log.is_file() and log.stat().st_size > 0)
 
@@ -302,7 +303,7 @@ def verify_integrity(
 
 
 def find_faults(connection: sqlite3.Connection, check: str, schema: str) -> list[str]:
-    """SQLite's findings, empty when there are none."""
+    """Return SQLite's findings, empty when there are none."""
     # Pages of tables that cannot be seen would be called "never used": then each table is checked
     # alone.
     is_partial = bool(unreadable_table_names(connection, schema))

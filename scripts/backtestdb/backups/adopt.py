@@ -92,8 +92,8 @@ def whose(path: Path, current: Identity, catalogue: list[Backup]) -> Identity:
 
 
 def leave_wal(path: Path) -> None:
-    """A backup is one file that opens on read-only media; what stands in a -wal beside it is
-    merged."""
+    """Merge what stands in a -wal beside the file: a backup is one file that opens on read-only
+    media."""
     with closing(connect(path)) as connection:
         mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
     if mode != "delete":
@@ -101,6 +101,8 @@ def leave_wal(path: Path) -> None:
 
 
 def describe(path: Path, identity: Identity, now_utc: datetime) -> Manifest:
+    """Given a file that was checked, return the manifest that makes it a backup. Raise
+    VerificationError when the check finds anything."""
     findings = examine(path, full=True, flush=True)
     scripts_path = scripts_path_of(path)
     is_full = path.name.startswith(PREFIXES["full"])

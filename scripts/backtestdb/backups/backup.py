@@ -9,7 +9,6 @@ from pathlib import Path
 
 from backtestdb.backups.backup_dir import (
     ensure_backup_dir,
-    save_mount_point,
     verify_source_is_no_backup,
 )
 from backtestdb.backups.catalogue import (
@@ -26,6 +25,7 @@ from backtestdb.backups.catalogue import (
 from backtestdb.backups.content_hash import Contents
 from backtestdb.backups.generated_scripts import copy_scripts
 from backtestdb.backups.identity import identify, load_id_of_source, mark_others
+from backtestdb.backups.known_folders import remember_folder
 from backtestdb.backups.leftovers import clean_leftovers
 from backtestdb.backups.manifest import GeneratedScripts, Kind, Manifest, write_manifest
 from backtestdb.backups.retention import (
@@ -89,7 +89,7 @@ class Outcome:
 
     @property
     def not_copied(self) -> Mapping[str, str]:
-        """Generated scripts that could not be copied, name -> reason."""
+        """Return the generated scripts that could not be copied, name -> reason."""
         scripts = self.backup.manifest.generated_scripts if self.backup.manifest else None
         return scripts.not_copied if scripts else {}
 
@@ -103,7 +103,8 @@ def make_backup(
     *,
     accept_loss: bool = False,
 ) -> Outcome:
-    """`accept_loss`: tables that lost rows since the last backup were meant to."""
+    """Make one verified backup and remove those that have had their time. `accept_loss`: tables
+    that lost rows since the last backup were meant to."""
     needs_copy = hooks.cannot_be_opened(settings.database_path)
     if not needs_copy:
         verify_source(settings.database_path)
@@ -143,7 +144,7 @@ def make_backup(
                 clock_utc=now.astimezone(UTC),
             )
             publish(manifest, path, hooks)
-        save_mount_point(settings.database_path, settings.backup_dir)
+        remember_folder(settings.database_path, settings.backup_dir)
         made = look_at_backup(path)
         removed = prune(settings, [made, *catalogue], kind, hooks)
     missing = find_missing_folders(settings) if kind == "full" else ()
@@ -152,8 +153,8 @@ def make_backup(
 
 @contextmanager
 def removed_on_failure(path: Path) -> Iterator[None]:
-    """A run that fails gives its space back at once; one that is killed leaves that to the next
-    run."""
+    """Give the space of a run that fails back at once; what a killed run leaves is removed by the
+    next run."""
     try:
         yield
     except BaseException:
@@ -187,8 +188,8 @@ def take_snapshot_with_room(
     hooks: Hooks,
     accept_loss: bool,
 ) -> SourceFacts | None:
-    """When space is missing, the oldest full backups give way, down to MIN_BACKUPS, if that
-    helps."""
+    """Take the snapshot; when space is missing, let the oldest full backups give way, down to
+    MIN_BACKUPS, if that helps."""
     try:
         return take_snapshot(source, kind, path, catalogue, hooks, accept_loss)
     except SpaceError as error:
@@ -233,7 +234,9 @@ def take_snapshot(
 
 
 def holds_the_same(catalogue: list[Backup], contents: Contents | None) -> bool:
-    """Compared by hashes of all rows: a number in a file's header or its time can miss a change.
+    """Return whether the newest backup holds what the database holds. Hashes of all rows are
+    compared, because a number in a file's header or its time can miss a change.
+
     The backup that is to go on standing for the database is read again, too. A newer full one with
     other rows would be taken for the newer state by a restore; a loss that was accepted since, or
     rows that came back, need a new manifest."""
@@ -289,8 +292,8 @@ def check_copy(copy: Path, facts: SourceFacts, full_check: bool, hooks: Hooks) -
 
 
 def keep_scripts(settings: Settings, path: Path, hooks: Hooks) -> GeneratedScripts | None:
-    """What cannot be copied is listed in the manifest: no script is worth the backup of the
-    database."""
+    """Copy the generated scripts and list in the manifest what cannot be copied: no script is worth
+    the backup of the database."""
     there = [folder for folder in settings.generated_scripts_dirs if folder.is_dir()]
     for folder in settings.generated_scripts_dirs:
         if folder not in there:
@@ -345,7 +348,8 @@ def publish(manifest: Manifest, path: Path, hooks: Hooks) -> None:
 
 
 def confirm(manifest_path: Path, now: datetime) -> None:
-    """The time of a manifest says when its backup was last known to hold all that there is."""
+    """Set the time of a manifest, which says when its backup was last known to hold all that there
+    is."""
     os.utime(manifest_path, (now.timestamp(), now.timestamp()))
 
 

@@ -71,14 +71,15 @@ def copy_scripts(
 
 
 def name_parts(sources: Sequence[Path]) -> dict[str, str]:
-    """Folder inside the copy -> the folder that it was made from."""
+    """Return the folder inside the copy -> the folder that it was made from."""
     if len(sources) == 1:
         return {"": str(sources[0])}
     return {f"{number}-{source.name}": str(source) for number, source in enumerate(sources, 1)}
 
 
 def copy_tree(source: Path, target: Path, copying: Copying, *, name: str, depth: int) -> None:
-    """`name`: of the folder inside the copy."""
+    """Copy a folder with everything below it; note in `copying` what cannot be copied. `name`: of
+    the folder inside the copy."""
     target.mkdir(mode=0o700, exist_ok=depth == 0)
     try:
         entries = sorted(os.scandir(source), key=lambda entry: entry.name)
@@ -129,7 +130,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def remove_copy(path: Path) -> None:
-    """What was begun of a copy that failed. A folder has its own list of what it lacks, and
+    """Remove what was begun of a copy that failed. A folder has its own list of what it lacks, and
     stays."""
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
@@ -140,13 +141,15 @@ def explain(error: OSError | ValueError) -> str:
 
 
 def keep_times(source: Path, target: Path) -> None:
-    """Times, and of the permissions only the owner's."""
+    """Keep the times, and of the permissions only the owner's."""
     about = source.stat()
     target.chmod(stat.S_IMODE(about.st_mode) & 0o700 | 0o400)
     os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 
 def describe_scripts(directory: Path, folder: str) -> GeneratedScripts:
+    """Given a folder, return every file below it with its SHA-256 and every link with what it
+    says."""
     files, links = {}, {}
     for path in walk(directory):
         name = path.relative_to(directory).as_posix()
@@ -221,7 +224,8 @@ def restore_parts(
 
 
 def match_parts(parts: Mapping[str, str], folders: Sequence[Path]) -> dict[str, Path | None]:
-    """A manifest of before several folders has no parts: all of it belongs into the first."""
+    """Return each part of the copy -> the folder that it goes back to, None for one too many. A
+    manifest of before several folders has no parts: all of it belongs into the first."""
     parts = parts or {"": str(folders[0])}
     matched: dict[str, Path | None] = {
         part: Path(source) for part, source in parts.items() if Path(source) in folders

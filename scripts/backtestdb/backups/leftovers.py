@@ -36,8 +36,8 @@ def clean_leftovers(backup_dir: Path) -> list[str]:
 
 
 def remove_drill_scratch(backup_dir: Path) -> None:
-    """What a killed drill had restored: as large as a backup, and the next drill may be a week
-    away."""
+    """Remove what a killed drill had restored: it is as large as a backup, and the next drill may
+    be a week away."""
     folder = drill_folder(backup_dir)
     if (folder / DRILL_SCRATCH).exists():
         with suppress(BusyError), exclusive_lock(folder / DRILL_LOCK, "a drill"):
@@ -45,9 +45,9 @@ def remove_drill_scratch(backup_dir: Path) -> None:
 
 
 def complete_or_drop(waiting: Path, database: Path) -> list[str]:
-    """The manifest is complete before anything gets its name, and gets its own last. So the
-    database that has its name already is a whole backup, if it is what the manifest says; one that
-    is not is nobody's."""
+    """Finish or remove what a killed backup left. The manifest is complete before anything gets its
+    name, and gets its own last. So a database that has its name already is a whole backup if it is
+    what the manifest says, and otherwise a file of no use."""
     try:
         manifest = load_manifest(waiting)
     except VerificationError:

@@ -99,12 +99,13 @@ class Manifest:
 
     @property
     def is_suspicious(self) -> bool:
-        """A true copy of a database that had lost rows: restored only when it is named."""
+        """Return whether this is a true copy of a database that had lost rows: restored only when
+        it is named."""
         return bool(self.losses) and not self.accepts_loss
 
     @property
     def kept_rows(self) -> dict[str, int]:
-        """Rows of every table that no download brings back."""
+        """Return the rows of every table that no download brings back."""
         return {table: self.rows[table] for table in self.content_sha256 if table in self.rows}
 
 
@@ -145,8 +146,8 @@ def load_manifest(path: Path) -> Manifest:
 
 
 def parse_manifest(values: Any) -> Manifest:
-    """From decoded JSON. Raise VerificationError with the first value that is missing or of another
-    type."""
+    """Given decoded JSON, return the manifest. Raise VerificationError with the first value that is
+    missing or of another type."""
     if not isinstance(values, dict):
         raise VerificationError("the manifest is not an object")
     format_number = values.get("format")
@@ -200,7 +201,8 @@ def parse_loss(values: Mapping[str, Any]) -> Loss:
 
 
 def parse_generated_scripts(values: Any) -> GeneratedScripts:
-    """From decoded JSON. Raise VerificationError like parse_manifest."""
+    """Given decoded JSON, return what it says of the scripts. Raise VerificationError like
+    parse_manifest."""
     if not isinstance(values, dict):
         raise VerificationError("the manifest's generated_scripts is not an object")
     return GeneratedScripts(

@@ -63,7 +63,7 @@ def list_names(backup_dir: Path) -> list[str]:
 
 
 def normalise(text: str) -> str:
-    """`2026-11-28 02:00` is written 2026-11-28-0200 in a name."""
+    """Return a text as names have it: `2026-11-28 02:00` becomes 2026-11-28-0200."""
     wanted = text.strip().removesuffix(".db").removesuffix(".json")
     if DATE.fullmatch(wanted):
         return wanted.replace(" ", "-").replace("T", "-").replace(":", "")
@@ -71,12 +71,12 @@ def normalise(text: str) -> str:
 
 
 def stamp(name: str) -> str:
-    """`backtesting-2026-11-28-020000.db` -> `2026-11-28-020000`"""
+    """Return the time in a name: `backtesting-2026-11-28-020000.db` -> `2026-11-28-020000`."""
     return name.removesuffix(".db").partition("-")[2]
 
 
 def find_nearest(wanted: str, names: list[str]) -> list[str]:
-    """By what they look like; else the newest."""
+    """Return the backups whose names look like the text, or else the newest."""
     by_stamp = {stamp(name): name for name in reversed(names)}
     near = [
         by_stamp[one]

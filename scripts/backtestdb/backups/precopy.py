@@ -73,7 +73,7 @@ def make_mark(source: int) -> FileMark:
 def patch_changed_blocks(
     source: int, target: int, size: int, *, limit_seconds: float = float("inf")
 ) -> int | None:
-    """Make `target` the same as the first `size` bytes of `source`, which nobody may write to
+    """Make `target` the same as the first `size` bytes of `source`, which is not written to
     meanwhile. Return the number of blocks that differed, or None when it was given up after
     `limit_seconds`."""
     os.ftruncate(target, size)
@@ -91,8 +91,8 @@ def patch_changed_blocks(
 
 
 def patch_range(source: int, target: int, start: int, end: int, ends: float) -> int | None:
-    """Like `patch_changed_blocks`, for the bytes from `start` to `end`, until the monotonic time
-    `ends`."""
+    """Patch the bytes from `start` to `end` as `patch_changed_blocks` does, until the monotonic
+    time `ends`."""
     ours, theirs = bytearray(BLOCK_BYTES), bytearray(BLOCK_BYTES)
     different = 0
     for offset in range(start, end, BLOCK_BYTES):
@@ -116,7 +116,8 @@ def read_all(descriptor: int, buffer: memoryview, offset: int) -> None:
 
 
 def read_into(descriptor: int, buffer: memoryview, offset: int) -> int:
-    """Some systems read only into memory of their own, which costs a page fault for every page."""
+    """Read into memory that is used again: some systems read only into memory of their own, which
+    costs a page fault for every page."""
     if hasattr(os, "preadv"):
         return os.preadv(descriptor, [buffer], offset)
     data = os.pread(descriptor, len(buffer), offset)

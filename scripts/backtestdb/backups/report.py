@@ -30,7 +30,7 @@ NEWEST_SHOWN = 5
 
 
 def show(title: str, backups: Sequence[Backup], bad: Mapping[Path, str], as_json: bool) -> None:
-    """The list on standard output. `bad`: what reading a backup again has found, path -> reason."""
+    """Print the list. `bad`: what reading a backup again has found, path -> reason."""
     if as_json:
         print(backups_as_json(backups, bad))
     elif backups:
@@ -40,7 +40,7 @@ def show(title: str, backups: Sequence[Backup], bad: Mapping[Path, str], as_json
 
 
 def show_outcome(outcome: Outcome, catalogue: Sequence[Backup]) -> None:
-    """The summary of a backup and the newest five."""
+    """Print the summary of a backup and the newest five."""
     backup = outcome.backup
     if outcome.is_new:
         rows = sum(backup.manifest.rows.values()) if backup.manifest else 0
@@ -55,7 +55,7 @@ def show_outcome(outcome: Outcome, catalogue: Sequence[Backup]) -> None:
 
 
 def print_faults(outcome: Outcome) -> int:
-    """What is wrong although the backup was made; return the exit code."""
+    """Print what is wrong although the backup was made; return the exit code."""
     manifest = outcome.backup.manifest
     if manifest and manifest.is_suspicious:
         print_error(
@@ -86,7 +86,7 @@ def print_faults(outcome: Outcome) -> int:
 
 
 def print_backups(title: str, backups: Sequence[Backup], bad: Mapping[Path, str]) -> None:
-    """Times are local, as in the names of the files."""
+    """Print a table of backups; times are local, as in the names of the files."""
     rows = [
         (
             format_local(backup.taken_at_utc),
@@ -127,6 +127,7 @@ def backups_as_json(backups: Sequence[Backup], bad: Mapping[Path, str]) -> str:
 
 
 def describe(backup: Backup, fault: str) -> dict[str, object]:
+    """Return what `--json` says of a backup. `fault`: what reading it again has found."""
     manifest = backup.manifest
     scripts = manifest.generated_scripts if manifest else None
     return {
@@ -153,6 +154,7 @@ def describe(backup: Backup, fault: str) -> dict[str, object]:
 
 
 def describe_choice(choice: RestoreChoice) -> str:
+    """Return in words which backup a restore takes, and what goes on top of it."""
     parts = []
     if choice.full:
         parts.append(f"restoring {choice.full.path} of {format_local(choice.full.taken_at_utc)}")
@@ -170,7 +172,8 @@ def describe_choice(choice: RestoreChoice) -> str:
 
 
 def print_changed_rows(before: Mapping[str, int], after: Mapping[str, int]) -> None:
-    """The tables whose number of rows changes by a restore, and what that says about the others."""
+    """Print the tables whose number of rows changes by a restore, and what that says about the
+    others."""
     if not before or not after:
         return
     tables = sorted(before.keys() | after.keys())
@@ -185,7 +188,7 @@ def print_changed_rows(before: Mapping[str, int], after: Mapping[str, int]) -> N
 
 
 def print_left_out(choice: RestoreChoice) -> int:
-    """Newer backups that could not be read, by name; return the exit code."""
+    """Print the newer backups that could not be read, by name; return the exit code."""
     for left in choice.left_out:
         print_error(
             f"left out: {left.backup.path.name} of {format_local(left.backup.taken_at_utc)}: "
@@ -196,7 +199,7 @@ def print_left_out(choice: RestoreChoice) -> int:
 
 
 def show_restored(restored: RestoreResult, database: Path) -> None:
-    """What the database holds now, and the way back."""
+    """Print what the database holds now, and the way back."""
     print(f"restored {database}: {describe_choice(restored.choice).removeprefix('restoring ')}")
     try:
         with closing(connect_to_read(database)) as connection:
@@ -215,6 +218,7 @@ def show_restored(restored: RestoreResult, database: Path) -> None:
 
 
 def show_market_data(connection: sqlite3.Connection) -> None:
+    """Print how many bars and universes the database holds."""
     tables = set(table_names(connection))
     if {"universe", "universe_stocks"} <= tables:
         universes = connection.execute(

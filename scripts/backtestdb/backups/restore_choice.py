@@ -54,14 +54,14 @@ class RestoreChoice:
 def choose_backup(
     backup_dir: Path, target: Path, path: Path | None, say: Say, *, all_are_meant: bool = False
 ) -> RestoreChoice:
-    """Every backup that is chosen has been read and checked in this very call.
+    """Choose what to restore; every backup that is chosen has been read and checked in this very
+    call.
 
     Without `path`: of the backups of this very database the newest full one that verifies, and the
-    newest small one made after it, so that nothing irreplaceable is older than it must be. Raise
+    newest small one made after it, so that nothing irreplaceable is older than it must be.
+    `all_are_meant`: the folder holds what the user chose already, of whichever database. Raise
     VerificationError when none verifies, UsageError when there is no database yet and the folder
-    holds backups of several. `all_are_meant`: the folder holds what the user chose already, of
-    whichever database.
-    """
+    holds backups of several."""
     if path is not None:
         return choose_named(path, backup_dir, target, say)
     load = (

@@ -125,7 +125,7 @@ def copy_everything(
 
 
 def has_waiting_writers(path: Path) -> bool:
-    """Would a commit wait for longer than a moment until a pinned copy is done?"""
+    """Return whether a commit would wait for longer than a moment until a pinned copy is done."""
     with closing(connect(path, lenient=True)) as source:
         is_large = database_bytes(source) >= LARGE_BYTES
         return is_large and journal_mode(source) != "wal"

@@ -86,6 +86,8 @@ def parts(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def copy_until_proven(source: Path, copy: Path, deadline: float) -> None:
+    """Copy, and copy again, until the source did not change meanwhile. Raise BusyError when that
+    has not happened by the monotonic time `deadline`."""
     attempts, reason = 0, ""
     while not attempts or time.monotonic() < deadline:
         if attempts:
@@ -140,8 +142,8 @@ def read_mark(source: Path) -> Mark | None:
 
 
 def is_in_use(journal: Path) -> bool:
-    """A finished transaction removes its journal, empties it or overwrites its header with
-    zeros."""
+    """Return whether a transaction is under way: a finished one removes its journal, empties it or
+    overwrites its header with zeros."""
     try:
         with journal.open("rb") as file:
             return any(file.read(HEADER_BYTES))

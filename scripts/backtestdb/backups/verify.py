@@ -62,13 +62,11 @@ class Findings:
 def examine(
     path: Path, *, full: bool = False, flush: bool = False, like: Mapping[str, str] | None = None
 ) -> Findings:
-    """Check a database file that nobody writes to; raise VerificationError with the first finding.
-    `like`: content hashes that the file's will be compared with.
+    """Check a database file that is not written to; raise VerificationError with the first finding.
 
-    Integrity, SHA-256 and counts run side by side: SQLite and hashlib let go of Python's lock. With
-    `flush` the file goes to the disk first and is then read from there, not from the memory that it
-    was written from.
-    """
+    `like`: content hashes that the file's will be compared with. Integrity, SHA-256 and counts run
+    side by side: SQLite and hashlib let go of Python's lock. With `flush` the file goes to the disk
+    first and is then read from there, not from the memory that it was written from."""
     verify_not_empty(path)
     if flush:
         fsync_file(path)
@@ -127,6 +125,7 @@ def make_manifest(
     taken_at_utc: datetime,
     clock_utc: datetime,
 ) -> Manifest:
+    """Given what was found in a file and whose it is, return its manifest."""
     return Manifest(
         format=FORMAT,
         kind=kind,

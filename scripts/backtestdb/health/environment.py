@@ -39,7 +39,8 @@ def examine(
     folders: Mapping[Path, int],
     online: bool,
 ) -> list[Problem]:
-    """`folders`: where other databases are looked for. `online`: send one request to the vendor."""
+    """`folders`: where other databases are looked for. `online`: send one request to the vendor, and a
+    test to each receiver."""
     settings, findings = check_settings(environment, env_file)
     if settings is None:
         # Which database is meant is not known: none of them is called another one.
@@ -64,10 +65,12 @@ def examine(
     findings.append(database)
     vendor_now = None
     if online:
+        from backtestdb.health.receivers import ask_receivers  # noqa: PLC0415
         from backtestdb.health.vendor import ask_vendor  # noqa: PLC0415  requests and orjson, for this alone
 
         answered, vendor_now = ask_vendor(settings)
         findings.append(answered)
+        findings += ask_receivers(settings)
     findings.append(check_clock(now, settings.backup_dir, vendor_now))
     return findings
 

@@ -132,6 +132,11 @@ def make_backup_metrics(facts: Facts) -> Iterator[Metric]:
     yield one("backup_free_bytes", "Room in BACKUP_DIR.", backups.free_bytes)
     if backups.room_for is not None:
         yield one("backup_room_for", "How many more full backups fit.", backups.room_for)
+    if backups.fills_in_days is not None:
+        help_text = (
+            "Days until a full backup finds no room, at the present growth; absent beyond 400."
+        )
+        yield one("backup_fills_in_days", help_text, backups.fills_in_days)
 
 
 def make_coverage_metrics(facts: Facts) -> Iterator[Metric]:

@@ -21,11 +21,15 @@ STOPPED_AT_MOST = 10
 LAKE_COUNTS = ("expected", "stored", "known_empty", "rejected", "failed")
 
 
-def facts_as_json(facts: Facts, problems: Sequence[Problem]) -> str:
-    """Times in UTC with their zone, ages in seconds, sizes in bytes."""
+def facts_as_json(
+    facts: Facts, problems: Sequence[Problem], holes: Sequence[Any] | None = None
+) -> str:
+    """Return JSON with times in UTC with their zone, ages in seconds, sizes in bytes. `holes`: by
+    name, as holes.py finds them; None, null in the JSON, where they were not looked for."""
     values = {
         "ok": not problems,
         "problems": [asdict(problem) for problem in problems],
+        "holes": None if holes is None else [asdict(each) for each in holes],
         **asdict(facts),
     }
     return json.dumps(values, default=as_plain, indent=1)
@@ -176,6 +180,8 @@ def show_backups(facts: Facts) -> None:
         [describe_kind(kind) for kind in (backups.full, backups.irreplaceable)],
     )
     room = "" if backups.room_for is None else f", room for {backups.room_for:,} more full ones"
+    if backups.fills_in_days is not None and not backups.fills:
+        room += f", full in {backups.fills_in_days} days"
     others = (
         f"; {count_of(len(backups.unverified), 'file')} not verified" if backups.unverified else ""
     )

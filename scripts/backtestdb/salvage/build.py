@@ -170,6 +170,8 @@ def find_sources(
     saved: sqlite3.Connection | None,
     orphaned: list[str],
 ) -> tuple[dict[str, TableSource], int]:
+    """Return for each live table where its rows are, and the number of pages that belong to no
+    table. `saved`: a connection to the backup; `orphaned`: tables that only the backup has."""
     described, entries = describe_tables(schema)
     sources = {
         table: find_source(file, one, saved)
@@ -197,6 +199,8 @@ def find_orphaned_tables(schema: Schema) -> list[str]:
 
 
 def prepare(target: sqlite3.Connection, file: PageFile, choice: RestoreChoice | None) -> None:
+    """Make the new database ready: its page size and encoding are those of the damaged file, and
+    the backup is attached as `saved`."""
     target.execute("PRAGMA foreign_keys = OFF")
     target.execute(f"PRAGMA page_size = {file.page_size}")
     target.execute(f"PRAGMA encoding = '{file.encoding.replace('-16-', '-16')}'")
@@ -210,7 +214,8 @@ def prepare(target: sqlite3.Connection, file: PageFile, choice: RestoreChoice | 
 
 
 def tables_and_indexes(schema: Schema, sources: dict[str, TableSource]) -> list[SchemaObject]:
-    """Unique indexes before the rows, so that no two rows of one key come together."""
+    """Create tables and their unique indexes before the rows, so that no two rows of one key come
+    together."""
     tables = [one for one in schema.of_kind("table") if one.name in sources]
     return tables + [one for one in schema.of_kind("index") if one.table in sources and one.sql]
 

@@ -1,10 +1,9 @@
 """Pages of tables whose parent is lost: whose rows are they?
 
 A page belongs to a table when all of its rows could be rows of it, its rowids lie in a gap of it,
-and no other table can say the same. Where several can, the one decides of whose rows in the backup
-some are on the page. A page that nobody can claim alone is left alone: a lost row is better than a
-wrong one.
-"""
+and no other table can say the same. Where several can, the page goes to the table of whose rows in
+the backup some are on it. A page with no such table, or several, is left alone: a lost row is
+better than a wrong one."""
 
 import sqlite3
 from collections import Counter
@@ -29,12 +28,9 @@ def adopt_orphans(
     roots: set[int],
     saved: sqlite3.Connection | None,
 ) -> int:
-    """Give each source the trees that belong below its gaps; return the number of those that found
-    nobody.
-
-    `rivals`: tables that are not salvaged, whose pages must not be taken for others. `roots`: pages
-    at which the damaged file itself says that something begins.
-    """
+    """Give each source the trees that belong below its gaps; return the number of trees without a
+    table. `rivals`: tables that are not salvaged, whose pages must not be taken for others.
+    `roots`: pages at which the damaged file itself says that something begins."""
     if not any(source.gaps for source in sources.values()):
         return 0
     taken = roots.union(
@@ -64,9 +60,9 @@ def adopt(
     trees: list[Tree],
     saved: sqlite3.Connection | None,
 ) -> None:
-    """Where pages may have been free, an index has to name their rows. A table without any has no
-    proof: its pages are taken unless there is a sign that free pages are among them, or that none
-    is its own."""
+    """Take the trees for this table. Where pages may have been free, an index has to name their
+    rows. A table without any has no proof: its pages are taken unless there is a sign that free
+    pages are among them, or that none is its own."""
     if source.shape.is_index:
         kept = without_shared_keys(file, trees, source.shape)
     else:
@@ -89,7 +85,8 @@ def adopt(
 def is_known_to_backup(
     file: PageFile, shape: Shape, trees: Iterable[Tree], saved: sqlite3.Connection | None
 ) -> bool:
-    """Return whether some of these rows are in the backup; without a backup nobody can say no."""
+    """Return whether some of these rows are in the backup; without a backup there is no telling,
+    and the answer is yes."""
     if saved is None:
         return True
     return any(
@@ -175,8 +172,7 @@ def inside(file: PageFile, trees: Iterable[Tree], gaps: Iterable[Gap]) -> list[T
 
 
 def without_overlaps(file: PageFile, trees: Iterable[Tree]) -> list[Tree]:
-    """Two pages for the same rowids: one of them is from an earlier time, and nothing tells
-    which."""
+    """Leave out two pages for the same rowids: nothing tells which is from an earlier time."""
     ordered = sorted(
         (bounds, index, tree)
         for index, tree in enumerate(trees)
@@ -190,7 +186,8 @@ def without_overlaps(file: PageFile, trees: Iterable[Tree]) -> list[Tree]:
 
 
 def without_shared_keys(file: PageFile, trees: Iterable[Tree], shape: Shape) -> list[Tree]:
-    """The same for a table WITHOUT ROWID, whose rows have no numbers to compare but their keys."""
+    """Leave out the same pages of a table WITHOUT ROWID, whose rows have no numbers to compare but
+    their keys."""
     places = [[column.name for column in shape.columns].index(name) for name in shape.key]
     keys = [
         {

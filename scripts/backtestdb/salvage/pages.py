@@ -71,7 +71,8 @@ class Page:
 
 @contextmanager
 def open_pages(path: Path) -> Iterator[PageFile]:
-    """`path` has a header that is right (see private_copy) and is not written to meanwhile."""
+    """Open a file for reading by pages. `path` has a header that is right (see private_copy) and is
+    not written to meanwhile."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         page_size = parse_page_size(data[:HEADER_BYTES])
         encoding = {2: "utf-16-le", 3: "utf-16-be"}.get(int.from_bytes(data[56:60]), "utf-8")
@@ -132,6 +133,9 @@ def parse_page(file: PageFile, number: int) -> Page:
 
 
 def parse_cell(data: bytes, kind: int, begin: int, usable: int) -> Cell:
+    """Given a page and where a cell begins, return the cell. `kind`: the page's type byte;
+    `usable`: bytes of a page without what is reserved. Raise DamagedError for what cannot be a
+    cell."""
     child, position, rowid = 0, begin, 0
     if kind in INTERIOR:
         child, position = int.from_bytes(data[begin : begin + 4]), begin + 4

@@ -1,9 +1,8 @@
 """Whether a row is of today: an index of its table names it.
 
-A page that nobody points at can be one that was freed, with rows that were deleted. Where the list
-of free pages cannot tell, the indexes can: they name every row that is there, with its key and its
-rowid.
-"""
+A page without a parent can be one that was freed, with rows that were deleted. Where the list of
+free pages cannot tell, the indexes can: they name every row that is there, with its key and its
+rowid."""
 
 import sqlite3
 from collections import Counter
@@ -67,7 +66,8 @@ def load_entries(file: PageFile, index: Index) -> set[str] | None:
 
 
 def make_entry(values: Sequence[Value]) -> str:
-    """A column of type REAL may hold 3.0 as 3."""
+    """Return a row's entry in an index, as it is compared: a column of type REAL may hold 3.0 as
+    3."""
     return repr([int(v) if isinstance(v, float) and v.is_integer() else v for v in values])
 
 

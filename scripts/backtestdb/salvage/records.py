@@ -52,8 +52,8 @@ def parse_value(kind: int, data: bytes) -> Value:
 
 
 def decode(values: Sequence[Value], encoding: str) -> list[object]:
-    """With text as text; raise DamagedError where it is none. For the schema only, never for
-    rows."""
+    """Return a record's values with text as text; raise DamagedError where it is none. For the
+    schema only, never for rows."""
     try:
         return [
             value.decode(encoding) if isinstance(value, bytearray) else value for value in values

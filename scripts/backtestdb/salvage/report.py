@@ -6,8 +6,7 @@ from backtestdb.salvage.salvage import SalvageResult
 
 
 def print_salvaged(salvaged: SalvageResult) -> None:
-    """On standard output: a line for each table that has rows or lost some, then what that
-    means."""
+    """Print a line for each table that has rows or lost some, then what that means."""
     rows = [
         (
             table.table,

@@ -36,14 +36,15 @@ class Shape:
 
     @property
     def fewest(self) -> int:
-        """Rows from before an ALTER TABLE ADD COLUMN end early; their missing columns have a
-        default."""
+        """Return the fewest values that a row may have: rows from before an ALTER TABLE ADD COLUMN
+        end early; their missing columns have a default."""
         needed = [index for index, column in enumerate(self.columns) if not column.is_optional]
         return needed[-1] + 1 if needed else 1
 
 
 def describe_table(connection: sqlite3.Connection, table: str) -> Shape:
-    """`connection` is to a database that has this table, with or without rows."""
+    """Return what rows of a table can look like. `connection` is to a database that has this table,
+    with or without rows."""
     info = connection.execute(f"PRAGMA main.table_xinfo({quote(table)})").fetchall()
     listed = connection.execute(
         "SELECT wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?", (table,)
@@ -113,7 +114,7 @@ def describe_indexes(connection: sqlite3.Connection, shape: Shape) -> list[Shape
 
 
 def primary_key_order(connection: sqlite3.Connection, table: str) -> list[int]:
-    """A table WITHOUT ROWID stores the columns of its key first."""
+    """Return the columns as a table WITHOUT ROWID stores them: those of its key first."""
     for _, name, _, origin, _ in connection.execute(
         f"PRAGMA main.index_list({quote(table)})"
     ).fetchall():
@@ -123,6 +124,7 @@ def primary_key_order(connection: sqlite3.Connection, table: str) -> list[int]:
 
 
 def make_column(row: Sequence[object], *, is_strict: bool) -> Column:
+    """Given a row of PRAGMA table_xinfo, return the column. `is_strict`: of a STRICT table."""
     _, name, declared, not_null, default, _, hidden = row
     affinity = affinity_of(str(declared), is_strict=is_strict)
     is_generated = hidden != 0
@@ -136,8 +138,8 @@ def make_column(row: Sequence[object], *, is_strict: bool) -> Column:
 
 
 def affinity_of(declared: str, *, is_strict: bool) -> str:
-    """https://www.sqlite.org/datatype3.html#determination_of_column_affinity, the rules in their
-    order."""
+    """Return a type's affinity by the rules, in their order, of
+    https://www.sqlite.org/datatype3.html#determination_of_column_affinity."""
     declared = declared.upper()
     if is_strict and declared == "ANY":
         return "BLOB"

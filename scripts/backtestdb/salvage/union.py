@@ -44,8 +44,10 @@ def fill_table(
     *,
     backup_date: str,
 ) -> TableOutcome:
-    """`target` has the backup of `backup_date` attached as `saved`; empty where there is none. A
-    table that could be read to its last row is taken as it is: a row that only the backup has was
+    """Write a table's rows, those read and those of the backup. `target` has the backup of
+    `backup_date` attached as `saved`; empty where there is none.
+
+    A table that could be read to its last row is taken as it is: a row that only the backup has was
     deleted since. When that is most of them, an index has to say so too: another page in the place
     of a root passes every other check."""
     shape = source.shape
@@ -88,8 +90,8 @@ def can_be_united(target: sqlite3.Connection, shape: Shape) -> bool:
 
 
 def put_beside(target: sqlite3.Connection, table: str, backup_date: str) -> tuple[str, int]:
-    """The rows of the backup, whole, in a table of plain columns with its date in the name; return
-    the name and how many there are."""
+    """Put the rows of the backup, whole, into a table of plain columns with its date in the name;
+    return the name and how many there are."""
     name = f"{table}_backup_{backup_date}"
     while name in table_names(target):
         name += "_2"
@@ -106,7 +108,8 @@ def put_beside(target: sqlite3.Connection, table: str, backup_date: str) -> tupl
 
 
 def make_orphaned_outcome(target: sqlite3.Connection, table: str, backup_date: str) -> TableOutcome:
-    """Of a table that only the backup has, and that refers to one that is not there any more."""
+    """Return the outcome of a table that only the backup has, and that refers to one that is not
+    there any more."""
     beside, rows = put_beside(target, table, backup_date)
     return TableOutcome(table=table, beside=beside, rows_beside=rows)
 
@@ -118,8 +121,8 @@ def keep_together(
     *,
     has_backup: bool,
 ) -> None:
-    """The tables behind a full-text index: parts of it make no sense together with parts of
-    another. Unless all were read whole, all become what the backup holds."""
+    """Make all tables behind a full-text index what the backup holds, unless all were read whole:
+    parts of it make no sense together with parts of another."""
     names = [source.shape.table for source in group]
     if all(outcomes[name].is_whole for name in names):
         return
@@ -144,8 +147,8 @@ def insert_row(
 
 @cache
 def make_insert(shape: Shape, texts: tuple[bool, ...]) -> str:
-    """Text travels as its bytes and becomes text inside SQLite: it need not be valid UTF-8. Columns
-    behind the last value get their default."""
+    """Return the statement for a row. Text travels as its bytes and becomes text inside SQLite: it
+    need not be valid UTF-8. Columns behind the last value get their default."""
     columns = [c for c in zip(shape.columns, texts, strict=False) if not c[0].is_generated]
     names = [*shape.rowid_names, *(quote(column.name) for column, _ in columns)]
     marks = ["?" for _ in shape.rowid_names] + [
@@ -158,7 +161,7 @@ def make_insert(shape: Shape, texts: tuple[bool, ...]) -> str:
 
 
 def add_from_backup(target: sqlite3.Connection, shape: Shape) -> int:
-    """The rows whose key is not there yet, under their rowid where that is free."""
+    """Add the rows whose key is not there yet, under their rowid where that is free."""
     table = quote(shape.table)
     if shape.table not in table_names(target, "saved"):
         return 0
@@ -210,8 +213,8 @@ def count_saved(target: sqlite3.Connection, shape: Shape) -> int:
 
 
 def create_virtual_tables(target: sqlite3.Connection, objects: Iterable[SchemaObject]) -> None:
-    """Written into the schema only: what they show lies in ordinary tables, and their module may be
-    missing."""
+    """Write virtual tables into the schema only: what they show lies in ordinary tables, and their
+    module may be missing."""
     allow_schema_writes(target)
     target.execute("PRAGMA writable_schema = ON")
     for one in objects:
@@ -224,8 +227,8 @@ def create_virtual_tables(target: sqlite3.Connection, objects: Iterable[SchemaOb
 
 
 def raise_sequences(target: sqlite3.Connection, sequences: Iterable[tuple[str, int]]) -> None:
-    """An AUTOINCREMENT table never gives out a number twice, also after its last rows were
-    deleted."""
+    """Set the highest number that each AUTOINCREMENT table gave out: it never gives one out twice,
+    also after its last rows were deleted."""
     if not has_sequences(target, "main"):
         return
     for table, number in sequences:

@@ -104,8 +104,8 @@ def page_size_of_log(log: Path) -> int:
 
 
 def merge_log(copy: Path) -> None:
-    """SQLite plays a journal back when it first reads, and a log into the file when it is closed;
-    whether it understands the schema does not matter for either."""
+    """Merge the log into the file. SQLite plays a journal back when it first reads, and a log into
+    the file when it is closed; whether it understands the schema does not matter for either."""
     try:
         with closing(sqlite3.connect(copy, factory=Connection)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
