@@ -1,5 +1,7 @@
-"""Hypothesis: enough examples to find things, few enough for a quick suite, no deadline on a busy
-machine."""
+"""What all tests share. Hypothesis: enough examples to find things, few enough for a quick suite, no
+deadline on a busy machine."""
+
+import signal
 
 from hypothesis import Phase, settings
 
@@ -14,3 +16,7 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
 )
 settings.load_profile("quick")
+
+# A shell starts a job in the background with Ctrl-C ignored, and every child would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

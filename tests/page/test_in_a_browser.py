@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -197,8 +198,12 @@ def test_copy_button_gives_the_command(server: Server, tab: Tab) -> None:
     )
 
 
-def test_page_renews_what_changed_and_leaves_the_rest_alone(rebuilt: Project, tab: Tab) -> None:
-    with running_server(rebuilt) as server:
+def test_page_renews_what_changed_and_leaves_the_rest_alone(
+    rebuilt: Project, tab: Tab, tmp_path: Path
+) -> None:
+    places = {"OFFSITE": str(tmp_path / "elsewhere"), "LAKE": str(tmp_path / "lake")}
+    project = replace(rebuilt, settings=rebuilt.settings | places)
+    with running_server(project) as server:
         open_drawn(tab, server.url + "/")
         tab.evaluate(
             "document.querySelector('#coverage').isOld = true;"
@@ -212,6 +217,9 @@ def test_page_renews_what_changed_and_leaves_the_rest_alone(rebuilt: Project, ta
         assert "seen 20" in tab.evaluate("document.querySelector('[data-part=seen]').textContent")
         assert tab.evaluate("document.activeElement.textContent") == "Look into the tables"
         assert tab.evaluate("document.querySelector('#unreached').hidden") is True
+        text = tab.evaluate("document.body.innerText")
+        assert "nothing sent yet" in text
+        assert "nothing was published from this machine: make publish" in text
         assert_quiet(tab, server)
     tab.await_value("refreshPage()")
     assert tab.evaluate("document.querySelector('#unreached').hidden") is False
