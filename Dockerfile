@@ -13,8 +13,12 @@ WORKDIR /app
 
 # backup; market for the image that keeps the market data current; offsite for the one that sends copies.
 ARG PACKAGES=backup
+# A second set beside it: notify, for messages to a person.
+ARG EXTRA=
 COPY locks locks
-RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes -r "locks/$PACKAGES.txt"
+RUN for set in $PACKAGES $EXTRA; do \
+      pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes -r "locks/$set.txt" || exit; \
+    done
 
 # The modes of a clone depend on its owner's umask; whichever user the container gets has to read this.
 COPY --chmod=755 sql sql

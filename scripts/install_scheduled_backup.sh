@@ -20,6 +20,7 @@ main() {
   [ -x "$PYTHON" ] || fail "there is no $PYTHON" "make setup"
   local scheduler
   scheduler=$(find_scheduler)
+  case ${1:-} in install | status | run | uninstall) OPTION='' MARK='' PROJECT_MARK=$(render mark) ;; esac
   case ${1:-} in
     install) install_all "$scheduler" "${2:-}" ;;
     status) status_all "$scheduler" ;;
@@ -30,17 +31,43 @@ main() {
   esac
 }
 
-# The names of a job in launchd and systemd, what systemd starts it by, and what its programs are called with.
+# The names of a job in launchd and systemd, what systemd starts it by, and what its programs are called with. Another
+# checkout on this machine may have the plain names: then the path's mark is part of them.
 use_job() {
-  UNIT=ai-backtest-$1
-  LABEL=com.aibacktest.$1
-  PLIST=$HOME/Library/LaunchAgents/$LABEL.plist
-  TRIGGER=$UNIT.timer
   OPTION=
   case $1 in
     update) OPTION=--updates ;;
-    offsite) OPTION=--offsite TRIGGER=$UNIT.service ;;
+    offsite) OPTION=--offsite ;;
   esac
+  MARK=$PROJECT_MARK
+  name_job "$1"
+  if ! [ -f "$PLIST" ] && ! [ -f "$UNIT_DIR/$UNIT.service" ]; then
+    MARK=
+    name_job "$1"
+    belongs_elsewhere || return 0
+    MARK=$PROJECT_MARK
+    name_job "$1"
+  fi
+}
+
+name_job() {
+  UNIT=ai-backtest-$1${MARK:+-$MARK}
+  LABEL=com.aibacktest.$1${MARK:+.$MARK}
+  PLIST=$HOME/Library/LaunchAgents/$LABEL.plist
+  TRIGGER=$UNIT.timer
+  [ "$1" != offsite ] || TRIGGER=$UNIT.service
+}
+
+# Whether a job of this name starts the program of another checkout, and that program is there. One that is gone was
+# perhaps this checkout before it moved.
+belongs_elsewhere() {
+  local file program
+  for file in "$PLIST" "$UNIT_DIR/$UNIT.service"; do
+    [ -f "$file" ] || continue
+    program=$(sed -n 's/^ExecStart="[^"]*" "\([^"]*\)".*/\1/p; s/^[[:space:]]*<string>\(.*\/scripts\/run_[a-z]*\.py\)<\/string>$/\1/p' "$file")
+    [ -n "$program" ] && [ -f "$program" ] && [ "${program%/scripts/*}" != "$PROJECT" ] && return 0
+  done
+  return 1
 }
 
 lives() { [ "$OPTION" = --offsite ]; }
@@ -49,6 +76,10 @@ install_all() {
   use_job backup
   if [ "$1" = launchd ] && [ "$2" != --anyway ]; then render check-macos; else render check; fi
   make_folders
+  render warnings
+  local extra
+  extra=$(render packages)
+  [ -z "$extra" ] || "$PROJECT/db" setup "$extra" >/dev/null
   "install_$1" "$2"
 
   install_where_wanted "$1" "$2" update market "market data is not updated by itself"
@@ -116,7 +147,9 @@ find_scheduler() {
   fi
 }
 
-render() { "$PYTHON" "$PROJECT/scripts/render_schedule.py" "$1" ${OPTION:+"$OPTION"}; }
+render() {
+  "$PYTHON" "$PROJECT/scripts/render_schedule.py" "$1" ${OPTION:+"$OPTION"} ${MARK:+--mark "$MARK"}
+}
 
 # An installed file is whole-old or whole-new.
 write_file() {

@@ -83,6 +83,7 @@ def connect(
     mode = "ro" if read_only else "rwc" if create else "rw"
     if not create and not path.is_file():
         raise DatabaseFileError(f"no database at {path}", next_step="make restore")
+
     try:
         connection = sqlite3.connect(
             f"file:{quote_url(str(path))}?mode={mode}",
@@ -97,12 +98,13 @@ def connect(
             skip_unreadable_schema(connection)
     except sqlite3.OperationalError as error:
         raise DatabaseFileError(f"cannot open the database {path}: {error}") from error
+
     return connection
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, mode: str = "IMMEDIATE") -> Iterator[None]:
-    """All or nothing: COMMIT at the end, ROLLBACK on any exception."""
+    """Begin and end a transaction, all or nothing: COMMIT at the end, ROLLBACK on any exception."""
     connection.execute(f"BEGIN {mode}")
     try:
         yield
@@ -114,7 +116,8 @@ def transaction(connection: sqlite3.Connection, mode: str = "IMMEDIATE") -> Iter
 
 
 def primary_code(error: sqlite3.Error) -> int:
-    """SQLite's result code without its extension; 0 for errors of the Python module itself."""
+    """Return SQLite's result code without its extension; 0 for errors of the Python module
+    itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
@@ -131,11 +134,12 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         if not is_schema or not was_written_by_newer_sqlite(connection, path):
             connection.close()
             raise
+
     return connection
 
 
 def skip_unreadable_schema(connection: sqlite3.Connection) -> None:
-    """From now on what this SQLite cannot read of the schema is left out, in attached databases
+    """Leave out, from now on, what this SQLite cannot read of the schema, in attached databases
     too. `writable_schema` does that: https://www.sqlite.org/pragma.html#pragma_writable_schema."""
     connection.execute("PRAGMA writable_schema = ON")
     with suppress(
@@ -163,10 +167,12 @@ def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
         return "missing"
     if path.stat().st_size == 0:
         return "empty"
+
     with path.open("rb") as file:
         header = file.read(HEADER_BYTES)
     if not header.startswith(MAGIC):
         return "damaged"
+
     with closing(connect(path, timeout_seconds=timeout_seconds)) as connection:
         try:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -178,6 +184,7 @@ def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
                 return "damaged"
             if primary_code(error) not in BUSY_CODES:
                 raise
+
     return "database" if is_writable_format(path, header) else "damaged"
 
 
@@ -192,8 +199,8 @@ def verify_no_dangling_link(path: Path) -> None:
 
 
 def is_writable_format(path: Path, header: bytes) -> bool:
-    """Byte 18 above 2 makes SQLite read-only, for a format that is yet to come: no SQLite has
-    written that. A log may hold a better first page."""
+    """Return whether SQLite can write the file. Byte 18 above 2 makes SQLite read-only, for a
+    format that is yet to come: no SQLite has written that. A log may hold a better first page."""
     log = Path(f"{path}-wal")
     return header[18] <= 2 or (log.is_file() and log.stat().st_size > 0)
 
@@ -287,22 +294,25 @@ def verify_integrity(
     if full:
         # 16 MB: a backup command has 64 MB in all, and the system keeps the pages that do not fit.
         connection.execute(f"PRAGMA {schema}.cache_size = -16384")
+
     try:
         findings = find_faults(connection, check, schema)
     except sqlite3.DatabaseError as error:
         if primary_code(error) not in DAMAGE_CODES:
             raise
         findings = [str(error)]
+
     damage = next((finding for finding in findings if not BROKEN_RULE.match(finding)), "")
     if UNREADABLE_DISK in damage:
         raise OSError(errno.EIO, f"{check} could not read the disk: {damage}")
     if damage:
         raise VerificationError(f"{check} found: {damage}")
+
     return findings
 
 
 def find_faults(connection: sqlite3.Connection, check: str, schema: str) -> list[str]:
-    """SQLite's findings, empty when there are none."""
+    """Return SQLite's findings, empty when there are none."""
     # Pages of tables that cannot be seen would be called "never used": then each table is checked
     # alone.
     is_partial = bool(unreadable_table_names(connection, schema))
@@ -310,6 +320,7 @@ def find_faults(connection: sqlite3.Connection, check: str, schema: str) -> list
         [quote(table) for table in ordinary_table_names(connection, schema)] if is_partial else []
     )
     statements = [f"PRAGMA {schema}.{{check}}({part})" for part in parts or [str(FINDINGS_AT_MOST)]]
+
     while True:
         try:
             rows = [

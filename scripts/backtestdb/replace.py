@@ -66,8 +66,9 @@ class Replacement:
 
 
 def verify_space_to_replace(target: Path, new_bytes: int) -> None:
-    """The old content is kept once more, the journal of the replacement is as large as the larger
-    one, and the file grows by the difference while the journal is still there."""
+    """Raise SpaceError unless there is room: the old content is kept once more, the journal of the
+    replacement is as large as the larger one, and the file grows by the difference while the
+    journal is still there."""
     old_bytes = target.stat().st_size if target.exists() else 0
     journal_bytes = max(old_bytes, new_bytes) if old_bytes else 0
     growth_bytes = max(new_bytes - old_bytes, 0)
@@ -84,20 +85,19 @@ def replace_database(
 ) -> Replacement:
     """Make `target` hold the content of the closed database `new`, which stays as it is; return
     when that is proven by opening `target` anew.
-
     - A database at `target` is copied to `kept_as` first. `carry_over`, if any, then runs in one
       transaction on a connection whose main schema is the old database and whose schema `fresh` is
       `new`; nothing can be committed to the old one between that transaction and the replacement,
       or all of it runs again.
     - A file that is no database any more is moved to `kept_as` with its -wal, -shm and -journal,
-      while nobody has it open.
+      while no process has it open.
     - A name that is free is taken by a whole file. When another program takes it first, what that
       program made is a database like any other: see above.
+
     When another program commits in between, all of it is tried again, LEAST_ATTEMPTS times at least
     and until `timeout_seconds` have passed. The caller holds no connection to `target`. Raise
     BusyError when another program does not let go in time, VerificationError when `target` does not
-    hold the new content afterwards.
-    """
+    hold the new content afterwards."""
     moved_to, attempts = None, 0
     deadline = time.monotonic() + timeout_seconds
 
@@ -138,14 +138,15 @@ def busy_explained(target: Path) -> Iterator[None]:
 
 
 def second_name(kept_as: Path) -> Path:
-    """Where the first one holds the file that was no database, and then a program made a new
-    one."""
+    """Return a second name: the first one is taken by the file that was no database, before a
+    program made a new one."""
     return kept_as.with_name(f"{kept_as.name}-2")
 
 
 @contextmanager
 def arriving_copy(new: Path, target: Path) -> Iterator[Path]:
-    """`new` may lie on another disk and has to stay, so a copy of it gets the name."""
+    """Yield a copy of `new` beside `target`, to get its name: `new` may lie on another disk and has
+    to stay."""
     arriving = target.with_name(target.name + ARRIVING)
     written_by = load_writer_version(new)
     with closing(connect(new, lenient=True)) as source:
@@ -165,14 +166,15 @@ def replace_through_sqlite(
     carry_over: CarryOver | None,
     timeout_seconds: float,
 ) -> Replacement:
-    """Through the backup interface, which takes SQLite's locks: others may stay connected. `state`
-    need not be a sound database, as long as nothing has to be carried over from it."""
+    """Replace through the backup interface, which takes SQLite's locks: others may stay connected.
+    `state` need not be a sound database, as long as nothing has to be carried over from it."""
     if carry_over and state in {"damaged", "too_new"}:
         raise DatabaseFileError(
             f"{target} cannot be read any more: nothing was carried over from it, and nothing was "
             "changed",
             next_step="make doctor",
         )
+
     written_by, new_written_by = load_writer_version(target), load_writer_version(new)
     with ExitStack() as closed_last:
         # Before SQLite opens the file, and closed after it: see the note on closing in database.py.
@@ -198,22 +200,25 @@ def replace_through_sqlite(
                 seen = counter.read()
             written = copy_into_place(new, live, target, kept_as, counter, seen, timeout_seconds)
             keep_version_in_header(observer, file.fileno(), new_written_by)
+
     return Replacement(kept_as if has_content else None, kept_is_sound, None, written)
 
 
 def keep_copy(target: Path, kept_as: Path, written_by: int = 0) -> bool:
-    """The current state as an ordinary file; return whether it passed its check. A damaged database
-    is kept as it is, page by page. The caller's transaction keeps writers out meanwhile.
+    """Copy the current state to an ordinary file; return whether it passed its check. A damaged
+    database is kept as it is, page by page. The caller's transaction keeps writers out meanwhile.
     `written_by`: see copy_pinned."""
     arriving = kept_as.with_name(kept_as.name + ARRIVING)
     with closing(connect(target, lenient=True)) as source:
         copy_pinned(source, arriving, private=True, written_by=written_by)
+
     try:
         with closing(connect(arriving, read_only=True, lenient=True)) as copy:
             verify_integrity(copy)
         is_sound = True
     except VerificationError:
         is_sound = False
+
     rename_durably(arriving, kept_as)
     return is_sound
 
@@ -227,7 +232,7 @@ def copy_into_place(
     seen: int,
     timeout_seconds: float,
 ) -> tuple[str, ...]:
-    """Return how the database differs already because somebody else wrote to it; see prove."""
+    """Return how the database differs already because another program wrote to it; see prove."""
     with source_that_fits(new, live, target) as source:
         try:
             copy_pages(source, live, target, lambda: counter.read() == seen, timeout_seconds)
@@ -238,7 +243,9 @@ def copy_into_place(
             is_busy = isinstance(error, sqlite3.Error) and primary_code(error) in BUSY_CODES
             if is_busy and counter.read() == seen:
                 raise
-            raise describe_failure(error, target, kept_as, source) from error
+            raise describe_failure(
+                error, target, kept_as, source, lambda: counter.read() != seen
+            ) from error
 
 
 def copy_pages(
@@ -248,8 +255,8 @@ def copy_pages(
     unchanged: Callable[[], bool],
     timeout_seconds: float,
 ) -> None:
-    """One transaction on the live database. Raise ChangedMeanwhileError when somebody else
-    committed first."""
+    """Copy in one transaction on the live database. Raise ChangedMeanwhileError when another
+    program committed first."""
     wait = make_step_watch(f"replacing {target}", timeout_seconds, lambda _done, _total: None)
     is_locked = False
 
@@ -286,7 +293,11 @@ def prove(
 
 
 def describe_failure(
-    error: Exception, target: Path, kept_as: Path, source: sqlite3.Connection
+    error: Exception,
+    target: Path,
+    kept_as: Path,
+    source: sqlite3.Connection,
+    is_committed: Callable[[], bool],
 ) -> ProjectError:
     """Return what stands where after an error that came during or behind the commit, and the way
     on."""
@@ -295,15 +306,20 @@ def describe_failure(
     try:
         with closing(connect(target, read_only=True, lenient=True)) as live:
             is_new = not find_differences(read_outline(source), read_outline(live))
+        # Old and new content may have the same outline: without a commit it is the old one. To read
+        # has rolled back what a commit had begun, its count too.
+        is_new = is_new and is_committed()
     except (sqlite3.Error, OSError, ProjectError) as second:
         return ProjectError(
             f"{target} could not be replaced ({error}), nor read again ({second}); {kept}",
             next_step=undo,
         )
+
     if is_new:
         return ProjectError(
             f"{target} holds the new content, whole, but then: {error}; {kept}", next_step=undo
         )
+
     return ProjectError(
         f"{target} was not replaced: {error}; it holds what it held before, and {kept} too",
         next_step="see that the disk is well (make doctor), then start the same command again",
@@ -314,8 +330,9 @@ def describe_failure(
 def source_that_fits(
     new: Path, live: sqlite3.Connection, target: Path
 ) -> Iterator[sqlite3.Connection]:
-    """Under WAL a database cannot change its page size, nor leave WAL while anybody is connected.
-    So when the sizes differ, a copy of `new` with the size of the live database is what goes in."""
+    """Yield a connection to what goes in: `new`, or, when the sizes of pages differ, a copy with
+    those of the live database. Under WAL a database cannot change its page size, nor leave WAL
+    while another program is connected."""
     size = live.execute("PRAGMA page_size").fetchone()[0]
     resized = target.with_name(target.name + ".resized" + ARRIVING)
     with closing(connect(new, read_only=True, lenient=True)) as source:
@@ -326,6 +343,7 @@ def source_that_fits(
         remove_database(resized)
         source.execute(f"PRAGMA page_size = {size}")
         source.execute("VACUUM INTO ?", (str(resized),))
+
     try:
         with closing(connect(resized, read_only=True, lenient=True)) as source:
             yield source
@@ -334,8 +352,8 @@ def source_that_fits(
 
 
 def shrink_log(live: sqlite3.Connection) -> None:
-    """After a replacement under WAL the log is as large as the database; readers may still need
-    it."""
+    """Cut the log, which after a replacement under WAL is as large as the database; readers may
+    still need it."""
     try:
         live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.OperationalError as error:
@@ -350,8 +368,9 @@ def remove_arriving(target: Path) -> None:
 
 
 def keep_version_in_header(live: sqlite3.Connection, descriptor: int, version: int) -> None:
-    """SQLite has put its own version into the header; see keep_writer_version. Nobody else writes
-    meanwhile, and SQLite itself does not go by this number."""
+    """Write the version of a newer SQLite back into the header, where this one has put its own; see
+    keep_writer_version. Other programs do not write meanwhile, and SQLite itself does not go by
+    this number."""
     if version > sqlite_version_number():
         with transaction(live):
             write_version(descriptor, version)

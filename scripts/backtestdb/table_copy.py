@@ -55,27 +55,31 @@ def carry_tables(
     virtual = virtual_table_names(connection, source)
     ordinary = [table for table in wanted if table not in virtual]
     verify_readable(connection, ordinary, source)
+
     for table in [table for table in wanted if table in virtual] + ordinary:
         drop_object(connection, table, target)
     connection.execute(
         "PRAGMA ignore_check_constraints = ON"
     )  # what was stored is carried as it was stored
+
     try:
         for table in ordinary:
             carry_table(connection, table, source, target)
     finally:
         connection.execute("PRAGMA ignore_check_constraints = OFF")
+
     carry_sequences(connection, ordinary, source, target)
     for table in wanted:
         if table in virtual:
             write_schema_row(connection, source, target, table)
+
     carry_views_and_triggers(connection, source, target)
     return verify_counts(connection, ordinary, source, target)
 
 
 def verify_readable(connection: sqlite3.Connection, tables: Iterable[str], source: str) -> None:
-    """Rows of a table that this SQLite cannot read could only be left out. Raise
-    VerificationError."""
+    """Raise VerificationError for a table that this SQLite cannot read: its rows could only be left
+    out."""
     hidden = sorted(set(tables) & set(unreadable_table_names(connection, source)))
     if hidden:
         raise VerificationError(
@@ -86,9 +90,9 @@ def verify_readable(connection: sqlite3.Connection, tables: Iterable[str], sourc
 
 
 def carry_table(connection: sqlite3.Connection, table: str, source: str, target: str) -> None:
-    """With its own text, its rows and its indexes. Where a row breaks a rule of the table, or a
-    function of the platform makes one of its columns, the rows go into plain columns, which are
-    stored the same, and the table gets its own text afterwards."""
+    """Carry a table with its own text, its rows and its indexes. Where a row breaks a rule of the
+    table, or a function of the platform makes one of its columns, the rows go into plain columns,
+    which are stored the same, and the table gets its own text afterwards."""
     stand_ins: list[str] = []
     try:
         with_stand_ins(
@@ -102,6 +106,7 @@ def carry_table(connection: sqlite3.Connection, table: str, source: str, target:
     except sqlite3.IntegrityError:
         drop_object(connection, table, target)
         carry_in_plain_columns(connection, table, source, target)
+
     for name, sql in load_texts(connection, source, "index", table):
         # With a stand-in an index would hold wrong values or a wrong order: the platform makes its
         # own again.
@@ -115,6 +120,8 @@ def carry_table(connection: sqlite3.Connection, table: str, source: str, target:
 def with_stand_ins(
     connection: sqlite3.Connection, added: list[str], work: Callable[[], None]
 ) -> None:
+    """Run work that may need functions or collations of the platform: each one that is missing gets
+    a stand-in, whose name is added to `added`, and the work begins again."""
     while True:
         try:
             return work()
@@ -144,12 +151,13 @@ def uses_missing_collation(connection: sqlite3.Connection, index: str, schema: s
 def carry_in_plain_columns(
     connection: sqlite3.Connection, table: str, source: str, target: str
 ) -> None:
-    """Rows first, then the text that they belong to: neither NOT NULL nor a generated column is
-    looked at."""
+    """Carry rows first, then the text that they belong to: neither NOT NULL nor a generated column
+    is looked at."""
     ((name, sql),) = load_texts(connection, source, "table", table)
     plain = make_plain_table(sql, name, keep_unique=True)
     if plain is None:
         raise VerificationError(f"table {table} cannot be carried: its rows break its own rules")
+
     create_object(connection, name, plain, target)
     columns = [
         quote(row[1]) for row in connection.execute(f"PRAGMA {target}.table_info({quote(name)})")
@@ -171,19 +179,21 @@ def carry_in_plain_columns(
 
 
 def allow_schema_writes(connection: sqlite3.Connection) -> None:
-    """The SQLite of macOS protects the tables behind full-text indexes; Python 3.12 can say
-    otherwise."""
+    """Let the schema be written: the SQLite of macOS protects the tables behind full-text indexes;
+    Python 3.12 can say otherwise."""
     if hasattr(connection, "setconfig"):
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, False)  # type: ignore[attr-defined]
 
 
 def drop_object(connection: sqlite3.Connection, name: str, target: str) -> None:
-    """A virtual table is only struck from the schema: dropping it would need its module."""
+    """Drop an object, if it is there. A virtual table is only struck from the schema: dropping it
+    would need its module."""
     found = connection.execute(
         f"SELECT type, name FROM {target}.sqlite_schema WHERE lower(name) = lower(?)", (name,)
     ).fetchone()
     if not found:
         return
+
     try:
         if found[1] not in virtual_table_names(connection, target):
             connection.execute(f"DROP {found[0]} {target}.{quote(name)}")
@@ -191,6 +201,7 @@ def drop_object(connection: sqlite3.Connection, name: str, target: str) -> None:
     except sqlite3.OperationalError:
         if found[0] not in {"view", "trigger"}:  # those may be too new for this SQLite to see them
             raise
+
     with_writable_schema(connection, f"DELETE FROM {target}.sqlite_schema WHERE name = ?", found[1])
 
 
@@ -218,7 +229,7 @@ def create_object(connection: sqlite3.Connection, name: str, sql: str, target: s
 
 
 def copy_rows(connection: sqlite3.Connection, table: str, source: str, target: str) -> None:
-    """With the hidden rowid where the table has one: full-text indexes refer to it."""
+    """Copy rows with the hidden rowid where the table has one: full-text indexes refer to it."""
     columns = [quote(name) for name in column_names(connection, table, source)]
     listed = ", ".join([*rowid_name(connection, table, source), *columns])
     connection.execute(
@@ -245,8 +256,8 @@ def rowid_name(connection: sqlite3.Connection, table: str, schema: str = "main")
 def carry_sequences(
     connection: sqlite3.Connection, tables: list[str], source: str, target: str
 ) -> None:
-    """An AUTOINCREMENT table never gives out a number twice, also after its last rows were
-    deleted."""
+    """Carry the highest numbers given out: an AUTOINCREMENT table never gives one out twice, also
+    after its last rows were deleted."""
     if not has_sequences(connection, source):
         return
     carried = [(table,) for table in tables]
@@ -262,7 +273,7 @@ def carry_sequences(
 def carry_header_numbers(
     connection: sqlite3.Connection, source: str = "main", target: str = "fresh"
 ) -> None:
-    """The two numbers in the header that belong to the program whose database it is: its
+    """Carry the two numbers in the header that belong to the program whose database it is: its
     migrations, its name."""
     for name in ("user_version", "application_id"):
         (number,) = connection.execute(f"PRAGMA {source}.{name}").fetchone()
@@ -275,8 +286,8 @@ def has_sequences(connection: sqlite3.Connection, schema: str) -> bool:
 
 
 def carry_views_and_triggers(connection: sqlite3.Connection, source: str, target: str) -> None:
-    """All views, and the triggers of tables and views that `target` has. SQLite cannot attach a
-    database with a view that names its own schema ("main.notes"); without the schema's name the
+    """Carry all views, and the triggers of tables and views that `target` has. SQLite cannot attach
+    a database with a view that names its own schema ("main.notes"); without the schema's name the
     view is the same."""
     objects = f"SELECT name, sql FROM {source}.sqlite_schema"
     present = f"SELECT lower(name) FROM {target}.sqlite_schema WHERE type IN ('table', 'view')"
@@ -290,6 +301,8 @@ def carry_views_and_triggers(connection: sqlite3.Connection, source: str, target
 def create_view_or_trigger(
     connection: sqlite3.Connection, name: str, sql: str, source: str, target: str
 ) -> None:
+    """Create a view or trigger from its own text, or without the name of its schema; where this
+    SQLite does not know its words, write them into the schema as they are."""
     try:
         create_object(connection, name, sql, target)
         return
@@ -323,6 +336,8 @@ def with_writable_schema(connection: sqlite3.Connection, statement: str, name: s
 def verify_counts(
     connection: sqlite3.Connection, tables: list[str], source: str, target: str
 ) -> dict[str, int]:
+    """Return the rows of each carried table. Raise VerificationError where they are not as many as
+    there were."""
     expected = count_rows(connection, tables, source)
     carried = count_rows(connection, tables, target)
     for table in tables:

@@ -174,7 +174,6 @@ def run_history(history: History) -> None:
 
 
 @given(HISTORIES)
-@settings(max_examples=60, deadline=None)
 def test_retention_never_gives_up_the_newest_and_the_highest_count(history: History) -> None:
     run_history(history)
 

@@ -48,6 +48,8 @@ def test_loss_is_an_emptied_table_or_more_than_half_of_twenty(
 def test_loss_holds_what_was_there_when_and_now() -> None:
     losses = find_losses({"gone": Expected(40, MONDAY), "less": Expected(40, MONDAY)}, {"less": 3})
     assert losses == {"gone": Loss(40, MONDAY, 0), "less": Loss(40, MONDAY, 3)}
+    few = {"gone": Expected(2, MONDAY)}
+    assert find_losses(few, {}) == {"gone": Loss(2, MONDAY, 0)}
     assert describe_losses({"less": Loss(4000, MONDAY, 3)}) == (
         f"less: 4,000 on {MONDAY.astimezone():%A %Y-%m-%d %H:%M}, 3 now"
     )

@@ -269,7 +269,9 @@ def test_no_space_is_named_with_the_missing_bytes_and_mended_by_keeping_fewer(
         command = ask_status(project)["little_space"]
         assert command.startswith("free ")
         assert "MAX_BACKUPS below 3" in command
-        run_printed_command(project, "make backup", MAX_BACKUPS="1")
+        project.settings |= {"MAX_BACKUPS": "1"}
+        project.settings |= {"KEEP_FULL_WEEKLY": "0", "KEEP_FULL_MONTHLY": "0"}
+        run_printed_command(project, "make backup")
         assert ask_status(project) == {}
 
 

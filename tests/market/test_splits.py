@@ -15,7 +15,9 @@ import pytest
 
 from backtestdb.database import connect
 from backtestdb.market.cli import choose_end
-from backtestdb.market.split_look import look_at_splits, look_before_first_bars
+from backtestdb.market.jobs import all_sessions, plan_jobs
+from backtestdb.market.request_plan import make_cost
+from backtestdb.market.split_look import look_at_splits, look_before_first_bars, plan_looks
 from backtestdb.market.split_store import load_due_tickers
 from backtestdb.market.splits import (
     IncompleteListError,
@@ -25,6 +27,7 @@ from backtestdb.market.splits import (
     compare_splits,
     parse_splits,
 )
+from backtestdb.market.update import make_update_jobs
 from backtestdb.new_york import NEW_YORK
 from backtestdb.schema import ensure_market_schema
 from commands import Project
@@ -175,6 +178,14 @@ def make_moments(story: Story, late: int, rhythm: str) -> list[datetime]:
         days = sessions_of(str(story.executed), str(story.executed + timedelta(days=95)))[-1:]
     elif rhythm == "weekly":
         days = [*days[1::5], days[-1]]
+    else:
+        # Between a split and its listing weeks later nothing happens: every third day will do.
+        changes = [story.executed, story.executed + timedelta(days=late)]
+        days = [
+            day
+            for number, day in enumerate(days)
+            if number % 3 == 0 or any(abs((day - change).days) <= 8 for change in changes)
+        ]
     hour = 8 if rhythm == "08:00" else 18
     return [datetime.combine(day, time(hour), NEW_YORK).astimezone(UTC) for day in days]
 
@@ -187,10 +198,18 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 class Bench:
     """A database that is kept up to date, and fresh ones beside it, of the same universe and
-    ranges."""
+    ranges. `fresh_folder`: where benches of one story share them."""
 
-    def __init__(self, folder: Path, sandbox: SandboxProcess, ticker: str, begun: date) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sandbox: SandboxProcess,
+        ticker: str,
+        begun: date,
+        fresh_folder: Path | None = None,
+    ) -> None:
         self.folder, self.sandbox, self.tickers = folder, sandbox, [ticker, "IBM"]
+        self.fresh_folder = fresh_folder or folder
         self.daily, self.intraday = begun - timedelta(days=60), begun - timedelta(days=12)
 
     def source(self, name: str, moment: datetime) -> Any:
@@ -212,8 +231,9 @@ class Bench:
         return run_update(self.source(name, moment), database, str(choose_end(None, moment))).splits
 
     def verify_fresh(self, database: Path, moment: datetime) -> None:
-        fresh = self.folder / f"fresh-{moment:%Y%m%d%H}" / "backtesting.db"
-        fresh = fresh if fresh.exists() else self.download(fresh.parent.name, moment)
+        fresh = self.fresh_folder / f"fresh-{moment:%Y%m%d%H}" / "backtesting.db"
+        if not fresh.exists():
+            self.download(str(fresh.parent), moment)
         assert query_all(database, BARS) == query_all(fresh, BARS), moment
         verify_metrics(database, fresh)
 
@@ -228,6 +248,11 @@ def verify_metrics(database: Path, fresh: Path) -> None:
             ), row
 
 
+@pytest.fixture(scope="module")
+def fresh_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fresh")
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("name", "late", "rhythm"),
@@ -239,11 +264,18 @@ def verify_metrics(database: Path, fresh: Path) -> None:
     ],
 )
 def test_updated_database_equals_a_fresh_download_whenever_a_split_is_listed(
-    tmp_path: Path, sandbox: SandboxProcess, name: str, late: int, rhythm: str
+    tmp_path: Path,
+    fresh_folders: Path,
+    sandbox: SandboxProcess,
+    name: str,
+    late: int,
+    rhythm: str,
 ) -> None:
     story = STORIES[name]
     sandbox.set_splits(*story.splits(late))
-    bench = Bench(tmp_path, sandbox, story.ticker, story.executed)
+    fresh_folder = fresh_folders / f"{name.replace(':', ' to ')} {late}"
+    fresh_folder.mkdir(exist_ok=True)
+    bench = Bench(tmp_path, sandbox, story.ticker, story.executed, fresh_folder)
     begun = datetime.combine(sessions_of("1999-01-01", str(story.executed))[-4], time(22), NEW_YORK)
     database = bench.download("kept", begun.astimezone(UTC))
     asked_again = set()
@@ -360,6 +392,42 @@ def test_ticker_that_could_not_be_asked_again_stays_due_until_it_was(
         assert load_due_tickers(connection) == {"MSFT": "MSFT 3:1 on 2012-06-11 is listed"}
     assert bench.update("kept", database, at("2012-06-12")).refetched.keys() == {"MSFT"}
     bench.verify_fresh(database, at("2012-06-12"))
+
+
+def count_asked(bench: Bench, database: Path, moment: datetime) -> tuple[int, int]:
+    """How many requests an update was planned to send, and how many it sent."""
+    source, end = bench.source("kept", moment), choose_end(None, moment)
+    with closing(connect(database)) as connection:
+        jobs = make_update_jobs(connection, source.calendar, end)
+        planned = plan_looks(connection).requests + sum(
+            make_cost(
+                plan_jobs(connection, source.calendar, some), all_sessions(source.calendar, some)
+            ).requests
+            for some in jobs.values()
+        )
+    bench.sandbox.clear_log()
+    run_update(source, database, str(end))
+    return planned, len(bench.sandbox.fetch_log())
+
+
+def test_forecast_of_an_update_counts_what_splits_have_asked_for_again(
+    bench: Bench, sandbox: SandboxProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.set_splits({**LISTED_LATE, "listed_from": "2012-06-11"})
+    database = bench.download("kept", at("2012-06-08"))
+    # Seen before the opening of its day: asked for again now, and once more after it.
+    planned, asked = count_asked(bench, database, at("2012-06-11", 8))
+    assert "asked for again after splits: MSFT; 2 requests" in capsys.readouterr().err
+    assert asked == planned + 2
+    sandbox.set_faults(
+        {"match": "MSFT/range/1/day/2011", "kind": "refusal", "status": 404, "times": None}
+    )
+    planned, asked = count_asked(bench, database, at("2012-06-11"))
+    assert planned == 2 + 2 + 1 + 2
+    assert asked == planned - 1  # the failure of the first one spares the second
+    sandbox.set_faults()
+    planned, asked = count_asked(bench, database, at("2012-06-12"))
+    assert asked == planned == 2 + 2 + 1 + 2
 
 
 def test_nightly_backfill_in_the_place_of_update_looks_at_the_splits_too(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Backup:
 
     @property
     def is_suspicious(self) -> bool:
-        """Its tables had lost rows when it was made, see shrinkage.py."""
+        """Return whether its tables had lost rows when it was made, see shrinkage.py."""
         return self.manifest is not None and self.manifest.is_suspicious
 
     @property
@@ -88,7 +88,8 @@ def load_catalogue(backup_dir: Path) -> list[Backup]:
 
 
 def is_backup_name(path: Path) -> bool:
-    """A manifest whose database is gone is told about, too."""
+    """Return whether a file is a backup's database or manifest, by its name: a manifest whose
+    database is gone is told about, too."""
     return path.suffix in {".db", ".json"} and bool(NAME.fullmatch(path.stem + ".db"))
 
 
@@ -97,10 +98,12 @@ def newest_first(backups: Iterable[Backup]) -> list[Backup]:
 
 
 def look_at_backup(path: Path) -> Backup:
-    """`path` need not follow the pattern of names: such a file is foreign."""
+    """Return what can be seen of a backup without reading its database. `path` need not follow the
+    pattern of names: such a file is foreign."""
     size = path.stat().st_size if path.is_file() else 0
     kind: Kind = "irreplaceable" if path.name.startswith(PREFIXES["irreplaceable"]) else "full"
     manifest_path = path.with_suffix(".json")
+
     try:
         manifest = load_manifest(manifest_path)
         if manifest.kind != kind:
@@ -116,6 +119,7 @@ def look_at_backup(path: Path) -> Backup:
             manifest=None,
             problem=str(error),
         )
+
     confirmed = datetime.fromtimestamp(manifest_path.stat().st_mtime, UTC)
     taken = manifest.taken_at_utc
     return Backup(
@@ -136,9 +140,11 @@ def find_problem(path: Path, manifest: Manifest, size: int) -> str:
         return "the database file is missing"
     if size != manifest.bytes:
         return f"the file has {size:,} bytes instead of {manifest.bytes:,}"
+
     beside = [suffix for suffix in DATABASE_COMPANIONS if holds_something(Path(f"{path}{suffix}"))]
     if beside:
         return f"a {beside[0]} stands beside it: another program opened it"
+
     failed = path.with_suffix(FAILED_DRILL)
     return (
         f"a drill could not restore it: {failed.read_text(errors='replace')}"
@@ -148,14 +154,14 @@ def find_problem(path: Path, manifest: Manifest, size: int) -> str:
 
 
 def holds_something(path: Path) -> bool:
-    """An empty -journal is what a program leaves that keeps its journals: nothing would be played
-    back."""
+    """Return whether there is anything at `path` that would be played back: an empty -journal is
+    what a program leaves that keeps its journals."""
     return os.path.lexists(path) and (not path.is_file() or path.stat().st_size > 0)
 
 
 def guess_taken_at(path: Path) -> datetime:
-    """Of a file without a manifest: from its name, which is in local time, or else from its last
-    change."""
+    """Return when a file without a manifest was made: from its name, which is in local time, or
+    else from its last change."""
     match = NAME.fullmatch(path.name)
     if match:
         try:
@@ -186,15 +192,16 @@ def choose_name(backup_dir: Path, kind: Kind, now_local: datetime) -> Path:
 
 
 def choose_taken_at(catalogue: Iterable[Backup], now_utc: datetime) -> datetime:
-    """Now, or just after the newest backup when the clock says that this lies ahead: order is what
-    a restore and retention go by. Source of the rule: a clock set back must not make the newest
-    look old."""
+    """Return now, or just after the newest backup when the clock says that this lies ahead: order
+    is what a restore and retention go by. Source of the rule: a clock set back must not make the
+    newest look old."""
     newest = max((backup.taken_at_utc for backup in catalogue if backup.is_verified), default=None)
     return now_utc if newest is None or newest < now_utc else newest + timedelta(milliseconds=1)
 
 
 def is_foreign(backup: Backup) -> bool:
-    """Nobody said that it is a backup: no manifest at all, as opposed to one that is damaged."""
+    """Return whether a file has no manifest at all, as opposed to a damaged one: it was never said
+    to be a backup."""
     return backup.manifest is None and not backup.manifest_path.exists()
 
 

@@ -31,8 +31,8 @@ def run_restore_from_backup(
     assume_yes: bool,
     all_are_meant: bool = False,
 ) -> int:
-    """`backup` None means the newest that verifies; `all_are_meant`: see choose_backup. Return the
-    exit code."""
+    """Restore and print the result; return the exit code. `backup` None means the newest that
+    verifies; `all_are_meant`: see choose_backup."""
 
     def approve(choice: RestoreChoice) -> bool:
         console.say(describe_choice(choice))

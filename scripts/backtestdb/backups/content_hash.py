@@ -48,8 +48,8 @@ class Contents:
 def hash_contents(
     connection: sqlite3.Connection, like: Mapping[str, str] | None = None
 ) -> Contents:
-    """Of every table that no download brings back. `like`: the hashes that these will be compared
-    with; they decide about the form of each table's hash."""
+    """Return the hashes of every table that no download brings back. `like`: the hashes that these
+    will be compared with; they decide about the form of each table's hash."""
     ordinary = set(ordinary_table_names(connection))
     hashes, total = {}, 0
     for table in tables_to_keep(connection):
@@ -113,6 +113,7 @@ class RowLayout:
 
 @cache
 def layout_of(types: tuple[type, ...]) -> RowLayout:
+    """Given the types of a row's values, return how such rows go into the digest."""
     letters = b"".join(LETTERS[kind] for kind in types) + b";"
     number_places = tuple(place for place, kind in enumerate(types) if kind in {int, float})
     long_places = tuple(place for place, kind in enumerate(types) if kind in {bytearray, bytes})
@@ -120,6 +121,7 @@ def layout_of(types: tuple[type, ...]) -> RowLayout:
         long_places
     )
     numbers = struct.Struct("<" + shape)
+
     return RowLayout(
         letters=letters,
         numbers=numbers,
@@ -130,7 +132,7 @@ def layout_of(types: tuple[type, ...]) -> RowLayout:
 
 
 def encode_row_as_tuple(row: Sequence[Any], waiting: list[bytes | bytearray]) -> int:
-    """The first form: a row as Python writes a tuple."""
+    """Return the first form of a row: as Python writes a tuple."""
     encoded = f"{row!r}\n".encode()
     waiting.append(encoded)
     return len(encoded)
@@ -138,8 +140,8 @@ def encode_row_as_tuple(row: Sequence[Any], waiting: list[bytes | bytearray]) ->
 
 @contextmanager
 def text_as_bytes(connection: sqlite3.Connection) -> Iterator[None]:
-    """Text that is not UTF-8 has a hash too, and as bytearray it differs from a blob of the same
-    bytes."""
+    """Return text as bytearray: text that is not UTF-8 has a hash too, and as bytearray it differs
+    from a blob of the same bytes."""
     before = connection.text_factory
     connection.text_factory = bytearray
     try:
@@ -149,8 +151,8 @@ def text_as_bytes(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def header_numbers(connection: sqlite3.Connection, schema: str = "main") -> list[int]:
-    """`user_version`, which programs count their migrations in, and `application_id` where one is
-    set."""
+    """Return `user_version`, in which programs count their migrations, and `application_id` where
+    one is set."""
     version, application = (
         int(connection.execute(f"PRAGMA {schema}.{name}").fetchone()[0])
         for name in ("user_version", "application_id")
@@ -159,8 +161,8 @@ def header_numbers(connection: sqlite3.Connection, schema: str = "main") -> list
 
 
 def hash_structure(connection: sqlite3.Connection) -> str:
-    """Of everything else that the small backup holds: the text of tables, indexes, triggers and
-    views, the numbers that AUTOINCREMENT gave out, the numbers in the header."""
+    """Return the hash of everything else that the small backup holds: the text of tables, indexes,
+    triggers and views, the numbers that AUTOINCREMENT gave out, the numbers in the header."""
     kept = set(tables_to_keep(connection))
     with names_as_stored(connection):
         query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"

@@ -109,8 +109,9 @@ def mark(backup: Backup, rehearsal: Rehearsal) -> None:
 
 
 def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:
-    """Of this database. Also one that is visibly damaged: a drill is to find out. Files without a
-    manifest are no backups, and what a drill could not restore is known."""
+    """Return the newest full and the newest small backup of this database, also when they are
+    visibly damaged: a drill is to find out. Files without a manifest are no backups, and what a
+    drill could not restore is known."""
     ours = [
         backup
         for backup in catalogue
@@ -124,7 +125,8 @@ def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:
 
 
 def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datetime) -> Rehearsal:
-    """The walk of a real restore, with the scratch folder in the place of the user's."""
+    """Restore a backup as a real restore does, with the scratch folder in the place of the
+    user's."""
     manifest = backup.manifest
     scripts = manifest.generated_scripts if manifest else None
     folders = {
@@ -138,6 +140,7 @@ def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datet
     problem, seconds, lacked_space = "", 0.0, False
     remove_tree(scratch)
     scratch.mkdir(mode=0o700)
+
     try:
         started = time.monotonic()
         restore_from_backup(aside, backup.path, now_local)
@@ -150,6 +153,7 @@ def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datet
             problem = f"there was no room to try it: {error}"
     finally:
         remove_tree(scratch)
+
     return Rehearsal(
         backup=backup.path.name,
         kind=backup.kind,
@@ -181,14 +185,17 @@ def verify_restored(settings: Settings, manifest: Manifest | None) -> None:
         verify_integrity(connection, full=True)
         rows = count_rows(connection, list(manifest.rows))
         contents = hash_contents(connection, manifest.content_sha256).tables
+
     for table, expected in manifest.rows.items():
         if rows[table] != expected:
             raise VerificationError(
                 f"table {table} came back with {rows[table]:,} rows instead of {expected:,}"
             )
+
     for table, digest in manifest.content_sha256.items():
         if contents.get(table) != digest:
             raise VerificationError(f"table {table} came back with other rows")
+
     if manifest.generated_scripts:
         for part, folder in zip(
             manifest.generated_scripts.parts or ("",), settings.generated_scripts_dirs, strict=True
@@ -197,7 +204,7 @@ def verify_restored(settings: Settings, manifest: Manifest | None) -> None:
 
 
 def save_drill(drill: Drill, folder: Path, now_local: datetime) -> Path:
-    """A report of its own and a line of the history, neither of which grows without end."""
+    """Write a report of its own and a line of the history, neither of which grows without end."""
     values = asdict(drill) | {
         "started_at_utc": drill.started_at_utc.isoformat().replace("+00:00", "Z")
     }
@@ -227,6 +234,7 @@ def load_last_drill(backup_dir: Path, database: Path) -> Drill | None:
 
 
 def parse_drill(line: str) -> Drill | None:
+    """Given a line of the history, return its drill; None for a line that is none."""
     try:
         values: dict[str, Any] = json.loads(line)
         return Drill(
@@ -241,8 +249,9 @@ def parse_drill(line: str) -> Drill | None:
 
 
 def drill_is_due(last: Drill | None, now_utc: datetime) -> bool:
-    """Weekly, and daily while the last one failed. One that lies ahead was made before the clock
-    was set back, and tells nothing about when the next is due."""
+    """Return whether a week has passed since the last drill, or a day when that one failed. A drill
+    that lies ahead was made before the clock was set back, and tells nothing about when the next is
+    due."""
     if last is None:
         return True
     age = now_utc - last.started_at_utc

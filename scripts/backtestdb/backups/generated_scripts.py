@@ -57,6 +57,7 @@ def copy_scripts(
                 " all earlier ones",
                 next_step="change BACKUP_DIR or GENERATED_SCRIPTS_DIR",
             )
+
     free = free_bytes(target.parent) - SPARE_BYTES
     limit = f"larger than the {limit_bytes // 1_000_000:,} MB of GENERATED_SCRIPTS_MAX_MB in all"
     copying = Copying(
@@ -64,6 +65,7 @@ def copy_scripts(
     )
     parts = name_parts(sources)
     target.mkdir(mode=0o700)
+
     for part, path in parts.items():
         copy_tree(Path(path), target / part, copying, name=part, depth=0)
     fsync_directory(target)
@@ -71,20 +73,22 @@ def copy_scripts(
 
 
 def name_parts(sources: Sequence[Path]) -> dict[str, str]:
-    """Folder inside the copy -> the folder that it was made from."""
+    """Return the folder inside the copy -> the folder that it was made from."""
     if len(sources) == 1:
         return {"": str(sources[0])}
     return {f"{number}-{source.name}": str(source) for number, source in enumerate(sources, 1)}
 
 
 def copy_tree(source: Path, target: Path, copying: Copying, *, name: str, depth: int) -> None:
-    """`name`: of the folder inside the copy."""
+    """Copy a folder with everything below it; note in `copying` what cannot be copied. `name`: of
+    the folder inside the copy."""
     target.mkdir(mode=0o700, exist_ok=depth == 0)
     try:
         entries = sorted(os.scandir(source), key=lambda entry: entry.name)
     except OSError as error:
         copying.not_copied[name or "."] = explain(error)
         return
+
     lower_names: dict[str, str] = {}
     for entry in entries:
         path = f"{name}/{entry.name}" if name else entry.name
@@ -99,6 +103,7 @@ def copy_tree(source: Path, target: Path, copying: Copying, *, name: str, depth:
             remove_copy(target / entry.name)
             if os.path.lexists(entry.path):  # else it was removed since the folder was listed
                 copying.not_copied[path] = explain(error)
+
     keep_times(source, target)
     fsync_directory(target)
 
@@ -129,7 +134,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def remove_copy(path: Path) -> None:
-    """What was begun of a copy that failed. A folder has its own list of what it lacks, and
+    """Remove what was begun of a copy that failed. A folder has its own list of what it lacks, and
     stays."""
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
@@ -140,13 +145,15 @@ def explain(error: OSError | ValueError) -> str:
 
 
 def keep_times(source: Path, target: Path) -> None:
-    """Times, and of the permissions only the owner's."""
+    """Keep the times, and of the permissions only the owner's."""
     about = source.stat()
     target.chmod(stat.S_IMODE(about.st_mode) & 0o700 | 0o400)
     os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 
 def describe_scripts(directory: Path, folder: str) -> GeneratedScripts:
+    """Given a folder, return every file below it with its SHA-256 and every link with what it
+    says."""
     files, links = {}, {}
     for path in walk(directory):
         name = path.relative_to(directory).as_posix()
@@ -154,6 +161,7 @@ def describe_scripts(directory: Path, folder: str) -> GeneratedScripts:
             links[name] = str(path.readlink())
         else:
             files[name] = hash_file(path)
+
     return GeneratedScripts(
         folder=folder,
         count=len(files) + len(links),
@@ -217,11 +225,13 @@ def restore_parts(
         )
         is_kept = restore_scripts(copy / part, select_part(expected, part), target, kept_as)
         restored.append(RestoredPart(target, kept_as if is_kept else None))
+
     return restored
 
 
 def match_parts(parts: Mapping[str, str], folders: Sequence[Path]) -> dict[str, Path | None]:
-    """A manifest of before several folders has no parts: all of it belongs into the first."""
+    """Return each part of the copy -> the folder that it goes back to, None for one too many. A
+    manifest of before several folders has no parts: all of it belongs into the first."""
     parts = parts or {"": str(folders[0])}
     matched: dict[str, Path | None] = {
         part: Path(source) for part, source in parts.items() if Path(source) in folders
@@ -245,6 +255,7 @@ def select_part(expected: GeneratedScripts, part: str) -> GeneratedScripts:
         }
         for names in (expected.files, expected.links)
     )
+
     return replace(expected, count=len(files) + len(links), files=files, links=links)
 
 
@@ -266,6 +277,7 @@ def restore_scripts(copy: Path, expected: GeneratedScripts, target: Path, kept_a
         target.rename(kept_as)
     arriving.rename(target)
     fsync_directory(target.parent)
+
     return is_kept
 
 

@@ -2,9 +2,8 @@
 machine.
 
 A database that this project made has a random id in its table `_identity`; restores and rebuilds
-carry it on. One that the platform made has none, and a backup never writes to its source: it is
-known by its real path. The path also tells a database from its copy, which has the same id.
-"""
+carry it on. A database that the platform made has none, and a backup never writes to its source: it
+is known by its real path. The path also tells a database from its copy, which has the same id."""
 
 import os
 import sqlite3
@@ -36,9 +35,9 @@ class Identity:
     earlier_paths: tuple[str, ...] = ()
 
     def owns(self, manifest: Manifest) -> bool:
-        """Two ids that differ are two databases, whatever the paths say. An id alone is not enough:
-        a copied checkout has the same one. So a path from before a move counts only while no file
-        stands there."""
+        """Return whether a backup is of this database. Two ids that differ are two databases,
+        whatever the paths say. An id alone is not enough: a copied checkout has the same one. So a
+        path from before a move counts only while no file stands there."""
         if self.database_id and manifest.database_id and self.database_id != manifest.database_id:
             return False
         if is_same_place(manifest.source_path, self.path):
@@ -49,7 +48,8 @@ class Identity:
 
 
 def is_same_place(one: str, other: str) -> bool:
-    """By name with links resolved, or by device and inode: a folder may be mounted twice."""
+    """Compare by name with links resolved, or by device and inode: a folder may be mounted
+    twice."""
     return os.path.realpath(one) == os.path.realpath(other) or same_file(Path(one), Path(other))
 
 
@@ -58,7 +58,7 @@ def make_database_id() -> str:
 
 
 def load_database_id(connection: sqlite3.Connection, schema: str = "main") -> str:
-    """Empty where there is none."""
+    """Return the id in an open database, empty where there is none."""
     if "_identity" not in table_names(connection, schema):
         return ""
     row = connection.execute(f"SELECT database_id FROM {schema}._identity").fetchone()
@@ -66,7 +66,7 @@ def load_database_id(connection: sqlite3.Connection, schema: str = "main") -> st
 
 
 def save_database_id(connection: sqlite3.Connection, database_id: str) -> None:
-    """Into a database that is being made."""
+    """Write the id into a database that is being made."""
     connection.execute(IDENTITY_TABLE.read_text())
     connection.execute(
         "INSERT OR REPLACE INTO _identity (id, database_id) VALUES (1, ?)", (database_id,)
@@ -74,9 +74,9 @@ def save_database_id(connection: sqlite3.Connection, database_id: str) -> None:
 
 
 def read_database_id(database: Path) -> str:
-    """Of a file that this process has not open; without a lock and without a trace, so also of a
-    damaged one and on a mount that SQLite must keep off. Empty also where it cannot be read: then
-    the path tells."""
+    """Return the id of a file that this process has not open: without a lock and without a trace,
+    so also of a damaged file and on a mount that SQLite must keep off. Return "" where it cannot be
+    read: then the path tells."""
     if not database.is_file():
         return ""
     try:
@@ -103,6 +103,7 @@ def identify(database: Path, database_id: str, backups: Iterable[Backup]) -> Ide
     here = [manifest for manifest in manifests if is_same_place(manifest.source_path, path)]
     database_id = database_id or (here[0].database_id if here else "")
     known = next((manifest for manifest in here if manifest.database_id == database_id), None)
+
     if known or not database_id:
         return Identity(database_id, path, known.earlier_paths if known else ())
     # Its first backup from here: it was moved, or it is a copy. Where it lay a file still stands,
@@ -111,6 +112,7 @@ def identify(database: Path, database_id: str, backups: Iterable[Backup]) -> Ide
     paths = [
         path for manifest in of_same_id for path in (manifest.source_path, *manifest.earlier_paths)
     ]
+
     return Identity(
         database_id, path, tuple(p for p in dict.fromkeys(paths) if not os.path.lexists(p))
     )
@@ -121,8 +123,8 @@ def identify_current(database: Path, backup_dir: Path) -> Identity:
 
 
 def mark_others(backups: Iterable[Backup], identity: Identity) -> list[Backup]:
-    """Return the same backups; those of other databases say so, and do not count. A foreign file is
-    nobody's."""
+    """Return the same backups; those of other databases say so, and do not count. A foreign file
+    belongs to no database."""
     return [
         backup
         if backup.manifest is None or identity.owns(backup.manifest)
@@ -156,10 +158,11 @@ def find_identities(backups: Sequence[Backup]) -> list[tuple[Identity, Backup]]:
             continue
         path = os.path.realpath(manifest.source_path)
         found.append((Identity(manifest.database_id, path, manifest.earlier_paths), backup))
+
     return found
 
 
 def load_id_of_source(source: Path, *, read_only: bool = False) -> str:
-    """Of a file that SQLite may open, such as a private copy."""
+    """Return the id of a file that SQLite may open, such as a private copy."""
     with closing(connect(source, read_only=read_only, lenient=True)) as connection:
         return load_database_id(connection)

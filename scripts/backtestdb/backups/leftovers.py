@@ -28,16 +28,18 @@ def clean_leftovers(backup_dir: Path) -> list[str]:
         database = waiting.with_name(waiting.name.removesuffix(f".json{PARTIAL}") + ".db")
         if NAME.fullmatch(database.name):
             messages += complete_or_drop(waiting, database)
+
     for path in sorted(backup_dir.glob(f"*{PARTIAL}*")):
         if OURS.fullmatch(path.name) and path.name.endswith((PARTIAL, *DATABASE_COMPANIONS)):
             remove_tree(path)
+
     remove_drill_scratch(backup_dir)
     return messages
 
 
 def remove_drill_scratch(backup_dir: Path) -> None:
-    """What a killed drill had restored: as large as a backup, and the next drill may be a week
-    away."""
+    """Remove what a killed drill had restored: it is as large as a backup, and the next drill may
+    be a week away."""
     folder = drill_folder(backup_dir)
     if (folder / DRILL_SCRATCH).exists():
         with suppress(BusyError), exclusive_lock(folder / DRILL_LOCK, "a drill"):
@@ -45,22 +47,25 @@ def remove_drill_scratch(backup_dir: Path) -> None:
 
 
 def complete_or_drop(waiting: Path, database: Path) -> list[str]:
-    """The manifest is complete before anything gets its name, and gets its own last. So the
-    database that has its name already is a whole backup, if it is what the manifest says; one that
-    is not is nobody's."""
+    """Finish or remove what a killed backup left. The manifest is complete before anything gets its
+    name, and gets its own last. So a database that has its name already is a whole backup if it is
+    what the manifest says, and otherwise a file of no use."""
     try:
         manifest = load_manifest(waiting)
     except VerificationError:
         return []
+
     if not database.exists():
         remove_scripts(manifest, database)
         return []
+
     try:
         verify_against_manifest(database, manifest)
         if manifest.generated_scripts:
             verify_scripts(scripts_path_of(database), manifest.generated_scripts)
     except VerificationError:
         return []
+
     waiting.rename(database.with_suffix(".json"))
     fsync_directory(database.parent)
     return [f"completed {database.name}, which a killed run had finished but for its name"]

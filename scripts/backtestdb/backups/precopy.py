@@ -73,12 +73,13 @@ def make_mark(source: int) -> FileMark:
 def patch_changed_blocks(
     source: int, target: int, size: int, *, limit_seconds: float = float("inf")
 ) -> int | None:
-    """Make `target` the same as the first `size` bytes of `source`, which nobody may write to
+    """Make `target` the same as the first `size` bytes of `source`, which is not written to
     meanwhile. Return the number of blocks that differed, or None when it was given up after
     `limit_seconds`."""
     os.ftruncate(target, size)
     ends = time.monotonic() + limit_seconds
     share = -(-size // (BLOCK_BYTES * THREADS)) * BLOCK_BYTES
+
     with ThreadPoolExecutor(THREADS) as pool:
         starts = range(0, size, share)
         counts = list(
@@ -87,12 +88,13 @@ def patch_changed_blocks(
                 starts,
             )
         )
+
     return None if None in counts else sum(count or 0 for count in counts)
 
 
 def patch_range(source: int, target: int, start: int, end: int, ends: float) -> int | None:
-    """Like `patch_changed_blocks`, for the bytes from `start` to `end`, until the monotonic time
-    `ends`."""
+    """Patch the bytes from `start` to `end` as `patch_changed_blocks` does, until the monotonic
+    time `ends`."""
     ours, theirs = bytearray(BLOCK_BYTES), bytearray(BLOCK_BYTES)
     different = 0
     for offset in range(start, end, BLOCK_BYTES):
@@ -104,6 +106,7 @@ def patch_range(source: int, target: int, start: int, end: int, ends: float) -> 
         if ours != theirs:
             write_all(target, memoryview(theirs)[:count], offset)
             different += 1
+
     return different
 
 
@@ -116,7 +119,8 @@ def read_all(descriptor: int, buffer: memoryview, offset: int) -> None:
 
 
 def read_into(descriptor: int, buffer: memoryview, offset: int) -> int:
-    """Some systems read only into memory of their own, which costs a page fault for every page."""
+    """Read into memory that is used again: some systems read only into memory of their own, which
+    costs a page fault for every page."""
     if hasattr(os, "preadv"):
         return os.preadv(descriptor, [buffer], offset)
     data = os.pread(descriptor, len(buffer), offset)

@@ -30,7 +30,7 @@ NEWEST_SHOWN = 5
 
 
 def show(title: str, backups: Sequence[Backup], bad: Mapping[Path, str], as_json: bool) -> None:
-    """The list on standard output. `bad`: what reading a backup again has found, path -> reason."""
+    """Print the list. `bad`: what reading a backup again has found, path -> reason."""
     if as_json:
         print(backups_as_json(backups, bad))
     elif backups:
@@ -40,7 +40,7 @@ def show(title: str, backups: Sequence[Backup], bad: Mapping[Path, str], as_json
 
 
 def show_outcome(outcome: Outcome, catalogue: Sequence[Backup]) -> None:
-    """The summary of a backup and the newest five."""
+    """Print the summary of a backup and the newest five."""
     backup = outcome.backup
     if outcome.is_new:
         rows = sum(backup.manifest.rows.values()) if backup.manifest else 0
@@ -51,11 +51,12 @@ def show_outcome(outcome: Outcome, catalogue: Sequence[Backup]) -> None:
         )
     else:
         print(f"nothing changed since {backup.path.name}: it still holds everything irreplaceable")
+
     print_backups(f"the newest of {len(catalogue)}", catalogue[:NEWEST_SHOWN], {})
 
 
 def print_faults(outcome: Outcome) -> int:
-    """What is wrong although the backup was made; return the exit code."""
+    """Print what is wrong although the backup was made; return the exit code."""
     manifest = outcome.backup.manifest
     if manifest and manifest.is_suspicious:
         print_error(
@@ -82,11 +83,12 @@ def print_faults(outcome: Outcome) -> int:
             "look at what is named above, then make backup",
         )
         return DONE_WITH_HOLES
+
     return DONE
 
 
 def print_backups(title: str, backups: Sequence[Backup], bad: Mapping[Path, str]) -> None:
-    """Times are local, as in the names of the files."""
+    """Print a table of backups; times are local, as in the names of the files."""
     rows = [
         (
             format_local(backup.taken_at_utc),
@@ -98,9 +100,11 @@ def print_backups(title: str, backups: Sequence[Backup], bad: Mapping[Path, str]
         for backup in backups
     ]
     print_table(title, ("taken", "backup", "size", "verified", "rows"), rows)
+
     for backup in backups:
         if backup.is_suspicious and backup.manifest:
             print(f"suspicious: {backup.path.name}: {describe_losses(backup.manifest.losses)}")
+
     for path in sorted({backup.other_database for backup in backups if backup.other_database}):
         print(f"of another database: {path}")
 
@@ -127,6 +131,7 @@ def backups_as_json(backups: Sequence[Backup], bad: Mapping[Path, str]) -> str:
 
 
 def describe(backup: Backup, fault: str) -> dict[str, object]:
+    """Return what `--json` says of a backup. `fault`: what reading it again has found."""
     manifest = backup.manifest
     scripts = manifest.generated_scripts if manifest else None
     return {
@@ -153,9 +158,11 @@ def describe(backup: Backup, fault: str) -> dict[str, object]:
 
 
 def describe_choice(choice: RestoreChoice) -> str:
+    """Return in words which backup a restore takes, and what goes on top of it."""
     parts = []
     if choice.full:
         parts.append(f"restoring {choice.full.path} of {format_local(choice.full.taken_at_utc)}")
+
     if choice.irreplaceable:
         what = (
             "with the irreplaceable tables of"
@@ -166,11 +173,13 @@ def describe_choice(choice: RestoreChoice) -> str:
             f"{what} {choice.irreplaceable.path} of "
             f"{format_local(choice.irreplaceable.taken_at_utc)}"
         )
+
     return ", ".join(parts)
 
 
 def print_changed_rows(before: Mapping[str, int], after: Mapping[str, int]) -> None:
-    """The tables whose number of rows changes by a restore, and what that says about the others."""
+    """Print the tables whose number of rows changes by a restore, and what that says about the
+    others."""
     if not before or not after:
         return
     tables = sorted(before.keys() | after.keys())
@@ -185,7 +194,7 @@ def print_changed_rows(before: Mapping[str, int], after: Mapping[str, int]) -> N
 
 
 def print_left_out(choice: RestoreChoice) -> int:
-    """Newer backups that could not be read, by name; return the exit code."""
+    """Print the newer backups that could not be read, by name; return the exit code."""
     for left in choice.left_out:
         print_error(
             f"left out: {left.backup.path.name} of {format_local(left.backup.taken_at_utc)}: "
@@ -196,7 +205,7 @@ def print_left_out(choice: RestoreChoice) -> int:
 
 
 def show_restored(restored: RestoreResult, database: Path) -> None:
-    """What the database holds now, and the way back."""
+    """Print what the database holds now, and the way back."""
     print(f"restored {database}: {describe_choice(restored.choice).removeprefix('restoring ')}")
     try:
         with closing(connect_to_read(database)) as connection:
@@ -205,9 +214,11 @@ def show_restored(restored: RestoreResult, database: Path) -> None:
         sqlite3.Error
     ) as error:  # the platform may have migrated since; restored it is all the same
         say(f"note: what the database holds now could not be listed: {error}")
+
     for part in restored.scripts:
         if part.kept_as:
             print(f"the generated scripts that stood there are in {part.kept_as}")
+
     for path in restored.replacement.kept:
         print(f"what stood there is kept as {path}")
     if restored.replacement.kept_as and restored.replacement.kept_is_sound:
@@ -215,6 +226,7 @@ def show_restored(restored: RestoreResult, database: Path) -> None:
 
 
 def show_market_data(connection: sqlite3.Connection) -> None:
+    """Print how many bars and universes the database holds."""
     tables = set(table_names(connection))
     if {"universe", "universe_stocks"} <= tables:
         universes = connection.execute(
@@ -223,6 +235,7 @@ def show_market_data(connection: sqlite3.Connection) -> None:
             " AND s.is_active GROUP BY u.id ORDER BY u.name"
         ).fetchall()
         print_table("universes", ("universe", "tickers"), universes)
+
     if "ohlcv_data" in tables:
         bars = connection.execute(
             "SELECT timeframe, count(*) FROM ohlcv_data GROUP BY timeframe"

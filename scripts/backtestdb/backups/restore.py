@@ -50,7 +50,7 @@ WAIT_FOR_OTHERS_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """What was restored, what stood there, and where that is now."""
+    """What was restored, what it replaced, and where that is now."""
 
     choice: RestoreChoice
     replacement: Replacement
@@ -92,6 +92,7 @@ def restore_from_backup(
         hooks.step("database restored")
         scripts = bring_scripts_back(choice, settings.generated_scripts_dirs, now_local, hooks)
         hooks.step("scripts restored")
+
     return RestoreResult(choice, replacement, scripts)
 
 
@@ -111,8 +112,8 @@ def describe_replacement(done: Replacement, target: Path) -> list[str]:
 
 @contextmanager
 def lock_if_possible(backup_dir: Path) -> Iterator[None]:
-    """So that no backup is made or removed meanwhile. A folder that is not there or read-only needs
-    none."""
+    """Lock the folder of backups, so that none is made or removed meanwhile. A folder that is not
+    there or read-only needs no lock."""
     try:
         (backup_dir / LOCK_NAME).touch(mode=0o600)
     except OSError:
@@ -123,8 +124,8 @@ def lock_if_possible(backup_dir: Path) -> Iterator[None]:
 
 
 def choose_database_id(choice: RestoreChoice, current: Identity) -> str:
-    """The database stays the one that it was, whatever is restored into it; a new one is the one
-    that the backup was made from."""
+    """Return the id for the restored database: it stays the one that it was, whatever is restored
+    into it; a new one becomes the one that the backup was made from."""
     backup = choice.full or choice.irreplaceable
     of_backup = backup.manifest.database_id if backup and backup.manifest else ""
     return current.database_id or of_backup
@@ -133,7 +134,8 @@ def choose_database_id(choice: RestoreChoice, current: Identity) -> str:
 def restore_database(
     choice: RestoreChoice, target: Path, kept_as: Path, database_id: str, say: Say
 ) -> Replacement:
-    """`database_id`: of the restored database, empty for none."""
+    """Put the chosen backups in the place of the database. `database_id`: of the restored database,
+    empty for none."""
     full = choice.full
     holds_id = (
         full and full.manifest and load_id_of_source(full.path, read_only=True) == database_id
@@ -149,13 +151,14 @@ def restore_database(
 def merge_in_place(
     irreplaceable: Backup, target: Path, kept_as: Path, database_id: str
 ) -> Replacement:
-    """One transaction on the live database: everything irreplaceable becomes what the backup holds,
+    """Make everything irreplaceable of the live database what the backup holds, in one transaction;
     market data stays. Tables that are younger than the backup stay, too."""
     verify_same_encoding(irreplaceable, target)
     verify_space(
         target.parent, 2 * target.stat().st_size + irreplaceable.bytes, f"merging into {target}"
     )
     written_by = load_writer_version(target)
+
     with (
         closing(CommitCounter(target)) as counter,
         target.open("r+b", buffering=0) as file,
@@ -177,12 +180,13 @@ def merge_in_place(
         )
         shrink_log(live)
         keep_version_in_header(live, file.fileno(), written_by)
+
     return Replacement(kept_as, is_sound, None, written)
 
 
 def carry_small(connection: sqlite3.Connection, irreplaceable: Backup) -> None:
-    """From the attached schema `irreplaceable` to main; what arrives is compared with the backup's
-    manifest."""
+    """Carry the tables of the attached schema `irreplaceable` to main; compare what arrives with
+    the backup's manifest."""
     carry_tables(connection, tables_to_keep(connection, "small"), source="small", target="main")
     expected = irreplaceable.manifest.content_sha256 if irreplaceable.manifest else {}
     for table, digest in expected.items():
@@ -211,11 +215,13 @@ def replace_with_built(
 
 
 def build(choice: RestoreChoice, new: Path, database_id: str, say: Say) -> None:
+    """Write to the new file `new` what the chosen backups make together, with this identity."""
     sources = [backup.path for backup in (choice.full, choice.irreplaceable) if backup]
     written_by = max(map(load_writer_version, sources))
     if choice.full:
         with closing(connect(choice.full.path, lenient=True)) as source:
             copy_pinned(source, new, private=True)
+
     with closing(connect(new, create=True, lenient=True)) as connection:
         if not choice.full:
             encoding = encoding_of(sources[0])  # SQLite attaches no database of another one
@@ -232,6 +238,7 @@ def build(choice: RestoreChoice, new: Path, database_id: str, say: Say) -> None:
                 carry_small(connection, choice.irreplaceable)
         if database_id:
             save_database_id(connection, database_id)
+
     keep_writer_version(new, written_by)
 
 

@@ -54,14 +54,14 @@ class RestoreChoice:
 def choose_backup(
     backup_dir: Path, target: Path, path: Path | None, say: Say, *, all_are_meant: bool = False
 ) -> RestoreChoice:
-    """Every backup that is chosen has been read and checked in this very call.
+    """Choose what to restore; every backup that is chosen has been read and checked in this very
+    call.
 
     Without `path`: of the backups of this very database the newest full one that verifies, and the
-    newest small one made after it, so that nothing irreplaceable is older than it must be. Raise
+    newest small one made after it, so that nothing irreplaceable is older than it must be.
+    `all_are_meant`: the folder holds what the user chose already, of whichever database. Raise
     VerificationError when none verifies, UsageError when there is no database yet and the folder
-    holds backups of several. `all_are_meant`: the folder holds what the user chose already, of
-    whichever database.
-    """
+    holds backups of several."""
     if path is not None:
         return choose_named(path, backup_dir, target, say)
     load = (
@@ -175,9 +175,11 @@ def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> Restor
         raise DatabaseFileError(
             f"there is no file {path}", next_step="make backups lists what there is"
         )
+
     path = follow_link(path)
     if same_file(path, target):
         raise ProjectError(f"{path} is the database itself", next_step="name a backup")
+
     backup = look_at_backup(path)
     if backup.manifest or (
         backup.manifest_path.exists() and not is_unrelated(backup.manifest_path)
@@ -187,6 +189,7 @@ def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> Restor
         if named.other_database:
             say(f"note: {path.name} is of another database: {named.other_database}")
         return RestoreChoice(backup, None) if backup.kind == "full" else RestoreChoice(None, backup)
+
     say(f"{path.name} has no manifest: checking it in full")
     has_market_data = "ohlcv_data" in examine(path, full=True).tables
     return RestoreChoice(backup, None) if has_market_data else RestoreChoice(None, backup)

@@ -37,12 +37,14 @@ class Retention:
 
 
 def make_retention(settings: Settings, kind: Kind) -> Retention:
+    """Given the settings, return how many backups of a kind they keep."""
     if kind == "full":
         return Retention(
             newest=settings.max_backups,
             weekly=settings.keep_full_weekly,
             monthly=settings.keep_full_monthly,
         )
+
     return Retention(
         all_of=SMALL_ONES_ALL_OF,
         hourly=settings.keep_small_hourly,
@@ -108,7 +110,7 @@ def choose_last_of_periods(
 
 
 def hour_of(moment: datetime) -> object:
-    """In UTC: in autumn an hour comes twice."""
+    """Return the hour in UTC: in autumn a local hour comes twice."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H")
 
 
@@ -127,8 +129,8 @@ def month_of(moment: datetime) -> object:
 def choose_to_give_way(
     backups: Sequence[Backup], missing_bytes: int, min_backups: int
 ) -> list[Backup]:
-    """When space is missing: the oldest full backups that together have that many bytes, down to
-    `min_backups`; none when that is not enough. Those that `choose_expired` never gives up stay."""
+    """Return the oldest full backups that together have `missing_bytes`, down to `min_backups`;
+    none when that is not enough. Those that `choose_expired` never gives up stay."""
     expendable = choose_expired(backups, "full", Retention(newest=max(min_backups, 1)))[::-1]
 
     freed_bytes = 0
@@ -140,8 +142,8 @@ def choose_to_give_way(
 
 
 def remove_backup(backup: Backup, on_step: Callable[[str], None] = lambda _name: None) -> None:
-    """First it stops being a backup, in one step; a run that is killed after that leaves a mark for
-    `finish_removals`."""
+    """Remove a backup. First it stops being one, in one step; a run that is killed after that
+    leaves a mark for `finish_removals`."""
     expired = backup.manifest_path.with_suffix(EXPIRED)
     backup.manifest_path.rename(expired)
     fsync_directory(expired.parent)
@@ -150,7 +152,8 @@ def remove_backup(backup: Backup, on_step: Callable[[str], None] = lambda _name:
 
 
 def finish_removal(expired: Path, on_step: Callable[[str], None] = lambda _name: None) -> None:
-    """Unless a manifest stands beside it: then the user adopted the database since."""
+    """Remove what belongs to a backup that is none any more, unless a manifest stands beside it:
+    then the user adopted the database since."""
     database = expired.with_suffix(".db")
     if database.with_suffix(".json").exists():
         expired.unlink()
@@ -164,7 +167,7 @@ def finish_removal(expired: Path, on_step: Callable[[str], None] = lambda _name:
 
 
 def finish_removals(backup_dir: Path) -> None:
-    """What a killed run had begun to remove."""
+    """Finish what a killed run had begun to remove."""
     for expired in sorted(backup_dir.glob(f"*{EXPIRED}")):
         if NAME.fullmatch(expired.stem + ".db"):
             finish_removal(expired)

@@ -69,7 +69,8 @@ def compare_with_newest(copy: Path, now: Mapping[str, int], backups: Iterable[Ba
 
 
 def load_shapes(database: Path, rows: Mapping[str, int]) -> dict[str, TableShape]:
-    """A backup that cannot be read any more tells nothing about names."""
+    """Return the shape of each table; nothing of a backup that cannot be read any more: it tells
+    nothing about names."""
     try:
         with closing(connect(database, read_only=True)) as connection:
             return {
@@ -92,16 +93,19 @@ def load_expected(manifest: Manifest | None) -> dict[str, Expected]:
     expected = {
         table: Expected(rows, manifest.taken_at_utc) for table, rows in manifest.kept_rows.items()
     }
+
     if not manifest.accepts_loss:
         expected |= {
             table: Expected(loss.before, loss.before_at_utc)
             for table, loss in manifest.losses.items()
         }
+
     return expected
 
 
 def find_losses(expected: Mapping[str, Expected], now: Mapping[str, int]) -> dict[str, Loss]:
-    """A table that had rows and is empty or gone, or lost more than half of FEW_ROWS or more."""
+    """Return the tables that had rows and are empty or gone, or lost more than half of FEW_ROWS or
+    more."""
     known = {*expected, *now}
     return {
         table: Loss(before.rows, before.at_utc, now.get(table, 0))
@@ -124,8 +128,8 @@ def is_index_of_text(table: str, tables: Container[str]) -> bool:
 
 
 def find_renames(gone: Mapping[str, TableShape], new: Mapping[str, TableShape]) -> dict[str, str]:
-    """Table that is gone -> new table with as many rows and similar columns. Each new one takes
-    one."""
+    """Return table that is gone -> new table with as many rows and similar columns. Each new one
+    takes one."""
     renames: dict[str, str] = {}
     for table, before in gone.items():
         fitting = [
@@ -136,11 +140,12 @@ def find_renames(gone: Mapping[str, TableShape], new: Mapping[str, TableShape]) 
         best = max(fitting, default=(0.0, ""))
         if best[0] >= SIMILAR_COLUMNS:
             renames[table] = best[1]
+
     return renames
 
 
 def similarity(one: TableShape, other: TableShape) -> float:
-    """Columns that both have, as a part of all columns."""
+    """Return the columns that both have, as a part of all columns."""
     return len(one.columns & other.columns) / max(len(one.columns | other.columns), 1)
 
 
@@ -164,6 +169,7 @@ def find_highest(backups: Sequence[Backup]) -> set[Path]:
         if manifest.accepts_loss:
             break
         closed |= set(manifest.renames)
+
     return {backup.path for backup in open_tables.values()}
 
 
@@ -175,7 +181,7 @@ def is_better(rows: int, backup: Backup, best: Backup | None, table: str) -> boo
 
 
 def describe_losses(losses: Mapping[str, Loss]) -> str:
-    """`trading_agents: 40 on Monday 2026-11-23 02:00, 0 now`, local time."""
+    """Return `trading_agents: 40 on Monday 2026-11-23 02:00, 0 now`, in local time."""
     return "; ".join(
         f"{table}: {loss.before:,} on {loss.before_at_utc.astimezone():%A %Y-%m-%d %H:%M}, "
         f"{loss.now:,} now"

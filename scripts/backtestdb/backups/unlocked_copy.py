@@ -65,11 +65,13 @@ def steady_copy(
         raise DatabaseFileError(
             f"there is no database at {source}", next_step="check DATABASE_PATH"
         )
+
     verify_space(copy.parent, 2 * total_bytes(source), f"a private copy of {source}")
     say(
         f"SQLite must keep off the mount of {source}: reading from a private copy that is proven "
         "first"
     )
+
     try:
         copy_until_proven(source, copy, time.monotonic() + give_up_after_seconds)
         yield copy
@@ -86,6 +88,8 @@ def parts(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def copy_until_proven(source: Path, copy: Path, deadline: float) -> None:
+    """Copy, and copy again, until the source did not change meanwhile. Raise BusyError when that
+    has not happened by the monotonic time `deadline`."""
     attempts, reason = 0, ""
     while not attempts or time.monotonic() < deadline:
         if attempts:
@@ -94,6 +98,7 @@ def copy_until_proven(source: Path, copy: Path, deadline: float) -> None:
         reason = try_to_copy(source, copy)
         if not reason:
             return
+
     raise BusyError(
         f"no steady copy of {source} in {attempts} attempts (last: {reason}); its mount carries "
         "no locks, "
@@ -107,6 +112,7 @@ def try_to_copy(source: Path, copy: Path) -> str:
     before = read_mark(source)
     if before is None:
         return "a transaction is under way"
+
     time.sleep(MTIME_STEP_SECONDS)
     remove_database(copy)
     try:
@@ -116,6 +122,7 @@ def try_to_copy(source: Path, copy: Path) -> str:
                 shutil.copyfile(old, new)
     except FileNotFoundError:
         return "its -wal went away"
+
     if read_mark(source) != before:
         return "it changed meanwhile"
     return find_damage(copy)
@@ -140,8 +147,8 @@ def read_mark(source: Path) -> Mark | None:
 
 
 def is_in_use(journal: Path) -> bool:
-    """A finished transaction removes its journal, empties it or overwrites its header with
-    zeros."""
+    """Return whether a transaction is under way: a finished one removes its journal, empties it or
+    overwrites its header with zeros."""
     try:
         with journal.open("rb") as file:
             return any(file.read(HEADER_BYTES))

@@ -62,17 +62,16 @@ class Findings:
 def examine(
     path: Path, *, full: bool = False, flush: bool = False, like: Mapping[str, str] | None = None
 ) -> Findings:
-    """Check a database file that nobody writes to; raise VerificationError with the first finding.
-    `like`: content hashes that the file's will be compared with.
+    """Check a database file that is not written to; raise VerificationError with the first finding.
 
-    Integrity, SHA-256 and counts run side by side: SQLite and hashlib let go of Python's lock. With
-    `flush` the file goes to the disk first and is then read from there, not from the memory that it
-    was written from.
-    """
+    `like`: content hashes that the file's will be compared with. Integrity, SHA-256 and counts run
+    side by side: SQLite and hashlib let go of Python's lock. With `flush` the file goes to the disk
+    first and is then read from there, not from the memory that it was written from."""
     verify_not_empty(path)
     if flush:
         fsync_file(path)
         forget_cached(path)
+
     with ThreadPoolExecutor(3) as pool:
         integrity = pool.submit(
             read_closed, path, lambda connection: verify_integrity(connection, full=full)
@@ -127,6 +126,7 @@ def make_manifest(
     taken_at_utc: datetime,
     clock_utc: datetime,
 ) -> Manifest:
+    """Given what was found in a file and whose it is, return its manifest."""
     return Manifest(
         format=FORMAT,
         kind=kind,
@@ -170,6 +170,7 @@ def verify_against_manifest(path: Path, manifest: Manifest, *, full: bool = Fals
         raise VerificationError(
             f"{path.name} has {path.stat().st_size:,} bytes instead of {manifest.bytes:,}"
         )
+
     findings = examine(path, full=full, like=manifest.content_sha256)
     for what, found, expected in (
         ("SHA-256", findings.sha256, manifest.sha256),
@@ -178,6 +179,7 @@ def verify_against_manifest(path: Path, manifest: Manifest, *, full: bool = Fals
     ):
         if found != expected:
             raise VerificationError(f"{path.name}: its {what} are not those of the manifest")
+
     return findings
 
 
@@ -208,4 +210,5 @@ def verify_all(backups: Sequence[Backup], *, full: bool, say: Say) -> dict[Path,
             if backup.manifest_path.exists():
                 bad[backup.path] = str(error)
                 say(f"{backup.path.name}: {error}")
+
     return bad

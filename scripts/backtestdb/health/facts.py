@@ -92,6 +92,7 @@ def load_facts(
             now,
             database_id=database.database_id,
             rows=rows_of(database),
+            settings=settings,
         ),
         schedule=look_at_schedule(
             sys.platform, user, settings.backup_dir, settings.database_path, now

@@ -2,7 +2,7 @@
 doubts it."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -13,7 +13,7 @@ from backtestdb.market.coverage import load_stored_mask
 from backtestdb.market.fetch import RangeAnswer
 from backtestdb.market.jobs import Source
 from backtestdb.market.request_log import load_answered
-from backtestdb.market.request_plan import RangeRequest
+from backtestdb.market.request_plan import Cost, RangeRequest, make_cost
 from backtestdb.market.session_mask import iterate_runs, mask_between
 from backtestdb.market.sessions import sessions_between
 from backtestdb.new_york import NEW_YORK
@@ -54,6 +54,19 @@ def find_stored_ranges(
                 start, end = (inside & -inside).bit_length() - 1, inside.bit_length() - 1
                 requests.append(RangeRequest(ticker, timeframe, sessions[start], sessions[end]))
     return requests
+
+
+def plan_refetch(
+    connection: sqlite3.Connection, calendar: ExchangeCalendar, tickers: Sequence[str]
+) -> Cost:
+    """Return what asking again for all that is stored of `tickers` costs."""
+    until = calendar.last_session.date()
+    ranges = [
+        request
+        for ticker in tickers
+        for request in find_stored_ranges(connection, calendar, ticker, until)
+    ]
+    return make_cost(ranges, sessions_between(calendar, FIRST_DAY, until))
 
 
 def refetch_ticker(connection: sqlite3.Connection, source: Source, ticker: str) -> list[Refetched]:

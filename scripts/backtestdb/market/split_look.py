@@ -7,13 +7,15 @@ One request for the list; for each ticker concerned one for its day bars and one
 
 import sqlite3
 from collections.abc import Sequence
+from datetime import datetime
 
 from backtestdb.console import progress, say
 from backtestdb.database import table_names
 from backtestdb.market.client import MarketDataError, StoppedRunError
 from backtestdb.market.jobs import Source
-from backtestdb.market.refetch import Refetched, refetch_ticker
+from backtestdb.market.refetch import Refetched, plan_refetch, refetch_ticker
 from backtestdb.market.request_plan import Cost
+from backtestdb.market.sessions import load_calendar
 from backtestdb.market.split_store import (
     clear_due_ticker,
     has_bars,
@@ -24,6 +26,7 @@ from backtestdb.market.split_store import (
 )
 from backtestdb.market.splits import (
     IncompleteListError,
+    KnownSplit,
     SplitLook,
     compare_splits,
     look_since,
@@ -32,12 +35,28 @@ from backtestdb.market.splits import (
 
 
 def plan_looks(connection: sqlite3.Connection) -> Cost:
-    """Return the requests for splits of the next run: the list, also before the first bars; and for
-    each ticker that is due already its day bars and its 5-minute bars."""
+    """Return the requests for splits of the next run: the list, also before the first bars; and
+    what is stored of each ticker that is known to be asked for again. Which others are, only the
+    list tells: `look_at_splits` says it when it is there."""
     if "_splits_due" not in table_names(connection):
         return Cost(1, 0, 0)
-    is_first = load_last_look(connection) is None and not has_bars(connection)
-    return Cost(1 + is_first + 2 * len(load_due_tickers(connection)), 0, 0)
+    last_look = load_last_look(connection)
+    if last_look is None:
+        return Cost(1 if has_bars(connection) else 2, 0, 0)
+
+    tickers = {split.split.ticker for split in load_waiting_splits(connection, last_look)}
+    calendar = load_calendar()
+    again = plan_refetch(
+        connection, calendar, sorted(tickers | load_due_tickers(connection).keys())
+    )
+    return Cost(1 + again.requests, 0, 0)
+
+
+def load_waiting_splits(connection: sqlite3.Connection, last_look: datetime) -> list[KnownSplit]:
+    """Return the splits that the last look saw before the opening of their day: they are judged
+    once more after it."""
+    known = load_known_splits(connection, look_since(last_look, last_look))
+    return [each for each in known if each.changed_at_utc > last_look]
 
 
 def look_before_first_bars(connection: sqlite3.Connection, source: Source) -> None:
@@ -59,6 +78,8 @@ def look_at_splits(connection: sqlite3.Connection, source: Source) -> SplitLook:
     look.failure = read_list(connection, source)
     due = load_due_tickers(connection)
     if due:
+        again = plan_refetch(connection, source.calendar, list(due))
+        say(f"asked for again after splits: {', '.join(due)}; {again.requests} requests")
         with progress("asking again after splits", len(due)) as advance:
             for ticker, reason in due.items():
                 left = refetch_due_ticker(connection, source, ticker)
@@ -90,7 +111,7 @@ def read_list(connection: sqlite3.Connection, source: Source) -> str:
     except (MarketDataError, IncompleteListError) as error:
         return str(error)
     # A split that an earlier look saw before the opening of its day is judged once more after it.
-    waiting = [each for each in known if last_look and each.changed_at_utc > last_look]
+    waiting = load_waiting_splits(connection, last_look) if last_look else []
     unchanged = [each for each in waiting if each.split not in {new.split for new in changed}]
     save_look(connection, changed, [*changed, *unchanged], now_utc)
     return ""

@@ -23,7 +23,8 @@ DATASETTE_SETTINGS = {
 
 
 def open_port(port: int) -> socket.socket:
-    """`port` 0 takes a free one. Raise ProjectError when another program has it."""
+    """Return a socket that listens on `port`, 0 for a free one. Raise ProjectError when another
+    program has it."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -40,6 +41,7 @@ def open_port(port: int) -> socket.socket:
 
 def make_datasette(settings: Settings, user: User) -> Datasette:
     # With rich installed, Datasette prints every refused query with all local variables.
+    """Return Datasette with the page as its plugin, on the database of the settings."""
     pm.get_plugin("datasette.handle_exception").rich = None
     page = Page(settings, user)
     pm.register(page, name="page")
@@ -55,7 +57,7 @@ def make_datasette(settings: Settings, user: User) -> Datasette:
 
 
 def serve(settings: Settings, user: User, listener: socket.socket) -> None:
-    """Until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM."""
     config = uvicorn.Config(
         make_datasette(settings, user).app(),
         log_level="warning",

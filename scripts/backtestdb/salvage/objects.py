@@ -35,14 +35,14 @@ class SchemaObject:
 
     @property
     def has_rows(self) -> bool:
-        """A table with rows of its own, and not one of SQLite's."""
+        """Return whether this is a table with rows of its own, and not one of SQLite's."""
         return (
             self.kind == "table" and bool(self.root) and not self.name.lower().startswith("sqlite_")
         )
 
     @property
     def creation(self) -> str:
-        """The text that this SQLite understands."""
+        """Return the text that this SQLite understands."""
         return self.plain or self.sql
 
 
@@ -62,13 +62,15 @@ class Schema:
 def load_live_schema(
     file: PageFile, parentless: Iterable[int], *, first_page_is_lost: bool
 ) -> Schema:
-    """From page 1 downwards; below a page that is lost, from whatever pages look like a schema."""
+    """Read the schema from page 1 downwards; below a page that is lost, from whatever pages look
+    like a schema."""
     found, is_complete = [], not first_page_is_lost
     if not first_page_is_lost:
         tree = read_tree(file, 1, is_index=False)
         pages = [parse_objects(file, number) for number in tree.pages]
         is_complete = not tree.gaps and None not in pages
         found = [one for page in pages for one in page or []]
+
     if not is_complete:
         found += [one for number in parentless for one in parse_objects(file, number) or []]
     is_newer = (
@@ -76,13 +78,14 @@ def load_live_schema(
     )
     sound = make_creatable(without_conflicts(found), is_from_newer_sqlite=is_newer)
     unreadable = {one.name for one in found if one.kind == "table"} - {one.name for one in sound}
+
     return Schema(sound, is_complete and len(sound) == len(found), sorted(unreadable))
 
 
 def make_creatable(
     objects: list[SchemaObject], *, is_from_newer_sqlite: bool
 ) -> list[SchemaObject]:
-    """With plain columns where this SQLite cannot create a table, and without the tables for which
+    """Give a table that this SQLite cannot create plain columns, and leave out the tables for which
     there are none: a bit of their text has changed."""
     creatable = []
     with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
@@ -96,6 +99,7 @@ def make_creatable(
                 creatable.append(
                     replace(one, plain=plain, refusal=refusal, is_doubtful=is_doubtful)
                 )
+
     return creatable
 
 
@@ -123,6 +127,8 @@ def parse_objects(file: PageFile, number: int) -> list[SchemaObject] | None:
 
 
 def parse_object(values: list[object], file: PageFile) -> SchemaObject:
+    """Given the values of a row of the schema, return the object. Raise DamagedError for what
+    cannot be a row of the schema."""
     if len(values) != 5:
         raise DamagedError("not a row of a schema")
     kind, name, table, root, sql = values
@@ -136,7 +142,7 @@ def parse_object(values: list[object], file: PageFile) -> SchemaObject:
 
 
 def without_conflicts(objects: Iterable[SchemaObject]) -> list[SchemaObject]:
-    """Two versions of one object: one of them is from an earlier time, and nothing tells which."""
+    """Leave out both of two versions of one object: nothing tells which is from an earlier time."""
     versions: dict[tuple[str, str], set[SchemaObject]] = {}
     for one in objects:
         versions.setdefault((one.kind, one.name.lower()), set()).add(one)
@@ -146,8 +152,8 @@ def without_conflicts(objects: Iterable[SchemaObject]) -> list[SchemaObject]:
 def load_backup_schema(
     connection: sqlite3.Connection, roots: Mapping[str, int]
 ) -> list[SchemaObject]:
-    """`roots`: where tables begin in the damaged file, if that did not change since; -1 where
-    unknown."""
+    """Read the schema of the backup. `roots`: where tables begin in the damaged file, if that did
+    not change since; -1 where unknown."""
     rows = connection.execute(
         "SELECT type, name, tbl_name, rootpage, coalesce(sql, '') FROM sqlite_schema"
     )
@@ -165,8 +171,7 @@ def load_backup_schema(
 
 
 def unite(live: Schema, saved: Iterable[SchemaObject]) -> Schema:
-    """Where the text of a live table may be damaged, that of the backup counts, unless it is the
-    same."""
+    """Take the backup's text where that of a live table may be damaged, unless it is the same."""
     saved = list(saved)
     by_name = {one.name.lower(): one for one in saved}
     doubtful = {
@@ -174,6 +179,7 @@ def unite(live: Schema, saved: Iterable[SchemaObject]) -> Schema:
         for one in live.objects
         if one.is_doubtful and by_name.get(one.name.lower(), one).sql != one.sql
     }
+
     if live.is_complete and not doubtful:
         return live
     kept = [one for one in live.objects if one.name.lower() not in doubtful]
@@ -182,6 +188,7 @@ def unite(live: Schema, saved: Iterable[SchemaObject]) -> Schema:
     if live.is_complete:  # then what it lacks was dropped
         added = [one for one in added if one.name.lower() in doubtful]
     unreadable = [name for name in live.unreadable if name.lower() not in by_name]
+
     return Schema(kept + added, is_complete=False, unreadable=unreadable)
 
 

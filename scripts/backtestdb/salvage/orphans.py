@@ -1,10 +1,9 @@
 """Pages of tables whose parent is lost: whose rows are they?
 
 A page belongs to a table when all of its rows could be rows of it, its rowids lie in a gap of it,
-and no other table can say the same. Where several can, the one decides of whose rows in the backup
-some are on the page. A page that nobody can claim alone is left alone: a lost row is better than a
-wrong one.
-"""
+and no other table can say the same. Where several can, the page goes to the table of whose rows in
+the backup some are on it. A page with no such table, or several, is left alone: a lost row is
+better than a wrong one."""
 
 import sqlite3
 from collections import Counter
@@ -29,12 +28,9 @@ def adopt_orphans(
     roots: set[int],
     saved: sqlite3.Connection | None,
 ) -> int:
-    """Give each source the trees that belong below its gaps; return the number of those that found
-    nobody.
-
-    `rivals`: tables that are not salvaged, whose pages must not be taken for others. `roots`: pages
-    at which the damaged file itself says that something begins.
-    """
+    """Give each source the trees that belong below its gaps; return the number of trees without a
+    table. `rivals`: tables that are not salvaged, whose pages must not be taken for others.
+    `roots`: pages at which the damaged file itself says that something begins."""
     if not any(source.gaps for source in sources.values()):
         return 0
     taken = roots.union(
@@ -43,6 +39,7 @@ def adopt_orphans(
     shapes = [source.shape for source in sources.values() if source.gaps] + list(rivals)
     found: dict[str, list[Tree]] = {}
     strays = 0
+
     for number in scan.parentless:
         if number in taken or parse_objects(file, number):
             continue
@@ -52,6 +49,7 @@ def adopt_orphans(
         if owner in sources:
             found.setdefault(owner, []).append(read_tree(file, number, is_index=is_index))
         strays += not owner and not is_index
+
     for table, trees in found.items():
         adopt(file, scan, sources[table], trees, saved)
     return strays
@@ -64,22 +62,25 @@ def adopt(
     trees: list[Tree],
     saved: sqlite3.Connection | None,
 ) -> None:
-    """Where pages may have been free, an index has to name their rows. A table without any has no
-    proof: its pages are taken unless there is a sign that free pages are among them, or that none
-    is its own."""
+    """Take the trees for this table. Where pages may have been free, an index has to name their
+    rows. A table without any has no proof: its pages are taken unless there is a sign that free
+    pages are among them, or that none is its own."""
     if source.shape.is_index:
         kept = without_shared_keys(file, trees, source.shape)
     else:
         kept = without_overlaps(file, inside(file, trees, source.gaps))
+
     if scan.free_list != "known":
         source.proofs = [
             (index, entries)
             for index in source.indexes
             if (entries := load_entries(file, index)) is not None
         ]
+
     is_doubtful = scan.free_list == "broken" or (
         scan.free_list == "likely" and not is_known_to_backup(file, source.shape, kept, saved)
     )
+
     if source.proofs or is_doubtful:
         source.doubtful += kept
     else:
@@ -89,7 +90,8 @@ def adopt(
 def is_known_to_backup(
     file: PageFile, shape: Shape, trees: Iterable[Tree], saved: sqlite3.Connection | None
 ) -> bool:
-    """Return whether some of these rows are in the backup; without a backup nobody can say no."""
+    """Return whether some of these rows are in the backup; without a backup there is no telling,
+    and the answer is yes."""
     if saved is None:
         return True
     return any(
@@ -112,6 +114,7 @@ def find_owner(
     )
     records = list(islice(stored, 1))
     fitting = [shape for shape in shapes if records and fits(shape, records[0][1])]
+
     if not any(shape.table in sources for shape in fitting):
         return fitting[0].table if fitting else ""  # most pages are market data: one row tells
     records += stored
@@ -122,6 +125,7 @@ def find_owner(
     candidates = [shape for shape in fitting if len(shape.columns) == longest] or fitting
     if len(candidates) > 1:
         candidates = keep_best(candidates, records, saved)
+
     return candidates[0].table if len(candidates) == 1 else ""
 
 
@@ -175,8 +179,7 @@ def inside(file: PageFile, trees: Iterable[Tree], gaps: Iterable[Gap]) -> list[T
 
 
 def without_overlaps(file: PageFile, trees: Iterable[Tree]) -> list[Tree]:
-    """Two pages for the same rowids: one of them is from an earlier time, and nothing tells
-    which."""
+    """Leave out two pages for the same rowids: nothing tells which is from an earlier time."""
     ordered = sorted(
         (bounds, index, tree)
         for index, tree in enumerate(trees)
@@ -190,7 +193,8 @@ def without_overlaps(file: PageFile, trees: Iterable[Tree]) -> list[Tree]:
 
 
 def without_shared_keys(file: PageFile, trees: Iterable[Tree], shape: Shape) -> list[Tree]:
-    """The same for a table WITHOUT ROWID, whose rows have no numbers to compare but their keys."""
+    """Leave out the same pages of a table WITHOUT ROWID, whose rows have no numbers to compare but
+    their keys."""
     places = [[column.name for column in shape.columns].index(name) for name in shape.key]
     keys = [
         {
@@ -201,6 +205,7 @@ def without_shared_keys(file: PageFile, trees: Iterable[Tree], shape: Shape) -> 
         for tree in trees
     ]
     seen = Counter(key for tree_keys in keys for key in tree_keys)
+
     return [
         tree
         for tree, tree_keys in zip(trees, keys, strict=True)

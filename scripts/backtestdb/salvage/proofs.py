@@ -1,9 +1,8 @@
 """Whether a row is of today: an index of its table names it.
 
-A page that nobody points at can be one that was freed, with rows that were deleted. Where the list
-of free pages cannot tell, the indexes can: they name every row that is there, with its key and its
-rowid.
-"""
+A page without a parent can be one that was freed, with rows that were deleted. Where the list of
+free pages cannot tell, the indexes can: they name every row that is there, with its key and its
+rowid."""
 
 import sqlite3
 from collections import Counter
@@ -39,6 +38,7 @@ def describe_proofs(
     order = [column.name for column in shape.columns]
     found = []
     listed = connection.execute(f"PRAGMA main.index_list({quote(shape.table)})").fetchall()
+
     for _, name, _, _, is_partial in listed:
         entries = connection.execute(f"PRAGMA main.index_xinfo({quote(name)})").fetchall()
         columns = [row[2] for row in entries if row[1] >= 0]
@@ -49,6 +49,7 @@ def describe_proofs(
             and set(columns) <= set(order)
         ):
             found.append(Index(tuple(order.index(column) for column in columns), roots[name]))
+
     return found
 
 
@@ -67,7 +68,8 @@ def load_entries(file: PageFile, index: Index) -> set[str] | None:
 
 
 def make_entry(values: Sequence[Value]) -> str:
-    """A column of type REAL may hold 3.0 as 3."""
+    """Return a row's entry in an index, as it is compared: a column of type REAL may hold 3.0 as
+    3."""
     return repr([int(v) if isinstance(v, float) and v.is_integer() else v for v in values])
 
 

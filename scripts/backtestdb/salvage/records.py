@@ -19,13 +19,16 @@ def parse_record(payload: bytes) -> list[Value]:
     while position < header_bytes:
         kind, position = parse_varint(payload, position)
         kinds.append(kind)
+
     if position != header_bytes or header_bytes > len(payload):
         raise DamagedError("a record with a wrong header")
     values: list[Value] = []
+
     for kind in kinds:
         size = value_bytes(kind)
         values.append(parse_value(kind, payload[position : position + size]))
         position += size
+
     if position != len(payload):
         raise DamagedError("a record of a wrong length")
     return values
@@ -52,8 +55,8 @@ def parse_value(kind: int, data: bytes) -> Value:
 
 
 def decode(values: Sequence[Value], encoding: str) -> list[object]:
-    """With text as text; raise DamagedError where it is none. For the schema only, never for
-    rows."""
+    """Return a record's values with text as text; raise DamagedError where it is none. For the
+    schema only, never for rows."""
     try:
         return [
             value.decode(encoding) if isinstance(value, bytearray) else value for value in values

@@ -39,7 +39,7 @@ def read_records(
 def read_rows(
     file: PageFile, pages: Sequence[int], shape: Shape, claims: Counter[int]
 ) -> Iterator[Row | None]:
-    """With the rowid in its column; None for each row that is not taken."""
+    """Yield rows with the rowid in its column; None for each row that is not taken."""
     for record in read_records(file, pages, claims):
         yield make_row(shape, record) if record and fits(shape, record[1]) else None
 
@@ -50,7 +50,8 @@ def make_row(shape: Shape, record: Row) -> Row:
 
 
 def claim_pages(file: PageFile, trees: Sequence[Tree]) -> Counter[int]:
-    """Return how often each page is laid claim to: more than once, and nobody knows whose it is."""
+    """Return how often each page is laid claim to: more than once, and there is no telling whose it
+    is."""
     claims: Counter[int] = Counter()
     for tree in trees:
         claims.update(tree.inner)

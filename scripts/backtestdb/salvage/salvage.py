@@ -43,7 +43,7 @@ class SalvageResult:
 
     @property
     def is_complete(self) -> bool:
-        """Every row of every table, in a table like its own."""
+        """Return whether every row of every table was read, into a table like its own."""
         is_whole = all(table.is_whole for table in self.built.tables)
         return is_whole and not (self.built.strays or self.built.not_created or self.built.plain)
 
@@ -68,10 +68,12 @@ def salvage(
             f"there is nothing to salvage: {database} is missing or empty",
             next_step="make restore-from-backup",
         )
+
     copy, new = (
         database.with_name(f"{database.name}.salvaging{suffix}") for suffix in ("", ".new")
     )
     lock = copy.with_name(copy.name + ".lock")
+
     with exclusive_lock(lock, "a salvage of this database"), removed_afterwards(copy, new):
         choice = choose_newest(backup_dir, in_use or database, say)
         say(f"reading {database}, united with {describe(choice)}")
@@ -86,12 +88,14 @@ def salvage(
         )
         rename_durably(new, path)
         step("named")
+
     return SalvageResult(path, newest_of(choice) if choice else None, built)
 
 
 @contextmanager
 def removed_afterwards(*paths: Path) -> Iterator[None]:
-    """Before too: a killed run leaves its files to the next one."""
+    """Remove these files afterwards, and before too: a killed run leaves its files to the next
+    one."""
     for path in paths:
         remove_database(path)
     try:
@@ -114,7 +118,8 @@ def describe(choice: RestoreChoice | None) -> str:
 
 
 def copy_database(database: Path, copy: Path, new: Path, choice: RestoreChoice | None) -> bool:
-    """The template for a lost header is a backup, or without one a new database."""
+    """Make the private copy. The template for a lost header is a backup, or without one a new
+    database."""
     template = (choice.full or newest_of(choice)).path if choice else new
     if not choice:
         with closing(connect(new, create=True)) as connection:

@@ -1,4 +1,4 @@
-"""One look at every page of the file: which pages nobody points at, and which are free."""
+"""One look at every page of the file: which pages have no parent, and which are free."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -33,18 +33,20 @@ class Trunk(NamedTuple):
 
 
 def scan_pages(file: PageFile, *, first_page_is_lost: bool) -> Scan:
-    """A free page keeps what it held when it was in use: rows that were deleted or have moved
-    since."""
+    """Look at every page. A free page keeps what it held when it was in use: rows that were deleted
+    or have moved since."""
     trunks = find_trunks(file)
     free = set().union(*(trunk.listed for trunk in trunks.values()))
     children: set[int] = set()
     found = []
+
     for number in range(2, file.count + 1):
         kind = file.data[(number - 1) * file.page_size]
         if number not in free and kind in TABLE_KINDS | INDEX_KINDS:
             found.append(number)
             if kind in INTERIOR:
                 children |= find_children(file, number)
+
     if not first_page_is_lost:
         children |= find_children(file, 1)
     parentless = [number for number in found if number not in children and is_sound(file, number)]
@@ -68,7 +70,8 @@ def find_children(file: PageFile, number: int) -> set[int]:
 
 
 def find_trunks(file: PageFile) -> dict[int, Trunk]:
-    """By their look, because the list cannot be followed behind a page of it that is lost."""
+    """Find the pages of the list of free pages by their look, because the list cannot be followed
+    behind a page of it that is lost."""
     return {
         number: trunk
         for number in range(2, file.count + 1)
@@ -93,17 +96,19 @@ def parse_trunk(file: PageFile, number: int) -> Trunk | None:
 def judge_free_list(
     file: PageFile, trunks: dict[int, Trunk], *, first_page_is_lost: bool
 ) -> FreeList:
-    """The header says where the list begins and how long it is. Without it: SQLite puts a new page
-    before the first one of the list only when that is full, so one that is not full is the
-    first."""
+    """Tell how much of the list of free pages was found. The header says where the list begins and
+    how long it is. Without it: SQLite puts a new page before the first one of the list only when
+    that is full, so one that is not full is the first."""
     if not first_page_is_lost:
         first, expected = (int.from_bytes(file.data[at : at + 4]) for at in (32, 36))
         return "known" if count_free(file, first) == expected else "broken"
     if not trunks:
         return "likely"
+
     heads = set(trunks) - {trunk.following for trunk in trunks.values()}
     if len(heads) != 1:
         return "broken"
+
     (head,) = heads
     is_full = len(trunks[head].listed) >= file.usable // 4 - 8
     expected = len(trunks) + sum(len(trunk.listed) for trunk in trunks.values())

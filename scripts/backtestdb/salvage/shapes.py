@@ -36,25 +36,28 @@ class Shape:
 
     @property
     def fewest(self) -> int:
-        """Rows from before an ALTER TABLE ADD COLUMN end early; their missing columns have a
-        default."""
+        """Return the fewest values that a row may have: rows from before an ALTER TABLE ADD COLUMN
+        end early; their missing columns have a default."""
         needed = [index for index, column in enumerate(self.columns) if not column.is_optional]
         return needed[-1] + 1 if needed else 1
 
 
 def describe_table(connection: sqlite3.Connection, table: str) -> Shape:
-    """`connection` is to a database that has this table, with or without rows."""
+    """Return what rows of a table can look like. `connection` is to a database that has this table,
+    with or without rows."""
     info = connection.execute(f"PRAGMA main.table_xinfo({quote(table)})").fetchall()
     listed = connection.execute(
         "SELECT wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?", (table,)
     )
     (is_index, is_strict) = map(bool, listed.fetchone())
     stored = [row for row in info if row[6] != 2]
+
     if is_index:
         order = primary_key_order(connection, table)
         stored = sorted(
             (row for row in stored if row[0] in order), key=lambda row: order.index(row[0])
         )
+
     keys = sorted((row for row in info if row[5]), key=lambda row: row[5])
     columns = tuple(make_column(row, is_strict=is_strict) for row in stored)
     has_pk_index = any(
@@ -64,6 +67,7 @@ def describe_table(connection: sqlite3.Connection, table: str) -> Shape:
     if len(keys) == 1 and not is_index and not has_pk_index:
         alias = [row[0] for row in stored].index(keys[0][0])
     names = tuple(rowid_name(connection, table))
+
     return Shape(
         table=table,
         columns=columns,
@@ -83,6 +87,7 @@ def describe_indexes(connection: sqlite3.Connection, shape: Shape) -> list[Shape
         for row in connection.execute(f"PRAGMA main.table_xinfo({quote(table)})")
     }
     shapes = []
+
     for _, name, _, origin, _ in connection.execute(
         f"PRAGMA main.index_list({quote(table)})"
     ).fetchall():
@@ -109,11 +114,12 @@ def describe_indexes(connection: sqlite3.Connection, shape: Shape) -> list[Shape
                 key=(),
             )
         )
+
     return shapes
 
 
 def primary_key_order(connection: sqlite3.Connection, table: str) -> list[int]:
-    """A table WITHOUT ROWID stores the columns of its key first."""
+    """Return the columns as a table WITHOUT ROWID stores them: those of its key first."""
     for _, name, _, origin, _ in connection.execute(
         f"PRAGMA main.index_list({quote(table)})"
     ).fetchall():
@@ -123,6 +129,7 @@ def primary_key_order(connection: sqlite3.Connection, table: str) -> list[int]:
 
 
 def make_column(row: Sequence[object], *, is_strict: bool) -> Column:
+    """Given a row of PRAGMA table_xinfo, return the column. `is_strict`: of a STRICT table."""
     _, name, declared, not_null, default, _, hidden = row
     affinity = affinity_of(str(declared), is_strict=is_strict)
     is_generated = hidden != 0
@@ -136,20 +143,23 @@ def make_column(row: Sequence[object], *, is_strict: bool) -> Column:
 
 
 def affinity_of(declared: str, *, is_strict: bool) -> str:
-    """https://www.sqlite.org/datatype3.html#determination_of_column_affinity, the rules in their
-    order."""
+    """Return a type's affinity by the rules, in their order, of
+    https://www.sqlite.org/datatype3.html#determination_of_column_affinity."""
     declared = declared.upper()
     if is_strict and declared == "ANY":
         return "BLOB"
+
     rules = (
         ("INTEGER", ("INT",)),
         ("TEXT", ("CHAR", "CLOB", "TEXT")),
         ("BLOB", ("BLOB",)),
         ("REAL", ("REAL", "FLOA", "DOUB")),
     )
+
     for affinity, parts in rules:
         if any(part in declared for part in parts):
             return affinity
+
     return "NUMERIC" if declared else "BLOB"
 
 
@@ -167,4 +177,5 @@ def fits(shape: Shape, values: Sequence[Value]) -> bool:
                 return False
         elif column.affinity == "TEXT" and isinstance(value, int | float):
             return False
+
     return True

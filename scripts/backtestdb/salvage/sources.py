@@ -86,14 +86,15 @@ def describe_tables(schema: Schema) -> tuple[dict[str, Described], list[Shape]]:
             for table in tables.values()
             for entry in describe_indexes(connection, table.shape)
         ]
+
     return tables, entries
 
 
 def find_source(
     file: PageFile, described: Described, saved: sqlite3.Connection | None
 ) -> TableSource:
-    """Follow the root; one that only the backup names is believed when the backup's rows are below
-    it."""
+    """Follow the root; a root that only the backup names is believed when the backup's rows are
+    below it."""
     one, shape, indexes = described
     source = TableSource(shape=shape, is_rooted=one.is_live, indexes=indexes)
     if one.root > 1:
@@ -135,6 +136,7 @@ def count_matches(saved: sqlite3.Connection | None, shape: Shape, rows: list[Row
 def load_saved(
     saved: sqlite3.Connection, shape: Shape, rowid: int, values: list[Value]
 ) -> list[Value] | None:
+    """Return the row of the backup with this rowid or this key; None where there is none."""
     names = [column.name for column in shape.columns[: len(values)]]
     listed = ", ".join(map(quote, names))
     if shape.rowid_names:
@@ -147,15 +149,17 @@ def load_saved(
         key = [values[names.index(name)] for name in shape.key]
     else:
         return None
+
     try:
         row = saved.execute(
             f"SELECT {listed} FROM {quote(shape.table)} WHERE {where}", key
         ).fetchone()
     except sqlite3.OperationalError:
         return None  # the table or a column is younger than the backup
+
     return list(row) if row else None
 
 
 def text_or_value(value: Value) -> str:
-    """Text is bound as its bytes: it need not be valid."""
+    """Return text as its bytes, to be bound so: it need not be valid."""
     return "CAST(? AS TEXT)" if isinstance(value, bytearray) else "?"

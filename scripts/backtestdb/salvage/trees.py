@@ -38,13 +38,14 @@ class Tree:
 
     @property
     def open_gaps(self) -> list[Gap]:
-        """Those behind which pages of the table may lie. All leaves are equally deep, so a gap
-        where others have their leaves has nothing behind it."""
+        """Return the gaps behind which pages of the table may lie. All leaves are equally deep, so
+        a gap where others have their leaves has nothing behind it."""
         return [gap for gap in self.gaps if self.leaf_depth is None or gap.depth < self.leaf_depth]
 
 
 def read_tree(file: PageFile, root: int, *, is_index: bool) -> Tree:
-    """`is_index`: a table WITHOUT ROWID, which has rows in its interior pages too."""
+    """Follow a tree to its leaves. `is_index`: a table WITHOUT ROWID, which has rows in its
+    interior pages too."""
     tree = Tree()
     seen: set[int] = set()
 
@@ -57,10 +58,12 @@ def read_tree(file: PageFile, root: int, *, is_index: bool) -> Tree:
         except DamagedError:
             tree.gaps.append(Gap(number, low, high, depth))
             return
+
         seen.add(number)
         if not page.is_interior:
             tree.leaf_depth = depth
         (tree.pages if is_index or not page.is_interior else tree.inner).append(number)
+
         for child, child_low, child_high in children_of(page, low, high):
             visit(child, child_low, child_high, depth + 1)
 
@@ -71,7 +74,7 @@ def read_tree(file: PageFile, root: int, *, is_index: bool) -> Tree:
 def children_of(
     page: Page, low: int | None, high: int | None
 ) -> Iterator[tuple[int, int | None, int | None]]:
-    """Child page and its bounds; an index has no rowids, so no bounds."""
+    """Return each child page and its bounds; an index has no rowids, so no bounds."""
     if not page.is_interior:
         return
     bounded = page.kind in TABLE_KINDS
@@ -99,6 +102,7 @@ def verify_place(
         raise DamagedError(f"page {page.number} is at a wrong depth")
     if is_index:
         return
+
     rowids = [cell.rowid for cell in page.cells]
     # In a leaf the order is strict; an interior page may name a rowid that was deleted since.
     if any(one >= other for one, other in pairwise(rowids)):

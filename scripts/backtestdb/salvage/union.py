@@ -44,18 +44,22 @@ def fill_table(
     *,
     backup_date: str,
 ) -> TableOutcome:
-    """`target` has the backup of `backup_date` attached as `saved`; empty where there is none. A
-    table that could be read to its last row is taken as it is: a row that only the backup has was
+    """Write a table's rows, those read and those of the backup. `target` has the backup of
+    `backup_date` attached as `saved`; empty where there is none.
+
+    A table that could be read to its last row is taken as it is: a row that only the backup has was
     deleted since. When that is most of them, an index has to say so too: another page in the place
     of a root passes every other check."""
     shape = source.shape
     lost_rows = 0
     taken = 0
+
     for row in read_source(file, source, claims):
         if row is not None and insert_row(target, shape, row[0], row[1]):
             taken += 1
         else:
             lost_rows += 1
+
     is_saved = bool(backup_date and column_names(target, shape.table, "saved"))
     is_whole = source.is_rooted and not source.lost_pages and not lost_rows
     if is_whole and is_saved and 2 * count_missing(target, shape) > count_saved(target, shape):
@@ -67,11 +71,13 @@ def fill_table(
         lost_rows=lost_rows,
         is_whole=is_whole,
     )
+
     if is_whole or not is_saved:
         return read
     if not can_be_united(target, shape):
         beside, rows = put_beside(target, shape.table, backup_date)
         return replace(read, beside=beside, rows_beside=rows)
+
     added = add_from_backup(target, shape)
     return replace(read, from_backup=added, left_out=count_missing(target, shape))
 
@@ -88,13 +94,14 @@ def can_be_united(target: sqlite3.Connection, shape: Shape) -> bool:
 
 
 def put_beside(target: sqlite3.Connection, table: str, backup_date: str) -> tuple[str, int]:
-    """The rows of the backup, whole, in a table of plain columns with its date in the name; return
-    the name and how many there are."""
+    """Put the rows of the backup, whole, into a table of plain columns with its date in the name;
+    return the name and how many there are."""
     name = f"{table}_backup_{backup_date}"
     while name in table_names(target):
         name += "_2"
     query = "SELECT sql FROM saved.sqlite_schema WHERE type = 'table' AND lower(name) = lower(?)"
     plain = make_plain_table(str(target.execute(query, (table,)).fetchone()[0]), name)
+
     if plain is None:
         raise VerificationError(f"the table {table} of the backup could not be put beside")
     target.execute(plain)
@@ -102,11 +109,13 @@ def put_beside(target: sqlite3.Connection, table: str, backup_date: str) -> tupl
     target.execute(
         f"INSERT INTO main.{quote(name)} ({listed}) SELECT {listed} FROM saved.{quote(table)}"
     )
+
     return name, count(target, name)
 
 
 def make_orphaned_outcome(target: sqlite3.Connection, table: str, backup_date: str) -> TableOutcome:
-    """Of a table that only the backup has, and that refers to one that is not there any more."""
+    """Return the outcome of a table that only the backup has, and that refers to one that is not
+    there any more."""
     beside, rows = put_beside(target, table, backup_date)
     return TableOutcome(table=table, beside=beside, rows_beside=rows)
 
@@ -118,8 +127,8 @@ def keep_together(
     *,
     has_backup: bool,
 ) -> None:
-    """The tables behind a full-text index: parts of it make no sense together with parts of
-    another. Unless all were read whole, all become what the backup holds."""
+    """Make all tables behind a full-text index what the backup holds, unless all were read whole:
+    parts of it make no sense together with parts of another."""
     names = [source.shape.table for source in group]
     if all(outcomes[name].is_whole for name in names):
         return
@@ -144,8 +153,8 @@ def insert_row(
 
 @cache
 def make_insert(shape: Shape, texts: tuple[bool, ...]) -> str:
-    """Text travels as its bytes and becomes text inside SQLite: it need not be valid UTF-8. Columns
-    behind the last value get their default."""
+    """Return the statement for a row. Text travels as its bytes and becomes text inside SQLite: it
+    need not be valid UTF-8. Columns behind the last value get their default."""
     columns = [c for c in zip(shape.columns, texts, strict=False) if not c[0].is_generated]
     names = [*shape.rowid_names, *(quote(column.name) for column, _ in columns)]
     marks = ["?" for _ in shape.rowid_names] + [
@@ -158,10 +167,11 @@ def make_insert(shape: Shape, texts: tuple[bool, ...]) -> str:
 
 
 def add_from_backup(target: sqlite3.Connection, shape: Shape) -> int:
-    """The rows whose key is not there yet, under their rowid where that is free."""
+    """Add the rows whose key is not there yet, under their rowid where that is free."""
     table = quote(shape.table)
     if shape.table not in table_names(target, "saved"):
         return 0
+
     ours, theirs = column_names(target, shape.table), column_names(target, shape.table, "saved")
     columns = ", ".join(quote(name) for name in theirs if name in ours)
     before = count(target, shape.table)
@@ -170,6 +180,7 @@ def add_from_backup(target: sqlite3.Connection, shape: Shape) -> int:
     target.execute(
         f"INSERT OR IGNORE INTO main.{table} ({listed}) SELECT {listed} FROM saved.{table}"
     )
+
     if rowid and shape.key and shape.alias is None:
         same = " AND ".join(f"there.{quote(name)} IS here.{quote(name)}" for name in shape.key)
         target.execute(
@@ -177,6 +188,7 @@ def add_from_backup(target: sqlite3.Connection, shape: Shape) -> int:
             "AS here"
             f" WHERE NOT EXISTS (SELECT 1 FROM main.{table} AS there WHERE {same})"
         )
+
     return count(target, shape.table) - before
 
 
@@ -194,12 +206,14 @@ def count_missing(target: sqlite3.Connection, shape: Shape) -> int:
         theirs
     ):  # the key was renamed: only numbers can be compared
         return max(count_saved(target, shape) - count(target, shape.table), 0)
+
     table = quote(shape.table)
     same = " AND ".join(f"there.{quote(name)} IS here.{quote(name)}" for name in keys)
     query = (
         f"SELECT count(*) FROM saved.{table} AS here"
         f" WHERE NOT EXISTS (SELECT 1 FROM main.{table} AS there WHERE {same})"
     )
+
     return int(target.execute(query).fetchone()[0])
 
 
@@ -210,8 +224,8 @@ def count_saved(target: sqlite3.Connection, shape: Shape) -> int:
 
 
 def create_virtual_tables(target: sqlite3.Connection, objects: Iterable[SchemaObject]) -> None:
-    """Written into the schema only: what they show lies in ordinary tables, and their module may be
-    missing."""
+    """Write virtual tables into the schema only: what they show lies in ordinary tables, and their
+    module may be missing."""
     allow_schema_writes(target)
     target.execute("PRAGMA writable_schema = ON")
     for one in objects:
@@ -224,8 +238,8 @@ def create_virtual_tables(target: sqlite3.Connection, objects: Iterable[SchemaOb
 
 
 def raise_sequences(target: sqlite3.Connection, sequences: Iterable[tuple[str, int]]) -> None:
-    """An AUTOINCREMENT table never gives out a number twice, also after its last rows were
-    deleted."""
+    """Set the highest number that each AUTOINCREMENT table gave out: it never gives one out twice,
+    also after its last rows were deleted."""
     if not has_sequences(target, "main"):
         return
     for table, number in sequences:
