@@ -1,5 +1,5 @@
-"""Every command that status and doctor print, run in a container by a user who believes them: outside
-of the project, the backups and the database's own files nothing changes.
+"""Every command that status and doctor print, run in a container by a user who believes them:
+outside of the project, the backups and the database's own files nothing changes.
 
 A container is a whole machine whose every file can be listed before and after. It takes minutes.
 """
@@ -20,7 +20,8 @@ LIVE, BACKUPS = f"{HOME}/live", f"{HOME}/Backups"
 IMAGE = """
 FROM python:3.12-slim
 RUN apt-get update -qq \\
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends make git sudo \\
+    && export DEBIAN_FRONTEND=noninteractive \\
+    && apt-get install -y -qq --no-install-recommends make git sudo \\
     && useradd --create-home --uid 4321 quant \\
     && echo 'quant ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/quant
 USER quant
