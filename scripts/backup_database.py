@@ -14,6 +14,8 @@ from backtestdb.backups.adopt import adopt
 from backtestdb.backups.backup import Hooks
 from backtestdb.backups.catalogue import lock_backups
 from backtestdb.backups.identity import load_own_catalogue
+from backtestdb.backups.known_folders import remember_folder
+from backtestdb.backups.manifest import Kind
 from backtestdb.backups.verify import verify_all
 from backtestdb.config import Settings, load_settings
 from backtestdb.console import format_bytes, say
@@ -62,9 +64,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="tables that lost rows since the last backup were meant to",
     )
     parser.add_argument(
+        "--new-folder",
+        action="store_true",
+        help="BACKUP_DIR is another folder or disk than before, and is meant",
+    )
+    parser.add_argument(
         "--no-heartbeat",
         action="store_true",
-        help="say nothing to HEARTBEAT_URL: the scheduler does",
+        help="say nothing to HEARTBEAT_URL, and no ON_FAILURE: the scheduler does",
     )
     parser.add_argument(
         "--full-check", action="store_true", help="integrity_check instead of quick_check"
@@ -85,7 +92,7 @@ def verify_not_sudo(database: Path, environment: Mapping[str, str]) -> None:
 
 def back_up(settings: Settings, options: argparse.Namespace) -> int:
     """Make the backup that the options name and report it; return the exit code."""
-    kind = "irreplaceable" if options.irreplaceable_only else "full"
+    kind: Kind = "irreplaceable" if options.irreplaceable_only else "full"
     now = datetime.now().astimezone()
     source = settings.database_path
     verify_not_sudo(source, os.environ)
@@ -93,7 +100,10 @@ def back_up(settings: Settings, options: argparse.Namespace) -> int:
         say(f"source: {source} ({format_bytes(source.stat().st_size)})")
     say(f"target: {settings.backup_dir}")
     if options.no_heartbeat:
-        settings = replace(settings, heartbeat_url="")
+        settings = replace(settings, heartbeat_url="", on_failure="")
+    if options.new_folder:
+        settings.backup_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        remember_folder(source, settings.backup_dir)
     outcome = run_backup(
         settings,
         kind,

@@ -47,7 +47,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--online", action="store_true", help="also send the vendor one cheap request"
+        "--online",
+        action="store_true",
+        help="also send the vendor one cheap request, and a test to the watcher and NOTIFY_URLS",
     )
     parser.add_argument(
         "--close", action="store_true", help="first take the rights of others on our backups"

@@ -20,12 +20,13 @@ PROJECT_DIR = Path(__file__).resolve().parents[1]
 # Each set with those that it contains: what one has installed, the others need not install again.
 SETS = {
     "backup": ("backup",),
+    "notify": ("backup", "notify"),
     "offsite": ("backup", "offsite"),
     "market": ("backup", "market"),
     "demo": ("backup", "market", "demo"),
     "page": ("backup", "market", "page"),
     "lake": ("backup", "market", "lake"),
-    "dev": ("backup", "offsite", "market", "demo", "page", "lake", "dev"),
+    "dev": ("backup", "notify", "offsite", "market", "demo", "page", "lake", "dev"),
 }
 
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The host's own schedule: launchd on macOS, systemd user timers on Linux, else crontab lines. One job makes the
-# backups, another one updates the market data (where there is an API key, and UPDATE_DELAY_MINUTES is not empty), and
-# a process that stays sends copies off this machine (where OFFSITE is set).
+# The host's own schedule: launchd on macOS, systemd user timers on Linux, else crontab lines. One
+# job makes the backups, another one updates the market data (where there is an API key, and
+# UPDATE_DELAY_MINUTES is not empty), and a process that stays sends copies off this machine (where
+# OFFSITE is set).
 #
-#   install_scheduled_backup.sh install [--anyway]   write the jobs and load them; each runs at once if it is due
+#   install_scheduled_backup.sh install [--anyway]   write and load the jobs; each runs at once if it is due
 #   install_scheduled_backup.sh status               loaded? last exit code? newest verified backup?
 #   install_scheduled_backup.sh run                  start the backups' job now
 #   install_scheduled_backup.sh uninstall            unload and remove the jobs; backups stay
@@ -20,27 +21,55 @@ main() {
   [ -x "$PYTHON" ] || fail "there is no $PYTHON" "make setup"
   local scheduler
   scheduler=$(find_scheduler)
+  case ${1:-} in install | status | run | uninstall) OPTION='' MARK='' PROJECT_MARK=$(render mark) ;; esac
   case ${1:-} in
     install) install_all "$scheduler" "${2:-}" ;;
     status) status_all "$scheduler" ;;
     run) use_job backup; "run_$scheduler" ;;
     uninstall) uninstall_all "$scheduler" ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
-    *) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
   esac
 }
 
-# The names of a job in launchd and systemd, what systemd starts it by, and what its programs are called with.
+# The names of a job in launchd and systemd, what systemd starts it by, and what its programs are
+# called with. Another checkout on this machine may have the plain names: then the path's mark is
+# part of them.
 use_job() {
-  UNIT=ai-backtest-$1
-  LABEL=com.aibacktest.$1
-  PLIST=$HOME/Library/LaunchAgents/$LABEL.plist
-  TRIGGER=$UNIT.timer
   OPTION=
   case $1 in
     update) OPTION=--updates ;;
-    offsite) OPTION=--offsite TRIGGER=$UNIT.service ;;
+    offsite) OPTION=--offsite ;;
   esac
+  MARK=$PROJECT_MARK
+  name_job "$1"
+  if ! [ -f "$PLIST" ] && ! [ -f "$UNIT_DIR/$UNIT.service" ]; then
+    MARK=
+    name_job "$1"
+    belongs_elsewhere || return 0
+    MARK=$PROJECT_MARK
+    name_job "$1"
+  fi
+}
+
+name_job() {
+  UNIT=ai-backtest-$1${MARK:+-$MARK}
+  LABEL=com.aibacktest.$1${MARK:+.$MARK}
+  PLIST=$HOME/Library/LaunchAgents/$LABEL.plist
+  TRIGGER=$UNIT.timer
+  [ "$1" != offsite ] || TRIGGER=$UNIT.service
+}
+
+# Whether a job of this name starts the program of another checkout, and that program is there. One
+# that is gone was perhaps this checkout before it moved.
+belongs_elsewhere() {
+  local file program
+  for file in "$PLIST" "$UNIT_DIR/$UNIT.service"; do
+    [ -f "$file" ] || continue
+    program=$(sed -n 's/^ExecStart="[^"]*" "\([^"]*\)".*/\1/p; s/^[[:space:]]*<string>\(.*\/scripts\/run_[a-z]*\.py\)<\/string>$/\1/p' "$file")
+    [ -n "$program" ] && [ -f "$program" ] && [ "${program%/scripts/*}" != "$PROJECT" ] && return 0
+  done
+  return 1
 }
 
 lives() { [ "$OPTION" = --offsite ]; }
@@ -49,6 +78,10 @@ install_all() {
   use_job backup
   if [ "$1" = launchd ] && [ "$2" != --anyway ]; then render check-macos; else render check; fi
   make_folders
+  render warnings
+  local extra
+  extra=$(render packages)
+  [ -z "$extra" ] || "$PROJECT/db" setup "$extra" >/dev/null
   "install_$1" "$2"
 
   install_where_wanted "$1" "$2" update market "market data is not updated by itself"
@@ -116,7 +149,9 @@ find_scheduler() {
   fi
 }
 
-render() { "$PYTHON" "$PROJECT/scripts/render_schedule.py" "$1" ${OPTION:+"$OPTION"}; }
+render() {
+  "$PYTHON" "$PROJECT/scripts/render_schedule.py" "$1" ${OPTION:+"$OPTION"} ${MARK:+--mark "$MARK"}
+}
 
 # An installed file is whole-old or whole-new.
 write_file() {
@@ -130,7 +165,8 @@ make_folders() {
   render folders | while IFS= read -r folder; do (umask 077 && mkdir -p "$folder"); done
 }
 
-# A job that was written from a folder that has moved since, or from older settings, would fail in silence.
+# A job that was written from a folder that has moved since, or from older settings, would fail in
+# silence.
 is_current() { render "$1" | cmp -s - "$2"; }
 
 forget() { lives || "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --forget ${OPTION:+"$OPTION"}; }
@@ -155,8 +191,8 @@ install_launchd() {
   echo "installed $PLIST: $(describe_times "at login when it is overdue")"
 }
 
-# bootout returns before the old job is gone, so the first bootstrap may fail; older systems know only load,
-# which reports success even when it fails.
+# bootout returns before the old job is gone, so the first bootstrap may fail; older systems know
+# only load, which reports success even when it fails.
 load_launchd() {
   launchctl bootstrap "$DOMAIN" "$PLIST" 2>/dev/null && return
   sleep 1

@@ -18,7 +18,7 @@ from pathlib import Path
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 # The whole comes first: the others take their versions from it, because they share one .venv.
-SETS = ("dev", "backup", "offsite", "market", "demo", "page", "lake")
+SETS = ("dev", "backup", "notify", "offsite", "market", "demo", "page", "lake")
 PIN = re.compile(r"^([\w.-]+)==([\w.]+)", re.MULTILINE)
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from backtestdb import console
+from backtestdb.backups.forecast import warn_of_full_disk
 from backtestdb.config import PROJECT_DIR, load_settings
+from backtestdb.names import make_mark
 from backtestdb.scheduling import host_units
 
 
@@ -27,8 +29,13 @@ PARTS: dict[str, Callable[[host_units.Job], str]] = {
     "service": host_units.make_service,
     "timer": host_units.make_timer,
     "crontab": host_units.make_crontab_line,
+    "mark": lambda job: f"{make_mark(job.project)}\n",
     "marker": lambda job: f"{job.marker}\n",
     "wanted": describe_need,
+    "packages": lambda job: "notify\n" if job.settings.notify_urls else "",
+    "warnings": lambda job: "".join(
+        f"{line}\n" for line in [warn_of_full_disk(job.settings)] if line
+    ),
     "folders": lambda job: f"{job.settings.backup_dir}\n{job.settings.state_dir}\n",
 }
 
@@ -41,12 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--updates", action="store_true", help="of the job that updates market data")
     kinds.add_argument("--offsite", action="store_true", help="of the process that sends copies")
+    parser.add_argument("--mark", default="", help="part of the job's names")
     options = parser.parse_args(arguments)
     part = options.part
     name: host_units.Name = "backup"
     if options.updates or options.offsite:
         name = "update" if options.updates else "offsite"
-    job = host_units.Job(load_settings(), PROJECT_DIR, name)
+    job = host_units.Job(load_settings(), PROJECT_DIR, name, options.mark)
     if part in PARTS:
         print(PARTS[part](job), end="")
         return console.DONE

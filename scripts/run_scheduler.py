@@ -16,6 +16,7 @@ import sys
 import threading
 import zoneinfo
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 
 from backtestdb import console
@@ -23,6 +24,11 @@ from backtestdb.backups.backup_dir import ensure_backup_dir
 from backtestdb.config import Settings, load_settings
 from backtestdb.errors import BusyError, SettingsError
 from backtestdb.files import exclusive_lock
+from backtestdb.scheduling.backup_disk import (
+    RESTART_EXIT_CODE,
+    tell_absent_disk,
+    wait_for_disk,
+)
 from backtestdb.scheduling.event_log import UPDATE_LOG_NAMES, open_event_log, print_failures_only
 from backtestdb.scheduling.health import (
     describe_newest,
@@ -31,7 +37,14 @@ from backtestdb.scheduling.health import (
     remove_liveness,
     scheduler_path,
 )
-from backtestdb.scheduling.loop import Job, Scheduler, folder_of, run_loop, tick_safely
+from backtestdb.scheduling.loop import (
+    Job,
+    Scheduler,
+    folder_of,
+    run_loop,
+    tick_safely,
+    why_disk_is_absent,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,37 +64,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return console.DONE
     os.umask(0o077)
     scheduler = make_scheduler(settings, job, stop, once=options.once)
-    if options.quiet:
-        print_failures_only(scheduler.log)
-    try:
-        with exclusive_lock(
-            scheduler_path(scheduler.folder, settings.database_path, ".lock"),
-            f"a scheduler for {settings.database_path}",
-        ):
-            return run(scheduler, once=options.once)
-    except BusyError as error:
-        if not options.once:
-            raise
-        scheduler.log.info("nothing done: %s", error)
-        return console.DONE
+    if options.once:
+        return run_once(scheduler, quiet=options.quiet)
+    return run_until_stopped(scheduler)
 
 
 def make_scheduler(settings: Settings, job: Job, stop: threading.Event, *, once: bool) -> Scheduler:
-    """Return the scheduler of the backups, or that of the market data."""
-    if job == "backups":
-        ensure_backup_dir(settings.backup_dir, settings.database_path)
-        log = open_event_log(settings.backup_dir)
-    else:
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
-        log = open_event_log(settings.state_dir, names=UPDATE_LOG_NAMES)
+    """Return the scheduler of the job; its log is on standard output until `enter_folder`."""
     return Scheduler(
         settings=settings,
-        log=log,
+        log=open_event_log(None),
         clock=local_now,
         stop=stop,
         kind="once" if once else "loop",
         job=job,
     )
+
+
+def run_once(scheduler: Scheduler, *, quiet: bool) -> int:
+    """Make what is due and end; return the exit code. Raise AbsentDiskError."""
+    if reason := why_disk_is_absent(scheduler):
+        tell_absent_disk(scheduler, reason)
+    enter_folder(scheduler)
+    if quiet:
+        print_failures_only(scheduler.log)
+    try:
+        with lock_schedule(scheduler):
+            return console.DONE if tick_safely(scheduler) else console.FAILED
+    except BusyError as error:
+        scheduler.log.info("nothing done: %s", error)
+        return console.DONE
+
+
+def run_until_stopped(scheduler: Scheduler) -> int:
+    """Run the loop until a signal ends it; return the exit code. While the backups' disk is away it
+    holds no lock and no log open, so that the disk can
+    be taken off, and comes back as it was."""
+    while not scheduler.stop.is_set():
+        if not wait_for_disk(scheduler):
+            return RESTART_EXIT_CODE
+        if scheduler.stop.is_set():
+            break
+        enter_folder(scheduler)
+        with lock_schedule(scheduler):
+            scheduler.log.info("scheduler started: %s", describe(scheduler))
+            run_loop(scheduler)
+            scheduler.log.info("scheduler stopped")
+        scheduler.log = open_event_log(None)
+    return console.DONE
+
+
+def enter_folder(scheduler: Scheduler) -> None:
+    """Open the log of the job. Raise AbsentDiskError where the folder must not be written to."""
+    settings = scheduler.settings
+    if scheduler.job == "backups":
+        ensure_backup_dir(settings.backup_dir, settings.database_path)
+        scheduler.log = open_event_log(settings.backup_dir)
+    else:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        scheduler.log = open_event_log(settings.state_dir, names=UPDATE_LOG_NAMES)
+
+
+def lock_schedule(scheduler: Scheduler) -> AbstractContextManager[None]:
+    database = scheduler.settings.database_path
+    path = scheduler_path(scheduler.folder, database, ".lock")
+    return exclusive_lock(path, f"a scheduler for {database}")
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -148,27 +195,16 @@ def report_health(settings: Settings, now: datetime, *, loop: bool, updates: boo
     return console.FAILED if ailments else console.DONE
 
 
-def run(scheduler: Scheduler, *, once: bool) -> int:
-    """Run what is due once, or until a signal ends the loop; return the exit code."""
-    if once:
-        return console.DONE if tick_safely(scheduler) else console.FAILED
+def describe(scheduler: Scheduler) -> str:
+    """Return what a loop says at its start."""
     settings = scheduler.settings
     if scheduler.job == "updates":
-        scheduler.log.info("scheduler started: %s", describe_updates(settings))
-        run_loop(scheduler)
-        scheduler.log.info("scheduler stopped")
-        return console.DONE
-    scheduler.log.info(
-        "scheduler started: full backup of %s at %s %s, small ones every %d minutes, into %s",
-        settings.database_path,
-        f"{settings.backup_time:%H:%M}",
-        local_now().tzname(),
-        settings.irreplaceable_every_minutes,
-        settings.backup_dir,
+        return describe_updates(settings)
+    return (
+        f"full backup of {settings.database_path} at {settings.backup_time:%H:%M} "
+        f"{local_now().tzname()}, small ones every {settings.irreplaceable_every_minutes} minutes, "
+        f"into {settings.backup_dir}"
     )
-    run_loop(scheduler)
-    scheduler.log.info("scheduler stopped")
-    return console.DONE
 
 
 def describe_updates(settings: Settings) -> str:

@@ -7,8 +7,10 @@ Exit code 1 when something needs you: each problem is named with the command tha
 
 import argparse
 import os
+import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from backtestdb.config import load_settings
 from backtestdb.console import DONE, DONE_WITH_HOLES, FAILED, run
@@ -16,6 +18,7 @@ from backtestdb.health.facts import load_facts, make_user
 from backtestdb.health.problems import judge
 from backtestdb.health.prometheus import facts_as_prometheus
 from backtestdb.health.report import facts_as_json, show_facts
+from backtestdb.untouched import read_untouched
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,12 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     form.add_argument(
         "--prometheus", action="store_true", help="numbers for a monitor; exit code 0"
     )
-    form.add_argument(
-        "--holes", action="store_true", help="the tickers that miss sessions, by name"
+    parser.add_argument(
+        "--holes",
+        action="store_true",
+        help="the tickers that miss sessions, by name; --json has them when there are any",
     )
     options = parser.parse_args(arguments)
     settings = load_settings()
-    if options.holes:
+    if options.holes and not (options.json or options.prometheus):
         from backtestdb.health.holes import show_holes  # noqa: PLC0415  the calendar, for this alone
 
         return DONE_WITH_HOLES if show_holes(settings.database_path) else DONE
@@ -42,10 +47,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(facts_as_prometheus(facts, problems), end="")
         return DONE
     if options.json:
-        print(facts_as_json(facts, problems))
+        is_wanted = options.holes or any(row.failed for row in facts.universes)
+        print(
+            facts_as_json(facts, problems, find_holes(settings.database_path) if is_wanted else [])
+        )
     else:
         show_facts(facts, problems)
     return FAILED if problems else DONE
+
+
+def find_holes(database: Path) -> Sequence[object] | None:
+    """Return them by name; None where the calendar of sessions is not installed (the packages of
+    backup and restore alone), and where the database cannot be read."""
+    try:
+        from backtestdb.health.holes import load_holes  # noqa: PLC0415  see above
+    except ModuleNotFoundError:
+        return None
+    try:
+        return read_untouched(database, load_holes) if database.is_file() else None
+    except sqlite3.Error:
+        return None
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from backtestdb.errors import SettingsError
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 SCRIPTS_FOLDER = "claude-generated-scripts"
 LOOPBACK_HOSTS = {"127.0.0.1", "localhost", "::1"}
+ADDRESS_BREAK = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}")
 
 
@@ -40,6 +41,10 @@ class Settings:
     backup_time: time
     irreplaceable_every_minutes: int
     heartbeat_url: str = field(repr=False)
+    notify_urls: tuple[str, ...] = field(repr=False)
+    before_backup: str
+    after_backup: str
+    on_failure: str
     api_key: str = field(repr=False)
     base_url: str
     requests_per_minute: int
@@ -176,6 +181,15 @@ def parse_watcher(text: str) -> str:
     return address
 
 
+def parse_addresses(text: str) -> tuple[str, ...]:
+    """Return Apprise addresses, one a line or with a comma or blank between them. A comma may also
+    be part of an address, so it separates only before the next scheme."""
+    parts = tuple(part for part in ADDRESS_BREAK.split(text.strip()) if part)
+    if not all(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", part) for part in parts):
+        raise ValueError("must be Apprise addresses such as mailto://user:pass@example.org")
+    return parts
+
+
 def parse_user_and_group(text: str) -> str:
     user, _, group = text.partition(":")
     if text and not (user.isdigit() and group.isdigit()):
@@ -233,6 +247,7 @@ def parse_offsite(text: str) -> str:
         raise ValueError(
             "must be s3://bucket/prefix or the absolute path of a folder on another disk"
         )
+
     return str(parse_absolute_path(address))
 
 
@@ -273,6 +288,10 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "BACKUP_TIME": ("02:00", parse_local_time),
     "IRREPLACEABLE_EVERY_MINUTES": ("60", parse_integer(0)),
     "HEARTBEAT_URL": ("", parse_watcher),
+    "NOTIFY_URLS": ("", parse_addresses),
+    "BEFORE_BACKUP": ("", parse_text),
+    "AFTER_BACKUP": ("", parse_text),
+    "ON_FAILURE": ("", parse_text),
     "POLYGON_API_KEY": ("", parse_key),
     "MASSIVE_API_KEY": ("", parse_key),
     "POLYGON_BASE_URL": ("https://api.massive.com", parse_url),
@@ -306,15 +325,21 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
 # Read when the new name is empty: what an older .env calls it.
 OLDER_NAMES = {"KEEP_SMALL_HOURLY": "MAX_IRREPLACEABLE_BACKUPS"}
 SECRETS = {
-    *("POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"),
+    *("POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL", "NOTIFY_URLS"),
     *("OFFSITE_KEY_ID", "OFFSITE_SECRET", "OFFSITE_PASSPHRASE"),
     *("LAKE_ACCESS_KEY", "LAKE_SECRET_KEY", "FLATFILES_ACCESS_KEY", "FLATFILES_SECRET"),
 }
 # Everywhere else an empty value means the default.
 OFF, OFF_WHEN_EMPTY = "off", {"UPDATE_DELAY_MINUTES"}
+# What `make sidecar-up` works out and writes into .env, for `docker compose` by hand.
+WORKED_OUT = {
+    *("DATABASE_DIR", "SIDECAR_BACKUPS", "SIDECAR_BELOW", "SIDECAR_PROPAGATION"),
+    *("SIDECAR_OWNER", "SIDECAR_ZONE", "SIDECAR_STATE_DIR", "SIDECAR_EXTRA"),
+    *("OFFSITE_FOLDER", "OFFSITE_SECRETS_DIR"),
+}
 # NAME_FILE names a file that holds the value: a container's secret, a file only its owner reads.
 FROM_FILES = (
-    *("POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL"),
+    *("POLYGON_API_KEY", "MASSIVE_API_KEY", "HEARTBEAT_URL", "NOTIFY_URLS"),
     *("OFFSITE", "OFFSITE_ENDPOINT", "OFFSITE_KEY_ID", "OFFSITE_SECRET", "OFFSITE_PASSPHRASE"),
 )
 
@@ -332,6 +357,7 @@ def load_settings(
     verify_names(from_file, known_names(), env_file)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
+
     for name, (default, parse) in PARSERS.items():
         text, origin = find_value(name, environment, from_file, env_file)
         if not text:
@@ -344,6 +370,7 @@ def load_settings(
                 f"{name}{shown} (from {origin}) {error}", next_step=f"change {name}"
             ) from None
         origins[name] = origin
+
     return make_settings(values, origins, find_state_home(environment) / "ai-backtest")
 
 
@@ -354,6 +381,7 @@ def known_names() -> set[str]:
         *(*PARSERS, *OLDER_NAMES.values()),
         *(f"{name}_FILE" for name in PARSERS),
         *("BACKTEST_ENV_FILE", "TZ"),
+        *WORKED_OUT,
     }
 
 
@@ -426,6 +454,10 @@ def make_settings(
         backup_time=values["BACKUP_TIME"],
         irreplaceable_every_minutes=values["IRREPLACEABLE_EVERY_MINUTES"],
         heartbeat_url=values["HEARTBEAT_URL"],
+        notify_urls=values["NOTIFY_URLS"],
+        before_backup=values["BEFORE_BACKUP"],
+        after_backup=values["AFTER_BACKUP"],
+        on_failure=values["ON_FAILURE"],
         api_key=values["POLYGON_API_KEY"] or values["MASSIVE_API_KEY"],
         base_url=values["POLYGON_BASE_URL"],
         requests_per_minute=per_minute,

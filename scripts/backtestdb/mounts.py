@@ -19,11 +19,16 @@ LOCK_BLIND_TYPES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mount:
+    """`is_shared`: what is mounted below it reaches its copies in containers. `is_slave`: it is
+    such a copy, and gets what is mounted on the host (mount_namespaces(7))."""
+
     point: Path
     kind: str
     is_read_only: bool
+    is_shared: bool = False
+    is_slave: bool = False
 
 
 def parse_mountinfo(text: str) -> list[Mount]:
@@ -34,8 +39,17 @@ def parse_mountinfo(text: str) -> list[Mount]:
         fields = line.split(" ")
         if "-" not in fields[6:] or len(fields) < fields.index("-", 6) + 2:
             continue
-        kind = fields[fields.index("-", 6) + 1]
-        mounts.append(Mount(Path(unescape(fields[4])), kind, "ro" in fields[5].split(",")))
+        end = fields.index("-", 6)
+        optional = [field.partition(":")[0] for field in fields[6:end]]
+        mounts.append(
+            Mount(
+                point=Path(unescape(fields[4])),
+                kind=fields[end + 1],
+                is_read_only="ro" in fields[5].split(","),
+                is_shared="shared" in optional,
+                is_slave="master" in optional,
+            )
+        )
     return mounts
 
 
@@ -62,6 +76,13 @@ def mount_of(path: Path) -> Mount | None:
     except OSError:
         return None
     return find_mount(Path(os.path.realpath(path)), parse_mountinfo(text))
+
+
+def follows_host(path: Path) -> bool:
+    """Tell whether a disk that the host mounts at or below `path` appears here too; outside of a
+    container there is no difference."""
+    mount = mount_of(path)
+    return mount is None or mount.is_slave or not Path("/.dockerenv").exists()
 
 
 def carries_no_locks(mount: Mount | None) -> bool:

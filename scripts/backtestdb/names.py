@@ -1,5 +1,7 @@
 """Names that are given in one place and looked for in another."""
 
+import hashlib
+import os
 import re
 import shlex
 from pathlib import Path
@@ -31,12 +33,20 @@ def make_undo_command(kept_as: Path) -> str:
     return f"make restore-from-backup BACKUP={shlex.quote(str(kept_as))}"
 
 
+def make_mark(project: Path) -> str:
+    """Return what tells a checkout from others on the same machine: of its path, as names can hold
+    it."""
+    return hashlib.sha256(os.fsencode(project)).hexdigest()[:8]
+
+
 # install_scheduled_backup.sh gives the same names; a test installs by it and looks for these.
-def launchd_label(job: str) -> str:
-    """Given `backup`, `update` or `offsite`, return its label in launchd."""
-    return f"com.aibacktest.{job}"
+def launchd_label(job: str, mark: str = "") -> str:
+    """Given `backup`, `update` or `offsite`, return its label in launchd. `mark`: of a checkout
+    beside which another one has the plain name."""
+    return f"com.aibacktest.{job}" + (f".{mark}" if mark else "")
 
 
-def systemd_unit(job: str) -> str:
-    """Given `backup`, `update` or `offsite`, return the name of its units in systemd, without ending."""
-    return f"ai-backtest-{job}"
+def systemd_unit(job: str, mark: str = "") -> str:
+    """Given `backup`, `update` or `offsite`, return the name of its units in systemd, without
+    ending. `mark`: as in `launchd_label`."""
+    return f"ai-backtest-{job}" + (f"-{mark}" if mark else "")

@@ -43,7 +43,7 @@ def test_wal_bug_is_in_the_versions_that_sqlite_names(
 
 
 def test_mount_without_locks_is_wrong_under_wal(monkeypatch: pytest.MonkeyPatch) -> None:
-    mount = Mount(Path("/x"), "virtiofs", is_read_only=False)
+    mount = Mount(point=Path("/x"), kind="virtiofs", is_read_only=False)
     monkeypatch.setattr("backtestdb.health.disks.mount_of", lambda _path: mount)
     assert check_mount(Path("/x.db"), is_wal=True).level == "wrong"
     assert check_mount(Path("/x.db"), is_wal=False).level == "note"

@@ -1,97 +1,33 @@
-"""`make serve`: the API, what is refused, and the page in a real browser."""
+"""`make serve`: the API, what is refused, and what is followed."""
 
-import http.client
 import json
+import re
 import shutil
 import sqlite3
-import subprocess
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
+from html import unescape
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from backtestdb.page.guard import find_refusal
 from backtestdb.page.read_only import restrict
-from browser import CHROMIUM, Tab, running_browser
 from commands import Project
 from contents import digest_market
-from mending import list_files, with_schedule
-from sandbox_process import running_sandbox
+from mending import list_files
+from page_server import Server, running_server
 
-END = "2013-03-01"
-in_a_browser = pytest.mark.skipif(not CHROMIUM, reason="needs chromium (apt-get install chromium)")
-
-
-@dataclass
-class Server:
-    """A running page."""
-
-    project: Project
-    port: int
-    process: subprocess.Popen[str]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
-        """Status and body; the path goes out as it is."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
-            connection.request(
-                method,
-                path,
-                headers={name.replace("_", "-"): text for name, text in headers.items()},
-            )
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-
-    def get_json(self, path: str) -> tuple[int, Any]:
-        status, body = self.get(path)
-        return status, json.loads(body)
-
-
-@contextmanager
-def running_server(project: Project) -> Iterator[Server]:
-    process = project.start("serve_page.py", "--port", "0")
-    try:
-        assert process.stdout
-        line = process.stdout.readline()
-        assert line.startswith("serving http://127.0.0.1:"), f"the page did not start: {line!r}"
-        yield Server(project, int(line.split(":")[2].split("/")[0]), process)
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.fixture(scope="module")
-def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A database that was rebuilt from the sandbox, a month of one ticker taken out, with two
-    backups and a file that is none."""
-    with running_sandbox(today="2013-03-02") as sandbox:
-        settings = {"WATCHLIST_TICKERS": "IBM,AAPL,MSFT,PARA"}
-        project = with_schedule(
-            Project(tmp_path_factory.mktemp("page"), sandbox.url, settings=settings)
-        )
-        project.check("restore_database.py", "--end", END)
-    with closing(sqlite3.connect(project.database)) as connection, connection:
-        connection.execute(
-            "DELETE FROM ohlcv_data WHERE ticker = 'IBM' AND timeframe = '1day'"
-            " AND strftime('%Y-%m', timestamp / 1000, 'unixepoch') = '2012-06'"
-        )
-    project.check("backup_database.py")
-    project.check("backup_database.py", "--irreplaceable-only")
-    (project.folder / "backups" / "backtesting-2013-01-01-000000.db").write_bytes(b"foreign")
-    return project
-
-
-@pytest.fixture(scope="module")
-def server(rebuilt: Project) -> Iterator[Server]:
-    with running_server(rebuilt) as server:
-        yield server
+# What is read in parts, ended after two seconds, or wrong.
+READS = [
+    "/",
+    "/ticker/AAPL",
+    "/tickers",
+    "/backtesting/ohlcv_data.csv?_stream=1&_size=max&ticker=AAPL",
+    "/backtesting.json?sql=SELECT+*+FROM+ohlcv_data",
+    "/backtesting.json?sql=SELECT+sum(a.id*b.id)+FROM+ohlcv_data+a,+ohlcv_data+b",
+    "/backtesting.json?sql=SELECT+abs(-9223372036854775808)+FROM+ohlcv_data",
+]
 
 
 def test_page_gives_numbers_to_a_monitor_and_the_status_to_programs(server: Server) -> None:
@@ -100,26 +36,13 @@ def test_page_gives_numbers_to_a_monitor_and_the_status_to_programs(server: Serv
     assert "\nai_backtest_database_present 1\n" in text
     status, values = server.get_json("/status.json")
     assert (status, values["database"]["state"]) == (200, "present")
+    assert [holes["failed_of"] for holes in values["holes"]] == [{"MSFT": 42}, {}]
 
 
-def test_universes_have_the_form_of_the_platforms_api(server: Server) -> None:
-    status, body = server.get_json("/api/scanner/universes")
-    assert (status, body["success"]) == (200, True)
-    (universe,) = body["universes"]
-    assert list(universe) == [
-        "id",
-        "name",
-        "description",
-        "total_stocks",
-        "created_at",
-        "updated_at",
-    ]
-    assert (universe["name"], universe["total_stocks"]) == ("tech_sector", 4)
-    status, body = server.get_json("/api/scanner/universes/tech_sector")
-    assert (status, body) == (200, {"success": True, "universe": universe})
-    status, body = server.get_json("/api/scanner/universes/tech_sector/tickers")
-    assert (status, body["tickers"]) == (200, ["AAPL", "IBM", "MSFT", "PARA"])
-    assert body["universe"] == {name: universe[name] for name in ("id", "name", "description")}
+def test_status_of_a_program_names_the_holes(rebuilt: Project) -> None:
+    """The same as the page, counted by the command itself."""
+    values = json.loads(rebuilt.check("show_status.py", "--json", expect=1))
+    assert [holes["failed_of"] for holes in values["holes"]] == [{"MSFT": 42}, {}]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +54,86 @@ def test_unknown_universe_is_404_with_the_platforms_body(
 ) -> None:
     status, body = server.get_json(f"/api/scanner/universes/{name}{rest}")
     assert (status, body) == (404, {"success": False, "error": "Universe not found"})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ticker/NOPE",
+        "/ticker/%3Cscript%3E",
+        "/coverage/tech_sector/1day/1999-01",
+        "/coverage/nope/1day/2012-08",
+        "/coverage/tech_sector/1day/2012-99",
+    ],
+)
+def test_page_of_what_is_not_there_is_404_in_words(server: Server, path: str) -> None:
+    status, body = server.get(path)
+    assert status == 404
+    assert "Not found" in body
+    assert "<script>" not in body.replace('<script src="/-/page.js"', "")
+
+
+@pytest.mark.parametrize(
+    ("query", "tickers"),
+    [
+        ("", ["AAPL", "IBM", "MSFT", "PARA"]),
+        ("?q=a", ["AAPL", "PARA"]),
+        ("?q=%25", []),
+        ("?order=holes", ["MSFT"]),
+        ("?universe=nope", []),
+        ("?page=99999", ["AAPL", "IBM", "MSFT", "PARA"]),
+        ("?page=-1&order=%27", ["AAPL", "IBM", "MSFT", "PARA"]),
+    ],
+)
+def test_list_of_tickers_answers_whatever_is_typed(
+    server: Server, query: str, tickers: list[str]
+) -> None:
+    status, body = server.get("/tickers" + query)
+    assert status == 200
+    assert re.findall(r'<th scope="row"><a href="/ticker/(\w+)">', body) == tickers
+
+
+def test_list_of_tickers_names_the_last_split_that_was_not_withdrawn(server: Server) -> None:
+    assert "4:1, 2012-08-01" in server.get("/tickers?q=AAPL")[1]
+
+
+@pytest.mark.parametrize("day", ["2013-02-21", "2013-02-23", "1999-01-01", "nope", "9999-12-31"])
+def test_page_of_a_ticker_answers_any_day(server: Server, day: str) -> None:
+    assert server.get(f"/ticker/AAPL?day={day}")[0] == 200
+
+
+def test_tables_come_in_the_users_order_with_named_questions(server: Server) -> None:
+    status, body = server.get("/backtesting")
+    assert status == 200
+    places = [body.index(f">{name}</a>") for name in ("trading_agents", "universe", "ohlcv_data")]
+    assert places == sorted(places)
+    assert "_ranges_asked" not in body
+    questions = re.findall(r'<li><a href="(/backtesting/[^"]+)"', body)
+    assert [path.partition("?")[0].split("/")[2] for path in questions] == [
+        "agents_and_their_iterations",
+        "bars_of_a_ticker",
+        "coverage",
+        "holes_of_a_ticker",
+    ]
+    rows = {path: server.get_json(to_json(path))[1]["rows"] for path in map(unescape, questions)}
+    assert all(rows.values()), rows
+    agents = next(found for path, found in rows.items() if "agents" in path)
+    assert agents[0][0] == "Opening range"
+    holes = next(found for path, found in rows.items() if "holes" in path)
+    assert len(holes) == 42
+
+
+def to_json(path: str) -> str:
+    name, _, query = path.partition("?")
+    return f"{name}.json?{query}"
+
+
+def test_times_of_the_tables_can_be_read_and_tickers_lead_to_their_pages(server: Server) -> None:
+    _, body = server.get("/backtesting/ohlcv_data?ticker=AAPL&timeframe=5min&_sort_desc=timestamp")
+    assert re.search(r">2013-03-01 \d\d:\d\d:00 New York</time> <small>13621\d+</small>", body)
+    assert '<a href="/ticker/AAPL">AAPL</a>' in body
+    _, body = server.get("/backtesting/ohlcv_data?ticker=AAPL&timeframe=1day&_sort_desc=timestamp")
+    assert ">2013-03-01</time> <small>1362114000000</small>" in body
 
 
 @pytest.mark.parametrize(
@@ -251,7 +254,17 @@ def check_commits_are_shown(project: Project, writer: sqlite3.Connection) -> Non
             writer.commit()
             assert name in server.get("/api/scanner/universes")[1]
             assert name in server.get("/backtesting/universe.json")[1]
-            server.get("/")
+        for path in READS:
+            server.get(path)
+        # No read is left open, not by a query that was cut off, interrupted or refused either.
+        writer.execute("BEGIN EXCLUSIVE")
+        if writer.execute("PRAGMA journal_mode").fetchone() == ("delete",):
+            # A writer that has the file for itself: the page says so, and is whole afterwards.
+            status, body = server.get("/ticker/AAPL")
+            assert (status, "cannot be read now: database is locked" in body) == (503, True)
+            assert server.get("/")[0] == 200
+        writer.rollback()
+        assert server.get("/ticker/AAPL")[0] == 200
 
 
 def test_page_without_a_database_says_so_and_follows_the_restored_one(
@@ -300,88 +313,3 @@ def test_taken_port_is_named_and_sigterm_ends_with_0(rebuilt: Project) -> None:
         first.process.terminate()
         _, err = first.process.communicate(timeout=30)
         assert (first.process.returncode, err) == (0, "")
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    with running_browser(tmp_path_factory.mktemp("profile")) as tab:
-        yield tab
-
-
-def assert_quiet(tab: Tab, server: Server) -> None:
-    """No complaint, no request off this machine."""
-    assert tab.errors == []
-    strangers = [url for url in tab.requests if not url.startswith((server.url + "/", "data:"))]
-    assert strangers == []
-    tab.requests.clear()
-
-
-@in_a_browser
-@pytest.mark.parametrize("width", [1100, 360])
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_front_page_in_a_browser_shows_everything(
-    server: Server, tab: Tab, width: int, dark: bool, tmp_path: Path
-) -> None:
-    tab.open(server.url + "/", width=width, dark=dark)
-    while tab.evaluate(
-        "document.querySelector('meta[http-equiv=refresh]') !== null"
-    ):  # still counting
-        tab.open(server.url + "/", width=width, dark=dark)
-    assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    cells = tab.evaluate(
-        "[...document.querySelectorAll('.heat td[title]')].map(cell => {"
-        " const box = cell.getBoundingClientRect(); return [cell.title, box.width, box.height,"
-        " getComputedStyle(cell).backgroundColor] })"
-    )
-    assert len(cells) == (3 + 10) + 3
-    assert all(wide > 12 and high > 12 for _, wide, high, _ in cells)
-    assert cells[0][0] == "2013-01: 84 of 84 sessions of tickers (100.0 %)"
-    assert [title for title, *_ in cells if "(100.0 %)" not in title] == [
-        "2012-06: 63 of 84 sessions of tickers (75.0 %)"
-    ]
-    assert len({color for *_, color in cells}) == 2
-    paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert paper == ("rgb(20, 24, 26)" if dark else "rgb(251, 251, 249)")
-    text = tab.evaluate("document.body.innerText")
-    for words in (
-        "tech_sector, daily bars",
-        "tech_sector, 5-minute bars",
-        "newest full backup",
-        "no manifest",
-    ):
-        assert words in text
-    assert tab.evaluate("document.querySelectorAll('#bars rect').length") == 120
-    assert tab.evaluate(
-        "[...document.querySelectorAll('#backups rect')].map(bar => bar.className.baseVal)"
-    ) == [
-        "unverified",
-        "full",
-        "irreplaceable",
-    ]
-    assert_quiet(tab, server)
-    tab.save_picture(tmp_path / "page.png")
-
-
-@in_a_browser
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/backtesting",
-        "/backtesting/ohlcv_data?_sort=id&_facet=ticker",
-        "/backtesting?sql=SELECT+1",
-        "/-/settings",
-    ],
-)
-def test_datasettes_own_pages_ask_nobody_else(server: Server, tab: Tab, path: str) -> None:
-    tab.open(server.url + path, dark=True)
-    assert "invert" in tab.evaluate("getComputedStyle(document.documentElement).filter")
-    assert_quiet(tab, server)
-
-
-@in_a_browser
-def test_universes_from_a_rebuilt_database_arrive_in_the_browser(server: Server, tab: Tab) -> None:
-    tab.open(server.url + "/api/scanner/universes")
-    assert (
-        json.loads(tab.evaluate("document.body.innerText"))["universes"][0]["name"] == "tech_sector"
-    )
-    assert_quiet(tab, server)

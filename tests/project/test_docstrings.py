@@ -39,10 +39,7 @@ LEFT = {
     "lake": (63, 25, 3),
     "market": (123, 33, 17),
     "offsite": (60, 24, 7),
-    "page": (14, 7, 3),
     "rebuild": (18, 7, 4),
-    "sandbox": (45, 5, 9),
-    "scheduling": (31, 6, 8),
 }
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

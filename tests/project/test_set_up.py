@@ -15,7 +15,7 @@ import pytest
 from backup_tools import make_platform_database
 from commands import COMMANDS, PROJECT_DIR, Project, copy_project
 
-SETS = ("backup", "offsite", "market", "demo", "page", "lake", "dev")
+SETS = ("backup", "notify", "offsite", "market", "demo", "page", "lake", "dev")
 WISHED = {"requests", "pandas", "ta", "python-dotenv", "schedule"}
 LOCK_LINE = re.compile(
     r"^([\w.-]+)==(\S+)(?: ; [^\\]+)? \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.M

@@ -1,11 +1,7 @@
 """The heartbeat goes out on success and failure, and never costs a backup."""
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,37 +10,7 @@ from backtestdb.backups.backup import Hooks
 from backtestdb.errors import ProjectError
 from backtestdb.scheduling import notify
 from backup_tools import back_up, make_platform_database, make_settings, verified_names
-
-
-@contextmanager
-def watcher(status: int = 200, delay_seconds: float = 0.0) -> Iterator[tuple[str, list[str]]]:
-    """Yield the address of a real server and the paths that were asked of it."""
-    paths: list[str] = []
-    released = threading.Event()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(length).decode()
-            paths.append(f"{self.path} {body}".strip())
-            released.wait(delay_seconds)
-            self.send_response(status)
-            self.end_headers()
-
-        do_POST = do_GET  # noqa: N815  the server looks for this name
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/ping/secret-id", paths
-    finally:
-        released.set()
-        server.shutdown()
-        server.server_close()
+from receivers import watcher
 
 
 def test_heartbeat_tells_success_and_failure(tmp_path: Path) -> None:

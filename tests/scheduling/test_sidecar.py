@@ -233,6 +233,7 @@ def test_sidecar_up_makes_backups_that_the_host_lists_and_restores(
     (sidecar.database.parent / "claude-generated-scripts" / "one.py").write_text("print(1)\n")
     sidecar.compose("up", "--detach", "--build", "--wait")
     assert sidecar.inspect("{{.State.Health.Status}}") == "healthy"
+    wait_until(lambda: kinds(sidecar) == KINDS)  # the full one comes first
     listed = json.loads(sidecar.script("backup_database.py", "--list", "--json"))
     assert sorted((entry["kind"], entry["verified"]) for entry in listed) == [
         ("full", True),
@@ -355,8 +356,9 @@ def test_wal_database_with_a_writer_in_another_container_on_a_named_volume(
     )
     try:
         docker("volume", "create", volume)
-        docker("run", "--rm", "--user", "0", *mounts, "--volume", f"{folder}:/from:ro", "--entrypoint", "sh", IMAGE,
-               "-c", f'cp /from/backtesting.db "{folder}/" && chown -R {OWNER}:{GROUP} "{folder}"')  # fmt: skip
+        copying = f'cp /from/backtesting.db "{folder}/" && chown -R {OWNER}:{GROUP} "{folder}"'
+        docker("run", "--rm", "--user", "0", *mounts, "--volume", f"{folder}:/from:ro",
+               "--entrypoint", "sh", IMAGE, "-c", copying)  # fmt: skip
         docker("run", "--detach", "--name", writer, "--user", OWNER, *mounts, IMAGE,
                "-u", "/tests/writers.py", sidecar.database, "0.005")  # fmt: skip
         wait_until(lambda: "writing" in docker("logs", writer))
@@ -426,3 +428,113 @@ def test_missing_database_folder_is_refused_before_the_engine_makes_one(sidecar:
     assert "is missing" in sidecar.compose("up", "--detach", code=1)
     assert not sidecar.database.parent.exists()
     sidecar.database.parent.mkdir()
+
+
+def mount(*arguments: object) -> None:
+    subprocess.run(["mount", *map(str, arguments)], check=True, capture_output=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """The place of a disk, not yet mounted, on a host whose mounts reach containers as systemd's
+    do; beside it, under `kept`, the disk itself."""
+    host, kept = tmp_path / "host", tmp_path / "kept"
+    (host / "disk").mkdir(parents=True)
+    kept.mkdir()
+    mount("--bind", host, host)
+    mount("--make-rshared", host)
+    mount("-t", "tmpfs", "-o", "size=64m", "none", kept)
+    (kept / "back ups").mkdir()
+    os.chown(kept / "back ups", OWNER, GROUP)
+    try:
+        yield host / "disk"
+    finally:
+        for place in (host / "disk", host, kept):
+            subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
+
+
+@pytest.mark.long  # the loop looks once a minute
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
+def test_boot_with_the_backup_disk_absent_then_present(sidecar: Sidecar, disk: Path) -> None:
+    kept = disk.parent.parent / "kept"
+    mount("--bind", kept, disk)
+    sidecar.backup_dir = disk / "back ups"
+    sidecar.make_database()
+    sidecar.up()
+    wait_until(lambda: kinds(sidecar) == KINDS)
+
+    docker("stop", sidecar.container)
+    subprocess.run(["umount", disk], check=True)
+    started = time.time()
+    docker("start", sidecar.container)
+
+    def logs() -> str:
+        return docker("logs", "--since", str(int(started)), sidecar.container)
+
+    wait_until(lambda: "is not there: its mark" in logs(), seconds=120)
+    health = ("exec", sidecar.container, "python", "scripts/run_scheduler.py", "--health")
+    assert "the disk of BACKUP_DIR" in docker(*health, check=False)
+    assert list(disk.iterdir()) == []
+    found = json.loads(sidecar.script("show_status.py", "--json", code=1).partition("\n2")[0])
+    assert "no_backup_disk" in {problem["name"] for problem in found["problems"]}
+
+    mount("--bind", kept, disk)
+    wait_until(lambda: "scheduler started" in logs(), seconds=240)
+    wait_until(lambda: "all" not in docker(*health, check=False) and "h ago" in docker(*health))
+    assert sidecar.inspect("{{.State.Running}} {{.RestartCount}}") == "true 0"
+    wait_until(lambda: kinds(sidecar) == KINDS)
+
+
+def test_sidecar_without_a_database_is_refused_at_once(sidecar: Sidecar) -> None:
+    said = sidecar.compose("up", "--detach", "--wait", code=1)
+    assert "error: there is no database at" in said
+    assert "next: make restore, or make restore-from-backup, then make sidecar-up" in said
+    assert not docker("ps", "--all", "--quiet", "--filter", f"name={sidecar.container}").strip()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="only root calls it under sudo")
+def test_sidecar_under_sudo_belongs_to_the_owner_of_the_database(sidecar: Sidecar) -> None:
+    """Root without capabilities may not write what is another user's."""
+    sidecar.make_database()
+    sidecar.backup_dir.rmdir()
+    sidecar.backup_dir = sidecar.folder / "not there yet" / "backups"
+    environment = {"SIDECAR_USER": "", "SUDO_UID": str(OWNER), "SUDO_GID": str(GROUP)}
+    sidecar.script("run_compose.py", "up", "--detach", "--wait", **environment)
+    assert sidecar.inspect("{{.Config.User}}") == f"{OWNER}:{GROUP}"
+    wait_until(lambda: kinds(sidecar) == KINDS)
+    assert sidecar.backup_dir.parent.stat().st_uid == OWNER
+
+
+def test_sidecar_that_does_not_become_healthy_says_why(sidecar: Sidecar) -> None:
+    sidecar.make_database()
+    sidecar.database.write_bytes(b"no database at all")
+    check = {"interval": "1s", "start_period": "2s", "retries": 1}
+    sidecar.override_with({"services": {"backup": {"healthcheck": check}}})
+    said = sidecar.compose("up", "--detach", "--wait", code=1)
+    assert f"{sidecar.container}: health: there is no verified full backup" in said
+    assert "full backup failed (exit code 1)" in said
+
+
+def test_compose_by_hand_means_the_container_of_make(sidecar: Sidecar) -> None:
+    """By what sidecar-up wrote into `.env`; a changed setting would make the container anew."""
+    sidecar.make_database()
+    both = ("PATH", "HOME", "COMPOSE_ENV_FILES", "COMPOSE_FILE", "COMPOSE_PROJECT_NAME")
+    environment = sidecar.environment()
+    written = {name: environment[name] for name in environment.keys() - {*both}}
+    env_file = Path(written.pop("BACKTEST_ENV_FILE"))
+    env_file.write_text("".join(f"{name}='{value}'\n" for name, value in written.items()))
+    up = ("up", "--detach", "--wait")
+    sidecar.script("run_compose.py", *up, **dict.fromkeys(written, ""))
+    before = sidecar.inspect("{{.Id}}")
+    wait_until(lambda: kinds(sidecar) == KINDS)
+
+    subprocess.run(
+        ["docker", "compose", "--project-directory", PROJECT_DIR, *up],
+        env={name: environment[name] for name in both if name in environment},
+        cwd=PROJECT_DIR,
+        check=True,
+        capture_output=True,
+    )
+    assert sidecar.inspect("{{.Id}}") == before

@@ -9,16 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.config import OLDER_NAMES, PARSERS, PROJECT_DIR
+from backtestdb.config import OLDER_NAMES, PARSERS, PROJECT_DIR, WORKED_OUT
 from backtestdb.scheduling.host_units import OFFSITE_SETTINGS, UPDATE_SETTINGS, USED_SETTINGS
 from commands import Project
 
 COMPOSE = (PROJECT_DIR / "docker-compose.yml").read_text()
-# What run_compose.py works out, because a compose file cannot; the shell knows the second.
-WORKED_OUT = {
-    *("DATABASE_DIR", "PWD", "SIDECAR_STATE_DIR"),
-    *("OFFSITE_FOLDER", "OFFSITE_SECRETS_DIR"),
-}
 # Read from files: docker inspect shows the environment of a container.
 SECRETS = {"OFFSITE_KEY_ID", "OFFSITE_SECRET", "OFFSITE_PASSPHRASE"}
 
@@ -36,7 +31,8 @@ def test_compose_file_passes_every_setting_of_the_backups() -> None:
 
 def test_compose_file_asks_for_nothing_that_is_no_setting() -> None:
     asked = set(re.findall(r"\$\{([A-Z_]+)", COMPOSE))
-    assert asked - set(PARSERS) - set(OLDER_NAMES.values()) == WORKED_OUT
+    # The shell knows the last.
+    assert asked - set(PARSERS) - set(OLDER_NAMES.values()) == {*WORKED_OUT, "PWD"}
     assert {name for name in PARSERS if name.startswith("SIDECAR_")} <= asked
 
 
@@ -44,8 +40,9 @@ def test_compose_file_repeats_no_default_that_the_settings_have() -> None:
     """An empty value means the default, and that stands in config.py."""
     defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}$]*)\}", COMPOSE))
     assert {name: value for name, value in defaults.items() if value} == {
-        "SIDECAR_USER": "1000:1000",
-        "SIDECAR_TZ": "UTC",
+        "SIDECAR_OWNER": "1000:1000",
+        "SIDECAR_ZONE": "UTC",
+        "SIDECAR_PROPAGATION": "rprivate",
         "SIDECAR_STATE_DIR": "~/.local/state/ai-backtest",
         "BACKUP_DIR": PARSERS["BACKUP_DIR"][0],
         "OFFSITE_SECRETS_DIR": "~/.local/state/ai-backtest/offsite-secrets",

@@ -34,6 +34,10 @@ SWITCHES = (
     *("--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"),
 )
 START_SECONDS = 60
+CODES: dict[str, dict[str, int]] = {
+    "Enter": {"windowsVirtualKeyCode": 13},
+    "Tab": {"windowsVirtualKeyCode": 9},
+}
 
 
 @dataclass(kw_only=True)
@@ -99,6 +103,28 @@ class Tab:
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def await_value(self, script: str) -> Any:
+        """What a promise brings."""
+        answer = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def follow(self, script: str) -> None:
+        """Do what leads to another page, and wait until that one is loaded."""
+        loads = self.loads
+        self.evaluate(script)
+        while self.loads == loads:
+            self.receive()
+
+    def press(self, key: str, text: str = "") -> None:
+        """A key of the keyboard, down and up."""
+        self.call(
+            "Input.dispatchKeyEvent", type="keyDown", key=key, text=text, **CODES.get(key, {})
+        )
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, **CODES.get(key, {}))
 
     def save_picture(self, path: Path) -> None:
         """The whole page as PNG."""

@@ -17,7 +17,7 @@ def with_schedule(project: Project) -> Project:
     """A home folder with an installed schedule, and programs on PATH that call it loaded."""
     home, programs = project.folder / "home", project.folder / "bin"
     for path in (
-        home / ".config" / "systemd" / "user" / f"{SYSTEMD_UNIT}.timer",
+        home / ".config" / "systemd" / "user" / f"{SYSTEMD_UNIT}.service",
         home / "Library" / "LaunchAgents" / f"{LAUNCHD_LABEL}.plist",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,19 +1,26 @@
 """The folder that backups go to: there, writable, on the disk it was always on, and not the source
 itself."""
 
-import json
-from contextlib import suppress
 from pathlib import Path
 
 from backtestdb.backups.catalogue import is_backup_name
+from backtestdb.backups.known_folders import find_absent_disk, find_mount_point
 from backtestdb.errors import DatabaseFileError, ProjectError
-from backtestdb.files import same_file, write_atomically
+from backtestdb.files import same_file
 
 # Where systems mount disks that come and go. The folder of a disk that is not there must not be
 # made anew on the disk of the system.
 MOUNT_ROOTS = tuple(map(Path, ("/Volumes", "/media", "/mnt", "/run/media")))
 
+CONNECT_DISK = (
+    "connect the disk, or change BACKUP_DIR; to use this folder from now on: "
+    "make backup ARGS=--new-folder"
+)
 DRILL_LOCK, DRILL_SCRATCH = ".lock", "scratch"
+
+
+class AbsentDiskError(ProjectError):
+    """The disk of the backups is not there; what stands in its place must not be written to."""
 
 
 def ensure_backup_dir(backup_dir: Path, database: Path) -> None:
@@ -21,18 +28,24 @@ def ensure_backup_dir(backup_dir: Path, database: Path) -> None:
     not."""
     if backup_dir.exists() and not backup_dir.is_dir():
         raise ProjectError(f"BACKUP_DIR {backup_dir} is a file", next_step="change BACKUP_DIR")
-    remembered = load_mount_points(database).get(str(backup_dir))
-    mount_point = find_mount_point(backup_dir)
-    is_new_on_system_disk = not backup_dir.exists() and mount_point == Path("/")
-    if (remembered and not Path(remembered).is_mount()) or (
-        is_new_on_system_disk and any(backup_dir.is_relative_to(root) for root in MOUNT_ROOTS)
-    ):
-        raise ProjectError(
-            f"the disk of BACKUP_DIR {backup_dir} is not there: nothing is mounted at"
-            f" {remembered or backup_dir.parent}",
-            next_step="connect the disk, or change BACKUP_DIR",
-        )
+    if reason := find_reason_to_keep_off(backup_dir, database):
+        raise AbsentDiskError(describe_absent(backup_dir, reason), next_step=CONNECT_DISK)
     backup_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def find_reason_to_keep_off(backup_dir: Path, database: Path) -> str:
+    """Given the folder of the backups, return why what is there must not be written to: its disk is
+    absent. Empty where it may."""
+    if reason := find_absent_disk(backup_dir, database):
+        return reason
+    is_new_on_system_disk = not backup_dir.exists() and find_mount_point(backup_dir) == Path("/")
+    if is_new_on_system_disk and any(backup_dir.is_relative_to(root) for root in MOUNT_ROOTS):
+        return f"nothing is mounted at {backup_dir.parent}"
+    return ""
+
+
+def describe_absent(backup_dir: Path, reason: str) -> str:
+    return f"the disk of BACKUP_DIR {backup_dir} is not there: {reason}"
 
 
 def find_missing_disk(path: Path) -> Path | None:
@@ -55,41 +68,6 @@ def verify_disk_of_database(database: Path) -> None:
             f"the disk of DATABASE_PATH {database} is not there: nothing is mounted at {missing}",
             next_step="connect the disk, or change DATABASE_PATH",
         )
-
-
-def find_mount_point(path: Path) -> Path:
-    """Return the nearest folder at or above `path` on which a disk is mounted."""
-    return next(folder for folder in (path, *path.parents) if folder.is_mount())
-
-
-def memory_path(database: Path) -> Path:
-    return database.with_name(database.name + ".disks.json")
-
-
-def load_mount_points(database: Path) -> dict[str, str]:
-    """Return backup folder -> the mount point it was on at its last success; unreadable is the same
-    as none."""
-    try:
-        values = json.loads(memory_path(database).read_text())
-    except (OSError, ValueError):
-        return {}
-    return (
-        {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
-    )
-
-
-def save_mount_point(database: Path, backup_dir: Path) -> None:
-    """Remember the disk of a folder that just took a backup. Beside the database, because the
-    backup disk itself may be the one that is missing next time; a read-only folder there keeps no
-    memory."""
-    known = load_mount_points(database)
-    found = str(find_mount_point(backup_dir))
-    if known.get(str(backup_dir)) == found:
-        return
-    path = memory_path(database)
-    text = json.dumps(known | {str(backup_dir): found}, indent=1) + "\n"
-    with suppress(OSError):
-        write_atomically(path, text, mode=0o666, durably=False)
 
 
 def verify_source_is_no_backup(database: Path, backup_dir: Path) -> None:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from backtestdb.backups.backup_dir import load_mount_points
 from backtestdb.backups.catalogue import Backup, verified
+from backtestdb.backups.forecast import Forecast, describe_forecast, forecast
 from backtestdb.backups.identity import load_own_catalogue
+from backtestdb.backups.known_folders import find_absent_disk
 from backtestdb.backups.manifest import Kind, Loss
 from backtestdb.backups.shrinkage import find_losses, find_newest, load_expected
+from backtestdb.config import Settings
 from backtestdb.files import free_bytes
 
 
@@ -34,7 +36,9 @@ class BackupFacts:
     with backups in this folder -> how many; they count for those. `lost_rows`: table -> what it has
     lost since the newest backup, see backups/shrinkage.py. `room_for`: how many more full backups
     fit, each as large as the newest or else as the database; None without either. `missing_disk`:
-    the mount point that the folder was on at its last backup and that nothing is mounted at now."""
+    why this is not the folder that took the backups before, empty where it is. `fills_in_days`:
+    when it is full at the present growth, None when not in 400 days; `fills`, `before_it_fills`: in
+    words, and what helps, when that is near."""
 
     folder: Path
     full: KindFacts
@@ -45,6 +49,10 @@ class BackupFacts:
     missing_disk: str
     of_others: Mapping[str, int] = field(default_factory=dict)
     lost_rows: Mapping[str, Loss] = field(default_factory=dict)
+    small_every_minutes: int = 0
+    fills_in_days: int | None = None
+    fills: str = ""
+    before_it_fills: str = ""
 
 
 def load_backup_facts(
@@ -55,16 +63,19 @@ def load_backup_facts(
     *,
     database_id: str,
     rows: Mapping[str, int],
+    settings: Settings | None = None,
 ) -> BackupFacts:
     """`now` has a zone. `database_id`: see DatabaseFacts; the process may have the file open.
-    `rows`: of each table of the database, none when it is not there or cannot be read."""
+    `rows`: of each table of the database, none when it is not there or cannot be read. `settings`:
+    where a forecast is wanted, too."""
     catalogue = load_own_catalogue(folder, database, database_id)
     full, irreplaceable = (
         make_kind_facts(catalogue, kind, now) for kind in ("full", "irreplaceable")
     )
     free = free_bytes(folder)
     needed = full.newest_bytes or database_bytes
-    mount = load_mount_points(database).get(str(folder), "")
+    coming = forecast(catalogue, settings, free, database_bytes) if settings else Forecast()
+    fills, before_it_fills = describe_forecast(coming, settings, free) if settings else ("", "")
     return BackupFacts(
         folder=folder,
         full=full,
@@ -74,11 +85,15 @@ def load_backup_facts(
         },
         free_bytes=free,
         room_for=free // needed if needed else None,
-        missing_disk=mount if mount and not Path(mount).is_mount() else "",
+        missing_disk=find_absent_disk(folder, database),
         of_others=dict(
             Counter(backup.other_database for backup in catalogue if backup.other_database)
         ),
         lost_rows=find_lost_rows(catalogue, rows),
+        small_every_minutes=settings.irreplaceable_every_minutes if settings else 0,
+        fills_in_days=coming.days,
+        fills=fills,
+        before_it_fills=before_it_fills,
     )
 
 

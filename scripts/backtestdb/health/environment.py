@@ -17,6 +17,7 @@ from backtestdb.health.disks import check_mount, check_protected_folders, uses_w
 from backtestdb.health.facts import load_contents
 from backtestdb.health.generated_scripts import check_generated_scripts
 from backtestdb.health.lake import check_lake, judge_lake
+from backtestdb.health.offsite import check_offsite
 from backtestdb.health.permissions import check_permissions
 from backtestdb.health.problem import Problem, note, ok
 from backtestdb.health.problems import judge_database
@@ -38,7 +39,8 @@ def examine(
     folders: Mapping[Path, int],
     online: bool,
 ) -> list[Problem]:
-    """`folders`: where other databases are looked for. `online`: send one request to the vendor."""
+    """`folders`: where other databases are looked for. `online`: send one request to the vendor,
+    and a test to each receiver."""
     settings, findings = check_settings(environment, env_file)
     if settings is None:
         # Which database is meant is not known: none of them is called another one.
@@ -57,15 +59,18 @@ def examine(
     findings.append(check_users(settings.database_path))
     findings += check_generated_scripts(settings)
     findings += [*check_lake(settings), *judge_lake(lake_facts(settings))]
+    findings += check_offsite(settings, now)
     database = check_database(settings, now, is_wal=is_wal)
     findings += find_other_databases(settings.database_path, folders, is_lost=database.name in LOST)
     findings.append(database)
     vendor_now = None
     if online:
+        from backtestdb.health.receivers import ask_receivers  # noqa: PLC0415
         from backtestdb.health.vendor import ask_vendor  # noqa: PLC0415  requests and orjson, for this alone
 
         answered, vendor_now = ask_vendor(settings)
         findings.append(answered)
+        findings += ask_receivers(settings)
     findings.append(check_clock(now, settings.backup_dir, vendor_now))
     return findings
 

@@ -47,8 +47,8 @@ class QuotaFacts:
 class Facts:
     """- `drills`: the newest first.
     - `kept`: copies beside the database that a restore left.
-    - `lake`: None where there is no LAKE, else as `lake_facts` says; `lake_places`: what `check_lake`
-      found.
+    - `lake`: None where there is no LAKE, else as `lake_facts` says; `lake_places`: what
+      `check_lake` found.
     - `database_link`: DATABASE_PATH, where that is a symbolic link.
     - `offsite`: None where OFFSITE is not set.
     """
@@ -92,6 +92,7 @@ def load_facts(
             now,
             database_id=database.database_id,
             rows=rows_of(database),
+            settings=settings,
         ),
         schedule=look_at_schedule(
             sys.platform, user, settings.backup_dir, settings.database_path, now

@@ -17,6 +17,11 @@ from backtestdb.market.sessions import load_calendar, sessions_between
 from backtestdb.untouched import read_untouched
 
 NAMED_AT_MOST = 40
+RECORDS = {
+    *("universe", "universe_stocks", "ohlcv_data", "_bars_set_aside", "_closed_sessions"),
+    *("_coverage", "_ranges_asked", "_sessions_asked", "_ticker_sets", "_tickers_refused"),
+    *("_unconfirmed", "_vendor_limits"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,16 @@ class Holes:
 def load_holes(connection: sqlite3.Connection) -> list[Holes]:
     """Return what was asked for and counted once; read ticker by ticker, so that it takes seconds
     for a whole market."""
-    needed = {"universe", "universe_stocks", "ohlcv_data", "_coverage", "_ranges_asked"}
-    if not needed <= set(table_names(connection)):
+    if not has_records(connection):
         return []
     return [find_holes(connection, *row) for row in load_asked(connection)]
+
+
+def has_records(connection: sqlite3.Connection) -> bool:
+    """Return whether this database tells what was asked for: those of the platform and of older
+    programs do not."""
+    tables = set(table_names(connection))
+    return tables >= RECORDS and "run" in column_names(connection, "_ranges_asked")
 
 
 def load_asked(

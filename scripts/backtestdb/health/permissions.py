@@ -22,7 +22,7 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 OURS = re.compile(
     r"(backtesting|irreplaceable)-\d{4}-\d{2}-\d{2}-\d{6}\.(db|json)(\..*)?"
     r"|claude-scripts-\d{4}-\d{2}-\d{2}-\d{6}(\..*)?"
-    r"|backup(-error)?\.log(\..*)?|\.lock|drills|lost\+found|\.?(scheduler|drill)[A-Za-z0-9._-]*"
+    r"|backup(-error)?\.log(\..*)?|\.lock|\.ai-backtest-backups|drills|lost\+found|\.?(scheduler|drill)[A-Za-z0-9._-]*"
 )
 # Folders that many programs share. Their own mode is not ours to change, nor that of what lies in
 # the first ones.

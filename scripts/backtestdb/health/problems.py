@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
+from backtestdb.backups.backup_dir import CONNECT_DISK
 from backtestdb.backups.shrinkage import describe_losses
 from backtestdb.console import format_bytes, format_duration
 from backtestdb.health.backup_facts import BackupFacts
@@ -89,11 +90,8 @@ def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Pro
             "rows_lost", f"rows were lost: {describe_losses(backups.lost_rows)}", way_back
         )
     if backups.missing_disk:
-        what = (
-            f"the disk of BACKUP_DIR {backups.folder} is not there: nothing is mounted at "
-            f"{backups.missing_disk}"
-        )
-        yield Problem("no_backup_disk", what, "connect the disk, or change BACKUP_DIR")
+        what = f"the disk of BACKUP_DIR {backups.folder} is not there: {backups.missing_disk}"
+        yield Problem("no_backup_disk", what, CONNECT_DISK)
         return
     if database.state == "present" and age is None:
         yield Problem(
@@ -105,8 +103,17 @@ def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Pro
             "more than 26 h"
         )
         yield Problem("stale_backup", what, "make backup")
+    small_age = backups.irreplaceable.newest_age
+    if small_age is not None and small_age > STALE_AFTER and backups.small_every_minutes:
+        what = (
+            f"the newest small backup is {format_duration(small_age.total_seconds())} old, more "
+            "than 26 h"
+        )
+        yield Problem("stale_small_backup", what, "make backup-irreplaceable")
     if backups.room_for is not None and backups.room_for < ROOM_FOR_AT_LEAST:
         yield make_space_problem(backups, backups.full.newest_bytes or database.bytes)
+    elif backups.fills:
+        yield Problem("disk_fills", backups.fills, backups.before_it_fills)
 
 
 def make_space_problem(backups: BackupFacts, each_bytes: int) -> Problem:

@@ -21,11 +21,15 @@ STOPPED_AT_MOST = 10
 LAKE_COUNTS = ("expected", "stored", "known_empty", "rejected", "failed")
 
 
-def facts_as_json(facts: Facts, problems: Sequence[Problem]) -> str:
-    """Times in UTC with their zone, ages in seconds, sizes in bytes."""
+def facts_as_json(
+    facts: Facts, problems: Sequence[Problem], holes: Sequence[Any] | None = None
+) -> str:
+    """Return JSON with times in UTC with their zone, ages in seconds, sizes in bytes. `holes`: by
+    name, as holes.py finds them; None, null in the JSON, where they were not looked for."""
     values = {
         "ok": not problems,
         "problems": [asdict(problem) for problem in problems],
+        "holes": None if holes is None else [asdict(each) for each in holes],
         **asdict(facts),
     }
     return json.dumps(values, default=as_plain, indent=1)
@@ -68,7 +72,7 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
     if facts.lake:
         show_lake(facts.lake)
     if facts.offsite:
-        print(describe_offsite(facts.offsite, facts.checked_at))
+        print_paragraph(f"offsite   {describe_offsite(facts.offsite, facts.checked_at)}", 10)
     limit = f" of {facts.quota.per_minute:,} allowed" if facts.quota.per_minute else ", no limit"
     print(f"quota     {count_of(facts.quota.used, 'request')} in the last minute{limit}")
     for problem in problems:
@@ -176,6 +180,8 @@ def show_backups(facts: Facts) -> None:
         [describe_kind(kind) for kind in (backups.full, backups.irreplaceable)],
     )
     room = "" if backups.room_for is None else f", room for {backups.room_for:,} more full ones"
+    if backups.fills_in_days is not None and not backups.fills:
+        room += f", full in {backups.fills_in_days} days"
     others = (
         f"; {count_of(len(backups.unverified), 'file')} not verified" if backups.unverified else ""
     )
@@ -225,6 +231,10 @@ def describe_schedule(facts: Facts) -> str:
 
 def describe_offsite(offsite: OffsiteFacts, now: datetime) -> str:
     lag = f"{format_age(offsite.lag)} behind" if offsite.lag is not None else "nothing sent yet"
+    if offsite.newest_small_utc:
+        lag += f", newest copy of {offsite.newest_small_utc.astimezone():%Y-%m-%d %H:%M:%S}"
+    if offsite.newest_full_utc:
+        lag += f" (full: {offsite.newest_full_utc.astimezone():%Y-%m-%d %H:%M})"
     checked = (
         f"checked {format_age(now - offsite.checked_at_utc)} ago"
         if offsite.checked_at_utc
@@ -235,7 +245,7 @@ def describe_offsite(offsite: OffsiteFacts, now: datetime) -> str:
         if offsite.drilled_at_utc
         else "not restored yet"
     )
-    return f"offsite   {offsite.target}: {lag}, {checked}, {drilled}"
+    return f"{offsite.target}: {lag}, {checked}, {drilled}"
 
 
 def describe_drills(facts: Facts) -> str:

@@ -6,8 +6,10 @@ import subprocess
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from xml.sax.saxutils import unescape
 
-from backtestdb.names import launchd_label, systemd_unit
+from backtestdb.config import PROJECT_DIR
+from backtestdb.names import launchd_label, make_mark, systemd_unit
 from backtestdb.scheduling.due import STALE_AFTER, STUCK_AFTER
 from backtestdb.scheduling.health import file_identity, load_liveness
 
@@ -64,27 +66,50 @@ def look_at_schedule(
 
 
 def look_at_launchd(user: User) -> ScheduleFacts:
-    if not (user.home / "Library" / "LaunchAgents" / f"{LAUNCHD_LABEL}.plist").is_file():
+    folder = user.home / "Library" / "LaunchAgents"
+    label = find_own(
+        folder, launchd_label("backup", make_mark(PROJECT_DIR)), LAUNCHD_LABEL, ".plist"
+    )
+    if not label:
         return NONE
-    code, out = ask("launchctl", "print", f"gui/{user.number}/{LAUNCHD_LABEL}")
+    code, out = ask("launchctl", "print", f"gui/{user.number}/{label}")
     return make_native("launchd", code == 0, re.findall(r"last exit code = (\d+)", out))
 
 
 def look_at_systemd(user: User) -> ScheduleFacts:
-    if not (user.config_home / "systemd" / "user" / f"{SYSTEMD_UNIT}.timer").is_file():
+    folder = user.config_home / "systemd" / "user"
+    unit = find_own(
+        folder, systemd_unit("backup", make_mark(PROJECT_DIR)), SYSTEMD_UNIT, ".service"
+    )
+    if not unit:
         return NONE
-    code, _ = ask("systemctl", "--user", "is-active", f"{SYSTEMD_UNIT}.timer")
+    code, _ = ask("systemctl", "--user", "is-active", f"{unit}.timer")
     _, out = ask(
         "systemctl",
         "--user",
         "show",
         "--property=ExecMainStatus",
         "--value",
-        f"{SYSTEMD_UNIT}.service",
+        f"{unit}.service",
     )
     lingers, linger = ask("loginctl", "show-user", str(user.number), "--property=Linger", "--value")
     found = make_native("systemd", code == 0, re.findall(r"^\d+$", out.strip()))
     return replace(found, runs_without_login=lingers != 0 or linger.strip() == "yes")
+
+
+def find_own(folder: Path, marked: str, plain: str, suffix: str) -> str:
+    """The name of this checkout's job: with its mark, else the plain one, unless its file starts
+    the program of another checkout that is there. Empty where there is none."""
+    if (folder / f"{marked}{suffix}").is_file():
+        return marked
+    try:
+        text = unescape((folder / f"{plain}{suffix}").read_text()).replace("%%", "%")
+    except OSError:
+        return ""
+    found = re.search(r"[\">](/[^\"<>]*)/scripts/run_\w+\.py", text)
+    if found and Path(found[1]) != PROJECT_DIR and Path(found[1], "scripts").is_dir():
+        return ""
+    return plain
 
 
 def make_native(kind: str, is_loaded: bool, exit_codes: list[str]) -> ScheduleFacts:

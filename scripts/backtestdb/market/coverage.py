@@ -8,6 +8,7 @@ from datetime import date
 
 from backtestdb.market.plan_limits import load_limits
 from backtestdb.market.request_log import load_answered, load_frontier
+from backtestdb.market.request_plan import AnsweredSessions
 from backtestdb.market.session_mask import mask_between, mask_of
 from backtestdb.new_york import end_of_day_ms, midnight_ms
 
@@ -42,46 +43,81 @@ class Coverage:
     early: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What is known of some sessions besides their bars, as bits of them: `asked`, finally
+    answered; `plan_lacks`, those before which the key's history starts; `reached`, up to the newest
+    session of which any answer had a bar."""
+
+    every: int
+    asked: AnsweredSessions
+    refused: frozenset[str]
+    plan_lacks: int
+    reached: int
+
+    def open_of(self, ticker: str) -> int:
+        """Return the sessions of a ticker without a final answer."""
+        return self.every & ~self.asked.of(ticker)
+
+    def judge(self, ticker: str, lacking: int) -> tuple[int, int]:
+        """Given a ticker's sessions with neither a final answer nor a bar, return those that failed
+        and those beyond the plan."""
+        # One answer without a bar, where others have one, is likely the truth: a ticker that was
+        # renamed or delisted.
+        lacking &= ~(self.asked.unconfirmed.get(ticker, 0) & self.reached)
+
+        beyond = lacking if ticker in self.refused else lacking & self.plan_lacks
+        return lacking & ~beyond, beyond
+
+
+def load_answers(
+    connection: sqlite3.Connection, timeframe: str, sessions: Sequence[date]
+) -> Answers:
+    """Given sessions in order, not empty, return what the records say of them."""
+    known = load_limits(connection)
+    return Answers(
+        every=(1 << len(sessions)) - 1,
+        asked=load_answered(connection, timeframe, sessions),
+        refused=known.refused_of(timeframe),
+        plan_lacks=known.of(timeframe).mask(sessions),
+        reached=mask_between(sessions, date.min, load_frontier(connection, timeframe)),
+    )
+
+
 def load_coverage(
     connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str, sessions: Sequence[date]
 ) -> Coverage:
     """Return how much of `sessions` (not empty, in order) is there for each ticker."""
-    asked = load_answered(connection, timeframe, sessions)
-    known = load_limits(connection)
-    plan_lacks = known.of(timeframe).mask(sessions)
-    reached = mask_between(sessions, date.min, load_frontier(connection, timeframe))
-    every = (1 << len(sessions)) - 1
+    answers = load_answers(connection, timeframe, sessions)
+    unconfirmed = answers.asked.unconfirmed
     stored = beyond_plan = provisional = early = 0
     failed_of, silent = {}, []
     for ticker in tickers:
         count = count_stored_sessions(connection, ticker, timeframe, sessions)
-        lacking = every & ~asked.of(ticker)
-        provisional += lacking.bit_count()
+        lacking = unanswered = answers.open_of(ticker)
         if lacking and count:
             there = load_stored_mask(connection, ticker, timeframe, sessions)
-            early += (lacking & there & ~asked.unconfirmed.get(ticker, 0)).bit_count()
+            early += (lacking & there & ~unconfirmed.get(ticker, 0)).bit_count()
             lacking &= ~there
-        # One answer without a bar, where others have one, is likely the truth: a ticker that was
-        # renamed or delisted.
-        lacking &= ~(asked.unconfirmed.get(ticker, 0) & reached)
-        provisional -= lacking.bit_count()
-        beyond = lacking if ticker in known.refused_of(timeframe) else lacking & plan_lacks
+
+        failed, beyond = answers.judge(ticker, lacking)
+        provisional += (unanswered & ~failed & ~beyond).bit_count()
         beyond_plan += beyond.bit_count()
-        if lacking & ~beyond:
-            failed_of[ticker] = (lacking & ~beyond).bit_count()
-        elif not count and lacking != every and not beyond:
+        if failed:
+            failed_of[ticker] = failed.bit_count()
+        elif not count and not beyond:
             silent.append(ticker)
         stored += count
-    expected, failed = len(tickers) * len(sessions), sum(failed_of.values())
+    expected, failed_count = len(tickers) * len(sessions), sum(failed_of.values())
     set_aside = count_rejected(connection, tickers, timeframe, sessions)
-    known_empty = expected - stored - set_aside - beyond_plan - failed
+    known_empty = expected - stored - set_aside - beyond_plan - failed_count
     return Coverage(
         expected=expected,
         stored=stored,
         known_empty=known_empty,
         set_aside=set_aside,
         beyond_plan=beyond_plan,
-        failed=failed,
+        failed=failed_count,
         failed_of=failed_of,
         silent=silent,
         provisional=provisional,

@@ -33,8 +33,8 @@ HEADERS = [
 def find_refusal(
     method: str, path: bytes, query: bytes, headers: Mapping[bytes, bytes]
 ) -> tuple[int, str] | None:
-    """Status and reason why a request is not answered, None when it is. `path`: as it was sent;
-    `headers`: names in lower case."""
+    """Return status and reason why a request is not answered, None when it is. `path`: as it was
+    sent; `headers`: names in lower case."""
     if method not in {"GET", "HEAD"}:
         return 405, "this page only reads: GET and HEAD"
     if b"\\" in path or path.startswith(b"//"):
@@ -59,7 +59,8 @@ def path_of(scope: Scope) -> bytes:
 
 
 def is_own_name(host: str) -> bool:
-    """Any port: a tunnel may lead here under another one, and a port cannot be rebound."""
+    """Return whether a Host header names this machine, with any port: a tunnel may lead here under
+    another one, and a port cannot be rebound."""
     try:
         return urlsplit(f"//{host}").hostname in OWN_NAMES
     except ValueError:

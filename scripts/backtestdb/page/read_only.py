@@ -26,8 +26,8 @@ LONGEST_VALUE_BYTES = (
 
 
 def restrict(connection: sqlite3.Connection) -> None:
-    """No writes, no other file (ATTACH, VACUUM INTO), no setting, no value that fills the
-    memory."""
+    """Refuse writes, other files (ATTACH, VACUUM INTO), settings, and values that fill the memory,
+    on this connection."""
     connection.execute("PRAGMA query_only = ON")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE_BYTES)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)

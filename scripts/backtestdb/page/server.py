@@ -10,7 +10,8 @@ from datasette.plugins import pm
 from backtestdb.config import Settings
 from backtestdb.errors import ProjectError
 from backtestdb.health.schedule_facts import User
-from backtestdb.page.plugin import Page, follow_database
+from backtestdb.page.plugin import Page
+from backtestdb.page.views import follow_database
 
 ADDRESS = "127.0.0.1"
 DATASETTE_SETTINGS = {
@@ -18,12 +19,14 @@ DATASETTE_SETTINGS = {
     "default_cache_ttl": 0,  # the database is alive: what a browser kept would be old
     "suggest_facets": False,  # costs seconds in a table of millions of bars
     "sql_time_limit_ms": 2000,
-    "num_sql_threads": 0,  # its threads keep a connection by name, and with it a file that a restore moved away
+    # Its threads keep a connection by name, and with it a file that a restore moved away.
+    "num_sql_threads": 0,
 }
 
 
 def open_port(port: int) -> socket.socket:
-    """`port` 0 takes a free one. Raise ProjectError when another program has it."""
+    """Return a socket that listens on `port`, 0 for a free one. Raise ProjectError when another
+    program has it."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -40,6 +43,7 @@ def open_port(port: int) -> socket.socket:
 
 def make_datasette(settings: Settings, user: User) -> Datasette:
     # With rich installed, Datasette prints every refused query with all local variables.
+    """Return Datasette with the page as its plugin, on the database of the settings."""
     pm.get_plugin("datasette.handle_exception").rich = None
     page = Page(settings, user)
     pm.register(page, name="page")
@@ -55,7 +59,7 @@ def make_datasette(settings: Settings, user: User) -> Datasette:
 
 
 def serve(settings: Settings, user: User, listener: socket.socket) -> None:
-    """Until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM."""
     config = uvicorn.Config(
         make_datasette(settings, user).app(),
         log_level="warning",

@@ -2,7 +2,7 @@
 backups.
 
 Nothing is remembered between two questions but the backups themselves, so a machine that slept, was
-off or had its clock changed needs no special case: the answer is the same whoever asks, and after
+off or had its clock changed needs no special case: every scheduler gets the same answer, and after
 any kill.
 
 Times are what the clock said when a backup was made. Local days and hours are those of `zone`; None
@@ -52,7 +52,8 @@ def what_is_due(
 def full_is_due(
     now: datetime, taken: Iterable[datetime], backup_time: time, zone: tzinfo | None
 ) -> bool:
-    """One per local day: a backup counts for the day on which it was made, whatever the hour.
+    """Tell whether a full backup is due. One per local day: a backup counts for the day on which it
+    was made, whatever the hour.
 
     - The last day that has reached `backup_time` must have one, or a later day. Wall-clock hours
       are compared, so an hour that is skipped or comes twice makes no difference.
@@ -78,8 +79,8 @@ def last_backup_day(local: datetime, backup_time: time) -> date:
 
 
 def irreplaceable_is_due(now: datetime, taken: Iterable[datetime], every_minutes: int) -> bool:
-    """By whole minutes: whoever asks once a minute would otherwise come a minute later each
-    time."""
+    """Tell whether a small backup is due, by whole minutes: asked once a minute, it would otherwise
+    come a minute later each time."""
     newest = newest_until(now, taken)
     if newest is None:
         return True
@@ -97,7 +98,8 @@ def newest_until(now: datetime, taken: Iterable[datetime]) -> datetime | None:
 
 
 def retry_at(failed_at: datetime, failures: int) -> datetime:
-    """When to try again after so many failures in a row: 5, 10, 20, 40 minutes, then every hour."""
+    """Return when to try again after so many failures in a row: 5, 10, 20, 40 minutes, then every
+    hour."""
     return failed_at + min(RETRY_FIRST * (1 << min(failures - 1, 10)), RETRY_LAST)
 
 

@@ -14,21 +14,29 @@ FORMAT = "%(asctime)s %(message)s"
 
 
 def open_event_log(
-    folder: Path, max_bytes: int = MAX_BYTES, names: tuple[str, str] = (LOG_NAME, ERROR_LOG_NAME)
+    folder: Path | None,
+    max_bytes: int = MAX_BYTES,
+    names: tuple[str, str] = (LOG_NAME, ERROR_LOG_NAME),
 ) -> logging.Logger:
-    """Each file keeps one predecessor, `.1`. Failures are events of level ERROR.
+    """Given the folder of the files, return the log; None: on standard output alone, because the
+    folder's disk is absent. Each file keeps one predecessor, `.1`. Failures are events of level
+    ERROR.
 
     launchd appends standard output to the log by itself: then the file is not written twice.
     """
-    logging.raiseExceptions = (
-        False  # a full disk must not end the loop; standard output still gets the line
-    )
+    # A full disk must not end the loop; standard output still gets the line.
+    logging.raiseExceptions = False
     log = logging.getLogger("ai-backtest.backups")
     log.setLevel(logging.INFO)
     log.propagate = False
     for old in list(log.handlers):
         log.removeHandler(old)
         old.close()
+
+    if folder is None:
+        add_handler(log, logging.StreamHandler(sys.stdout))
+        return log
+
     log_path = folder / names[0]
     if is_standard_output(log_path):
         keep_bounded(log_path, max_bytes)
@@ -49,7 +57,7 @@ def add_handler(log: logging.Logger, handler: logging.Handler) -> None:
 
 
 def print_failures_only(log: logging.Logger) -> None:
-    """The files still get every event."""
+    """Keep what is no failure from standard output; the files still get every event."""
     for handler in log.handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(
             handler, logging.FileHandler
@@ -65,6 +73,6 @@ def is_standard_output(path: Path) -> bool:
 
 
 def keep_bounded(path: Path, max_bytes: int) -> None:
-    """Whoever started this process opens the file anew for the next one."""
+    """Move a log that has grown too long aside; launchd opens it anew for the next run."""
     if path.stat().st_size > max_bytes:
         path.replace(path.with_name(path.name + ".1"))

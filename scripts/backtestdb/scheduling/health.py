@@ -10,11 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from backtestdb.backups.backup_dir import describe_absent, find_reason_to_keep_off
 from backtestdb.backups.catalogue import FAILED_DRILL, is_foreign, verified
 from backtestdb.backups.identity import load_own_catalogue
 from backtestdb.backups.manifest import Kind
+from backtestdb.backups.shrinkage import describe_losses, find_newest
 from backtestdb.config import Settings
 from backtestdb.files import write_atomically
+from backtestdb.offsite.facts import STALE_AFTER as OFFSITE_STALE
+from backtestdb.offsite.facts import find_offsite_problems, load_offsite_facts
 from backtestdb.scheduling.due import BackupTimes, find_stale, find_stuck, newest_until
 
 
@@ -48,7 +52,7 @@ def scheduler_path(backup_dir: Path, database: Path, suffix: str) -> Path:
 
 
 def save_liveness(backup_dir: Path, database: Path, liveness: Liveness) -> None:
-    """Whole-old or whole-new; not flushed, because after a power cut the loop writes it again."""
+    """Write it in one step; not flushed, because after a power cut the loop writes it again."""
     path = scheduler_path(backup_dir, database, ".json")
     text = json.dumps(asdict(liveness) | {"ticked_at": liveness.ticked_at.isoformat()}) + "\n"
     write_atomically(path, text, mode=0o666, durably=False)
@@ -71,6 +75,7 @@ def make_liveness(
     running: str = "",
     failures: Mapping[str, str] | None = None,
 ) -> Liveness:
+    """Return the sign of life of this process, with the file that it sees as the database."""
     device, inode = file_identity(database)
     return Liveness(
         kind=kind,
@@ -84,7 +89,7 @@ def make_liveness(
 
 
 def file_identity(path: Path) -> tuple[int, int]:
-    """Device and inode of a file, (0, 0) where there is none."""
+    """Return device and inode of a file, (0, 0) where there is none."""
     try:
         state = path.stat()
     except OSError:
@@ -93,12 +98,13 @@ def file_identity(path: Path) -> tuple[int, int]:
 
 
 def remove_liveness(backup_dir: Path, database: Path) -> None:
-    """A schedule that was taken down on purpose left no sign behind that it should be running."""
+    """Remove the sign that a schedule should be running, after it was taken down on purpose."""
     scheduler_path(backup_dir, database, ".json").unlink(missing_ok=True)
 
 
 def load_backup_times(backup_dir: Path, database: Path) -> BackupTimes:
-    """From the manifests; of the database only its id is read."""
+    """Return when its backups were made, from the manifests; of the database only its id is
+    read."""
     catalogue = load_own_catalogue(backup_dir, database)
     full = (backup.manifest.clock_utc for backup in verified(catalogue, "full") if backup.manifest)
     irreplaceable = (
@@ -108,6 +114,14 @@ def load_backup_times(backup_dir: Path, database: Path) -> BackupTimes:
         for moment in (backup.manifest.clock_utc, backup.confirmed_at_utc)
     )
     return BackupTimes(tuple(full), tuple(irreplaceable))
+
+
+def find_suspicion(backup_dir: Path, database: Path) -> str:
+    """Return which rows the newest backup misses, see backups/shrinkage.py; empty when none."""
+    newest = find_newest(load_own_catalogue(backup_dir, database))
+    if newest is None or newest.manifest is None or not newest.is_suspicious:
+        return ""
+    return describe_losses(newest.manifest.losses)
 
 
 def find_kinds_that_failed_a_drill(backup_dir: Path, database: Path) -> list[Kind]:
@@ -123,6 +137,8 @@ def find_kinds_that_failed_a_drill(backup_dir: Path, database: Path) -> list[Kin
 def find_problems(backup_dir: Path, database: Path, now: datetime, *, loop: bool) -> list[str]:
     """Return what is wrong with the schedule, nothing when all is well. `loop`: whether there
     should be a loop."""
+    if reason := find_reason_to_keep_off(backup_dir, database):
+        return [describe_absent(backup_dir, reason)]
     liveness = load_liveness(backup_dir, database)
     stuck = find_stuck(now, liveness.ticked_at if liveness else None) if loop else ""
     stale = find_stale(now, load_backup_times(backup_dir, database).full)
@@ -145,7 +161,21 @@ def find_overdue(settings: Settings, now: datetime) -> str:
     """Return why not all is well although a backup has just been made: what failed and was not made
     since, or an old full backup. Empty when all is well."""
     folders = (settings.backup_dir, settings.database_path)
-    return "\n".join(find_problems(*folders, now, loop=False))
+    problems = find_problems(*folders, now, loop=False)
+    return "\n".join([*problems, *find_offsite_overdue(settings, now)])
+
+
+def find_offsite_overdue(settings: Settings, now: datetime) -> list[str]:
+    """Return what is wrong with the copies off this machine. A lag counts from the backup before
+    this one on: a machine that just woke up after a night is behind for half a minute, and well."""
+    facts = load_offsite_facts(settings, now)
+    problems = find_offsite_problems(facts)
+    if facts and facts.lag is not None:
+        times = load_backup_times(settings.backup_dir, settings.database_path)
+        awake = [one for one in (*times.full, *times.irreplaceable) if now - one > OFFSITE_STALE]
+        if not any(now - one < facts.lag for one in awake):
+            problems = [problem for problem in problems if problem.name != "offsite_stale"]
+    return [problem.what for problem in problems]
 
 
 def describe_newest(backup_dir: Path, database: Path, now: datetime) -> str:

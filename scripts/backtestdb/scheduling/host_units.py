@@ -30,7 +30,8 @@ USED_SETTINGS = (
     ),
     *("GENERATED_SCRIPTS_MAX_MB", "MAX_BACKUPS", "KEEP_FULL_WEEKLY", "KEEP_FULL_MONTHLY"),
     *("KEEP_SMALL_HOURLY", "KEEP_SMALL_DAILY", "KEEP_SMALL_WEEKLY", "KEEP_SMALL_MONTHLY"),
-    *("MIN_BACKUPS", "HEARTBEAT_URL"),
+    *("MIN_BACKUPS", "HEARTBEAT_URL", "NOTIFY_URLS"),
+    *("BEFORE_BACKUP", "AFTER_BACKUP", "ON_FAILURE"),
 )
 OFFSITE_ERROR_LOG_NAME = "offsite-error.log"
 # What the job that updates market data reads besides, and what the backups' job is never given.
@@ -65,23 +66,24 @@ LOOK_EVERY_MINUTES = 5
 @dataclass(frozen=True)
 class Job:
     """`project`: the folder of the checkout; its .venv has the Python. `name`: what the job
-    does."""
+    does. `mark`: part of its names where another checkout has the plain ones."""
 
     settings: Settings
     project: Path
     name: Name = "backup"
+    mark: str = ""
 
     @property
     def label(self) -> str:
-        return launchd_label(self.name)
+        return launchd_label(self.name, self.mark)
 
     @property
     def unit(self) -> str:
-        return systemd_unit(self.name)
+        return systemd_unit(self.name, self.mark)
 
     @property
     def marker(self) -> str:
-        return escape_crontab(f"# {self.unit} {self.project}")
+        return escape_crontab(f"# ai-backtest-{self.name} {self.project}")
 
     @property
     def what(self) -> str:
@@ -93,12 +95,12 @@ class Job:
 
     @property
     def lives(self) -> bool:
-        """Whether it is a process that stays, and not one that is woken at times."""
+        """Tell whether it is a process that stays, and not a job that is woken at times."""
         return self.name == "offsite"
 
     @property
     def logs(self) -> tuple[Path, Path]:
-        """Where launchd appends standard output and error."""
+        """Return where launchd appends standard output and error."""
         folder, names = self.settings.backup_dir, (LOG_NAME, ERROR_LOG_NAME)
         if self.name == "update":
             folder, names = self.settings.state_dir, UPDATE_LOG_NAMES
@@ -109,7 +111,7 @@ class Job:
 
     @property
     def minutes(self) -> list[int]:
-        """The minutes of each hour at which the job asks what is due."""
+        """Return the minutes of each hour at which the job asks what is due."""
         if self.lives:
             return list(range(0, 60, LOOK_EVERY_MINUTES))
         if self.name == "backup":
@@ -130,6 +132,7 @@ class Job:
 
 
 def make_plist(job: Job) -> str:
+    """Return the property list that launchd loads."""
     log, error_log = job.logs
     paths = {
         **{"python": job.python, "program": job.program, "project": job.project},
@@ -164,7 +167,8 @@ def make_service(job: Job) -> str:
 
 
 def escape_unit(path: Path) -> str:
-    """Within double quotes of ExecStart, see systemd.service(5): specifiers, variables, escapes."""
+    """Return it as it stands within double quotes of ExecStart, see systemd.service(5): specifiers,
+    variables, escapes."""
     text = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return text.replace("%", "%%").replace("$", "$$")
 
@@ -178,9 +182,9 @@ def make_timer(job: Job) -> str:
 
 
 def make_crontab_line(job: Job) -> str:
-    """For systems with neither launchd nor systemd. A % begins the input of the command in a
-    crontab, and a # behind the command is a comment of the shell: by it the line is found again.
-    cron mails what the job says of failures."""
+    """Return the line for systems with neither launchd nor systemd. A % begins the input of the
+    command in a crontab, and a # behind the command is a comment of the shell: by it the line is
+    found again. cron mails what the job says of failures."""
     command = (
         f"{shlex.quote(str(job.python))} {shlex.quote(str(job.program))} "
         f"{' '.join(job.options)} --quiet"
@@ -200,8 +204,8 @@ def fill(job: Job, name: str, values: Mapping[str, str]) -> str:
 
 
 def verify_settings_reach_job(job: Job) -> None:
-    """The job is not started from the user's shell: what only the environment says, it would not
-    know."""
+    """Raise SettingsError for what only the environment says: the job is not started from the
+    user's shell, and would not know it."""
     used = SETTINGS_OF[job.name]
     lost = [name for name in used if job.settings.origins[name] == "the environment"]
     if lost:

@@ -18,6 +18,12 @@ from typing import Any, Literal
 
 import schedule
 
+from backtestdb.backups.backup_dir import (
+    CONNECT_DISK,
+    AbsentDiskError,
+    describe_absent,
+    find_reason_to_keep_off,
+)
 from backtestdb.backups.catalogue import lock_backups
 from backtestdb.backups.drill import drill_is_due, load_last_drill
 from backtestdb.backups.leftovers import clean_leftovers
@@ -28,15 +34,25 @@ from backtestdb.errors import ProjectError
 from backtestdb.scheduling.due import RETRY_LAST, BackupTimes, find_stale, retry_at, what_is_due
 from backtestdb.scheduling.health import (
     find_kinds_that_failed_a_drill,
+    find_suspicion,
     load_backup_times,
     load_liveness,
     make_liveness,
     save_liveness,
 )
+from backtestdb.scheduling.messages import (
+    find_changes,
+    load_told,
+    make_message,
+    save_told,
+    send_message,
+    told_path,
+)
 from backtestdb.scheduling.notify import send_heartbeat
 from backtestdb.scheduling.updates import UpdateTask, find_due_updates
+from backtestdb.scheduling.user_commands import run_user_command
 
-Task = Kind | Literal["drill"] | UpdateTask
+Task = Kind | Literal["drill", "disk", "message"] | UpdateTask
 Job = Literal["backups", "updates"]
 OPTIONS: dict[Task, tuple[str, ...]] = {
     "full": ("backup_database.py", "--json", "--no-heartbeat"),
@@ -48,6 +64,12 @@ OPTIONS: dict[Task, tuple[str, ...]] = {
 WORDS: dict[Task, str] = {
     **{"full": "full backup", "irreplaceable": "small backup", "drill": "drill"},
     **{"update": "update of the market data", "audit": "audit of the market data"},
+    **{"disk": "the backups' disk", "message": "a message"},
+}
+# What is told beside the tasks: rows that the newest backup misses.
+STATE_WORDS: dict[str, str] = {
+    **{str(k): v for k, v in WORDS.items()},
+    "rows": "comparison with the last backup",
 }
 NAMED_AT_MOST = 3
 TICK_SECONDS = 60
@@ -66,7 +88,8 @@ class Scheduler:
     """What one scheduler knows while it runs. `job`: backups and drills, or updates and audits of
     the market data, each in a process of its own, so that neither waits for the other. `attempts`
     and `not_before` are forgotten with the process: at a start, overdue means now. `failures` (task
-    -> reason) are kept in the liveness file until that task succeeds. `clock` returns the time with
+    -> reason) are kept in the liveness file until that task succeeds; `told`: those that the last
+    message was about. `clock` returns the time with
     its zone; `stop` is set by a signal."""
 
     settings: Settings
@@ -78,11 +101,13 @@ class Scheduler:
     attempts: dict[Task, int] = field(default_factory=dict)
     not_before: dict[Task, datetime] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
     ticked: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         left = load_liveness(self.folder, self.settings.database_path)
         self.failures = dict(left.failures) if left else {}
+        self.told = load_told(told_path(self.settings.database_path, self.job))
 
     @property
     def folder(self) -> Path:
@@ -90,34 +115,43 @@ class Scheduler:
 
 
 def folder_of(settings: Settings, job: Job) -> Path:
-    """Where a job keeps its sign of life and its log: market data is updated also while the
+    """Return where a job keeps its sign of life and its log: market data is updated also while the
     backups' disk is away."""
     return settings.backup_dir if job == "backups" else settings.state_dir
 
 
+def why_disk_is_absent(scheduler: Scheduler) -> str:
+    """Return why the backups' disk is not there; empty while it is. Market data is updated without
+    it."""
+    settings = scheduler.settings
+    if scheduler.job != "backups":
+        return ""
+    return find_reason_to_keep_off(settings.backup_dir, settings.database_path)
+
+
 def run_loop(scheduler: Scheduler) -> None:
-    """Ask at once and then every minute, until `stop` is set."""
+    """Ask at once and then every minute, until `stop` is set or the backups' disk goes away."""
     jobs = schedule.Scheduler()
     threading.Thread(target=end_when_stuck, args=(scheduler,), daemon=True).start()
     tick_safely(scheduler)
-    while not scheduler.stop.is_set():
+    while not scheduler.stop.is_set() and not why_disk_is_absent(scheduler):
         plan_ticks(jobs, lambda: tick_safely(scheduler))
         jobs.run_pending()
         scheduler.stop.wait(min(max(jobs.idle_seconds or 0.0, 0.0), TICK_SECONDS))
 
 
 def end_when_stuck(scheduler: Scheduler) -> None:
-    """A loop that has not looked for STUCK_SECONDS hangs (on a disk that does not answer, say): the
-    process ends, and whatever started it starts it anew. A backup under way is looked after every
-    LOOK_SECONDS."""
+    """End a loop that has not looked for STUCK_SECONDS: it hangs (on a disk that does not answer,
+    say): the process ends, and whatever started it starts it anew. A backup under way is looked
+    after every LOOK_SECONDS."""
     while not scheduler.stop.wait(TICK_SECONDS):
         if time.monotonic() - scheduler.ticked > STUCK_SECONDS:
             os._exit(STUCK_EXIT_CODE)
 
 
 def plan_ticks(jobs: schedule.Scheduler, tick: Callable[[], object]) -> None:
-    """`schedule` plans in local wall-clock time: when the clock goes back, in autumn or by hand,
-    its next run lies up to an hour or more ahead. Such a plan is made anew."""
+    """Plan the next look. `schedule` plans in local wall-clock time: when the clock goes back, in
+    autumn or by hand, its next run lies up to an hour or more ahead. Such a plan is made anew."""
     if jobs.idle_seconds is None or jobs.idle_seconds > TICK_SECONDS:
         jobs.clear()
         jobs.every(TICK_SECONDS).seconds.do(tick)
@@ -145,9 +179,11 @@ def join_advice(what: str, next_step: str) -> str:
 
 
 def tick(scheduler: Scheduler) -> bool:
-    """One look: say that the scheduler lives, then make what is due; return whether nothing
+    """Look once: say that the scheduler lives, then make what is due; return whether nothing
     failed."""
     settings, now = scheduler.settings, scheduler.clock()
+    if reason := why_disk_is_absent(scheduler):
+        raise AbsentDiskError(describe_absent(settings.backup_dir, reason), next_step=CONNECT_DISK)
     save_liveness_if_possible(scheduler)
 
     due: Sequence[Task] = (
@@ -157,6 +193,7 @@ def tick(scheduler: Scheduler) -> bool:
         save_liveness_if_possible(scheduler)
     wanted = [task for task in due if is_time_to_try(scheduler, task, now)]
     if not wanted:
+        tell_person(scheduler)
         return True
 
     # The loop tells the watcher, not its child: one that the system kills has no last words.
@@ -165,19 +202,19 @@ def tick(scheduler: Scheduler) -> bool:
         send_heartbeat(settings.heartbeat_url, "start", say=scheduler.log.info)
     results = [make_one(scheduler, task) for task in wanted if not scheduler.stop.is_set()]
     # Watchers wait for the rhythm of the backups: an update that is well is no event.
-    if not scheduler.stop.is_set() and (
-        scheduler.job == "backups" or had_failed or scheduler.failures
-    ):
-        tell_watcher(scheduler)
+    if not scheduler.stop.is_set():
+        if scheduler.job == "backups" or had_failed or scheduler.failures:
+            tell_watcher(scheduler)
+        tell_person(scheduler)
     return all(results)
 
 
 def settle_failures(scheduler: Scheduler, due: Sequence[Task]) -> list[str]:
-    """What failed and is not due any more was made by hand since: forget and return it. A failed
+    """Forget and return what failed and is not due any more: it was made by hand since. A failed
     drill or audit is not due at once, and stays a failure until the next one."""
     settled: list[str] = [
         task
-        for task in ("full", "irreplaceable", "update")
+        for task in ("full", "irreplaceable", "update", "disk")
         if task in scheduler.failures and task not in due
     ]
     for task in settled:
@@ -186,6 +223,7 @@ def settle_failures(scheduler: Scheduler, due: Sequence[Task]) -> list[str]:
 
 
 def find_due(settings: Settings, now: datetime) -> list[Task]:
+    """Return the backups and the drill that are to be made now, the most important first."""
     taken = load_backup_times(settings.backup_dir, settings.database_path)
     due: list[Task] = [
         *what_is_due(
@@ -203,8 +241,14 @@ def find_due(settings: Settings, now: datetime) -> list[Task]:
     return due
 
 
+def tell_everybody(scheduler: Scheduler) -> None:
+    tell_watcher(scheduler)
+    tell_person(scheduler)
+
+
 def tell_watcher(scheduler: Scheduler) -> None:
-    """Success only when nothing that should have succeeded waits for its next attempt."""
+    """Tell the watcher of success only when nothing that should have succeeded waits for its next
+    attempt."""
     settings, say = scheduler.settings, scheduler.log.info
     taken = load_backup_times(settings.backup_dir, settings.database_path)
     other = load_liveness(
@@ -212,27 +256,63 @@ def tell_watcher(scheduler: Scheduler) -> None:
         settings.database_path,
     )
     others = other.failures.values() if other else ()
-    reasons = [*scheduler.failures.values(), *others, find_stale(scheduler.clock(), taken.full)]
+    state = find_state(scheduler)
+    reasons = [*state.values(), *others, find_stale(scheduler.clock(), taken.full)]
     reason = "\n".join(filter(None, reasons))
     send_heartbeat(settings.heartbeat_url, "fail" if reason else "success", reason=reason, say=say)
 
 
+def find_state(scheduler: Scheduler) -> dict[str, str]:
+    """Return what is wrong now, by task: what failed, and rows that the newest backup misses."""
+    settings = scheduler.settings
+    if scheduler.job != "backups" or why_disk_is_absent(scheduler):
+        return scheduler.failures
+    lost = find_suspicion(settings.backup_dir, settings.database_path)
+    return scheduler.failures | ({"rows": f"rows were lost: {lost}"} if lost else {})
+
+
+def tell_person(scheduler: Scheduler) -> None:
+    """Send a message and run ON_FAILURE, once for each change of state. What was not delivered is
+    tried again after a pause, and by then may be another message."""
+    settings = scheduler.settings
+    if not (settings.notify_urls or settings.on_failure):
+        return
+    state = find_state(scheduler)
+    began, ended = find_changes(scheduler.told, state)
+    if not (began or ended) or not is_time_to_try(scheduler, "message", scheduler.clock()):
+        return
+
+    message = make_message(began, ended, STATE_WORDS, settings.database_path)
+    if settings.notify_urls and not send_message(
+        settings.notify_urls, message, say=scheduler.log.info
+    ):
+        attempts = scheduler.attempts["message"] = scheduler.attempts.get("message", 0) + 1
+        scheduler.not_before["message"] = retry_at(scheduler.clock(), attempts)
+        return
+    scheduler.attempts.pop("message", None)
+    if began:
+        reason, what = "\n".join(began.values()), ", ".join(began)
+        run_user_command(settings, "ON_FAILURE", scheduler.log.error, kind=what, reason=reason)
+    scheduler.told = dict(state)
+    save_told(told_path(settings.database_path, scheduler.job), scheduler.told)
+
+
 def is_a_day_old(taken: BackupTimes, now: datetime) -> bool:
-    """The first drill waits until a full backup is a day old: whoever sets the schedule up has
-    enough to watch."""
+    """Tell whether the oldest full backup is a day old: the first drill waits for that, because the
+    first day of a schedule has enough to watch."""
     return bool(taken.full) and now - min(taken.full) >= timedelta(days=1)
 
 
 def is_time_to_try(scheduler: Scheduler, kind: Task, now: datetime) -> bool:
-    """After a failure there is a pause, unless the clock was set back so far that it would never
-    end."""
+    """Tell whether a task may be tried: after a failure there is a pause, unless the clock was set
+    back so far that it would never end."""
     after = scheduler.not_before.get(kind)
     return after is None or now >= after or after - now > RETRY_LAST
 
 
 def make_one(scheduler: Scheduler, kind: Task) -> bool:
-    """Make one backup, or hold a drill; return False when it failed. One that a signal interrupts
-    is no failure."""
+    """Make one backup, or hold a drill; return False when it failed. What a signal
+    interrupts is no failure."""
     scheduler.log.info("%s started", WORDS[kind])
     started = time.monotonic()
     code, out, err = run_process(scheduler, kind)
@@ -247,6 +327,14 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
         scheduler.log.info(
             "%s ok: %s, %.1f s", WORDS[kind], describe_made(out), time.monotonic() - started
         )
+        for warning in find_warnings(err):
+            scheduler.log.error(warning)
+    elif is_suspicious(out):
+        # It was made, and counts; what it misses is told until it is accepted or brought back.
+        scheduler.attempts.pop(kind, None)
+        scheduler.not_before.pop(kind, None)
+        scheduler.failures.pop(kind, None)
+        scheduler.log.error("%s made: %s", WORDS[kind], describe_failure(err, out))
     elif scheduler.stop.is_set() and code < 0:
         scheduler.log.info("%s interrupted: it will be made at the next start", WORDS[kind])
     else:
@@ -257,6 +345,15 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
         )
     save_liveness_if_possible(scheduler)
     return code == 0 or scheduler.stop.is_set()
+
+
+def is_suspicious(out: str) -> bool:
+    """Tell whether a backup was made that misses rows, by what its process printed for programs."""
+    try:
+        made = json.loads(out)
+        return bool(made[0]["losses"]) and not made[0]["loss_accepted"]
+    except (ValueError, LookupError, TypeError):
+        return False
 
 
 def describe_code(code: int, kind: Task) -> str:
@@ -296,14 +393,14 @@ def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
         start_new_session=True,
     ) as process:
         out, err = wait_for(scheduler, kind, process)
-    if process.returncode < 0 and scheduler.job == "backups":
+    if process.returncode < 0 and scheduler.job == "backups" and not why_disk_is_absent(scheduler):
         remove_leftovers(scheduler)
     return process.returncode, out, err
 
 
 def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Standard output and error of a process that ends by itself, at its limit, or soon after
-    `stop`."""
+    """Return standard output and error of a process that ends by itself, at its limit, or soon
+    after `stop`."""
     kill_at = time.monotonic() + limit_seconds(kind)
     next_liveness = 0.0
     while True:
@@ -326,9 +423,12 @@ def limit_seconds(kind: Task) -> float:
 
 
 def save_liveness_if_possible(scheduler: Scheduler, running: Task | None = None) -> None:
-    """A full disk is for the backup to report, and no reason not to try one."""
+    """Leave a sign of life where that is possible: a full disk is for the backup to report, and no
+    reason not to try it."""
     settings = scheduler.settings
     scheduler.ticked = time.monotonic()
+    if why_disk_is_absent(scheduler):
+        return
     liveness = make_liveness(
         scheduler.kind,
         scheduler.clock(),
@@ -383,6 +483,16 @@ def describe_market_run(made: Mapping[str, Any]) -> str:
         return f"{bars:,} bars by {requests:,} requests"
     levels = [finding["level"] for finding in made.get("findings", ())]
     return f"{levels.count('error')} errors, {levels.count('warning')} warnings; next: make audit"
+
+
+def find_warnings(err: str) -> list[str]:
+    """Return what a process that succeeded warned of, such as a command of the user's that
+    failed."""
+    return [
+        "warning: " + line.partition("warning: ")[2]
+        for line in err.splitlines()
+        if "warning: " in line
+    ]
 
 
 def describe_failure(err: str, out: str = "") -> str:

@@ -17,6 +17,7 @@ from backtestdb.backups.manifest import Kind
 from backtestdb.backups.shrinkage import describe_losses
 from backtestdb.config import Settings
 from backtestdb.console import Say
+from backtestdb.scheduling.user_commands import run_user_command
 
 Event = Literal["start", "success", "fail"]
 # What healthchecks.io keeps of a body.
@@ -96,12 +97,16 @@ def run_backup(
     sqlite3.Error when no backup was made; then nothing was removed either.
     """
     hooks = hooks or Hooks()
-    send_heartbeat(settings.heartbeat_url, "start", say=hooks.say)
+    say = hooks.say
+    send_heartbeat(settings.heartbeat_url, "start", say=say)
+    run_user_command(settings, "BEFORE_BACKUP", say, kind=kind)
     try:
         outcome = make_backup(settings, kind, now, full_check, hooks, accept_loss=accept_loss)
     except BaseException as error:
-        send_heartbeat(settings.heartbeat_url, "fail", reason=str(error), say=hooks.say)
+        send_heartbeat(settings.heartbeat_url, "fail", reason=str(error), say=say)
+        run_user_command(settings, "ON_FAILURE", say, kind=kind, reason=str(error))
         raise
+
     manifest = outcome.backup.manifest
     lost = (
         f"rows were lost: {describe_losses(manifest.losses)}"
@@ -109,8 +114,11 @@ def run_backup(
         else ""
     )
     reason = lost or find_overdue()
+    path = str(outcome.backup.path)
+    run_user_command(settings, "AFTER_BACKUP", say, kind=kind, path=path, reason=reason)
     if reason:
-        send_heartbeat(settings.heartbeat_url, "fail", reason=reason, say=hooks.say)
+        send_heartbeat(settings.heartbeat_url, "fail", reason=reason, say=say)
+        run_user_command(settings, "ON_FAILURE", say, kind=kind, path=path, reason=reason)
     else:
-        send_heartbeat(settings.heartbeat_url, "success", say=hooks.say)
+        send_heartbeat(settings.heartbeat_url, "success", say=say)
     return outcome

@@ -1,4 +1,4 @@
-"""When market data is to be updated, and audited: a light rule, because whatever makes backups runs
+"""When market data is to be updated, and audited: a light rule, because what makes backups runs
 without pandas.
 
 The rule knows weekdays and the clock of New York, and no holidays: `make update` itself knows the
@@ -60,8 +60,8 @@ def has_bars(connection: sqlite3.Connection) -> bool:
 
 
 def load_last_update(connection: sqlite3.Connection, now: datetime) -> datetime | None:
-    """When the newest complete update was started; one that lies ahead is the work of a clock that
-    was set back."""
+    """Return when the newest complete update was started. What lies ahead is the work of a clock
+    that was set back, and does not count."""
     if "_updates" not in table_names(connection):
         return None
     row = connection.execute(
