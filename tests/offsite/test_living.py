@@ -14,11 +14,11 @@ import pytest
 
 from backtestdb.config import PROJECT_DIR
 from backtestdb.database import connect
+from backtestdb.offsite.commits import Commits
 from backtestdb.offsite.drill import run_and_save
 from backtestdb.offsite.facts import find_offsite_problems, load_offsite_facts
 from backtestdb.offsite.liveness import Liveness, save_liveness, target_folder
 from backtestdb.offsite.target import open_remote
-from backtestdb.offsite.watch import Commits
 from backtestdb.scheduling.health import find_overdue
 from backup_tools import change, environment_of, make_platform_database
 from offsite_tools import Site, make_site, start_watch

@@ -10,7 +10,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,17 +20,18 @@ from backtestdb.backups.manifest import Kind
 from backtestdb.backups.unlocked_copy import cannot_be_opened, steady_copy
 from backtestdb.config import Settings
 from backtestdb.console import explain_os_error, explain_sqlite_error, format_bytes
-from backtestdb.database import connect
-from backtestdb.errors import DatabaseFileError, ProjectError
+from backtestdb.errors import ProjectError
 from backtestdb.files import exclusive_lock, hash_file, remove_database
-from backtestdb.newer_sqlite import HEADER_BYTES, VERSION, load_versions_in_log
+from backtestdb.offsite.commits import Commits
 from backtestdb.offsite.distrust import drop_distrusted, load_distrusted
 from backtestdb.offsite.drill import run_and_save
 from backtestdb.offsite.facts import CHECK_EVERY, DRILL_EVERY, is_due, load_offsite_facts
 from backtestdb.offsite.history import check_and_save
 from backtestdb.offsite.liveness import Liveness, load_liveness, save_liveness, target_folder
 from backtestdb.offsite.objects import Remote
-from backtestdb.offsite.send import Content, Sender, describe_backup, send_full, send_small
+from backtestdb.offsite.send import Content, Sender, describe_backup
+from backtestdb.offsite.send_full import send_full
+from backtestdb.offsite.send_small import send_small
 from backtestdb.offsite.small_copy import SmallCopy, take_small_copy
 from backtestdb.offsite.state import load_state
 from backtestdb.offsite.target import open_remote
@@ -146,7 +146,7 @@ def stretch(watch: Watch, cpu_seconds: float) -> None:
         watch.interval_seconds = wanted
 
 
-def look_at_commits(watch: Watch, sender: Sender, commits: "Commits") -> None:
+def look_at_commits(watch: Watch, sender: Sender, commits: Commits) -> None:
     """Send a new small backup, then what was committed since. Nothing is read when nothing was
     committed."""
     looked_at = watch.clock()
@@ -285,74 +285,6 @@ def find_database_id(database: Path) -> str:
     if cannot_be_opened(database):
         return read_database_id(database)
     return load_id_of_source(database, read_only=True)
-
-
-class Commits:
-    """Whether anything was committed to a database, asked for microseconds. A file that was
-    replaced, or that SQLite must keep off, is looked at from outside.
-
-    The descriptor of the file is opened before the connection and closed after it, and nothing else
-    in this process may open the file: closing any descriptor drops SQLite's locks on it.
-    """
-
-    def __init__(self, database: Path) -> None:
-        self.database = database
-        self.connection: sqlite3.Connection | None = None
-        self.descriptor = -1
-        self.files: tuple[object, ...] = ()
-        self.seen: tuple[object, ...] | None = None
-
-    def mark(self) -> tuple[object, ...]:
-        """Return a value that differs after each commit of another program."""
-        try:
-            found = self.database.stat()
-        except FileNotFoundError:
-            self.forget()
-            raise DatabaseFileError(
-                f"there is no database at {self.database}", next_step="make restore-from-backup"
-            ) from None
-        if cannot_be_opened(self.database):
-            return self.outside_mark(found)
-        log = self.find_log()
-        # Another log beside the same file is one that this connection does not see.
-        files = (found.st_dev, found.st_ino, log.st_ino if log else 0)
-        if self.connection is None or self.files != files:
-            self.forget()
-            self.descriptor = os.open(self.database, os.O_RDONLY)
-            self.connection = connect(self.database)
-        version = self.connection.execute("PRAGMA data_version").fetchone()[0]
-        log = self.find_log()  # the connection may just have made it
-        self.files = (found.st_dev, found.st_ino, log.st_ino if log else 0)
-        return (*self.files[:2], version)
-
-    def writer_version(self) -> int | None:
-        """Return the version of the SQLite that wrote the file; None where this process has it not
-        open."""
-        if self.descriptor < 0:
-            return None
-        log = self.database.with_name(self.database.name + "-wal")
-        newest = int.from_bytes(os.pread(self.descriptor, HEADER_BYTES, 0)[VERSION])
-        return max([newest, *load_versions_in_log(log)]) if log.is_file() else newest
-
-    def find_log(self) -> os.stat_result | None:
-        with suppress(FileNotFoundError):
-            return self.database.with_name(self.database.name + "-wal").stat()
-        return None
-
-    def outside_mark(self, found: os.stat_result) -> tuple[object, ...]:
-        log = self.find_log()
-        return (
-            *(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns),
-            *((log.st_size, log.st_mtime_ns) if log else ()),
-        )
-
-    def forget(self) -> None:
-        """After a failure the next look is the first one again."""
-        if self.connection:
-            self.connection.close()
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-        self.connection, self.descriptor, self.files, self.seen = None, -1, (), None
 
 
 def note_success(watch: Watch, what: str) -> None:
