@@ -35,8 +35,10 @@ class Commits:
             raise DatabaseFileError(
                 f"there is no database at {self.database}", next_step="make restore-from-backup"
             ) from None
+
         if cannot_be_opened(self.database):
             return self.outside_mark(found)
+
         log = self.find_log()
         # Another log beside the same file is one that this connection does not see.
         files = (found.st_dev, found.st_ino, log.st_ino if log else 0)
@@ -44,6 +46,7 @@ class Commits:
             self.forget()
             self.descriptor = os.open(self.database, os.O_RDONLY)
             self.connection = connect(self.database)
+
         version = self.connection.execute("PRAGMA data_version").fetchone()[0]
         log = self.find_log()  # the connection may just have made it
         self.files = (found.st_dev, found.st_ino, log.st_ino if log else 0)

@@ -69,15 +69,18 @@ class Sender:
 
 
 def describe_backup(backup: Backup) -> Content:
-    """Raise VerificationError when the file is not, to the last bit, what its manifest says."""
+    """Given a backup with its manifest, return what is sent of it. Raise VerificationError when the
+    file is not, to the last bit, what its manifest says."""
     manifest = backup.manifest
     if manifest is None or backup.problem:
         raise VerificationError(f"{backup.path.name}: {backup.problem}")
+
     if hash_file(backup.path) != manifest.sha256:
         raise VerificationError(
             f"{backup.path.name} is no longer what its manifest says",
             next_step="make verify-backups",
         )
+
     return Content(
         path=backup.path,
         file=backup.path.name,
@@ -92,7 +95,8 @@ def describe_backup(backup: Backup) -> Content:
 
 
 def make_parts(chunks: Iterator[bytes]) -> MakeParts:
-    """Each part a zstd frame of its own; joined, the frames are one stream."""
+    """Given the bytes of a file, return how its parts are made: each a zstd frame of its own, which
+    joined are one stream."""
     compressor = zstandard.ZstdCompressor(level=LEVEL)
 
     def parts(size: int, skip: int) -> Iterator[Part]:
@@ -104,14 +108,16 @@ def make_parts(chunks: Iterator[bytes]) -> MakeParts:
 def send_file(
     sender: Sender, copy_class: CopyClass, content: Content, make: MakeParts, begun: str
 ) -> list[Segment]:
-    """A large file piece by piece; what a killed run sent of the same file in the same way
-    (`begun`) stays sent."""
+    """Given the parts of a large file, store them one by one and return their segments. What a
+    killed run sent of the same file in the same way (`begun`) stays sent. Raise OffsiteError."""
     state = sender.state
     if (state.upload.file, state.upload.base) != (content.sha256, begun):
         state.upload = Upload(file=content.sha256, base=begun)
     upload = state.upload
+
     if upload.segments:
         sender.say(f"going on with {content.file} after {upload.bytes:,} bytes")
+
     try:
         for part in make(state.segment_bytes, upload.bytes):
             segment = send_segment(sender.remote, f"{copy_class}/segments", part.piece)
@@ -124,6 +130,7 @@ def send_file(
         state.segment_bytes = max(state.segment_bytes // 2, SMALLEST_SEGMENT_BYTES)
         sender.save()
         raise
+
     return list(upload.segments)
 
 
@@ -136,7 +143,7 @@ def finish(
     base: Reference | None,
     backup: Backup | None = None,
 ) -> Record:
-    """Store the record, with which the copy is there."""
+    """Store the record, with which the copy exists, and return it."""
     state = sender.state
     number = state.next_number(copy_class)
     record = Record(
@@ -155,6 +162,7 @@ def finish(
         segments=tuple(segments),
         scripts=send_scripts(sender, copy_class, backup) if backup else (),
     )
+
     save_record(sender.remote, record)
     note_sent(sender.folder, record.name)
     state.sent[copy_class] = number

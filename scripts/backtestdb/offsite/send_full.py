@@ -32,8 +32,8 @@ FULL_BASE, FULL_DIGESTS = "full-base.db", "full-base.digests"
 
 
 def send_full(sender: Sender, backup: Backup) -> Record:
-    """Send a verified full backup: whole, or the pages that changed since the base. Raise
-    ProjectError."""
+    """Given a verified full backup, send it whole, or the pages that changed since the base; return
+    the record. Raise ProjectError."""
     content, state = describe_backup(backup), sender.state
     digests = hash_blocks(content.path)
     base = find_full_base(sender)
@@ -64,7 +64,7 @@ def find_full_base(sender: Sender) -> Reference | None:
 def send_page_delta(
     sender: Sender, backup: Backup, content: Content, base: Reference, digests: bytes
 ) -> Record | None:
-    """None, with nothing sent, when so much changed that a new base is cheaper."""
+    """Return None, with nothing sent, when so much changed that a new base is cheaper."""
     base_digests = (sender.folder / FULL_DIGESTS).read_bytes()[32:]
     runs = find_changed_runs(digests, base_digests)
     changed = sum(count for _first, count in runs) * DIGEST_BYTES
@@ -89,7 +89,7 @@ def send_page_patches(
     runs: list[tuple[int, int]],
     base_digests: bytes,
 ) -> list[Segment] | None:
-    """None when the base's file is not here any more, or not as it was."""
+    """Return None when the base's file is not here any more, or not as it was."""
     kept = sender.folder / FULL_BASE
     if not kept.is_file():
         return None

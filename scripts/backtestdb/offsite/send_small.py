@@ -17,8 +17,8 @@ SMALL_BASE, HOUR_BASE = "small-base.db", "hour.db"
 
 
 def send_small(sender: Sender, content: Content, *, is_minute: bool) -> Record:
-    """Send a small copy: whole, as a delta to the small base, or (`is_minute`) as one to the copy
-    of its hour.
+    """Given a copy of the irreplaceable tables, send it whole, as a patch to the small base, or
+    (`is_minute`) as one to the copy of its hour; return the record.
 
     Raise ProjectError. The state is saved with the record; a kill between the two costs one copy
     twice.
@@ -58,7 +58,7 @@ def send_patch(
     base: Reference,
     base_file: str,
 ) -> Record | None:
-    """None, with nothing sent, when a new base is cheaper."""
+    """Return None, with nothing sent, when a new base is cheaper."""
     if len(data) + base.bytes > PATCH_LIMIT_BYTES:
         return None
     patch = make_patch((sender.folder / base_file).read_bytes(), data)
