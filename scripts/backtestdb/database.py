@@ -329,7 +329,8 @@ def find_faults(connection: sqlite3.Connection, check: str, schema: str) -> list
         except sqlite3.OperationalError as error:
             if not add_stand_in(connection, error):
                 raise
-            check = "quick_check"  # an index that was made with the true one does not agree with a stand-in
+            # An index that was made with the true function does not agree with a stand-in.
+            check = "quick_check"
         else:
             return [finding for (finding,) in rows if finding != "ok"]
 

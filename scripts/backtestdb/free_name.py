@@ -113,8 +113,8 @@ def take_lock(descriptor: int) -> bool:
 
 def take_free_name(arriving: Path, target: Path) -> None:
     """Give the closed, checked and flushed database `arriving` the name `target`, and prove it by
-    opening that name. No program can write to it until it is proven. Raise NameTakenError when the name
-    is not free, or when a -wal, -shm or -journal beside it would be played into the file;
+    opening that name. No program can write to it until it is proven. Raise NameTakenError when the
+    name is not free, or when a -wal, -shm or -journal beside it would be played into the file;
     VerificationError when what is under the name is another file or holds something else."""
     with closing(connect(arriving, lenient=True)) as holder:
         holder.execute("BEGIN IMMEDIATE")

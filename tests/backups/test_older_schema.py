@@ -1,5 +1,5 @@
-"""Databases from before ten tables had AUTOINCREMENT keep their tables as they are: SQLite cannot add
-the word, and to make a table anew would be to rewrite what is the user's."""
+"""Databases from before ten tables had AUTOINCREMENT keep their tables as they are: SQLite cannot
+add the word, and to make a table anew would be to rewrite what is the user's."""
 
 import sqlite3
 from contextlib import closing

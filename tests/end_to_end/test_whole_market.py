@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
@@ -30,7 +29,7 @@ from backtestdb.new_york import midnight_ms
 from contents import digest_market, find_damage, query_all
 from market_runs import DIRECTLY, KEY, database_of, make_database, make_source, run_backfill
 from naive_metrics import make_naive_metrics
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 
 NOW = "2026-11-21"
 START, END = "2026-11-02", "2026-11-20"  # 15 sessions
@@ -41,10 +40,7 @@ RUNNER = Path(__file__).parents[1] / "support" / "market_runs.py"
 BARS = "SELECT ticker, timestamp, open, high, low, close, volume, day_of_week FROM ohlcv_data"
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "150", today=NOW) as running:
-        yield running
+SANDBOX = SandboxOptions("--tickers", "150", today=NOW)
 
 
 @pytest.fixture(scope="module")

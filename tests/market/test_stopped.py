@@ -2,7 +2,6 @@
 tells it."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -14,7 +13,7 @@ from backtestdb.market.stopped import TickerEvent, find_successor, parse_events
 from commands import Project
 from contents import query_all
 from market_runs import make_database, make_source, run_backfill, run_update
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 
 STOPPED = "SELECT ticker, last_bar, note FROM _stopped_tickers ORDER BY 1"
 ANSS = ("ANSS", "2025-07-16", "renamed or delisted? last bar 2025-07-16")
@@ -25,10 +24,7 @@ PARA = (
 )
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "20", today="2025-08-29") as running:
-        yield running
+SANDBOX = SandboxOptions("--tickers", "20", today="2025-08-29")
 
 
 @pytest.fixture(autouse=True)

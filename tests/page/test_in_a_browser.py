@@ -1,4 +1,5 @@
-"""The page in a real Chromium: what is seen, clicked, typed, and that nothing leaves the machine."""
+"""The page in a real Chromium: what is seen, clicked, typed, and that nothing leaves the
+machine."""
 
 import json
 import shutil
@@ -38,7 +39,8 @@ POOR_TEXT = """
     const hasText = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
     if (!hasText || !element.getClientRects().length || element.closest("script")) continue;
     const style = getComputedStyle(element);
-    const two = [luminance(parse(style.color).rgb), luminance(paper(element))].sort((a, b) => b - a);
+    const two = [luminance(parse(style.color).rgb), luminance(paper(element))];
+    two.sort((a, b) => b - a);
     const contrast = (two[0] + 0.05) / (two[1] + 0.05);
     if (parseFloat(style.fontSize) < 11 || contrast < 4.5)
       poor.push([element.outerHTML.slice(0, 90), style.fontSize, contrast]);
@@ -72,7 +74,8 @@ def test_front_page_shows_everything(server: Server, tab: Tab) -> None:
         [
             "2012-06: 63 of 84 sessions of tickers stored, 21 known empty, 1 ticker with a gap",
             "h5 gap",
-            "100 % of 2012-06: 63 of 84 sessions of tickers stored, 21 known empty, 1 ticker with a gap",
+            "100 % of 2012-06: 63 of 84 sessions of tickers stored, 21 known empty, "
+            "1 ticker with a gap",
         ],
         [
             "2012-08: 69 of 92 sessions of tickers stored, 23 missing",

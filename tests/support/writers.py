@@ -1,9 +1,8 @@
 """A program that writes to a database while the tests work on it: a real process, one commit after
 another.
 
-Run as a script: `python writers.py DATABASE PAUSE_SECONDS [JOURNAL_MODE]`. Every commit counts up the same number
-in two tables, so that a copy in which they differ is not one committed state.
-"""
+Run as a script: `python writers.py DATABASE PAUSE_SECONDS [JOURNAL_MODE]`. Every commit counts up
+the same number in two tables, so that a copy in which they differ is not one committed state."""
 
 import sqlite3
 import subprocess

@@ -39,8 +39,8 @@ def examine(
     folders: Mapping[Path, int],
     online: bool,
 ) -> list[Problem]:
-    """`folders`: where other databases are looked for. `online`: send one request to the vendor, and a
-    test to each receiver."""
+    """`folders`: where other databases are looked for. `online`: send one request to the vendor,
+    and a test to each receiver."""
     settings, findings = check_settings(environment, env_file)
     if settings is None:
         # Which database is meant is not known: none of them is called another one.

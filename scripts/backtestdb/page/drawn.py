@@ -1,5 +1,5 @@
-"""The picture of the market data that the page keeps: counted beside the answers, and again once the
-bars have changed."""
+"""The picture of the market data that the page keeps: counted beside the answers, and again once
+the bars have changed."""
 
 import asyncio
 import time

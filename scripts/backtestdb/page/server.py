@@ -18,7 +18,8 @@ DATASETTE_SETTINGS = {
     "default_cache_ttl": 0,  # the database is alive: what a browser kept would be old
     "suggest_facets": False,  # costs seconds in a table of millions of bars
     "sql_time_limit_ms": 2000,
-    "num_sql_threads": 0,  # its threads keep a connection by name, and with it a file that a restore moved away
+    # Its threads keep a connection by name, and with it a file that a restore moved away.
+    "num_sql_threads": 0,
 }
 
 

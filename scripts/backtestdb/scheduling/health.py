@@ -166,8 +166,8 @@ def find_overdue(settings: Settings, now: datetime) -> str:
 
 
 def find_offsite_overdue(settings: Settings, now: datetime) -> list[str]:
-    """What is wrong with the copies off this machine. A lag counts from the backup before this one
-    on: a machine that just woke up after a night is behind for half a minute, and well."""
+    """Return what is wrong with the copies off this machine. A lag counts from the backup before
+    this one on: a machine that just woke up after a night is behind for half a minute, and well."""
     facts = load_offsite_facts(settings, now)
     problems = find_offsite_problems(facts)
     if facts and facts.lag is not None:
