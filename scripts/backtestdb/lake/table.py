@@ -2,10 +2,10 @@
 
 A Delta commit is atomic for one table. So that bars, metrics and universes are always of one
 moment, readers ask the table `versions` first: its newest row names the Delta version of every
-other table. A publication commits to the others, where no reader looks yet, and its last commit is the
-one to `versions`. Killed before, it has changed nothing; what it left is overwritten by the next
-publication and removed by `make lake-clean`. That last commit fails when another publication came
-first: two cannot both follow the same version.
+other table. A publication commits to the others, where no reader looks yet, and its last commit is
+the one to `versions`. Killed before, it has changed nothing; what it left is overwritten by the
+next publication and removed by `make lake-clean`. That last commit fails when another publication
+came first: two cannot both follow the same version.
 """
 
 import json
