@@ -205,7 +205,7 @@ def report(
         if sessions
     ]
 
-    if version.number:
+    if version.number or counted:
         save_summary(settings, version, counted)
 
     if as_json:

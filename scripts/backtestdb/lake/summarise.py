@@ -28,7 +28,7 @@ def make_summary(version: Version) -> dict[str, Any]:
             }
 
     return {
-        "version": version.number,
+        "version": version.number or None,
         "published_at_utc": version.row.published_at_utc.isoformat(timespec="seconds"),
         "versions": len(version.rows),
         "files": len(version.parts),
