@@ -2,6 +2,7 @@
 the bars have changed."""
 
 import asyncio
+import sqlite3
 import time
 from pathlib import Path
 
@@ -40,10 +41,16 @@ class Drawn:
             return True
         if self._task is None or (self._task.done() and not self._rests()):
             self._task = asyncio.create_task(asyncio.to_thread(self._draw, facts))
+
         await asyncio.wait({self._task}, timeout=WAIT_SECONDS)
         if not self._task.done():
             return False
-        self._task.result()
+        try:
+            self._task.result()
+        except (
+            sqlite3.Error
+        ):  # a writer that has the file for itself, or damage: status tells which
+            return False
         return True
 
     def _rests(self) -> bool:
