@@ -26,10 +26,9 @@ COUNT_STRATEGIES = "SELECT count(*) FROM strategies"
 
 
 def ask_status(project: Project) -> dict[str, str]:
-    """Problem -> the command that helps. The sandbox's bars end in 2013 and are stale, as they should be."""
+    """Problem -> the command that helps."""
     values = json.loads(project.run("show_status.py", "--json").stdout)
-    problems = {problem["name"]: problem["next_step"] for problem in values["problems"]}
-    return {name: step for name, step in problems.items() if name != "stale_bars"}
+    return {problem["name"]: problem["next_step"] for problem in values["problems"]}
 
 
 def ask_doctor(project: Project, *arguments: str, **changes: str) -> dict[str, tuple[str, str]]:
