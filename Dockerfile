@@ -1,7 +1,7 @@
-# The sidecar: what backups and restores need, and nothing else. No database, no .env; PACKAGES=market adds what market
-# data takes, PACKAGES=offsite what copies off the machine take.
-# (.dockerignore lets in only what is copied here). Made and run by docker-compose.yml.
-# The base by its digest: --build-arg BASE=python:3.12-slim@sha256:…; `./db outdated` prints the one of today.
+# The sidecar: what backups and restores need, and nothing else. No database, no .env;
+# PACKAGES=market adds what market data takes, PACKAGES=offsite what copies off the machine take.
+# (.dockerignore lets in only what is copied here). Made and run by docker-compose.yml. The base by
+# its digest: --build-arg BASE=python:3.12-slim@sha256:…; `./db outdated` prints the one of today.
 ARG BASE=python:3.12-slim
 FROM ${BASE}
 
@@ -11,7 +11,8 @@ ENV HOME=/tmp \
 
 WORKDIR /app
 
-# backup; market for the image that keeps the market data current; offsite for the one that sends copies.
+# backup; market for the image that keeps the market data current; offsite for the one that sends
+# copies.
 ARG PACKAGES=backup
 # A second set beside it: notify, for messages to a person.
 ARG EXTRA=
@@ -20,7 +21,8 @@ RUN for set in $PACKAGES $EXTRA; do \
       pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes -r "locks/$set.txt" || exit; \
     done
 
-# The modes of a clone depend on its owner's umask; whichever user the container gets has to read this.
+# The modes of a clone depend on its owner's umask; whichever user the container gets has to read
+# this.
 COPY --chmod=755 sql sql
 COPY --chmod=755 scripts scripts
 # The root file system is read-only at run time, so Python could not keep what it compiles.

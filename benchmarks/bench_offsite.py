@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Bytes and time of copies off the machine: a busy day of minutes, one session more, beside other
-tools.
+"""Bytes and time of copies off the machine: a busy day of minutes, one session more beside other
+tools, and what the process that stays costs and whom it delays.
 
-  bench_offsite.py [--minutes 1440] [--megabytes 19] [--sessions 30] [--tickers 4000] [--days 1]
+  bench_offsite.py [--minutes 1440] [--megabytes 19] [--sessions 60] [--tickers 4000] [--days 30]
+                   [--alone] [--commits 30]
 
 Everything goes to a folder on this disk. restic, borg and rclone are measured where they are
-installed.
+installed. A part is left out with 0.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -51,9 +52,14 @@ TEXT = (
 )
 WORDS = TEXT.split()
 MINUTES_LIMIT_BYTES = 60_000_000
+COMMITS_MEGABYTES, LOOK_SECONDS = 50.0, 2
 # What an agent platform writes in a busy minute: one insight, one strategy, six trades.
 INSIGHTS_A_MINUTE = 1
 PHRASE = "bench only"
+INSERT_BAR = (
+    "INSERT INTO ohlcv_data (ticker, timestamp, timeframe, open, high, low, close, volume)"
+    " VALUES (?, ?, '1day', ?, ?, ?, ?, ?)"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,13 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--tickers", type=int, default=4000)
     parser.add_argument("--days", type=int, default=30, help="daily backups after the first")
+    parser.add_argument("--alone", action="store_true", help="without the other tools")
+    parser.add_argument(
+        "--commits", type=int, default=30, help="seconds of a writer without and with the process"
+    )
     chosen = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="bench-offsite-"))
     try:
         if chosen.minutes:
             bench_minutes(folder / "minutes", chosen.minutes, chosen.megabytes)
         if chosen.days:
-            bench_days(folder / "days", chosen.sessions, chosen.tickers, chosen.days)
+            others = not chosen.alone
+            bench_days(folder / "days", chosen.sessions, chosen.tickers, chosen.days, others)
+        for journal in ("WAL", "DELETE") if chosen.commits else ():
+            bench_commits(folder / journal, journal, COMMITS_MEGABYTES, chosen.commits)
     finally:
         shutil.rmtree(folder)
     return 0
@@ -190,7 +203,7 @@ def bench_minutes(folder: Path, minutes: int, megabytes: float) -> None:
     )
 
 
-def bench_days(folder: Path, sessions: int, tickers: int, days: int) -> None:
+def bench_days(folder: Path, sessions: int, tickers: int, days: int, others: bool) -> None:
     """Daily full backups, each with one session more: what each way sends and keeps."""
     folder.mkdir()
     environment = {
@@ -200,14 +213,14 @@ def bench_days(folder: Path, sessions: int, tickers: int, days: int) -> None:
     settings = load_settings(environment, folder / "no.env")
     make_irreplaceable(settings.database_path, 19)
     chance = random.Random(2)
-    for session in range(sessions):
-        add_session(settings.database_path, chance, session, tickers)
+    fill_by_ticker(settings.database_path, chance, sessions, tickers)
     backup = back_up(settings)
     clock = [datetime.now(UTC)]
     sender = make_sender(folder / "ours", clock)
     (folder / "ours").mkdir(exist_ok=True)
 
-    ways = {"page deltas": lambda taken: send_full(sender, taken), **other_tools(folder)}
+    ways = {"page deltas": lambda taken: send_full(sender, taken)}
+    ways |= other_tools(folder) if others else {}
     facts: dict[str, list[tuple[int, float, float]]] = {name: [] for name in ways}
     for day in range(days + 1):
         if day:
@@ -241,24 +254,35 @@ def bench_days(folder: Path, sessions: int, tickers: int, days: int) -> None:
         )
 
 
-def add_session(database: Path, chance: random.Random, session: int, tickers: int) -> None:
-    """One day bar and its metrics for each ticker, and some work of the agents."""
-    midnight_ms = 1_600_000_000_000 + session * 86_400_000
+def fill_by_ticker(database: Path, chance: random.Random, sessions: int, tickers: int) -> None:
+    """As the first fill loads: one ticker after the other, so that index pages are full and the
+    next session splits those it falls into."""
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("PRAGMA synchronous = OFF")
-        rows = []
         for ticker in range(tickers):
-            price = 20 + chance.random() * 400
-            prices = [
-                round(price * factor, 2) for factor in (1, 1.01, 0.99, 0.99 + chance.random() / 50)
-            ]
-            rows.append((f"T{ticker:04}", midnight_ms, *prices, chance.randrange(10**7)))
-        connection.executemany(
-            "INSERT INTO ohlcv_data (ticker, timestamp, timeframe, open, high, low, close, volume)"
-            " VALUES (?, ?, '1day', ?, ?, ?, ?, ?)",
-            rows,
-        )
-        add_work(connection, chance, 40, midnight_ms)
+            bars = (make_bar(chance, ticker, session) for session in range(sessions))
+            connection.executemany(INSERT_BAR, bars)
+
+
+def add_session(database: Path, chance: random.Random, session: int, tickers: int) -> None:
+    """One day bar for each ticker, and some work of the agents."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA foreign_keys = OFF")
+        bars = (make_bar(chance, ticker, session) for ticker in range(tickers))
+        connection.executemany(INSERT_BAR, bars)
+        add_work(connection, chance, 40, midnight_ms(session))
+
+
+def midnight_ms(session: int) -> int:
+    return 1_600_000_000_000 + session * 86_400_000
+
+
+def make_bar(chance: random.Random, ticker: int, session: int) -> tuple[object, ...]:
+    price = 20 + chance.random() * 400
+    factors = (1, 1.01, 0.99, 0.99 + chance.random() / 50)
+    prices = [round(price * factor, 2) for factor in factors]
+    return (f"T{ticker:04}", midnight_ms(session), *prices, chance.randrange(10**7))
 
 
 def back_up(settings: Settings) -> Backup:
@@ -293,6 +317,72 @@ def other_tools(folder: Path) -> dict[str, object]:
         target = str(place_of(folder, "rclone copy"))
         tools["rclone copy"] = lambda taken: run("rclone", "copy", str(taken.path), target)
     return tools
+
+
+def bench_commits(folder: Path, journal: str, megabytes: float, seconds: int) -> None:
+    """What the process costs while nothing changes, and how long commits take beside it."""
+    folder.mkdir()
+    database = folder / "backtesting.db"
+    make_irreplaceable(database, megabytes)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {journal}")
+    (folder / "elsewhere").mkdir()
+    environment = os.environ | {
+        **{"DATABASE_PATH": str(database), "BACKUP_DIR": str(folder / "backups")},
+        **{"OFFSITE": str(folder / "elsewhere"), "OFFSITE_PASSPHRASE": f"{PHRASE} {PHRASE}"},
+        **{"OFFSITE_EVERY_SECONDS": str(LOOK_SECONDS), "BACKTEST_ENV_FILE": os.devnull},
+    }
+    program = [sys.executable, str(PROJECT / "scripts" / "run_offsite.py")]
+    subprocess.run([*program, "init"], env=environment, check=True, capture_output=True)
+    alone = time_commits(database, seconds)
+
+    process = subprocess.Popen([*program, "watch"], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        copies = folder / "elsewhere" / "small-base" / "copies"
+        while not (copies.is_dir() and any(copies.iterdir())):
+            time.sleep(0.1)
+        time.sleep(LOOK_SECONDS)
+        used, started = process_seconds(process.pid), time.monotonic()
+        time.sleep(seconds)
+        share = (process_seconds(process.pid) - used) / (time.monotonic() - started)
+        beside = time_commits(database, seconds)
+    finally:
+        process.terminate()
+        process.wait()
+    print(f"\n{journal}, {megabytes:.0f} MB irreplaceable, a look every {LOOK_SECONDS} s")
+    print(
+        f"  nothing changes: {share:.2%} of a core, {share * LOOK_SECONDS / 30:.3%} at a look "
+        "every 30 s"
+    )
+    for what, times in (("alone", alone), ("beside it", beside)):
+        print(
+            f"  {len(times)} commits {what}: median {1000 * times[len(times) // 2]:.1f} ms, "
+            f"worst {1000 * times[-1]:.1f} ms"
+        )
+
+
+def time_commits(database: Path, seconds: int) -> list[float]:
+    """Seconds of each commit, sorted; twenty a second."""
+    chance, times, end = random.Random(time.time_ns()), [], time.monotonic() + seconds
+    with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        while time.monotonic() < end:
+            started = time.monotonic()
+            connection.execute("BEGIN IMMEDIATE")
+            add_work(connection, chance, 1, 1_700_000_000_000)
+            connection.execute("COMMIT")
+            times.append(time.monotonic() - started)
+            time.sleep(0.05)
+    return sorted(times)
+
+
+def process_seconds(process_id: int) -> float:
+    """Of a core, so far."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    shown = ["ps", "-o", "cputimes=", "-p", str(process_id)]
+    return float(subprocess.run(shown, capture_output=True, text=True, check=True).stdout)
 
 
 def place_of(folder: Path, name: str) -> Path:

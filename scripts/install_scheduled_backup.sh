@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The host's own schedule: launchd on macOS, systemd user timers on Linux, else crontab lines. One job makes the
-# backups, another one updates the market data (where there is an API key, and UPDATE_DELAY_MINUTES is not empty), and
-# a process that stays sends copies off this machine (where OFFSITE is set).
+# The host's own schedule: launchd on macOS, systemd user timers on Linux, else crontab lines. One
+# job makes the backups, another one updates the market data (where there is an API key, and
+# UPDATE_DELAY_MINUTES is not empty), and a process that stays sends copies off this machine (where
+# OFFSITE is set).
 #
-#   install_scheduled_backup.sh install [--anyway]   write the jobs and load them; each runs at once if it is due
+#   install_scheduled_backup.sh install [--anyway]   write and load the jobs; each runs at once if it is due
 #   install_scheduled_backup.sh status               loaded? last exit code? newest verified backup?
 #   install_scheduled_backup.sh run                  start the backups' job now
 #   install_scheduled_backup.sh uninstall            unload and remove the jobs; backups stay
@@ -26,13 +27,14 @@ main() {
     status) status_all "$scheduler" ;;
     run) use_job backup; "run_$scheduler" ;;
     uninstall) uninstall_all "$scheduler" ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
-    *) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
   esac
 }
 
-# The names of a job in launchd and systemd, what systemd starts it by, and what its programs are called with. Another
-# checkout on this machine may have the plain names: then the path's mark is part of them.
+# The names of a job in launchd and systemd, what systemd starts it by, and what its programs are
+# called with. Another checkout on this machine may have the plain names: then the path's mark is
+# part of them.
 use_job() {
   OPTION=
   case $1 in
@@ -58,8 +60,8 @@ name_job() {
   [ "$1" != offsite ] || TRIGGER=$UNIT.service
 }
 
-# Whether a job of this name starts the program of another checkout, and that program is there. One that is gone was
-# perhaps this checkout before it moved.
+# Whether a job of this name starts the program of another checkout, and that program is there. One
+# that is gone was perhaps this checkout before it moved.
 belongs_elsewhere() {
   local file program
   for file in "$PLIST" "$UNIT_DIR/$UNIT.service"; do
@@ -163,7 +165,8 @@ make_folders() {
   render folders | while IFS= read -r folder; do (umask 077 && mkdir -p "$folder"); done
 }
 
-# A job that was written from a folder that has moved since, or from older settings, would fail in silence.
+# A job that was written from a folder that has moved since, or from older settings, would fail in
+# silence.
 is_current() { render "$1" | cmp -s - "$2"; }
 
 forget() { lives || "$PYTHON" "$PROJECT/scripts/run_scheduler.py" --forget ${OPTION:+"$OPTION"}; }
@@ -188,8 +191,8 @@ install_launchd() {
   echo "installed $PLIST: $(describe_times "at login when it is overdue")"
 }
 
-# bootout returns before the old job is gone, so the first bootstrap may fail; older systems know only load,
-# which reports success even when it fails.
+# bootout returns before the old job is gone, so the first bootstrap may fail; older systems know
+# only load, which reports success even when it fails.
 load_launchd() {
   launchctl bootstrap "$DOMAIN" "$PLIST" 2>/dev/null && return
   sleep 1

@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "watch": lambda: watch(settings, quiet=options.quiet),
         "health": lambda: report_health(settings, now_utc),
     }
+
     return commands[options.command]()
 
 

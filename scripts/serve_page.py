@@ -2,12 +2,10 @@
 """The page: how everything stands, the tables of the database, and the universe API. Read-only, on
 127.0.0.1.
 
-/                                     what needs you, coverage, holes, backups, drills
-/tickers                              first and last session, bars, holes, last split; with a search
-/ticker/AAPL                          candles of 250 sessions and of one day, splits, what is missing
-/api/scanner/universes                the universes, as the platform's API gives them
-/api/scanner/universes/NAME[/tickers]
-"""
+/                                     what needs you, coverage, holes, backups, drills /tickers
+first and last session, bars, holes, last split; with a search /ticker/AAPL
+candles of 250 sessions and of one day, splits, what is missing /api/scanner/universes
+the universes, as the platform's API gives them /api/scanner/universes/NAME[/tickers]"""
 
 import argparse
 import os

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Find a Python that fits, and let it make .venv with one set of packages: set_up.sh backup|offsite|market|…|dev.
-# `./db` and `make` call this when .venv does not fit; PYTHON3=/path/to/python3 names the interpreter to take.
+# Find a Python that fits, and let it make .venv with one set of packages: set_up.sh
+# backup|offsite|market|…|dev. `./db` and `make` call this when .venv does not fit;
+# PYTHON3=/path/to/python3 names the interpreter to take.
 set -eu
 
 # 3.11 to 3.14 are what the lock files and the tests cover; a later one is better than none.

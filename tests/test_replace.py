@@ -14,8 +14,14 @@ import pytest
 from backtestdb import free_name
 from backtestdb import replace as replace_module
 from backtestdb.database import connect
-from backtestdb.errors import BusyError, ProjectError, VerificationError
-from backtestdb.replace import replace_database
+from backtestdb.errors import BusyError, DatabaseFileError, ProjectError, VerificationError
+from backtestdb.replace import (
+    LEAST_ATTEMPTS,
+    remove_arriving,
+    replace_database,
+    replace_through_sqlite,
+    verify_space_to_replace,
+)
 from writers import read_counters, running_writer
 
 
@@ -92,6 +98,156 @@ def test_commit_between_keeping_and_replacing_is_kept_too(
     assert replace_database(live, new, tmp_path / "kept.db").kept_is_sound
     assert calls == 2
     assert (read_words(live), read_words(tmp_path / "kept.db")) == ({"new"}, {"late"})
+
+
+def commit_before(live: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
+    """Let another program commit in front of so many replacements; return what counts them."""
+    into_place = replace_module.copy_into_place
+    calls = [0]
+
+    def commit_first(*arguments: Any) -> tuple[str, ...]:
+        calls[0] += 1
+        if calls[0] <= times:
+            with closing(connect(live)) as other:
+                other.execute("UPDATE words SET word = 'late ' || random()")
+        return into_place(*arguments)
+
+    monkeypatch.setattr(replace_module, "copy_into_place", commit_first)
+    return calls
+
+
+def test_replacement_is_tried_again_while_there_is_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = make_words(tmp_path / "live.db", "old", rows=3)
+    new = make_words(tmp_path / "new.db", "new", rows=3)
+    calls = commit_before(live, monkeypatch, LEAST_ATTEMPTS + 2)
+    replace_database(live, new, tmp_path / "kept.db", timeout_seconds=600)
+    assert (calls[0], read_words(live)) == (LEAST_ATTEMPTS + 3, {"new"})
+
+
+def test_replacement_among_commits_without_end_is_given_up_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = make_words(tmp_path / "live.db", "old", rows=3)
+    new = make_words(tmp_path / "new.db", "new", rows=3)
+    calls = commit_before(live, monkeypatch, 1000)
+    with pytest.raises(BusyError, match=rf"was written to {LEAST_ATTEMPTS} times") as caught:
+        replace_database(live, new, tmp_path / "kept.db", timeout_seconds=0)
+    assert (calls[0], read_words(live), read_words(new)) == (LEAST_ATTEMPTS, {"late"}, {"new"})
+    assert caught.value.next_step
+
+
+@pytest.mark.parametrize(("old", "new", "needed"), [(0, 100, 100), (50, 100, 200), (100, 50, 200)])
+def test_replacement_needs_room_for_the_kept_copy_the_journal_and_the_growth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int, needed: int
+) -> None:
+    asked: list[tuple[Path, int]] = []
+    monkeypatch.setattr(
+        replace_module, "verify_space", lambda path, count, _what: asked.append((path, count))
+    )
+    target = tmp_path / "live.db"
+    if old:
+        target.write_bytes(b"x" * old)
+    verify_space_to_replace(target, new)
+    assert asked == [(tmp_path, needed)]
+
+
+@pytest.mark.parametrize("content", ["no bytes", "no tables"])
+def test_replacement_of_a_database_of_nothing_keeps_nothing(tmp_path: Path, content: str) -> None:
+    live, new = tmp_path / "live.db", make_words(tmp_path / "new.db", "new")
+    live.write_bytes(b"")
+    if content == "no tables":
+        with closing(sqlite3.connect(live)) as connection:
+            connection.execute("PRAGMA user_version = 7")
+    done = replace_database(live, new, tmp_path / "kept.db")
+    assert (done.kept, done.kept_is_sound) == ([], False)
+    assert read_words(live) == {"new"}
+    assert not (tmp_path / "kept.db").exists()
+
+
+def test_copy_of_a_database_with_a_damaged_page_is_kept_as_it_is_and_not_called_sound(
+    tmp_path: Path,
+) -> None:
+    live = make_words(tmp_path / "live.db", "old")
+    new = make_words(tmp_path / "new.db", "new")
+    damaged = bytearray(live.read_bytes())
+    damaged[3 * 4096 : 3 * 4096 + 8] = b"\xff" * 8
+    live.write_bytes(damaged)
+    done = replace_database(live, new, tmp_path / "kept.db")
+    assert (done.kept, done.kept_is_sound) == ([tmp_path / "kept.db"], False)
+    assert (tmp_path / "kept.db").read_bytes()[3 * 4096 :] == damaged[3 * 4096 :]
+    assert read_words(live) == {"new"}
+
+
+def test_nothing_is_carried_over_from_what_cannot_be_read(tmp_path: Path) -> None:
+    live = make_words(tmp_path / "live.db", "old")
+    new = make_words(tmp_path / "new.db", "new")
+    for state in ("damaged", "too_new"):
+        with pytest.raises(DatabaseFileError, match="nothing was changed"):
+            replace_through_sqlite(live, new, tmp_path / "kept.db", state, print, 60)  # type: ignore[arg-type]
+    assert read_words(live) == {"old"}
+
+
+def test_carry_over_sees_both_databases_in_one_transaction_without_foreign_keys(
+    tmp_path: Path,
+) -> None:
+    live = make_words(tmp_path / "live.db", "old")
+    new = make_words(tmp_path / "new.db", "new")
+    seen: list[object] = []
+
+    def look(connection: sqlite3.Connection) -> None:
+        seen.extend(connection.execute("PRAGMA foreign_keys").fetchone())
+        for schema in ("main", "fresh"):
+            query = f"SELECT word FROM {schema}.words WHERE id = 1"
+            seen.extend(connection.execute(query).fetchone())
+        seen.append(connection.in_transaction)
+
+    replace_database(live, new, tmp_path / "kept.db", carry_over=look)
+    assert seen == [0, "old 0", "new 0", True]
+
+
+def test_what_a_killed_replacement_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    live = make_words(tmp_path / "live [1].db", "old")
+    left = [f"{live.name}{name}.arriving" for name in ("", ".resized", ".backup-2026")]
+    others = ["live 1.db.arriving", f"{live.name}.arrived", "other.db"]
+    for name in (*left, *others):
+        (tmp_path / name).write_text("x")
+    remove_arriving(live)
+    assert {path.name for path in tmp_path.iterdir()} == {live.name, *others}
+
+
+def test_error_before_the_commit_says_that_nothing_was_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = make_words(tmp_path / "live.db", "old")
+    new = make_words(tmp_path / "new.db", "new")
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(replace_module, "copy_pages", fail)
+    with pytest.raises(ProjectError, match=r"was not replaced: .* holds what it held") as caught:
+        replace_database(live, new, tmp_path / "kept.db")
+    assert caught.value.next_step.startswith("see that the disk is well")
+    assert (read_words(live), read_words(tmp_path / "kept.db")) == ({"old"}, {"old"})
+
+
+def test_error_after_which_nothing_can_be_read_names_what_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = make_words(tmp_path / "live.db", "old")
+    new = make_words(tmp_path / "new.db", "new")
+
+    def fail(_live: sqlite3.Connection) -> None:
+        live.rename(tmp_path / "away.db")
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(replace_module, "shrink_log", fail)
+    with pytest.raises(ProjectError, match=r"could not be replaced .*nor read again") as caught:
+        replace_database(live, new, tmp_path / "kept.db")
+    assert caught.value.next_step.endswith(" brings that back")
+    assert read_words(tmp_path / "kept.db") == {"old"}
 
 
 def test_replacement_while_a_reader_holds_on_is_refused_and_changes_nothing(tmp_path: Path) -> None:

@@ -18,18 +18,22 @@ CREATE TABLE ohlcv_data (id INTEGER PRIMARY KEY, ticker TEXT);
 CREATE TABLE strategies (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, "odd ""column"" [x]" BLOB,
     shout TEXT GENERATED ALWAYS AS (upper(name)) VIRTUAL, stored INT AS (length(name)) STORED);
 CREATE UNIQUE INDEX "odd index" ON strategies (name) WHERE name <> '';
-CREATE TABLE "it's a ""word"" table" (word TEXT PRIMARY KEY, n ANY, parent INTEGER REFERENCES strategies (id)
+CREATE TABLE "it's a ""word"" table" (word TEXT PRIMARY KEY, n ANY,
+    parent INTEGER REFERENCES strategies (id)
     ON DELETE CASCADE) WITHOUT ROWID;
 CREATE TABLE loose (x, y NUMERIC, rowid TEXT);
 CREATE TABLE audit (what TEXT);
 CREATE TRIGGER main.noted AFTER INSERT ON strategies BEGIN INSERT INTO audit VALUES (new.name); END;
 CREATE VIEW both AS SELECT s.name, o.ticker FROM strategies s, ohlcv_data o;
-CREATE TRIGGER through_view INSTEAD OF INSERT ON both BEGIN INSERT INTO audit VALUES (new.name); END;
+CREATE TRIGGER through_view INSTEAD OF INSERT ON both
+    BEGIN INSERT INTO audit VALUES (new.name); END;
 CREATE VIRTUAL TABLE notes USING fts5(body);
-INSERT INTO strategies (name, "odd ""column"" [x]") VALUES ('first', x'00ff'), ('second', 7), ('gone', 1.5);
+INSERT INTO strategies (name, "odd ""column"" [x]")
+    VALUES ('first', x'00ff'), ('second', 7), ('gone', 1.5);
 DELETE FROM strategies WHERE name = 'gone';
 INSERT INTO "it's a ""word"" table" VALUES ('k', '007', 1), ('l', 7, 99);
-INSERT INTO loose (_rowid_, x, y, rowid) VALUES (5, '12', '12', 'r'), (900, CAST(x'c328' AS TEXT), NULL, 's');
+INSERT INTO loose (_rowid_, x, y, rowid)
+    VALUES (5, '12', '12', 'r'), (900, CAST(x'c328' AS TEXT), NULL, 's');
 INSERT INTO loose (x) VALUES (CAST(x'610062' AS TEXT)), (9007199254740993), (1e999);
 INSERT INTO notes (rowid, body) VALUES (42, 'momentum breaks out'), (43, 'mean reverts');
 INSERT INTO ohlcv_data (ticker) VALUES ('AAPL');

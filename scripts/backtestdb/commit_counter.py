@@ -1,5 +1,5 @@
-"""Count the commits of all programs to one database, so that a commit of another program does not go
-unseen."""
+"""Count the commits of all programs to one database, so that a commit of another program does not
+go unseen."""
 
 import os
 import sqlite3

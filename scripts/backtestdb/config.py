@@ -247,6 +247,7 @@ def parse_offsite(text: str) -> str:
         raise ValueError(
             "must be s3://bucket/prefix or the absolute path of a folder on another disk"
         )
+
     return str(parse_absolute_path(address))
 
 
@@ -356,6 +357,7 @@ def load_settings(
     verify_names(from_file, known_names(), env_file)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
+
     for name, (default, parse) in PARSERS.items():
         text, origin = find_value(name, environment, from_file, env_file)
         if not text:
@@ -368,6 +370,7 @@ def load_settings(
                 f"{name}{shown} (from {origin}) {error}", next_step=f"change {name}"
             ) from None
         origins[name] = origin
+
     return make_settings(values, origins, find_state_home(environment) / "ai-backtest")
 
 

@@ -67,6 +67,7 @@ def guard(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] 
     except KeyboardInterrupt:
         print_error("interrupted", "start the same command again: it continues")
         return 130
+
     return FAILED
 
 
@@ -129,6 +130,7 @@ def explain_code(code: int, error: sqlite3.Error) -> tuple[str, str]:
             "file is damaged"
         )
         return what, "see that the disk is well and connected, then start the same command again"
+
     return f"SQLite: {error}", ""
 
 

@@ -83,6 +83,7 @@ def connect(
     mode = "ro" if read_only else "rwc" if create else "rw"
     if not create and not path.is_file():
         raise DatabaseFileError(f"no database at {path}", next_step="make restore")
+
     try:
         connection = sqlite3.connect(
             f"file:{quote_url(str(path))}?mode={mode}",
@@ -97,6 +98,7 @@ def connect(
             skip_unreadable_schema(connection)
     except sqlite3.OperationalError as error:
         raise DatabaseFileError(f"cannot open the database {path}: {error}") from error
+
     return connection
 
 
@@ -132,6 +134,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         if not is_schema or not was_written_by_newer_sqlite(connection, path):
             connection.close()
             raise
+
     return connection
 
 
@@ -164,10 +167,12 @@ def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
         return "missing"
     if path.stat().st_size == 0:
         return "empty"
+
     with path.open("rb") as file:
         header = file.read(HEADER_BYTES)
     if not header.startswith(MAGIC):
         return "damaged"
+
     with closing(connect(path, timeout_seconds=timeout_seconds)) as connection:
         try:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -179,6 +184,7 @@ def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
                 return "damaged"
             if primary_code(error) not in BUSY_CODES:
                 raise
+
     return "database" if is_writable_format(path, header) else "damaged"
 
 
@@ -288,17 +294,20 @@ def verify_integrity(
     if full:
         # 16 MB: a backup command has 64 MB in all, and the system keeps the pages that do not fit.
         connection.execute(f"PRAGMA {schema}.cache_size = -16384")
+
     try:
         findings = find_faults(connection, check, schema)
     except sqlite3.DatabaseError as error:
         if primary_code(error) not in DAMAGE_CODES:
             raise
         findings = [str(error)]
+
     damage = next((finding for finding in findings if not BROKEN_RULE.match(finding)), "")
     if UNREADABLE_DISK in damage:
         raise OSError(errno.EIO, f"{check} could not read the disk: {damage}")
     if damage:
         raise VerificationError(f"{check} found: {damage}")
+
     return findings
 
 
@@ -311,6 +320,7 @@ def find_faults(connection: sqlite3.Connection, check: str, schema: str) -> list
         [quote(table) for table in ordinary_table_names(connection, schema)] if is_partial else []
     )
     statements = [f"PRAGMA {schema}.{{check}}({part})" for part in parts or [str(FINDINGS_AT_MOST)]]
+
     while True:
         try:
             rows = [
@@ -319,7 +329,8 @@ def find_faults(connection: sqlite3.Connection, check: str, schema: str) -> list
         except sqlite3.OperationalError as error:
             if not add_stand_in(connection, error):
                 raise
-            check = "quick_check"  # an index that was made with the true one does not agree with a stand-in
+            # An index that was made with the true function does not agree with a stand-in.
+            check = "quick_check"
         else:
             return [finding for (finding,) in rows if finding != "ok"]
 

@@ -24,6 +24,7 @@ def read_env_file(env_file: Path) -> Mapping[str, str | None]:
             bindings = list(parse_stream(stream))
     except UnicodeDecodeError:
         raise SettingsError(f"{env_file} is not UTF-8 text", next_step="save it as UTF-8") from None
+
     for binding in bindings:
         if binding.error:
             line = (
@@ -35,6 +36,7 @@ def read_env_file(env_file: Path) -> Mapping[str, str | None]:
                 f"line {line} of {env_file} is no NAME=VALUE: perhaps a quote is not closed",
                 next_step=f"mend that line: ${{EDITOR:-vi}} +{line} {quote(str(env_file))}",
             )
+
     return {binding.key: binding.value for binding in bindings if binding.key}
 
 

@@ -76,6 +76,7 @@ def find_unfinished_move(path: Path) -> Path | None:
                 and not os.path.lexists(kept)
             ):
                 return kept
+
     return None
 
 
@@ -112,24 +113,27 @@ def take_lock(descriptor: int) -> bool:
 
 def take_free_name(arriving: Path, target: Path) -> None:
     """Give the closed, checked and flushed database `arriving` the name `target`, and prove it by
-    opening that name. No program can write to it until it is proven. Raise NameTakenError when the name
-    is not free, or when a -wal, -shm or -journal beside it would be played into the file;
+    opening that name. No program can write to it until it is proven. Raise NameTakenError when the
+    name is not free, or when a -wal, -shm or -journal beside it would be played into the file;
     VerificationError when what is under the name is another file or holds something else."""
     with closing(connect(arriving, lenient=True)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         expected = read_outline(holder)
         if companions_of(target):
             raise NameTakenError
+
         link_or_reserve(arriving, target)
         if companions_of(target):
             target.unlink()
             raise NameTakenError
+
         fsync_directory(target.parent)
         with closing(connect(target, lenient=True)) as live:
             differences = find_differences(expected, read_outline(live))
         if differences or not same_file(arriving, target):
             what = "; ".join(differences) or "it is another file"
             raise VerificationError(f"{target} does not hold what was put there: {what}")
+
         arriving.unlink()
         holder.execute("ROLLBACK")
 
@@ -178,10 +182,12 @@ def can_be_locked(path: Path) -> bool:
         header = file.read(HEADER_BYTES)
     if len(header) < HEADER_BYTES or not header.startswith(MAGIC) or not has_known_format(header):
         return False
+
     try:
         with closing(connect(path, lenient=True, timeout_seconds=0.0)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
     except sqlite3.DatabaseError as error:
         return primary_code(error) not in DAMAGE_CODES
+
     return True

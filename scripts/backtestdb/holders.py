@@ -38,6 +38,7 @@ def has_open(process: Path, device: int, inode: int) -> bool:
         descriptors = list((process / "fd").iterdir())
     except OSError:
         return False
+
     for descriptor in descriptors:
         try:
             facts = descriptor.stat()
@@ -45,6 +46,7 @@ def has_open(process: Path, device: int, inode: int) -> bool:
             continue
         if (facts.st_dev, facts.st_ino) == (device, inode):
             return True
+
     return False
 
 
@@ -60,5 +62,6 @@ def ask_lsof(path: Path) -> list[str] | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
+
     fields = [line[1:] for line in done.stdout.splitlines() if line[:1] in {"p", "c"}]
     return [f"{name} ({number})" for number, name in zip(fields[::2], fields[1::2], strict=False)]

@@ -29,6 +29,7 @@ def find_kept(database: Path) -> list[KeptCopy]:
         ]
     except OSError:
         return []
+
     return [KeptCopy(path, size_with_companions(path)) for path in sorted(paths, reverse=True)]
 
 

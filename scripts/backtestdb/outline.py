@@ -45,4 +45,5 @@ def find_differences(expected: Outline, found: Outline) -> list[str]:
         for table, rows in expected.rows.items()
         if found.rows.get(table, rows) != rows
     ]
+
     return differences

@@ -39,6 +39,7 @@ def copy_pinned(
     pinned_here = not source.in_transaction
     if pinned_here:
         source.execute("BEGIN")
+
     try:
         source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         with closing(connect(target, create=True, lenient=True)) as copy:

@@ -56,14 +56,17 @@ def make_plain_table(sql: str, name: str, *, keep_unique: bool = False) -> str |
     tokens = [match[0] for match in TOKEN.finditer(sql) if not match["blank"]]
     if "(" not in tokens:
         return None
+
     body, options = split_at_end(tokens[tokens.index("(") + 1 :])
     is_strict = "STRICT" in map(str.upper, options)
     columns, keys = [], []
+
     for item in split_items(body):
         if item[0].upper() in TABLE_CONSTRAINTS:
             keys += read_table_key(item, keep_unique=keep_unique)
         elif not is_virtual(item):
             columns.append(read_column(item, is_strict=is_strict))
+
     without_rowid = " WITHOUT ROWID" if "WITHOUT" in map(str.upper, options) else ""
     for with_defaults in (True, False):
         parts = [
@@ -73,6 +76,7 @@ def make_plain_table(sql: str, name: str, *, keep_unique: bool = False) -> str |
         text = f"CREATE TABLE {quote(name)} ({', '.join([*parts, *keys])}){without_rowid}"
         if can_be_created(text):
             return text
+
     return None
 
 
@@ -108,6 +112,7 @@ def split_items(tokens: Tokens) -> Iterator[Tokens]:
             item = []
         else:
             item.append(word)
+
     if item:
         yield item
 
@@ -134,6 +139,7 @@ def read_table_key(item: Tokens, *, keep_unique: bool) -> list[str]:
         if "UNIQUE" in words and keep_unique
         else ""
     )
+
     if not word:
         return []
     inside, _ = split_at_end(item[words.index("(") + 1 :])
@@ -154,11 +160,13 @@ def read_column(item: Tokens, *, is_strict: bool) -> PlainColumn:
     if is_strict and kind.upper() == "ANY":
         kind = ""  # without STRICT the word would turn text into numbers
     key = ""
+
     if "PRIMARY" in words:
         is_descending = words[words.index("PRIMARY") + 2 : words.index("PRIMARY") + 3] == ["DESC"]
         key = (
             " PRIMARY KEY" + " DESC" * is_descending + " AUTOINCREMENT" * ("AUTOINCREMENT" in words)
         )
+
     default = read_default(item[words.index("DEFAULT") + 1 :]) if "DEFAULT" in words else ""
     return PlainColumn(
         name=item[0], type=kind, key=key, default=default, is_unique="UNIQUE" in words

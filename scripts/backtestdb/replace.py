@@ -174,6 +174,7 @@ def replace_through_sqlite(
             "changed",
             next_step="make doctor",
         )
+
     written_by, new_written_by = load_writer_version(target), load_writer_version(new)
     with ExitStack() as closed_last:
         # Before SQLite opens the file, and closed after it: see the note on closing in database.py.
@@ -199,6 +200,7 @@ def replace_through_sqlite(
                 seen = counter.read()
             written = copy_into_place(new, live, target, kept_as, counter, seen, timeout_seconds)
             keep_version_in_header(observer, file.fileno(), new_written_by)
+
     return Replacement(kept_as if has_content else None, kept_is_sound, None, written)
 
 
@@ -209,12 +211,14 @@ def keep_copy(target: Path, kept_as: Path, written_by: int = 0) -> bool:
     arriving = kept_as.with_name(kept_as.name + ARRIVING)
     with closing(connect(target, lenient=True)) as source:
         copy_pinned(source, arriving, private=True, written_by=written_by)
+
     try:
         with closing(connect(arriving, read_only=True, lenient=True)) as copy:
             verify_integrity(copy)
         is_sound = True
     except VerificationError:
         is_sound = False
+
     rename_durably(arriving, kept_as)
     return is_sound
 
@@ -239,7 +243,9 @@ def copy_into_place(
             is_busy = isinstance(error, sqlite3.Error) and primary_code(error) in BUSY_CODES
             if is_busy and counter.read() == seen:
                 raise
-            raise describe_failure(error, target, kept_as, source) from error
+            raise describe_failure(
+                error, target, kept_as, source, lambda: counter.read() != seen
+            ) from error
 
 
 def copy_pages(
@@ -287,7 +293,11 @@ def prove(
 
 
 def describe_failure(
-    error: Exception, target: Path, kept_as: Path, source: sqlite3.Connection
+    error: Exception,
+    target: Path,
+    kept_as: Path,
+    source: sqlite3.Connection,
+    is_committed: Callable[[], bool],
 ) -> ProjectError:
     """Return what stands where after an error that came during or behind the commit, and the way
     on."""
@@ -296,15 +306,20 @@ def describe_failure(
     try:
         with closing(connect(target, read_only=True, lenient=True)) as live:
             is_new = not find_differences(read_outline(source), read_outline(live))
+        # Old and new content may have the same outline: without a commit it is the old one. To read
+        # has rolled back what a commit had begun, its count too.
+        is_new = is_new and is_committed()
     except (sqlite3.Error, OSError, ProjectError) as second:
         return ProjectError(
             f"{target} could not be replaced ({error}), nor read again ({second}); {kept}",
             next_step=undo,
         )
+
     if is_new:
         return ProjectError(
             f"{target} holds the new content, whole, but then: {error}; {kept}", next_step=undo
         )
+
     return ProjectError(
         f"{target} was not replaced: {error}; it holds what it held before, and {kept} too",
         next_step="see that the disk is well (make doctor), then start the same command again",
@@ -328,6 +343,7 @@ def source_that_fits(
         remove_database(resized)
         source.execute(f"PRAGMA page_size = {size}")
         source.execute("VACUUM INTO ?", (str(resized),))
+
     try:
         with closing(connect(resized, read_only=True, lenient=True)) as source:
             yield source

@@ -61,6 +61,7 @@ def split_statements(sql: str) -> list[str]:
         if sqlite3.complete_statement(pending):
             statements.append(pending.strip())
             pending = ""
+
     if pending:
         raise ValueError(f"a statement does not end with a semicolon: {pending}")
     return statements

@@ -55,20 +55,24 @@ def carry_tables(
     virtual = virtual_table_names(connection, source)
     ordinary = [table for table in wanted if table not in virtual]
     verify_readable(connection, ordinary, source)
+
     for table in [table for table in wanted if table in virtual] + ordinary:
         drop_object(connection, table, target)
     connection.execute(
         "PRAGMA ignore_check_constraints = ON"
     )  # what was stored is carried as it was stored
+
     try:
         for table in ordinary:
             carry_table(connection, table, source, target)
     finally:
         connection.execute("PRAGMA ignore_check_constraints = OFF")
+
     carry_sequences(connection, ordinary, source, target)
     for table in wanted:
         if table in virtual:
             write_schema_row(connection, source, target, table)
+
     carry_views_and_triggers(connection, source, target)
     return verify_counts(connection, ordinary, source, target)
 
@@ -102,6 +106,7 @@ def carry_table(connection: sqlite3.Connection, table: str, source: str, target:
     except sqlite3.IntegrityError:
         drop_object(connection, table, target)
         carry_in_plain_columns(connection, table, source, target)
+
     for name, sql in load_texts(connection, source, "index", table):
         # With a stand-in an index would hold wrong values or a wrong order: the platform makes its
         # own again.
@@ -152,6 +157,7 @@ def carry_in_plain_columns(
     plain = make_plain_table(sql, name, keep_unique=True)
     if plain is None:
         raise VerificationError(f"table {table} cannot be carried: its rows break its own rules")
+
     create_object(connection, name, plain, target)
     columns = [
         quote(row[1]) for row in connection.execute(f"PRAGMA {target}.table_info({quote(name)})")
@@ -187,6 +193,7 @@ def drop_object(connection: sqlite3.Connection, name: str, target: str) -> None:
     ).fetchone()
     if not found:
         return
+
     try:
         if found[1] not in virtual_table_names(connection, target):
             connection.execute(f"DROP {found[0]} {target}.{quote(name)}")
@@ -194,6 +201,7 @@ def drop_object(connection: sqlite3.Connection, name: str, target: str) -> None:
     except sqlite3.OperationalError:
         if found[0] not in {"view", "trigger"}:  # those may be too new for this SQLite to see them
             raise
+
     with_writable_schema(connection, f"DELETE FROM {target}.sqlite_schema WHERE name = ?", found[1])
 
 

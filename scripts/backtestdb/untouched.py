@@ -38,6 +38,7 @@ def read_untouched(
         else:
             if mark_of(path) == before:
                 return found
+
     return (when_busy or read_shared)(path, look)
 
 

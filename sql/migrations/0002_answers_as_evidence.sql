@@ -1,4 +1,5 @@
--- Answers as evidence: which run asked, whether a second answer agreed, which ranges of a universe were asked for.
+-- Answers as evidence: which run asked, whether a second answer agreed, which ranges of a universe
+-- were asked for.
 
 ALTER TABLE _ranges_asked ADD COLUMN run TEXT NOT NULL DEFAULT '';
 ALTER TABLE _sessions_asked ADD COLUMN run TEXT NOT NULL DEFAULT '';

@@ -1,5 +1,6 @@
--- Bars of some tickers and one timeframe, for the lake. ?1: the tickers as a JSON list, ?2: the timeframe.
--- The casts: databases of the platform's older scripts hold whole numbers where a price belongs.
+-- Bars of some tickers and one timeframe, for the lake. ?1: the tickers as a JSON list, ?2: the
+-- timeframe. The casts: databases of the platform's older scripts hold whole numbers where a price
+-- belongs.
 SELECT
     bars.ticker AS ticker,
     bars.timestamp AS timestamp_ms,

@@ -1,4 +1,5 @@
--- Every ticker with a bar, by steps from one to the next in the index: 8,000 look-ups, not 10 million rows.
+-- Every ticker with a bar, by steps from one to the next in the index: 8,000 look-ups, not 10
+-- million rows.
 WITH RECURSIVE found (ticker) AS (
     SELECT min(ticker) FROM ohlcv_data
     UNION ALL

@@ -1,5 +1,6 @@
--- The 5-minute rows by what is wrong with their time_of_day; temp.right_times holds what each should say.
--- A time can be right in two ways (in winter UTC-5 is New York): the first kind that fits counts.
+-- The 5-minute rows by what is wrong with their time_of_day; temp.right_times holds what each
+-- should say. A time can be right in two ways (in winter UTC-5 is New York): the first kind that
+-- fits counts.
 
 SELECT
     CASE

@@ -152,10 +152,8 @@ def test_names_in_the_hour_that_comes_twice_are_all_different(tmp_path: Path, zo
         path.touch()
         made.append(path)
     assert len(set(made)) == 36
-    assert (
-        made[0].name
-        == f"backtesting-{make_stamp(datetime(2026, 10, 25, tzinfo=UTC).astimezone(ZoneInfo(zone)))}.db"
-    )
+    stamp = make_stamp(datetime(2026, 10, 25, tzinfo=UTC).astimezone(ZoneInfo(zone)))
+    assert made[0].name == f"backtesting-{stamp}.db"
 
 
 def test_small_backup_found_unchanged_is_confirmed_at_that_time(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """A platform that is started at any moment of a restore: nothing is lost, and "restored" is never
 untrue."""
 
+import os
 import random
 import re
 import shutil
@@ -27,7 +28,9 @@ from platform_process import read_tokens, running_platform
 STATES = ("missing", "no database", "damaged schema", "empty", "database")
 QUICK_SEEDS = range(5)
 NEWEST_SEEDS = range(5, 10)
-LONG_SEEDS = range(10, 110)
+# In parts: COUNT=20 SEED=30 ./db test-long tests/backups/test_restore_beside_platform.py -s
+FIRST_LONG_SEED = int(os.environ.get("SEED") or 10)
+LONG_SEEDS = range(FIRST_LONG_SEED, FIRST_LONG_SEED + int(os.environ.get("COUNT") or 100))
 # Its own line; the table of rows has a column of that name too.
 SAYS_RESTORED = re.compile(r"^restored ", re.MULTILINE)
 BETTER_SQLITE3 = "better-sqlite3@12.11.1"
@@ -145,5 +148,6 @@ def test_100_restores_beside_better_sqlite3_lose_nothing(
         shutil.copytree(original, live)
         restored += restore_beside_platform(settings, tmp_path, seed, "node", str(better_sqlite3))
         (tmp_path / "tokens").unlink()
+        print(f"seed {seed}: {restored} restored", flush=True)
     print(f"{restored} of {len(LONG_SEEDS)} restores ended with the backup in place")
     assert restored >= 0.9 * len(LONG_SEEDS)

@@ -316,12 +316,15 @@ def test_removed_backup_takes_what_belongs_to_it_and_nothing_else(tmp_path: Path
     stranger.write_text("not ours")
 
     (backup,) = [one for one in load_catalogue(tmp_path) if one.path == path]
-    remove_backup(backup)
-    clean_leftovers(tmp_path)
+    steps: list[str] = []
+    remove_backup(backup, steps.append)
 
-    left = {one.name for one in tmp_path.iterdir()}
     of_other = {other.name, other.with_suffix(".json").name, scripts_path_of(other).name}
-    assert left == {*of_other, stranger.name}
+    left = {*of_other, stranger.name}
+    assert {one.name for one in tmp_path.iterdir()} == left
+    assert steps == ["expired", "expired database removed"]
+    clean_leftovers(tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == left
 
 
 def test_newest_backup_without_a_loss_stays_beside_newer_suspicious_ones(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def check_fault(prepared: Prepared, fault: Fault) -> None:
         f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     )
     if "error while loading shared libraries" in done.stderr:
-        return  # the number of a later thread's call is that of one by which Python itself was loaded
+        return  # a later thread's call has the number of a call that loaded Python itself
     killed = done.returncode in {-9, 137}
     assert killed == (fault.what == "KILL") or done.returncode in {0, 1, 2, 3}, said
     assert "Traceback" not in done.stderr, said

@@ -3,7 +3,6 @@
 import json
 import sqlite3
 import subprocess
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from backtestdb.sandbox.source import REAL_TICKERS, load_real_prices
 from commands import Project
 from contents import query_all
 from market_runs import make_database, make_source, run_backfill
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 from walking_bars import make_bars, make_walk
 
 METRICS = f"SELECT ticker, date, {', '.join(COMPUTED_METRICS)} FROM daily_metrics ORDER BY 1, 2"
@@ -61,10 +60,7 @@ def test_every_ticker_has_its_turn_in_the_sample() -> None:
     assert len({ticker for sample in samples for ticker in sample}) >= 420
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "20", today="2026-11-21") as running:
-        yield running
+SANDBOX = SandboxOptions("--tickers", "20", today="2026-11-21")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def _no_python_file_for_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail a test whose code hands pyarrow a Python file object: now and then that aborts the
-    process at its end (see backtestdb/lake/__init__.py), too seldom for a test that waits for it."""
+    process at its end (see backtestdb/lake/__init__.py), too seldom for a test to wait for."""
     for module, name in ((pq, "read_table"), (pq, "ParquetFile"), (pa_csv, "read_csv")):
         monkeypatch.setattr(module, name, refuse_python_files(getattr(module, name)))
 

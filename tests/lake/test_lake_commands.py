@@ -7,7 +7,6 @@ import shlex
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from backtestdb.lake.store import Store
 from backtestdb.lake.table import Draft, open_lake
 from commands import COMMANDS, Project
 from lake_tools import BARS, NOW, make_lake_database, publish_here, read_database, read_lake
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 
 GUIDE = (PROJECT_DIR / "docs" / "DATABASE.md").read_text()
 OF_THE_LAKE = {
@@ -33,10 +32,7 @@ OF_THE_LAKE = {
 }
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "80", today="2026-11-24") as running:
-        yield running
+SANDBOX = SandboxOptions("--tickers", "80", today="2026-11-24")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ calendar."""
 
 import gzip
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import date, datetime, time
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -23,7 +22,7 @@ from backtestdb.lake.flat_files import (
 )
 from backtestdb.lake.layout import bucket_of
 from backtestdb.lake.minutes import adjust, make_session_bars
-from sandbox_process import SandboxProcess, fetch_rows, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess, fetch_rows
 
 NEW_YORK = ZoneInfo("America/New_York")
 HEADER = "ticker,volume,open,close,high,low,window_start,transactions\n"
@@ -180,10 +179,7 @@ def test_damaged_file_is_told_and_not_taken_for_a_short_one(content: bytes) -> N
         parse_minutes(content, DAY)
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "80", today="2026-11-30") as running:
-        yield running
+SANDBOX = SandboxOptions("--tickers", "80", today="2026-11-30")
 
 
 def make_files(sandbox: SandboxProcess, secret: str = "") -> FlatFiles:

@@ -4,7 +4,6 @@ import csv
 import gzip
 import importlib.util
 import math
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import date, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from backtestdb.schema import ensure_schema
 from commands import Project
 from contents import query_all
 from naive_metrics import make_naive_metrics
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess, running_sandbox
 
 REAL = ["AAPL", "MSFT", "IBM", "GOOG", "FB"]
 NEW_YORK = ZoneInfo("America/New_York")
@@ -28,10 +27,7 @@ SPLITS = {
 }
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox(today="2013-03-02") as running:
-        yield running
+SANDBOX = SandboxOptions(today="2013-03-02")
 
 
 def make_project(folder: Path, url: str, universe: str, tickers: str) -> Project:

@@ -21,7 +21,8 @@ GREEDY = """
 import sys, time
 from pathlib import Path
 from backtestdb.market.quota import Quota
-path, limit, window, count = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+path, limit = Path(sys.argv[1]), int(sys.argv[2])
+window, count = float(sys.argv[3]), int(sys.argv[4])
 moments = []
 
 def clock():

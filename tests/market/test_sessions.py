@@ -136,7 +136,8 @@ import numpy as np
 from backtestdb.market.sessions import *
 from backtestdb.new_york import midnight_ms
 calendar = load_calendar()
-print(midnight_ms(date(2012, 11, 5)), sessions_between(calendar, date(2012, 10, 26), date(2012, 11, 2)),
+print(midnight_ms(date(2012, 11, 5)),
+      sessions_between(calendar, date(2012, 10, 26), date(2012, 11, 2)),
       make_new_york_times(np.array([1352125800000]))[0])
 """
 

@@ -4,7 +4,7 @@ it did when."""
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -34,7 +34,7 @@ from commands import Project
 from contents import query_all
 from market_runs import make_database, make_source, run_backfill, run_update
 from market_setup import sessions_of
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess, running_sandbox
 
 Row = dict[str, Any]
 DAY = date(2026, 3, 2)
@@ -190,10 +190,7 @@ def make_moments(story: Story, late: int, rhythm: str) -> list[datetime]:
     return [datetime.combine(day, time(hour), NEW_YORK).astimezone(UTC) for day in days]
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "20", today="2000-06-20") as running:
-        yield running
+SANDBOX = SandboxOptions("--tickers", "20", today="2000-06-20")
 
 
 class Bench:

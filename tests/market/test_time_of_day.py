@@ -238,7 +238,7 @@ from pathlib import Path
 from backtestdb.database import connect
 from backtestdb.market.time_of_day import fix_time_of_day
 connection = connect(Path(sys.argv[1]))
-connection.execute("PRAGMA cache_size = 5")  # so that changed pages are in the file before the commit
+connection.execute("PRAGMA cache_size = 5")  # changed pages are in the file before the commit
 stop_at, corrected = int(sys.argv[2]), 0
 
 def count_row():
@@ -250,7 +250,9 @@ def count_row():
     return 0
 
 connection.create_function("count_row", 0, count_row)
-connection.execute("CREATE TEMP TRIGGER t AFTER UPDATE ON main.ohlcv_data BEGIN SELECT count_row(); END")
+connection.execute(
+    "CREATE TEMP TRIGGER t AFTER UPDATE ON main.ohlcv_data BEGIN SELECT count_row(); END"
+)
 fix_time_of_day(connection)
 """
 

@@ -1,7 +1,6 @@
 """`make update`: what is new, late corrections, metrics, what the key's plan does not cover."""
 
 import json
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from backtestdb.market.universes import save_universe
 from commands import Project
 from contents import query_all
 from market_runs import make_database, make_source, run_backfill, run_update
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 
 TODAY = "2026-11-20"
 BEFORE = "2026-11-19"
@@ -21,10 +20,7 @@ START = "2026-10-01"
 METRICS = "SELECT * FROM daily_metrics ORDER BY ticker, date"
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "150", today=TODAY) as running:
-        yield running
+SANDBOX = SandboxOptions("--tickers", "150", today=TODAY)
 
 
 @pytest.fixture(autouse=True)

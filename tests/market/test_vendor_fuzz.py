@@ -1,25 +1,21 @@
 """Never exit 0 with a difference: seeded runs of commands against an odd vendor, then honest
 updates.
 
-`make test` runs a sample; all 2,000: pytest -m long tests/market/test_vendor_fuzz.py (less disk, and
-so quicker, with TMPDIR=/dev/shm).
+`make test` runs a sample; all 2,000: pytest -m long tests/market/test_vendor_fuzz.py (less disk,
+and so quicker, with TMPDIR=/dev/shm).
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 from vendor_fuzz import LAST, FuzzRun, HonestDownloads
 
 SAMPLE, ALL, AT_ONCE = 8, 2000, 50
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "200", today=LAST.isoformat()) as running:
-        yield running
+SANDBOX = SandboxOptions("--tickers", "200", today=LAST.isoformat())
 
 
 @pytest.fixture(scope="module")

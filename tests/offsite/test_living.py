@@ -1,24 +1,26 @@
 """The living process: what it costs, whom it delays, how it is started, and what status says about
 it."""
 
-import os
+import json
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from backtestdb.config import PROJECT_DIR
 from backtestdb.database import connect
 from backtestdb.offsite.drill import run_and_save
 from backtestdb.offsite.facts import find_offsite_problems, load_offsite_facts
 from backtestdb.offsite.liveness import Liveness, save_liveness, target_folder
 from backtestdb.offsite.target import open_remote
 from backtestdb.offsite.watch import Commits
-from backup_tools import change, make_platform_database
+from backtestdb.scheduling.health import find_overdue
+from backup_tools import change, environment_of, make_platform_database
 from offsite_tools import Site, make_site, start_watch
 from s3_server import wait_until
 
@@ -70,40 +72,82 @@ def test_a_log_that_was_replaced_is_seen(tmp_path: Path) -> None:
     commits.forget()
 
 
-def test_the_process_costs_nothing_when_nothing_changes_and_ends_when_it_is_told(
+def test_the_process_sends_nothing_when_nothing_changes_and_ends_when_it_is_told(
     tmp_path: Path,
 ) -> None:
+    """What it costs meanwhile is measured by benchmarks/bench_offsite.py."""
     site = make_filled_site(tmp_path)
     process = start_watch(site)
     try:
         wait_until(lambda: len(site.copies()) == 1, 120, "the first copy")
-        before, started = cpu_seconds(process.pid), time.monotonic()
         looked = watch_file(site).stat().st_mtime
         wait_until(lambda: watch_file(site).stat().st_mtime > looked + 4, 60, "more looks")
-        used, passed = cpu_seconds(process.pid) - before, time.monotonic() - started
         assert len(site.copies()) == 1
-        # 1 % of a core at a look every 30 seconds; here every 2.
-        assert used / passed < 0.01 * 30 / 2, f"{used:.2f} s in {passed:.1f} s"
         change(site.settings.database_path, "later")
         wait_until(lambda: len(site.copies()) == 2, 60, "the next copy")
     finally:
         process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 def watch_file(site: Site) -> Path:
     return target_folder(site.settings.backup_dir, site.settings.offsite) / "watch.json"
 
 
-def cpu_seconds(process_id: int) -> float:
-    if sys.platform == "linux":
-        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(") ")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    shown = subprocess.run(
-        ["ps", "-o", "time=", "-p", str(process_id)], capture_output=True, text=True, check=True
-    )
-    minutes, seconds = shown.stdout.strip().rsplit(":", 1)
-    return 60 * float(minutes.replace(":", "")) + float(seconds)
+def test_every_report_knows_the_copies_and_loads_none_of_their_packages(tmp_path: Path) -> None:
+    """They come from small files here: neither the network nor what only the copies need."""
+    site = make_filled_site(tmp_path)
+    site.back_up()
+    site.send()
+    settings = site.settings
+    environment = environment_of(settings) | {"OFFSITE": settings.offsite, "OFFSITE_PASSPHRASE": ""}
+    shutil.rmtree(settings.offsite)
+    folder = target_folder(settings.backup_dir, settings.offsite)
+    late = datetime.now(UTC) - timedelta(minutes=9)
+    newest = Liveness(looked_at_utc=late, covered_until_utc=late, newest_small_utc=late)
+
+    def run(*command: str) -> str:
+        program = (
+            "import runpy, sys\n"
+            "sys.argv = sys.argv[1:]\n"
+            "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+            "finally:\n    print('loaded', {'obstore', 'pyrage', 'zstandard'} & set(sys.modules))"
+        )
+        script = str(PROJECT_DIR / "scripts" / command[0])
+        return subprocess.run(
+            [sys.executable, "-c", program, script, *command[1:]],
+            env=environment | {"PYTHONPATH": str(PROJECT_DIR / "scripts")},
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+
+    save_liveness(folder, newest)
+    status = run("show_status.py", "--json")
+    values = json.loads(status.partition("\nloaded")[0])
+    assert 540 <= values["offsite"]["lag"] < 900
+    assert "offsite_stale" in {problem["name"] for problem in values["problems"]}
+    numbers = run("show_status.py", "--prometheus")
+    assert "ai_backtest_offsite_lag_seconds 5" in numbers
+    assert 'ai_backtest_problem{name="offsite_stale"} 1' in numbers
+    doctor = run("check_environment.py")
+    assert "9 minutes behind" in " ".join(doctor.split())
+    assert all(said.rstrip().endswith("loaded set()") for said in (status, numbers, doctor))
+
+
+def test_a_watcher_hears_of_copies_that_are_behind_unless_the_machine_slept(
+    tmp_path: Path,
+) -> None:
+    site = make_filled_site(tmp_path)
+    settings = site.settings
+    folder = target_folder(settings.backup_dir, settings.offsite)
+    now = datetime.now(UTC)
+    site.back_up()
+    covered = now - timedelta(hours=9)
+    folder.mkdir(parents=True)
+    save_liveness(folder, Liveness(looked_at_utc=covered, covered_until_utc=covered))
+    assert find_overdue(settings, now + timedelta(seconds=30)) == ""
+    assert "minutes behind" in find_overdue(settings, now + timedelta(minutes=30))
 
 
 def test_status_tells_what_is_behind_damaged_or_does_not_come_back(
@@ -120,6 +164,7 @@ def test_status_tells_what_is_behind_damaged_or_does_not_come_back(
     assert "nothing was sent" in problems(now)["offsite_stale"]
     site.back_up()
     site.send()
+    assert problems(datetime.now(UTC)) == {}  # what the problem advises, helps
     save_liveness(folder, Liveness(looked_at_utc=now, covered_until_utc=now))
     assert problems(now + timedelta(minutes=4)) == {}
     assert "6 minutes behind" in problems(now + timedelta(minutes=6))["offsite_stale"]

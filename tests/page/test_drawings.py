@@ -9,6 +9,7 @@ from backtestdb.backups.catalogue import Backup
 from backtestdb.backups.manifest import Kind
 from backtestdb.market.sessions import load_calendar, sessions_between
 from backtestdb.new_york import midnight_ms
+from backtestdb.offsite.facts import OffsiteFacts
 from backtestdb.page.backup_lanes import make_backup_lanes
 from backtestdb.page.charts import (
     choose_ticks,
@@ -16,6 +17,7 @@ from backtestdb.page.charts import (
     make_minute_candles,
     make_session_bars,
 )
+from backtestdb.page.elsewhere import make_elsewhere
 from backtestdb.page.ticker import Bar, CountedSession, MinuteSession, load_trading_hours
 from backtestdb.page.tickers import ListedSplit
 
@@ -105,6 +107,29 @@ def test_backups_stand_where_they_were_taken_each_kind_in_its_lane() -> None:
     assert (round(mark["x"]), round(mark["covered"])) == (498, 400)
     assert (lanes["older"], lanes["oldest"]) == (1, "2026-10-19")
     assert full["summary"] == "full: none that counts"
+
+
+def test_copies_elsewhere_are_told_with_the_newest_proven_one() -> None:
+    hour = timedelta(hours=1)
+    facts = OffsiteFacts(
+        target="s3://far/away",
+        lag=hour,
+        newest_full_utc=NOW - 5 * hour,
+        newest_small_utc=None,
+        failures={},
+        checked_at_utc=NOW - 2 * hour,
+        check_problems=("an object is gone",),
+        drilled_at_utc=NOW - 3 * hour,
+        drill_problem="",
+        drill_seconds=12.34,
+        drill_bytes=1,
+    )
+    told = dict(make_elsewhere(facts, NOW))
+    assert told["newest full copy"] == f"of {(NOW - 5 * hour).astimezone():%Y-%m-%d %H:%M}"
+    assert told["newest small copy"] == "none"
+    assert told["checked there"].endswith("ago: an object is gone")
+    assert told["restored from there"].endswith("ago, in 12.3 s")
+    assert make_elsewhere(None, NOW) == []
 
 
 def test_no_backup_has_no_lanes() -> None:

@@ -1,8 +1,10 @@
-"""The page in a real Chromium: what is seen, clicked, typed, and that nothing leaves the machine."""
+"""The page in a real Chromium: what is seen, clicked, typed, and that nothing leaves the
+machine."""
 
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,8 @@ POOR_TEXT = """
     const hasText = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
     if (!hasText || !element.getClientRects().length || element.closest("script")) continue;
     const style = getComputedStyle(element);
-    const two = [luminance(parse(style.color).rgb), luminance(paper(element))].sort((a, b) => b - a);
+    const two = [luminance(parse(style.color).rgb), luminance(paper(element))];
+    two.sort((a, b) => b - a);
     const contrast = (two[0] + 0.05) / (two[1] + 0.05);
     if (parseFloat(style.fontSize) < 11 || contrast < 4.5)
       poor.push([element.outerHTML.slice(0, 90), style.fontSize, contrast]);
@@ -71,7 +74,8 @@ def test_front_page_shows_everything(server: Server, tab: Tab) -> None:
         [
             "2012-06: 63 of 84 sessions of tickers stored, 21 known empty, 1 ticker with a gap",
             "h5 gap",
-            "100 % of 2012-06: 63 of 84 sessions of tickers stored, 21 known empty, 1 ticker with a gap",
+            "100 % of 2012-06: 63 of 84 sessions of tickers stored, 21 known empty, "
+            "1 ticker with a gap",
         ],
         [
             "2012-08: 69 of 92 sessions of tickers stored, 23 missing",
@@ -197,8 +201,12 @@ def test_copy_button_gives_the_command(server: Server, tab: Tab) -> None:
     )
 
 
-def test_page_renews_what_changed_and_leaves_the_rest_alone(rebuilt: Project, tab: Tab) -> None:
-    with running_server(rebuilt) as server:
+def test_page_renews_what_changed_and_leaves_the_rest_alone(
+    rebuilt: Project, tab: Tab, tmp_path: Path
+) -> None:
+    places = {"OFFSITE": str(tmp_path / "elsewhere"), "LAKE": str(tmp_path / "lake")}
+    project = replace(rebuilt, settings=rebuilt.settings | places)
+    with running_server(project) as server:
         open_drawn(tab, server.url + "/")
         tab.evaluate(
             "document.querySelector('#coverage').isOld = true;"
@@ -212,6 +220,9 @@ def test_page_renews_what_changed_and_leaves_the_rest_alone(rebuilt: Project, ta
         assert "seen 20" in tab.evaluate("document.querySelector('[data-part=seen]').textContent")
         assert tab.evaluate("document.activeElement.textContent") == "Look into the tables"
         assert tab.evaluate("document.querySelector('#unreached').hidden") is True
+        text = tab.evaluate("document.body.innerText")
+        assert "nothing sent yet" in text
+        assert "nothing was published from this machine: make publish" in text
         assert_quiet(tab, server)
     tab.await_value("refreshPage()")
     assert tab.evaluate("document.querySelector('#unreached').hidden") is False

@@ -18,6 +18,17 @@ from contents import digest_market
 from mending import list_files
 from page_server import Server, running_server
 
+# What is read in parts, ended after two seconds, or wrong.
+READS = [
+    "/",
+    "/ticker/AAPL",
+    "/tickers",
+    "/backtesting/ohlcv_data.csv?_stream=1&_size=max&ticker=AAPL",
+    "/backtesting.json?sql=SELECT+*+FROM+ohlcv_data",
+    "/backtesting.json?sql=SELECT+sum(a.id*b.id)+FROM+ohlcv_data+a,+ohlcv_data+b",
+    "/backtesting.json?sql=SELECT+abs(-9223372036854775808)+FROM+ohlcv_data",
+]
+
 
 def test_page_gives_numbers_to_a_monitor_and_the_status_to_programs(server: Server) -> None:
     status, text = server.get("/metrics")
@@ -243,7 +254,17 @@ def check_commits_are_shown(project: Project, writer: sqlite3.Connection) -> Non
             writer.commit()
             assert name in server.get("/api/scanner/universes")[1]
             assert name in server.get("/backtesting/universe.json")[1]
-            server.get("/")
+        for path in READS:
+            server.get(path)
+        # No read is left open, not by a query that was cut off, interrupted or refused either.
+        writer.execute("BEGIN EXCLUSIVE")
+        if writer.execute("PRAGMA journal_mode").fetchone() == ("delete",):
+            # A writer that has the file for itself: the page says so, and is whole afterwards.
+            status, body = server.get("/ticker/AAPL")
+            assert (status, "cannot be read now: database is locked" in body) == (503, True)
+            assert server.get("/")[0] == 200
+        writer.rollback()
+        assert server.get("/ticker/AAPL")[0] == 200
 
 
 def test_page_without_a_database_says_so_and_follows_the_restored_one(

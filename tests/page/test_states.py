@@ -61,7 +61,8 @@ def make_database(path: Path, seed: int) -> None:
         )
         for timeframe in ("1day", "5min"):
             connection.execute(
-                "INSERT INTO _coverage VALUES ('u', ?, ?, ?, 12, 1, 0, 0, 0, 0, 1, ?, '', 0, 'counted')",
+                "INSERT INTO _coverage"
+                " VALUES ('u', ?, ?, ?, 12, 1, 0, 0, 0, 0, 1, ?, '', 0, 'counted')",
                 (timeframe, f"{FIRST}", f"{LAST}", ASKED_AT),
             )
         connection.execute("COMMIT")
@@ -165,8 +166,8 @@ def longest_statement(connection: sqlite3.Connection) -> Iterator[Callable[[], i
 
 
 def test_no_statement_of_the_page_reads_for_long_in_a_large_database(tmp_path: Path) -> None:
-    """With a rollback journal nobody can commit while a statement reads. 200 tickers × 250 sessions:
-    a statement that reads all bars takes 250,000 steps and more."""
+    """With a rollback journal nobody can commit while a statement reads. 200 tickers × 250
+    sessions: a statement that reads all bars takes 250,000 steps and more."""
     path = make_large_database(tmp_path / "a.db", tickers=200, sessions=250, journal="DELETE")
     with closing(connect(path, read_only=True)) as connection:
         universes = load_universe_coverage(connection)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The tests as another person runs them: not root, another time zone, blanks in the paths of project and TMPDIR, and
-# .pyc files, because nothing forbids them.
+# The tests as another person runs them: not root, another time zone, blanks in the paths of project
+# and TMPDIR, and .pyc files, because nothing forbids them.
 #
-#   elsewhere.sh                                  3.11, 3.12 and 3.13 in containers, each in a zone of its own
-#   elsewhere.sh PYTHON ZONE [pytest options]     one of them: without a browser, with a docker that knows no compose
-#   elsewhere.sh here ZONE [pytest options]       on this machine, with its engine and browser; root becomes nobody
+#   elsewhere.sh                               3.11 to 3.13 in containers, each in its own zone
+#   elsewhere.sh PYTHON ZONE [pytest options]  one of them: no browser, no compose in its docker
+#   elsewhere.sh here ZONE [pytest options]    this machine, engine, browser; not as root
 set -euo pipefail
 
 main() {

@@ -40,7 +40,6 @@ LEFT = {
     "market": (123, 33, 17),
     "offsite": (60, 24, 7),
     "rebuild": (18, 7, 4),
-    "sandbox": (45, 5, 9),
 }
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -4,7 +4,6 @@ what a backup holds where the database is gone."""
 import re
 import shlex
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,15 +13,12 @@ from backtestdb.database import connect
 from commands import Project
 from contents import find_damage, query_all, read_tables
 from platform_database import KEPT_TABLES, make_used_database
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 
 END = "2013-03-01"
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox(today="2013-03-02") as running:
-        yield running
+SANDBOX = SandboxOptions(today="2013-03-02")
 
 
 @pytest.fixture
@@ -39,17 +35,24 @@ def give_universes(database: Path) -> None:
         connection.executescript("""
             BEGIN;
             ALTER TABLE universe_stocks ADD COLUMN conviction REAL;
-            INSERT INTO universe (id, name, description) VALUES (17, 'swing', 'my own'), (23, 'tech_sector', 'mine');
+            INSERT INTO universe (id, name, description)
+                VALUES (17, 'swing', 'my own'), (23, 'tech_sector', 'mine');
             INSERT INTO universe_stocks (id, universe_id, ticker, sector, conviction) VALUES
-                (301, 17, 'IBM', 'old iron', 0.75), (302, 17, 'GOOG', 'ads', 0.5), (303, 23, 'AAPL', 'phones', 0.9),
+                (301, 17, 'IBM', 'old iron', 0.75), (302, 17, 'GOOG', 'ads', 0.5),
+                (303, 23, 'AAPL', 'phones', 0.9),
                 (304, 23, 'GONE', 'gone', 0.1);
-            CREATE TABLE of_a_newer_platform (universe_id INTEGER NOT NULL REFERENCES universe (id), note TEXT);
+            CREATE TABLE of_a_newer_platform (universe_id INTEGER NOT NULL
+                REFERENCES universe (id), note TEXT);
             INSERT INTO of_a_newer_platform VALUES (17, 'swing'), (23, 'tech');
             INSERT INTO scan_history (id, user_prompt, universe_id) VALUES ('scan-1', 'gaps', '17');
-            INSERT INTO ohlcv_data (ticker, timestamp, open, high, low, close, volume, timeframe) VALUES
-                ('IBM', 1361509200000, 1, 1, 1, 1, 1, '1day'), ('IBM', 1361800800000, 1, 1, 1, 1, 1, '5min'),
-                ('AAPL', 1230872400000, 1, 1, 1, 1, 1, '1day'), ('AAPL', 1361509200000, 1, 1, 1, 1, 1, '1day'),
-                ('AAPL', 1361509260000, 1, 1, 1, 1, 1, '1min'), ('LOOSE', 1361509200000, 1, 1, 1, 1, 1, '1day');
+            INSERT INTO ohlcv_data (ticker, timestamp, open, high, low, close, volume,
+                timeframe) VALUES
+                ('IBM', 1361509200000, 1, 1, 1, 1, 1, '1day'),
+                ('IBM', 1361800800000, 1, 1, 1, 1, 1, '5min'),
+                ('AAPL', 1230872400000, 1, 1, 1, 1, 1, '1day'),
+                ('AAPL', 1361509200000, 1, 1, 1, 1, 1, '1day'),
+                ('AAPL', 1361509260000, 1, 1, 1, 1, 1, '1min'),
+                ('LOOSE', 1361509200000, 1, 1, 1, 1, 1, '1day');
             COMMIT;
         """)
 
@@ -199,8 +202,10 @@ def test_carry_over_that_cannot_work_is_found_before_the_first_request(
 NEWER_PLATFORM = """
 -- The platform of another month.
 PRAGMA journal_mode = WAL;
-CREATE TABLE IF NOT EXISTS learning_agents (id TEXT PRIMARY KEY, name TEXT NOT NULL, generation INTEGER DEFAULT 1);
-CREATE TABLE IF NOT EXISTS strategies (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, genome BLOB);
+CREATE TABLE IF NOT EXISTS learning_agents (id TEXT PRIMARY KEY, name TEXT NOT NULL,
+    generation INTEGER DEFAULT 1);
+CREATE TABLE IF NOT EXISTS strategies (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT,
+    genome BLOB);
 CREATE INDEX IF NOT EXISTS idx_strategies_name ON strategies (name);
 CREATE TABLE IF NOT EXISTS ohlcv_data (id INTEGER PRIMARY KEY, ticker TEXT, other_shape TEXT);
 CREATE TABLE IF NOT EXISTS app_settings (key TEXT PRIMARY KEY, value TEXT);

@@ -3,7 +3,6 @@
 import random
 import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,17 +10,14 @@ import pytest
 
 from commands import Project
 from contents import digest_market, find_damage, query_all
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 
 END = "2026-11-20"
 ARGUMENTS = ("restore_database.py", "--full-us-stocks", "--end", END, "--yes")
 CONCURRENCY = 4
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "90", today="2026-11-21") as running:
-        yield running
+SANDBOX = SandboxOptions("--tickers", "90", today="2026-11-21")
 
 
 @pytest.fixture(scope="module")

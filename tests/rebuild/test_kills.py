@@ -5,7 +5,6 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from commands import Project
 from contents import digest_market, find_damage, read_tables
 from platform_database import KEPT_TABLES, make_used_database
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 
 END = "2013-03-01"
 TICKERS = "AAPL,MSFT,IBM,GOOG,ORCL,INTC"
@@ -23,10 +22,7 @@ QUICK_SEEDS = range(3)
 LONG_SEEDS = range(3, 53)
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox("--latency-ms", "40", today="2013-03-02") as running:
-        yield running
+SANDBOX = SandboxOptions("--latency-ms", "40", today="2013-03-02")
 
 
 @pytest.fixture(scope="module")

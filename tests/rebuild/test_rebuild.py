@@ -12,16 +12,13 @@ from backtestdb.database import connect
 from commands import Project
 from contents import digest_market, find_damage, query_all, read_tables
 from platform_database import KEPT_TABLES, make_used_database
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 
 END = "2013-03-01"
 FEW = "AAPL,MSFT,IBM"
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox(today="2013-03-02") as running:
-        yield running
+SANDBOX = SandboxOptions(today="2013-03-02")
 
 
 @pytest.fixture

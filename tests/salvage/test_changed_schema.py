@@ -146,8 +146,10 @@ def test_restore_over_damage_behind_a_renamed_column_succeeds(
 
 
 OWN_TABLES = """
-CREATE TABLE own_checks (id INTEGER PRIMARY KEY, ticker TEXT NOT NULL CHECK (is_ticker(ticker)), note TEXT);
-CREATE TABLE own_loud (id INTEGER PRIMARY KEY, name TEXT, loud TEXT GENERATED ALWAYS AS (shout(name)) STORED);
+CREATE TABLE own_checks (id INTEGER PRIMARY KEY, ticker TEXT NOT NULL CHECK (is_ticker(ticker)),
+    note TEXT);
+CREATE TABLE own_loud (id INTEGER PRIMARY KEY, name TEXT,
+    loud TEXT GENERATED ALWAYS AS (shout(name)) STORED);
 CREATE TABLE own_order (name TEXT PRIMARY KEY COLLATE german, n INT) WITHOUT ROWID;
 INSERT INTO own_checks VALUES (1, 'AAPL', 'first'), (2, 'MSFT', 'second');
 INSERT INTO own_loud (id, name) VALUES (1, 'abc'), (7, 'def');

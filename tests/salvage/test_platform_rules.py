@@ -26,8 +26,10 @@ from commands import Project
 from salvage_tools import LATER
 
 RULES = """
-CREATE TABLE rules (id INTEGER PRIMARY KEY, ticker TEXT CHECK (is_ticker(ticker)), n INT CHECK (n < 5),
-    name TEXT NOT NULL, loud TEXT GENERATED ALWAYS AS (shout(name)) STORED, hint AS (shout(ticker)), UNIQUE (n, id));
+CREATE TABLE rules (id INTEGER PRIMARY KEY, ticker TEXT CHECK (is_ticker(ticker)),
+    n INT CHECK (n < 5), name TEXT NOT NULL,
+    loud TEXT GENERATED ALWAYS AS (shout(name)) STORED,
+    hint AS (shout(ticker)), UNIQUE (n, id));
 CREATE INDEX rules_by_loud_name ON rules (shout(name));
 CREATE TABLE sorted (id INTEGER PRIMARY KEY, name TEXT COLLATE german);
 CREATE INDEX sorted_by_name ON sorted (name);

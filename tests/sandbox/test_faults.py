@@ -4,7 +4,6 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,24 +11,13 @@ from zoneinfo import ZoneInfo
 import pytest
 import requests
 
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess, running_sandbox
 
 WEEK = "/v2/aggs/ticker/NVDA/range/1/day/2013-02-25/2013-03-01"
 NEW_YORK = ZoneInfo("America/New_York")
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[SandboxProcess]:
-    with running_sandbox() as running:
-        yield running
-
-
-@pytest.fixture
-def sandbox(shared: SandboxProcess) -> Iterator[SandboxProcess]:
-    """The shared server without a rule before and after the test."""
-    shared.clear_log()
-    yield shared
-    shared.set_faults()
+SANDBOX = SandboxOptions()
 
 
 def set_one(sandbox: SandboxProcess, kind: str, **rule: Any) -> None:

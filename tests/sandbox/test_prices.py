@@ -14,17 +14,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess, running_sandbox
 
 NEW_YORK = ZoneInfo("America/New_York")
 SPLITS = {"AAPL": ("2000-06-21", "2005-02-28"), "MSFT": ("2003-02-18",)}
 Row = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "400") as running:
-        yield running
+SANDBOX = SandboxOptions("--tickers", "400")
 
 
 @pytest.fixture

@@ -1,30 +1,11 @@
 """The sandbox's reference data: tickers, companies, splits, and who is in the grouped answers."""
 
-from collections.abc import Iterator
-
-import pytest
-
-from sandbox_process import SandboxProcess, fetch_pages, fetch_rows, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess, fetch_pages, fetch_rows
 
 GROUPED = "/v2/aggs/grouped/locale/us/market/stocks"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "300", today="2026-11-20") as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(shared: SandboxProcess) -> Iterator[SandboxProcess]:
-    """The shared server as it was started, whatever the test before did to it."""
-    yield shared
-    shared.set_today("2026-11-20")
-    shared.set_settings(
-        requests_per_minute=0, history_years=0, free=False, junk=False, retry_after=True
-    )
-    shared.set_splits()
-    shared.clear_log()
+SANDBOX = SandboxOptions("--tickers", "300", today="2026-11-20")
 
 
 def test_reference_lists_active_tickers_in_pages(sandbox: SandboxProcess) -> None:

@@ -2,34 +2,26 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
-from sandbox_process import KEY, SCRIPT, SandboxProcess, fetch_pages, fetch_rows, running_sandbox
+from sandbox_process import (
+    KEY,
+    SCRIPT,
+    SandboxOptions,
+    SandboxProcess,
+    fetch_pages,
+    fetch_rows,
+    running_sandbox,
+)
 
 AAPL_WEEK = "/v2/aggs/ticker/AAPL/range/1/day/2013-02-25/2013-03-01"
 GROUPED = "/v2/aggs/grouped/locale/us/market/stocks"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "300", today="2026-11-20") as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(shared: SandboxProcess) -> Iterator[SandboxProcess]:
-    """The shared server as it was started, whatever the test before did to it."""
-    yield shared
-    shared.set_today("2026-11-20")
-    shared.set_settings(
-        requests_per_minute=0, history_years=0, free=False, junk=False, retry_after=True
-    )
-    shared.set_splits()
-    shared.clear_log()
+SANDBOX = SandboxOptions("--tickers", "300", today="2026-11-20")
 
 
 @pytest.mark.parametrize(

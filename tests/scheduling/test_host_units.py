@@ -36,7 +36,8 @@ case $1 in
   bootstrap) refuses bootstrap && exit 5; touch "$0.loaded" ;;
   load) refuses load || touch "$0.loaded" ;;
   bootout | unload) [ -e "$0.loaded" ] || exit 3; rm "$0.loaded" ;;
-  print) [ -e "$0.loaded" ] || exit 113; refuses bootstrap && exit 64; echo "	last exit code = $(cat "$0.code")" ;;
+  print) [ -e "$0.loaded" ] || exit 113; refuses bootstrap && exit 64
+    echo "	last exit code = $(cat "$0.code")" ;;
   list) [ -e "$0.loaded" ] || exit 113; echo "	\\"LastExitStatus\\" = $(cat "$0.code");" ;;
 esac
 """

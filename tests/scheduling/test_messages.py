@@ -132,7 +132,10 @@ def test_addresses_may_hold_a_comma() -> None:
         parse_addresses("me@example.org")
 
 
-WRITE = 'echo "$BACKTEST_EVENT $BACKTEST_KIND ${BACKTEST_PATH##*/} $BACKTEST_REASON" >>"$BACKUP_DIR/told"'
+WRITE = (
+    'echo "$BACKTEST_EVENT $BACKTEST_KIND ${BACKTEST_PATH##*/} $BACKTEST_REASON"'
+    ' >>"$BACKUP_DIR/told"'
+)
 
 
 def test_commands_see_what_happened_and_never_make_a_good_backup_bad(settings: Settings) -> None:

@@ -356,8 +356,9 @@ def test_wal_database_with_a_writer_in_another_container_on_a_named_volume(
     )
     try:
         docker("volume", "create", volume)
-        docker("run", "--rm", "--user", "0", *mounts, "--volume", f"{folder}:/from:ro", "--entrypoint", "sh", IMAGE,
-               "-c", f'cp /from/backtesting.db "{folder}/" && chown -R {OWNER}:{GROUP} "{folder}"')  # fmt: skip
+        copying = f'cp /from/backtesting.db "{folder}/" && chown -R {OWNER}:{GROUP} "{folder}"'
+        docker("run", "--rm", "--user", "0", *mounts, "--volume", f"{folder}:/from:ro",
+               "--entrypoint", "sh", IMAGE, "-c", copying)  # fmt: skip
         docker("run", "--detach", "--name", writer, "--user", OWNER, *mounts, IMAGE,
                "-u", "/tests/writers.py", sidecar.database, "0.005")  # fmt: skip
         wait_until(lambda: "writing" in docker("logs", writer))

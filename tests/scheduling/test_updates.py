@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -32,7 +31,7 @@ from backtestdb.scheduling.updates import (
 )
 from contents import query_all
 from market_runs import KEY, make_database, make_source, run_backfill
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 
 NOW = datetime.now(UTC)
 LAST = last_completed_session(load_calendar(), NOW)
@@ -110,10 +109,7 @@ class Market:
         return [*find_due_updates(self.settings, datetime.now(UTC))]
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "60", today=LAST.isoformat()) as running:
-        yield running
+SANDBOX = SandboxOptions("--tickers", "60", today=LAST.isoformat())
 
 
 @pytest.fixture

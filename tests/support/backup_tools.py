@@ -27,7 +27,8 @@ BARS = """
 WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers LIMIT ?)
 INSERT INTO ohlcv_data
     (ticker, timestamp, open, high, low, close, volume, timeframe, time_of_day, day_of_week)
-SELECT 'T' || (n / 20000), 1600000000000 + n % 20000 * 300000, 100 + n % 977 / 7.0, 101 + n % 977 / 7.0,
+SELECT 'T' || (n / 20000), 1600000000000 + n % 20000 * 300000, 100 + n % 977 / 7.0,
+    101 + n % 977 / 7.0,
     99 + n % 977 / 7.0, 100.5 + n % 977 / 7.0, n % 100003, '5min', '09:30:00', n % 5 FROM numbers
 """
 BYTES_PER_BAR = 185

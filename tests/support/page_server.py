@@ -28,7 +28,8 @@ DELETE FROM ohlcv_data WHERE ticker = 'AAPL' AND timeframe = '5min'
     AND timestamp BETWEEN 1361458800000 AND 1361459400000;
 INSERT INTO _splits VALUES
     ('AAPL', '2012-08-01', 1, 4, '2012-08-01T00:00:00+00:00', '2012-08-01T00:00:00+00:00', NULL),
-    ('AAPL', '2012-09-03', 1, 9, '2012-09-01T00:00:00+00:00', '2012-09-01T00:00:00+00:00', '2012-09-02');
+    ('AAPL', '2012-09-03', 1, 9, '2012-09-01T00:00:00+00:00', '2012-09-01T00:00:00+00:00',
+        '2012-09-02');
 INSERT INTO trading_agents (id, name, timeframe) VALUES ('a1', 'Opening range', '5min');
 INSERT INTO agent_iterations
     (id, agent_id, iteration_number, scan_script, execution_script, created_at, win_rate)

@@ -42,7 +42,8 @@ keys = {}
 for name, actions in users.items():
     iam = boto3.client("iam", **here)
     iam.create_user(UserName=name)
-    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}
+    allowed = {"Effect": "Allow", "Action": actions, "Resource": "*"}
+    policy = {"Version": "2012-10-17", "Statement": [allowed]}
     iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=json.dumps(policy))
     made = iam.create_access_key(UserName=name)["AccessKey"]
     keys[name] = [made["AccessKeyId"], made["SecretAccessKey"]]

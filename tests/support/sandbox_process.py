@@ -124,6 +124,14 @@ def fetch_rows(sandbox: SandboxProcess, path: str, **params: Any) -> list[dict[s
     return [row for page in fetch_pages(sandbox, path, **params) for row in page.get("results", [])]
 
 
+class SandboxOptions:
+    """What the stand-in of a module is started with: a module's SANDBOX, for the fixture `sandbox`
+    of conftest.py. Options of run_sandbox.py, and the day."""
+
+    def __init__(self, *arguments: str, today: str = "2013-03-01") -> None:
+        self.arguments, self.today = arguments, today
+
+
 @contextmanager
 def running_sandbox(
     *arguments: str, today: str = "2013-03-01", key: str = KEY, env: dict[str, str] | None = None

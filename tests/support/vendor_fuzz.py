@@ -254,8 +254,9 @@ class FuzzRun:
         start = self.days[self.dice.randint(0, 5)].isoformat()
         staged = self.dice.choice([DIRECTLY, DIRECTLY, 1])
         statements = int(10 ** self.dice.uniform(0.5, 3.2)) if self.chance(0.25, "kill") else 0
+        command = f"backfill {start}" if begins else "update"
         self.said.append(
-            f"{step}: {self.today} clock {now} {'backfill ' + start if begins else 'update'} to {end}"
+            f"{step}: {self.today} clock {now} {command} to {end}"
             f" staged {staged} killed {statements} {self.sandbox.fetch_faults()}"
         )
 

@@ -1,9 +1,8 @@
 """A program that writes to a database while the tests work on it: a real process, one commit after
 another.
 
-Run as a script: `python writers.py DATABASE PAUSE_SECONDS`. Every commit counts up the same number
-in two tables, so that a copy in which they differ is not one committed state.
-"""
+Run as a script: `python writers.py DATABASE PAUSE_SECONDS [JOURNAL_MODE]`. Every commit counts up
+the same number in two tables, so that a copy in which they differ is not one committed state."""
 
 import sqlite3
 import subprocess
@@ -36,12 +35,14 @@ def read_counters(database: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def running_writer(database: Path, *, pause_seconds: float) -> Iterator[subprocess.Popen[str]]:
+def running_writer(
+    database: Path, *, pause_seconds: float, journal: str = ""
+) -> Iterator[subprocess.Popen[str]]:
     """Yield once the writer has committed; `.stdout` then holds a line "delay N" with the slowest
     commit in milliseconds, written when it is told to end (SIGTERM)."""
     add_counters(database)
     process = subprocess.Popen(
-        [sys.executable, __file__, str(database), str(pause_seconds)],
+        [sys.executable, __file__, str(database), str(pause_seconds), journal],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -54,12 +55,14 @@ def running_writer(database: Path, *, pause_seconds: float) -> Iterator[subproce
         process.wait()
 
 
-def write_forever(database: str, pause_seconds: float) -> None:
+def write_forever(database: str, pause_seconds: float, journal: str) -> None:
     import signal
 
     ending: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: ending.append(1))
     connection = sqlite3.connect(database, timeout=60, isolation_level=None)
+    if journal:
+        connection.execute(f"PRAGMA journal_mode = {journal}")
     slowest = 0.0
     count = 0
     while not ending:
@@ -77,4 +80,4 @@ def write_forever(database: str, pause_seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    write_forever(sys.argv[1], float(sys.argv[2]))
+    write_forever(sys.argv[1], float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")

@@ -42,11 +42,13 @@ def adopt(path: Path, backup_dir: Path, database: Path, now_utc: datetime) -> Ba
             f"{path} is not named backtesting-YYYY-MM-DD-HHmmss.db in BACKUP_DIR {backup_dir}",
             next_step="copy it there under such a name, in the local time at which it was made",
         )
+
     path = backup_dir / path.name
     identity = identify_current(database, backup_dir)
     (there,) = mark_others([look_at_backup(path)], identity)
     if there.counts:
         return there
+
     if there.is_verified:
         verify_may_change_hands(there)
     examine(path, full=True)
@@ -61,6 +63,7 @@ def adopt(path: Path, backup_dir: Path, database: Path, now_utc: datetime) -> Ba
         missing_ok=True
     )  # a removal that was interrupted is called off
     fsync_directory(backup_dir)
+
     return mark_others([look_at_backup(path)], identity)[0]
 
 
@@ -108,6 +111,7 @@ def describe(path: Path, identity: Identity, now_utc: datetime) -> Manifest:
     is_full = path.name.startswith(PREFIXES["full"])
     has_scripts = is_full and scripts_path.is_dir()
     scripts = describe_scripts(scripts_path, scripts_path.name) if has_scripts else None
+
     return make_manifest(
         findings,
         kind="full" if is_full else "irreplaceable",

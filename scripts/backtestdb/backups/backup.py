@@ -110,6 +110,7 @@ def make_backup(
         verify_source(settings.database_path)
     ensure_backup_dir(settings.backup_dir, settings.database_path)
     verify_source_is_no_backup(settings.database_path, settings.backup_dir)
+
     with lock_backups(settings.backup_dir):
         hooks.step("locked")
         for message in clean_leftovers(settings.backup_dir):
@@ -147,6 +148,7 @@ def make_backup(
         remember_folder(settings.database_path, settings.backup_dir)
         made = look_at_backup(path)
         removed = prune(settings, [made, *catalogue], kind, hooks)
+
     missing = find_missing_folders(settings) if kind == "full" else ()
     return Outcome(made, is_new=True, removed=removed, missing_folders=missing)
 
@@ -196,12 +198,14 @@ def take_snapshot_with_room(
         giving_way = choose_to_give_way(catalogue, error.missing_bytes, settings.min_backups)
         if not giving_way:
             raise
+
     for backup in giving_way:
         remove_backup(backup, hooks.step)
         catalogue.remove(backup)
         hooks.say(
             f"removed {backup.path.name}: the disk is full, and MIN_BACKUPS newer ones are kept"
         )
+
     return take_snapshot(source, kind, path, catalogue, hooks, accept_loss)
 
 
@@ -228,6 +232,7 @@ def take_snapshot(
         facts = with_contents(facts, target)
         if not accept_loss and holds_the_same(catalogue, facts.contents):
             return None
+
     hooks.step("copied")
     hooks.say(f"snapshot: {format_bytes(target.stat().st_size)}")
     return facts
@@ -266,28 +271,34 @@ def check_copy(copy: Path, facts: SourceFacts, full_check: bool, hooks: Hooks) -
         raise VerificationError(
             f"the copy and the source do not have the same tables: {', '.join(different)}"
         )
+
     emptied = [table for table in facts.filled_tables if not findings.rows[table]]
     if emptied:
         raise VerificationError(
             f"tables arrived empty that have rows in the source: {', '.join(emptied)}"
         )
+
     if facts.contents:
         if facts.contents.tables != findings.content_sha256:
             raise VerificationError("the copied tables do not hold what the source held")
         findings = replace(findings, structure_sha256=facts.contents.structure)
+
     hooks.step("checked")
     hooks.say(
         f"checked: {findings.check} ok, {len(findings.tables)} tables, "
         f"{sum(findings.rows.values()):,} rows"
     )
+
     if findings.foreign_key_violations:
         hooks.say(
             f"note: {findings.foreign_key_violations:,} rows refer to a row that does not exist"
         )
+
     for broken in findings.broken_rules:
         hooks.say(
             f"note: a row breaks a rule of its table, and is in the backup as it is: {broken}"
         )
+
     return findings
 
 
@@ -298,14 +309,17 @@ def keep_scripts(settings: Settings, path: Path, hooks: Hooks) -> GeneratedScrip
     for folder in settings.generated_scripts_dirs:
         if folder not in there:
             hooks.say(f"no generated scripts: there is no folder {folder}")
+
     folder = scripts_path_of(path)
     limit = settings.generated_scripts_max_megabytes * 1_000_000
     scripts = copy_scripts(there, partial(folder), folder.name, limit_bytes=limit)
+
     if scripts:
         hooks.step("scripts copied")
         hooks.say(f"generated scripts: {scripts.count:,} files")
         for name, reason in list(scripts.not_copied.items())[:NAMED_AT_MOST]:
             hooks.say(f"not copied: {name}: {reason}")
+
     return scripts
 
 
@@ -336,6 +350,7 @@ def publish(manifest: Manifest, path: Path, hooks: Hooks) -> None:
     confirm(partial(manifest_path), manifest.clock_utc)
     fsync_directory(path.parent)
     hooks.step("manifest written")
+
     if manifest.generated_scripts:
         partial(scripts_path_of(path)).rename(scripts_path_of(path))
         hooks.step("scripts named")

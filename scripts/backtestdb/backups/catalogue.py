@@ -103,6 +103,7 @@ def look_at_backup(path: Path) -> Backup:
     size = path.stat().st_size if path.is_file() else 0
     kind: Kind = "irreplaceable" if path.name.startswith(PREFIXES["irreplaceable"]) else "full"
     manifest_path = path.with_suffix(".json")
+
     try:
         manifest = load_manifest(manifest_path)
         if manifest.kind != kind:
@@ -118,6 +119,7 @@ def look_at_backup(path: Path) -> Backup:
             manifest=None,
             problem=str(error),
         )
+
     confirmed = datetime.fromtimestamp(manifest_path.stat().st_mtime, UTC)
     taken = manifest.taken_at_utc
     return Backup(
@@ -138,9 +140,11 @@ def find_problem(path: Path, manifest: Manifest, size: int) -> str:
         return "the database file is missing"
     if size != manifest.bytes:
         return f"the file has {size:,} bytes instead of {manifest.bytes:,}"
+
     beside = [suffix for suffix in DATABASE_COMPANIONS if holds_something(Path(f"{path}{suffix}"))]
     if beside:
         return f"a {beside[0]} stands beside it: another program opened it"
+
     failed = path.with_suffix(FAILED_DRILL)
     return (
         f"a drill could not restore it: {failed.read_text(errors='replace')}"

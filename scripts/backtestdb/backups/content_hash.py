@@ -121,6 +121,7 @@ def layout_of(types: tuple[type, ...]) -> RowLayout:
         long_places
     )
     numbers = struct.Struct("<" + shape)
+
     return RowLayout(
         letters=letters,
         numbers=numbers,

@@ -141,6 +141,7 @@ def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datet
     problem, seconds, lacked_space = "", 0.0, False
     remove_tree(scratch)
     scratch.mkdir(mode=0o700)
+
     try:
         started = time.monotonic()
         restore_from_backup(aside, backup.path, now_local)
@@ -153,6 +154,7 @@ def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datet
             problem = f"{NO_ROOM}: {error}"
     finally:
         remove_tree(scratch)
+
     return Rehearsal(
         backup=backup.path.name,
         kind=backup.kind,
@@ -184,14 +186,17 @@ def verify_restored(settings: Settings, manifest: Manifest | None) -> None:
         verify_integrity(connection, full=True)
         rows = count_rows(connection, list(manifest.rows))
         contents = hash_contents(connection, manifest.content_sha256).tables
+
     for table, expected in manifest.rows.items():
         if rows[table] != expected:
             raise VerificationError(
                 f"table {table} came back with {rows[table]:,} rows instead of {expected:,}"
             )
+
     for table, digest in manifest.content_sha256.items():
         if contents.get(table) != digest:
             raise VerificationError(f"table {table} came back with other rows")
+
     if manifest.generated_scripts:
         for part, folder in zip(
             manifest.generated_scripts.parts or ("",), settings.generated_scripts_dirs, strict=True

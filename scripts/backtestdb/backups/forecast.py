@@ -1,4 +1,5 @@
-"""When BACKUP_DIR is full: the backups of the days to come, by the sizes of those that are there."""
+"""When BACKUP_DIR is full: the backups of the days to come, by the sizes of those that are
+there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -57,6 +57,7 @@ def copy_scripts(
                 " all earlier ones",
                 next_step="change BACKUP_DIR or GENERATED_SCRIPTS_DIR",
             )
+
     free = free_bytes(target.parent) - SPARE_BYTES
     limit = f"larger than the {limit_bytes // 1_000_000:,} MB of GENERATED_SCRIPTS_MAX_MB in all"
     copying = Copying(
@@ -64,6 +65,7 @@ def copy_scripts(
     )
     parts = name_parts(sources)
     target.mkdir(mode=0o700)
+
     for part, path in parts.items():
         copy_tree(Path(path), target / part, copying, name=part, depth=0)
     fsync_directory(target)
@@ -86,6 +88,7 @@ def copy_tree(source: Path, target: Path, copying: Copying, *, name: str, depth:
     except OSError as error:
         copying.not_copied[name or "."] = explain(error)
         return
+
     lower_names: dict[str, str] = {}
     for entry in entries:
         path = f"{name}/{entry.name}" if name else entry.name
@@ -100,6 +103,7 @@ def copy_tree(source: Path, target: Path, copying: Copying, *, name: str, depth:
             remove_copy(target / entry.name)
             if os.path.lexists(entry.path):  # else it was removed since the folder was listed
                 copying.not_copied[path] = explain(error)
+
     keep_times(source, target)
     fsync_directory(target)
 
@@ -157,6 +161,7 @@ def describe_scripts(directory: Path, folder: str) -> GeneratedScripts:
             links[name] = str(path.readlink())
         else:
             files[name] = hash_file(path)
+
     return GeneratedScripts(
         folder=folder,
         count=len(files) + len(links),
@@ -220,6 +225,7 @@ def restore_parts(
         )
         is_kept = restore_scripts(copy / part, select_part(expected, part), target, kept_as)
         restored.append(RestoredPart(target, kept_as if is_kept else None))
+
     return restored
 
 
@@ -249,6 +255,7 @@ def select_part(expected: GeneratedScripts, part: str) -> GeneratedScripts:
         }
         for names in (expected.files, expected.links)
     )
+
     return replace(expected, count=len(files) + len(links), files=files, links=links)
 
 
@@ -270,6 +277,7 @@ def restore_scripts(copy: Path, expected: GeneratedScripts, target: Path, kept_a
         target.rename(kept_as)
     arriving.rename(target)
     fsync_directory(target.parent)
+
     return is_kept
 
 

@@ -103,6 +103,7 @@ def identify(database: Path, database_id: str, backups: Iterable[Backup]) -> Ide
     here = [manifest for manifest in manifests if is_same_place(manifest.source_path, path)]
     database_id = database_id or (here[0].database_id if here else "")
     known = next((manifest for manifest in here if manifest.database_id == database_id), None)
+
     if known or not database_id:
         return Identity(database_id, path, known.earlier_paths if known else ())
     # Its first backup from here: it was moved, or it is a copy. Where it lay a file still stands,
@@ -111,6 +112,7 @@ def identify(database: Path, database_id: str, backups: Iterable[Backup]) -> Ide
     paths = [
         path for manifest in of_same_id for path in (manifest.source_path, *manifest.earlier_paths)
     ]
+
     return Identity(
         database_id, path, tuple(p for p in dict.fromkeys(paths) if not os.path.lexists(p))
     )
@@ -156,6 +158,7 @@ def find_identities(backups: Sequence[Backup]) -> list[tuple[Identity, Backup]]:
             continue
         path = os.path.realpath(manifest.source_path)
         found.append((Identity(manifest.database_id, path, manifest.earlier_paths), backup))
+
     return found
 
 

@@ -28,9 +28,11 @@ def clean_leftovers(backup_dir: Path) -> list[str]:
         database = waiting.with_name(waiting.name.removesuffix(f".json{PARTIAL}") + ".db")
         if NAME.fullmatch(database.name):
             messages += complete_or_drop(waiting, database)
+
     for path in sorted(backup_dir.glob(f"*{PARTIAL}*")):
         if OURS.fullmatch(path.name) and path.name.endswith((PARTIAL, *DATABASE_COMPANIONS)):
             remove_tree(path)
+
     remove_drill_scratch(backup_dir)
     return messages
 
@@ -52,15 +54,18 @@ def complete_or_drop(waiting: Path, database: Path) -> list[str]:
         manifest = load_manifest(waiting)
     except VerificationError:
         return []
+
     if not database.exists():
         remove_scripts(manifest, database)
         return []
+
     try:
         verify_against_manifest(database, manifest)
         if manifest.generated_scripts:
             verify_scripts(scripts_path_of(database), manifest.generated_scripts)
     except VerificationError:
         return []
+
     waiting.rename(database.with_suffix(".json"))
     fsync_directory(database.parent)
     return [f"completed {database.name}, which a killed run had finished but for its name"]

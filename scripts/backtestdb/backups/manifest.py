@@ -67,7 +67,7 @@ class Manifest:
     - `content_format`: the way in which those hashes were computed.
     - `losses`: table -> what it has lost, see shrinkage.py; `accepts_loss`: the user said that it
       was meant; `renames`: table that is gone -> the new one that holds its rows.
-    - `structure_sha256`: of the schema of those tables, see contents.hash_structure.
+    - `structure_sha256`: of the schema of those tables, see content_hash.hash_structure.
     - `rows`: table -> rows, virtual tables left out.
     - `broken_rules`: SQLite's words about rows that break a rule of their table, such as a NULL in
       a NOT NULL column. The platform stored them so; they are in the backup.
@@ -114,9 +114,11 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     values = asdict(manifest)
     for name in ("taken_at_utc", "clock_utc"):
         values[name] = format_utc(values[name])
+
     for loss in values["losses"].values():
         loss["before_at_utc"] = format_utc(loss["before_at_utc"])
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         json.dump(values, file, indent=1)
         file.write("\n")
@@ -139,9 +141,11 @@ def load_manifest(path: Path) -> Manifest:
         raise VerificationError(f"the manifest cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise VerificationError(f"the manifest is not JSON: {error}") from None
+
     manifest = parse_manifest(values)
     if Path(manifest.file).stem != path.name.split(".")[0]:
         raise VerificationError(f"the manifest is for {manifest.file}")
+
     return manifest
 
 
@@ -155,11 +159,13 @@ def parse_manifest(values: Any) -> Manifest:
         raise VerificationError(
             f"the manifest has format {format_number!r}, this project reads {READABLE_FORMATS}"
         )
+
     if format_number == 1:
         values = {**values, **ADDED_IN_FORMAT_2}
     kind = take(values, "kind", str)
     if kind not in ("full", "irreplaceable"):
         raise VerificationError(f"the manifest has the unknown kind {kind!r}")
+
     scripts = values.get("generated_scripts")
     return Manifest(
         format=format_number,

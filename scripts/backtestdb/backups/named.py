@@ -18,9 +18,11 @@ def find_named(text: str, backup_dir: Path) -> Path:
     path = Path(text).expanduser()
     if path.exists() or "/" in text:
         return path.absolute()
+
     names = list_names(backup_dir)
     if text in names:
         return backup_dir / text
+
     wanted = normalise(text)
     matches = [
         name
@@ -30,6 +32,7 @@ def find_named(text: str, backup_dir: Path) -> Path:
     # A day has many small backups; the full one of it is what "Monday's backup" means.
     full = [name for name in matches if name.startswith("backtesting-")]
     chosen = full if len(full) == 1 else matches
+
     if len(chosen) == 1:
         return backup_dir / chosen[0]
     nearest = matches[:3] or find_nearest(wanted, names)
@@ -38,11 +41,13 @@ def find_named(text: str, backup_dir: Path) -> Path:
             f"there is no backup in {backup_dir}, nor a file {path.absolute()}",
             next_step="write the file's whole path after BACKUP=",
         )
+
     what = (
         f"{len(matches):,} backups begin with {text!r}"
         if matches
         else f"there is no backup {text!r}"
     )
+
     raise UsageError(
         f"{what}; the nearest are {', '.join(nearest)}",
         next_step=f"make restore-from-backup BACKUP={nearest[0]}",

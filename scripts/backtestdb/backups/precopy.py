@@ -79,6 +79,7 @@ def patch_changed_blocks(
     os.ftruncate(target, size)
     ends = time.monotonic() + limit_seconds
     share = -(-size // (BLOCK_BYTES * THREADS)) * BLOCK_BYTES
+
     with ThreadPoolExecutor(THREADS) as pool:
         starts = range(0, size, share)
         counts = list(
@@ -87,6 +88,7 @@ def patch_changed_blocks(
                 starts,
             )
         )
+
     return None if None in counts else sum(count or 0 for count in counts)
 
 
@@ -104,6 +106,7 @@ def patch_range(source: int, target: int, start: int, end: int, ends: float) -> 
         if ours != theirs:
             write_all(target, memoryview(theirs)[:count], offset)
             different += 1
+
     return different
 
 

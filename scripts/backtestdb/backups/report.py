@@ -51,6 +51,7 @@ def show_outcome(outcome: Outcome, catalogue: Sequence[Backup]) -> None:
         )
     else:
         print(f"nothing changed since {backup.path.name}: it still holds everything irreplaceable")
+
     print_backups(f"the newest of {len(catalogue)}", catalogue[:NEWEST_SHOWN], {})
 
 
@@ -82,6 +83,7 @@ def print_faults(outcome: Outcome) -> int:
             "look at what is named above, then make backup",
         )
         return DONE_WITH_HOLES
+
     return DONE
 
 
@@ -98,9 +100,11 @@ def print_backups(title: str, backups: Sequence[Backup], bad: Mapping[Path, str]
         for backup in backups
     ]
     print_table(title, ("taken", "backup", "size", "verified", "rows"), rows)
+
     for backup in backups:
         if backup.is_suspicious and backup.manifest:
             print(f"suspicious: {backup.path.name}: {describe_losses(backup.manifest.losses)}")
+
     for path in sorted({backup.other_database for backup in backups if backup.other_database}):
         print(f"of another database: {path}")
 
@@ -158,6 +162,7 @@ def describe_choice(choice: RestoreChoice) -> str:
     parts = []
     if choice.full:
         parts.append(f"restoring {choice.full.path} of {format_local(choice.full.taken_at_utc)}")
+
     if choice.irreplaceable:
         what = (
             "with the irreplaceable tables of"
@@ -168,6 +173,7 @@ def describe_choice(choice: RestoreChoice) -> str:
             f"{what} {choice.irreplaceable.path} of "
             f"{format_local(choice.irreplaceable.taken_at_utc)}"
         )
+
     return ", ".join(parts)
 
 
@@ -208,9 +214,11 @@ def show_restored(restored: RestoreResult, database: Path) -> None:
         sqlite3.Error
     ) as error:  # the platform may have migrated since; restored it is all the same
         say(f"note: what the database holds now could not be listed: {error}")
+
     for part in restored.scripts:
         if part.kept_as:
             print(f"the generated scripts that stood there are in {part.kept_as}")
+
     for path in restored.replacement.kept:
         print(f"what stood there is kept as {path}")
     if restored.replacement.kept_as and restored.replacement.kept_is_sound:
@@ -227,6 +235,7 @@ def show_market_data(connection: sqlite3.Connection) -> None:
             " AND s.is_active GROUP BY u.id ORDER BY u.name"
         ).fetchall()
         print_table("universes", ("universe", "tickers"), universes)
+
     if "ohlcv_data" in tables:
         bars = connection.execute(
             "SELECT timeframe, count(*) FROM ohlcv_data GROUP BY timeframe"

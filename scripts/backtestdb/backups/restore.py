@@ -92,6 +92,7 @@ def restore_from_backup(
         hooks.step("database restored")
         scripts = bring_scripts_back(choice, settings.generated_scripts_dirs, now_local, hooks)
         hooks.step("scripts restored")
+
     return RestoreResult(choice, replacement, scripts)
 
 
@@ -157,6 +158,7 @@ def merge_in_place(
         target.parent, 2 * target.stat().st_size + irreplaceable.bytes, f"merging into {target}"
     )
     written_by = load_writer_version(target)
+
     with (
         closing(CommitCounter(target)) as counter,
         target.open("r+b", buffering=0) as file,
@@ -178,6 +180,7 @@ def merge_in_place(
         )
         shrink_log(live)
         keep_version_in_header(live, file.fileno(), written_by)
+
     return Replacement(kept_as, is_sound, None, written)
 
 
@@ -218,6 +221,7 @@ def build(choice: RestoreChoice, new: Path, database_id: str, say: Say) -> None:
     if choice.full:
         with closing(connect(choice.full.path, lenient=True)) as source:
             copy_pinned(source, new, private=True)
+
     with closing(connect(new, create=True, lenient=True)) as connection:
         if not choice.full:
             encoding = encoding_of(sources[0])  # SQLite attaches no database of another one
@@ -234,6 +238,7 @@ def build(choice: RestoreChoice, new: Path, database_id: str, say: Say) -> None:
                 carry_small(connection, choice.irreplaceable)
         if database_id:
             save_database_id(connection, database_id)
+
     keep_writer_version(new, written_by)
 
 

@@ -175,9 +175,11 @@ def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> Restor
         raise DatabaseFileError(
             f"there is no file {path}", next_step="make backups lists what there is"
         )
+
     path = follow_link(path)
     if same_file(path, target):
         raise ProjectError(f"{path} is the database itself", next_step="name a backup")
+
     backup = look_at_backup(path)
     if backup.manifest or (
         backup.manifest_path.exists() and not is_unrelated(backup.manifest_path)
@@ -187,6 +189,7 @@ def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> Restor
         if named.other_database:
             say(f"note: {path.name} is of another database: {named.other_database}")
         return RestoreChoice(backup, None) if backup.kind == "full" else RestoreChoice(None, backup)
+
     say(f"{path.name} has no manifest: checking it in full")
     has_market_data = "ohlcv_data" in examine(path, full=True).tables
     return RestoreChoice(backup, None) if has_market_data else RestoreChoice(None, backup)

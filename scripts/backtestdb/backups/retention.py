@@ -44,6 +44,7 @@ def make_retention(settings: Settings, kind: Kind) -> Retention:
             weekly=settings.keep_full_weekly,
             monthly=settings.keep_full_monthly,
         )
+
     return Retention(
         all_of=SMALL_ONES_ALL_OF,
         hourly=settings.keep_small_hourly,

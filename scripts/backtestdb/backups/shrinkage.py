@@ -93,11 +93,13 @@ def load_expected(manifest: Manifest | None) -> dict[str, Expected]:
     expected = {
         table: Expected(rows, manifest.taken_at_utc) for table, rows in manifest.kept_rows.items()
     }
+
     if not manifest.accepts_loss:
         expected |= {
             table: Expected(loss.before, loss.before_at_utc)
             for table, loss in manifest.losses.items()
         }
+
     return expected
 
 
@@ -138,6 +140,7 @@ def find_renames(gone: Mapping[str, TableShape], new: Mapping[str, TableShape]) 
         best = max(fitting, default=(0.0, ""))
         if best[0] >= SIMILAR_COLUMNS:
             renames[table] = best[1]
+
     return renames
 
 
@@ -166,6 +169,7 @@ def find_highest(backups: Sequence[Backup]) -> set[Path]:
         if manifest.accepts_loss:
             break
         closed |= set(manifest.renames)
+
     return {backup.path for backup in open_tables.values()}
 
 

@@ -90,6 +90,7 @@ def pinned_source(path: Path, *, fresh: Path | None = None) -> Iterator[sqlite3.
                 f"{path} holds no table", next_step="make restore-from-backup, or make restore"
             )
         yield source
+
     if fresh:
         keep_writer_version(fresh, written_by)
 
@@ -108,6 +109,7 @@ def copy_everything(
         facts = copy_without_waiting(path, target, deadline_seconds, on_step)
         if facts:
             return facts
+
     with pinned_source(path) as source:
         on_step("pinned")
         verify_space(
@@ -140,6 +142,7 @@ def copy_without_waiting(
     verify_space(target.parent, path.stat().st_size + SPARE_BYTES, f"the backup {target.name}")
     remove_database(target)
     live, copy = os.open(path, os.O_RDONLY), create_private(target)
+
     try:
         for _ in range(ROUNDS):
             before = make_mark(live)

@@ -65,11 +65,13 @@ def steady_copy(
         raise DatabaseFileError(
             f"there is no database at {source}", next_step="check DATABASE_PATH"
         )
+
     verify_space(copy.parent, 2 * total_bytes(source), f"a private copy of {source}")
     say(
         f"SQLite must keep off the mount of {source}: reading from a private copy that is proven "
         "first"
     )
+
     try:
         copy_until_proven(source, copy, time.monotonic() + give_up_after_seconds)
         yield copy
@@ -96,6 +98,7 @@ def copy_until_proven(source: Path, copy: Path, deadline: float) -> None:
         reason = try_to_copy(source, copy)
         if not reason:
             return
+
     raise BusyError(
         f"no steady copy of {source} in {attempts} attempts (last: {reason}); its mount carries "
         "no locks, "
@@ -109,6 +112,7 @@ def try_to_copy(source: Path, copy: Path) -> str:
     before = read_mark(source)
     if before is None:
         return "a transaction is under way"
+
     time.sleep(MTIME_STEP_SECONDS)
     remove_database(copy)
     try:
@@ -118,6 +122,7 @@ def try_to_copy(source: Path, copy: Path) -> str:
                 shutil.copyfile(old, new)
     except FileNotFoundError:
         return "its -wal went away"
+
     if read_mark(source) != before:
         return "it changed meanwhile"
     return find_damage(copy)

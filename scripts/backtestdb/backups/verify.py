@@ -71,6 +71,7 @@ def examine(
     if flush:
         fsync_file(path)
         forget_cached(path)
+
     with ThreadPoolExecutor(3) as pool:
         integrity = pool.submit(
             read_closed, path, lambda connection: verify_integrity(connection, full=full)
@@ -169,6 +170,7 @@ def verify_against_manifest(path: Path, manifest: Manifest, *, full: bool = Fals
         raise VerificationError(
             f"{path.name} has {path.stat().st_size:,} bytes instead of {manifest.bytes:,}"
         )
+
     findings = examine(path, full=full, like=manifest.content_sha256)
     for what, found, expected in (
         ("SHA-256", findings.sha256, manifest.sha256),
@@ -177,6 +179,7 @@ def verify_against_manifest(path: Path, manifest: Manifest, *, full: bool = Fals
     ):
         if found != expected:
             raise VerificationError(f"{path.name}: its {what} are not those of the manifest")
+
     return findings
 
 
@@ -207,4 +210,5 @@ def verify_all(backups: Sequence[Backup], *, full: bool, say: Say) -> dict[Path,
             if backup.manifest_path.exists():
                 bad[backup.path] = str(error)
                 say(f"{backup.path.name}: {error}")
+
     return bad

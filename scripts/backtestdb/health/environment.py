@@ -17,6 +17,7 @@ from backtestdb.health.disks import check_mount, check_protected_folders, uses_w
 from backtestdb.health.facts import load_contents
 from backtestdb.health.generated_scripts import check_generated_scripts
 from backtestdb.health.lake import check_lake, judge_lake
+from backtestdb.health.offsite import check_offsite
 from backtestdb.health.permissions import check_permissions
 from backtestdb.health.problem import Problem, note, ok
 from backtestdb.health.problems import judge_database
@@ -38,8 +39,8 @@ def examine(
     folders: Mapping[Path, int],
     online: bool,
 ) -> list[Problem]:
-    """`folders`: where other databases are looked for. `online`: send one request to the vendor, and a
-    test to each receiver."""
+    """`folders`: where other databases are looked for. `online`: send one request to the vendor,
+    and a test to each receiver."""
     settings, findings = check_settings(environment, env_file)
     if settings is None:
         # Which database is meant is not known: none of them is called another one.
@@ -58,6 +59,7 @@ def examine(
     findings.append(check_users(settings.database_path))
     findings += check_generated_scripts(settings)
     findings += [*check_lake(settings), *judge_lake(lake_facts(settings))]
+    findings += check_offsite(settings, now)
     database = check_database(settings, now, is_wal=is_wal)
     findings += find_other_databases(settings.database_path, folders, is_lost=database.name in LOST)
     findings.append(database)

@@ -47,8 +47,8 @@ class QuotaFacts:
 class Facts:
     """- `drills`: the newest first.
     - `kept`: copies beside the database that a restore left.
-    - `lake`: None where there is no LAKE, else as `lake_facts` says; `lake_places`: what `check_lake`
-      found.
+    - `lake`: None where there is no LAKE, else as `lake_facts` says; `lake_places`: what
+      `check_lake` found.
     - `database_link`: DATABASE_PATH, where that is a symbolic link.
     - `offsite`: None where OFFSITE is not set.
     """

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from backtestdb.health.backup_facts import KindFacts
 from backtestdb.health.facts import Facts
 from backtestdb.health.problem import Problem
+from backtestdb.offsite.facts import OffsiteFacts
 
 Sample = tuple[dict[str, str], float]
 PREFIX = "ai_backtest_"
@@ -68,6 +69,8 @@ def make_metrics(facts: Facts, problems: Sequence[Problem]) -> Iterator[Metric]:
             "How long the slowest restore of the last drill took.",
             drill.seconds,
         )
+    if facts.offsite:
+        yield from make_offsite_metrics(facts.offsite)
     yield one("schedule_loaded", "1 when something makes backups by itself.", facts.schedule.loaded)
     yield one("quota_requests_used", "Requests of the last minute.", facts.quota.used)
     yield one(
@@ -75,6 +78,27 @@ def make_metrics(facts: Facts, problems: Sequence[Problem]) -> Iterator[Metric]:
         "Requests allowed a minute, 0 without a limit.",
         facts.quota.per_minute,
     )
+
+
+def make_offsite_metrics(offsite: OffsiteFacts) -> Iterator[Metric]:
+    """What never happened has no number; the problem `offsite_stale` tells of that."""
+    if offsite.lag is not None:
+        lag = offsite.lag.total_seconds()
+        yield one("offsite_lag_seconds", "How far the proven copies elsewhere are behind.", lag)
+    newest = {"full": offsite.newest_full_utc, "small": offsite.newest_small_utc}
+    taken = {kind: moment.timestamp() for kind, moment in newest.items() if moment}
+    yield of_kinds("offsite_copy_time_seconds", "When the newest copy elsewhere was taken.", taken)
+    if offsite.checked_at_utc:
+        checked_at = offsite.checked_at_utc.timestamp()
+        yield one("offsite_check_time_seconds", "When copies were last read there.", checked_at)
+        yield one(
+            "offsite_check_passed", "1 when all of them were whole.", not offsite.check_problems
+        )
+    if offsite.drilled_at_utc:
+        drilled_at = offsite.drilled_at_utc.timestamp()
+        yield one("offsite_drill_time_seconds", "When copies were last brought back.", drilled_at)
+        yield one("offsite_drill_passed", "1 when all came back.", not offsite.drill_problem)
+        yield one("offsite_drill_recovery_seconds", "How long that took.", offsite.drill_seconds)
 
 
 def make_backup_metrics(facts: Facts) -> Iterator[Metric]:

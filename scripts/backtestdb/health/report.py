@@ -72,7 +72,7 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
     if facts.lake:
         show_lake(facts.lake)
     if facts.offsite:
-        print(describe_offsite(facts.offsite, facts.checked_at))
+        print_paragraph(f"offsite   {describe_offsite(facts.offsite, facts.checked_at)}", 10)
     limit = f" of {facts.quota.per_minute:,} allowed" if facts.quota.per_minute else ", no limit"
     print(f"quota     {count_of(facts.quota.used, 'request')} in the last minute{limit}")
     for problem in problems:
@@ -231,6 +231,10 @@ def describe_schedule(facts: Facts) -> str:
 
 def describe_offsite(offsite: OffsiteFacts, now: datetime) -> str:
     lag = f"{format_age(offsite.lag)} behind" if offsite.lag is not None else "nothing sent yet"
+    if offsite.newest_small_utc:
+        lag += f", newest copy of {offsite.newest_small_utc.astimezone():%Y-%m-%d %H:%M:%S}"
+    if offsite.newest_full_utc:
+        lag += f" (full: {offsite.newest_full_utc.astimezone():%Y-%m-%d %H:%M})"
     checked = (
         f"checked {format_age(now - offsite.checked_at_utc)} ago"
         if offsite.checked_at_utc
@@ -241,7 +245,7 @@ def describe_offsite(offsite: OffsiteFacts, now: datetime) -> str:
         if offsite.drilled_at_utc
         else "not restored yet"
     )
-    return f"offsite   {offsite.target}: {lag}, {checked}, {drilled}"
+    return f"{offsite.target}: {lag}, {checked}, {drilled}"
 
 
 def describe_drills(facts: Facts) -> str:

@@ -98,8 +98,8 @@ def look_at_systemd(user: User) -> ScheduleFacts:
 
 
 def find_own(folder: Path, marked: str, plain: str, suffix: str) -> str:
-    """The name of this checkout's job: with its mark, else the plain one, unless its file starts the
-    program of another checkout that is there. Empty where there is none."""
+    """The name of this checkout's job: with its mark, else the plain one, unless its file starts
+    the program of another checkout that is there. Empty where there is none."""
     if (folder / f"{marked}{suffix}").is_file():
         return marked
     try:

@@ -68,7 +68,7 @@ def check_backup_disk(settings: Settings) -> Iterator[Problem]:
     database, backups = (
         nearest_there(path) for path in (settings.database_path, settings.backup_dir)
     )
-    if database.stat().st_dev == backups.stat().st_dev:
+    if not settings.offsite and database.stat().st_dev == backups.stat().st_dev:
         yield note(
             "backups",
             f"{settings.backup_dir} is on the same disk as the database: when that disk dies, "

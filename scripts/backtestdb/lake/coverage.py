@@ -16,7 +16,8 @@ from backtestdb.lake.table import Version
 STORED = """
     SELECT count(*), count(*) FILTER (WHERE EXISTS (
         SELECT 1 FROM asked
-        WHERE asked.ticker IN ('*', found.ticker) AND found.session_date BETWEEN start_date AND end_date
+        WHERE asked.ticker IN ('*', found.ticker) AND found.session_date BETWEEN start_date
+            AND end_date
     ))
     FROM (
         SELECT DISTINCT ticker, session_date FROM bars_5min

@@ -2,7 +2,7 @@
 
     LAKE/versions/     one row a version: which Delta version of every other table belongs to it
     LAKE/parts/        one row a file of the current version: rows, bytes, checksums
-    LAKE/bars_1day/period=2026/bucket=7/….parquet        all other big tables likewise, by year or by month
+    LAKE/bars_1day/period=2026/bucket=7/….parquet  the other big tables, by year or by month
     LAKE/universes/    small tables: one file each
 
 A bucket holds whole tickers, so that whatever follows a ticker through time needs the files of one

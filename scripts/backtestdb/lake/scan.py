@@ -3,8 +3,8 @@
 In a notebook, with `scripts` on the path:
 
     from backtestdb.lake.scan import load_lake
-    lake = load_lake()                                   # the newest version, for as long as `lake` lives
-    lake.sql("SELECT * FROM bars_of('AAPL')").df()       # pandas; .pl() for Polars, .arrow() for Arrow
+    lake = load_lake()                              # the newest version while `lake` lives
+    lake.sql("SELECT * FROM bars_of('AAPL')").df()  # pandas; .pl() Polars, .arrow() Arrow
     polars.scan_parquet(lake.files("daily_metrics"))     # any reader, by the files of this version
 """
 
@@ -28,10 +28,13 @@ SHOWN_BESIDE = {
 }
 MACROS = f"""
 CREATE MACRO bucket_of(name) AS ('0x' || left(md5(name), 2))::INTEGER % {BUCKETS};
-CREATE MACRO bars_of(name) AS TABLE SELECT * FROM bars_5min WHERE bucket = bucket_of(name) AND ticker = name;
-CREATE MACRO days_of(name) AS TABLE SELECT * FROM daily_metrics WHERE bucket = bucket_of(name) AND ticker = name;
+CREATE MACRO bars_of(name) AS TABLE
+    SELECT * FROM bars_5min WHERE bucket = bucket_of(name) AND ticker = name;
+CREATE MACRO days_of(name) AS TABLE
+    SELECT * FROM daily_metrics WHERE bucket = bucket_of(name) AND ticker = name;
 CREATE MACRO session_bars(day) AS TABLE
-    SELECT * FROM bars_5min WHERE period = strftime(day::DATE, '%Y-%m') AND session_date = day::DATE;
+    SELECT * FROM bars_5min WHERE period = strftime(day::DATE, '%Y-%m')
+        AND session_date = day::DATE;
 """
 
 

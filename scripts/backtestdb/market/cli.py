@@ -207,7 +207,7 @@ def run_backfill(
             keep_every_ticker=getattr(arguments, "all_tickers", False),
             before_metrics=lambda: looks.append(look_at_splits(connection, source)),
         )
-        reports[-1].splits = looks[-1]
+        reports[-1].run.splits = looks[-1]
     label = LABELS[timeframe]
     steps = [label if len(jobs) == 1 else f"{job.universe}: {label}" for job in jobs]
     return print_reports(list(zip(steps, reports, strict=True)), as_json=arguments.json)

@@ -78,7 +78,8 @@ def save_closures(
         for day in closed:
             text = day.isoformat()
             connection.execute(
-                "INSERT OR REPLACE INTO _closed_sessions (session_date, found_at_utc) VALUES (?, ?)",
+                "INSERT OR REPLACE INTO _closed_sessions (session_date, found_at_utc)"
+                " VALUES (?, ?)",
                 (text, found_at_utc),
             )
             waiting = connection.execute(

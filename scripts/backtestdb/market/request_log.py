@@ -284,8 +284,8 @@ def save_session_answer(
         (session_date, ticker_set, counts[0], run),
     ).fetchone()[0]
     connection.execute(
-        "INSERT OR REPLACE INTO _sessions_asked (session_date, ticker_set, received, stored, dropped,"
-        " set_aside, metrics_due, asked_at_utc, run, is_confirmed)"
+        "INSERT OR REPLACE INTO _sessions_asked (session_date, ticker_set, received, stored,"
+        " dropped, set_aside, metrics_due, asked_at_utc, run, is_confirmed)"
         " VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?)",
         (session_date, ticker_set, *counts, asked_at_utc, run, same_before),
     )

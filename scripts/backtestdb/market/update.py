@@ -101,7 +101,7 @@ def update(
     elif jobs["5min"]:
         look()
     for _, _, report in done.reports[-1:]:
-        report.splits = done.splits
+        report.run.splits = done.splits
     return done
 
 

@@ -17,6 +17,7 @@ CHECKS, DRILLS = "checks.jsonl", "drills.jsonl"
 STALE_AFTER = timedelta(minutes=5)
 CHECK_EVERY, DRILL_EVERY = timedelta(days=7), timedelta(days=30)
 OVERDUE_AFTER = timedelta(days=2)
+STAYS = "and make schedule-install for the process that stays"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +103,12 @@ def find_offsite_problems(facts: OffsiteFacts | None) -> list[OffsiteProblem]:
     if facts.lag is None:
         what = f"nothing was sent to {facts.target} yet{because}"
         problems.append(
-            OffsiteProblem("offsite_stale", what, "make offsite-init, then make offsite-watch")
+            OffsiteProblem("offsite_stale", what, "make offsite-init, then make schedule-install")
         )
     elif facts.lag > STALE_AFTER:
         minutes = facts.lag / timedelta(minutes=1)
         what = f"what lies at {facts.target} is {minutes:.0f} minutes behind{because}"
-        problems.append(
-            OffsiteProblem("offsite_stale", what, "make offsite-watch, or once: make offsite-send")
-        )
+        problems.append(OffsiteProblem("offsite_stale", what, f"make offsite-send, {STAYS}"))
     elif "full" in facts.failures:
         what = f"the full backup could not be sent to {facts.target}: {facts.failures['full']}"
         problems.append(OffsiteProblem("offsite_failed", what, "make offsite-send"))

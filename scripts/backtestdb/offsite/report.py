@@ -22,7 +22,8 @@ RECOVERY SHEET: write this down and keep it away from this machine
 On a new machine: git clone the project, put these lines into .env, then
   make restore-from-backup FROM=offsite
 Without the project: age and zstd open every object, docs/DATABASE.md shows how.
-Whoever has the passphrase and a key can read everything. Without the passphrase nobody can, you included.
+The passphrase and a key together open everything. Without the passphrase nothing does, for you
+neither.
 """
 
 

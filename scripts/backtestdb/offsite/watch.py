@@ -29,7 +29,7 @@ from backtestdb.offsite.distrust import drop_distrusted, load_distrusted
 from backtestdb.offsite.drill import run_and_save
 from backtestdb.offsite.facts import CHECK_EVERY, DRILL_EVERY, is_due, load_offsite_facts
 from backtestdb.offsite.history import check_and_save
-from backtestdb.offsite.liveness import Liveness, save_liveness, target_folder
+from backtestdb.offsite.liveness import Liveness, load_liveness, save_liveness, target_folder
 from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.send import Content, Sender, describe_backup, send_full, send_small
 from backtestdb.offsite.small_copy import SmallCopy, take_small_copy
@@ -68,6 +68,7 @@ def make_watch(settings: Settings, log: logging.Logger, stop: threading.Event) -
         log=log,
         stop=stop,
         interval_seconds=settings.offsite_every_seconds,
+        liveness=load_liveness(folder) or Liveness(),
     )
 
 
@@ -95,7 +96,9 @@ def send_once(watch: Watch) -> None:
         watch.folder / ".lock", f"the sender of copies to {watch.settings.offsite}"
     ):
         look_at_commits(watch, make_sender(watch, "small"), Commits(watch.settings.database_path))
+        note_success(watch, "small")
         look_at_backups(watch, make_sender(watch, "full"))
+        note_success(watch, "full")
 
 
 def make_sender(watch: Watch, name: str) -> Sender:

@@ -9,9 +9,10 @@ from backtestdb.console import count_of, format_bytes
 from backtestdb.health.drill_facts import DrillFacts
 from backtestdb.health.facts import Facts
 from backtestdb.health.problems import judge
-from backtestdb.health.report import describe_offsite, describe_tables, format_age
+from backtestdb.health.report import describe_tables, format_age
 from backtestdb.market.sessions import last_completed_session, load_calendar, sessions_between
 from backtestdb.page.backup_lanes import make_backup_lanes
+from backtestdb.page.elsewhere import make_elsewhere
 from backtestdb.page.heat_map import make_heat_map, ticker_path
 from backtestdb.page.picture import Day, Picture
 from backtestdb.timeframes import LABELS
@@ -45,7 +46,7 @@ def make_front(
             make_day_chart(LABELS[name], days) for name, days in picture.days.items() if days
         ],
         "backup_lanes": make_backup_lanes(catalogue, facts.checked_at),
-        "offsite": describe_offsite(facts.offsite, facts.checked_at) if facts.offsite else "",
+        "elsewhere": make_elsewhere(facts.offsite, facts.checked_at),
         "drills": [
             make_drill_row(facts.checked_at, drill) for drill in facts.drills[:DRILLS_SHOWN]
         ],

@@ -10,7 +10,8 @@ from datasette.plugins import pm
 from backtestdb.config import Settings
 from backtestdb.errors import ProjectError
 from backtestdb.health.schedule_facts import User
-from backtestdb.page.plugin import Page, follow_database
+from backtestdb.page.plugin import Page
+from backtestdb.page.views import follow_database
 
 ADDRESS = "127.0.0.1"
 DATASETTE_SETTINGS = {
@@ -18,7 +19,8 @@ DATASETTE_SETTINGS = {
     "default_cache_ttl": 0,  # the database is alive: what a browser kept would be old
     "suggest_facets": False,  # costs seconds in a table of millions of bars
     "sql_time_limit_ms": 2000,
-    "num_sql_threads": 0,  # its threads keep a connection by name, and with it a file that a restore moved away
+    # Its threads keep a connection by name, and with it a file that a restore moved away.
+    "num_sql_threads": 0,
 }
 
 

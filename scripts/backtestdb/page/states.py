@@ -51,9 +51,9 @@ MEMBERS = (
 @dataclass(frozen=True, kw_only=True)
 class States:
     """Of one universe and timeframe. The bits are those of `sessions`; a ticker without one is left
-    out of `failed` and `beyond`. `is_judged`: the records say what was asked for; without them every
-    session between the first and the last bar of the universe counts, and one without a bar has
-    failed."""
+    out of `failed` and `beyond`. `is_judged`: the records say what was asked for; without them
+    every session between the first and the last bar of the universe counts, and one without a bar
+    has failed."""
 
     universe: str
     timeframe: str

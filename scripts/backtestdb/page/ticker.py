@@ -88,7 +88,8 @@ class TickerData:
 
 
 def load_ticker(connection: sqlite3.Connection, ticker: str, day: date | None) -> TickerData:
-    """Given the session of the 5-minute bars to show, None for the newest, return what is stored."""
+    """Given the session of the 5-minute bars to show, None for the newest, return what is
+    stored."""
     tables = set(table_names(connection))
     if "ohlcv_data" not in tables:
         return TickerData(daily=StoredBars(), minutes=StoredBars())

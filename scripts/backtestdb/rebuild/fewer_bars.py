@@ -75,7 +75,7 @@ def find_fewer_bars(
                 if now < FEWEST_OF_OLD * before:
                     found.append(FewerBars(label, before, now))
         except sqlite3.DatabaseError:
-            return []  # damaged: what is left of it is salvaged, its bars are what the rebuild is for
+            return []  # damaged: what is left is salvaged, its bars are what the rebuild is for
     return found
 
 

@@ -72,10 +72,12 @@ def build(
         version = (
             int.from_bytes(file.data[60:64]) if not first_page_is_lost else load_version(saved)
         )
+
     claims = claim_pages(
         file, [tree for source in sources.values() for tree in (*source.trees, *source.doubtful)]
     )
     new.touch(0o600)
+
     with closing(connect(new, create=True)) as target:
         prepare(target, file, choice)
         with transaction(target):
@@ -108,11 +110,13 @@ def build(
             ]
             not_created += create_objects(target, triggers)
             target.execute(f"PRAGMA user_version = {version}")
+
     plain = {
         one.name: one.refusal
         for one in schema.of_kind("table")
         if one.plain and one.name in sources
     }
+
     return Built(list(outcomes.values()), strays, not_created, plain)
 
 
@@ -145,12 +149,14 @@ def load_known_objects(
         ) as connection:
             ensure_schema(connection)
             return load_backup_schema(connection, {})
+
     roots: dict[str, int] = {}
     if choice.full:
         with closing(connect_to_read(choice.full.path)) as full:
             roots = dict(
                 full.execute("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'")
             )
+
     saved.text_factory = str
     objects = load_backup_schema(saved, roots)
     saved.text_factory = bytearray
@@ -235,6 +241,7 @@ def load_sequences(
             for record in read_records(file, tree.pages, Counter()):
                 if record and len(record[1]) == 2:
                     found.append(decode(record[1], file.encoding))
+
     if has_backup and has_sequences(target, "saved"):
         found += target.execute("SELECT name, seq FROM saved.sqlite_sequence").fetchall()
     kept = set(table_names(target))

@@ -70,6 +70,7 @@ def load_live_schema(
         pages = [parse_objects(file, number) for number in tree.pages]
         is_complete = not tree.gaps and None not in pages
         found = [one for page in pages for one in page or []]
+
     if not is_complete:
         found += [one for number in parentless for one in parse_objects(file, number) or []]
     is_newer = (
@@ -77,6 +78,7 @@ def load_live_schema(
     )
     sound = make_creatable(without_conflicts(found), is_from_newer_sqlite=is_newer)
     unreadable = {one.name for one in found if one.kind == "table"} - {one.name for one in sound}
+
     return Schema(sound, is_complete and len(sound) == len(found), sorted(unreadable))
 
 
@@ -97,6 +99,7 @@ def make_creatable(
                 creatable.append(
                     replace(one, plain=plain, refusal=refusal, is_doubtful=is_doubtful)
                 )
+
     return creatable
 
 
@@ -176,6 +179,7 @@ def unite(live: Schema, saved: Iterable[SchemaObject]) -> Schema:
         for one in live.objects
         if one.is_doubtful and by_name.get(one.name.lower(), one).sql != one.sql
     }
+
     if live.is_complete and not doubtful:
         return live
     kept = [one for one in live.objects if one.name.lower() not in doubtful]
@@ -184,6 +188,7 @@ def unite(live: Schema, saved: Iterable[SchemaObject]) -> Schema:
     if live.is_complete:  # then what it lacks was dropped
         added = [one for one in added if one.name.lower() in doubtful]
     unreadable = [name for name in live.unreadable if name.lower() not in by_name]
+
     return Schema(kept + added, is_complete=False, unreadable=unreadable)
 
 

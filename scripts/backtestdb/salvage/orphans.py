@@ -39,6 +39,7 @@ def adopt_orphans(
     shapes = [source.shape for source in sources.values() if source.gaps] + list(rivals)
     found: dict[str, list[Tree]] = {}
     strays = 0
+
     for number in scan.parentless:
         if number in taken or parse_objects(file, number):
             continue
@@ -48,6 +49,7 @@ def adopt_orphans(
         if owner in sources:
             found.setdefault(owner, []).append(read_tree(file, number, is_index=is_index))
         strays += not owner and not is_index
+
     for table, trees in found.items():
         adopt(file, scan, sources[table], trees, saved)
     return strays
@@ -67,15 +69,18 @@ def adopt(
         kept = without_shared_keys(file, trees, source.shape)
     else:
         kept = without_overlaps(file, inside(file, trees, source.gaps))
+
     if scan.free_list != "known":
         source.proofs = [
             (index, entries)
             for index in source.indexes
             if (entries := load_entries(file, index)) is not None
         ]
+
     is_doubtful = scan.free_list == "broken" or (
         scan.free_list == "likely" and not is_known_to_backup(file, source.shape, kept, saved)
     )
+
     if source.proofs or is_doubtful:
         source.doubtful += kept
     else:
@@ -109,6 +114,7 @@ def find_owner(
     )
     records = list(islice(stored, 1))
     fitting = [shape for shape in shapes if records and fits(shape, records[0][1])]
+
     if not any(shape.table in sources for shape in fitting):
         return fitting[0].table if fitting else ""  # most pages are market data: one row tells
     records += stored
@@ -119,6 +125,7 @@ def find_owner(
     candidates = [shape for shape in fitting if len(shape.columns) == longest] or fitting
     if len(candidates) > 1:
         candidates = keep_best(candidates, records, saved)
+
     return candidates[0].table if len(candidates) == 1 else ""
 
 
@@ -198,6 +205,7 @@ def without_shared_keys(file: PageFile, trees: Iterable[Tree], shape: Shape) -> 
         for tree in trees
     ]
     seen = Counter(key for tree_keys in keys for key in tree_keys)
+
     return [
         tree
         for tree, tree_keys in zip(trees, keys, strict=True)

@@ -71,7 +71,7 @@ class Page:
 
 @contextmanager
 def open_pages(path: Path) -> Iterator[PageFile]:
-    """Open a file for reading by pages. `path` has a header that is right (see private_copy) and is
+    """Open a file for reading by pages. `path` has a header that is right (see working_copy) and is
     not written to meanwhile."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         page_size = parse_page_size(data[:HEADER_BYTES])
@@ -103,6 +103,7 @@ def parse_varint(data: bytes, position: int) -> tuple[int, int]:
         value = (value << 7) | (byte & 0x7F)
         if byte < 0x80:
             return value, position + index + 1
+
     raise AssertionError("a ninth byte ends every number")
 
 
@@ -113,6 +114,7 @@ def parse_page(file: PageFile, number: int) -> Page:
     kind = data[start]
     if kind not in TABLE_KINDS | INDEX_KINDS:
         raise DamagedError(f"page {number} is of no kind")
+
     pointers = start + (12 if kind in INTERIOR else 8)
     count = int.from_bytes(data[start + 3 : start + 5])
     content = int.from_bytes(data[start + 5 : start + 7]) or 65536
@@ -121,13 +123,16 @@ def parse_page(file: PageFile, number: int) -> Page:
         or data[start + 7] > MOST_FRAGMENTED_BYTES
     ):
         raise DamagedError(f"page {number} has an impossible header")
+
     offsets = [int.from_bytes(data[at : at + 2]) for at in range(pointers, pointers + 2 * count, 2)]
     if offsets and min(offsets) < content:
         raise DamagedError(f"page {number} points before its content")
+
     cells = [parse_cell(data, kind, offset, file.usable) for offset in offsets]
     for one, other in pairwise(sorted(cells)):
         if one.end > other.begin:
             raise DamagedError(f"page {number} has overlapping cells")
+
     right = int.from_bytes(data[start + 8 : start + 12]) if kind in INTERIOR else 0
     return Page(number=number, kind=kind, data=data, cells=cells, right=right)
 
@@ -142,16 +147,19 @@ def parse_cell(data: bytes, kind: int, begin: int, usable: int) -> Cell:
     if kind == TABLE_INTERIOR:
         rowid, end = parse_varint(data, position)
         return Cell(begin, verify_end(end, usable), child, rowid, 0, end, 0, 0)
+
     size, position = parse_varint(data, position)
     if kind == TABLE_LEAF:
         rowid, position = parse_varint(data, position)
     if size < 1:
         raise DamagedError("a payload of no bytes")
+
     local = local_bytes(kind, size, usable)
     end = position + local
     overflow = 0
     if local < size:
         overflow, end = int.from_bytes(data[end : end + 4]), end + 4
+
     return Cell(begin, verify_end(end, usable), child, rowid, size, position, local, overflow)
 
 
@@ -182,6 +190,7 @@ def list_overflow(file: PageFile, cell: Cell) -> list[int]:
             raise DamagedError(f"overflow page {number} is lost")
         pages[number] = None
         number, left = int.from_bytes(data[:4]), left - (file.usable - 4)
+
     if number and pages:
         raise DamagedError("a row goes on behind its end")
     return list(pages)

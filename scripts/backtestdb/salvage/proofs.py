@@ -38,6 +38,7 @@ def describe_proofs(
     order = [column.name for column in shape.columns]
     found = []
     listed = connection.execute(f"PRAGMA main.index_list({quote(shape.table)})").fetchall()
+
     for _, name, _, _, is_partial in listed:
         entries = connection.execute(f"PRAGMA main.index_xinfo({quote(name)})").fetchall()
         columns = [row[2] for row in entries if row[1] >= 0]
@@ -48,6 +49,7 @@ def describe_proofs(
             and set(columns) <= set(order)
         ):
             found.append(Index(tuple(order.index(column) for column in columns), roots[name]))
+
     return found
 
 

@@ -19,13 +19,16 @@ def parse_record(payload: bytes) -> list[Value]:
     while position < header_bytes:
         kind, position = parse_varint(payload, position)
         kinds.append(kind)
+
     if position != header_bytes or header_bytes > len(payload):
         raise DamagedError("a record with a wrong header")
     values: list[Value] = []
+
     for kind in kinds:
         size = value_bytes(kind)
         values.append(parse_value(kind, payload[position : position + size]))
         position += size
+
     if position != len(payload):
         raise DamagedError("a record of a wrong length")
     return values

@@ -28,6 +28,7 @@ def print_salvaged(salvaged: SalvageResult) -> None:
         "rows unreadable",
     )
     print_table("salvaged", columns, rows)
+
     for line in describe_losses(salvaged):
         print(line)
 
@@ -40,6 +41,7 @@ def describe_losses(salvaged: SalvageResult) -> list[str]:
     lines = [f"NOT everything could be read of: {', '.join(lost)}"] if lost else []
     if lost:
         lines.append(describe_backup(salvaged.backup))
+
     for table in salvaged.tables:
         if table.beside:
             lines.append(
@@ -48,21 +50,25 @@ def describe_losses(salvaged: SalvageResult) -> list[str]:
                 f" {table.rows_beside:,} rows there are not united with it, they are whole in "
                 f"{table.beside}"
             )
+
     left_out = sum(table.left_out for table in salvaged.tables)
     if left_out:
         lines.append(
             f"{left_out:,} rows of the backup were left out, because they clash with newer ones"
         )
+
     if salvaged.built.strays:
         lines.append(
             f"{salvaged.built.strays:,} pages hold rows of which no table can be told: they were "
             "not taken"
         )
+
     for name, refusal in salvaged.built.plain.items():
         lines.append(
             f"{name} has plain columns, without its rules: this SQLite cannot create it as it was "
             f"({refusal})"
         )
+
     if salvaged.built.not_created:
         lines.append(f"could not be created again: {', '.join(salvaged.built.not_created)}")
     return lines

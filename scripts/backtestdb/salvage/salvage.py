@@ -68,10 +68,12 @@ def salvage(
             f"there is nothing to salvage: {database} is missing or empty",
             next_step="make restore-from-backup",
         )
+
     copy, new = (
         database.with_name(f"{database.name}.salvaging{suffix}") for suffix in ("", ".new")
     )
     lock = copy.with_name(copy.name + ".lock")
+
     with exclusive_lock(lock, "a salvage of this database"), removed_afterwards(copy, new):
         choice = choose_newest(backup_dir, in_use or database, say)
         say(f"reading {database}, united with {describe(choice)}")
@@ -86,6 +88,7 @@ def salvage(
         )
         rename_durably(new, path)
         step("named")
+
     return SalvageResult(path, newest_of(choice) if choice else None, built)
 
 

@@ -39,12 +39,14 @@ def scan_pages(file: PageFile, *, first_page_is_lost: bool) -> Scan:
     free = set().union(*(trunk.listed for trunk in trunks.values()))
     children: set[int] = set()
     found = []
+
     for number in range(2, file.count + 1):
         kind = file.data[(number - 1) * file.page_size]
         if number not in free and kind in TABLE_KINDS | INDEX_KINDS:
             found.append(number)
             if kind in INTERIOR:
                 children |= find_children(file, number)
+
     if not first_page_is_lost:
         children |= find_children(file, 1)
     parentless = [number for number in found if number not in children and is_sound(file, number)]
@@ -102,9 +104,11 @@ def judge_free_list(
         return "known" if count_free(file, first) == expected else "broken"
     if not trunks:
         return "likely"
+
     heads = set(trunks) - {trunk.following for trunk in trunks.values()}
     if len(heads) != 1:
         return "broken"
+
     (head,) = heads
     is_full = len(trunks[head].listed) >= file.usable // 4 - 8
     expected = len(trunks) + sum(len(trunk.listed) for trunk in trunks.values())

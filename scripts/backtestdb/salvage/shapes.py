@@ -51,11 +51,13 @@ def describe_table(connection: sqlite3.Connection, table: str) -> Shape:
     )
     (is_index, is_strict) = map(bool, listed.fetchone())
     stored = [row for row in info if row[6] != 2]
+
     if is_index:
         order = primary_key_order(connection, table)
         stored = sorted(
             (row for row in stored if row[0] in order), key=lambda row: order.index(row[0])
         )
+
     keys = sorted((row for row in info if row[5]), key=lambda row: row[5])
     columns = tuple(make_column(row, is_strict=is_strict) for row in stored)
     has_pk_index = any(
@@ -65,6 +67,7 @@ def describe_table(connection: sqlite3.Connection, table: str) -> Shape:
     if len(keys) == 1 and not is_index and not has_pk_index:
         alias = [row[0] for row in stored].index(keys[0][0])
     names = tuple(rowid_name(connection, table))
+
     return Shape(
         table=table,
         columns=columns,
@@ -84,6 +87,7 @@ def describe_indexes(connection: sqlite3.Connection, shape: Shape) -> list[Shape
         for row in connection.execute(f"PRAGMA main.table_xinfo({quote(table)})")
     }
     shapes = []
+
     for _, name, _, origin, _ in connection.execute(
         f"PRAGMA main.index_list({quote(table)})"
     ).fetchall():
@@ -110,6 +114,7 @@ def describe_indexes(connection: sqlite3.Connection, shape: Shape) -> list[Shape
                 key=(),
             )
         )
+
     return shapes
 
 
@@ -143,15 +148,18 @@ def affinity_of(declared: str, *, is_strict: bool) -> str:
     declared = declared.upper()
     if is_strict and declared == "ANY":
         return "BLOB"
+
     rules = (
         ("INTEGER", ("INT",)),
         ("TEXT", ("CHAR", "CLOB", "TEXT")),
         ("BLOB", ("BLOB",)),
         ("REAL", ("REAL", "FLOA", "DOUB")),
     )
+
     for affinity, parts in rules:
         if any(part in declared for part in parts):
             return affinity
+
     return "NUMERIC" if declared else "BLOB"
 
 
@@ -169,4 +177,5 @@ def fits(shape: Shape, values: Sequence[Value]) -> bool:
                 return False
         elif column.affinity == "TEXT" and isinstance(value, int | float):
             return False
+
     return True

@@ -86,6 +86,7 @@ def describe_tables(schema: Schema) -> tuple[dict[str, Described], list[Shape]]:
             for table in tables.values()
             for entry in describe_indexes(connection, table.shape)
         ]
+
     return tables, entries
 
 
@@ -148,12 +149,14 @@ def load_saved(
         key = [values[names.index(name)] for name in shape.key]
     else:
         return None
+
     try:
         row = saved.execute(
             f"SELECT {listed} FROM {quote(shape.table)} WHERE {where}", key
         ).fetchone()
     except sqlite3.OperationalError:
         return None  # the table or a column is younger than the backup
+
     return list(row) if row else None
 
 

@@ -58,10 +58,12 @@ def read_tree(file: PageFile, root: int, *, is_index: bool) -> Tree:
         except DamagedError:
             tree.gaps.append(Gap(number, low, high, depth))
             return
+
         seen.add(number)
         if not page.is_interior:
             tree.leaf_depth = depth
         (tree.pages if is_index or not page.is_interior else tree.inner).append(number)
+
         for child, child_low, child_high in children_of(page, low, high):
             visit(child, child_low, child_high, depth + 1)
 
@@ -100,6 +102,7 @@ def verify_place(
         raise DamagedError(f"page {page.number} is at a wrong depth")
     if is_index:
         return
+
     rowids = [cell.rowid for cell in page.cells]
     # In a leaf the order is strict; an interior page may name a rowid that was deleted since.
     if any(one >= other for one, other in pairwise(rowids)):

@@ -53,11 +53,13 @@ def fill_table(
     shape = source.shape
     lost_rows = 0
     taken = 0
+
     for row in read_source(file, source, claims):
         if row is not None and insert_row(target, shape, row[0], row[1]):
             taken += 1
         else:
             lost_rows += 1
+
     is_saved = bool(backup_date and column_names(target, shape.table, "saved"))
     is_whole = source.is_rooted and not source.lost_pages and not lost_rows
     if is_whole and is_saved and 2 * count_missing(target, shape) > count_saved(target, shape):
@@ -69,11 +71,13 @@ def fill_table(
         lost_rows=lost_rows,
         is_whole=is_whole,
     )
+
     if is_whole or not is_saved:
         return read
     if not can_be_united(target, shape):
         beside, rows = put_beside(target, shape.table, backup_date)
         return replace(read, beside=beside, rows_beside=rows)
+
     added = add_from_backup(target, shape)
     return replace(read, from_backup=added, left_out=count_missing(target, shape))
 
@@ -97,6 +101,7 @@ def put_beside(target: sqlite3.Connection, table: str, backup_date: str) -> tupl
         name += "_2"
     query = "SELECT sql FROM saved.sqlite_schema WHERE type = 'table' AND lower(name) = lower(?)"
     plain = make_plain_table(str(target.execute(query, (table,)).fetchone()[0]), name)
+
     if plain is None:
         raise VerificationError(f"the table {table} of the backup could not be put beside")
     target.execute(plain)
@@ -104,6 +109,7 @@ def put_beside(target: sqlite3.Connection, table: str, backup_date: str) -> tupl
     target.execute(
         f"INSERT INTO main.{quote(name)} ({listed}) SELECT {listed} FROM saved.{quote(table)}"
     )
+
     return name, count(target, name)
 
 
@@ -165,6 +171,7 @@ def add_from_backup(target: sqlite3.Connection, shape: Shape) -> int:
     table = quote(shape.table)
     if shape.table not in table_names(target, "saved"):
         return 0
+
     ours, theirs = column_names(target, shape.table), column_names(target, shape.table, "saved")
     columns = ", ".join(quote(name) for name in theirs if name in ours)
     before = count(target, shape.table)
@@ -173,6 +180,7 @@ def add_from_backup(target: sqlite3.Connection, shape: Shape) -> int:
     target.execute(
         f"INSERT OR IGNORE INTO main.{table} ({listed}) SELECT {listed} FROM saved.{table}"
     )
+
     if rowid and shape.key and shape.alias is None:
         same = " AND ".join(f"there.{quote(name)} IS here.{quote(name)}" for name in shape.key)
         target.execute(
@@ -180,6 +188,7 @@ def add_from_backup(target: sqlite3.Connection, shape: Shape) -> int:
             "AS here"
             f" WHERE NOT EXISTS (SELECT 1 FROM main.{table} AS there WHERE {same})"
         )
+
     return count(target, shape.table) - before
 
 
@@ -197,12 +206,14 @@ def count_missing(target: sqlite3.Connection, shape: Shape) -> int:
         theirs
     ):  # the key was renamed: only numbers can be compared
         return max(count_saved(target, shape) - count(target, shape.table), 0)
+
     table = quote(shape.table)
     same = " AND ".join(f"there.{quote(name)} IS here.{quote(name)}" for name in keys)
     query = (
         f"SELECT count(*) FROM saved.{table} AS here"
         f" WHERE NOT EXISTS (SELECT 1 FROM main.{table} AS there WHERE {same})"
     )
+
     return int(target.execute(query).fetchone()[0])
 
 

@@ -37,6 +37,7 @@ def make_private_copy(database: Path, copy: Path, template: Path) -> bool:
             f"{database} changed each time that it was copied: another program is writing to it",
             next_step="stop that program, then start the same command again",
         )
+
     graft = None if has_sound_first_page(copy) else graft_first_page(copy, template)
     merge_log(copy)
     with copy.open("rb") as file:
@@ -89,9 +90,11 @@ def graft_first_page(copy: Path, template: Path) -> bytes:
     usable = page_size - header[20]
     empty_leaf = b"\x0d\0\0\0\0" + (usable % 65536).to_bytes(2) + b"\0"
     page = bytes(header) + empty_leaf + bytes(page_size - HEADER_BYTES - len(empty_leaf))
+
     with copy.open("r+b") as file:
         file.write(page)
         file.truncate(max(copy.stat().st_size, page_size))
+
     return page
 
 
@@ -112,6 +115,7 @@ def merge_log(copy: Path) -> None:
     except sqlite3.DatabaseError as error:
         if primary_code(error) not in DAMAGE_CODES | {sqlite3.SQLITE_ERROR}:
             raise
+
     log = copy.with_name(copy.name + "-wal")
     if log.exists() and log.stat().st_size:
         raise DatabaseFileError(

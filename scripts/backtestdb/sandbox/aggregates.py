@@ -49,12 +49,12 @@ class AnsweredSessions:
 
     @property
     def first(self) -> date:
-        """Date in New York of the first instant."""
+        """Return the date in New York of the first instant."""
         return date_of(self.from_ms)
 
     @property
     def last(self) -> date:
-        """Date in New York of the last instant."""
+        """Return the date in New York of the last instant."""
         return date_of(self.to_ms)
 
 
@@ -85,7 +85,8 @@ def parse_range(
 
 
 def parse_instant(text: str, *, is_end: bool) -> int:
-    """ms UTC from ms, or from a date in New York: its midnight, or the last ms of it."""
+    """Given ms UTC, or a date in New York, return ms UTC: of a date its midnight, or its last
+    ms."""
     if text.isascii() and text.isdigit() and len(text) <= 14:
         return int(text)
     day = parse_day(text)

@@ -23,7 +23,7 @@ Payload = dict[str, Any]
 def answer_control(
     sandbox: Sandbox, method: str, name: str, params: dict[str, str], body: bytes
 ) -> tuple[int, Payload]:
-    """Status and payload of a control call; 400 says what was wrong with it."""
+    """Return status and payload of a control call; 400 says what was wrong with it."""
     call = CALLS.get((method, name))
     if call is None:
         return 404, {"error": f"there is no {method} /_sandbox/{name}"}
@@ -63,7 +63,7 @@ def add_faults(sandbox: Sandbox, given: Payload) -> Payload:
 
 
 def clear_faults(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
-    """No rules any more; who is being held is let go."""
+    """Remove all rules, and let go of what they hold."""
     with sandbox.faults.lock:
         sandbox.faults.rules.clear()
     sandbox.release()
@@ -83,7 +83,7 @@ def set_today(sandbox: Sandbox, given: Payload) -> Payload:
 
 
 def set_splits(sandbox: Sandbox, given: Payload) -> Payload:
-    """The given `splits` instead of all made-up ones; none without any."""
+    """Put the given `splits` in the place of all made-up ones; none without any."""
     put_splits(sandbox, tuple(parse_split(row) for row in given.get("splits", [])))
     return {"splits": len(sandbox.exchange.splits)}
 
@@ -116,7 +116,7 @@ def set_settings(sandbox: Sandbox, given: Payload) -> Payload:
 
 
 def set_missing(sandbox: Sandbox, given: Payload) -> Payload:
-    """Sessions of which there is no bar, instead of any others: `sessions`, each with a `session`
+    """Leave out the bars of sessions, in the place of any others: `sessions`, each with a `session`
     and, where it concerns one ticker only, a `ticker`."""
     missing = tuple(
         (row.get("ticker"), date.fromisoformat(row["session"])) for row in given["sessions"]
@@ -126,7 +126,7 @@ def set_missing(sandbox: Sandbox, given: Payload) -> Payload:
 
 
 def set_renames(sandbox: Sandbox, given: Payload) -> Payload:
-    """Companies that change their ticker, instead of any others: `renames`, each with `ticker`,
+    """Let companies change their ticker, in the place of any others: `renames`, each with `ticker`,
     `successor` and `day`."""
     renames = [
         Rename(str(row["ticker"]), str(row["successor"]), date.fromisoformat(row["day"]))
@@ -137,7 +137,7 @@ def set_renames(sandbox: Sandbox, given: Payload) -> Payload:
 
 
 def reset(sandbox: Sandbox, given: Payload) -> Payload:
-    """An honest vendor on the day `today`: no faults, no missing session, no made-up split or
+    """Make the vendor honest on the day `today`: no faults, no missing session, no made-up split or
     rename, a subscription without limits, the right clock."""
     clear_faults(sandbox, given)
     move_today(sandbox, date.fromisoformat(given["today"]))
@@ -149,7 +149,7 @@ def reset(sandbox: Sandbox, given: Payload) -> Payload:
 
 
 def read_health(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
-    """That the server is there, which day it lives on and how many listings it has."""
+    """Return that the server is there, which day it lives on and how many listings it has."""
     return {
         "today": sandbox.exchange.today.isoformat(),
         "listings": len(sandbox.exchange.universe.listings),

@@ -97,7 +97,8 @@ def load_day_bars(exchange: Exchange, index: int, sessions: Ints, *, adjusted: b
 def load_minute_bars(
     exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool
 ) -> ServedBars:
-    """Five-minute bars of one listing, 04:00 to 20:00 New York, in agreement with its day bars."""
+    """Return five-minute bars of one listing, 04:00 to 20:00 New York, in agreement with its day
+    bars."""
     universe, calendar = exchange.universe, load_sessions()
     key = universe.profiles.keys[[index]]
     day = make_unsplit_bars(universe, index, sessions)
@@ -125,8 +126,8 @@ def load_grouped_bars(
 def load_market_days(
     exchange: Exchange, session: int, *, adjusted: bool
 ) -> tuple[Ints, Bars, Floats]:
-    """Everyone who traded in a session, their unsplit day bars, and by what their prices are to be
-    divided."""
+    """Return the companies that traded in a session, their unsplit day bars, and by what their
+    prices are to be divided."""
     universe, at = exchange.universe, np.array([session])
     silent = universe.thin & (uniform(universe.profiles.keys, at, SILENT) < 0.05)
     traded = np.nonzero(
@@ -213,7 +214,7 @@ def select_profiles(universe: Universe, indexes: Ints) -> Profiles:
 
 
 def load_divisors(exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool) -> Floats:
-    """By what a listing's unsplit prices are divided at each session."""
+    """Return by what a listing's unsplit prices are divided at each session."""
     ticker = exchange.universe.listings[index].ticker
     splits = [split for split in exchange.splits if split.ticker == ticker]
     return make_divisors(splits, sessions, adjusted=adjusted, today=exchange.today)

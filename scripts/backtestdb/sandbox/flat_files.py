@@ -40,12 +40,14 @@ NANOSECONDS = 1_000_000
 
 @dataclass
 class FlatFiles:
-    """The files made last: one is asked for in many ranges."""
+    """The files made last: clients ask for each in many ranges."""
 
     kept: OrderedDict[tuple[object, ...], bytes] = field(default_factory=OrderedDict)
     lock: Lock = field(default_factory=Lock)
 
     def make(self, exchange: Exchange, session: int) -> bytes:
+        """Return the gzipped file of a session; the newest FILES_KEPT are kept, because clients ask
+        for a file in many ranges."""
         key = (session, exchange.splits, len(exchange.universe.listings), exchange.junk)
         with self.lock:
             if key not in self.kept:
@@ -72,9 +74,9 @@ def answer_s3(
     keys: tuple[str, ...],
     request: tuple[str, str, Mapping[str, str]],
 ) -> S3Answer:
-    """`request`: method, target and headers (names in lower case). Access keys are the API's keys,
-    each its own secret. A session that is not over has no file; one before the plan's history is
-    forbidden."""
+    """Given a `request` (method, target and headers, names in lower case), return what S3 answers.
+    Access keys are the API's keys, each its own secret. A session that is not over has no file; one
+    before the plan's history is forbidden."""
     method, target, headers = request
     _, refused = find_signer(method, target, headers, {key: key for key in keys})
     if refused:

@@ -32,13 +32,12 @@ class MinuteBars:
 def make_minute_bars(
     key: Keys, sessions: Ints, open_ms: Ints, regular_bars: Ints, day: Bars, *, thin: bool
 ) -> MinuteBars:
-    """Five-minute bars of the given sessions, from their day bars: of one company (one key), or of
-    as many as there are rows (a column of keys).
+    """Given day bars, return the five-minute bars of their sessions: of one company (one key), or
+    of as many as there are rows (a column of keys).
 
     The first regular open and the last regular close are the day's, the highest and the lowest
-    regular price too. A thin ticker has fewer regular bars; outside regular hours bars are missing
-    for everyone.
-    """
+    regular price too. A thin ticker has fewer regular bars; outside regular hours every ticker
+    lacks some."""
     slots = np.arange(BEFORE + REGULAR + AFTER)
     counters = sessions[:, None] * 256 + slots
     regular = regular_bars[:, None]
@@ -132,8 +131,8 @@ def make_extended(key: Keys, counters: Ints, day: Bars) -> Prices:
 def make_volume(
     key: Keys, counters: Ints, traded: npt.NDArray[np.bool_], day_volume: Floats
 ) -> Floats:
-    """Whole shares, about the day's in sum; most at the open and the close, 2 % outside regular
-    hours."""
+    """Return whole shares, about the day's in sum; most at the open and the close, 2 % outside
+    regular hours."""
     slot = np.arange(counters.shape[1])
     place = (slot - BEFORE) / REGULAR
     busy = np.where(is_regular(slot), 0.5 + 6 * (place - 0.5) ** 2, 0.03)

@@ -34,9 +34,8 @@ FIRST, NEVER = date(2000, 1, 1), date(9999, 1, 1)
 class Listing:
     """One company under one ticker, listed from `first` until the day before `delisted`.
 
-    `company` seeds its prices and identifiers. A thin one does not trade in every session nor in
-    every minute. One that is not in the reference list has bars all the same.
-    """
+    `company` seeds its prices and identifiers. A thin company does not trade in every session nor
+    in every minute. A company that is not in the reference list has bars all the same."""
 
     ticker: str
     company: str
@@ -78,11 +77,10 @@ class Universe:
 
 
 def make_listings(count: int) -> list[Listing]:
-    """At least `count` stocks, then a tenth as many funds, then a quarter as many the reference
-    list lacks.
+    """Return at least `count` stocks, then a tenth as many funds, then a quarter as many that the
+    reference list lacks.
 
-    The stock number n is the same company whatever the count.
-    """
+    The stock number n is the same company whatever the count."""
     named = list(dict.fromkeys([*parse_ticker_file(TECH_SECTOR_FILE), *REAL_TICKERS, *TRAPS]))
     listings = [make_named_listing(ticker) for ticker in named]
     listings.append(
@@ -137,7 +135,7 @@ def make_numbered_stock(number: int) -> Listing:
 
 
 def letters(number: int) -> str:
-    """Three capital letters for a number below 17,576."""
+    """Return three capital letters for a number below 17,576."""
     return "".join(chr(ord("A") + number // power % 26) for power in (676, 26, 1))
 
 

@@ -57,7 +57,7 @@ def answer_ticker(exchange: Exchange, request: Request, ticker: str) -> Row:
 
 def answer_ticker_events(exchange: Exchange, request: Request, ticker: str) -> Row:  # noqa: ARG001
     """Return the names of the company that has or had a ticker, newest first; 404 for a ticker that
-    nobody had."""
+    no company had."""
     if ticker not in exchange.universe.by_ticker:
         raise Refusal(404, {"status": "NOT_FOUND", "message": "Ticker not found."})
     first = exchange.universe.listings[exchange.universe.by_ticker[ticker][0]].first

@@ -43,11 +43,12 @@ class Request:
 
     def next_url(self, path: str, cursor: dict[str, str]) -> str:
         """Return the address of the next page: its parameters are in the cursor, the key is not."""
-        return f"{self.root}{path}?cursor={base64.urlsafe_b64encode(urlencode(cursor).encode()).decode()}"
+        text = base64.urlsafe_b64encode(urlencode(cursor).encode()).decode()
+        return f"{self.root}{path}?cursor={text}"
 
 
 def bad_request(reason: str) -> Refusal:
-    """400 with a reason."""
+    """Return a 400 with its reason."""
     return Refusal(400, {"status": "ERROR", "error": reason})
 
 

@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 def make_rows(served: ServedBars, tickers: list[str] | None = None) -> list[Row]:
-    """One dictionary a bar, beginning with the ticker T where tickers are given."""
+    """Return a dictionary for each bar, beginning with the ticker T where tickers are given."""
     bars = served.bars
     arrays = (
         bars.volume,
@@ -41,8 +41,8 @@ def make_rows(served: ServedBars, tickers: list[str] | None = None) -> list[Row]
 
 
 def put_oddities(rows: list[Row], quirk: Floats) -> None:
-    """Odd as the vendor's: one bar in 50 lacks vw and n, one in 60 has a volume like 1.5e+06, few
-    are otc."""
+    """Make rows as odd as the vendor's: one bar in 50 lacks vw and n, one in 60 has a volume like
+    1.5e+06, few are otc."""
     for place in np.nonzero(quirk < 1 / 50)[0].tolist():
         del rows[place]["vw"], rows[place]["n"]
     for place in np.nonzero((quirk > 0.5) & (quirk < 0.505))[0].tolist():

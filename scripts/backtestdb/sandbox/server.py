@@ -38,7 +38,7 @@ class SandboxServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection; one that is to be reset must not say goodbye (FIN) first."""
+        """Close a connection; a connection that is to be reset must not say goodbye (FIN) first."""
         lingers, seconds = struct.unpack(
             "ii", request.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
         )
@@ -48,7 +48,8 @@ class SandboxServer(ThreadingHTTPServer):
             super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away in the middle of an answer are what the tests do all day."""
+        """Say nothing of clients that go away in the middle of an answer: the tests do it all
+        day."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -62,10 +63,10 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = -1
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Nothing: requests are in the journal."""
+        """Write nothing: requests are in the journal."""
 
     def do_GET(self) -> None:
-        """The API, or the control plane."""
+        """Answer for the API, or for the control plane."""
         if self.path.startswith(CONTROL):
             self.control()
         elif self.path.startswith(BUCKET):
@@ -74,12 +75,11 @@ class Handler(BaseHTTPRequestHandler):
             self.serve()
 
     def do_HEAD(self) -> None:
-        """S3 clients ask for a file's size first."""
+        """Answer with a file's size: S3 clients ask for it first."""
         self.serve_flat_file()
 
     def serve_flat_file(self) -> None:
-        """One request of the S3 interface: noted, then answered. The API's quota does not count
-        it."""
+        """Note a request of the S3 interface, then answer it. The API's quota does not count it."""
         sandbox = self.server.sandbox
         headers = {name.lower(): value for name, value in self.headers.items()}
         entry = sandbox.journal.open_entry(self.path, key_was_right=True, key_place="signature")
@@ -101,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(answer)
 
     def control(self) -> None:
-        """The control plane: no key, no quota, no faults."""
+        """Answer for the control plane: no key, no quota, no faults."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         url = urlsplit(self.path)
         name, params = url.path.removeprefix(CONTROL), dict(parse_qsl(url.query))
@@ -109,15 +109,15 @@ class Handler(BaseHTTPRequestHandler):
         self.send(make_json_answer(status, payload))
 
     def do_POST(self) -> None:
-        """A control call that changes something."""
+        """Answer a control call that changes something."""
         self.control()
 
     def do_DELETE(self) -> None:
-        """A control call that takes something back."""
+        """Answer a control call that takes something back."""
         self.control()
 
     def serve(self) -> None:
-        """One request of the API: noted, then answered or spoilt."""
+        """Note a request of the API, then answer or spoil it."""
         sandbox, url = self.server.sandbox, urlsplit(self.path)
         key, place, query = take_key(self.headers.get("Authorization"), url.query)
         path = url.path + (f"?{query}" if query else "")
@@ -160,7 +160,8 @@ class Handler(BaseHTTPRequestHandler):
         return spoil_body(rule, answer) if rule else answer
 
     def spoil_connection(self, rule: Rule, answer: Answer) -> bool:
-        """Do to the connection what the rule says; whether the answer is to be sent after it."""
+        """Treat the connection as the rule says; return whether the answer is to be sent after
+        it."""
         if rule.kind in ("slow", "timeout"):
             self.server.sandbox.released.wait(rule.seconds)
         if rule.kind in ("reset_midway", "cut_json"):
@@ -176,7 +177,7 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def trickle(self, answer: Answer, seconds: float) -> None:
-        """The answer, a byte every few seconds, until somebody lets go."""
+        """Send the answer, a byte every few seconds, until the rule lets go."""
         self.send(answer, share=0.0)
         released = self.server.sandbox.released
         for byte in answer.body:
@@ -187,7 +188,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
 
     def send(self, answer: Answer, share: float = 1.0) -> None:
-        """The answer on the wire, or the first share of its body under the length of the whole."""
+        """Send the answer, or the first share of its body under the length of the whole."""
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)

@@ -63,5 +63,5 @@ def load_sessions() -> Sessions:
 
 
 def instants_ms(instants: "DatetimeIndex") -> Ints:
-    """Instants with a zone as ms UTC."""
+    """Return instants with a zone as ms UTC."""
     return np.asarray(instants.as_unit("ms").asi8, dtype=np.int64)

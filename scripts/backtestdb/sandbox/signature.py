@@ -16,8 +16,8 @@ AUTHORIZATION = re.compile(
 def find_signer(
     method: str, target: str, headers: Mapping[str, str], secrets: Mapping[str, str]
 ) -> tuple[str, str]:
-    """`headers` with names in lower case; `secrets` by access key. Return the access key and what
-    S3 says of the signature: "", "InvalidAccessKeyId" or "SignatureDoesNotMatch"."""
+    """Given `headers` with names in lower case and `secrets` by access key, return the access key
+    and what S3 says of the signature: "", "InvalidAccessKeyId" or "SignatureDoesNotMatch"."""
     match = AUTHORIZATION.fullmatch(headers.get("authorization", ""))
     if match is None or match[1] not in secrets:
         return match[1] if match else "", "InvalidAccessKeyId"
@@ -34,6 +34,7 @@ def find_signer(
 
 
 def make_canonical_request(method: str, target: str, headers: Mapping[str, str], names: str) -> str:
+    """Return what a client of S3 signs: AWS Signature Version 4, "Create a canonical request"."""
     url = urlsplit(target)
     query = "&".join(
         f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}"

@@ -1,7 +1,7 @@
 """The real prices: public-domain day bars of five tickers, unadjusted, 2000-03-01 to 2013-03-01.
 
 Read from `_data/stocks.csv.gz` of the package bokeh_sampledata by its place, because importing the
-package brings modules that nobody needs here.
+package brings modules that are not needed here.
 """
 
 import csv
@@ -31,12 +31,12 @@ class RealPrices:
 
     @property
     def stop(self) -> int:
-        """Index of the session after the last real one."""
+        """Return the index of the session after the last real one."""
         return self.start + len(self.columns[0])
 
 
 def find_source_file() -> Path:
-    """Path of the source file, without importing the package that brings it."""
+    """Return the path of the source file, without importing the package that brings it."""
     spec = importlib.util.find_spec("bokeh_sampledata")
     if spec is None or spec.origin is None:
         raise FileNotFoundError("the package bokeh_sampledata is not installed: run `make setup`")
@@ -63,12 +63,11 @@ def load_real_prices() -> dict[str, RealPrices]:
 
 
 def make_real_bars(real: RealPrices, profile: Profiles, sessions: Ints) -> Bars:
-    """As-traded bars of one real ticker: the source inside its time, made-up ones that join it
-    outside.
+    """Return as-traded bars of one real ticker: the source inside its time, made-up ones that join
+    it outside.
 
     Before the source the made-up closes lead to its first open, after it they start at its last
-    close.
-    """
+    close."""
     inside = (sessions >= real.start) & (sessions < real.stop)
     at_start, at_end = (
         walk(profile.keys, np.array([real.start])),

@@ -38,12 +38,12 @@ class Split:
 
     @property
     def ratio(self) -> float:
-        """How many shares one share becomes."""
+        """Return how many shares one share becomes."""
         return self.split_to / self.split_from
 
     @property
     def direction(self) -> str:
-        """The vendor's word for it."""
+        """Return the vendor's word for it."""
         return "forward_split" if self.split_to > self.split_from else "reverse_split"
 
 
@@ -81,8 +81,8 @@ def parse_split(row: dict[str, Any]) -> Split:
 
 
 def with_source_splits(splits: Iterable[Split]) -> tuple[Split, ...]:
-    """Return the given splits and those of the source; one of the source that is given again is
-    listed as given."""
+    """Return the given splits and those of the source; where both have a split, the given one is
+    listed."""
     given = tuple(splits)
     taken = {(split.ticker, split.execution_date) for split in given if split.in_source}
     kept = (split for split in SOURCE_SPLITS if (split.ticker, split.execution_date) not in taken)
@@ -92,12 +92,12 @@ def with_source_splits(splits: Iterable[Split]) -> tuple[Split, ...]:
 def make_divisors(
     splits: Iterable[Split], sessions: Ints, *, adjusted: bool, today: date
 ) -> Floats:
-    """By what to divide the unsplit prices of one ticker at each session (volumes: multiply).
+    """Return by what to divide the unsplit prices of one ticker at each session (volumes:
+    multiply).
 
     A made-up split divides what comes after it, so that announcing one never changes what was
     served. The adjusted prices of `today` are divided by every listed split between their session
-    and today, the execution date included.
-    """
+    and today, the execution date included."""
     dates = load_sessions().dates
     divisors: Floats = np.ones(len(sessions))
     for split in splits:

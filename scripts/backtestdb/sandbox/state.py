@@ -76,12 +76,12 @@ def move_today(sandbox: Sandbox, today: date) -> None:
 
 
 def put_splits(sandbox: Sandbox, splits: tuple[Split, ...]) -> None:
-    """The given splits instead of all made-up ones."""
+    """Put the given splits in the place of all made-up ones."""
     sandbox.exchange = replace(sandbox.exchange, splits=with_source_splits(splits))
 
 
 def put_renames(sandbox: Sandbox, renames: tuple[Rename, ...]) -> None:
-    """The given renames instead of all others but those of the real companies."""
+    """Put the given renames in the place of all others but those of the real companies."""
     if renames == sandbox.exchange.renames[len(RENAMES) :]:
         return
     universe = make_universe(rename_listings(sandbox.listings, renames))

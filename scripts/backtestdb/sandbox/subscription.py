@@ -19,7 +19,7 @@ class Subscription:
 
 
 def verify_included(plan: Subscription, ticker: str | None) -> None:
-    """403 for a ticker that the plan does not include; None stands for the whole market."""
+    """Raise a 403 for a ticker that the plan does not include; None stands for the whole market."""
     if (ticker is None and not plan.grouped) or ticker in plan.refused_tickers:
         message = "You are not entitled to this data. Please upgrade your plan."
         raise Refusal(403, {"status": "NOT_AUTHORIZED", "message": message})

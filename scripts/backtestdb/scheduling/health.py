@@ -17,6 +17,8 @@ from backtestdb.backups.manifest import Kind
 from backtestdb.backups.shrinkage import describe_losses, find_newest
 from backtestdb.config import Settings
 from backtestdb.files import write_atomically
+from backtestdb.offsite.facts import STALE_AFTER as OFFSITE_STALE
+from backtestdb.offsite.facts import find_offsite_problems, load_offsite_facts
 from backtestdb.scheduling.due import BackupTimes, find_stale, find_stuck, newest_until
 
 
@@ -159,7 +161,21 @@ def find_overdue(settings: Settings, now: datetime) -> str:
     """Return why not all is well although a backup has just been made: what failed and was not made
     since, or an old full backup. Empty when all is well."""
     folders = (settings.backup_dir, settings.database_path)
-    return "\n".join(find_problems(*folders, now, loop=False))
+    problems = find_problems(*folders, now, loop=False)
+    return "\n".join([*problems, *find_offsite_overdue(settings, now)])
+
+
+def find_offsite_overdue(settings: Settings, now: datetime) -> list[str]:
+    """Return what is wrong with the copies off this machine. A lag counts from the backup before
+    this one on: a machine that just woke up after a night is behind for half a minute, and well."""
+    facts = load_offsite_facts(settings, now)
+    problems = find_offsite_problems(facts)
+    if facts and facts.lag is not None:
+        times = load_backup_times(settings.backup_dir, settings.database_path)
+        awake = [one for one in (*times.full, *times.irreplaceable) if now - one > OFFSITE_STALE]
+        if not any(now - one < facts.lag for one in awake):
+            problems = [problem for problem in problems if problem.name != "offsite_stale"]
+    return [problem.what for problem in problems]
 
 
 def describe_newest(backup_dir: Path, database: Path, now: datetime) -> str:
