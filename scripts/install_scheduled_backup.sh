@@ -206,7 +206,8 @@ is_loaded_launchd() {
 
 last_exit_launchd() {
   { launchctl print "$DOMAIN/$LABEL" 2>/dev/null || launchctl list "$LABEL" 2>/dev/null || true; } |
-    sed -n -E 's/.*(last exit code|"LastExitStatus") = ([^;]*);?/\2/p' | head -n 1
+    sed -n -E 's/.*(last exit code|"LastExitStatus") = ([^;]*);?/\2/p; s/.*last terminating signal = /signal /p' |
+    head -n 1
 }
 
 status_launchd() {
