@@ -1,6 +1,7 @@
 """Words lead out of every corner: each situation, what is printed, the printed step taken, and it
 is better."""
 
+import json
 import os
 import re
 import signal
