@@ -134,8 +134,9 @@ def test_schedule_lives_in_a_real_systemd_from_its_installation_to_its_end(host:
     no_session = host.run("./db schedule-install", code=1)
     assert "systemd runs here, and no session of user quant answers" in no_session.stderr
 
-    # As at a login: the user's manager runs, and ends with the last session.
-    host.root("systemctl", "start", "user@1000")
+    # A login: the user's manager runs, and ends with the last session.
+    docker("exec", "--detach", host.name, "su", "--login", "quant", "-c", "sleep 3000")
+    wait_until(lambda: host.run("systemctl --user show-environment", code=None).returncode == 0)
     host.run(f"cat >make.py <<'EOF'\n{MAKE_DATABASE}\nEOF\npython3 make.py")
     installed = host.run("./db schedule-install").stdout
     assert f"/{TIMER}: at once when it is due" in installed
