@@ -29,7 +29,7 @@ USED_SETTINGS = (
     ),
     *("GENERATED_SCRIPTS_MAX_MB", "MAX_BACKUPS", "KEEP_FULL_WEEKLY", "KEEP_FULL_MONTHLY"),
     *("KEEP_SMALL_HOURLY", "KEEP_SMALL_DAILY", "KEEP_SMALL_WEEKLY", "KEEP_SMALL_MONTHLY"),
-    *("MIN_BACKUPS", "HEARTBEAT_URL", "NOTIFY_URLS"),
+    *("MIN_BACKUPS", "HEARTBEAT_URL", "NOTIFY_URLS", "OFFSITE"),
     *("BEFORE_BACKUP", "AFTER_BACKUP", "ON_FAILURE"),
 )
 # What the job that updates market data reads besides, and what the backups' job is never given.
