@@ -36,12 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             change = create_us_stocks(connection, settings, since)
         else:
             change = create_named(connection, settings, chosen)
+
     print(
         f"{chosen.universe}: {change.total} tickers, {len(change.added)} new, {len(change.left)} "
         "left"
     )
     if change.left:
         print(f"inactive now: {name_some(change.left)}")
+
     return DONE
 
 

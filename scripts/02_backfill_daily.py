@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.metrics_again:
         return run_metrics_again(load_settings(), chosen.universe)
+
     return run_backfill(load_settings(), "1day", chosen, datetime.now(UTC))
 
 

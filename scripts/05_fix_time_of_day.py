@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--dry-run", action="store_true", help="count what is wrong and change nothing"
     )
     chosen = parser.parse_args(arguments)
+
     with closing(connect(load_settings().database_path)) as connection:
         say("counting the 5-minute bars by kind")
         kinds = count_kinds(connection)
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{wrong:,} rows to correct; nothing was changed")
             return DONE
         print(f"{fix_time_of_day(connection):,} rows corrected")
+
     return DONE
 
 

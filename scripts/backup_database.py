@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return list_backups(settings, options.json)
     if options.verify:
         return verify_backups(settings, options)
+
     if options.adopt:
         with lock_backups(settings.backup_dir):
             adopted = adopt(
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         of = f" of {adopted.other_database}" if adopted.other_database else ""
         print(f"{adopted.path.name} passed every check and counts as a backup{of} from now on")
         return console.DONE
+
     return back_up(settings, options)
 
 
@@ -99,11 +101,14 @@ def back_up(settings: Settings, options: argparse.Namespace) -> int:
     if source.is_file():
         say(f"source: {source} ({format_bytes(source.stat().st_size)})")
     say(f"target: {settings.backup_dir}")
+
     if options.no_heartbeat:
         settings = replace(settings, heartbeat_url="", on_failure="")
+
     if options.new_folder:
         settings.backup_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         remember_folder(source, settings.backup_dir)
+
     outcome = run_backup(
         settings,
         kind,
@@ -119,6 +124,7 @@ def back_up(settings: Settings, options: argparse.Namespace) -> int:
         report.show_outcome(
             outcome, load_own_catalogue(settings.backup_dir, settings.database_path)
         )
+
     return report.print_faults(outcome)
 
 

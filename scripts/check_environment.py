@@ -34,10 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folders=folders_to_search(Path.cwd(), Path.home()),
         online=options.online,
     )
+
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
         show(findings)
+
     return FAILED if any(finding.level == "wrong" for finding in findings) else DONE
 
 

@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "set", choices=SETS, help="requirements-SET.txt, as locked in locks/SET.txt"
     )
     name = parser.parse_args(arguments).set
+
     try:
         with alone(PROJECT_DIR / ".venv.lock"):
             prepare(PROJECT_DIR, name)
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except KeyboardInterrupt:
         return fail("interrupted; .venv is not ready yet", "the same command again")
+
     return 0
 
 
@@ -115,6 +117,7 @@ def create(venv: Path) -> None:
     # another one.
     python = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
     command = [python if python.exists() else sys.executable, "-m", "venv", "--clear", venv]
+
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not runs(venv):
         reason = last_line(done.stderr) or last_line(done.stdout) or "it does not run"
@@ -139,11 +142,13 @@ def install(venv: Path, lock: Path) -> None:
     command += ["--require-hashes", "--requirement", lock]
     # An index that does not answer is asked three times, 2 seconds in all, instead of six times.
     environment = {"PIP_RETRIES": "2", **os.environ}
+
     wheels = os.environ.get("PIP_FIND_LINKS", "")
     if wheels and Path(wheels).is_dir():
         environment["PIP_FIND_LINKS"] = (
             Path(wheels).absolute().as_uri()
         )  # pip takes a blank for the end of a name
+
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SetUpError(*explain(lock, done.stderr))
@@ -168,11 +173,13 @@ def explain(lock: Path, errors: str) -> tuple[str, str]:
             f"{download}; "
             "then here: PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make …",
         )
+
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in errors:
         return (
             f"{packages} are not what locks/{lock.name} expects: {last_line(errors)}",
             "ask who serves them",
         )
+
     if "No space left" in errors:
         return f"{packages} do not fit on the disk", "free space, then the same command again"
     return f"{packages} could not be installed: {last_line(errors)}", "the same command again"

@@ -54,6 +54,7 @@ def write_lock(name: str, *, upgrade: bool) -> int:
     command += ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
     command += ["--constraint", "locks/dev.txt"] if name != "dev" else []
     command += ["--upgrade"] if upgrade else []
+
     return subprocess.run(
         command, cwd=PROJECT_DIR, check=False, stdout=subprocess.DEVNULL
     ).returncode
@@ -100,6 +101,7 @@ def describe_base() -> str:
     base = found[1] if found else ""
     if not shutil.which("docker"):
         return f"{base}: not looked up, there is no docker command"
+
     command = [
         "docker",
         "buildx",
@@ -112,6 +114,7 @@ def describe_base() -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
         return f"{base}: not looked up, the registry does not answer"
+
     return f"base image now: {base.split('@')[0]}@{done.stdout.strip()}"
 
 

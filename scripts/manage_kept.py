@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show(settings, copies)
     if options.remove and copies[options.keep :]:
         remove(settings, copies[options.keep :], assume_yes=options.yes)
+
     return DONE
 
 

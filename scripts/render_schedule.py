@@ -54,10 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name: host_units.Name = "backup"
     if options.updates or options.offsite:
         name = "update" if options.updates else "offsite"
+
     job = host_units.Job(load_settings(), PROJECT_DIR, name, options.mark)
     if part in PARTS:
         print(PARTS[part](job), end="")
         return console.DONE
+
     host_units.verify_settings_reach_job(job)
     if part == "check-macos":
         host_units.verify_folders_are_open(job, Path.home())

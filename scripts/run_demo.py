@@ -41,9 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     announce(
         "DEMONSTRATION: prices of 2012/13, most of them made up. Not for trading, not for learning."
     )
+
     with running_sandbox() as url:
         environment = make_environment(folder, url)
         live_through(folder, environment)
+
     announce(
         f"demonstration done in {format_duration(time.monotonic() - started)}: look into {folder}"
     )
@@ -80,11 +82,13 @@ def live_through(folder: Path, environment: dict[str, str]) -> None:
     shutil.rmtree(folder / "claude-generated-scripts")
     step("restore the backup", environment, "restore_database.py", "--from-backup", "--yes")
     step("check every backup", environment, "backup_database.py", "--verify")
+
     if (
         read_agents(database) != before
         or not (folder / "claude-generated-scripts" / "scan.py").is_file()
     ):
         raise ProjectError("the restored database is not what was backed up")
+
     announce("the agent, what it learned and its script are back")
 
 

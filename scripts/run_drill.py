@@ -45,12 +45,14 @@ def show(drill: Drill, report: Path) -> None:
         console.print_table(
             "drill", ("backup", "restored", "size", "rows", "seconds to recover"), rows
         )
+
     if drill.problem:
         console.print_error(drill.problem, "make backup")
     elif not drill.is_good:
         console.print_error(
             "a backup could not be restored", "make verify-backups, then make backup"
         )
+
     print(f"report: {report}")
 
 

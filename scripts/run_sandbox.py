@@ -114,6 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"The sandbox cannot start on port {options.port}: {error}", file=sys.stderr)
         return 1
+
     port = server.server_address[1]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
@@ -121,6 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         threading.Thread(target=wait_for_stdin, args=(server,), daemon=True).start()
     if options.port_file:
         write_atomically(options.port_file, f"{port}\n", mode=0o666, durably=False)
+
     print(f"sandbox listening on http://127.0.0.1:{port}", flush=True)
     server.serve_forever(poll_interval=0.05)
     server.server_close()

@@ -52,20 +52,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+
     verify_time_zone(os.environ.get("TZ", ""))
     settings = load_settings()
+
     if options.health or options.newest:
         return report_health(
             settings, options.now or local_now(), loop=options.health, updates=options.updates
         )
+
     job: Job = "updates" if options.updates else "backups"
     if options.forget:
         remove_liveness(folder_of(settings, job), settings.database_path)
         return console.DONE
+
     os.umask(0o077)
     scheduler = make_scheduler(settings, job, stop, once=options.once)
     if options.once:
         return run_once(scheduler, quiet=options.quiet)
+
     return run_until_stopped(scheduler)
 
 

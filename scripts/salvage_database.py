@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_salvaged(salvaged)
     print(f"salvaged: {salvaged.path}")
     print(f'next: make restore ARGS="--carry-over-from {shlex.quote(str(salvaged.path))}"')
+
     return console.DONE if salvaged.is_complete else console.DONE_WITH_HOLES
 
 

@@ -92,7 +92,7 @@ def test_market_asked_by_session_holds_what_each_ticker_has_when_asked_alone(
     assert coverage.stored == query_all(together, "SELECT count(*) FROM ohlcv_data")[0][0]
     assert coverage.stored + coverage.known_empty + coverage.set_aside == coverage.expected
     assert coverage.failed == coverage.beyond_plan == 0
-    assert report.dropped > 0
+    assert report.run.dropped > 0
 
 
 def test_market_set_aside_first_ends_as_the_same_database(
@@ -173,7 +173,7 @@ def test_every_ticker_of_the_answers_is_kept_on_demand(
     database = make_database(tmp_path, everyone=market, more=[*market, "QAAA.WS"])
     source = make_source(tmp_path, sandbox.url, NOW)
     (report,) = run_backfill(source, database, START, END, "everyone", keep_every_ticker=True)
-    assert report.dropped == 0
+    assert report.run.dropped == 0
     assert query_all(database, "SELECT count(*) > 10 FROM ohlcv_data WHERE ticker LIKE '%.WS'") == [
         (1,)
     ]
@@ -189,7 +189,7 @@ def test_junk_in_the_market_is_set_aside_and_counted(
     sandbox.set_settings(junk=True)
     source = make_source(tmp_path, sandbox.url, NOW)
     (report,) = run_backfill(source, database, START, END, "everyone", keep_every_ticker=True)
-    assert report.set_aside == {"JUNK\x1b: a broken ticker name": SESSIONS}
+    assert report.run.set_aside == {"JUNK\x1b: a broken ticker name": SESSIONS}
     assert query_all(database, "SELECT count(*) FROM _bars_set_aside") == [(SESSIONS,)]
     assert query_all(database, "SELECT count(*) FROM ohlcv_data WHERE ticker LIKE 'JUNK%'") == [
         (0,)
@@ -208,7 +208,7 @@ def test_session_that_the_vendor_does_not_have_yet_is_a_hole_and_asked_again(
     sandbox.set_faults({"match": "grouped.*2026-11-20", "kind": "empty"})
     (report,) = run_backfill(source, database, START, END, "everyone")
     assert report.coverage.failed == len(market)
-    assert report.failures == {
+    assert report.run.failures == {
         "session 2026-11-20": "the vendor has no bar of the session 2026-11-20 yet"
     }
     sandbox.set_faults()

@@ -140,7 +140,7 @@ def test_ticker_that_ended_is_asked_once_more_and_then_known(
     sandbox.clear_log()
     (again,) = follow_up(database, sandbox, TODAY)
     splits = 1
-    assert (again.coverage.provisional, again.requests) == (0, 1 + splits)
+    assert (again.coverage.provisional, again.run.requests) == (0, 1 + splits)
     sandbox.clear_log()
     follow_up(database, sandbox, TODAY)
     assert not [entry for entry in sandbox.fetch_log() if "/aggs/" in entry["path"]]

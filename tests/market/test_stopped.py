@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb.market.report import make_notes
+from backtestdb.market.report import make_run_notes
 from backtestdb.market.stopped import TickerEvent, find_successor, parse_events
 from commands import Project
 from contents import query_all
@@ -50,12 +50,12 @@ def test_ticker_that_stopped_is_named_with_its_successor_and_asked_about_once(
     )
     assert query_all(database, STOPPED) == [ANSS, PARA]
     assert count_events(sandbox) == 2
-    (note,) = [note for note in make_notes("mine", report) if "newest sessions" in note]
+    (note,) = [note for note in make_run_notes("mine", report.run) if "newest sessions" in note]
     assert f"ANSS ({ANSS[2]}), PARA ({PARA[2]})" in note
     assert not report.has_holes
 
     done = run_update(make_source(tmp_path, sandbox.url, "2025-08-29"), database, "2025-08-28")
-    assert done.reports[0][2].stopped.keys() == {"ANSS", "PARA"}
+    assert done.reports[0][2].run.stopped.keys() == {"ANSS", "PARA"}
     assert count_events(sandbox) == 2
     printed = Project(tmp_path).run("show_status.py").stdout
     assert f"stopped   PARA: {PARA[2]}" in printed

@@ -258,7 +258,13 @@ def check_commits_are_shown(project: Project, writer: sqlite3.Connection) -> Non
             server.get(path)
         # No read is left open, not by a query that was cut off, interrupted or refused either.
         writer.execute("BEGIN EXCLUSIVE")
+        if writer.execute("PRAGMA journal_mode").fetchone() == ("delete",):
+            # A writer that has the file for itself: the page says so, and is whole afterwards.
+            status, body = server.get("/ticker/AAPL")
+            assert (status, "cannot be read now: database is locked" in body) == (503, True)
+            assert server.get("/")[0] == 200
         writer.rollback()
+        assert server.get("/ticker/AAPL")[0] == 200
 
 
 def test_page_without_a_database_says_so_and_follows_the_restored_one(

@@ -3,7 +3,6 @@
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import date
 
 from backtestdb.console import progress, say
@@ -25,6 +24,7 @@ from backtestdb.market.first_fill import deferred_indexes
 from backtestdb.market.jobs import (
     Job,
     Report,
+    RunTotals,
     Source,
     all_sessions,
     all_tickers,
@@ -88,7 +88,7 @@ def backfill_together(
         timeframe=timeframe,
         keep_every_ticker=keep_every_ticker,
     )
-    total = Report()
+    total = RunTotals()
     try:
         limits = recheck_limits(
             connection,
@@ -117,11 +117,7 @@ def backfill_together(
         total.stopped = record_stopped(connection, source, jobs, total.failures)
     total.requests = source.client.requests_sent - sent_before
     total.seconds = time.monotonic() - started
-    counted = [total, *[Report(failures=total.failures)] * (len(jobs) - 1)]
-    return [
-        finish_report(connection, source, job, report)
-        for job, report in zip(jobs, counted, strict=True)
-    ]
+    return [finish_report(connection, source, job, total) for job in jobs]
 
 
 def make_requester(
@@ -131,6 +127,8 @@ def make_requester(
     limits: KnownLimits,
     wanted: frozenset[str] | None,
 ) -> Requester:
+    """Return what sends the requests of these jobs, with a witness for refusals and one session
+    before the first."""
     sessions = all_sessions(source.calendar, jobs)
     one_older = sessions_back(source.calendar, sessions[0], 1)
     witness = choose_witness(connection, all_tickers(jobs), limits.refused_of(jobs[0].timeframe))
@@ -147,10 +145,10 @@ def fetch_and_store(
     requester: Requester,
     label: str,
     staged_from_bars: int,
-    total: Report,
+    total: RunTotals,
 ) -> None:
-    """All requests of the jobs. When the plan turns out not to have the endpoint for the whole
-    market, what is left is asked for ticker by ticker."""
+    """Send all requests of the jobs and store the answers. When the plan turns out not to have the
+    endpoint for the whole market, what is left is asked for ticker by ticker."""
     was_grouped = not requester.limits.of(GROUPED).is_refused
     planned = plan_jobs(connection, source.calendar, jobs, store.staging)
     prepare_staging(store, planned, staged_from_bars, source.now_text())
@@ -172,9 +170,10 @@ def fetch_planned(
     store: BarStore,
     requester: Requester,
     label: str,
-    total: Report,
+    total: RunTotals,
 ) -> None:
-    """Some requests: each answer is stored as it comes, and so is what was learnt of the plan."""
+    """Send some requests; each answer is stored as it comes, and so is what was learnt of the
+    plan."""
     limits = requester.limits
     with progress(label, len(planned)) as advance:
         for request, result in fetch_all(
@@ -193,7 +192,7 @@ def fetch_planned(
 
 
 def find_metrics_starts(jobs: Sequence[Job]) -> dict[str, date]:
-    """For each ticker the first session that any job asks for."""
+    """Return for each ticker the first session that any job asks for."""
     starts: dict[str, date] = {}
     for job in jobs:
         for ticker in job.tickers:
@@ -201,12 +200,12 @@ def find_metrics_starts(jobs: Sequence[Job]) -> dict[str, date]:
     return starts
 
 
-def add_saved(report: Report, saved: SavedBars) -> None:
-    report.bars += saved.bars
-    report.dropped += saved.dropped
-    report.clamped += saved.clamped
+def add_saved(total: RunTotals, saved: SavedBars) -> None:
+    total.bars += saved.bars
+    total.dropped += saved.dropped
+    total.clamped += saved.clamped
     for what, count in saved.rejected.items():
-        report.set_aside[what] = report.set_aside.get(what, 0) + count
+        total.set_aside[what] = total.set_aside.get(what, 0) + count
 
 
 def needs_day_before(day: date, planned: Sequence[Request]) -> bool:
@@ -225,8 +224,8 @@ def name_request(request: Request) -> str:
 
 
 def compute_metrics(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
-    """Those that follow sessions of the whole market, then those of bars that came for another
-    purpose."""
+    """Compute the metrics that follow sessions of the whole market, then those of bars that came
+    for another purpose."""
     tickers, first, rows = find_due_metrics(connection)
     if first is not None:
         with (
@@ -239,10 +238,10 @@ def compute_metrics(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None
 
 
 def record_closures(
-    connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], total: Report
+    connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], total: RunTotals
 ) -> None:
-    """Sessions of which nobody has a bar while a later one has: said once, never asked for
-    again."""
+    """Record sessions of which no ticker has a bar while a later session has some: said once, never
+    asked for again."""
     tickers, frontier = all_tickers(jobs), load_frontier(connection, "1day")
     witness = choose_witness(connection, tickers, frozenset())
     closed = [
@@ -259,7 +258,7 @@ def record_closures(
 
 
 def finish_report(
-    connection: sqlite3.Connection, source: Source, job: Job, report: Report
+    connection: sqlite3.Connection, source: Source, job: Job, total: RunTotals
 ) -> Report:
     """Return the report of one job, whose coverage is counted and kept."""
     limits = load_limits(connection)
@@ -268,8 +267,8 @@ def finish_report(
     if job.universe:
         keep_coverage(connection, source, job, coverage)
     gaps = load_gap_notes(connection, job.tickers, job.sessions) if job.timeframe == "1day" else []
-    return replace(
-        report,
+    return Report(
+        run=total,
         coverage=coverage,
         gaps=gaps,
         history_starts=wall_within(own, job),
@@ -286,8 +285,8 @@ def wall_within(limits: PlanLimits, job: Job) -> date | None:
 def keep_coverage(
     connection: sqlite3.Connection, source: Source, job: Job, coverage: Coverage
 ) -> None:
-    """Of all ranges that are asked for of this universe by now. `coverage`: of the job's
-    sessions."""
+    """Keep the coverage of all ranges that are asked for of this universe by now. `coverage`: of
+    the job's sessions."""
     parts = []
     for start, end in load_ranges(connection, job.universe, job.timeframe):
         sessions = sessions_between(source.calendar, start, end)

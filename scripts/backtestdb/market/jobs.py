@@ -59,38 +59,45 @@ class Job:
 
 
 @dataclass(kw_only=True)
-class Report:
-    """What a backfill did for a job. Of jobs that were run together the first one's report has the
-    `requests`, the `bars` that were stored, those of other tickers that were `dropped`, those
-    `clamped` by at most a tick, and what was `set_aside`. `failures`: ticker or session, and why
-    its request brought nothing. `gaps`: sentences about tickers that did not trade for months in
-    between. `history_starts`, `refused_session`, `refused_tickers`: what the key's plan does not
-    cover. `empty_sessions`: sessions of which the vendor has no bar of any ticker. `splits`: the
-    look at the end of the run, in one report of it. `stopped`: notes about members without a bar in
-    the newest sessions."""
+class RunTotals:
+    """What the requests of a run brought, for all of its jobs together: the `requests` that were
+    sent, the `bars` that were stored, those of other tickers that were `dropped`, those `clamped`
+    by at most a tick, and what was `set_aside`. `failures`: ticker or session, and why its request
+    brought nothing. `empty_sessions`: sessions of which the vendor has no bar of any ticker.
+    `splits`: the look at the end of the run. `stopped`: notes about members without a bar in the
+    newest sessions."""
 
-    coverage: Coverage = field(default_factory=Coverage)
     requests: int = 0
     bars: int = 0
     dropped: int = 0
     clamped: int = 0
     set_aside: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    gaps: list[str] = field(default_factory=list)
-    history_starts: date | None = None
-    refused_session: date | None = None
-    refused_tickers: list[str] = field(default_factory=list)
     empty_sessions: list[date] = field(default_factory=list)
     seconds: float = 0.0
     splits: SplitLook = field(default_factory=SplitLook)
     stopped: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What is there of a job at the end of its `run`, whose totals it shares with the jobs that ran
+    together with it. `gaps`: sentences about tickers that did not trade for months in between.
+    `history_starts`, `refused_session`, `refused_tickers`: what the key's plan does not cover."""
+
+    run: RunTotals
+    coverage: Coverage = field(default_factory=Coverage)
+    gaps: list[str] = field(default_factory=list)
+    history_starts: date | None = None
+    refused_session: date | None = None
+    refused_tickers: list[str] = field(default_factory=list)
 
     @property
     def has_holes(self) -> bool:
         """Whether anything that was asked for is not there and was not told to be nothing."""
         coverage = self.coverage
         is_lacking = coverage.failed > 0 or coverage.beyond_plan > 0 or coverage.early > 0
-        return is_lacking or self.splits.has_holes
+        return is_lacking or self.run.splits.has_holes
 
 
 def make_job(

@@ -14,7 +14,7 @@ from backtestdb.console import (
     say,
 )
 from backtestdb.market.coverage import COUNTS
-from backtestdb.market.jobs import Job, Report
+from backtestdb.market.jobs import Job, Report, RunTotals
 from backtestdb.market.request_plan import Cost, duration_seconds
 from backtestdb.market.splits import SplitLook
 from backtestdb.market.update import Update
@@ -37,7 +37,8 @@ def describe_cost(requests: int, settings: Settings) -> str:
 
 
 def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) -> int:
-    """`plans`: a Plan for each step. `rows` is an upper bound: no bar where nothing traded."""
+    """Print a cost for each step of `plans`; return the exit code. `rows` is an upper bound: no bar
+    where nothing traded."""
     rows = [
         {
             "step": step,
@@ -68,10 +69,10 @@ def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) 
 
 
 def print_reports(reports: Sequence[tuple[str, Report]], *, as_json: bool = False) -> int:
-    """The table at the end, and by name what is not there; return the exit code."""
+    """Print the table at the end, and by name what is not there; return the exit code."""
     code = DONE_WITH_HOLES if any(report.has_holes for _, report in reports) else DONE
     if as_json:
-        print(json.dumps([make_json_report(step, report) for step, report in reports]))
+        print(json.dumps(make_json_reports(reports)))
         return code
     print_table(
         "Result (sessions of tickers)",
@@ -91,79 +92,109 @@ def print_reports(reports: Sequence[tuple[str, Report]], *, as_json: bool = Fals
         [
             [
                 step,
-                report.requests,
-                report.bars,
+                run.requests if run else "",
+                run.bars if run else "",
                 *(getattr(report.coverage, name) for name in COUNTS),
-                format_duration(report.seconds),
+                format_duration(run.seconds) if run else "",
             ]
-            for step, report in reports
+            for step, report, run in with_totals(reports)
         ],
     )
-    for step, report in reports:
-        for note in make_notes(step, report):
+    for step, report, run in with_totals(reports):
+        for note in [*make_job_notes(step, report), *(make_run_notes(step, run) if run else [])]:
             print(note)
     return code
 
 
-def make_json_report(step: str, report: Report) -> dict[str, object]:
+def with_totals(
+    reports: Sequence[tuple[str, Report]],
+) -> list[tuple[str, Report, RunTotals | None]]:
+    """Return each step and report with the totals of its run, which belong to the first job of
+    those that ran together (None for the others)."""
+    rows: list[tuple[str, Report, RunTotals | None]] = []
+    for number, (step, report) in enumerate(reports):
+        is_first = number == 0 or report.run is not reports[number - 1][1].run
+        rows.append((step, report, report.run if is_first else None))
+    return rows
+
+
+def make_json_reports(reports: Sequence[tuple[str, Report]]) -> list[dict[str, object]]:
+    """Return the reports for programs. A job that ran together with the one before it has 0 of what
+    that one counts for both."""
+    return [
+        make_json_report(step, report, run or RunTotals())
+        for step, report, run in with_totals(reports)
+    ]
+
+
+def make_json_report(step: str, report: Report, run: RunTotals) -> dict[str, object]:
+    """Return the report of a step for programs."""
     return {
         "step": step,
-        "requests": report.requests,
-        "bars": report.bars,
-        "dropped": report.dropped,
-        "clamped": report.clamped,
+        "requests": run.requests,
+        "bars": run.bars,
+        "dropped": run.dropped,
+        "clamped": run.clamped,
         "coverage": {name: getattr(report.coverage, name) for name in COUNTS},
         "failed_of": report.coverage.failed_of,
-        "failures": report.failures,
+        "failures": report.run.failures,
         "silent": report.coverage.silent,
-        "set_aside_of": report.set_aside,
+        "set_aside_of": run.set_aside,
         "changed_company": report.gaps,
         "plan_covers_from": report.history_starts.isoformat() if report.history_starts else None,
         "provisional": report.coverage.provisional,
         "not_in_plan": report.refused_tickers,
         "plan_refused": report.refused_session.isoformat() if report.refused_session else None,
-        "stopped": report.stopped,
-        "asked_again_after_splits": report.splits.refetched,
-        "due_after_splits": report.splits.due,
-        "splits_failure": report.splits.failure,
-        "seconds": round(report.seconds, 1),
+        "stopped": run.stopped,
+        "asked_again_after_splits": run.splits.refetched,
+        "due_after_splits": run.splits.due,
+        "splits_failure": run.splits.failure,
+        "seconds": round(run.seconds, 1),
     }
 
 
-def make_notes(step: str, report: Report) -> list[str]:
-    """Return a line for each thing that the user should know by name."""
+def make_job_notes(step: str, report: Report) -> list[str]:
+    """Return a line for each thing about a job that the user should know by name."""
     notes = make_plan_notes(step, report)
     if report.coverage.silent:
         notes.append(f"{step}: the vendor has nothing of {name_some(report.coverage.silent)}")
-    if report.set_aside:
-        named = [f"{what} ({count})" for what, count in report.set_aside.items()]
-        notes.append(f"{step}: bars set aside: {name_some(named)}")
-    if report.clamped:
-        notes.append(
-            f"{step}: {report.clamped:,} bars had a high or low within a tick of open or close: "
-            "clamped"
-        )
-    if report.dropped:
-        notes.append(
-            f"{step}: {report.dropped:,} bars of other tickers were not stored (--all-tickers does)"
-        )
+
     notes += [f"{step}: {gap}" for gap in report.gaps[:NAMED_AT_MOST]]
     if len(report.gaps) > NAMED_AT_MOST:
         notes.append(f"{step}: and {len(report.gaps) - NAMED_AT_MOST} more were away for months")
-    for ticker, holes in list(report.coverage.failed_of.items())[:NAMED_AT_MOST]:
+
+    failed_of = report.coverage.failed_of
+    for ticker, holes in list(failed_of.items())[:NAMED_AT_MOST]:
+        reason = report.run.failures.get(ticker, "not answered")
+        notes.append(f"{step}: FAILED {ticker}, {holes} sessions: {reason}")
+    if len(failed_of) > NAMED_AT_MOST:
+        notes.append(f"{step}: FAILED too: {', '.join(list(failed_of)[NAMED_AT_MOST:])}")
+    return notes
+
+
+def make_run_notes(step: str, run: RunTotals) -> list[str]:
+    """Return a line for each thing about all jobs of a run that the user should know by name."""
+    notes = []
+    stopped = [f"{ticker} ({note})" for ticker, note in run.stopped.items()]
+    if stopped:
+        notes.append(f"{step}: no bar in the newest sessions: {name_some(stopped)}")
+
+    if run.set_aside:
+        named = [f"{what} ({count})" for what, count in run.set_aside.items()]
+        notes.append(f"{step}: bars set aside: {name_some(named)}")
+    if run.clamped:
         notes.append(
-            f"{step}: FAILED {ticker}, {holes} sessions: "
-            f"{report.failures.get(ticker, 'not answered')}"
+            f"{step}: {run.clamped:,} bars had a high or low within a tick of open or close: "
+            "clamped"
         )
-    if len(report.coverage.failed_of) > NAMED_AT_MOST:
+    if run.dropped:
         notes.append(
-            f"{step}: FAILED too: {', '.join(list(report.coverage.failed_of)[NAMED_AT_MOST:])}"
+            f"{step}: {run.dropped:,} bars of other tickers were not stored (--all-tickers does)"
         )
-    failed = [
-        f"{what}: {why}" for what, why in report.failures.items() if what.startswith("session ")
-    ]
+
+    failed = [f"{what}: {why}" for what, why in run.failures.items() if what.startswith("session ")]
     notes += [f"{step}: FAILED {each}" for each in failed[:NAMED_AT_MOST]]
-    return notes + describe_splits(report.splits)
+    return notes + describe_splits(run.splits)
 
 
 def make_plan_notes(step: str, report: Report) -> list[str]:
@@ -176,9 +207,6 @@ def make_plan_notes(step: str, report: Report) -> list[str]:
             f"{step}: {report.coverage.provisional:,} sessions of tickers are provisional:"
             " the next run (make update) asks for them again"
         )
-    stopped = [f"{ticker} ({note})" for ticker, note in report.stopped.items()]
-    if stopped:
-        notes.append(f"{step}: no bar in the newest sessions: {name_some(stopped)}")
     if report.history_starts:
         notes.append(
             f"{step}: the vendor's bars begin on {report.history_starts}: the key's plan reaches "
@@ -203,6 +231,7 @@ def announce(settings: Settings, jobs: Sequence[Job], costs: dict[str, Cost]) ->
 
 
 def print_update(done: Update, *, as_json: bool) -> int:
+    """Print the reports of an update, or one JSON object; return the exit code."""
     steps = [
         (f"{universe}: {LABELS[timeframe]}", report) for universe, timeframe, report in done.reports
     ]
@@ -211,7 +240,7 @@ def print_update(done: Update, *, as_json: bool) -> int:
         if done.list_failure:
             print(f"FAILED list of us-stocks: {done.list_failure}")
         return DONE_WITH_HOLES if done.list_failure else code
-    reports = [make_json_report(step, report) for step, report in steps]
+    reports = make_json_reports(steps)
     splits = {"asked_again": done.splits.refetched, "due": done.splits.due}
     failures = {"splits_failure": done.splits.failure, "list_failure": done.list_failure}
     print(json.dumps({"reports": reports, "splits": splits, **failures}))

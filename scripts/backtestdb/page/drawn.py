@@ -2,6 +2,7 @@
 the bars have changed."""
 
 import asyncio
+import sqlite3
 import time
 from pathlib import Path
 
@@ -43,7 +44,12 @@ class Drawn:
         await asyncio.wait({self._task}, timeout=WAIT_SECONDS)
         if not self._task.done():
             return False
-        self._task.result()
+        try:
+            self._task.result()
+        except (
+            sqlite3.Error
+        ):  # a writer that has the file for itself, or damage: status tells which
+            return False
         return True
 
     def _rests(self) -> bool:

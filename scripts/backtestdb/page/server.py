@@ -10,7 +10,8 @@ from datasette.plugins import pm
 from backtestdb.config import Settings
 from backtestdb.errors import ProjectError
 from backtestdb.health.schedule_facts import User
-from backtestdb.page.plugin import Page, follow_database
+from backtestdb.page.plugin import Page
+from backtestdb.page.views import follow_database
 
 ADDRESS = "127.0.0.1"
 DATASETTE_SETTINGS = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from backtestdb.database import table_names
 from backtestdb.health.coverage_facts import session_of
+from backtestdb.timeframes import TIMEFRAMES
 
 TICKERS_AT_ONCE = 500
 # From each ticker with bars to the next one: a look-up for a ticker instead of a row for a bar.
@@ -130,17 +131,25 @@ def load_rows(
     holes: Mapping[str, Mapping[str, int]],
 ) -> list[Row]:
     """Return the lines of some tickers; `holes`: by ticker and timeframe."""
-    has_splits = "_splits" in table_names(connection)
-    return [
-        Row(
-            listed=each,
-            daily=load_stored_bars(connection, each.ticker, "1day"),
-            minutes=load_stored_bars(connection, each.ticker, "5min"),
-            last_split=next(iter(load_splits(connection, each.ticker) if has_splits else ()), None),
-            holes=holes.get(each.ticker, {}),
+    tables = set(table_names(connection))
+    has_bars, has_splits = "ohlcv_data" in tables, "_splits" in tables
+    rows = []
+    for each in listed:
+        daily, minutes = (
+            load_stored_bars(connection, each.ticker, timeframe) if has_bars else StoredBars()
+            for timeframe in TIMEFRAMES
         )
-        for each in listed
-    ]
+        splits = load_splits(connection, each.ticker) if has_splits else []
+        rows.append(
+            Row(
+                listed=each,
+                daily=daily,
+                minutes=minutes,
+                last_split=splits[0] if splits else None,
+                holes=holes.get(each.ticker, {}),
+            )
+        )
+    return rows
 
 
 def load_stored_bars(connection: sqlite3.Connection, ticker: str, timeframe: str) -> StoredBars:

@@ -368,11 +368,11 @@ def run_jobs(
                 f"{label}: the vendor gave no bar of {len(job.tickers)} tickers; the database was "
                 "not touched",
                 next_step="see the reasons above; check --end and the key's plan"
-                if not report.failures
-                else f"first reason: {next(iter(report.failures.values()))}",
+                if not report.run.failures
+                else f"first reason: {next(iter(report.run.failures.values()))}",
             )
         reports.append((label, report))
-    reports[-1][1].splits = look_at_splits(connection, source)
+    reports[-1][1].run.splits = look_at_splits(connection, source)
     return reports
 
 
