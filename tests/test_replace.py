@@ -229,6 +229,13 @@ def test_error_that_is_not_about_a_lock_is_not_explained_as_one(tmp_path: Path) 
         raise sqlite3.OperationalError("disk I/O error")
 
 
+def test_what_is_kept_is_private(tmp_path: Path) -> None:
+    live = make_words(tmp_path / "live.db", "old", rows=3)
+    live.chmod(0o644)
+    replace_database(live, make_words(tmp_path / "new.db", "new", rows=3), tmp_path / "kept.db")
+    assert (tmp_path / "kept.db").stat().st_mode & 0o777 == 0o600
+
+
 def test_nothing_is_carried_over_from_what_cannot_be_read(tmp_path: Path) -> None:
     live = make_words(tmp_path / "live.db", "old")
     new = make_words(tmp_path / "new.db", "new")

@@ -51,15 +51,19 @@ def trace(project: Project, script: str, *options: str) -> list[tuple[str, str]]
 
 def find_faults(calls: list[tuple[str, str]], folder: Path) -> list[str]:
     """Every name below `folder` that was not flushed with its folder, at the end or when a database
-    was removed."""
+    was removed; and every file that got its name before its content was flushed."""
     waiting: dict[Path, str] = {}
+    flushed: set[Path] = set()
     faults = []
     for call, arguments in calls:
         if call in NAMING:
-            target = Path(re.findall(r'"([^"]*)"', arguments)[-1])
+            source, target = map(Path, re.findall(r'"([^"]*)"', arguments))
             if target.is_relative_to(folder):
                 waiting[target.parent] = target.name
+            if source.suffix in {".partial", ".arriving"} and source not in flushed:
+                faults.append(f"{source} got its name before it was flushed")
         elif call in {"fsync", "fdatasync"}:
+            flushed.add(Path(arguments.partition("<")[2].rstrip(">")))
             waiting.pop(Path(arguments.partition("<")[2].rstrip(">")), None)
         elif re.search(r'\.db"', arguments):
             faults += [f"{name} before {arguments} was removed" for name in waiting.values()]
