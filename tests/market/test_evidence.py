@@ -403,14 +403,14 @@ def test_first_interrupt_ends_a_run_that_waits_for_an_answer(
     import signal
 
     database, _ = begin(tmp_path, sandbox, BEFORE)
-    sandbox.set_faults({"match": "/aggs/", "kind": "timeout", "seconds": 60, "times": None})
+    sandbox.set_faults({"match": "/aggs/", "kind": "timeout", "seconds": 600, "times": None})
     sandbox.clear_log()
     process = Project(database.parent, sandbox.url).start("update_database.py", "--end", TODAY)
     try:
         while not [entry for entry in sandbox.fetch_log() if entry["path"].startswith("/v2/aggs")]:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=240)
         assert process.returncode == 130, errors
     finally:
         process.kill()
