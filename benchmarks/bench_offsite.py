@@ -36,7 +36,9 @@ from backtestdb.database import connect  # noqa: E402
 from backtestdb.files import hash_file  # noqa: E402
 from backtestdb.offsite.objects import Remote  # noqa: E402
 from backtestdb.offsite.seal import make_data_key  # noqa: E402
-from backtestdb.offsite.send import Content, Sender, send_full, send_small  # noqa: E402
+from backtestdb.offsite.send import Content, Sender  # noqa: E402
+from backtestdb.offsite.send_full import send_full  # noqa: E402
+from backtestdb.offsite.send_small import send_small  # noqa: E402
 from backtestdb.offsite.small_copy import take_small_copy  # noqa: E402
 from backtestdb.offsite.state import load_state  # noqa: E402
 from backtestdb.offsite.store import FolderStore  # noqa: E402

@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     settings, now_utc = load_settings(), datetime.now(UTC)
     make_target(settings)
+
     commands: dict[str, Callable[[], int]] = {
         "init": lambda: run_init(settings),
         "list": lambda: run_list(settings, as_json=options.json),
@@ -61,20 +62,24 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands.add_parser("list", help="the copies, newest first").add_argument(
         "--json", action="store_true"
     )
+
     check = commands.add_parser("check", help="read this week's share of the copies and compare")
     check.add_argument("--everything", action="store_true", help="read all of them")
     check.add_argument("--json", action="store_true", help="the result for programs")
     commands.add_parser(
         "drill", help="bring the newest copies back into a scratch folder, compare and measure"
     )
+
     pruning = commands.add_parser("prune", help="delete old copies, with a key that may")
     pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
     commands.add_parser("send", help="send once what was not sent yet")
+
     watching = commands.add_parser("watch", help="send whatever is committed, until SIGTERM")
     watching.add_argument(
         "--quiet", action="store_true", help="for cron: only the log; no error when it runs already"
     )
     commands.add_parser("health", help="exit code 1 when what lies elsewhere is behind")
+
     return parser.parse_args(arguments)
 
 
@@ -118,6 +123,7 @@ def open_log(backup_dir: Path, quiet: bool) -> logging.Logger:
     log = logging.getLogger("ai-backtest.offsite")
     log.setLevel(logging.INFO)
     log.propagate = False
+
     file = RotatingFileHandler(backup_dir / LOG_NAME, maxBytes=LOG_BYTES, backupCount=1, delay=True)
     for handler in (file,) if quiet else (file, logging.StreamHandler(sys.stdout)):
         handler.setFormatter(

@@ -2,10 +2,13 @@
 it."""
 
 import json
+import logging
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,12 +17,14 @@ import pytest
 
 from backtestdb.config import PROJECT_DIR
 from backtestdb.database import connect
+from backtestdb.offsite.commits import Commits
 from backtestdb.offsite.drill import run_and_save
 from backtestdb.offsite.facts import find_offsite_problems, load_offsite_facts
 from backtestdb.offsite.liveness import Liveness, save_liveness, target_folder
+from backtestdb.offsite.send_full import drop_left_bases
 from backtestdb.offsite.target import open_remote
-from backtestdb.offsite.watch import Commits
 from backtestdb.scheduling.health import find_overdue
+from backtestdb.scheduling.loop import Scheduler, find_state
 from backup_tools import change, environment_of, make_platform_database
 from offsite_tools import Site, make_site, start_watch
 from s3_server import wait_until
@@ -135,7 +140,7 @@ def test_every_report_knows_the_copies_and_loads_none_of_their_packages(tmp_path
     assert all(said.rstrip().endswith("loaded set()") for said in (status, numbers, doctor))
 
 
-def test_a_watcher_hears_of_copies_that_are_behind_unless_the_machine_slept(
+def test_watcher_and_person_hear_of_copies_that_are_behind_unless_the_machine_slept(
     tmp_path: Path,
 ) -> None:
     site = make_filled_site(tmp_path)
@@ -145,9 +150,31 @@ def test_a_watcher_hears_of_copies_that_are_behind_unless_the_machine_slept(
     site.back_up()
     covered = now - timedelta(hours=9)
     folder.mkdir(parents=True)
+    assert find_overdue(settings, now + timedelta(seconds=30)) == ""
+    assert "nothing was sent" in find_overdue(settings, now + timedelta(minutes=30))
     save_liveness(folder, Liveness(looked_at_utc=covered, covered_until_utc=covered))
     assert find_overdue(settings, now + timedelta(seconds=30)) == ""
-    assert "minutes behind" in find_overdue(settings, now + timedelta(minutes=30))
+    later = now + timedelta(minutes=30)
+    assert "minutes behind" in find_overdue(settings, later)
+    log, stop = logging.getLogger("test"), threading.Event()
+    scheduler = Scheduler(
+        settings=settings, log=log, clock=lambda: later, stop=stop, kind="loop", job="backups"
+    )
+    assert "minutes behind" in find_state(scheduler)["offsite"]
+
+
+def test_base_of_a_target_that_is_no_longer_used_goes_after_its_time(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    for name, days in (("left", 31), ("used", 1)):
+        folder = tmp_path / name / "full"
+        folder.mkdir(parents=True)
+        for file in ("full-base.db", "state.json"):
+            (folder / file).write_text("")
+        moment = (now - timedelta(days=days)).timestamp()
+        os.utime(folder / "state.json", (moment, moment))
+    drop_left_bases(tmp_path.iterdir(), now)
+    left = {path.parent.parent.name for path in tmp_path.glob("*/full/full-base.db")}
+    assert left == {"used"}
 
 
 def test_status_tells_what_is_behind_damaged_or_does_not_come_back(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backtestdb.offsite.restore import parse_moment
-from backtestdb.offsite.send import send_full
+from backtestdb.offsite.send_full import send_full
 from backtestdb.offsite.watch import make_sender, make_watch, newest_backup
 from backup_tools import add_strategy, change, make_platform_database, read_all, strategy_names
 from commands import Project

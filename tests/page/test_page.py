@@ -241,7 +241,7 @@ def test_page_shows_what_was_committed_a_moment_ago(
 ) -> None:
     project = Project(tmp_path)
     shutil.copy(rebuilt.database, project.database)
-    # With a rollback journal a commit waits for whoever reads: the page reads in short statements.
+    # With a rollback journal a commit waits for every reader: the page reads in short statements.
     with closing(sqlite3.connect(project.database, timeout=60)) as writer:
         writer.execute(f"PRAGMA journal_mode = {journal}")
         check_commits_are_shown(project, writer)

@@ -166,7 +166,7 @@ def longest_statement(connection: sqlite3.Connection) -> Iterator[Callable[[], i
 
 
 def test_no_statement_of_the_page_reads_for_long_in_a_large_database(tmp_path: Path) -> None:
-    """With a rollback journal nobody can commit while a statement reads. 200 tickers × 250
+    """With a rollback journal no program can commit while a statement reads. 200 tickers × 250
     sessions: a statement that reads all bars takes 250,000 steps and more."""
     path = make_large_database(tmp_path / "a.db", tickers=200, sessions=250, journal="DELETE")
     with closing(connect(path, read_only=True)) as connection:

@@ -27,7 +27,8 @@ from backtestdb.offsite.fetch import fetch_copy, list_copies
 from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.record import SMALL_CLASSES, CopyName, Record
 from backtestdb.offsite.seal import lock_key, make_data_key
-from backtestdb.offsite.send import Content, Sender, send_small
+from backtestdb.offsite.send import Content, Sender
+from backtestdb.offsite.send_small import send_small
 from backtestdb.offsite.small_copy import take_small_copy
 from backtestdb.offsite.state import load_state
 from backtestdb.offsite.store import FolderStore, Store, Target

@@ -127,6 +127,8 @@ def make_requester(
     limits: KnownLimits,
     wanted: frozenset[str] | None,
 ) -> Requester:
+    """Return what sends the requests of these jobs, with a witness for refusals and one session
+    before the first."""
     sessions = all_sessions(source.calendar, jobs)
     one_older = sessions_back(source.calendar, sessions[0], 1)
     witness = choose_witness(connection, all_tickers(jobs), limits.refused_of(jobs[0].timeframe))
@@ -145,8 +147,8 @@ def fetch_and_store(
     staged_from_bars: int,
     total: RunTotals,
 ) -> None:
-    """All requests of the jobs. When the plan turns out not to have the endpoint for the whole
-    market, what is left is asked for ticker by ticker."""
+    """Send all requests of the jobs and store the answers. When the plan turns out not to have the
+    endpoint for the whole market, what is left is asked for ticker by ticker."""
     was_grouped = not requester.limits.of(GROUPED).is_refused
     planned = plan_jobs(connection, source.calendar, jobs, store.staging)
     prepare_staging(store, planned, staged_from_bars, source.now_text())
@@ -170,7 +172,8 @@ def fetch_planned(
     label: str,
     total: RunTotals,
 ) -> None:
-    """Some requests: each answer is stored as it comes, and so is what was learnt of the plan."""
+    """Send some requests; each answer is stored as it comes, and so is what was learnt of the
+    plan."""
     limits = requester.limits
     with progress(label, len(planned)) as advance:
         for request, result in fetch_all(
@@ -189,7 +192,7 @@ def fetch_planned(
 
 
 def find_metrics_starts(jobs: Sequence[Job]) -> dict[str, date]:
-    """For each ticker the first session that any job asks for."""
+    """Return for each ticker the first session that any job asks for."""
     starts: dict[str, date] = {}
     for job in jobs:
         for ticker in job.tickers:
@@ -221,8 +224,8 @@ def name_request(request: Request) -> str:
 
 
 def compute_metrics(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
-    """Those that follow sessions of the whole market, then those of bars that came for another
-    purpose."""
+    """Compute the metrics that follow sessions of the whole market, then those of bars that came
+    for another purpose."""
     tickers, first, rows = find_due_metrics(connection)
     if first is not None:
         with (
@@ -237,8 +240,8 @@ def compute_metrics(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None
 def record_closures(
     connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], total: RunTotals
 ) -> None:
-    """Sessions of which nobody has a bar while a later one has: said once, never asked for
-    again."""
+    """Record sessions of which no ticker has a bar while a later session has some: said once, never
+    asked for again."""
     tickers, frontier = all_tickers(jobs), load_frontier(connection, "1day")
     witness = choose_witness(connection, tickers, frozenset())
     closed = [
@@ -282,8 +285,8 @@ def wall_within(limits: PlanLimits, job: Job) -> date | None:
 def keep_coverage(
     connection: sqlite3.Connection, source: Source, job: Job, coverage: Coverage
 ) -> None:
-    """Of all ranges that are asked for of this universe by now. `coverage`: of the job's
-    sessions."""
+    """Keep the coverage of all ranges that are asked for of this universe by now. `coverage`: of
+    the job's sessions."""
     parts = []
     for start, end in load_ranges(connection, job.universe, job.timeframe):
         sessions = sessions_between(source.calendar, start, end)

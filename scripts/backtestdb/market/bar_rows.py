@@ -19,7 +19,7 @@ from backtestdb.market.bars import (
 def save_bars(
     connection: sqlite3.Connection, bars: ParsedBars, fetched_at_utc: str | Sequence[str]
 ) -> None:
-    """Store bars with the time at which they came (of all, or of each); one that is there already
+    """Store bars with the time at which they came (of all, or of each); a bar that is there already
     takes the new values, the time too. The caller's transaction."""
     if isinstance(fetched_at_utc, str):
         created_at = [make_sqlite_time(fetched_at_utc)] * len(bars)
@@ -29,13 +29,13 @@ def save_bars(
 
 
 def make_sqlite_time(utc_text: str) -> str:
-    """ISO text with its zone as CURRENT_TIMESTAMP writes it, which other programs put into the same
-    column."""
+    """Given ISO text with its zone, return it as CURRENT_TIMESTAMP writes it, which other programs
+    put into the same column."""
     return datetime.fromisoformat(utc_text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def save_bar_columns(connection: sqlite3.Connection, columns: Sequence[list[Any]]) -> None:
-    """Like `save_bars`, from lists in the order of BAR_COLUMNS and created_at."""
+    """Store bars like `save_bars`, from lists in the order of BAR_COLUMNS and created_at."""
     names = [*BAR_COLUMNS, "created_at"]
     updates = ", ".join(
         f"{name} = excluded.{name}" for name in names if name not in {"ticker", "timeframe"}

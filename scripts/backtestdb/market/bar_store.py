@@ -129,7 +129,7 @@ def prepare_staging(
 def save_result(
     store: BarStore, result: RangeAnswer | SessionAnswer, asked_at_utc: str
 ) -> SavedBars:
-    """One answer, all or nothing."""
+    """Store one answer, all or nothing."""
     if isinstance(result, RangeAnswer):
         metrics_from = store.metrics_from.get(result.request.ticker, result.request.start)
         return save_range(
@@ -167,9 +167,9 @@ def save_range(
     metrics_from: date,
     proven_from: date | None = None,
 ) -> SavedBars:
-    """One ticker's answer in the place of what is stored of its sessions: good bars, rejected ones,
-    the record, the metrics from `metrics_from` on. What the answer does not have stays until a
-    second one agrees (see evidence), and what lies before its first bar stays unless the
+    """Put one ticker's answer in the place of what is stored of its sessions: good bars, rejected
+    ones, the record, the metrics from `metrics_from` on. What the answer does not have stays until
+    a second one agrees (see evidence), and what lies before its first bar stays unless the
     subscription is known to reach back to `proven_from`."""
     request = result.request
     sessions = sessions_between(calendar, request.start, request.end)
@@ -259,8 +259,8 @@ def find_cut_session(request: RangeRequest, days: Sequence[str], bars: ParsedBar
 
 
 def last_regular_bar_ms(day: str) -> int:
-    """When the last five minutes of regular trading of a session begin, ms UTC (15:55 New York,
-    half days 12:55)."""
+    """Return when the last five minutes of regular trading of a session begin, ms UTC (15:55 New
+    York, half days 12:55)."""
     close = load_calendar().session_close(day)
     return int(close.timestamp() * 1000) - FIVE_MINUTES_MS
 
@@ -298,7 +298,8 @@ def replace_rejected(
     rejected: Sequence[RejectedBar],
     asked_at_utc: str,
 ) -> None:
-    """A bar that was rejected before may have been mended since."""
+    """Put the rejected bars of an answer in the place of those before: a bar may have been mended
+    since."""
     connection.execute(
         "DELETE FROM _bars_set_aside WHERE ticker = ? AND timeframe = ? AND session_date BETWEEN "
         "? AND ?",
@@ -308,8 +309,8 @@ def replace_rejected(
 
 
 def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> ParsedBars:
-    """A session of the whole market in the place of what is stored of it: its bars, the rejected
-    ones, and the record, which also says that the metrics are still to follow."""
+    """Put a session of the whole market in the place of what is stored of it: its bars, the
+    rejected ones, and the record, which also says that the metrics are still to follow."""
     connection, session_date = store.connection, answer.session_date.isoformat()
     bars = reject_unlike_stored(connection, answer.bars)
     with transaction(connection):
@@ -357,7 +358,7 @@ def remove_day_bar(connection: sqlite3.Connection, ticker: str, session_date: da
 
 
 def forget_rejected(connection: sqlite3.Connection, session_date: str, bars: ParsedBars) -> None:
-    """Bars that were rejected before, of the tickers that have a good one now."""
+    """Remove bars that were rejected before, of the tickers that have a good one now."""
     rejected = connection.execute(
         "SELECT DISTINCT ticker FROM _bars_set_aside WHERE timeframe = '1day' AND session_date = ?",
         (session_date,),
@@ -370,7 +371,7 @@ def forget_rejected(connection: sqlite3.Connection, session_date: str, bars: Par
 
 
 def load_what_was_staged(store: BarStore) -> SavedBars:
-    """The end of a first fill: what is rejected only beside the bars of other sessions. Nothing
+    """End a first fill; return what is rejected only beside the bars of other sessions. Nothing
     happens when no session was set aside."""
     staging = store.staging
     if staging is None:

@@ -82,11 +82,11 @@ class ParsedBars:
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
-        """Received, stored, dropped, rejected."""
+        """Return how many rows were received, stored, dropped, rejected."""
         return self.received, len(self), self.dropped, len(self.rejected)
 
     def columns(self) -> list[list[Any]]:
-        """BAR_COLUMNS, as rows of ohlcv_data want them."""
+        """Return BAR_COLUMNS, as rows of ohlcv_data want them."""
         return [
             self.tickers.tolist(),
             self.timestamps.tolist(),
@@ -164,7 +164,7 @@ def parse_bars(
 
 
 def make_numbers(rows: Sequence[Mapping[str, Any]], letter: str) -> np.ndarray:
-    """One letter of each row as a float; what is missing or no number becomes NaN."""
+    """Return one letter of each row as a float; what is missing or no number becomes NaN."""
     values = [row.get(letter) for row in rows]
     return np.array(
         [value if type(value) in NUMBER_TYPES else np.nan for value in values], dtype="float64"
@@ -220,7 +220,7 @@ def find_broken_rules(
     times: Mapping[str, np.ndarray],
     sessions: Sequence[date],
 ) -> np.ndarray:
-    """For each bar the first rule that it breaks; empty text when it breaks none."""
+    """Return for each bar the first rule that it breaks; empty text when it breaks none."""
     asked = pd.DatetimeIndex(list(sessions)).to_numpy()
     days = times["day"]
     rules = find_broken_numbers(prices, volume) | {
@@ -236,8 +236,8 @@ def find_broken_rules(
 
 
 def find_broken_numbers(prices: np.ndarray, volume: np.ndarray) -> dict[str, np.ndarray]:
-    """`prices`: open, high, low, close as rows. For each rule about numbers, which bars break
-    it."""
+    """Given `prices` (open, high, low, close as rows), return for each rule about numbers which
+    bars break it."""
     opened, high, low, close = prices
     return {
         "not a finite number": ~np.isfinite(prices).all(axis=0) | ~np.isfinite(volume),

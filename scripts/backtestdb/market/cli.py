@@ -50,6 +50,7 @@ RUSSELL_ABOUT = 2_000
 
 
 def add_range_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that choose universes and sessions, and those of the output."""
     parser.add_argument(
         "--universe",
         default=[],
@@ -65,6 +66,7 @@ def add_range_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that print a plan or a report, and those that ask again."""
     parser.add_argument(
         "--plan", action="store_true", help="print what it would cost and send no request"
     )
@@ -98,7 +100,7 @@ def make_source(settings: Settings) -> Source:
 
 def choose_end(asked: date | None, now_utc: datetime) -> date:
     """Return the last day to ask for. A session that is not over has no final bar, and an answer
-    about it would be remembered: nobody would ask again."""
+    about it would be remembered: it would not be asked for again."""
     last = last_completed_session(load_calendar(), now_utc)
     return min(asked or last, last)
 
@@ -129,7 +131,8 @@ def parse_again(arguments: argparse.Namespace) -> AskAgain | None:
 
 @contextmanager
 def market_locks(database: Path, timeframes: Sequence[str]) -> Iterator[None]:
-    """Two runs that ask for the same bars of one database would ask twice. Raise BusyError."""
+    """Hold the locks of these bars: two runs that ask for the same bars of one database would ask
+    twice. Raise BusyError."""
     with ExitStack() as locks:
         for timeframe in timeframes:
             path = database.with_name(f"{database.name}.{timeframe}.lock")
@@ -159,6 +162,8 @@ def make_again_jobs(
 def make_backfill_jobs(
     connection: sqlite3.Connection, timeframe: str, arguments: argparse.Namespace, now_utc: datetime
 ) -> list[Job]:
+    """Return a job for each universe that the arguments name, or for what is to be asked for
+    again."""
     names = list(dict.fromkeys(arguments.universe))
     if (again := parse_again(arguments)) is not None:
         return make_again_jobs(connection, timeframe, names, again)
@@ -172,7 +177,8 @@ def make_backfill_jobs(
 def run_backfill(
     settings: Settings, timeframe: str, arguments: argparse.Namespace, now_utc: datetime
 ) -> int:
-    """The whole of 02_backfill_daily.py and 03_backfill_intraday.py behind their arguments."""
+    """Run 02_backfill_daily.py or 03_backfill_intraday.py behind its arguments; return the exit
+    code."""
     names = list(dict.fromkeys(arguments.universe))
     if not names:
         step = "make backfill-daily" if timeframe == "1day" else "make backfill-intraday"

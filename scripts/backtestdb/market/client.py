@@ -123,7 +123,7 @@ Verify = Callable[[dict[str, Any]], None]
 
 
 def accept(body: dict[str, Any]) -> None:
-    """Nothing to verify of a page."""
+    """Verify nothing of a page."""
 
 
 class HeaderKey(requests.auth.AuthBase):
@@ -251,6 +251,8 @@ class MarketData:
     def iterate_pages(
         self, url: str, query: Mapping[str, Any], verify: Verify = accept
     ) -> Iterator[dict[str, Any]]:
+        """Yield the pages of an answer. Raise ForeignHostError when the next page lies on another
+        host, VendorFaultError when pages go round in a circle."""
         seen = set()
         while url:
             body = self.fetch_json(url, query, lambda page: verify_page(page, verify))
@@ -272,9 +274,9 @@ class MarketData:
     def fetch_json(
         self, url: str, query: Mapping[str, Any], verify: Verify = accept
     ) -> dict[str, Any]:
-        """One answer. Passing faults are tried again `ATTEMPTS` times in all, each attempt within
-        the quota, after a random pause that doubles its bound (full jitter), or after Retry-After.
-        A full window is waited for and is no attempt."""
+        """Return one answer. Passing faults are tried again `ATTEMPTS` times in all, each attempt
+        within the quota, after a random pause that doubles its bound (full jitter), or after
+        Retry-After. A full window is waited for and is no attempt."""
         cause, attempt, waits = "", 0, 0
         while attempt < ATTEMPTS and waits < WAITS_FOR_QUOTA:
             self.quota.take()
@@ -309,6 +311,8 @@ class MarketData:
             raise StoppedError
 
     def attempt_json(self, url: str, query: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request once and return its answer. Raise PassingFaultError for a fault that may
+        pass, UnreachableError when the first request never left."""
         deadline = time.monotonic() + TIMEOUTS_IN_AN_ANSWER * self.timeout_seconds
         try:
             # A redirect would take the request, and with it the question, to another place.
@@ -352,9 +356,9 @@ class MarketData:
         return b"".join(parts)
 
     def compare_clocks(self) -> None:
-        """Once in a run, at the first answer. Where the clocks are minutes or hours apart, the
-        vendor's dates the answers from then on: whether a session was over depends on it. Raise
-        WrongClockError where they are half a day apart."""
+        """Compare the clocks once in a run, at the first answer. Where they are minutes or hours
+        apart, the vendor's dates the answers from then on: whether a session was over depends on
+        it. Raise WrongClockError where they are half a day apart."""
         if self.clock_was_compared or not self.date_header:
             return
         self.clock_was_compared = True
@@ -379,7 +383,8 @@ class MarketData:
             say(f"{apart}: answers are dated by the vendor's, which decides what is over")
 
     def read_answer(self, response: requests.Response, content: bytes) -> dict[str, Any]:
-        """The table of answers: docs/DATABASE.md, "What the vendor answers"."""
+        """Return the answer, or raise what its status means: docs/DATABASE.md, "What the vendor
+        answers"."""
         status, path = response.status_code, urlsplit(response.url).path
         if status == requests.codes.too_many_requests:
             raise OverQuotaError(
@@ -468,6 +473,7 @@ def verify_page(page: dict[str, Any], verify: Verify) -> None:
 
 
 def parse_body(content: bytes) -> dict[str, Any]:
+    """Return a body of the documented shape. Raise PassingFaultError for any other."""
     try:
         body: Any = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -486,8 +492,8 @@ def parse_body(content: bytes) -> dict[str, Any]:
 
 
 def parse_origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port as far as they decide where a request goes: case and a written-out
-    default port do not."""
+    """Return scheme, host and port as far as they decide where a request goes: case and a
+    written-out default port do not."""
     parts = urlsplit(url)
     try:
         port = parts.port
@@ -497,7 +503,7 @@ def parse_origin(url: str) -> tuple[str, str, int | None]:
 
 
 def parse_retry_after(text: str | None) -> float | None:
-    """Seconds, bounded; None where the header is missing or holds a date (the vendor sends
+    """Return seconds, bounded; None where the header is missing or holds a date (the vendor sends
     seconds)."""
     if not text or not text.strip().isdecimal():
         return None

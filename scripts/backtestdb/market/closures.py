@@ -73,7 +73,7 @@ def has_day_bar(connection: sqlite3.Connection, tickers: Iterable[str], session_
 def save_closures(
     connection: sqlite3.Connection, closed: Iterable[date], found_at_utc: str
 ) -> None:
-    """Nobody asks about these sessions any more."""
+    """Record sessions that did not take place: they are not asked for any more."""
     with transaction(connection):
         for day in closed:
             text = day.isoformat()

@@ -169,7 +169,7 @@ def load_stored_mask(
 
 
 def session_number(timeframe: str) -> str:
-    """SQL: days from 1970 to the session of a bar."""
+    """Return SQL for the days from 1970 to the session of a bar."""
     return f"(timestamp - {SESSION_SHIFT_MS[timeframe]}) / {DAY_MS}"
 
 
@@ -221,6 +221,7 @@ def load_gap_notes(
 
 
 def is_empty_between(connection: sqlite3.Connection, ticker: str, before: str, after: str) -> bool:
+    """Return whether a ticker has no day bar between two sessions."""
     query = (
         "SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' AND timestamp > ? AND "
         "timestamp < ?"

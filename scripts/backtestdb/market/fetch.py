@@ -97,7 +97,7 @@ def work(
     fetch: Callable[[Sent], Received],
     stopping: threading.Event,
 ) -> None:
-    """One thread: requests until there are no more, or the run ends."""
+    """Send requests in one thread until there are no more, or the run ends."""
     while (request := waiting.get()) is not None and not stopping.is_set():
         try:
             arrived.put((request, fetch(request)))
@@ -132,7 +132,8 @@ class EmptySessionError(MarketDataError):
 
     @property
     def kind(self) -> str:
-        """Each session is a failure of its own: a clock that is a week ahead has several."""
+        """Return what failed. Each session is a failure of its own: a clock that is a week ahead
+        has several."""
         return str(self)
 
 
@@ -187,6 +188,8 @@ class Requester:
         return self.fetch_range(request)
 
     def fetch_session(self, session_date: date) -> SessionAnswer | None:
+        """Return the answer about a session of the whole market; None when the plan refuses it.
+        Raise EmptySessionError when it has no bar yet."""
         for _ in range(REFUSALS):
             if self.limits.of(GROUPED).refuses(session_date):
                 return None
@@ -205,6 +208,8 @@ class Requester:
         )
 
     def fetch_range(self, request: RangeRequest) -> RangeAnswer | None:
+        """Return the answer about one ticker, trimmed to what the plan has; None when it has none
+        of it."""
         for _ in range(REFUSALS):
             trimmed = self.trim(request)
             if trimmed is None:

@@ -68,8 +68,8 @@ def load_staging(
 def read_bars(
     staging: Staging, place_of: np.ndarray, first: int, stop: int, sessions: int
 ) -> np.ndarray:
-    """open, high, low, close, volume × tickers from place `first` to before `stop` × sessions; NaN
-    where there is no bar."""
+    """Return open, high, low, close, volume × tickers from place `first` to before `stop` ×
+    sessions; NaN where there is no bar."""
     values = np.full((5, stop - first, sessions), np.nan)
     rows = staging.connection.execute("SELECT stored, bars FROM sessions ORDER BY session_date")
     for session, (count, blob) in enumerate(rows):
@@ -107,13 +107,13 @@ def make_bars(
 
 
 def make_fetch_times(bars: ParsedBars, records: Sequence[tuple[Any, ...]]) -> list[str]:
-    """When each bar came: bars that waited here are as old as their answer."""
+    """Return when each bar came: bars that waited here are as old as their answer."""
     asked_at = {record[0]: record[-1] for record in records}
     return [asked_at[day] for day in bars.session_dates.tolist()]
 
 
 def finish_loading(connection: sqlite3.Connection, staging: Staging, run: str) -> None:
-    """The records of the sessions, and the end of the first fill."""
+    """Store the records of the sessions, and end the first fill."""
     rejected = staging.connection.execute(
         f"SELECT {', '.join(RejectedBar._fields)} FROM rejected"
     ).fetchall()

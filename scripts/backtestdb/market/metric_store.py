@@ -57,8 +57,8 @@ class MetricRows:
 def load_day_bars(
     connection: sqlite3.Connection, tickers: Iterable[str], since_ms: int = 0
 ) -> pd.DataFrame:
-    """Stored day bars: ticker, BAR_TYPES and date, by ticker and time. `since_ms` 0: all of them;
-    else those from this time on and the WINDOW_BARS before it."""
+    """Return stored day bars: ticker, BAR_TYPES and date, by ticker and time. `since_ms` 0: all of
+    them; else those from this time on and the WINDOW_BARS before it."""
     query = (
         f"SELECT {', '.join(BAR_TYPES)} FROM ohlcv_data WHERE ticker = :ticker AND timeframe = "
         "'1day'"
@@ -89,7 +89,7 @@ def load_day_bars(
 
 
 def make_dates(stamps_ms: np.ndarray) -> np.ndarray:
-    """ISO dates in New York; each distinct time is converted once."""
+    """Return ISO dates in New York; each distinct time is converted once."""
     distinct, place = np.unique(stamps_ms, return_inverse=True)
     texts = make_new_york_times(distinct).strftime("%Y-%m-%d").to_numpy(dtype=object)
     return np.asarray(texts[place])
@@ -157,7 +157,7 @@ def was_asked_between(
 
 
 def save_metric_rows(connection: sqlite3.Connection, rows: MetricRows) -> int:
-    """The caller's transaction."""
+    """Store rows of metrics; return how many. The caller's transaction."""
     updates = ", ".join(f"{name} = excluded.{name}" for name in METRIC_COLUMNS[2:])
     save_rows(
         connection,
@@ -217,8 +217,8 @@ def tickers_without_metrics(
 def save_missing_metrics(
     connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date
 ) -> None:
-    """Bars that an earlier job fetched as its warm-up, or for another universe, have no metrics
-    yet."""
+    """Compute the metrics of bars that an earlier job fetched as its warm-up, or for another
+    universe."""
     lacking = tickers_without_metrics(connection, tickers, start, end)
     for first in range(0, len(lacking), TICKERS_AT_ONCE):
         with transaction(connection):

@@ -77,7 +77,8 @@ def make_metrics_of_the_day(bars: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def make_metrics_over_time(close: pd.DataFrame, volume: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """`close`, `volume`: sessions × tickers, each ticker packed to the top."""
+    """Given `close` and `volume` (sessions × tickers, each ticker packed to the top), return the
+    metrics that need earlier sessions."""
     metrics = {"change_percent": make_change_percent(close, 1)}
     for sessions in (5, 10, 20):
         metrics[f"change_{sessions}d_percent"] = make_change_percent(close, sessions)
@@ -100,12 +101,11 @@ def make_change_percent(close: pd.DataFrame, sessions: int) -> pd.DataFrame:
 
 
 def make_rsi(close: pd.DataFrame) -> pd.DataFrame:
-    """Wilder's RSI as `ta.momentum.RSIIndicator(close, window=14, fillna=False)` defines it.
+    """Return Wilder's RSI as `ta.momentum.RSIIndicator(close, window=14, fillna=False)` defines it.
 
     `ta` seeds the exponential mean with the first change, TA-Lib and charting sites with the mean
     of the first 14: up to 5.7 points apart at session 20 of GOOG's history, below 0.1 from session
-    54 on.
-    """
+    54 on."""
     change = np.diff(close.to_numpy(), axis=0, prepend=np.nan)
     rises, falls = np.where(change > 0, change, 0.0), np.where(change < 0, -change, 0.0)
     mean_rise, mean_fall = np.split(make_exponential_means(np.hstack([rises, falls])), 2, axis=1)
@@ -117,8 +117,8 @@ def make_rsi(close: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_exponential_means(values: np.ndarray) -> np.ndarray:
-    """Wilder's mean down each column: every session moves it by 1/14 of its distance to the new
-    value."""
+    """Return Wilder's mean down each column: every session moves it by 1/14 of its distance to the
+    new value."""
     means = values.copy()
     for i in range(1, len(values)):
         means[i] = means[i - 1] + (values[i] - means[i - 1]) / RSI_WINDOW
@@ -128,7 +128,7 @@ def make_exponential_means(values: np.ndarray) -> np.ndarray:
 def count_run(
     close: pd.DataFrame, compare: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> pd.DataFrame:
-    """Length of the run of rising (falling) closes that ends at each session; 0 outside of one."""
+    """Count the run of rising (falling) closes that ends at each session; 0 outside of one."""
     values = close.to_numpy()
     goes_on = np.zeros_like(values)
     goes_on[1:] = compare(values[1:], values[:-1])

@@ -205,8 +205,8 @@ def choose_witness(
 def ask_whether_refused(
     client: MarketData, endpoint: str, ticker: str, session_date: date
 ) -> bool | None:
-    """Of one session; `ticker` where the endpoint has one. None when the vendor does not say,
-    because of a fault."""
+    """Return whether one session is refused; `ticker` where the endpoint has one. None when the
+    vendor does not say, because of a fault."""
     try:
         if endpoint == GROUPED:
             client.fetch_grouped(session_date)
@@ -229,7 +229,7 @@ def probe_history(
     *,
     by_session: bool,
 ) -> date | None:
-    """Before a long job: ask for its oldest session, of the whole market (`by_session`) or of
+    """Ask, before a long job, for its oldest session, of the whole market (`by_session`) or of
     `ticker`. Return the first session that the plan has, where that is a later one; it is
     remembered.
 
@@ -318,9 +318,9 @@ def find_silent_cut(
     tickers: Sequence[str],
     timeframe: str,
 ) -> None:
-    """When no ticker's answer begins where it was asked for, one request about the session before
-    the first bar tells whether the plan cut it, and one about the session before that agrees. If
-    so, the records say what was really answered."""
+    """Find out, when no ticker's answer begins where it was asked for, whether the plan cut it: one
+    request about the session before the first bar tells, and one about the session before that
+    agrees. If so, the records say what was really answered."""
     limits = load_limits(connection).of(timeframe)
     asked_from, first, ticker = find_late_beginning(connection, tickers, timeframe)
     if not first or not asked_from or (limits.proven_from and limits.proven_from <= asked_from):
@@ -355,8 +355,8 @@ def find_silent_cut(
 def find_late_beginning(
     connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str
 ) -> tuple[date | None, date | None, str]:
-    """Since when `tickers` were asked for one by one, and the first bar of any of them, with its
-    ticker, when that came later."""
+    """Return since when `tickers` were asked for one by one, and the first bar of any of them, with
+    its ticker, when that came later."""
     members = set(tickers)
     rows = [
         row

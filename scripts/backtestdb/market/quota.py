@@ -17,11 +17,12 @@ SHORTEST_WAIT_SECONDS = 0.001
 
 
 class StoppedError(Exception):
-    """The run is ending; whoever waits for the quota is told to give up."""
+    """The run is ending; what waits for the quota gives up."""
 
 
 def quota_path(state_dir: Path, base_url: str, api_key: str) -> Path:
-    """One file for a key at a host. A digest names it, so that the key is not on the disk."""
+    """Return the file for a key at a host. A digest names it, so that the key is not on the
+    disk."""
     digest = hashlib.sha256(f"{base_url} {api_key}".encode()).hexdigest()
     return state_dir / f"quota-{digest[:16]}"
 

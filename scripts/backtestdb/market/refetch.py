@@ -1,5 +1,5 @@
-"""What is stored of a ticker, asked for again and replaced: after a split, or because somebody
-doubts it."""
+"""What is stored of a ticker, asked for again and replaced: after a split, or at the user's
+wish."""
 
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -39,7 +39,7 @@ def find_stored_ranges(
     connection: sqlite3.Connection, calendar: ExchangeCalendar, ticker: str, until: date
 ) -> list[RangeRequest]:
     """Return the ranges of a ticker in which bars are stored, of both timeframes, up to `until`.
-    Sessions in between that were asked for and had no bar belong to a range; a hole that nobody
+    Sessions in between that were asked for and had no bar belong to a range; a hole that was never
     asked for ends it."""
     sessions = sessions_between(calendar, FIRST_DAY, until)
     requests = []
@@ -84,7 +84,7 @@ def refetch_ticker(connection: sqlite3.Connection, source: Source, ticker: str) 
 def refetch_ranges(
     connection: sqlite3.Connection, source: Source, requests: Iterable[RangeRequest]
 ) -> Iterable[Refetched]:
-    """One after the other; see `refetch_ticker`."""
+    """Yield ranges that were fetched again, one after the other; see `refetch_ticker`."""
     for request in requests:
         answer = source.client.fetch_bars(
             request.ticker, request.timeframe, request.start, request.end

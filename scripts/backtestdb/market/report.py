@@ -37,7 +37,8 @@ def describe_cost(requests: int, settings: Settings) -> str:
 
 
 def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) -> int:
-    """`plans`: a Plan for each step. `rows` is an upper bound: no bar where nothing traded."""
+    """Print a cost for each step of `plans`; return the exit code. `rows` is an upper bound: no bar
+    where nothing traded."""
     rows = [
         {
             "step": step,
@@ -68,7 +69,7 @@ def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) 
 
 
 def print_reports(reports: Sequence[tuple[str, Report]], *, as_json: bool = False) -> int:
-    """The table at the end, and by name what is not there; return the exit code."""
+    """Print the table at the end, and by name what is not there; return the exit code."""
     code = DONE_WITH_HOLES if any(report.has_holes for _, report in reports) else DONE
     if as_json:
         print(json.dumps(make_json_reports(reports)))
@@ -127,6 +128,7 @@ def make_json_reports(reports: Sequence[tuple[str, Report]]) -> list[dict[str, o
 
 
 def make_json_report(step: str, report: Report, run: RunTotals) -> dict[str, object]:
+    """Return the report of a step for programs."""
     return {
         "step": step,
         "requests": run.requests,
@@ -229,6 +231,7 @@ def announce(settings: Settings, jobs: Sequence[Job], costs: dict[str, Cost]) ->
 
 
 def print_update(done: Update, *, as_json: bool) -> int:
+    """Print the reports of an update, or one JSON object; return the exit code."""
     steps = [
         (f"{universe}: {LABELS[timeframe]}", report) for universe, timeframe, report in done.reports
     ]

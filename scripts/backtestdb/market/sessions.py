@@ -44,7 +44,7 @@ def last_completed_session(calendar: ExchangeCalendar, now_utc: datetime) -> dat
 
 
 def load_final_times(sessions: Sequence[date]) -> list[str]:
-    """When each of `sessions` became final, as the text of UTC that records carry (see
+    """Return when each of `sessions` became final, as the text of UTC that records carry (see
     `last_completed_session`)."""
     final_seconds = load_final_seconds()
     return [
@@ -55,8 +55,8 @@ def load_final_times(sessions: Sequence[date]) -> list[str]:
 
 @cache
 def load_final_seconds() -> dict[date, int]:
-    """When each session of the calendar became final, in seconds UTC. Each answer asks for some of
-    them: pandas took 3.4 ms for one."""
+    """Return when each session of the calendar became final, in seconds UTC. Each answer asks for
+    some of them: pandas took 3.4 ms for one."""
     schedule = load_calendar().schedule
     final = (pd.DatetimeIndex(schedule["close"]) + FINAL_AFTER_CLOSE).as_unit("s").asi8
     return dict(zip(schedule.index.date, final.tolist(), strict=True))
@@ -90,5 +90,5 @@ def make_new_york_times(timestamps_ms: np.ndarray) -> pd.DatetimeIndex:
 
 
 def sunday_based_weekday(days: pd.DatetimeIndex) -> np.ndarray:
-    """0 = Sunday, as the platform counts."""
+    """Return weekdays from 0 = Sunday, as the platform counts."""
     return ((days.day_of_week + 1) % 7).to_numpy()

@@ -60,9 +60,9 @@ def load_waiting_splits(connection: sqlite3.Connection, last_look: datetime) -> 
 
 
 def look_before_first_bars(connection: sqlite3.Connection, source: Source) -> None:
-    """Before an empty database is filled: the splits that are listed by now are in every answer to
-    come, so that none of them has a ticker asked for twice at the end. One request; nothing where
-    bars are stored or a look was made."""
+    """Look at the splits before an empty database is filled: those that are listed by now are in
+    every answer to come, so that none of them has a ticker asked for twice at the end. One request;
+    nothing where bars are stored or a look was made."""
     if load_last_look(connection) is None and not has_bars(connection):
         failure = read_list(connection, source)
         if failure:

@@ -21,7 +21,7 @@ def has_bars(connection: sqlite3.Connection) -> bool:
 
 
 def load_last_look(connection: sqlite3.Connection) -> datetime | None:
-    """When the vendor's list of splits was last read as a whole."""
+    """Return when the vendor's list of splits was last read as a whole."""
     row = connection.execute("SELECT asked_at_utc FROM _splits_asked").fetchone()
     return datetime.fromisoformat(row[0]) if row else None
 
@@ -51,8 +51,9 @@ def save_look(
     judged: Sequence[KnownSplit],
     now_utc: datetime,
 ) -> None:
-    """One transaction: what the look changed, that it was made, and the tickers of `judged` splits
-    whose stored bars are adjusted in another way than an answer of today would be."""
+    """Store, in one transaction, what the look changed, that it was made, and the tickers of
+    `judged` splits whose stored bars are adjusted in another way than an answer of today would
+    be."""
     now_text = now_utc.isoformat(timespec="seconds")
     with transaction(connection):
         connection.executemany(
@@ -76,6 +77,7 @@ def save_look(
 
 
 def make_row(known: KnownSplit) -> tuple[object, ...]:
+    """Return a row of _splits."""
     split, withdrawn = known.split, known.withdrawn_at_utc
     return (
         split.ticker,

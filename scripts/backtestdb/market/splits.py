@@ -40,7 +40,7 @@ class Split:
 
     @property
     def ratio(self) -> float:
-        """How many shares one share becomes, and by what older prices are divided."""
+        """Return how many shares one share becomes, and by what older prices are divided."""
         return self.split_to / self.split_from
 
     def __str__(self) -> str:
@@ -59,8 +59,8 @@ class KnownSplit:
 
     @property
     def changed_at_utc(self) -> datetime:
-        """Bars from before the split that came earlier than this are adjusted in another way than
-        today."""
+        """Return the moment before which bars from before the split came adjusted in another way
+        than today."""
         return self.withdrawn_at_utc or self.believed_at_utc
 
     def __str__(self) -> str:
@@ -144,9 +144,9 @@ def compare_splits(
 
 
 def find_believed_at(split: Split, now_utc: datetime, *, bars_came_first: bool) -> datetime:
-    """From when on answers are adjusted by a split that was not seen before: now at the latest, but
-    not before the opening of its day, for nobody knows in which hour of the morning the vendor
-    adjusts."""
+    """Return from when on answers are adjusted by a split that was not seen before: now at the
+    latest, but not before the opening of its day, because the hour of the morning at which the
+    vendor adjusts is not known."""
     opening = datetime.combine(split.execution_date, OPENING, NEW_YORK)
     believed = min(now_utc, opening + LISTED_WITHIN) if bars_came_first else now_utc
     return max(believed, opening).astimezone(now_utc.tzinfo)

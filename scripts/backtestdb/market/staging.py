@@ -124,8 +124,8 @@ def load_job(connection: sqlite3.Connection) -> Job | None:
 
 
 def hash_tickers(connection: sqlite3.Connection, ticker_set: int) -> str:
-    """SHA-256 of a set's tickers: after a restore its number may be another set's. Empty for a set
-    that is gone."""
+    """Return the SHA-256 of a set's tickers: after a restore its number may be another set's. Empty
+    for a set that is gone."""
     if ticker_set == EVERY_TICKER:
         return "every ticker"
     if not connection.execute("SELECT 1 FROM _ticker_sets WHERE id = ?", (ticker_set,)).fetchone():
@@ -135,16 +135,16 @@ def hash_tickers(connection: sqlite3.Connection, ticker_set: int) -> str:
 
 
 def connect_alone(path: Path) -> sqlite3.Connection:
-    """Two processes must not fill one staging file: the first one keeps its lock for as long as it
-    is open."""
+    """Return a connection that keeps its lock for as long as it is open: two processes must not
+    fill one staging file."""
     connection = connect(path, create=True, timeout_seconds=1.0)
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     return connection
 
 
 def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc: str) -> Staging:
-    """A file for this database, which knows it from now on. WAL with synchronous=NORMAL: after a
-    power cut the last sessions may be missing, none is torn."""
+    """Create a staging file for this database, which knows it from now on. WAL with
+    synchronous=NORMAL: after a power cut the last sessions may be missing, none is torn."""
     job = Job(uuid.uuid4().hex, ticker_set, hash_tickers(connection, ticker_set))
     file = connect_alone(staging_path(database_path(connection)))
     file.execute("PRAGMA journal_mode = WAL")

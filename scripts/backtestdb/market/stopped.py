@@ -71,8 +71,8 @@ def find_stopped(
 
 
 def save_stopped(connection: sqlite3.Connection, ticker: str, last_bar: date) -> None:
-    """What is known of a ticker stays as long as its last bar is the same. The caller's
-    transaction."""
+    """Record a ticker that stopped. What is known of it stays as long as its last bar is the same.
+    The caller's transaction."""
     connection.execute(
         "INSERT INTO _stopped_tickers (ticker, last_bar, note) VALUES (?, ?, ?) ON CONFLICT "
         "(ticker) DO UPDATE SET"
@@ -92,8 +92,8 @@ def describe_stopped(last_bar: date, successor: TickerEvent | None) -> str:
 def ask_for_successors(
     connection: sqlite3.Connection, source: Source, tickers: Sequence[str]
 ) -> None:
-    """Where the plan has no ticker events, nothing is known; that is no failure, and not asked
-    twice."""
+    """Ask which ticker took the place of each. Where the plan has no ticker events, nothing is
+    known; that is no failure, and not asked twice."""
     query = (
         "SELECT ticker, last_bar FROM _stopped_tickers WHERE events_asked_at_utc IS NULL "
         "ORDER BY ticker"

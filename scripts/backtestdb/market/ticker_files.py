@@ -97,15 +97,15 @@ def split_line(line: str, delimiter: str) -> list[str]:
 
 
 def find_column(row: Sequence[str]) -> int | None:
-    """Where a header has the tickers; None for a row that is no header."""
+    """Return where a header has the tickers; None for a row that is no header."""
     names = [cell.lower() for cell in row]
     return next((names.index(name) for name in HEADERS if name in names), None)
 
 
 def read_table(header: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, str]]:
-    """Line number and ticker cell of the rows below a header. Where a fund says what each holding
-    is, cash, futures and money market funds are no stocks. A line of text without the table's other
-    cells is a footer."""
+    """Return line number and ticker cell of the rows below a header. Where a fund says what each
+    holding is, cash, futures and money market funds are no stocks. A line of text without the
+    table's other cells is a footer."""
     names = [cell.lower() for cell in header]
     column = find_column(header) or 0
     kind = names.index("asset class") if "asset class" in names else None
@@ -121,8 +121,8 @@ def read_table(header: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, st
 
 
 def read_list(rows: Sequence[Row]) -> list[tuple[int, str]]:
-    """Line number and ticker of rows without a header: every cell where all cells look like tickers
-    ("AAPL, MSFT"), else the first of each row ("IBM, International Business Machines")."""
+    """Return line number and ticker of rows without a header: every cell where all cells look like
+    tickers ("AAPL, MSFT"), else the first of each row ("IBM, International Business Machines")."""
     rows = [(number, split_words(row[0]) if len(row) == 1 else row) for number, row in rows]
     cells = [cell for _, row in rows for cell in row if cell]
     if all(is_ticker(cell) for cell in cells):
@@ -152,14 +152,14 @@ def refuse_other_words(file: Path, words: Sequence[tuple[int, str, str]]) -> Non
 
 
 def normalise_ticker(word: str) -> str:
-    """Without what other programs put around it, and with the vendor's full stop where funds write
-    `BRK B`, `MOG-A` or `BF/B`. Case is kept: it has a meaning (KIMpL)."""
+    """Return a ticker without what other programs put around it, and with the vendor's full stop
+    where funds write `BRK B`, `MOG-A` or `BF/B`. Case is kept: it has a meaning (KIMpL)."""
     return CLASS_SEPARATOR.sub(".", SUFFIX.sub("", PREFIX.sub("", word.strip())))
 
 
 def match_tickers(wanted: Sequence[str], listed: Iterable[str]) -> tuple[list[str], list[str]]:
-    """`wanted` in the spelling of the vendor's list (`BRKB` too is its `BRK.B`), and those that are
-    not in it; they stay as they are, for the vendor may have their past."""
+    """Return `wanted` in the spelling of the vendor's list (`BRKB` too is its `BRK.B`), and those
+    that are not in it; they stay as they are, for the vendor may have their past."""
     listed = set(listed)
     by_letters = {NO_LETTER.sub("", ticker): ticker for ticker in sorted(listed)}
     matched = [

@@ -54,8 +54,8 @@ def fix_time_of_day(connection: sqlite3.Connection) -> int:
 
 
 def ensure_right_times(connection: sqlite3.Connection) -> None:
-    """A temporary table with what each distinct time stamp should say: tickers share their time
-    stamps, so it is small, and daylight saving is looked up once for each."""
+    """Create a temporary table with what each distinct time stamp should say: tickers share their
+    time stamps, so it is small, and daylight saving is looked up once for each."""
     connection.execute("DROP TABLE IF EXISTS temp.right_times")
     connection.execute(
         "CREATE TEMP TABLE right_times (timestamp INTEGER PRIMARY KEY, time_of_day TEXT, "

@@ -66,8 +66,8 @@ def write_universe(
     company_names: Mapping[str, str | None] = MappingProxyType({}),
     schema: str = "main",
 ) -> UniverseChange:
-    """Like `save_universe`, in the caller's transaction, and in an attached database where `schema`
-    names one."""
+    """Write a universe like `save_universe`, in the caller's transaction, and in an attached
+    database where `schema` names one."""
     tickers = list(dict.fromkeys(tickers))
     connection.execute(
         f"INSERT INTO {schema}.universe (name, description) VALUES (?, ?) ON CONFLICT (name) DO "
@@ -130,7 +130,8 @@ def load_members(connection: sqlite3.Connection, universe: str) -> list[str]:
 
 
 def require_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
-    """Like `load_tickers`, but raise UsageError with the universes that there are."""
+    """Return what `load_tickers` does. Raise UsageError with the universes that there are where it
+    returns nothing."""
     tickers = load_tickers(connection, universe)
     if tickers:
         return tickers

@@ -33,9 +33,9 @@ class Update:
 def make_update_jobs(
     connection: sqlite3.Connection, calendar: ExchangeCalendar, end: date
 ) -> dict[str, list[Job]]:
-    """For each timeframe a job for every range of every universe that has bars of it; the newest
-    range goes on to `end`, and what lies between two ranges is nobody's. When sessions are new, the
-    last ones before them are asked for again."""
+    """Return for each timeframe a job for every range of every universe that has bars of it; the
+    newest range goes on to `end`, and what lies between two ranges is left alone. When sessions are
+    new, the last ones before them are asked for again."""
     names = [
         name for (name,) in connection.execute("SELECT name FROM universe ORDER BY id").fetchall()
     ]
@@ -62,8 +62,8 @@ def make_update_jobs(
 def guess_ranges(
     connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str
 ) -> list[Range]:
-    """Where older programs left bars without a record of what they asked for: the newest stored
-    session. Bars of less than half of the tickers belong to another universe."""
+    """Return where older programs left bars without a record of what they asked for: the newest
+    stored session. Bars of less than half of the tickers belong to another universe."""
     query = "SELECT max(timestamp) FROM ohlcv_data WHERE ticker = ? AND timeframe = ?"
     stamps = [connection.execute(query, (ticker, timeframe)).fetchone()[0] for ticker in tickers]
     found = [stamp for stamp in stamps if stamp is not None]

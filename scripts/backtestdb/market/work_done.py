@@ -10,7 +10,7 @@ def load_done(connection: sqlite3.Connection, task: str) -> int:
 
 
 def save_done(connection: sqlite3.Connection, task: str, tickers: int) -> None:
-    """In the transaction that stores the part."""
+    """Record how far a task came, in the transaction that stores the part."""
     connection.execute(
         "INSERT OR REPLACE INTO _work_done (task, tickers) VALUES (?, ?)", (task, tickers)
     )

@@ -66,6 +66,7 @@ def find_gaps(names: Iterable[CopyName]) -> list[str]:
     numbers: dict[tuple[str, str], list[int]] = {}
     for name in names:
         numbers.setdefault((name.copy_class, name.writer), []).append(name.number)
+
     gaps = []
     for (copy_class, writer), found in sorted(numbers.items()):
         missing = sorted(set(range(min(found), max(found))) - set(found))

@@ -121,6 +121,7 @@ def check_record(
 
 
 def check_segments(record: Record, listed: dict[str, Stored]) -> list[str]:
+    """Return a sentence for each segment that is gone or has another size."""
     problems = []
     for segment in (*record.segments, *record.scripts):
         stored = listed.get(segment.name)

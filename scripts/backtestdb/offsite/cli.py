@@ -38,14 +38,17 @@ from backtestdb.offsite.target import (
 
 
 def run_init(settings: Settings) -> int:
-    """Make the target ready, say what it protects, print what has to be on paper."""
+    """Given OFFSITE in the settings, make the target ready, say what it protects, and print what
+    has to be on paper. Return the exit code. Raise ProjectError."""
     store = open_store(make_target(settings))
     passphrase = find_passphrase(settings)
+
     protections = probe_store(store)
     _key, is_new = ensure_key(store, passphrase)
     print(
         f"{store.where} is {'set up' if is_new else 'ready: its key was there already, and opens'}"
     )
+
     rows = [(found.what, "yes" if found.holds else "no", found.meaning) for found in protections]
     print_table("what this store protects", ("protection", "there", "meaning"), rows)
     print(report.make_recovery_sheet(settings))
@@ -98,8 +101,9 @@ def run_restore_from_offsite(
     writer: str = "",
     restore: Callable[..., int] = run_restore_from_backup,
 ) -> int:
-    """Fetch, then restore like from any backup. With a `moment` and a database that is in order
-    only its irreplaceable tables go back to that moment: market data does not age."""
+    """Given a moment (empty: the newest copies), fetch them, then restore like from any backup, and
+    return the exit code. With a moment and a database that is in order only its irreplaceable
+    tables go back: market data does not age. `beside`: into a file of their own, compared."""
     remote = open_remote(settings)
     until_utc = parse_moment(moment) if moment else None
     database = settings.database_path
@@ -158,6 +162,7 @@ def put_beside(
         fetched = fetch_backups(
             remote, names, folder, until_utc=until_utc, with_full=False, say=say
         )
+
         if fetched.small is None:
             raise OffsiteError("there is no small copy of that time", next_step="make offsites")
         taken = fetched.small.taken_at_utc.astimezone()
@@ -167,6 +172,7 @@ def put_beside(
         fetched.small.path.rename(beside)
     finally:
         remove_tree(folder)
+
     print(f"the irreplaceable tables of {taken:%Y-%m-%d %H:%M:%S} are in {beside}")
     if look_at_file(database) == "database":
         show_changes(database, beside)
@@ -178,12 +184,14 @@ def put_beside(
 
 
 def show_changes(database: Path, older: Path) -> None:
+    """Print what `database` has gained, lost and changed since `older`, table by table."""
     now = older.with_name(f"{older.name}.now")
     try:
         take_small_copy(database, now)
         changes = [change for change in compare_states(older, now) if change.is_change]
     finally:
         now.unlink(missing_ok=True)
+
     if not changes:
         print("nothing irreplaceable has changed since")
         return
@@ -197,4 +205,5 @@ def show_changes(database: Path, older: Path) -> None:
         )
         for change in changes
     ]
+
     print_table("what happened since", ("table", "rows added", "removed", "changed", ""), rows)

@@ -41,6 +41,7 @@ def compare_states(older: Path, newer: Path) -> list[TableChange]:
             for table in union(before, now)
         ]
         connection.execute("ROLLBACK")
+
     return changes
 
 
@@ -56,6 +57,7 @@ def union(one: Sequence[str], other: Sequence[str]) -> list[str]:
 def compare_table(
     connection: sqlite3.Connection, table: str, was_there: bool, is_there: bool
 ) -> TableChange:
+    """Given a table of either state, return how many rows were added, removed and changed."""
     there = (was_there, is_there)
     if not all(there):
         rows = count_rows(connection, "main" if is_there else "older", table)

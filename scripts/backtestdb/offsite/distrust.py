@@ -36,6 +36,7 @@ def drop_distrusted(state: State, damaged: set[str]) -> list[str]:
         for reference in (state.full, state.small, state.hour)
         if reference and reference.name in damaged
     ]
+
     for name in ("full", "small", "hour"):
         reference = getattr(state, name)
         if reference and reference.name in damaged:

@@ -45,6 +45,7 @@ def hold_drill(
     found wrong is in the answer; raise OffsiteError only when the store does not answer."""
     scratch = empty_folder(folder / "scratch")
     said: list[str] = []
+
     problem, fetched, rows = "", None, 0
     started = time.monotonic()
     try:
@@ -57,12 +58,14 @@ def hold_drill(
             generated_scripts_dirs=make_script_folders(fetched, scratch / "live" / "generated"),
         )
         restore_from_backup(aside, None, now_local, all_are_meant=True)
+
         seconds = time.monotonic() - started
         rows = verify_rows(aside.database_path, fetched)
     except (VerificationError, sqlite3.Error, OSError) as error:
         problem, seconds = str(error), time.monotonic() - started
     finally:
         remove_tree(scratch)
+
     passed_over = tuple(line for line in said if line.startswith("passed over"))
     return OffsiteDrill(
         started_at_utc=now_local,
@@ -83,15 +86,17 @@ def make_script_folders(fetched: Fetched, folder: Path) -> tuple[Path, ...]:
 
 
 def verify_rows(database: Path, fetched: Fetched) -> int:
-    """Every table as its manifest counts it; the small one's where both have it. Return the rows in
-    all."""
+    """Raise VerificationError unless every table has the rows that its manifest counts, of the
+    small copy where both have it. Return the rows in all."""
     expected: dict[str, int] = {}
     for backup in (fetched.full, fetched.small):
         if backup and backup.manifest:
             expected |= backup.manifest.rows
+
     with closing(connect(database, read_only=True)) as connection:
         verify_integrity(connection, full=True)
         found = count_rows(connection, list(expected))
+
     for table, count in expected.items():
         if found[table] != count:
             raise VerificationError(

@@ -12,8 +12,8 @@ from backtestdb.config import Settings
 from backtestdb.offsite.liveness import Liveness, load_liveness, target_folder
 
 CHECKS, DRILLS = "checks.jsonl", "drills.jsonl"
-# Ten looks at the usual 30 seconds, so that a restart or a short break of the network is nobody's
-# business.
+# Ten looks at the usual 30 seconds, so that a restart or a short break of the network is no
+# problem yet.
 STALE_AFTER = timedelta(minutes=5)
 CHECK_EVERY, DRILL_EVERY = timedelta(days=7), timedelta(days=30)
 OVERDUE_AFTER = timedelta(days=2)
@@ -57,9 +57,12 @@ def load_offsite_facts(settings: Settings, now_utc: datetime) -> OffsiteFacts | 
     if not settings.offsite:
         return None
     folder = target_folder(settings.backup_dir, settings.offsite)
+
     liveness = load_liveness(folder) or Liveness()
     check, drill = load_last_line(folder / CHECKS), load_last_line(folder / DRILLS)
+
     covered = liveness.covered_until_utc
+
     return OffsiteFacts(
         target=settings.offsite,
         lag=max(now_utc - covered, timedelta(0)) if covered else None,
@@ -98,6 +101,7 @@ def find_offsite_problems(facts: OffsiteFacts | None) -> list[OffsiteProblem]:
     if facts is None:
         return []
     problems = []
+
     reason = "; ".join(dict.fromkeys(facts.failures.values()))
     because = f": {reason}" if reason else ""
     if facts.lag is None:
@@ -112,14 +116,17 @@ def find_offsite_problems(facts: OffsiteFacts | None) -> list[OffsiteProblem]:
     elif "full" in facts.failures:
         what = f"the full backup could not be sent to {facts.target}: {facts.failures['full']}"
         problems.append(OffsiteProblem("offsite_failed", what, "make offsite-send"))
+
     if facts.check_problems:
         what = f"at {facts.target}: {facts.check_problems[0]}" + more_of(facts.check_problems)
         problems.append(
             OffsiteProblem("offsite_damaged", what, 'make offsite-check ARGS="--everything"')
         )
+
     if facts.drill_problem:
         what = f"the last drill from {facts.target} failed: {facts.drill_problem}"
         problems.append(OffsiteProblem("offsite_drill_failed", what, "make offsite-drill"))
+
     return problems
 
 

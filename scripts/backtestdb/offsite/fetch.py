@@ -31,6 +31,7 @@ def fetch_copy(remote: Remote, name: CopyName, target: Path) -> Record:
     target.unlink(missing_ok=True)
     records = load_chain(remote, name)
     verify_space(target.parent, 2 * max(record.bytes for record in records), f"fetching {name}")
+
     target.touch(0o600)
     try:
         for record in reversed(records):
@@ -45,20 +46,24 @@ def fetch_copy(remote: Remote, name: CopyName, target: Path) -> Record:
 def load_chain(remote: Remote, name: CopyName) -> list[Record]:
     """Return the record of the copy, of what it refers to, and so on down to a whole one."""
     records = [load_record(remote, name)]
+
     while records[-1].base:
         base = parse_name(records[-1].base)
         if base is None or len(records) == LONGEST_CHAIN:
             raise DamagedObjectError(
                 f"{name} refers to {records[-1].base!r}, which cannot be its base"
             )
+
         try:
             records.append(load_record(remote, base))
         except MissingObjectError as error:
             raise MissingObjectError(f"the base of {records[-1].name} is gone: {error}") from None
+
         if records[-1].sha256 != records[-2].base_sha256:
             raise DamagedObjectError(
                 f"{base} is not the base that {records[-2].name} was made from"
             )
+
     return records
 
 
@@ -81,6 +86,7 @@ def build(remote: Remote, record: Record, target: Path) -> None:
                     file.write(chunk)
     except (zstandard.ZstdError, ValueError, KeyError, TypeError, EOFError) as error:
         raise DamagedObjectError(f"{record.name} cannot be decompressed: {error}") from None
+
     if target.stat().st_size != record.bytes or hash_file(target) != record.sha256:
         raise VerificationError(
             f"{record.name} does not come back as it was sent: its SHA-256 is another one"

@@ -2,7 +2,7 @@
 written.
 
 Joined in order and opened with age they are one zstd stream: `age -d … | zstd -d` is all a stranger
-needs. The name holds the SHA-256 of the sealed bytes, so that anybody can check an object without a
+needs. The name holds the SHA-256 of the sealed bytes, so that an object can be checked without a
 key, and a name can only ever stand for one content.
 """
 

@@ -69,9 +69,11 @@ def choose_own(
         if writer not in owners:
             raise ProjectError(f"there is no copy of writer {writer}", next_step="make offsites")
         return of_same_database(names, owners, owners[writer])
+
     path = os.path.realpath(database)
     mine = [owner for owner in owners.values() if is_mine(owner, path, database_id)]
     known = list(dict.fromkeys((owner.database_id, owner.database) for owner in owners.values()))
+
     if mine:
         return of_same_database(names, owners, mine[0])
     if len(known) <= 1 and not (known and is_filled):
@@ -79,6 +81,7 @@ def choose_own(
             if owner.database != path:
                 say(f"these are the copies of {owner.describe()}, the only ones there")
         return names
+
     listed = "; ".join(
         sorted(f"{owner.describe()} (writer {one})" for one, owner in owners.items())
     )

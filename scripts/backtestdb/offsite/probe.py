@@ -30,10 +30,12 @@ def probe_store(store: Store) -> list[Protection]:
         raise OffsiteError(
             f"{store.where} returned other bytes than were stored", next_step="use another store"
         )
+
     protections = [
         probe_overwriting(store, name, data),
         *([checksum] if (checksum := probe_checksum(store)) else []),
     ]
+
     if name not in {stored.name for stored in store.list(PROBE_FOLDER)}:
         raise OffsiteError(
             f"{store.where} does not list what was stored", next_step="use another store"
@@ -42,11 +44,13 @@ def probe_store(store: Store) -> list[Protection]:
 
 
 def probe_overwriting(store: Store, name: str, data: bytes) -> Protection:
+    """Write a name that is taken once more: does the store keep what is there?"""
     try:
         store.put(name, data[::-1])
         refused = False
     except NameTakenError:
         refused = True
+
     holds = refused and store.get(name) == data
     meaning = (
         "a name that is taken stays as it is"
@@ -62,6 +66,7 @@ def probe_checksum(store: Store) -> Protection | None:
     ask: Callable[[str], bool] | None = getattr(store, "refuses_wrong_checksum", None)
     if ask is None:
         return None
+
     holds = ask(f"{PROBE_FOLDER}/{secrets.token_hex(8)}")
     meaning = (
         "bytes that arrive changed are refused"
@@ -73,6 +78,7 @@ def probe_checksum(store: Store) -> Protection | None:
 
 
 def probe_deleting(store: Store, name: str) -> Protection:
+    """Delete what was written: could a thief with these credentials do the same?"""
     try:
         store.delete(name)
         store.get(name)
@@ -81,6 +87,7 @@ def probe_deleting(store: Store, name: str) -> Protection:
         may_delete = True
     except OffsiteError:
         may_delete = False
+
     meaning = (
         "these credentials can delete copies, and so can a thief who finds them: see put-only in "
         "the guide"

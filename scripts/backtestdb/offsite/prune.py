@@ -44,6 +44,7 @@ def choose_expired(names: Iterable[CopyName], now_utc: datetime) -> set[CopyName
     by_class: dict[CopyClass, list[CopyName]] = {}
     for name in names:
         by_class.setdefault(name.copy_class, []).append(name)
+
     for copy_class, found in by_class.items():
         newest = max(found, key=lambda name: name.taken_at_utc)
         expired |= {
@@ -51,6 +52,7 @@ def choose_expired(names: Iterable[CopyName], now_utc: datetime) -> set[CopyName
             for name in found
             if name != newest and now_utc - name.taken_at_utc > KEEP[copy_class]
         }
+
     return expired
 
 
@@ -78,6 +80,8 @@ def plan_prune(remote: Remote, now_utc: datetime) -> PrunePlan:
 
 
 def keep_needed(remote: Remote, name: CopyName, expired: set[CopyName], needed: set[str]) -> None:
+    """Add what the copy and its base refer to to `needed`, and take the base out of `expired`.
+    Raise OffsiteError when the record cannot be read."""
     try:
         record = load_record(remote, name)
     except (VerificationError, MissingObjectError) as error:
@@ -85,6 +89,7 @@ def keep_needed(remote: Remote, name: CopyName, expired: set[CopyName], needed: 
             f"nothing was deleted: {error}, and what it needs is not known",
             next_step="make offsite-check",
         ) from error
+
     needed |= {segment.name for segment in (*record.segments, *record.scripts)}
     base = parse_name(record.base) if record.base else None
     if base in expired:

@@ -113,10 +113,13 @@ def load_record(remote: Remote, name: CopyName) -> Record:
 
 
 def parse_record(values: Any, name: CopyName) -> Record:
+    """Given what was stored as `name`, return the record. Raise VerificationError for another
+    format or another name, KeyError, TypeError or ValueError for what is no record."""
     if values["format"] != FORMAT:
         raise VerificationError(f"it has format {values['format']!r}, this version reads {FORMAT}")
     if values["name"] != str(name):
         raise VerificationError(f"it was stored as {values['name']}")
+
     return Record(
         name=name,
         machine=str(values["machine"]),

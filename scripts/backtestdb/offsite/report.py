@@ -22,8 +22,7 @@ RECOVERY SHEET: write this down and keep it away from this machine
 On a new machine: git clone the project, put these lines into .env, then
   make restore-from-backup FROM=offsite
 Without the project: age and zstd open every object, docs/DATABASE.md shows how.
-The passphrase and a key together open everything. Without the passphrase nothing does, for you
-neither.
+Passphrase and key together open everything; without the passphrase nothing can be read.
 """
 
 
@@ -36,9 +35,11 @@ def show_copies(where: str, names: Sequence[CopyName], as_json: bool) -> None:
     if as_json:
         print(json.dumps([describe(name) for name in sort_newest_first(names)], indent=1))
         return
+
     if not names:
         print(f"copies at {where}: none yet")
         return
+
     rows = [
         (f"{name.taken_at_utc.astimezone():%Y-%m-%d %H:%M:%S}", name.copy_class, name.writer)
         for name in sort_newest_first(names)
@@ -46,6 +47,7 @@ def show_copies(where: str, names: Sequence[CopyName], as_json: bool) -> None:
     ]
     if rows:
         print_table(f"copies at {where}", ("taken", "class", "writer"), rows)
+
     days = group_minutes(names)
     if days:
         minutes = [
@@ -53,6 +55,7 @@ def show_copies(where: str, names: Sequence[CopyName], as_json: bool) -> None:
             for day, found in days
         ]
         print_table("minutes between them", ("day", "copies", "first", "last"), minutes)
+
     print(
         'any of these times: make restore-from-backup FROM=offsite BACKUP="2026-11-24 14:05" '
         "ARGS=--beside"
@@ -84,6 +87,7 @@ def describe(name: CopyName) -> dict[str, object]:
 
 
 def show_check(where: str, result: CheckResult, as_json: bool) -> None:
+    """Print how much was read and every problem."""
     if as_json:
         print(json.dumps(asdict(result), indent=1))
         return
@@ -92,6 +96,7 @@ def show_check(where: str, result: CheckResult, as_json: bool) -> None:
         f" ({result.objects_read} objects, {format_bytes(result.bytes_read)}):"
         f" {'all well' if not result.problems else f'{len(result.problems)} problems'}"
     )
+
     for problem in result.problems:
         print(f"  {problem}")
     if result.problems:

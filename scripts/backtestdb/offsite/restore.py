@@ -51,6 +51,7 @@ def parse_moment(text: str) -> datetime:
             f'{text!r} is no time like 2026-11-24 or "2026-11-24 14:05"',
             next_step="make offsites lists what there is",
         ) from None
+
     units = {10: timedelta(days=1), 16: timedelta(minutes=1), 19: timedelta(seconds=1)}
     if len(text) in units:
         moment += units[len(text)] - timedelta(microseconds=1)
@@ -148,6 +149,7 @@ def write_its_manifest(record: Record, path: Path) -> None:
     if record.manifest:
         manifest_path.write_text(record.manifest)
         return
+
     findings = examine(path)
     manifest = make_manifest(
         findings,
@@ -160,6 +162,7 @@ def write_its_manifest(record: Record, path: Path) -> None:
         taken_at_utc=record.name.taken_at_utc,
         clock_utc=record.name.taken_at_utc,
     )
+
     for table, count in record.rows.items():
         if manifest.rows.get(table) != count:
             raise VerificationError(

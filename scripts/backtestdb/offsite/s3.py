@@ -125,7 +125,7 @@ class BucketStore:
 
 
 def region_of(endpoint: str) -> str:
-    """Amazon's and most others' hosts name it; for servers of one's own it does not matter."""
+    """Amazon's and most others' hosts name it; a private server takes any."""
     found = re.search(r"[.-]((?:af|ap|ca|eu|il|me|mx|sa|us)-[a-z-]+-\d+|[a-z]+-\d{3})\b", endpoint)
     return found[1] if found else "us-east-1"
 
@@ -135,6 +135,7 @@ def explain(error: Exception, where: str) -> OffsiteError:
     taken."""
     text = str(error)
     code, status = CODE.search(text), STATUS.search(text)
+
     found = code[1] if code else BY_STATUS.get(status[1], "") if status else ""
     if found in CAUSES:
         cause, next_step = CAUSES[found]
@@ -142,6 +143,7 @@ def explain(error: Exception, where: str) -> OffsiteError:
     if status:
         what = f"the server answered {status[1]}{f' {found}' if found else ''}"
         return OffsiteError(f"{where}: {what}", next_step=ANOTHER_TIME)
+
     if "timed out" in text or "operation timed out" in text.lower() or "Timeout" in text:
         return TooSlowError(
             f"{where}: no answer within {REQUEST_SECONDS} s", next_step=ANOTHER_TIME

@@ -8,6 +8,7 @@ from pathlib import Path
 def pack_scripts(folder: Path) -> bytes:
     """Files, folders and links below `folder`, in order of their names."""
     out = io.BytesIO()
+
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(folder.rglob("*")):
             member = archive.gettarinfo(path, path.relative_to(folder).as_posix())
@@ -18,6 +19,7 @@ def pack_scripts(folder: Path) -> bytes:
                     archive.addfile(member, file)
             elif member.isdir() or member.issym():
                 archive.addfile(member)
+
     return out.getvalue()
 
 
@@ -25,11 +27,13 @@ def unpack_scripts(archive: bytes, folder: Path) -> None:
     """Into the new folder `folder`. The archive was sealed on this user's machine; even so nothing
     of it may lie outside, and links are only made, never followed."""
     folder.mkdir(mode=0o700, parents=True)
+
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r") as packed:
         for member in packed.getmembers():
             parts = Path(member.name).parts
             if member.name.startswith("/") or ".." in parts:
                 raise ValueError(f"the archive of scripts holds the path {member.name!r}")
+
             path = folder / member.name
             if member.isdir():
                 path.mkdir(parents=True, exist_ok=True)

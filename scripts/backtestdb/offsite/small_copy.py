@@ -1,5 +1,5 @@
-"""The tables that no download brings back, as one committed state, taken so that nobody waits for
-it.
+"""The tables that no download brings back, as one committed state, taken so that no writer waits
+for it.
 
 With a rollback journal every writer waits while a reader holds its state. Rows go over as SQLite
 stores them (0.15 s for 50 MB instead of 0.36 s row by row), and indexes are built after the state
@@ -95,15 +95,18 @@ def copy_pinned_tables(connection: sqlite3.Connection) -> tuple[dict[str, int], 
     virtual = virtual_table_names(connection)
     tables = tables_to_keep(connection)
     ordinary = [table for table in tables if table not in virtual]
+
     for table in ordinary:
         create_objects(connection, "main", "fresh", "table", table)
         if has_generated_columns(connection, table) or not copy_stored_rows(connection, table):
             copy_rows(connection, table, "main", "fresh")
+
     rows = verify_counts(connection, ordinary, "main", "fresh")
     carry_sequences(connection, ordinary, "main", "fresh")
     for table in tables:
         if table in virtual:
             write_schema_row(connection, "main", "fresh", table)
+
     carry_views_and_triggers(connection, "main", "fresh")
     carry_header_numbers(connection)
     return rows, find_indexes(connection, set(ordinary))

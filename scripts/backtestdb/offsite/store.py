@@ -69,6 +69,7 @@ class FolderStore:
     def put(self, name: str, data: bytes) -> None:
         path = self.folder / name
         arriving = path.with_name(f"{ARRIVING}{secrets.token_hex(8)}")
+
         try:
             make_folders(path.parent, self.folder)
             write_flushed(arriving, data)

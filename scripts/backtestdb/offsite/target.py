@@ -20,6 +20,7 @@ def make_target(settings: Settings) -> Target:
             "OFFSITE is empty: there is no place for copies off this machine",
             next_step="set OFFSITE in .env, then make offsite-init",
         )
+
     return Target(
         address=settings.offsite,
         endpoint=settings.offsite_endpoint,

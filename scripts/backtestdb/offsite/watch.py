@@ -10,7 +10,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,17 +20,18 @@ from backtestdb.backups.manifest import Kind
 from backtestdb.backups.unlocked_copy import cannot_be_opened, steady_copy
 from backtestdb.config import Settings
 from backtestdb.console import explain_os_error, explain_sqlite_error, format_bytes
-from backtestdb.database import connect
-from backtestdb.errors import DatabaseFileError, ProjectError
+from backtestdb.errors import ProjectError
 from backtestdb.files import exclusive_lock, hash_file, remove_database
-from backtestdb.newer_sqlite import HEADER_BYTES, VERSION, load_versions_in_log
+from backtestdb.offsite.commits import Commits
 from backtestdb.offsite.distrust import drop_distrusted, load_distrusted
 from backtestdb.offsite.drill import run_and_save
 from backtestdb.offsite.facts import CHECK_EVERY, DRILL_EVERY, is_due, load_offsite_facts
 from backtestdb.offsite.history import check_and_save
 from backtestdb.offsite.liveness import Liveness, load_liveness, save_liveness, target_folder
 from backtestdb.offsite.objects import Remote
-from backtestdb.offsite.send import Content, Sender, describe_backup, send_full, send_small
+from backtestdb.offsite.send import Content, Sender, describe_backup
+from backtestdb.offsite.send_full import drop_left_bases, send_full
+from backtestdb.offsite.send_small import send_small
 from backtestdb.offsite.small_copy import SmallCopy, take_small_copy
 from backtestdb.offsite.state import load_state
 from backtestdb.offsite.target import open_remote
@@ -59,9 +59,13 @@ class Watch:
 
 
 def make_watch(settings: Settings, log: logging.Logger, stop: threading.Event) -> Watch:
+    """Given the settings with OFFSITE, make the folders of its state and return the watch that goes
+    on from what they remember."""
     folder = target_folder(settings.backup_dir, settings.offsite)
     for name in ("full", "small"):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    drop_left_bases(folder.parent.iterdir(), datetime.now(UTC))
+
     return Watch(
         settings=settings,
         folder=folder,
@@ -73,8 +77,8 @@ def make_watch(settings: Settings, log: logging.Logger, stop: threading.Event) -
 
 
 def run_watch(watch: Watch) -> None:
-    """Until `stop` is set. Raise BusyError when another process sends from this BACKUP_DIR
-    already."""
+    """Send what is committed and every new full backup, until `stop` is set. Failures are logged,
+    and tried again. Raise BusyError when another process sends from this BACKUP_DIR already."""
     with exclusive_lock(
         watch.folder / ".lock", f"the sender of copies to {watch.settings.offsite}"
     ):
@@ -84,14 +88,15 @@ def run_watch(watch: Watch) -> None:
             watch.settings.offsite_every_seconds,
             watch.settings.offsite,
         )
+
         fulls = threading.Thread(target=watch_backups, args=(watch,), daemon=True)
         fulls.start()
         watch_commits(watch)
 
 
 def send_once(watch: Watch) -> None:
-    """One look at everything, for a command and for tests. Raise ProjectError, OSError or
-    sqlite3.Error."""
+    """Look once at the database and at the backups, and send what is new. Raise BusyError when the
+    process that stays is running, ProjectError, OSError or sqlite3.Error when a copy fails."""
     with exclusive_lock(
         watch.folder / ".lock", f"the sender of copies to {watch.settings.offsite}"
     ):
@@ -102,12 +107,14 @@ def send_once(watch: Watch) -> None:
 
 
 def make_sender(watch: Watch, name: str) -> Sender:
-    """The store is opened at the first look that succeeds: the network may come later than this
+    """Given `full` or `small`, return the sender of such copies. Raise ProjectError when the store
+    cannot be opened: it is tried again at each look, because the network may come later than this
     process."""
     with watch.lock:
         if watch.remote is None:
             watch.remote = open_remote(watch.settings)
     folder = watch.folder / name
+
     return Sender(
         remote=watch.remote,
         state=load_state(folder),
@@ -118,8 +125,10 @@ def make_sender(watch: Watch, name: str) -> Sender:
 
 
 def watch_commits(watch: Watch) -> None:
+    """Look for commits every `interval_seconds`, until `stop` is set."""
     sender: Sender | None = None
     commits = Commits(watch.settings.database_path)
+
     while not watch.stop.is_set():
         started, cpu = time.monotonic(), time.thread_time()
         try:
@@ -129,13 +138,14 @@ def watch_commits(watch: Watch) -> None:
         except Errors as error:
             commits.forget()
             note_failure(watch, "small", error)
+
         stretch(watch, time.thread_time() - cpu)
         watch.stop.wait(max(watch.interval_seconds - (time.monotonic() - started), 0.2))
 
 
 def stretch(watch: Watch, cpu_seconds: float) -> None:
-    """A look at a large database may cost seconds: then there are fewer looks, and the log says
-    so."""
+    """Given what the last look cost, set when the next one comes. One at 157 MB irreplaceable costs
+    1.5 s of a core: then there are fewer, and the log says so."""
     wanted = max(float(watch.settings.offsite_every_seconds), cpu_seconds / LARGEST_SHARE_OF_A_CORE)
     if wanted > 1.5 * watch.interval_seconds:
         watch.log.info(
@@ -146,19 +156,22 @@ def stretch(watch: Watch, cpu_seconds: float) -> None:
         watch.interval_seconds = wanted
 
 
-def look_at_commits(watch: Watch, sender: Sender, commits: "Commits") -> None:
+def look_at_commits(watch: Watch, sender: Sender, commits: Commits) -> None:
     """Send a new small backup, then what was committed since. Nothing is read when nothing was
     committed."""
     looked_at = watch.clock()
     if drop_damaged(watch, sender):
         commits.seen = None
+
     backup = newest_backup(watch, "irreplaceable")
     if backup and backup.path.name != sender.state.small_file:
         send_small_backup(watch, sender, backup)
+
     mark = commits.mark()
     if commits.seen is None or mark != commits.seen:
         send_changes(watch, sender, commits.writer_version())
         commits.seen = mark
+
     watch.liveness.covered_until_utc = looked_at
 
 
@@ -173,12 +186,16 @@ def send_small_backup(watch: Watch, sender: Sender, backup: Backup) -> None:
 
 
 def send_changes(watch: Watch, sender: Sender, written_by: int | None) -> None:
+    """Copy the irreplaceable tables as they are now, and send them unless they are what was sent
+    last: a commit may have touched market data alone."""
     path = sender.folder / "now.db"
     try:
         copy = copy_now(watch, path, written_by)
+
         digest = hash_file(path)
         if digest == sender.state.small_sha256:
             return
+
         record = send_small(sender, describe_copy(watch, copy, digest), is_minute=True)
         watch.liveness.newest_small_utc = record.name.taken_at_utc
         watch.log.info("sent %s: %s", record.name, format_bytes(record.sent_bytes))
@@ -187,6 +204,8 @@ def send_changes(watch: Watch, sender: Sender, written_by: int | None) -> None:
 
 
 def copy_now(watch: Watch, path: Path, written_by: int | None) -> SmallCopy:
+    """Where SQLite must not open the live file (mounts without locks), a steady copy of it is read
+    in its place."""
     database = watch.settings.database_path
     if not cannot_be_opened(database):
         return take_small_copy(database, path, written_by)
@@ -213,6 +232,7 @@ def describe_copy(watch: Watch, copy: SmallCopy, digest: str) -> Content:
 
 
 def watch_backups(watch: Watch) -> None:
+    """Look for full backups, and prove what was sent, until `stop` is set."""
     sender: Sender | None = None
     while not watch.stop.is_set():
         try:
@@ -239,12 +259,14 @@ def look_at_backups(watch: Watch, sender: Sender) -> None:
 
 
 def prove(watch: Watch, sender: Sender) -> None:
-    """Weekly a share of what lies there is read again, monthly it is restored; after a failure
-    daily. The first time is a day after the first full copy: by then there is something to read."""
+    """Read a share of the copies again when a week has passed, restore from them when a month has;
+    after a failure each of them is due daily. The first time is a day after the first full copy: by
+    then there is something to read."""
     now, facts = watch.clock(), load_offsite_facts(watch.settings, watch.clock())
     first = sender.state.full
     if facts is None or first is None or now - first.sent_at_utc < timedelta(days=1):
         return
+
     daily = timedelta(days=1)
     if is_due(facts.checked_at_utc, daily if facts.check_problems else CHECK_EVERY, now):
         check_and_save(watch.settings, sender.remote, now, everything=False, say=watch.log.error)
@@ -265,8 +287,8 @@ def drop_damaged(watch: Watch, sender: Sender) -> bool:
 
 
 def newest_backup(watch: Watch, kind: Kind) -> Backup | None:
-    """Of this database, by the manifests; they are only read again when the folder of the backups
-    changed."""
+    """Return the newest verified backup of this database. Manifests are read again only when the
+    folder of the backups has changed."""
     backup_dir = watch.settings.backup_dir
     changed_at = backup_dir.stat().st_mtime_ns
     known = watch.known_backups.get(kind)
@@ -278,81 +300,13 @@ def newest_backup(watch: Watch, kind: Kind) -> Backup | None:
 
 
 def find_database_id(database: Path) -> str:
-    """Through SQLite where it may: this process has the file open, and a plain open() would drop
-    its locks."""
+    """Return the id in the database, empty where there is none. It is read through SQLite where
+    that may open the file: this process has it open, and a plain open() would drop its locks."""
     if not database.is_file():
         return ""
     if cannot_be_opened(database):
         return read_database_id(database)
     return load_id_of_source(database, read_only=True)
-
-
-class Commits:
-    """Whether anything was committed to a database, asked for microseconds. A file that was
-    replaced, or that SQLite must keep off, is looked at from outside.
-
-    The descriptor of the file is opened before the connection and closed after it, and nothing else
-    in this process may open the file: closing any descriptor drops SQLite's locks on it.
-    """
-
-    def __init__(self, database: Path) -> None:
-        self.database = database
-        self.connection: sqlite3.Connection | None = None
-        self.descriptor = -1
-        self.files: tuple[object, ...] = ()
-        self.seen: tuple[object, ...] | None = None
-
-    def mark(self) -> tuple[object, ...]:
-        """Return a value that differs after each commit of another program."""
-        try:
-            found = self.database.stat()
-        except FileNotFoundError:
-            self.forget()
-            raise DatabaseFileError(
-                f"there is no database at {self.database}", next_step="make restore-from-backup"
-            ) from None
-        if cannot_be_opened(self.database):
-            return self.outside_mark(found)
-        log = self.find_log()
-        # Another log beside the same file is one that this connection does not see.
-        files = (found.st_dev, found.st_ino, log.st_ino if log else 0)
-        if self.connection is None or self.files != files:
-            self.forget()
-            self.descriptor = os.open(self.database, os.O_RDONLY)
-            self.connection = connect(self.database)
-        version = self.connection.execute("PRAGMA data_version").fetchone()[0]
-        log = self.find_log()  # the connection may just have made it
-        self.files = (found.st_dev, found.st_ino, log.st_ino if log else 0)
-        return (*self.files[:2], version)
-
-    def writer_version(self) -> int | None:
-        """Return the version of the SQLite that wrote the file; None where this process has it not
-        open."""
-        if self.descriptor < 0:
-            return None
-        log = self.database.with_name(self.database.name + "-wal")
-        newest = int.from_bytes(os.pread(self.descriptor, HEADER_BYTES, 0)[VERSION])
-        return max([newest, *load_versions_in_log(log)]) if log.is_file() else newest
-
-    def find_log(self) -> os.stat_result | None:
-        with suppress(FileNotFoundError):
-            return self.database.with_name(self.database.name + "-wal").stat()
-        return None
-
-    def outside_mark(self, found: os.stat_result) -> tuple[object, ...]:
-        log = self.find_log()
-        return (
-            *(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns),
-            *((log.st_size, log.st_mtime_ns) if log else ()),
-        )
-
-    def forget(self) -> None:
-        """After a failure the next look is the first one again."""
-        if self.connection:
-            self.connection.close()
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-        self.connection, self.descriptor, self.files, self.seen = None, -1, (), None
 
 
 def note_success(watch: Watch, what: str) -> None:

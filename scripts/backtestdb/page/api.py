@@ -69,6 +69,7 @@ class Api:
             return make_json(
                 {"success": False, "error": f"the database cannot be read: {error}"}, 503
             )
+
         if absent:
             return make_json(
                 {"success": False, "error": f"the database is {absent.state} (make status)"}, 503

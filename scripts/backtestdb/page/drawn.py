@@ -41,6 +41,7 @@ class Drawn:
             return True
         if self._task is None or (self._task.done() and not self._rests()):
             self._task = asyncio.create_task(asyncio.to_thread(self._draw, facts))
+
         await asyncio.wait({self._task}, timeout=WAIT_SECONDS)
         if not self._task.done():
             return False

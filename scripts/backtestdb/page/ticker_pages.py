@@ -59,10 +59,12 @@ def load_ticker_list(
     listed = load_listed(connection)
     holes = {ticker: picture.holes_of(ticker) for ticker in picture.tickers_with_holes()}
     totals = {ticker: sum(counts.values()) for ticker, counts in holes.items()}
+
     chosen = choose_listed(listed, search.words, search.universe, totals, search.order)
     pages = max(math.ceil(len(chosen) / ROWS_A_PAGE), 1)
     number = min(search.number, pages)
     shown = chosen[(number - 1) * ROWS_A_PAGE : number * ROWS_A_PAGE]
+
     return {
         "search": search,
         "universes": sorted({name for each in listed.values() for name in each.universes}),
@@ -86,6 +88,7 @@ def make_ticker_page(ticker: str, data: TickerData, picture: Picture) -> dict[st
     member_of = [states for states in picture.states if ticker in states.stored]
     if not (member_of or data.daily.count or data.minutes.count):
         return None
+
     session = data.session
     return {
         "ticker": ticker,
@@ -106,6 +109,7 @@ def describe_states(states: States, ticker: str) -> dict[str, Any]:
     stored = states.stored[ticker]
     failed, beyond = states.failed.get(ticker, 0), states.beyond.get(ticker, 0)
     empty = every & ~stored & ~failed & ~beyond
+
     missing = "not answered yet" if states.is_judged else "without a bar"
     return {
         "title": title_of(states.universe, states.timeframe),

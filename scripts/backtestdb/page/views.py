@@ -184,14 +184,17 @@ def follow_database(datasette: Datasette, path: Path, facts: Facts) -> str:
     """Give Datasette the file that is at `path` now, which a restore may have put there; return its
     name, empty where there is nothing to show."""
     name = path.stem
+
     shown = datasette.databases.get(name)
     inode = path.stat().st_ino if facts.database.tables else None
     if shown and shown.inode != inode:
         datasette.remove_database(name)
         shown.close()
         shown = None
+
     if inode is None:
         return ""
+
     if shown is None:
         database = Database(datasette, path=str(path), is_mutable=True)
         database.inode = inode

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -166,15 +166,19 @@ def find_overdue(settings: Settings, now: datetime) -> str:
 
 
 def find_offsite_overdue(settings: Settings, now: datetime) -> list[str]:
-    """Return what is wrong with the copies off this machine. A lag counts from the backup before
-    this one on: a machine that just woke up after a night is behind for half a minute, and well."""
+    """Return what is wrong with the copies off this machine. They count as behind when they miss a
+    backup that was made OFFSITE_STALE ago or earlier: a machine that has just woken up, or just got
+    OFFSITE, is behind for half a minute, and well."""
     facts = load_offsite_facts(settings, now)
     problems = find_offsite_problems(facts)
-    if facts and facts.lag is not None:
-        times = load_backup_times(settings.backup_dir, settings.database_path)
-        awake = [one for one in (*times.full, *times.irreplaceable) if now - one > OFFSITE_STALE]
-        if not any(now - one < facts.lag for one in awake):
-            problems = [problem for problem in problems if problem.name != "offsite_stale"]
+    if facts is None or not problems:
+        return []
+
+    times = load_backup_times(settings.backup_dir, settings.database_path)
+    ages = [now - moment for moment in (*times.full, *times.irreplaceable)]
+    lag = timedelta.max if facts.lag is None else facts.lag
+    if not any(OFFSITE_STALE < age < lag for age in ages):
+        problems = [problem for problem in problems if problem.name != "offsite_stale"]
     return [problem.what for problem in problems]
 
 

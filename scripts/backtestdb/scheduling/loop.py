@@ -34,6 +34,7 @@ from backtestdb.errors import ProjectError
 from backtestdb.scheduling.due import RETRY_LAST, BackupTimes, find_stale, retry_at, what_is_due
 from backtestdb.scheduling.health import (
     find_kinds_that_failed_a_drill,
+    find_offsite_overdue,
     find_suspicion,
     load_backup_times,
     load_liveness,
@@ -70,6 +71,7 @@ WORDS: dict[Task, str] = {
 STATE_WORDS: dict[str, str] = {
     **{str(k): v for k, v in WORDS.items()},
     "rows": "comparison with the last backup",
+    "offsite": "copies off this machine",
 }
 NAMED_AT_MOST = 3
 TICK_SECONDS = 60
@@ -268,7 +270,9 @@ def find_state(scheduler: Scheduler) -> dict[str, str]:
     if scheduler.job != "backups" or why_disk_is_absent(scheduler):
         return scheduler.failures
     lost = find_suspicion(settings.backup_dir, settings.database_path)
-    return scheduler.failures | ({"rows": f"rows were lost: {lost}"} if lost else {})
+    state = scheduler.failures | ({"rows": f"rows were lost: {lost}"} if lost else {})
+    behind = find_offsite_overdue(settings, scheduler.clock())
+    return state | ({"offsite": "; ".join(behind)} if behind else {})
 
 
 def tell_person(scheduler: Scheduler) -> None:

@@ -45,7 +45,8 @@ def load_accepted(connection: sqlite3.Connection) -> Accepted:
 def save_accepted(
     connection: sqlite3.Connection, rule: str, ticker: str, session_date: str, now_utc: datetime
 ) -> None:
-    """The caller's transaction."""
+    """Record that a finding is meant: of one session, or of all sessions of the ticker (""). The
+    caller's transaction."""
     connection.execute(
         "INSERT INTO _audit_accepted (rule, ticker, session_date, accepted_at_utc)"
         " VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -77,7 +78,8 @@ def load_last_audit(connection: sqlite3.Connection) -> LastAudit | None:
 def save_audit(
     connection: sqlite3.Connection, errors: int, warnings: int, now_utc: datetime
 ) -> None:
-    """The caller's transaction."""
+    """Record when an audit ended, and how many errors and warnings it found; the newest AUDITS_KEPT
+    stay. The caller's transaction."""
     connection.execute(
         "INSERT OR REPLACE INTO _audits (ended_at_utc, errors, warnings) VALUES (?, ?, ?)",
         (now_utc.isoformat(timespec="seconds"), errors, warnings),
@@ -90,5 +92,5 @@ def save_audit(
 
 
 def audit_is_due(last: LastAudit | None, now_utc: datetime) -> bool:
-    """Once a week. A clock that was set back does not put it off for ever."""
+    """Return whether a week has passed. A clock that was set back does not put it off for ever."""
     return last is None or not timedelta() <= now_utc - last.ended_at_utc < DUE_AFTER

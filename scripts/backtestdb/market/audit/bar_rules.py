@@ -30,8 +30,8 @@ def describe_bar(bars: Bars, i: int) -> str:
 
 
 def find_prices_below_a_tick(batch: Batch) -> Iterable[Hits]:
-    """Splits are taken back first: what was quoted is the price of the day, not the adjusted
-    one."""
+    """Yield prices below the smallest that is quoted. Splits are taken back first: what was quoted
+    is the price of the day, not the adjusted price."""
     for bars in (batch.days, batch.minutes):
         with np.errstate(invalid="ignore"):
             broken = (bars.low > 0) & (bars.low < SMALLEST_PRICE)
@@ -41,14 +41,14 @@ def find_prices_below_a_tick(batch: Batch) -> Iterable[Hits]:
 
 
 def later_ratio(known: Known, bars: Bars, place: int) -> float:
-    """By what the price of a bar was divided for splits that came after it."""
+    """Return by what the price of a bar was divided for splits that came after it."""
     splits = known.splits.get(bars.tickers[bars.code[place]], ())
     return float(np.prod([ratio for day, ratio in splits if day > bars.day[place]]))
 
 
 def find_moves_without_volume(batch: Batch) -> Iterable[Hits]:
-    """Day bars only: fractions of a share, which the store rounds to nothing, can make a 5-minute
-    bar."""
+    """Yield day bars whose price moves without a share traded. Not 5-minute bars: fractions of a
+    share, which the store rounds to nothing, can make one."""
     bars = batch.days
     with np.errstate(invalid="ignore"):
         broken = (bars.volume == 0) & (bars.high > bars.low)

@@ -63,12 +63,15 @@ def require_market_tables(connection: sqlite3.Connection, settings: Settings) ->
 def look(
     connection: sqlite3.Connection, settings: Settings, only: Sequence[str], now_utc: datetime
 ) -> AuditResult:
+    """Return the audit of all stored tickers, or of `only` these. Raise UsageError for a ticker of
+    which nothing is stored."""
     watchlist = settings.watchlist_tickers or tuple(parse_ticker_file(TECH_SECTOR_FILE))
     known = load_known(connection, load_calendar(), now_utc, watchlist)
     stored = count_stored(connection)
     lacking = sorted(set(only) - {each.ticker for each in stored})
     if lacking:
         raise UsageError(f"nothing is stored of {', '.join(lacking)}")
+
     with progress("auditing tickers", len(only) or len(stored)) as advance:
         return audit(
             connection,
@@ -81,8 +84,8 @@ def look(
 
 
 def record(connection: sqlite3.Connection, result: AuditResult, now_utc: datetime) -> None:
-    """When the audit was, for the schedule. A database that cannot be written is examined all the
-    same."""
+    """Record when the audit was, for the schedule. A database that cannot be written is examined
+    all the same."""
     try:
         ensure_schema(connection, ["bookkeeping"])
         with transaction(connection):
@@ -94,6 +97,8 @@ def record(connection: sqlite3.Connection, result: AuditResult, now_utc: datetim
 def change_accepted(
     connection: sqlite3.Connection, arguments: argparse.Namespace, now_utc: datetime
 ) -> int:
+    """Accept a finding, or accept it no longer; return the exit code. Raise UsageError when it is
+    not accepted."""
     rule, ticker, session_date = parse_accepted(arguments.accept or arguments.take_back)
     ensure_schema(connection, ["bookkeeping"])
     where = f"{rule} of {ticker}, {session_date or 'every session'}"
@@ -107,8 +112,8 @@ def change_accepted(
 
 
 def parse_accepted(words: Sequence[str]) -> tuple[str, str, str]:
-    """Rule, ticker and session of `--accept RULE TICKER [SESSION]`. Raise UsageError for what
-    cannot be one."""
+    """Return rule, ticker and session of `--accept RULE TICKER [SESSION]`. Raise UsageError for
+    words that cannot be these."""
     if len(words) not in {2, 3}:
         raise UsageError(f"{' '.join(words)!r} is not RULE TICKER [SESSION]")
     rule, ticker, session_date = (*words, EVERY_SESSION)[:3]

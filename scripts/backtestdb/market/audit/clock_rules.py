@@ -31,6 +31,8 @@ def describe_day(bars: Bars, i: int) -> str:
 
 
 def find_bars_off_the_grid(batch: Batch) -> Iterable[Hits]:
+    """Yield day bars that do not begin at midnight in New York, and 5-minute bars that do not begin
+    on five minutes from 04:00 to 20:00."""
     days, minutes = batch.days, batch.minutes
     broken = days.timestamp != days.midnight
     yield from flagged(days, broken, lambda days, i: f"begins at {clock(days, i)}, not at midnight")
@@ -54,6 +56,7 @@ def clock(bars: Bars, i: int) -> str:
 
 
 def find_second_bars(batch: Batch) -> Iterable[Hits]:
+    """Yield second bars of a session, or of the same five minutes."""
     days, minutes = batch.days, batch.minutes
     again = days.follows & equals_before(days.day)
     yield from flagged(

@@ -49,12 +49,12 @@ class Bars:
 
     @property
     def follows(self) -> Flags:
-        """Which bars have a bar of the same ticker right before them."""
+        """Return which bars have a bar of the same ticker right before them."""
         return np.concatenate([[False], self.code[1:] == self.code[:-1]])[: len(self)]
 
     @property
     def key(self) -> Ints:
-        """A number for each ticker and day, in the order of the bars."""
+        """Return a number for each ticker and day, in the order of the bars."""
         return self.code * CODE + self.day
 
 
@@ -75,8 +75,8 @@ class Metrics:
 def make_bars(
     timeframe: str, tickers: Sequence[str], counts: Sequence[int], rows: Sequence[tuple[Any, ...]]
 ) -> Bars:
-    """`rows`: timestamp, open, high, low, close, volume, day_of_week, time_of_day of one ticker
-    after the other, `counts` of each."""
+    """Given `rows` (timestamp, open, high, low, close, volume, day_of_week, time_of_day) of one
+    ticker after the other and the `counts` of each, return them as columns."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * 8
     stamps = np.clip(make_ints(columns[0]), 0, LATEST_MS)
     distinct, place = np.unique(stamps, return_inverse=True)  # tickers share their time stamps
@@ -84,6 +84,7 @@ def make_bars(
     midnights = make_midnights_ms(local.normalize())
     days = local.normalize().as_unit("s").asi8 // 86_400
     numbers = [make_floats(column) for column in columns[1:7]]
+
     return Bars(
         timeframe=timeframe,
         tickers=tickers,
@@ -103,7 +104,8 @@ def make_bars(
 
 
 def make_floats(column: Sequence[Any]) -> Floats:
-    """SQLite keeps what cannot be made a number as text: that is NaN, as NULL is."""
+    """Return a column as floats. SQLite keeps what cannot be made a number as text: that is NaN, as
+    NULL is."""
     try:
         return np.array(column, dtype="float64")
     except (TypeError, ValueError):
@@ -111,7 +113,8 @@ def make_floats(column: Sequence[Any]) -> Floats:
 
 
 def make_ints(column: Sequence[Any]) -> Ints:
-    """What is no whole number becomes 0: a time stamp in 1970, where there is no session."""
+    """Return a column as whole numbers. Any other value becomes 0: a time stamp in 1970, where
+    there is no session."""
     try:
         return np.array(column, dtype="int64")
     except (TypeError, ValueError, OverflowError):

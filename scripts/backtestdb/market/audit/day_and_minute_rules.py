@@ -42,10 +42,11 @@ def hits_in(
 
 
 def find_wrong_ranges(batch: Batch) -> Iterable[Hits]:
-    """The day's high is at least that of regular hours, and at most that of all hours; its low
-    accordingly."""
+    """Yield day bars whose high is below that of regular hours or above that of all hours, and
+    whose low accordingly."""
     sessions, both = paired(batch)
     high, low = day_prices(batch, sessions, "high"), day_prices(batch, sessions, "low")
+
     with np.errstate(invalid="ignore"):
         broken_high = both & (
             (high < sessions.regular_high - tolerance(high))
@@ -54,15 +55,18 @@ def find_wrong_ranges(batch: Batch) -> Iterable[Hits]:
         broken_low = both & (
             (low > sessions.regular_low + tolerance(low)) | (low < sessions.low - tolerance(low))
         )
+
     texts = {}
     for place in np.flatnonzero(broken_low).tolist():
         texts[place] = describe_edge(
             "low", low[place], sessions.regular_low[place], sessions.low[place]
         )
+
     for place in np.flatnonzero(broken_high).tolist():
         texts[place] = describe_edge(
             "high", high[place], sessions.regular_high[place], sessions.high[place]
         )
+
     yield hits_in(batch, sessions, broken_high | broken_low, "1day", texts)
 
 
@@ -75,11 +79,12 @@ def describe_edge(name: str, day: float, regular: float, every: float) -> str:
 
 
 def find_wrong_edges(batch: Batch) -> Iterable[Hits]:
-    """The day opens within the first regular bar or the one before it, and closes within the last
-    or the next."""
+    """Yield day bars that do not open within the first regular bar or the bar before it, or do not
+    close within the last or the next."""
     sessions, both = paired(batch)
     broken = np.zeros(len(sessions.code), dtype=bool)
     texts: dict[int, str] = {}
+
     for name, (low, high) in (("close", sessions.near_close), ("open", sessions.near_open)):
         price = day_prices(batch, sessions, name)
         with np.errstate(invalid="ignore"):
@@ -91,10 +96,13 @@ def find_wrong_edges(batch: Batch) -> Iterable[Hits]:
                 "between"
                 f" {price_text(low[place])} and {price_text(high[place])}"
             )
+
     yield hits_in(batch, sessions, broken, "1day", texts)
 
 
 def find_wrong_volumes(batch: Batch) -> Iterable[Hits]:
+    """Yield day bars whose volume does not fit the sum of their 5-minute bars: not every trade
+    enters a 5-minute bar."""
     sessions, both = paired(batch)
     volume = day_prices(batch, sessions, "volume")
     with np.errstate(invalid="ignore"):
@@ -111,6 +119,8 @@ def find_wrong_volumes(batch: Batch) -> Iterable[Hits]:
 
 
 def find_cut_sessions(batch: Batch) -> Iterable[Hits]:
+    """Yield sessions with a small share of their 5-minute bars, of tickers that usually have nearly
+    all."""
     sessions = make_sessions(batch)
     broken = np.zeros(len(sessions.code), dtype=bool)
     for code in np.unique(sessions.code).tolist():
@@ -128,7 +138,8 @@ def find_cut_sessions(batch: Batch) -> Iterable[Hits]:
 
 
 def find_minutes_without_day(batch: Batch) -> Iterable[Hits]:
-    """Within the time from a ticker's first day bar to its last."""
+    """Yield sessions with 5-minute bars and no day bar, within the time from a ticker's first day
+    bar to its last."""
     sessions, days = make_sessions(batch), batch.days
     broken = (sessions.day_bar < 0) & (sessions.regular > 0)
     for place in np.flatnonzero(broken).tolist():

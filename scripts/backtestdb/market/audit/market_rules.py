@@ -35,7 +35,8 @@ def add_batch(market: Market, batch: Batch) -> None:
 
 
 def add_ticker(market: Market, ticker: str, places: Ints) -> None:
-    """`places`: the sessions in which it has a day bar, in order."""
+    """Count a ticker's day bars into the market; `places`: the sessions in which it has one, in
+    order."""
     holes = np.flatnonzero(np.diff(places) > HOLE_AT_MOST) + 1
     for life in np.split(places, holes):
         begin, end = int(life[0]), int(life[-1])
@@ -74,8 +75,8 @@ def thin_places(market: Market) -> Ints:
 
 
 def find_gaps(market: Market) -> Iterable[Hits]:
-    """Without the sessions that hardly any ticker has, which are named once, and those that did not
-    take place."""
+    """Yield sessions without a bar within a ticker's life, without those that hardly any ticker
+    has, which are named once, and those that did not take place."""
     named = np.append(thin_places(market), market.known.place_of(market.known.closed))
     for ticker, missed in market.gaps:
         places = np.setdiff1d(missed, named)

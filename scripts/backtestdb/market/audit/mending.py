@@ -21,7 +21,7 @@ class Mender:
         self.database = connection.execute("PRAGMA database_list").fetchone()[2]
 
     def command(self, mend: Mend, findings: Sequence[Finding]) -> str:
-        """One command for findings of one rule, timeframe and universe; empty when there is
+        """Return one command for findings of one rule, timeframe and universe; empty when there is
         none."""
         first = findings[0]
         if mend == "fix-times" and first.timeframe == "5min":
@@ -33,6 +33,7 @@ class Mender:
         return self.make_refetch_command(findings)
 
     def make_refetch_command(self, findings: Sequence[Finding]) -> str:
+        """Return the backfill that asks again for the sessions of these findings."""
         first = findings[0]
         tickers = [finding.ticker for finding in findings]
         whole_market = WHOLE_MARKET in tickers
@@ -64,8 +65,8 @@ class Mender:
 
 
 def load_universe_of(connection: sqlite3.Connection) -> dict[str, str]:
-    """For each ticker the oldest universe of which it is an active member, else that of which it
-    was one."""
+    """Return for each ticker the oldest universe of which it is an active member, else the oldest
+    of which it was a member."""
     if not {"universe", "universe_stocks"} <= set(table_names(connection)):
         return {}
     rows = connection.execute(
@@ -98,6 +99,7 @@ def make_list_command(universe: str) -> str:
 
 
 def make_universe_command(tickers: Sequence[str]) -> str:
-    """A ticker in no universe is reached by no backfill: it needs one first."""
+    """Return the command that puts tickers into a universe: without one no backfill reaches
+    them."""
     names = shlex.quote(",".join(dict.fromkeys(tickers)))
     return f'make create-universe ARGS="--universe {KEPT_UNIVERSE} --tickers {names}"'

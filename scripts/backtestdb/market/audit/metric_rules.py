@@ -17,8 +17,8 @@ RELATIVE, ABSOLUTE = 1e-7, 1e-7
 
 
 def find_unpaired_rows(batch: Batch) -> Iterable[Hits]:
-    """A row of metrics for each day bar from the ticker's first row on, and a day bar for each
-    row."""
+    """Yield day bars without a row of metrics, from the ticker's first row on, and rows without a
+    day bar."""
     days, metrics = batch.days, batch.metrics
     first = np.full(len(batch.tickers), np.iinfo("int64").max)
     np.minimum.at(first, metrics.code, metrics.day)
@@ -41,7 +41,8 @@ def hits_of(batch: Batch, code: Ints, day: Ints, broken: Flags, text: str) -> Hi
 
 
 def find_wrong_values(batch: Batch) -> Iterable[Hits]:
-    """Every row computed again from the stored bars, and compared column by column."""
+    """Yield rows that differ from what the stored bars give, computed again and compared column by
+    column."""
     days, metrics = batch.days, batch.metrics
     if not len(days) or not len(metrics.code):
         return
@@ -73,7 +74,7 @@ def find_wrong_values(batch: Batch) -> Iterable[Hits]:
 
 
 def make_right_values(days: Bars, companies: Collection[tuple[str, str]]) -> Floats:
-    """COMPARED of every day bar, a row each."""
+    """Return COMPARED of every day bar, a row each."""
     tickers = set(days.tickers)
     changed = [(ticker, first_date) for ticker, first_date in companies if ticker in tickers]
     texts = {day: day_text(day) for day in np.unique(days.day).tolist()}

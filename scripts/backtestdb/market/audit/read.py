@@ -44,6 +44,7 @@ def count_stored(connection: sqlite3.Connection) -> list[Stored]:
     query = "SELECT ticker, timeframe, count(*) FROM ohlcv_data GROUP BY ticker, timeframe"
     for ticker, timeframe, count in connection.execute(query):
         bars[ticker, timeframe] = count
+
     metrics = dict(connection.execute("SELECT ticker, count(*) FROM daily_metrics GROUP BY ticker"))
     tickers = sorted(
         {ticker for ticker, _ in bars} | set(metrics) | load_recorded_tickers(connection)
@@ -67,7 +68,7 @@ def load_recorded_tickers(connection: sqlite3.Connection) -> set[str]:
 
 
 def make_parts(stored: Sequence[Stored]) -> Iterator[list[Stored]]:
-    """Consecutive tickers with at most ROWS_AT_ONCE rows together; one ticker at least."""
+    """Yield consecutive tickers with at most ROWS_AT_ONCE rows together; one ticker at least."""
     part: list[Stored] = []
     rows = 0
     for each in stored:
@@ -93,6 +94,7 @@ def load_batch(connection: sqlite3.Connection, known: Known, part: Sequence[Stor
 
 
 def load_bars(connection: sqlite3.Connection, timeframe: str, tickers: Sequence[str]) -> Bars:
+    """Return the stored bars of a timeframe, ticker after ticker, each in order of time."""
     query = (
         f"SELECT {BAR_COLUMNS} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? ORDER BY "
         "timestamp"
@@ -107,6 +109,7 @@ def load_bars(connection: sqlite3.Connection, timeframe: str, tickers: Sequence[
 
 
 def load_metrics(connection: sqlite3.Connection, tickers: Sequence[str]) -> Metrics:
+    """Return the stored rows of metrics, ticker after ticker, each in order of date."""
     query = f"SELECT date, {', '.join(COMPARED)} FROM daily_metrics WHERE ticker = ? ORDER BY date"
     rows: list[tuple[Any, ...]] = []
     counts = []
@@ -124,6 +127,8 @@ def load_metrics(connection: sqlite3.Connection, tickers: Sequence[str]) -> Metr
 
 
 def load_range_records(connection: sqlite3.Connection, tickers: Sequence[str]) -> list[RangeRecord]:
+    """Return what was recorded of answers about ranges of these tickers; none where there is no
+    such table."""
     if "_ranges_asked" not in table_names(connection):
         return []
     query = (
@@ -206,6 +211,7 @@ def make_market(connection: sqlite3.Connection, known: Known) -> Market:
 
 
 def load_universes(connection: sqlite3.Connection) -> list[Universe]:
+    """Return the universes with their active tickers and what they say of themselves."""
     rows = connection.execute(
         "SELECT id, name, total_stocks, updated_at FROM universe ORDER BY id"
     ).fetchall()
@@ -229,13 +235,14 @@ def parse_day(text: str | None) -> date | None:
 
 
 def add_answers(connection: sqlite3.Connection, market: Market) -> None:
-    """How far each ticker was asked for, which tickers anything was asked about, and how many bars
-    came."""
+    """Add how far each ticker was asked for, which tickers anything was asked about, and how many
+    bars came."""
     until: dict[str, int] = {}
     for ticker, day in connection.execute(
         "SELECT ticker, max(end_date) FROM _ranges_asked WHERE timeframe = '1day' GROUP BY ticker"
     ):
         until[ticker] = place_at_most(market.known, day_number(day))
+
     sets = connection.execute(
         "SELECT ticker_set, max(session_date) FROM _sessions_asked GROUP BY ticker_set"
     ).fetchall()
@@ -249,6 +256,7 @@ def add_answers(connection: sqlite3.Connection, market: Market) -> None:
         ).fetchone()
         for ticker in json.loads(found[0]) if found else ():
             until[ticker] = max(place, until.get(ticker, -1))
+
     market.asked_until = until
     market.answered = [
         (day_number(day), stored)
@@ -256,6 +264,7 @@ def add_answers(connection: sqlite3.Connection, market: Market) -> None:
             "SELECT session_date, max(stored) FROM _sessions_asked GROUP BY session_date"
         )
     ]
+
     if all(ticker_set != EVERY_TICKER for ticker_set, _ in sets):
         members = connection.execute(
             "SELECT ticker FROM universe_stocks UNION SELECT ticker FROM _ranges_asked"

@@ -24,8 +24,8 @@ OLD_AFTER_DAYS = {"us-stocks": 35, "russell2000": 200}
 
 
 def find_lost_range_bars(batch: Batch) -> Iterable[Hits]:
-    """An answer's bars that are not all there. A record that a later one overlaps says nothing any
-    more."""
+    """Yield answers whose bars are not all there. A record that a later one overlaps says nothing
+    any more."""
     bars_of = {bars.timeframe: bars for bars in (batch.days, batch.minutes)}
     for record in latest_records(batch.records):
         bars = bars_of.get(record.timeframe)
@@ -102,7 +102,7 @@ def day_of(day: date) -> int:
 
 
 def find_orphans(market: Market) -> Iterable[Hits]:
-    """Rows that nothing refers to: no update reaches them."""
+    """Yield rows that nothing refers to: no update reaches them."""
     known = market.known_tickers
     orphans = [] if known is None else [ticker for ticker in market.tickers if ticker not in known]
     yield Hits(

@@ -16,8 +16,8 @@ SHOWN_OF_A_RULE = 10
 def print_result(
     result: AuditResult, rules: Sequence[Rule], mender: Mender, *, show_all: bool
 ) -> None:
-    """A table of the findings, SHOWN_OF_A_RULE of each rule unless `show_all`, then the commands
-    that mend them."""
+    """Print the findings as a table, SHOWN_OF_A_RULE of each rule unless `show_all`, then the
+    commands that mend them."""
     by_rule = [
         (rule_id, list(found))
         for rule_id, found in groupby(result.findings, lambda each: each.rule)
@@ -28,14 +28,18 @@ def print_result(
             ("rule", "level", "ticker", "first", "last", "sessions", "what (of the first)"),
             [row for _, found in by_rule for row in make_rows(found, show_all=show_all)],
         )
+
     mend_of = {rule.id: rule.mend for rule in rules}
     for rule_id, found in by_rule:
         for group in mender.group(found):
             print(f"next ({rule_id}): {mender.command(mend_of[rule_id], group)}")
+
     print(describe_result(result))
 
 
 def make_rows(found: Sequence[Finding], *, show_all: bool) -> list[list[object]]:
+    """Return the rows of the table for findings of one rule, the last for those that are not
+    shown."""
     shown = found if show_all else found[:SHOWN_OF_A_RULE]
     rows: list[list[object]] = [
         [
@@ -50,6 +54,7 @@ def make_rows(found: Sequence[Finding], *, show_all: bool) -> list[list[object]]
         ]
         for each in shown
     ]
+
     more = found[len(shown) :]
     if more:
         sessions = sum(each.sessions for each in more)
@@ -64,10 +69,13 @@ def make_rows(found: Sequence[Finding], *, show_all: bool) -> list[list[object]]
                 "ARGS=--all shows them",
             ]
         )
+
     return rows
 
 
 def describe_result(result: AuditResult) -> str:
+    """Return one line: what was read, against how many rules, how long it took and what was
+    found."""
     read = (
         f"{result.tickers:,} tickers, {result.day_bars:,} day bars, {result.minute_bars:,} "
         "5-minute bars and"

@@ -138,9 +138,9 @@ class Market:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """`checks` ends the sentence "It is wrong when …"; `source`: where that is written. One of the
-    two functions: `in_batch` looks at the tickers of a batch, `in_market` at what is known when all
-    were read."""
+    """`checks` ends the sentence "It is wrong when …"; `source`: where that is written. Either
+    `in_batch` looks at the tickers of a batch, or `in_market` at what is known when all were
+    read."""
 
     id: str
     level: Level
@@ -167,7 +167,8 @@ def price_text(value: float) -> str:
 
 
 def logs(values: Floats) -> Floats:
-    """Logarithms, NaN where there is none: an impossible price is the business of its own rule."""
+    """Return logarithms, NaN where there is none: an impossible price is the business of its own
+    rule."""
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.log(values)
     found[~np.isfinite(found)] = np.nan

@@ -63,6 +63,7 @@ class Collector:
         return self.accepted.covers(rule.id, ticker, "" if day == NO_DAY else day_text(day))
 
     def add_ticker(self, rule: Rule, hits: Hits, ticker: str, places: Sequence[int]) -> None:
+        """Add hits of a rule in a ticker to its finding, which spans all their sessions."""
         days = np.unique(hits.days[places])
         first, last = ("" if day == NO_DAY else day_text(day) for day in (days[0], days[-1]))
         found = Finding(
@@ -76,6 +77,7 @@ class Collector:
             what=hits.describe(places[0]),
         )
         key = (rule.id, ticker, hits.timeframe)
+
         before = self.findings.get(key)
         if before:
             found = replace(
@@ -84,6 +86,7 @@ class Collector:
                 last_session=max(before.last_session, last),
                 sessions=before.sessions + len(days),
             )
+
         self.findings[key] = found
 
 
@@ -106,6 +109,7 @@ def audit(
     collector = Collector(accepted)
     with transaction(connection, "DEFERRED"):
         market = make_market(connection, known)
+
     for part in make_parts(wanted):
         with without_collector(), transaction(connection, "DEFERRED"):
             batch = load_batch(connection, known, part)
@@ -114,9 +118,11 @@ def audit(
             for hits in rule.in_batch(batch) if rule.in_batch else ():
                 collector.add(rule, hits)
         advance(len(part))
+
     for rule in () if only else rules:
         for hits in rule.in_market(market) if rule.in_market else ():
             collector.add(rule, hits)
+
     return AuditResult(
         findings=add_next_steps(connection, rules, list(collector.findings.values())),
         accepted=collector.accepted_hits,
@@ -131,8 +137,8 @@ def audit(
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """A hundred thousand tuples of numbers hold no circle, and Python would look at each of them
-    several times."""
+    """Hold the garbage collector off: a hundred thousand tuples of numbers hold no circle, and
+    Python would look at each of them several times."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -29,11 +29,14 @@ DAYS_APART_AT_MOST = 10  # a bar further away says nothing about the night of a 
 
 
 def find_stale_runs(batch: Batch) -> Iterable[Hits]:
+    """Yield runs of sessions with the same four prices; of flat ones, which a quiet ticker has,
+    only with the same volume."""
     bars = batch.days
     same = bars.follows & same_as_before(bars.open, bars.high, bars.low, bars.close)
     same_volume = same & same_as_before(bars.volume)
     with np.errstate(invalid="ignore"):
         moving = bars.high > bars.low
+
     broken = long_runs(same & moving, STALE_SESSIONS) | long_runs(
         same_volume & ~moving, STALE_FLAT_SESSIONS
     )
@@ -65,7 +68,7 @@ def long_runs(goes_on: Flags, length: int) -> Flags:
 
 
 def find_spikes(batch: Batch) -> Iterable[Hits]:
-    """A price that is far from both its neighbours, while those are near each other."""
+    """Yield prices that are far from both their neighbours, while those are near each other."""
     bars = batch.days
     inner = bars.follows & np.append(bars.follows[1:], [False])[: len(bars)]
     close, opened, usual = logs(bars.close), logs(bars.open), usual_moves(bars)
@@ -103,7 +106,8 @@ def shifted(values: Floats, by: int) -> Floats:
 
 
 def usual_moves(bars: Bars) -> Floats:
-    """For each bar the median of its ticker's moves from close to close, without their sign."""
+    """Return for each bar the median of its ticker's moves from close to close, without their
+    sign."""
     moves = np.abs(logs(bars.close) - shifted(logs(bars.close), 1))
     moves[~bars.follows] = np.nan
     return of_ticker(bars, [median(moves[part]) for part in ticker_slices(bars)])
@@ -133,8 +137,10 @@ def overnight_ratios(bars: Bars) -> Floats:
 
 
 def find_splits_not_applied(batch: Batch) -> Iterable[Hits]:
+    """Yield nights in which a listed split still shows in the prices."""
     bars, splits = batch.days, batch.known.splits
     found: list[tuple[int, float]] = []
+
     if any(ticker in splits for ticker in bars.tickers):
         ratios = overnight_ratios(bars)
         for ticker, part in zip(bars.tickers, ticker_slices(bars), strict=True):
@@ -142,6 +148,7 @@ def find_splits_not_applied(batch: Batch) -> Iterable[Hits]:
                 place = part.start + int(np.searchsorted(bars.day[part], day))
                 if place < part.stop and shows_split(ratios[place], ratio):
                     found.append((place, ratio))
+
     if found:
         places = np.array([place for place, _ in found])
         ratio_at = dict(found)
@@ -167,20 +174,23 @@ def jump(bars: Bars, i: int) -> float:
 
 
 def find_split_like_jumps(batch: Batch) -> Iterable[Hits]:
-    """A night like a split that nobody lists: the ratio is a usual one, far beyond the ticker's
-    moves, the day itself is calm, the price stays there, and as many dollars are traded as
+    """Yield nights like a split that is not listed: the ratio is a usual one, far beyond the
+    ticker's moves, the day itself is calm, the price stays there, and as many dollars are traded as
     before."""
     bars = batch.days
     ratios = overnight_ratios(bars)
+
     with np.errstate(invalid="ignore"):
         calm = np.abs(logs(bars.close) - logs(bars.open)) < np.abs(ratios) / 4
         broken = calm & (np.abs(ratios) > np.maximum(log(1.4), SPIKE_MOVES * usual_moves(bars)))
+
     for place in np.flatnonzero(broken).tolist():
         broken[place] = (
             is_usual_ratio(ratios[place])
             and not is_listed(batch, place)
             and moves_volume_as_a_split(bars, place, float(ratios[place]))
         )
+
     yield from flagged(
         bars,
         broken,
@@ -199,8 +209,8 @@ def is_listed(batch: Batch, place: int) -> bool:
 
 
 def moves_volume_as_a_split(bars: Bars, place: int, ratio: float) -> bool:
-    """The sessions beside the jump: dollars traded alike, prices on both sides where the jump left
-    them."""
+    """Return whether the sessions beside the jump fit a split: dollars traded alike, prices on both
+    sides where the jump left them."""
     before, after = neighbours(bars, place)
     dollars = logs(bars.volume * bars.close)
     change = median(dollars[after]) - median(dollars[before])
@@ -209,7 +219,7 @@ def moves_volume_as_a_split(bars: Bars, place: int, ratio: float) -> bool:
 
 
 def neighbours(bars: Bars, place: int) -> tuple[Ints, Ints]:
-    """Up to WINDOW bars of the same ticker before a place, and as many from it on."""
+    """Return up to WINDOW bars of the same ticker before a place, and as many from it on."""
     around = np.arange(max(place - WINDOW, 0), min(place + WINDOW, len(bars)))
     around = around[bars.code[around] == bars.code[place]]
     return around[around < place], around[around >= place]
