@@ -35,7 +35,7 @@ def prepare_offsite(settings: Settings, owner: Owner) -> None:
 
 
 def secrets_folder(settings: Settings) -> Path:
-    """Of each target one, because two clones may send to two of them with two passphrases."""
+    """Return the folder of one target: two clones may send to two, with two passphrases."""
     mark = hashlib.sha256(settings.offsite.encode()).hexdigest()[:12]
     return settings.state_dir / f"offsite-secrets-{mark}"
 
