@@ -236,7 +236,9 @@ def test_page_renews_what_changed_and_leaves_the_rest_alone(
         "/-/settings",
     ],
 )
-def test_datasettes_own_pages_ask_nobody_else(server: Server, tab: Tab, path: str) -> None:
+def test_datasettes_own_pages_send_no_request_elsewhere(
+    server: Server, tab: Tab, path: str
+) -> None:
     tab.open(server.url + path, dark=True)
     assert "invert" in tab.evaluate("getComputedStyle(document.documentElement).filter")
     assert_quiet(tab, server)

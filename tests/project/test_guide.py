@@ -17,7 +17,7 @@ GUIDE = (PROJECT_DIR / "docs" / "DATABASE.md").read_text()
 BLOCKS = re.findall(r"^```\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 # What this machine must not or cannot do for a test, and which test does it instead.
 ELSEWHERE = {
-    "schedule-install": "changes the user's schedules; test_scheduled_job.py",
+    "schedule-install": "changes the user's schedules; test_host_units.py",
     "schedule-status": "as above",
     "schedule-uninstall": "as above",
     "sidecar-up": "needs a container engine; test_sidecar.py",

@@ -17,7 +17,7 @@ HOUR_MS = 60 * 60_000
 
 
 def load_hours(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`days`: dates as datetime64[D], each a session. Return the regular open and close of each, ms
+    """Given dates as datetime64[D], each a session, return the regular open and close of each, ms
     UTC."""
     schedule = load_calendar().schedule
     found = schedule.index.get_indexer(pd.DatetimeIndex(days))
@@ -29,8 +29,8 @@ def load_hours(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_aggregates(bars: pa.Table) -> pa.Table:
-    """`bars`: 5-minute bars of whole tickers, by ticker and time. Return session_aggregates; a
-    value that has no bar to come from (no bar in regular hours, no session before) is NULL."""
+    """Given 5-minute bars of whole tickers, by ticker and time, return session_aggregates. A value
+    that has no bar to come from (no bar in regular hours, no session before) is NULL."""
     frame = pd.DataFrame(
         {
             name: bars[name].to_numpy()

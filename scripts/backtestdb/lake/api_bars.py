@@ -64,7 +64,7 @@ class FilledByApi:
 def plan_ranges(
     owned: Owned, tickers: Sequence[str], sessions: Sequence[date]
 ) -> list[RangeRequest]:
-    """One request for each ticker that lacks a session: from the first that it lacks to the
+    """Return one request for each ticker that lacks a session: from the first that it lacks to the
     last."""
     rest = [day for day in sessions if (day - EPOCH).days not in owned.sessions]
     ranges = []
@@ -99,6 +99,7 @@ def backfill_by_api(
             draft.commit(clock())
             for each in answers:
                 staged_path(folder, each.ticker, each.start, each.end).unlink()
+
     draft = Draft(open_lake(store, may_be_missing=True), "backfill-lake --by-api")
     filled.splits += apply_splits(draft, listed, load_owned(draft.base))
     filled.version = draft.commit(clock()).number
@@ -134,28 +135,34 @@ def stage_answers(
             advance(1)
         else:
             unasked.append(request)
+
     for request, result in fetch_all(unasked, fetch, concurrency, stopping):
         if isinstance(result, MarketDataError):
             filled.failures[request.ticker] = str(result)
         else:
             answers.append(stage_answer(folder, request, result))
         advance(1)
+
     for answer in answers:
         filled.stored += answer.stored
         for reason, bars in answer.rejected.items():
             filled.rejected[reason] = filled.rejected.get(reason, 0) + bars
+
     return answers
 
 
 def staged_path(folder: Path, ticker: str, start: str, end: str) -> Path:
-    """Tickers may differ by case alone, file systems may not tell."""
+    """Return where an answer is staged. The ticker is hashed: tickers may differ by case alone, and
+    file systems may not tell."""
     name = blake2b(ticker.encode(), digest_size=8).hexdigest()
     return folder / f"{name}-{start}-{end}.parquet"
 
 
 def stage_answer(folder: Path, request: RangeRequest, answer: Answer) -> TickerAnswer:
+    """Write the bars of an answer, as traded, whole or not at all; return what the file holds."""
     sessions = sessions_between(load_calendar(), request.start, request.end)
     bars = parse_bars(answer.rows, "5min", sessions, ticker=request.ticker)
+
     columns = {
         "ticker": pa.array(bars.tickers, pa.string()),
         "session_date": pa.array(
@@ -165,6 +172,7 @@ def stage_answer(folder: Path, request: RangeRequest, answer: Answer) -> TickerA
         **dict(zip(("open", "high", "low", "close"), map(pa.array, bars.prices), strict=True)),
         "volume": pa.array(bars.volume),
     }
+
     facts = TickerAnswer(
         ticker=request.ticker,
         start=str(request.start),
@@ -173,6 +181,7 @@ def stage_answer(folder: Path, request: RangeRequest, answer: Answer) -> TickerA
         stored=len(bars),
         rejected=dict(Counter(bar.reason for bar in bars.rejected)),
     )
+
     rows = with_nulls("bars_5min", columns, len(bars))
     path = staged_path(folder, facts.ticker, facts.start, facts.end)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,15 +196,18 @@ def load_staged(path: Path) -> TickerAnswer:
 
 
 def merge_answers(draft: Draft, bucket: int, answers: Sequence[TickerAnswer], folder: Path) -> None:
-    """Answers take the place of what the bucket has of their tickers and sessions."""
+    """Put answers in the place of what the bucket has of their tickers and sessions."""
     paths = [staged_path(folder, each.ticker, each.start, each.end) for each in answers]
     coming = pa.concat_tables([pq.read_table(path).cast(SCHEMAS["bars_5min"]) for path in paths])
+
     replaced: dict[str, list[tuple[int, int]]] = {}
     for each in answers:
         span = tuple((date.fromisoformat(day) - EPOCH).days for day in (each.start, each.end))
         replaced.setdefault(each.ticker, []).append((span[0], span[1]))
+
     owned = load_owned(draft.as_version())
     splits = [as_split(row) for row in load_lake_splits(draft) if row["state"] == "applied"]
+
     months = dict(split_by_period("bars_5min", coming)) if len(coming) else {}
     for month, rows in months.items():
         key = PartKey("bars_5min", month, bucket)
@@ -207,6 +219,7 @@ def merge_answers(draft: Draft, bucket: int, answers: Sequence[TickerAnswer], fo
 
 
 def save_asked(draft: Draft, answers: Sequence[TickerAnswer], now_utc: datetime) -> None:
+    """Add a record for each answer, the empty ones included."""
     asked = draft.as_version().read(PartKey("asked")).to_pylist()
     asked += [
         {
@@ -222,5 +235,6 @@ def save_asked(draft: Draft, answers: Sequence[TickerAnswer], now_utc: datetime)
         }
         for each in answers
     ]
+
     asked.sort(key=lambda row: (row["ticker"], row["start_date"], row["end_date"]))
     draft.put(PartKey("asked"), pa.Table.from_pylist(asked, schema=SCHEMAS["asked"]))

@@ -43,22 +43,25 @@ class Finding:
 def audit(version: Version, advance: Callable[[int], None] = lambda _: None) -> list[Finding]:
     """Read the whole of a version. Return what is wrong; nothing when all is well."""
     findings = list(check_log(version))
+
     with ThreadPoolExecutor(THREADS) as threads:
         for found in threads.map(lambda part: check_file(version, part), version.parts.values()):
             findings += found
             advance(1)
     if any("file" in finding.what for finding in findings):
         return findings  # rows of damaged files would only stop the queries
+
     lake = Lake(version)
     for table in ("bars_1day", "bars_5min"):
         findings += check_rows(
             lake, table, {**BAR_RULES, **(MINUTE_RULES if table == "bars_5min" else {})}
         )
+
     return [*findings, *check_counts(lake), *check_lineage(version)]
 
 
 def check_log(version: Version) -> Iterator[Finding]:
-    """The tables' own logs name the same files as `parts`."""
+    """Yield each table whose own log names other files than `parts`."""
     for table in SCHEMAS:
         listed = {part.path.removeprefix(f"{table}/") for part in version.parts_of(table)}
         logged = set(active_paths(version.delta(table))) if table in version.row.tables else set()
@@ -79,12 +82,13 @@ def check_file(version: Version, part: Part) -> list[Finding]:
 
 
 def check_rows(lake: Lake, table: str, rules: dict[str, str]) -> Iterator[Finding]:
-    """All rules in one pass, and no bar twice."""
+    """Yield the rules that rows break, all in one pass, and the bars that are there twice."""
     counts = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in rules.values())
     row = lake.connection.execute(f"SELECT {counts} FROM {table}").fetchall()[0]
     for rule, count in zip(rules, row, strict=True):
         if count:
             yield Finding(table, rule, count)
+
     for part in lake.version.parts_of(table):
         where = f" WHERE period = '{part.key.period}' AND bucket = {part.key.bucket}"
         ((twice,),) = lake.connection.execute(TWICE.format(table=table) + where).fetchall()
@@ -93,14 +97,16 @@ def check_rows(lake: Lake, table: str, rules: dict[str, str]) -> Iterator[Findin
 
 
 def check_counts(lake: Lake) -> Iterator[Finding]:
-    """Every session that came as a file has the rows that its record says."""
+    """Yield each session that came as a file and has other rows than its record says."""
     if PartKey("asked") not in lake.version.parts:
         return
+
     rows = lake.connection.execute(
         "SELECT start_date, stored, (SELECT count(*) FROM bars_5min"
         " WHERE period = strftime(start_date, '%Y-%m') AND session_date = start_date)"
         " FROM asked WHERE ticker = '*' ORDER BY start_date"
     ).fetchall()
+
     for day, stored, there in rows:
         if stored != there:
             yield Finding(
@@ -111,7 +117,8 @@ def check_counts(lake: Lake) -> Iterator[Finding]:
 
 
 def check_lineage(version: Version) -> Iterator[Finding]:
-    """Metrics that were computed here and do not follow their bars any more."""
+    """Yield the tables with metrics that were computed here and do not follow their bars any
+    more."""
     for table in INPUTS:
         due = [
             key

@@ -79,6 +79,7 @@ def backfill_from_flat_files(
     months: dict[str, list[date]] = {}
     for day in lacking:
         months.setdefault(f"{day:%Y-%m}", []).append(day)
+
     with Engine(processes=processes) as engine:
         for month, days in months.items():
             staged = stage_month(
@@ -96,6 +97,7 @@ def backfill_from_flat_files(
                 draft.commit(clock())
                 drop_staged(folder, [each.session_date for each in there])
                 count(filled, there)
+
     # Splits that became known since the sessions were brought.
     draft = Draft(open_lake(store, may_be_missing=True), "backfill-lake")
     filled.splits += apply_splits(draft, listed, load_owned(draft.base))
@@ -119,6 +121,7 @@ def stage_month(
     folder: Path,
     advance: Callable[[int], None],
 ) -> list[Staged]:
+    """Return the sessions of a month, fetched and staged, in order."""
     staged = []
     tasks = [StageTask(files, day, folder) for day in days]
     for _, each in engine.run(stage_session, tasks):
@@ -135,9 +138,11 @@ def merge_month(
     folder: Path,
     advance: Callable[[int], None],
 ) -> None:
+    """Take the staged sessions of a month into the draft, one file for each bucket."""
     sessions = tuple(each.session_date for each in staged)
     splits = tuple(as_split(row) for row in load_lake_splits(draft) if row["state"] == "applied")
     owned = load_owned(draft.as_version())
+
     keys = [PartKey("bars_5min", month, bucket) for bucket in range(BUCKETS)]
     tasks = [
         MergeTask(
@@ -151,6 +156,7 @@ def merge_month(
         )
         for key in keys
     ]
+
     for _, part in engine.run(merge_bucket, tasks):
         if part is not None and part.path != getattr(draft.parts.get(part.key), "path", None):
             draft.take(part)
@@ -158,17 +164,19 @@ def merge_month(
 
 
 def merge_bucket(task: MergeTask) -> Part | None:
-    """Staged sessions take the place of what the bucket has of them. Return the part that is there
-    when it has this content already, None when there are no rows."""
+    """Put staged sessions in the place of what the bucket has of them. Return the part that is
+    there when it has this content already, None when there are no rows."""
     coming = read_staged(task.folder, task.sessions, task.key.bucket)
     store = find_store(task.store)
     if task.there is not None:
         there = read_part(store, task.there)
         mine = Owned(frozenset((day - EPOCH).days for day in task.sessions), {})
         coming = pa.concat_tables([select(there, ~mine.mask(there)), coming])
+
     if not len(coming):
         return None
     rows = sort_rows("bars_5min", adjust(coming, make_ratios(coming, task.splits, task.owned)))
+
     content = hash_content(rows)
     if task.there is not None and task.there.content == content:
         return task.there
@@ -176,9 +184,10 @@ def merge_bucket(task: MergeTask) -> Part | None:
 
 
 def save_asked(draft: Draft, staged: Sequence[Staged], now_utc: datetime) -> None:
-    """The record of each session, and of what was rejected in it."""
+    """Add the record of each session, and of what was rejected in it."""
     asked = draft.as_version().read(PartKey("asked")).to_pylist()
     rejected = draft.as_version().read(PartKey("rejected")).to_pylist()
+
     for each in staged:
         day = each.session_date
         asked.append(
@@ -202,7 +211,9 @@ def save_asked(draft: Draft, staged: Sequence[Staged], now_utc: datetime) -> Non
             rejected.append(
                 {"session_date": day, "reason": "", "minutes": 0, "example": json.dumps(each.lost)}
             )
+
     asked.sort(key=lambda row: (row["ticker"], row["start_date"], row["end_date"]))
     rejected.sort(key=lambda row: (row["session_date"], row["reason"]))
+
     draft.put(PartKey("asked"), pa.Table.from_pylist(asked, schema=SCHEMAS["asked"]))
     draft.put(PartKey("rejected"), pa.Table.from_pylist(rejected, schema=SCHEMAS["rejected"]))

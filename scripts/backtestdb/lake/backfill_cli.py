@@ -44,17 +44,21 @@ SESSIONS_PER_PAGE = BARS_LIMIT // MINUTES_PER_SESSION
 
 
 def run_backfill(settings: Settings, arguments: argparse.Namespace, now_utc: datetime) -> int:
+    """Given the arguments of `make backfill-lake`, return its exit code."""
     start, end = choose_range(arguments, now_utc)
     sessions = sessions_between(load_calendar(), start, end)
     if not sessions:
         raise UsageError(f"there is no session between {start} and {end}")
+
     universes = load_universes(settings, arguments.universe or [])
     if arguments.by_api and not universes:
         raise UsageError("whose bars? --by-api asks for each ticker: --universe NAME")
+
     if arguments.plan:
         return print_plan(
             settings, universes, sessions, by_api=arguments.by_api, as_json=arguments.json
         )
+
     store = open_store_to_write(settings)
     if arguments.by_api:
         holes = fill_by_api(settings, store, universes, sessions)
@@ -81,9 +85,10 @@ def print_plan(
     by_api: bool,
     as_json: bool,
 ) -> int:
-    """Sends no request."""
+    """Print what the command would ask for; no request is sent."""
     owned = load_owned(open_lake(make_store(settings), may_be_missing=True))
     lacking = len(find_lacking(owned, sessions))
+
     if not by_api:
         facts: dict[str, object] = {"files": lacking, "bytes_about": lacking * BYTES_PER_FILE}
         text = (
@@ -103,6 +108,7 @@ def print_plan(
             f"{pages + 1} requests for {len(ranges)} tickers, at the quota "
             f"{format_duration(seconds)}"
         )
+
     print(json.dumps(facts) if as_json else f"Plan (no request was sent): {text}")
     return DONE
 
@@ -112,7 +118,8 @@ def fetch_listed(client: MarketData, since: date) -> list[Split]:
 
 
 def find_first_session(store: Store, sessions: Sequence[date]) -> date:
-    """Of the lake's 5-minute bars or of what is asked for, whichever is earlier."""
+    """Return the first session of the lake's 5-minute bars or of what is asked for, whichever is
+    earlier."""
     parts = open_lake(store, may_be_missing=True).parts_of("bars_5min")
     return min([sessions[0], *(date.fromisoformat(part.first_session) for part in parts)])
 
@@ -128,14 +135,17 @@ def fill_from_flat_files(
     files = make_flat_files(settings)
     listed = fetch_listed(MarketData(settings), find_first_session(store, sessions))
     folder = staging_folder(settings.state_dir, settings.lake)
+
     with progress_lines() as lines:
         done = backfill_from_flat_files(store, files, sessions, listed, folder, clock, lines)
+
     print(
         f"{settings.lake}: version {done.version}; {done.sessions} sessions, {done.received:,} "
         "minutes, "
         f"{done.stored:,} bars of five minutes{describe_splits(done.splits)}"
     )
     print_rejected(done.rejected)
+
     missing = {str(day): reason for day, reason in done.missing.items()}
     newest = str(sessions[-1])
     if newest in missing:
@@ -146,15 +156,18 @@ def fill_from_flat_files(
 def fill_by_api(
     settings: Settings, store: Store, universes: dict[str, list[str]], sessions: Sequence[date]
 ) -> dict[str, str]:
+    """Return what is missing, with its reason."""
     client = MarketData(settings)
     listed = fetch_listed(client, find_first_session(store, sessions))
     tickers = [ticker for members in universes.values() for ticker in members]
     ranges = plan_ranges(load_owned(open_lake(store, may_be_missing=True)), tickers, sessions)
+
     folder = staging_folder(settings.state_dir, settings.lake)
     with progress("5-minute bars into the lake", len(ranges)) as advance:
         done = backfill_by_api(
             store, client, settings.concurrency, ranges, listed, folder, clock, advance
         )
+
     print(
         f"{settings.lake}: version {done.version}; {done.requests} requests, "
         f"{done.stored:,} bars of five minutes{describe_splits(done.splits)}"
@@ -184,14 +197,17 @@ def report(
     *,
     as_json: bool,
 ) -> int:
+    """Print coverage and holes, and leave the coverage for `make status`. Return the exit code."""
     version = open_lake(store, may_be_missing=True)
     counted = [
         count_coverage(version, name, members, sessions)
         for name, members in universes.items()
         if sessions
     ]
-    if version.number:
+
+    if version.number or counted:
         save_summary(settings, version, counted)
+
     if as_json:
         print(
             json.dumps(
@@ -200,6 +216,7 @@ def report(
         )
     elif counted:
         print_coverage(counted)
+
     for what in list(holes)[:20]:
         print(f"MISSING {what}: {holes[what]}")
     if len(holes) > 20:
@@ -208,6 +225,7 @@ def report(
 
 
 def print_coverage(counted: Sequence[LakeCoverage]) -> None:
+    """Print a row for each universe."""
     names = ("expected", "stored", "known_empty", "rejected", "failed")
     print_table(
         "5-minute bars in the lake (sessions of tickers)",

@@ -26,8 +26,10 @@ def clean(
     need them."""
     version = open_lake(store)
     since = now_utc - timedelta(days=keep_days)
+
     newest = {row.version for row in version.rows[-keep_versions:]}
     kept = [row for row in version.rows if row.version in newest or row.published_at_utc >= since]
+
     forgotten = len(version.rows) - len(kept)
     if forgotten:
         try:
@@ -37,6 +39,7 @@ def clean(
                 f"a publication was committed to {store.root} meanwhile",
                 next_step="make lake-clean",
             ) from error
+
     removed = sum(
         remove_files(store, table, version, spare_hours) for table in (*SCHEMAS, PARTS, VERSIONS)
     )
@@ -44,11 +47,12 @@ def clean(
 
 
 def remove_files(store: Store, table: str, version: Version, spare_hours: int) -> int:
-    """Of one table; return how many."""
+    """Remove the files of one table that no version needs; return how many."""
     try:
         delta = open_delta(store, table)
     except TableNotFoundError:
         return 0
+
     needed = {row.tables[table] for row in version.rows if table in row.tables}
     removed = delta.vacuum(
         retention_hours=spare_hours,

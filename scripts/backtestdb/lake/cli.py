@@ -30,8 +30,8 @@ ROWS_SHOWN = 1000
 
 @contextmanager
 def progress_lines() -> Iterator[Progress]:
-    """Progress for work that counts one thing after the other; the last line ends with the work,
-    however it ends."""
+    """Yield progress for work that counts one thing after the other; the last line ends with the
+    work, however it ends."""
     with ExitStack() as shown:
 
         def start(label: str, total: int) -> Callable[[int], None]:
@@ -48,6 +48,7 @@ def open_store_to_write(settings: Settings) -> Store:
 
 
 def run_publish(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Given the arguments of `make publish`, return its exit code."""
     store = open_store_to_write(settings)
     with progress("publishing: buckets", BUCKETS) as advance:
         done = publish(
@@ -57,7 +58,9 @@ def run_publish(settings: Settings, arguments: argparse.Namespace) -> int:
             advance,
             accept_fewer_rows=arguments.accept_fewer_rows,
         )
+
     save_summary(settings, open_lake(store))
+
     print(
         f"{settings.lake}: version {done.version}, {done.rows:,} rows, {format_bytes(done.bytes)}; "
         + (
@@ -70,12 +73,16 @@ def run_publish(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def run_metrics(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Given the arguments of `make lake-metrics`, return its exit code."""
     store = open_store_to_write(settings)
     started = datetime.now(UTC)
+
     with Engine(settings.engine, arguments.processes) as engine, progress_lines() as lines:
         done = compute_metrics(store, engine, started, lines)
+
     save_summary(settings, open_lake(store))
     seconds = (datetime.now(UTC) - started).total_seconds()
+
     print(
         f"{settings.lake}: version {done.version}, {done.parts} files of metrics from "
         f"{done.rows:,} bars "
@@ -87,13 +94,16 @@ def run_metrics(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def run_query(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Given the arguments of `make lake-query`, return its exit code."""
     version = open_lake(make_store(settings), arguments.version)
     if arguments.versions:
         return print_versions(version)
+
     if not arguments.sql:
         raise UsageError(
             "which query?", next_step="make lake-query ARGS=\"'SELECT count(*) FROM bars_5min'\""
         )
+
     try:
         answer = Lake(version).connection.execute(" ".join(arguments.sql))
         columns = [column[0] for column in answer.description or []]
@@ -104,6 +114,7 @@ def run_query(settings: Settings, arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"DuckDB: {error}", next_step="docs/DATABASE.md, chapter 10, has examples"
         ) from error
+
     if arguments.json:
         print(
             json.dumps(
@@ -116,13 +127,14 @@ def run_query(settings: Settings, arguments: argparse.Namespace) -> int:
             columns,
             [[show(c) for c in r] for r in rows[:ROWS_SHOWN]],
         )
+
     if len(rows) > ROWS_SHOWN:
         say(f"only the first {ROWS_SHOWN} rows are shown; --csv prints all")
     return DONE
 
 
 def show(cell: object) -> object:
-    """Prices with their digits: the table's own form has one."""
+    """Return a price with its digits: the table's own form has one."""
     return f"{cell:.10g}" if isinstance(cell, float) else cell
 
 
@@ -149,6 +161,7 @@ def print_versions(version: Version) -> int:
 
 
 def run_clean(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Given the arguments of `make lake-clean`, return its exit code."""
     store = open_store_to_write(settings)
     done = clean(
         store,
@@ -157,6 +170,7 @@ def run_clean(settings: Settings, arguments: argparse.Namespace) -> int:
         keep_days=arguments.days,
         spare_hours=arguments.spare_hours,
     )
+
     save_summary(settings, open_lake(store))
     print(
         f"{settings.lake}: {done.versions_kept} versions kept, {done.versions_forgotten} "
@@ -167,9 +181,11 @@ def run_clean(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def run_audit(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Given the arguments of `make lake-audit`, return its exit code."""
     version = open_lake(make_store(settings))
     with progress("reading files", len(version.parts)) as advance:
         findings = audit(version, advance)
+
     if arguments.json:
         print(json.dumps([vars(finding) for finding in findings]))
     elif findings:

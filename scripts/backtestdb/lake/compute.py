@@ -59,6 +59,7 @@ def compute_metrics(
     tasks, return what counts them."""
     version = open_lake(store)
     made = rows = 0
+
     for table in tables:
         tasks = make_tasks(version, table)
         draft = Draft(version, "lake-metrics")
@@ -73,19 +74,22 @@ def compute_metrics(
             rows += sum(part.rows for part in task.inputs)
             advance(1)
         version = draft.commit(now_utc)
+
     return Computed(version=version.number, parts=made, rows=rows)
 
 
 def make_tasks(version: Version, table: str) -> list[ComputeTask]:
-    """One task for each bucket of daily metrics, which need all years, and for each month of a
-    bucket otherwise."""
+    """Return one task for each bucket of daily metrics, which need all years, and for each month of
+    a bucket otherwise."""
     due = [(key, make_lineage(version.parts, key)) for key in find_due_parts(version.parts, table)]
+
     groups: dict[object, list[tuple[PartKey, str]]] = {}
     for key, lineage in due:
         if lineage:
             groups.setdefault(key.bucket if table == "daily_metrics" else key, []).append(
                 (key, lineage)
             )
+
     return [
         ComputeTask(
             version.store, table, tuple(outputs), tuple(find_inputs(version.parts, outputs[-1][0]))
@@ -95,8 +99,8 @@ def make_tasks(version: Version, table: str) -> list[ComputeTask]:
 
 
 def run_task(task: ComputeTask) -> list[Part]:
-    """What a worker does. It has the place of the lake from the task, and the keys from its own
-    settings."""
+    """Compute and write the parts of a task, in whatever process it came to. The task says where
+    the lake is; the keys are in the process's own settings."""
     store = find_store(task.store)
     bars = pa.concat_tables([read_part(store, part, BARS) for part in task.inputs])
     bars = bars.sort_by([("ticker", "ascending"), ("timestamp", "ascending")])
@@ -122,8 +126,8 @@ def find_store(given: Store) -> Store:
 
 
 def make_daily_metrics(bars: pa.Table) -> pa.Table:
-    """Day bars of whole tickers, by ticker and time; return daily_metrics, the same rows in the
-    same order."""
+    """Given day bars of whole tickers, by ticker and time, return daily_metrics, the same rows in
+    the same order."""
     frame = pd.DataFrame(
         {
             "ticker": bars["ticker"].to_numpy(),
@@ -132,7 +136,9 @@ def make_daily_metrics(bars: pa.Table) -> pa.Table:
             **{name: bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume")},
         }
     )
+
     metrics = make_metrics(frame)
+
     columns = [
         bars[field.name]
         if field.name in BARS

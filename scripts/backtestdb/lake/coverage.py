@@ -16,8 +16,8 @@ from backtestdb.lake.table import Version
 STORED = """
     SELECT count(*), count(*) FILTER (WHERE EXISTS (
         SELECT 1 FROM asked
-        WHERE asked.ticker IN ('*', found.ticker) AND found.session_date BETWEEN start_date
-            AND end_date
+        WHERE asked.ticker IN ('*', found.ticker)
+            AND found.session_date BETWEEN start_date AND end_date
     ))
     FROM (
         SELECT DISTINCT ticker, session_date FROM bars_5min
@@ -44,7 +44,8 @@ class LakeCoverage:
 def count_coverage(
     version: Version, universe: str, tickers: Sequence[str], sessions: Sequence[date]
 ) -> LakeCoverage:
-    """`sessions`: not empty, in order."""
+    """Given the members of a universe and sessions in order, at least one, return what the lake has
+    of them."""
     lake = Lake(version)
     lake.connection.register(
         "asked_for", pa.table({"ticker": pa.array(sorted(set(tickers)), pa.string())})
@@ -52,13 +53,16 @@ def count_coverage(
     lake.connection.register(
         "wanted_sessions", pa.table({"session_date": pa.array(sessions, pa.date32())})
     )
+
     stored, stored_of_asked = lake.connection.execute(STORED).fetchone() or (0, 0)
     expected = len(set(tickers)) * len(sessions)
+
     asked = count_asked(load_owned(version), sorted(set(tickers)), sessions)
     rejected = count_rejected(version, set(tickers), set(sessions))
     known_empty = (
         asked - stored_of_asked - rejected
     )  # what the database published was not asked for by the lake
+
     return LakeCoverage(
         universe=universe,
         start_date=sessions[0],

@@ -63,6 +63,7 @@ class Engine:
         elif self.executor is None:
             client = self.opened.enter_context(connect_to_cluster(self.address))
             self.executor = client.get_executor(pure=False, retries=TRIES)
+
         assert self.executor is not None  # noqa: S101
         return self.executor
 
@@ -75,6 +76,7 @@ class Engine:
         if self.address == PROCESSES and not self.processes:
             yield from ((task, function(task)) for task in tasks)
             return
+
         left, tries = dict.fromkeys(tasks), 0
         while left:
             executor = self.open()
@@ -103,8 +105,8 @@ class Engine:
 
 
 def end_with_parent() -> None:
-    """A worker of a killed command would wait for work for ever, with the memory of its last
-    part."""
+    """Watch the command: a worker of a killed one would wait for work for ever, with the memory of
+    its last part."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -117,10 +119,14 @@ def end_with_parent() -> None:
 
 @contextmanager
 def connect_to_cluster(engine: str) -> Iterator[Any]:
+    """Yield a client of the scheduler at an address. Raise EngineError when it does not answer or
+    has no worker."""
     from distributed import Client  # noqa: PLC0415  only a cluster pays for it
 
     try:
-        client = Client(engine, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+        client = Client(  # type: ignore[no-untyped-call]
+            engine, timeout=CONNECT_SECONDS, set_as_default=False
+        )
     except (OSError, TimeoutError, ValueError) as error:
         raise EngineError(
             f"no Dask scheduler answers at ENGINE={engine} ({error or type(error).__name__})",

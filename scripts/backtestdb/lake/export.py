@@ -2,6 +2,7 @@
 fetched them."""
 
 import argparse
+import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, date
@@ -33,35 +34,24 @@ from backtestdb.schema import ensure_schema
 
 
 def run_export(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Given the arguments of `make lake-export`, return its exit code."""
     version = open_lake(make_store(settings))
     parts = version.parts_of("bars_5min")
     if not parts:
         raise UsageError(f"{settings.lake} has no 5-minute bars", next_step="make backfill-lake")
+
     newest = date.fromisoformat(max(part.last_session for part in parts))
     end = min(arguments.end or newest, newest)
     sessions = sessions_between(load_calendar(), arguments.start, end)
     if not sessions:
         raise UsageError(f"there is no session between --start {arguments.start} and --end {end}")
+
     stored = 0
     with closing(connect(settings.database_path)) as connection:
         ensure_schema(connection, ["recoverable", "bookkeeping"])
         for ticker in dict.fromkeys(arguments.tickers):
-            rows = load_ticker(version, ticker, sessions)
-            if not len(rows):
-                say(f"{ticker}: the lake has no bar of it in these sessions")
-                continue
-            # Adjusted for the splits that the lake knew: the database asks for those since.
-            asked_at = version.row.published_at_utc.astimezone(UTC).isoformat(timespec="seconds")
-            with transaction(connection):
-                created_at = [make_sqlite_time(asked_at)] * len(rows)
-                save_bar_columns(connection, [*make_columns(rows), created_at])
-                for first, last in find_whole_ranges(version, ticker, sessions):
-                    request = RangeRequest(ticker, "5min", first, last)
-                    days = [
-                        str(day) for day in rows["session_date"].to_pylist() if first <= day <= last
-                    ]
-                    save_range_answer(connection, request, days, asked_at, f"lake {version.number}")
-            stored += len(rows)
+            stored += export_ticker(version, connection, ticker, sessions)
+
     print(
         f"{settings.database_path}: {stored:,} bars of five minutes from version {version.number} "
         f"of {settings.lake}"
@@ -69,8 +59,31 @@ def run_export(settings: Settings, arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def export_ticker(
+    version: Version, connection: sqlite3.Connection, ticker: str, sessions: Sequence[date]
+) -> int:
+    """Store a ticker's bars of the sessions, and the record of what the lake had asked for, in one
+    transaction; return how many bars."""
+    rows = load_ticker(version, ticker, sessions)
+    if not len(rows):
+        say(f"{ticker}: the lake has no bar of it in these sessions")
+        return 0
+
+    # Adjusted for the splits that the lake knew: the database asks for those since.
+    asked_at = version.row.published_at_utc.astimezone(UTC).isoformat(timespec="seconds")
+    with transaction(connection):
+        created_at = [make_sqlite_time(asked_at)] * len(rows)
+        save_bar_columns(connection, [*make_columns(rows), created_at])
+
+        for first, last in find_whole_ranges(version, ticker, sessions):
+            request = RangeRequest(ticker, "5min", first, last)
+            days = [str(day) for day in rows["session_date"].to_pylist() if first <= day <= last]
+            save_range_answer(connection, request, days, asked_at, f"lake {version.number}")
+    return len(rows)
+
+
 def load_ticker(version: Version, ticker: str, sessions: Sequence[date]) -> pa.Table:
-    """Its bars of the sessions, in order of time."""
+    """Return a ticker's bars of the sessions, in order of time."""
     months = sorted({f"{day:%Y-%m}" for day in sessions})
     tables = [version.read(PartKey("bars_5min", month, bucket_of(ticker))) for month in months]
     rows = pa.concat_tables(tables)
@@ -85,7 +98,7 @@ def load_ticker(version: Version, ticker: str, sessions: Sequence[date]) -> pa.T
 
 
 def make_columns(rows: pa.Table) -> list[list[Any]]:
-    """In the order of BAR_COLUMNS."""
+    """Return the values in the order of BAR_COLUMNS."""
     stamps = as_stamps_ms(rows)
     local = make_new_york_times(stamps)
     return [

@@ -64,8 +64,8 @@ class FlatFiles:
         return parse_minutes(content, session_date)
 
     def explain(self, error: OSError, session_date: date) -> FlatFilesError:
-        """S3 tells a wrong key from a missing right; what it says is the vendor's, the keys are not
-        in it."""
+        """Return the error that a user can act on. S3 tells a wrong key from a missing right; what
+        it says is the vendor's, the keys are not in it."""
         text = str(error)
         if any(word in text for word in DENIED):
             if self.accepts_keys():
@@ -76,13 +76,14 @@ class FlatFiles:
                 "the vendor's flat files do not accept the keys",
                 next_step="check FLATFILES_ACCESS_KEY and FLATFILES_SECRET in .env",
             )
+
         return FlatFilesError(
             f"the flat file of {session_date} could not be fetched: {text[:300]}",
             next_step="start the same command again later: it continues",
         )
 
     def accepts_keys(self) -> bool:
-        """The answer about one file's size has no body that would tell: a list has one."""
+        """Ask for a list of files: the answer about one file's size has no body that would tell."""
         try:
             make_s3(self.options).get_file_info(
                 pa_fs.FileSelector(f"{self.bucket}/{FOLDER}", allow_not_found=True)
@@ -113,8 +114,8 @@ def make_flat_files(settings: Settings) -> FlatFiles:
 
 
 def parse_minutes(content: bytes | pa.Buffer, session_date: date) -> pa.Table:
-    """A whole file. NA and TRUE are tickers. Raise FlatFilesError for one that is cut short or has
-    other columns."""
+    """Given a whole file, return the columns of TYPES; NA and TRUE are tickers. Raise
+    FlatFilesError for one that is cut short or has other columns."""
     options = pa_csv.ConvertOptions(
         column_types=TYPES,
         include_columns=list(TYPES),

@@ -2,7 +2,7 @@
 
     LAKE/versions/     one row a version: which Delta version of every other table belongs to it
     LAKE/parts/        one row a file of the current version: rows, bytes, checksums
-    LAKE/bars_1day/period=2026/bucket=7/….parquet  the other big tables, by year or by month
+    LAKE/bars_1day/period=2026/bucket=7/….parquet    all big tables, by year or by month
     LAKE/universes/    small tables: one file each
 
 A bucket holds whole tickers, so that whatever follows a ticker through time needs the files of one
@@ -29,9 +29,8 @@ INSTANT = pa.timestamp("us", tz="UTC")
 BAR_FIELDS = [
     pa.field("ticker", pa.string()),
     pa.field("session_date", pa.date32()),
-    pa.field(
-        "timestamp", INSTANT
-    ),  # start of the bar; of a day bar: the session's midnight in New York
+    # Start of the bar; of a day bar: the session's midnight in New York.
+    pa.field("timestamp", INSTANT),
     pa.field("open", pa.float64()),
     pa.field("high", pa.float64()),
     pa.field("low", pa.float64()),
@@ -67,24 +66,20 @@ SCHEMAS: dict[str, pa.Schema] = {
     "session_aggregates": pa.schema(
         [
             *(pa.field("ticker", pa.string()), pa.field("session_date", pa.date32())),
-            *(
-                pa.field(name, pa.float64()) for name in ("open", "high", "low", "close")
-            ),  # regular hours
-            pa.field("volume", pa.int64()),  # regular hours
+            # Of regular hours.
+            *(pa.field(name, pa.float64()) for name in ("open", "high", "low", "close")),
+            pa.field("volume", pa.int64()),
             pa.field("extended_volume", pa.int64()),  # before the opening and after the close
             pa.field("bars", pa.int64()),
-            pa.field(
-                "opening_range_high", pa.float64()
-            ),  # of the first 30 minutes of regular hours
+            # Of the first 30 minutes of regular hours.
+            pa.field("opening_range_high", pa.float64()),
             pa.field("opening_range_low", pa.float64()),
-            pa.field(
-                "vwap", pa.float64()
-            ),  # sum of (high + low + close) / 3 × volume, by the sum of volume
+            # The sum of (high + low + close) / 3 × volume, by the sum of volume.
+            pa.field("vwap", pa.float64()),
             pa.field("first_hour_volume", pa.int64()),
             pa.field("last_hour_volume", pa.int64()),
-            pa.field(
-                "gap_percent", pa.float64()
-            ),  # open against the regular close of the ticker's session before
+            # The open against the regular close of the ticker's session before.
+            pa.field("gap_percent", pa.float64()),
         ]
     ),
     "universes": pa.schema(
@@ -100,9 +95,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             *(pa.field("split_from", pa.float64()), pa.field("split_to", pa.float64())),
             pa.field("state", pa.string()),  # applied, or unconfirmed: the prices do not show it
             pa.field("seen_ratio", pa.float64()),  # close before / open after, as traded
-            pa.field(
-                "origin", pa.string()
-            ),  # database: of its bars; lake: of those that backfill-lake brought
+            # database: of its bars; lake: of those that backfill-lake brought.
+            pa.field("origin", pa.string()),
         ]
     ),
     "coverage": pa.schema(
@@ -165,7 +159,7 @@ class PartKey:
 
     @property
     def folder(self) -> str:
-        """Relative to the lake."""
+        """Return the folder of a part, relative to the lake."""
         return (
             f"{self.table}/period={self.period}/bucket={self.bucket}" if self.period else self.table
         )
@@ -189,17 +183,18 @@ class Part:
 
 
 def bucket_of(ticker: str) -> int:
-    """0 … BUCKETS - 1, the same in every process and, with its md5 function, in any SQL engine."""
+    """Return 0 … BUCKETS - 1, the same in every process and, with its md5 function, in any SQL
+    engine."""
     return md5(ticker.encode(), usedforsecurity=False).digest()[0] % BUCKETS
 
 
 def period_of(table: str, session_date: str) -> str:
-    """`session_date`: YYYY-MM-DD. Return its year or its month, as the table has it."""
+    """Given YYYY-MM-DD, return its year or its month, as the table has it."""
     return session_date[:4] if PERIODS[table] == "year" else session_date[:7]
 
 
 def full_schema(table: str) -> pa.Schema:
-    """With the partition columns, which stand in the names of the folders and not in the files."""
+    """Add the partition columns, which stand in the names of the folders and not in the files."""
     schema = SCHEMAS[table]
     if table in PERIODS:
         schema = schema.append(pa.field("period", pa.string())).append(
@@ -220,7 +215,7 @@ def split_by_period(table: str, rows: pa.Table) -> Iterator[tuple[str, pa.Table]
 
 
 def sort_rows(table: str, rows: pa.Table) -> pa.Table:
-    """By ticker and time; rows that are in order already are not copied."""
+    """Sort by ticker and time; rows that are in order already are not copied."""
     order = "timestamp" if "timestamp" in rows.column_names else "session_date"
     if table in PERIODS and not is_sorted(rows, order):
         rows = rows.sort_by([("ticker", "ascending"), (order, "ascending")])
@@ -242,28 +237,28 @@ def hash_content(rows: pa.Table) -> str:
     """Return a hash of the values in order, NULLs included, whatever chunks or buffers they lie
     in."""
     digest = blake2b(digest_size=16)
+
     for field in rows.schema:
         column = rows[field.name].combine_chunks()
         digest.update(f"{field.name} {field.type} {len(column)} {column.null_count}".encode())
         if column.null_count == len(column):
             continue
         if column.null_count:
-            # What lies below a NULL is anything: zeros stand for it, and a column of bits tells
-            # where.
+            # What lies below a NULL is anything: zeros stand for it, a column of bits tells where.
             digest.update(np_bytes(pc.is_null(column).cast(pa.uint8())))
             column = column.fill_null(
                 "" if pa.types.is_string(field.type) else pa.scalar(0).cast(field.type)
             )
         if pa.types.is_string(field.type):
-            texts = (
-                column.dictionary_encode()
-            )  # in order of appearance: one text a ticker, not one a row
+            # In order of appearance: one text a ticker, not one a row.
+            texts = column.dictionary_encode()
             digest.update("\0".join(texts.dictionary.to_pylist()).encode())
             digest.update(np_bytes(texts.indices))
         else:
             digest.update(
                 np_bytes(column.cast(pa.uint8()) if pa.types.is_boolean(field.type) else column)
             )
+
     return digest.hexdigest()
 
 

@@ -17,11 +17,13 @@ def find_inputs(parts: Mapping[PartKey, Part], key: PartKey) -> list[Part]:
     table = INPUTS[key.table]
     if PartKey(table, key.period, key.bucket) not in parts:
         return []
+
     periods = sorted(
         k.period
         for k in parts
         if k.table == table and k.bucket == key.bucket and k.period <= key.period
     )
+
     if not NEEDS_ALL_BEFORE[key.table]:
         periods = periods[-2:]
     return [parts[PartKey(table, period, key.bucket)] for period in periods]

@@ -23,7 +23,8 @@ class Owned:
     ranges: dict[str, list[tuple[int, int]]]
 
     def mask(self, rows: pa.Table) -> np.ndarray:
-        """For each row of 5-minute bars whether it is one of these sessions of tickers."""
+        """Return for each row of 5-minute bars whether it is in one of these sessions of
+        tickers."""
         days = rows["session_date"].combine_chunks().cast(pa.int32()).to_numpy()
         mask = np.isin(days, np.array(sorted(self.sessions), dtype="int32"))
         if self.ranges:
@@ -44,6 +45,7 @@ class Owned:
 
 
 def load_owned(version: Version) -> Owned:
+    """Return the sessions that the version's records name, those without a bar included."""
     rows = version.read(PartKey("asked")).to_pylist()
     ranges: dict[str, list[tuple[int, int]]] = defaultdict(list)
     sessions = set()

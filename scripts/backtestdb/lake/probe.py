@@ -43,6 +43,7 @@ def verify_conditional_writes(store: Store) -> None:
 
 
 def open_place(store: Store) -> S3Store | LocalStore:
+    """Return obstore's store of an empty folder in the lake."""
     if store.is_local:
         return LocalStore(store.root, mkdir=True)
     names = {
@@ -63,5 +64,5 @@ def open_place(store: Store) -> S3Store | LocalStore:
 
 
 def shorten(error: Exception) -> str:
-    """The first line; what S3 libraries add below is an XML document."""
+    """Return the first line; what S3 libraries add below is an XML document."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -59,6 +59,7 @@ def publish(
     base = open_lake(store, may_be_missing=True)
     draft = Draft(base, "publish")
     owned = load_owned(base)
+
     with open_reader(database) as reader, ThreadPoolExecutor(BUCKETS_AT_ONCE) as threads:
         under_way: deque[Future[None]] = deque()
         for bucket, tickers in enumerate(list_by_bucket(load_tickers(reader))):
@@ -71,6 +72,7 @@ def publish(
             future.result()
         for table, rows in load_small(reader).items():
             put_small(draft, table, rows)
+
     if not accept_fewer_rows:
         verify_rows_left(draft)
     return describe(base, draft.commit(now_utc))
@@ -89,11 +91,12 @@ def load_bucket(reader: Reader, tickers: list[str]) -> dict[str, pa.Table]:
 
 
 def put_bucket(draft: Draft, bucket: int, tables: Mapping[str, pa.Table], owned: Owned) -> None:
-    """Everything of a bucket's tickers."""
+    """Put everything of a bucket's tickers into the draft."""
     put_periods(draft, "bars_1day", bucket, dict(split_by_period("bars_1day", tables["bars_1day"])))
     put_periods(
         draft, "bars_5min", bucket, merge_minutes(draft.base, bucket, tables["bars_5min"], owned)
     )
+
     metrics = dict(split_by_period("daily_metrics", tables["daily_metrics"]))
     # What lake-metrics computed from just these bars is as good, and has the sessions ahead of the
     # asked ones too.
@@ -129,8 +132,8 @@ def put_periods(
     periods: Mapping[str, pa.Table],
     leave: set[str] | None = None,
 ) -> None:
-    """`periods`: all that a table has of a bucket; other periods are dropped, those in `leave` stay
-    as they are."""
+    """Given all that a table has of a bucket, put it into the draft; other periods are dropped,
+    those in `leave` stay as they are."""
     there = {key.period for key in draft.base.parts if (key.table, key.bucket) == (table, bucket)}
     for period in (there | set(periods)) - (leave or set()):
         key = PartKey(table, period, bucket)
@@ -141,7 +144,8 @@ def put_periods(
 
 
 def put_small(draft: Draft, table: str, rows: pa.Table) -> None:
-    """Splits that backfill-lake applied are the lake's own."""
+    """Put a small table into the draft. Splits that backfill-lake applied are the lake's own, and
+    stay."""
     if table == "splits":
         there = draft.base.read(PartKey(table))
         rows = pa.concat_tables([rows, there.filter(pc.equal(there["origin"], "lake"))])

@@ -39,13 +39,14 @@ class Reader(Protocol):
 
 @contextmanager
 def open_reader(database: Path) -> Iterator[Reader]:
-    """One committed state of the database for as long as it is open. In WAL mode writers do not
-    notice.
+    """Yield one committed state of the database for as long as it is open. In WAL mode writers do
+    not notice.
 
     Raise DatabaseFileError when there is no database.
     """
     if not database.is_file():
         raise DatabaseFileError(f"no database at {database}", next_step="make restore")
+
     try:
         connection = adbc_driver_sqlite.dbapi.connect(f"file:{quote_url(str(database))}?mode=ro")
     except adbc_driver_sqlite.dbapi.Error as error:
@@ -76,15 +77,17 @@ def load_tickers(reader: Reader) -> list[str]:
 
 
 def load_bars(reader: Reader, table: str, tickers: Sequence[str]) -> pa.Table:
-    """`tickers` in order. Return their bars of a table's timeframe by ticker and time, in its
+    """Given tickers in order, return their bars of a table's timeframe by ticker and time, in its
     schema."""
     rows = fetch(
         reader,
         (QUERIES / "lake_bars.sql").read_text(),
         [json.dumps(list(tickers), ensure_ascii=False), TIMEFRAME_OF[table]],
     )
+
     if not len(rows):
         return SCHEMAS[table].empty_table()
+
     stamps = pc.multiply(rows["timestamp_ms"], MICROSECONDS).cast(pa.timestamp("us", tz="UTC"))
     columns = {
         "ticker": rows["ticker"],
@@ -117,19 +120,23 @@ def load_metrics(reader: Reader, tickers: Sequence[str]) -> pa.Table:
     prices = ", ".join(
         f"CAST({name} AS REAL) AS {name}" for name in ("open", "high", "low", "close")
     )
+
     rows = fetch(
         reader,
         f"SELECT ticker, date, timestamp, {prices}, volume, {chosen} FROM json_each(?1) AS wanted"
         " CROSS JOIN daily_metrics ON ticker = wanted.value ORDER BY wanted.key, date",
         [json.dumps(list(tickers), ensure_ascii=False)],
     )
+
     if not len(rows):
         return SCHEMAS["daily_metrics"].empty_table()
+
     columns: dict[str, Any] = {name: rows[name] for name in rows.column_names}
     columns["session_date"] = pc.strptime(rows["date"], "%Y-%m-%d", "s").cast(pa.date32())
     columns["timestamp"] = pc.multiply(rows["timestamp"], MICROSECONDS).cast(
         pa.timestamp("us", tz="UTC")
     )
+
     for name in METRIC_NAMES:
         values = rows[name].cast(pa.float64()).combine_chunks()
         known = pc.if_else(pc.is_inf(values), pa.scalar(None, pa.float64()), values)
@@ -138,8 +145,8 @@ def load_metrics(reader: Reader, tickers: Sequence[str]) -> pa.Table:
 
 
 def load_small(reader: Reader) -> dict[str, pa.Table]:
-    """Universes, splits and coverage. A database without the bookkeeping (an older one) has no rows
-    of it."""
+    """Return universes, splits and coverage. A database without the bookkeeping (an older one) has
+    no rows of it."""
     there = set(
         fetch(reader, "SELECT name FROM sqlite_schema WHERE type = 'table'")["name"].to_pylist()
     )
@@ -170,21 +177,24 @@ SMALL_QUERIES = {
 
 
 def load_small_table(reader: Reader, table: str, there: set[str]) -> pa.Table:
+    """Return a table's rows in the lake's types; none where the database has no such table."""
     needed, query = SMALL_QUERIES[table]
     schema = SCHEMAS[table]
     if needed not in there:
         return schema.empty_table()
+
     with reader.cursor() as cursor:
         cursor.execute(query)
         names = [column[0] for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
     return pa.Table.from_pylist(
         [{f.name: as_type(f, row.get(f.name)) for f in schema} for row in rows], schema=schema
     )
 
 
 def as_type(field: pa.Field, value: Any) -> Any:
-    """SQLite has no dates, and keeps truth as a number."""
+    """Return a value in a field's type: SQLite has no dates, and keeps truth as a number."""
     if value is None:
         return None
     if pa.types.is_date32(field.type):

@@ -3,9 +3,9 @@
 In a notebook, with `scripts` on the path:
 
     from backtestdb.lake.scan import load_lake
-    lake = load_lake()                              # the newest version while `lake` lives
-    lake.sql("SELECT * FROM bars_of('AAPL')").df()  # pandas; .pl() Polars, .arrow() Arrow
-    polars.scan_parquet(lake.files("daily_metrics"))     # any reader, by the files of this version
+    lake = load_lake()                                # the newest version, while `lake` lives
+    lake.sql("SELECT * FROM bars_of('AAPL')").df()    # pandas; .pl() for Polars, .arrow() for Arrow
+    polars.scan_parquet(lake.files("daily_metrics"))  # any reader, by the files of this version
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ CREATE MACRO bars_of(name) AS TABLE
 CREATE MACRO days_of(name) AS TABLE
     SELECT * FROM daily_metrics WHERE bucket = bucket_of(name) AND ticker = name;
 CREATE MACRO session_bars(day) AS TABLE
-    SELECT * FROM bars_5min WHERE period = strftime(day::DATE, '%Y-%m')
-        AND session_date = day::DATE;
+    SELECT * FROM bars_5min
+    WHERE period = strftime(day::DATE, '%Y-%m') AND session_date = day::DATE;
 """
 
 
@@ -60,8 +60,8 @@ def load_lake(number: int | None = None) -> Lake:
 
 
 def connect(version: Version, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """A view for each table, and the macros. Nothing is downloaded: what DuckDB does not have, it
-    refuses."""
+    """Return a connection with a view for each table, and the macros. Nothing is downloaded: what
+    DuckDB does not have, it refuses."""
     connection = duckdb.connect()
     connection.execute(
         "SET autoinstall_known_extensions = false; SET autoload_known_extensions = false"
@@ -69,6 +69,7 @@ def connect(version: Version, threads: int | None = None) -> duckdb.DuckDBPyConn
     connection.execute("SET TimeZone = 'America/New_York'; SET enable_progress_bar = false")
     if threads:
         connection.execute(f"SET threads = {threads}")
+
     for table in SCHEMAS:
         parts = version.parts_of(table)
         source = (
@@ -81,12 +82,14 @@ def connect(version: Version, threads: int | None = None) -> duckdb.DuckDBPyConn
         connection.execute(
             f"CREATE VIEW {table} AS SELECT *{SHOWN_BESIDE.get(table, '')} FROM {source}"
         )
+
     connection.execute(MACROS)
     return connection
 
 
 def describe_files(version: Version, table: str, parts: Sequence[Part]) -> str:
-    """DuckDB's own reader, which leaves out files whose period or bucket is not asked for."""
+    """Return a call of DuckDB's own reader, which leaves out files whose period or bucket is not
+    asked for."""
     names = ", ".join(
         "'" + str(Path(version.store.root, part.path)).replace("'", "''") + "'" for part in parts
     )
@@ -97,8 +100,8 @@ def describe_files(version: Version, table: str, parts: Sequence[Part]) -> str:
 
 
 def make_dataset(version: Version, table: str, parts: Sequence[Part]) -> Any:
-    """For S3, which DuckDB reads only with an extension that it would download: Arrow reads, DuckDB
-    asks it for columns and rows."""
+    """Return the files as an Arrow dataset, for S3, which DuckDB reads only with an extension that
+    it would download: Arrow reads, DuckDB asks it for columns and rows."""
     schema = full_schema(table)
     if not parts:
         return schema.empty_table()

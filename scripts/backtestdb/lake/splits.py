@@ -52,10 +52,11 @@ def as_split(row: dict[str, Any]) -> Split:
 
 
 def make_ratios(rows: pa.Table, splits: Iterable[Split], owned: Owned) -> np.ndarray:
-    """For each bar the product of the ratios of the splits after it; 1 for bars that the database
-    brought."""
+    """Return for each bar the product of the ratios of the splits after it; 1 for bars that the
+    database brought."""
     ratios = np.ones(len(rows))
     mine = owned.mask(rows)
+
     for split in splits:
         before = pc.and_(
             pc.equal(rows["ticker"], split.ticker),
@@ -72,10 +73,12 @@ def apply_splits(draft: Draft, listed: Sequence[Split], owned: Owned) -> list[Sp
     rows = load_lake_splits(draft)
     dealt_with = {as_split(row) for row in rows}
     months = sorted({key.period for key in draft.parts if key.table == "bars_5min"})
+
     open_ones: dict[int, list[Split]] = defaultdict(list)
     for split in listed:
         if split not in dealt_with and months and f"{split.execution_date:%Y-%m}" >= months[0]:
             open_ones[bucket_of(split.ticker)].append(split)
+
     applied = []
     for bucket, splits in open_ones.items():
         findings = judge(draft, bucket, splits, owned)
@@ -85,6 +88,7 @@ def apply_splits(draft: Draft, listed: Sequence[Split], owned: Owned) -> list[Sp
             every = [as_split(row) for row in rows if row["state"] == "applied"]
             adjust_bucket(draft, bucket, confirmed, every, owned)
             applied += confirmed
+
     if len(rows) > len(dealt_with):
         save_lake_splits(draft, rows)
     return applied
@@ -107,8 +111,8 @@ def choose_explanation(seen_ratio: float, splits: Sequence[Split]) -> tuple[Spli
 def judge(
     draft: Draft, bucket: int, splits: Sequence[Split], owned: Owned
 ) -> list[tuple[Split, str, float]]:
-    """State and seen ratio of the splits that have bars on both sides. Several between the same two
-    bars are judged together."""
+    """Return state and seen ratio of the splits that have bars on both sides. Several between the
+    same two bars are judged together."""
     together: dict[tuple[str, float], list[Split]] = defaultdict(list)
     for ticker in sorted({split.ticker for split in splits}):
         mine = [split for split in splits if split.ticker == ticker]
@@ -119,6 +123,7 @@ def judge(
             seen = find_jump(rows, split.execution_date)
             if seen is not None:
                 together[ticker, seen].append(split)
+
     findings = []
     for (_, seen), same in together.items():
         chosen = choose_explanation(seen, same)
@@ -146,6 +151,7 @@ def load_around(
             found.append(rows)
             if is_enough and len(rows):
                 break
+
     schema = pa.schema([SCHEMAS["bars_5min"].field(name) for name in SEEN_COLUMNS])
     return pa.concat_tables([schema.empty_table(), *found]).sort_by("timestamp")
 
@@ -186,7 +192,7 @@ def describe(split: Split, state: str, seen_ratio: float) -> dict[str, Any]:
 
 
 def save_lake_splits(draft: Draft, rows: Sequence[dict[str, Any]]) -> None:
-    """Beside those of the database."""
+    """Put the lake's splits beside those of the database."""
     part = draft.parts.get(SPLITS)
     there = read_part(draft.store, part).to_pylist() if part else []
     others = [row for row in there if row["origin"] != "lake"]

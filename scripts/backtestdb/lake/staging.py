@@ -50,7 +50,7 @@ class Staged:
 
 
 def staging_folder(state_dir: Path, root: str) -> Path:
-    """Of a lake; two lakes never share one."""
+    """Return the folder for a lake's staged sessions; two lakes never share one."""
     return state_dir / "lake-staging" / blake2b(root.encode(), digest_size=8).hexdigest()
 
 
@@ -74,7 +74,7 @@ def stage_session(task: StageTask) -> Staged:
 
 
 def write_staged(path: Path, session: SessionBars) -> None:
-    """Whole or not at all."""
+    """Write a session's bars with their facts, whole or not at all."""
     facts = {
         "session_date": session.session_date.isoformat(),
         "received": session.received,
@@ -83,10 +83,12 @@ def write_staged(path: Path, session: SessionBars) -> None:
         "rejected": session.rejected,
         "lost": session.lost,
     }
+
     path.parent.mkdir(parents=True, exist_ok=True)
     writing = path.with_suffix(f".{os.getpid()}.writing")
     schema = SCHEMAS["bars_5min"].with_metadata({FACTS: json.dumps(facts)})
     ends = [0, *session.bucket_ends.tolist()]
+
     with pq.ParquetWriter(writing, schema, compression="lz4", use_dictionary=["ticker"]) as writer:
         for bucket in range(BUCKETS):
             writer.write_table(session.bars.slice(ends[bucket], ends[bucket + 1] - ends[bucket]))

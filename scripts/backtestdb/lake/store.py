@@ -39,7 +39,7 @@ class Store:
         return not self.root.startswith("s3://")
 
     def uri(self, path: str) -> str:
-        """Of a table, as deltalake wants it."""
+        """Return the address of a table, as deltalake wants it."""
         return f"{self.root}/{path}"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Store:
         return files.open_input_file(f"{root}/{path}")
 
     def write(self, path: str, content: bytes | pa.Buffer) -> None:
-        """A new file, on the disk before this returns."""
+        """Write a new file, on the disk before this returns."""
         files, root = self._files
         if self.is_local:
             Path(f"{root}/{path}").parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,8 @@ class Store:
         self.flush(path)
 
     def flush(self, path: str) -> None:
-        """A log entry may reach the disk only after the files that it names."""
+        """Bring a file to the disk: a log entry may get there only after the files that it
+        names."""
         if self.is_local:
             target = Path(self.root, path)
             fsync_file(target)
@@ -89,6 +90,8 @@ class Store:
 
 
 def make_s3(options: Mapping[str, str]) -> pa_fs.S3FileSystem:
+    """Given the options of a store, return pyarrow's own S3 file system with the same endpoint and
+    keys."""
     endpoint = options.get("AWS_ENDPOINT_URL", "")
     scheme, _, host = endpoint.rpartition("://")
     return pa_fs.S3FileSystem(
@@ -108,6 +111,7 @@ def make_store(settings: Settings) -> Store:
         raise SettingsError(
             "LAKE is empty: there is no lake", next_step="write LAKE=/a/folder into .env"
         )
+
     options = {}
     if settings.lake.startswith("s3://"):
         options = {

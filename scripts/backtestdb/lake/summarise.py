@@ -15,6 +15,7 @@ from backtestdb.lake.table import Version
 
 
 def make_summary(version: Version) -> dict[str, Any]:
+    """Return what `make status` shows of a version, in values of JSON."""
     tables = {}
     for table in BIG_TABLES:
         parts = version.parts_of(table)
@@ -25,8 +26,9 @@ def make_summary(version: Version) -> dict[str, Any]:
                 "first_session": min(part.first_session for part in parts),
                 "last_session": max(part.last_session for part in parts),
             }
+
     return {
-        "version": version.number,
+        "version": version.number or None,
         "published_at_utc": version.row.published_at_utc.isoformat(timespec="seconds"),
         "versions": len(version.rows),
         "files": len(version.parts),
@@ -39,13 +41,15 @@ def make_summary(version: Version) -> dict[str, Any]:
 def save_summary(
     settings: Settings, version: Version, coverage: Sequence[LakeCoverage] = ()
 ) -> None:
-    """Coverage that was not counted this time stays as it was."""
+    """Leave the figures of a version for `make status`. Coverage that was not counted this time
+    stays as it was."""
     before = lake_facts(settings) or {}
     counted = {row["universe"]: row for row in before.get("coverage", [])}
     for each in coverage:
         counted[each.universe] = {
             name: str(v) if "date" in name else v for name, v in asdict(each).items()
         }
+
     path = summary_path(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     writing = path.with_suffix(f".{version.number}.writing")

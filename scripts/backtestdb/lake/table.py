@@ -2,10 +2,10 @@
 
 A Delta commit is atomic for one table. So that bars, metrics and universes are always of one
 moment, readers ask the table `versions` first: its newest row names the Delta version of every
-other table. A publication commits to the others, where nobody looks yet, and its last commit is the
-one to `versions`. Killed before, it has changed nothing; what it left is overwritten by the next
-publication and removed by `make lake-clean`. That last commit fails when another publication came
-first: two cannot both follow the same version.
+other table. A publication commits to the others, where no reader looks yet, and its last commit is
+the one to `versions`. Killed before, it has changed nothing; what it left is overwritten by the
+next publication and removed by `make lake-clean`. That last commit fails when another publication
+came first: two cannot both follow the same version.
 """
 
 import json
@@ -92,7 +92,7 @@ class Version:
 
     @cached_property
     def parts(self) -> dict[PartKey, Part]:
-        """Every file of this version."""
+        """Return every file of this version."""
         if PARTS not in self.row.tables:
             return {}
         rows = read_small(self.delta(PARTS), self.store, LOG_SCHEMAS[PARTS]).to_pylist()
@@ -142,14 +142,17 @@ def open_lake(store: Store, number: int | None = None, *, may_be_missing: bool =
         if may_be_missing:
             return Version(store, EMPTY, -1, [])
         raise LakeError(LAKE_MISSING.format(store.root), next_step="make publish") from None
+
     rows = [
         VersionRow(**{**row, "tables": json.loads(row["tables"])})
         for row in read_small(log, store, LOG_SCHEMAS[VERSIONS]).sort_by("version").to_pylist()
     ]
+
     if not rows:
         if may_be_missing:
             return Version(store, EMPTY, log.version(), [])
         raise LakeError(LAKE_MISSING.format(store.root), next_step="make publish")
+
     chosen = [row for row in rows if number is None or row.version == number]
     if not chosen:
         raise LakeError(
@@ -190,8 +193,10 @@ def write_part(
     """Write rows, sorted as files are, under a new name that nothing points to yet."""
     rows = rows.cast(SCHEMAS[key.table])
     encoded = encode(rows)
+
     path = f"{key.folder}/{uuid4().hex}.parquet"
     store.write(path, encoded)
+
     return Part(
         key=key,
         path=path,
@@ -210,6 +215,8 @@ def find_sessions(rows: pa.Table) -> dict[str, str]:
 
 
 def encode(rows: pa.Table) -> pa.Buffer:
+    """Return rows as a Parquet file. Prices are not encoded as a dictionary: nearly all of them
+    differ."""
     names = rows.column_names
     output = pa.BufferOutputStream()
     pq.write_table(
@@ -243,8 +250,8 @@ def commit_files(
     removes: Iterable[RemoveAction],
     partitioned: bool = False,
 ) -> int:
-    """One commit on exactly the version that `delta` shows. Raise CommitFailedError when there is a
-    newer one already: a retry on top of it would mix the files of two publications."""
+    """Commit once, on exactly the version that `delta` shows. Raise CommitFailedError when there is
+    a newer one already: a retry on top of it would mix the files of two publications."""
     expected = delta.version() + 1
     delta.create_write_transaction(
         [*adds, *removes],
@@ -284,9 +291,11 @@ def commit_table(
     the commit has to follow; the one that is there now when it is left out."""
     schema = schema_of(table)
     delta = at or ensure_delta(store, table)
+
     wanted = {part.path.removeprefix(f"{table}/"): part for part in parts}
     actions = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
     there = {action["path"]: action for action in actions}
+
     now_ms = time.time_ns() // 1_000_000
     adds = [
         AddAction(path, part.bytes, partition_values(part.key), now_ms, True, make_stats(part))
@@ -300,6 +309,7 @@ def commit_table(
         for path, action in there.items()
         if path not in wanted
     ]
+
     if not adds and not removes:
         return delta.version()
     return commit_files(store, delta, schema, adds, removes, table in PERIODS)
@@ -345,8 +355,8 @@ class Draft:
         self.changed: set[str] = set()
 
     def put(self, key: PartKey, rows: pa.Table, made_from: str = "") -> Part | None:
-        """Sorted rows as the new content of a part. Return None, and write nothing, when that is
-        its content already."""
+        """Given sorted rows, make them the new content of a part. Return None, and write nothing,
+        when that is its content already."""
         rows = rows.cast(SCHEMAS[key.table])
         content = hash_content(rows)
         if not self.needs(key, len(rows), content, made_from):
@@ -365,7 +375,7 @@ class Draft:
         return (there.content, there.made_from) != (content, made_from)
 
     def take(self, part: Part) -> None:
-        """A file that is written already, perhaps by another process."""
+        """Take a file that is written already, perhaps by another process."""
         self.parts[part.key] = part
         self.changed.add(part.key.table)
 
@@ -427,6 +437,7 @@ def commit_versions(base: Version, rows: Sequence[VersionRow]) -> Version:
         raise CommitFailedError(
             f"the lake is at {log.version()}, not at {base.log_version} any more"
         )
+
     content = [{**asdict(row), "tables": json.dumps(dict(row.tables))} for row in rows]
     commit_table(store, VERSIONS, [write_log_table(store, VERSIONS, content)], log)
     return open_lake(store)

@@ -29,8 +29,8 @@ from backtestdb.offsite.objects import Part
 BLOCK_BYTES = 4096
 DIGEST_BYTES = 16
 MAGIC, PATCHES_MAGIC = b"ai-backtest pages 1\n", b"ai-backtest page patches 1\n"
-# Old and new pages of a part are in memory, with 55 MB for zstd: 133 MB in all where it was 46, less
-# than a segment of 32 MB takes on its way. Parts of 32 MB save a quarter more and take 185 MB.
+# Old and new pages of a part are in memory, with 55 MB for zstd: 133 MB in all where it was 46,
+# less than a segment of 32 MB takes on its way. Parts of 32 MB save a quarter more and take 185 MB.
 LARGEST_PART_BYTES = 16 << 20
 # Below level 12 zstd does not search the whole base: 17 kB became 739 kB at level 9 and 5.5 MB at
 # level 3.

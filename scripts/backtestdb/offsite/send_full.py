@@ -1,7 +1,8 @@
 """Send a full backup: whole, or what changed since the base."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from backtestdb.backups.catalogue import Backup
@@ -26,7 +27,7 @@ from backtestdb.offsite.send import (
     make_reference,
     send_file,
 )
-from backtestdb.offsite.state import Reference, Upload
+from backtestdb.offsite.state import STATE_NAME, Reference, Upload
 
 FULL_BASE, FULL_DIGESTS = "full-base.db", "full-base.digests"
 
@@ -125,6 +126,16 @@ def keep_full_base(sender: Sender, path: Path) -> None:
     kept.unlink(missing_ok=True)
     with suppress(OSError):
         kept.hardlink_to(path)
+
+
+def drop_left_bases(folders: Iterable[Path], now_utc: datetime) -> None:
+    """Given the folders of all targets, remove the base of each that sent nothing for as long as a
+    base lives: OFFSITE names another place since, and the file would take its room for ever."""
+    for folder in folders:
+        with suppress(FileNotFoundError):
+            sent_at = datetime.fromtimestamp((folder / "full" / STATE_NAME).stat().st_mtime, UTC)
+            if now_utc - sent_at > chain.FULL_BASE_MAX_AGE:
+                (folder / "full" / FULL_BASE).unlink()
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:

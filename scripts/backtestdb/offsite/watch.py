@@ -30,7 +30,7 @@ from backtestdb.offsite.history import check_and_save
 from backtestdb.offsite.liveness import Liveness, load_liveness, save_liveness, target_folder
 from backtestdb.offsite.objects import Remote
 from backtestdb.offsite.send import Content, Sender, describe_backup
-from backtestdb.offsite.send_full import send_full
+from backtestdb.offsite.send_full import drop_left_bases, send_full
 from backtestdb.offsite.send_small import send_small
 from backtestdb.offsite.small_copy import SmallCopy, take_small_copy
 from backtestdb.offsite.state import load_state
@@ -64,6 +64,7 @@ def make_watch(settings: Settings, log: logging.Logger, stop: threading.Event) -
     folder = target_folder(settings.backup_dir, settings.offsite)
     for name in ("full", "small"):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    drop_left_bases(folder.parent.iterdir(), datetime.now(UTC))
 
     return Watch(
         settings=settings,

@@ -29,10 +29,12 @@ def make_backup_lanes(catalogue: Sequence[Backup], now: datetime) -> dict[str, A
         (backup.taken_at_utc for backup in by_time if now - backup.taken_at_utc <= SHOWN), now
     )
     start = min(oldest_shown, now - LEAST_SHOWN)
+
     lanes = [
         make_lane(label, [b for b in by_time if b.kind == kind], start, now)
         for kind, label in KINDS.items()
     ]
+
     return {
         "lanes": lanes,
         "ticks": make_ticks(start, now),
@@ -50,6 +52,7 @@ def make_lane(
     `start` to `now`, and what they show in words."""
     shown = [backup for backup in backups if backup.taken_at_utc >= start]
     largest = max((backup.bytes for backup in shown), default=0) or 1
+
     marks = []
     for backup in shown:
         height = max(HEIGHT * 0.9 * backup.bytes / largest, 6)
@@ -67,6 +70,7 @@ def make_lane(
                 "is_verified": backup.is_verified,
             }
         )
+
     return {
         "label": label,
         "marks": marks,

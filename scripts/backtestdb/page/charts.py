@@ -52,6 +52,7 @@ def make_day_candles(
     dates = [date_of(bar.timestamp) for bar in bars]
     places = [(bisect_left(sessions, day) + 0.5) * step for day in dates]
     texts = [day.isoformat() for day in sessions]
+
     return {
         **draw_candles(bars, places, step),
         "points": [[f"{day}", *prices_of(bar)] for day, bar in zip(dates, bars, strict=True)],
@@ -74,12 +75,14 @@ def make_minute_candles(session: MinuteSession) -> dict[str, Any]:
     last = max(session.bars[-1].timestamp + BAR_MS, session.closes_ms or 0)
     step = WIDTH * BAR_MS / (last - first)
     places = [(bar.timestamp - first) / (last - first) * WIDTH + step / 2 for bar in session.bars]
+
     hours = None
     if session.opens_ms and session.closes_ms:
         hours = [
             round((edge - first) / (last - first) * WIDTH, 2)
             for edge in (session.opens_ms, session.closes_ms)
         ]
+
     return {
         **draw_candles(session.bars, places, step),
         "points": [[format_time(bar.timestamp), *prices_of(bar)] for bar in session.bars],
@@ -94,9 +97,11 @@ def draw_candles(bars: Sequence[Bar], places: Sequence[float], step: float) -> d
     candle, in units of the drawing."""
     prices = make_scale(min(bar.low for bar in bars), max(bar.high for bar in bars))
     most = max(bar.volume for bar in bars) or 1
+
     wicks: list[str] = []
     volumes: list[str] = []
     bodies: dict[bool, list[str]] = {True: [], False: []}
+
     half = step * BODY_SHARE / 2
     for bar, middle in zip(bars, places, strict=True):
         left, right = round(middle - half, 2), round(middle + half, 2)
@@ -105,6 +110,7 @@ def draw_candles(bars: Sequence[Bar], places: Sequence[float], step: float) -> d
         bodies[bar.close >= bar.open].append(body)
         top = round(HEIGHT - (VOLUME_HEIGHT - 8) * bar.volume / most, 2)
         volumes.append(f"M{left} {HEIGHT:g}V{top}H{right}V{HEIGHT:g}Z")
+
     return {
         "wicks": "".join(wicks),
         "rising": "".join(bodies[True]),
@@ -168,6 +174,7 @@ def make_session_bars(counted: Sequence[CountedSession]) -> dict[str, Any]:
     lack some, the newest first."""
     most = max([78, *(each.bars for each in counted)])
     step = WIDTH / max(len(counted), 1)
+
     bars = []
     for number, each in enumerate(counted):
         left, width = round(number * step + step * 0.15, 2), round(step * 0.7, 2)
@@ -183,6 +190,7 @@ def make_session_bars(counted: Sequence[CountedSession]) -> dict[str, Any]:
                 "is_short": each.bars < each.expected,
             }
         )
+
     return {
         "bars": bars,
         "rows": list(reversed(counted)),

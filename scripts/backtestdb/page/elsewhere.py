@@ -11,6 +11,7 @@ def make_elsewhere(offsite: OffsiteFacts | None, now: datetime) -> list[tuple[st
     """Return what is known of the copies as name and value; nothing when OFFSITE is not set."""
     if offsite is None:
         return []
+
     checked = (
         f"{format_age(now - offsite.checked_at_utc)} ago"
         + (f": {offsite.check_problems[0]}" if offsite.check_problems else ", all well")
@@ -27,6 +28,7 @@ def make_elsewhere(offsite: OffsiteFacts | None, now: datetime) -> list[tuple[st
         if offsite.drilled_at_utc
         else "not yet"
     )
+
     return [
         ("where", offsite.target),
         ("behind", "nothing sent yet" if offsite.lag is None else format_age(offsite.lag)),

@@ -56,10 +56,12 @@ def make_front(
 def make_figures(facts: Facts) -> list[tuple[str, str, str]]:
     """Return for each figure its name, its value, and what is said below it (may be empty)."""
     full, small = facts.backups.full, facts.backups.irreplaceable
+
     last = max((row.last for row in facts.universes if row.timeframe == "1day"), default="")
     schedule = facts.schedule
     runs = schedule.kind if schedule.loaded else "not loaded" if schedule.installed else "none"
     limit = f"of {facts.quota.per_minute:,} a minute" if facts.quota.per_minute else "no limit"
+
     figures = [
         ("database", format_bytes(facts.database.bytes), facts.database.state),
         ("last session", last or "none", describe_lag(last, facts.checked_at) if last else ""),
@@ -69,6 +71,7 @@ def make_figures(facts: Facts) -> list[tuple[str, str, str]]:
         ("schedule", str(runs), ""),
         ("requests", f"{facts.quota.used:,}", limit),
     ]
+
     if facts.offsite:
         lag = facts.offsite.lag
         shown = "nothing yet" if lag is None else format_age(lag)
@@ -126,6 +129,7 @@ def make_day_chart(label: str, days: Sequence[Day]) -> dict[str, Any]:
         }
         for place, day in enumerate(days)
     ]
+
     return {
         "label": label,
         "highest": f"{highest:,}",

@@ -42,9 +42,11 @@ def find_refusal(
             400,
             "not a path of this page",
         )  # Datasette would redirect it, and a browser take it for a host
+
     host = headers.get(b"host", b"").decode("latin-1")
     if not is_own_name(host):
         return 403, "this page answers to 127.0.0.1 and localhost only"
+
     site = headers.get(b"sec-fetch-site", b"none")
     if site in {b"cross-site", b"same-site"}:
         follows_a_link = headers.get(b"sec-fetch-mode") == b"navigate" and not query

@@ -89,6 +89,7 @@ def make_month_page(
     counted = {each.month: each for each in states.months}
     if month not in counted:
         return None
+
     months = list(counted)
     place = months.index(month)
     rows = find_in_month(states, month)

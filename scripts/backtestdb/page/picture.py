@@ -26,8 +26,7 @@ FROM tickers t CROSS JOIN spans GROUP BY place
 EVERYONE = "SELECT DISTINCT ticker FROM universe_stocks WHERE is_active"
 Span = tuple[str, date, date]
 Item = TypeVar("Item")
-# With a rollback journal nobody can commit while a statement reads, so each one is short: 200 spans
-# of 10 tickers are 2,000 look-ups, some milliseconds.
+# In one statement: 200 spans of 10 tickers are 2,000 look-ups, some milliseconds.
 SPANS_AT_ONCE, TICKERS_AT_ONCE = 200, 10
 
 
@@ -98,7 +97,7 @@ def draw_picture(connection: sqlite3.Connection, universes: Sequence[UniverseCov
     """Given what status knows of each universe and timeframe, return all that is drawn of them."""
     states = [load_states(connection, coverage) for coverage in universes]
     for each in states:
-        each.months  # noqa: B018  counted here, where nobody waits for an answer
+        each.months  # noqa: B018  counted here, where no answer waits for it
     days = {}
     for timeframe in TIMEFRAMES:
         last = max((c.last for c in universes if c.timeframe == timeframe), default="")
@@ -126,6 +125,7 @@ def count_in_spans(
     """Return the bars of all universes' tickers in each span."""
     members = [ticker for (ticker,) in connection.execute(EVERYONE)]
     counts: Counter[str] = Counter()
+
     for some_spans in in_parts(spans, SPANS_AT_ONCE):
         bound = [
             value

@@ -29,6 +29,7 @@ def open_port(port: int) -> socket.socket:
     program has it."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
     try:
         listener.bind((ADDRESS, port))
         listener.listen()
@@ -42,11 +43,13 @@ def open_port(port: int) -> socket.socket:
 
 
 def make_datasette(settings: Settings, user: User) -> Datasette:
-    # With rich installed, Datasette prints every refused query with all local variables.
     """Return Datasette with the page as its plugin, on the database of the settings."""
+    # With rich installed, Datasette prints every refused query with all local variables.
     pm.get_plugin("datasette.handle_exception").rich = None
+
     page = Page(settings, user)
     pm.register(page, name="page")
+
     datasette = Datasette(
         [],
         cors=False,

@@ -137,9 +137,11 @@ def look_at_month(states: States, ticker: str, mask: int) -> TickerMonth | None:
     stored = states.stored[ticker]
     if not mask & ~stored:
         return None
+
     failed, beyond = states.failed.get(ticker, 0), states.beyond.get(ticker, 0)
     life = (1 << stored.bit_length()) - (stored & -stored)  # from the first bar to the last
     gap = life & mask & ~stored & ~failed & ~beyond
+
     return TickerMonth(
         ticker=ticker,
         sessions=mask.bit_count(),
@@ -172,10 +174,12 @@ def load_states(connection: sqlite3.Connection, coverage: UniverseCoverage) -> S
     sessions = [
         day for first, last in ranges for day in sessions_between(load_calendar(), first, last)
     ]
+
     is_judged = coverage.expected is not None and has_records(connection)
     answers = (
         load_answers(connection, coverage.timeframe, sessions) if is_judged and sessions else None
     )
+
     stored, failed, beyond = {}, {}, {}
     tickers = [ticker for (ticker,) in connection.execute(MEMBERS, (coverage.universe,)).fetchall()]
     lookups = BarLookups(connection, coverage.timeframe, sessions) if sessions else None
@@ -183,6 +187,7 @@ def load_states(connection: sqlite3.Connection, coverage: UniverseCoverage) -> S
         mask = lookups.of(ticker) if lookups else 0
         failed[ticker], beyond[ticker] = judge(answers, ticker, mask, len(sessions))
         stored[ticker] = mask
+
     return States(
         universe=coverage.universe,
         timeframe=coverage.timeframe,

@@ -95,9 +95,11 @@ def load_ticker(connection: sqlite3.Connection, ticker: str, day: date | None) -
         return TickerData(daily=StoredBars(), minutes=StoredBars())
     daily = load_stored_bars(connection, ticker, "1day")
     sessions = find_sessions(daily)
+
     minutes = load_stored_bars(connection, ticker, "5min")
     last = date.fromisoformat(minutes.last) if minutes.last else None
     chosen = day or last
+
     return TickerData(
         daily=daily,
         minutes=minutes,
@@ -129,8 +131,10 @@ def load_session(connection: sqlite3.Connection, ticker: str, day: date) -> Minu
     rows = connection.execute(MINUTE_BARS, (ticker, first, last)).fetchall()
     values = {"ticker": ticker, "first": first, "last": last}
     before, after = connection.execute(NEIGHBOURS, values).fetchone()
+
     hours = load_trading_hours([day])
     opens, closes = hours[0] if hours else (None, None)
+
     return MinuteSession(
         session_date=day.isoformat(),
         bars=[Bar(*row) for row in rows],
@@ -146,8 +150,10 @@ def count_sessions(connection: sqlite3.Connection, ticker: str, last: date) -> l
     (first_ms,) = connection.execute(
         "SELECT min(timestamp) FROM ohlcv_data WHERE ticker = ? AND timeframe = '5min'", (ticker,)
     ).fetchone()
+
     first = max(date_of(first_ms), date.fromordinal(last.toordinal() - 2 * SESSIONS_COUNTED))
     sessions = sessions_between(load_calendar(), first, last)[-SESSIONS_COUNTED:]
+
     return [
         CountedSession(
             day.isoformat(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from backtestdb.market.session_mask import iterate_runs
+from backtestdb.market.session_mask import SessionMask
 from backtestdb.page.charts import make_day_candles, make_minute_candles, make_session_bars
 from backtestdb.page.heat_map import ticker_path, title_of
 from backtestdb.page.picture import Picture
@@ -59,10 +59,12 @@ def load_ticker_list(
     listed = load_listed(connection)
     holes = {ticker: picture.holes_of(ticker) for ticker in picture.tickers_with_holes()}
     totals = {ticker: sum(counts.values()) for ticker, counts in holes.items()}
+
     chosen = choose_listed(listed, search.words, search.universe, totals, search.order)
     pages = max(math.ceil(len(chosen) / ROWS_A_PAGE), 1)
     number = min(search.number, pages)
     shown = chosen[(number - 1) * ROWS_A_PAGE : number * ROWS_A_PAGE]
+
     return {
         "search": search,
         "universes": sorted({name for each in listed.values() for name in each.universes}),
@@ -86,6 +88,7 @@ def make_ticker_page(ticker: str, data: TickerData, picture: Picture) -> dict[st
     member_of = [states for states in picture.states if ticker in states.stored]
     if not (member_of or data.daily.count or data.minutes.count):
         return None
+
     session = data.session
     return {
         "ticker": ticker,
@@ -106,6 +109,7 @@ def describe_states(states: States, ticker: str) -> dict[str, Any]:
     stored = states.stored[ticker]
     failed, beyond = states.failed.get(ticker, 0), states.beyond.get(ticker, 0)
     empty = every & ~stored & ~failed & ~beyond
+
     missing = "not answered yet" if states.is_judged else "without a bar"
     return {
         "title": title_of(states.universe, states.timeframe),
@@ -113,7 +117,7 @@ def describe_states(states: States, ticker: str) -> dict[str, Any]:
         "stored": stored.bit_count(),
         "expected": len(states.sessions),
         "parts": [
-            (name, kind, mask.bit_count(), *list_runs(states, mask))
+            (name, kind, mask.bit_count(), *list_runs(states, SessionMask(mask)))
             for name, kind, mask in (
                 (missing, "no", failed),
                 ("known to be empty", "quiet", empty),
@@ -124,12 +128,12 @@ def describe_states(states: States, ticker: str) -> dict[str, Any]:
     }
 
 
-def list_runs(states: States, mask: int) -> tuple[list[str], int]:
+def list_runs(states: States, mask: SessionMask) -> tuple[list[str], int]:
     """Return the newest runs of sessions as text, and how many older ones are left out."""
     runs = [
         f"{states.sessions[first]}"
         if first == last
         else f"{states.sessions[first]} to {states.sessions[last]}"
-        for first, last in iterate_runs(mask)
+        for first, last in mask.runs()
     ]
     return list(reversed(runs))[:RUNS_SHOWN], max(len(runs) - RUNS_SHOWN, 0)

@@ -112,9 +112,11 @@ def choose_listed(
         if (not universe or universe in each.universes)
         and (wanted in each.ticker.upper() or wanted in each.name.upper())
     ]
+
     if order == "holes":
         lacking = [each for each in chosen if holes.get(each.ticker)]
         return sorted(lacking, key=lambda each: (-holes[each.ticker], each.ticker))
+
     return sorted(
         chosen,
         key=lambda each: (
@@ -133,12 +135,14 @@ def load_rows(
     """Return the lines of some tickers; `holes`: by ticker and timeframe."""
     tables = set(table_names(connection))
     has_bars, has_splits = "ohlcv_data" in tables, "_splits" in tables
+
     rows = []
     for each in listed:
         daily, minutes = (
             load_stored_bars(connection, each.ticker, timeframe) if has_bars else StoredBars()
             for timeframe in TIMEFRAMES
         )
+
         splits = load_splits(connection, each.ticker) if has_splits else []
         rows.append(
             Row(

@@ -20,6 +20,7 @@ from backtestdb.health.facts import Facts
 from backtestdb.page.drawn import Drawn
 from backtestdb.page.front import make_front
 from backtestdb.page.heat_map import make_month_page
+from backtestdb.page.picture import Picture
 from backtestdb.page.ticker import load_ticker
 from backtestdb.page.ticker_pages import Search, load_ticker_list, make_ticker_page
 from backtestdb.untouched import read_shared
@@ -70,7 +71,8 @@ class Views:
         )
         catalogue = [backup for backup in own if not backup.other_database]
         path = datasette.urls.database(name) if name else ""
-        values = make_front(facts, catalogue, self.drawn.picture, path)
+        picture = self.drawn.picture if facts.universes else Picture()
+        values = make_front(facts, catalogue, picture, path)
         return await self.render(datasette, "front.html", {"is_drawn": is_drawn, **values})
 
     @of_a_database
@@ -184,14 +186,17 @@ def follow_database(datasette: Datasette, path: Path, facts: Facts) -> str:
     """Give Datasette the file that is at `path` now, which a restore may have put there; return its
     name, empty where there is nothing to show."""
     name = path.stem
+
     shown = datasette.databases.get(name)
     inode = path.stat().st_ino if facts.database.tables else None
     if shown and shown.inode != inode:
         datasette.remove_database(name)
         shown.close()
         shown = None
+
     if inode is None:
         return ""
+
     if shown is None:
         database = Database(datasette, path=str(path), is_mutable=True)
         database.inode = inode

@@ -1,6 +1,7 @@
 """What the container of the copies off this machine is given: keys as files, and the folder they go
 to."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def prepare_offsite(settings: Settings, owner: Owner) -> None:
 
 
 def secrets_folder(settings: Settings) -> Path:
-    return settings.state_dir / "offsite-secrets"
+    """Return the folder of one target: two clones may send to two, with two passphrases."""
+    mark = hashlib.sha256(settings.offsite.encode()).hexdigest()[:12]
+    return settings.state_dir / f"offsite-secrets-{mark}"
 
 
 def make_offsite_variables(settings: Settings) -> dict[str, str]:

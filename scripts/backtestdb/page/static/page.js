@@ -87,6 +87,7 @@
         parts.forEach((old, place) => { if (textOf(old) !== textOf(fresh[place])) replace(old, fresh[place]); });
       }
       document.querySelector("main").dataset.drawn = page.querySelector("main").dataset.drawn;
+      document.title = page.title;
       document.getElementById("unreached").hidden = true;
     } catch {
       document.getElementById("unreached").hidden = false;
