@@ -241,6 +241,7 @@ def weigh_answer(
     run: str,
     proven_from: date | None,
 ) -> Weighed:
+    """Return what of an answer about one ticker is believed (see evidence)."""
     proven = EMPTY
     if proven_from and days:
         proven = mask_between(days, proven_from.isoformat(), days[-1])
