@@ -65,9 +65,9 @@ def load_backup_facts(
     rows: Mapping[str, int],
     settings: Settings | None = None,
 ) -> BackupFacts:
-    """`now` has a zone. `database_id`: see DatabaseFacts; the process may have the file open.
-    `rows`: of each table of the database, none when it is not there or cannot be read. `settings`:
-    where a forecast is wanted, too."""
+    """Return the facts of a backup folder. `now` has a zone. `database_id`: see DatabaseFacts; the
+    process may have the file open. `rows`: of each table of the database, none when it is not there
+    or cannot be read. `settings`: where a forecast is wanted, too."""
     catalogue = load_own_catalogue(folder, database, database_id)
     full, irreplaceable = (
         make_kind_facts(catalogue, kind, now) for kind in ("full", "irreplaceable")
@@ -98,7 +98,8 @@ def load_backup_facts(
 
 
 def find_lost_rows(catalogue: Sequence[Backup], rows: Mapping[str, int]) -> dict[str, Loss]:
-    """Of the database as it is now; of the newest backup, where the database cannot be read."""
+    """Return which rows are lost: of the database as it is now; of the newest backup, where the
+    database cannot be read."""
     newest = find_newest(catalogue)
     if newest is None or newest.manifest is None:
         return {}
@@ -111,6 +112,7 @@ def find_lost_rows(catalogue: Sequence[Backup], rows: Mapping[str, int]) -> dict
 
 
 def make_kind_facts(catalogue: Sequence[Backup], kind: Kind, now: datetime) -> KindFacts:
+    """Return the facts of the verified backups of one kind."""
     backups = verified(catalogue, kind)
     if not backups:
         return KindFacts(

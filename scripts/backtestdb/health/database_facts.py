@@ -83,6 +83,7 @@ def make_failed_facts(path: Path, origin: str, error: sqlite3.Error) -> Database
 
 
 def load_database_facts(connection: sqlite3.Connection, path: Path, origin: str) -> DatabaseFacts:
+    """Return the facts of a database that can be read."""
     tables = load_tables(connection, load_table_classes())
     has_rows = any(table.rows for table in tables if table.group != "bookkeeping")
     return DatabaseFacts(
@@ -108,7 +109,7 @@ def load_tables(connection: sqlite3.Connection, classes: Mapping[str, str]) -> l
 
 
 def count_quickly(connection: sqlite3.Connection, table: str) -> tuple[int, bool]:
-    """Rows, and whether that is exact: see Table."""
+    """Return rows, and whether that is exact: see Table."""
     name = quote(table)
     try:
         first, last = connection.execute(

@@ -14,7 +14,8 @@ TABLE = "strategy_backtest_scripts"
 
 
 def check_generated_scripts(settings: Settings) -> Iterator[Problem]:
-    """The default folder need not be there: not every platform writes scripts."""
+    """Return what is to be said of the folders of generated scripts. The default folder need not be
+    there: not every platform writes scripts."""
     for folder in settings.generated_scripts_dirs:
         if folder.is_dir():
             yield ok("scripts", f"{folder} is copied with each full backup")
@@ -33,7 +34,8 @@ def check_generated_scripts(settings: Settings) -> Iterator[Problem]:
 
 
 def check_script_paths(database: Path, folders: Sequence[Path]) -> Iterator[Problem]:
-    """A database that is missing, damaged or in use is for other checks to tell about."""
+    """Tell of scripts that the database names and that are not there. A database that is missing,
+    damaged or in use is for other checks to tell about."""
     if not database.is_file():
         return
     try:

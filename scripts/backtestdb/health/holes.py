@@ -54,7 +54,7 @@ def has_records(connection: sqlite3.Connection) -> bool:
 def load_asked(
     connection: sqlite3.Connection,
 ) -> Iterator[tuple[str, str, list[tuple[date, date]]]]:
-    """Universe, timeframe and the ranges of sessions that were asked for."""
+    """Return universe, timeframe and the ranges of sessions that were asked for."""
     ranges = "ranges" if "ranges" in column_names(connection, "_coverage") else "''"
     query = (
         f"SELECT universe, timeframe, start_date, end_date, {ranges} FROM _coverage ORDER BY 1, 2"
@@ -71,6 +71,7 @@ def load_asked(
 def find_holes(
     connection: sqlite3.Connection, universe: str, timeframe: str, ranges: list[tuple[date, date]]
 ) -> Holes:
+    """Return by ticker the sessions that are missing, and those that the vendor has nothing of."""
     query = (
         "SELECT ticker FROM universe_stocks JOIN universe u ON u.id = universe_id"
         " WHERE u.name = ? AND is_active ORDER BY ticker"
@@ -102,6 +103,7 @@ def show_holes(database: Path) -> bool:
 
 
 def show(holes: Holes) -> None:
+    """Print the holes of each universe, ticker by ticker."""
     label = f"{holes.universe} {holes.timeframe}"
     worst = sorted(holes.failed_of.items(), key=lambda entry: (-entry[1], entry[0]))
     if worst:

@@ -44,7 +44,7 @@ def judge_lake(facts: Mapping[str, Any] | None) -> Iterator[Problem]:
 
 
 def check_place(settings: Settings, facts: Mapping[str, Any]) -> Problem:
-    """`facts`: what `lake_facts` says."""
+    """Tell whether the place of the lake can be reached. `facts`: what `lake_facts` says."""
     if settings.lake.startswith("s3://"):
         return check_server(settings)
 
@@ -68,6 +68,7 @@ def check_place(settings: Settings, facts: Mapping[str, Any]) -> Problem:
 
 
 def check_server(settings: Settings) -> Problem:
+    """Tell whether the server of the lake answers."""
     if not settings.lake_access_key or not settings.lake_secret_key:
         return wrong(
             "lake",

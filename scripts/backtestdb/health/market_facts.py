@@ -40,7 +40,8 @@ class MarketFacts:
 
 
 def load_market_facts(connection: sqlite3.Connection, now: datetime) -> MarketFacts:
-    """The sample moves on with the day, so that every ticker has its turn."""
+    """Return what the stored bars and metrics of a sample show. The sample moves on with the day,
+    so that every ticker has its turn."""
     tables = set(table_names(connection))
     if not {"universe_stocks", "ohlcv_data", "daily_metrics"} <= tables:
         return MarketFacts()
@@ -64,7 +65,7 @@ def load_texts(
 
 
 def choose_sample(connection: sqlite3.Connection, turn: int) -> list[str]:
-    """Active members, evenly spaced; another set of them with each turn."""
+    """Choose active members, evenly spaced; another set of them with each turn."""
     rows = connection.execute(
         "SELECT DISTINCT ticker FROM universe_stocks WHERE is_active ORDER BY ticker"
     )

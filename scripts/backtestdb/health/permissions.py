@@ -58,7 +58,8 @@ CLOSE = "make doctor ARGS=--close"
 
 
 def check_permissions(env_file: Path, backup_dir: Path, database: Path) -> list[Problem]:
-    """Key and backups are for the user's eyes; the folders have to be writable."""
+    """Return who may read and write what. Key and backups are for the user's eyes; the folders have
+    to be writable."""
     found = [
         *check_env_file(env_file),
         *check_backups(backup_dir),
@@ -79,7 +80,8 @@ def check_env_file(env_file: Path) -> Iterator[Problem]:
 
 
 def check_backups(backup_dir: Path) -> Iterator[Problem]:
-    """Of a disk that keeps no permissions (exFAT) every file is open, and chmod changes nothing."""
+    """Yield what others can read of the backups. Of a disk that keeps no permissions (exFAT) every
+    file is open, and chmod changes nothing."""
     shown = find_open(backup_dir)
     if not shown:
         return
@@ -112,6 +114,7 @@ def close_to_others(backup_dir: Path) -> int:
 
 
 def check_writable(name: str, folder: Path) -> Iterator[Problem]:
+    """Yield a folder that this user may not write to, with what mends it."""
     if not folder.exists() or os.access(folder, os.W_OK | os.X_OK):
         return
     what = f"the folder {folder} of {name} cannot be written by you"
@@ -137,7 +140,7 @@ def list_ours(backup_dir: Path) -> list[Path]:
 
 
 def is_ours_alone(folder: Path, owner: int | None = None) -> bool:
-    """Return whether a folder is there for our backups and nothing else: nobody's home, no disk, no
+    """Return whether a folder is there for our backups and nothing else: no home, no disk, no
     folder that programs share, and every entry has a name of ours. `owner`: whose it has to be,
     this user's without."""
     if not folder.is_dir() or is_shared(folder):

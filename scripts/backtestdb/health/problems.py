@@ -47,6 +47,7 @@ def judge(facts: Facts) -> list[Problem]:
 
 
 def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Problem]:
+    """Yield what is wrong with the database itself."""
     way_back = (
         "make restore-from-backup"
         if backups.full.count or backups.irreplaceable.count
@@ -83,6 +84,7 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
 
 
 def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Problem]:
+    """Yield what is wrong with the backups, their age and their room."""
     age = backups.full.newest_age
     if backups.lost_rows:
         way_back = "make restore-from-backup; or, when it was meant, make backup ARGS=--accept-loss"
@@ -117,6 +119,7 @@ def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Pro
 
 
 def make_space_problem(backups: BackupFacts, each_bytes: int) -> Problem:
+    """Return the problem of a disk with too little room, with the bytes that are missing."""
     missing = ROOM_FOR_AT_LEAST * each_bytes - backups.free_bytes
     what = (
         f"{format_bytes(backups.free_bytes)} are free in {backups.folder}: room for "
@@ -132,6 +135,7 @@ def make_space_problem(backups: BackupFacts, each_bytes: int) -> Problem:
 
 
 def judge_coverage(facts: Facts) -> Iterator[Problem]:
+    """Yield the universes without bars, with holes or with old bars."""
     if facts.database.state != "present":
         return
     if not facts.universes:
@@ -149,8 +153,8 @@ def judge_coverage(facts: Facts) -> Iterator[Problem]:
 
 
 def judge_age(coverage: UniverseCoverage, now: datetime) -> Iterator[Problem]:
-    """Whether more than STALE_SESSIONS became final after the newest bars. Weekdays, because status
-    needs no calendar; HOLIDAYS_IN_BETWEEN of them may have been none."""
+    """Tell whether more than STALE_SESSIONS became final after the newest bars. Weekdays, because
+    status needs no calendar; HOLIDAYS_IN_BETWEEN of them may have been none."""
     if not coverage.last:
         return
     missing = weekdays_after(
@@ -188,13 +192,14 @@ def judge_market(facts: Facts) -> Iterator[Problem]:
 
 
 def name_first(texts: Mapping[str, str]) -> str:
-    """`texts`: by ticker."""
+    """Name the first of several tickers. `texts`: by ticker."""
     ticker, text = next(iter(texts.items()))
     more = f" (and {len(texts) - 1} more tickers)" if len(texts) > 1 else ""
     return f"{ticker}: {text}{more}"
 
 
 def describe_holes(coverage: UniverseCoverage) -> str:
+    """Describe how many sessions of tickers are missing, and why."""
     label = f"{coverage.universe}, {LABELS[coverage.timeframe]}"
     if coverage.failed:
         return (
@@ -222,7 +227,7 @@ def make_refill(coverage: UniverseCoverage) -> str:
 
 
 def judge_drills(drills: Sequence[DrillFacts]) -> Iterator[Problem]:
-    """`drills`: the newest first."""
+    """Yield the last drill, where it failed. `drills`: the newest first."""
     if drills and not drills[0].passed:
         what = (
             f"the last drill, of {drills[0].at_utc.astimezone():%Y-%m-%d %H:%M}, failed: "
@@ -232,6 +237,7 @@ def judge_drills(drills: Sequence[DrillFacts]) -> Iterator[Problem]:
 
 
 def judge_schedule(facts: Facts) -> Iterator[Problem]:
+    """Yield what is wrong with what makes backups by itself."""
     schedule = facts.schedule
     if not schedule.installed:
         yield Problem(

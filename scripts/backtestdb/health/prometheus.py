@@ -27,13 +27,15 @@ class Metric:
 
 
 def facts_as_prometheus(facts: Facts, problems: Sequence[Problem]) -> str:
-    """Every line ends in a line feed; the collector reads nothing else."""
+    """Return the numbers as text. Every line ends in a line feed; the collector reads nothing
+    else."""
     return "".join(
         line + "\n" for metric in make_metrics(facts, problems) for line in describe(metric)
     )
 
 
 def make_metrics(facts: Facts, problems: Sequence[Problem]) -> Iterator[Metric]:
+    """Yield every number that a monitor is given."""
     yield one("checked_time_seconds", "When these numbers were made.", facts.checked_at.timestamp())
     names = sorted({problem.name for problem in problems})
     yield one("problems", "How many things need the user.", len(problems))
@@ -81,7 +83,8 @@ def make_metrics(facts: Facts, problems: Sequence[Problem]) -> Iterator[Metric]:
 
 
 def make_offsite_metrics(offsite: OffsiteFacts) -> Iterator[Metric]:
-    """What never happened has no number; the problem `offsite_stale` tells of that."""
+    """Yield the numbers of the copies off this machine. What never happened has no number; the
+    problem `offsite_stale` tells of that."""
     if offsite.lag is not None:
         lag = offsite.lag.total_seconds()
         yield one("offsite_lag_seconds", "How far the proven copies elsewhere are behind.", lag)
@@ -102,6 +105,7 @@ def make_offsite_metrics(offsite: OffsiteFacts) -> Iterator[Metric]:
 
 
 def make_backup_metrics(facts: Facts) -> Iterator[Metric]:
+    """Yield the numbers of the backups and of their disk."""
     backups = facts.backups
     kinds = {"full": backups.full, "small": backups.irreplaceable}
     taken = {
@@ -140,6 +144,7 @@ def make_backup_metrics(facts: Facts) -> Iterator[Metric]:
 
 
 def make_coverage_metrics(facts: Facts) -> Iterator[Metric]:
+    """Yield the counts of each universe and timeframe."""
     helps = {
         "expected": "Sessions of tickers that were asked for.",
         "stored": "Sessions of tickers with bars.",

@@ -46,6 +46,7 @@ def as_plain(value: Any) -> object:
 
 
 def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
+    """Print all facts, then the problems with the command that helps each."""
     database = facts.database
     print(
         f"database  {database.path} (from {database.origin}): {database.state}, "
@@ -83,6 +84,7 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
 
 
 def show_lake(lake: dict[str, Any]) -> None:
+    """Print the lake as its last published version is."""
     if lake["version"] is None:
         print(f"lake      {lake['lake']}: nothing was published from this machine (make publish)")
         return
@@ -120,7 +122,7 @@ def describe_tables(tables: Sequence[Table]) -> list[list[object]]:
 
 
 def show_universes(facts: Facts) -> None:
-    """A line for each universe and timeframe, and below them what the shares are made of."""
+    """Print a line for each universe and timeframe, and below them what the shares are made of."""
     print_table(
         "universes",
         ("universe", "bars", "tickers", "first", "last", "answered", "failed"),
@@ -153,6 +155,7 @@ def describe_universe(row: UniverseCoverage) -> list[object]:
 
 
 def describe_counts(row: UniverseCoverage) -> str:
+    """Describe what the sessions of tickers of a universe came to."""
     parts = {
         "stored": row.stored,
         "known empty": row.known_empty,
@@ -168,11 +171,12 @@ def describe_counts(row: UniverseCoverage) -> str:
 
 
 def format_share(share: float) -> str:
-    """Rounded down: 100 % is said of what is whole."""
+    """Format it rounded down: 100 % is said of what is whole."""
     return f"{math.floor(share * 1000) / 10:.1f} %"
 
 
 def show_backups(facts: Facts) -> None:
+    """Print the verified backups by kind, and the room on their disk."""
     backups = facts.backups
     print_table(
         f"verified backups in {backups.folder}",
@@ -230,6 +234,7 @@ def describe_schedule(facts: Facts) -> str:
 
 
 def describe_offsite(offsite: OffsiteFacts, now: datetime) -> str:
+    """Describe how far the copies off this machine are behind, and how they were tested."""
     lag = f"{format_age(offsite.lag)} behind" if offsite.lag is not None else "nothing sent yet"
     if offsite.newest_small_utc:
         lag += f", newest copy of {offsite.newest_small_utc.astimezone():%Y-%m-%d %H:%M:%S}"

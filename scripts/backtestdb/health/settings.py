@@ -40,7 +40,8 @@ def check_settings(
 
 
 def check_agreement(environment: Mapping[str, str], env_file: Path) -> Iterator[Problem]:
-    """DATABASE_PATH in a forgotten shell variable wins over the `.env` that the user looks at."""
+    """Yield what environment and `.env` do not agree in. DATABASE_PATH in a forgotten shell
+    variable wins over the `.env` that the user looks at."""
     here = environment.get("DATABASE_PATH") or ""
     there = read_names(env_file).get("DATABASE_PATH") or ""
     if here and there and Path(here).expanduser() != Path(there).expanduser():
@@ -64,8 +65,8 @@ def check_names(env_file: Path) -> Iterator[Problem]:
 
 
 def check_backup_disk(settings: Settings) -> Iterator[Problem]:
-    """The default lies on the database's own disk: it helps against a program, not against a disk
-    that dies."""
+    """Yield a note where backups are on the disk of the database. The default lies on the
+    database's own disk: it helps against a program, not against a disk that dies."""
     database, backups = (
         nearest_there(path) for path in (settings.database_path, settings.backup_dir)
     )
@@ -84,7 +85,7 @@ def nearest_there(path: Path) -> Path:
 
 
 def read_names(env_file: Path) -> Mapping[str, str | None]:
-    """A file that cannot be read is told about by load_settings."""
+    """Return what stands in `.env`. A file that cannot be read is told about by load_settings."""
     try:
         return read_env_file(env_file)
     except SettingsError:
@@ -92,7 +93,7 @@ def read_names(env_file: Path) -> Mapping[str, str | None]:
 
 
 def check_key(settings: Settings) -> Problem:
-    """Whether there is one; its text is nowhere shown."""
+    """Tell whether there is an API key; its text is nowhere shown."""
     for name in ("POLYGON_API_KEY", "MASSIVE_API_KEY"):
         if settings.origins[name] != "default":
             return ok("key", f"{name} is set (from {settings.origins[name]})")
@@ -135,7 +136,7 @@ def look_at(path: Path) -> str:
 
 
 def find_databases(name: str, folders: Mapping[Path, int]) -> list[Path]:
-    """`folders`: where to look -> how many levels below."""
+    """Find databases of a name. `folders`: where to look -> how many levels below."""
     return sorted(
         {
             path.resolve()

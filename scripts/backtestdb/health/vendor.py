@@ -34,6 +34,7 @@ def ask_vendor(settings: Settings) -> tuple[Problem, datetime | None]:
 
 
 def ask_once(client: MarketData, answers: list[requests.Response]) -> Problem:
+    """Ask the vendor once, and say what came of it."""
     try:
         client.attempt_json(
             f"{client.base_url}/v3/reference/tickers", {"market": "stocks", "limit": 1}
