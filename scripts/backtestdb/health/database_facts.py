@@ -57,6 +57,7 @@ def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
             state="no_disk",
             detail=f"a symbolic link to {path.readlink()}",
         )
+
     if missing := find_missing_disk(path):
         return DatabaseFacts(
             path=path,
@@ -64,10 +65,12 @@ def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
             state="no_disk",
             detail=f"on a disk that is to be mounted at {missing}",
         )
+
     if not path.exists():
         return DatabaseFacts(path=path, origin=origin, state="missing")
     if not size_of(path) and not size_of(Path(f"{path}-wal")):
         return DatabaseFacts(path=path, origin=origin, state="empty")
+
     return None
 
 
@@ -109,7 +112,7 @@ def load_tables(connection: sqlite3.Connection, classes: Mapping[str, str]) -> l
 
 
 def count_quickly(connection: sqlite3.Connection, table: str) -> tuple[int, bool]:
-    """Return rows, and whether that is exact: see Table."""
+    """Count the rows of a table; return whether that is exact, too: see Table."""
     name = quote(table)
     try:
         first, last = connection.execute(
@@ -122,6 +125,7 @@ def count_quickly(connection: sqlite3.Connection, table: str) -> tuple[int, bool
             0,
             0,
         )  # WITHOUT ROWID: the project's own small tables, and perhaps some of the platform's
+
     span = 0 if last is None else last - first + 1
     if span > COUNTED_UP_TO:
         return span, False

@@ -75,7 +75,7 @@ Contents = tuple[DatabaseFacts, list[UniverseCoverage], MarketFacts]
 def load_facts(
     settings: Settings, user: User, now: datetime, *, read: Reader[Contents] = read_untouched
 ) -> Facts:
-    """Return all facts of this machine. `read`: how the database is opened; a process with other
+    """Return all facts of status. `read`: how the database is opened; a process with other
     connections to it uses read_shared."""
     database, universes, market = load_contents(
         settings.database_path, settings.origins["DATABASE_PATH"], now, read
@@ -112,7 +112,7 @@ def load_facts(
 
 
 def load_contents(path: Path, origin: str, now: datetime, read: Reader[Contents]) -> Contents:
-    """Return what one look into the database tells; absent or unreadable, the facts say which."""
+    """Return what the database holds, as far as this SQLite can read it."""
     absent = make_absent_facts(path, origin)
     if absent:
         return absent, [], MarketFacts()

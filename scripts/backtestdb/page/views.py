@@ -20,6 +20,7 @@ from backtestdb.health.facts import Facts
 from backtestdb.page.drawn import Drawn
 from backtestdb.page.front import make_front
 from backtestdb.page.heat_map import make_month_page
+from backtestdb.page.picture import Picture
 from backtestdb.page.ticker import load_ticker
 from backtestdb.page.ticker_pages import Search, load_ticker_list, make_ticker_page
 from backtestdb.untouched import read_shared
@@ -70,7 +71,8 @@ class Views:
         )
         catalogue = [backup for backup in own if not backup.other_database]
         path = datasette.urls.database(name) if name else ""
-        values = make_front(facts, catalogue, self.drawn.picture, path)
+        picture = self.drawn.picture if facts.universes else Picture()
+        values = make_front(facts, catalogue, picture, path)
         return await self.render(datasette, "front.html", {"is_drawn": is_drawn, **values})
 
     @of_a_database
@@ -92,7 +94,7 @@ class Views:
         values = make_ticker_page(ticker, data, self.drawn.picture)
         if values is None:
             what = f"{ticker}: no universe has this ticker, and no bar of it is stored"
-            return await self.show_missing(datasette, what)
+            return await self.show_not_found(datasette, what)
         return await self.render(datasette, "ticker.html", {"is_drawn": is_drawn, **values})
 
     @of_a_database
@@ -114,9 +116,9 @@ class Views:
             values = {"title": month, "what": what, "is_drawn": False}
             return await self.render(datasette, "notice.html", values)
         what = f"{', '.join(wanted)}, {month}: nothing was asked for of this month"
-        return await self.show_missing(datasette, what)
+        return await self.show_not_found(datasette, what)
 
-    async def show_missing(self, datasette: Datasette, what: str) -> Response:
+    async def show_not_found(self, datasette: Datasette, what: str) -> Response:
         values = {"title": "Not found", "what": what}
         return await self.render(datasette, "notice.html", values, 404)
 
