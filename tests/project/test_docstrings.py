@@ -35,7 +35,6 @@ FORBIDDEN = re.compile(
 )
 # What rooms have left of before the grammar: (first word, no docstring, forbidden subject).
 LEFT = {
-    "health": (46, 29, 5),
     "market": (123, 33, 17),
     "offsite": (60, 24, 7),
     "rebuild": (18, 7, 4),

@@ -183,9 +183,11 @@ def run_backfill(
     if not names:
         step = "make backfill-daily" if timeframe == "1day" else "make backfill-intraday"
         raise UsageError("whose bars?", next_step=f'{step} ARGS="--universe tech_sector"')
+
     if arguments.plan and not arguments.again:
         days = choose_range(arguments, now_utc)
         return plan_backfill(settings, timeframe, names, days, as_json=arguments.json)
+
     source = None if arguments.plan else make_source(settings)
     with closing(connect(settings.database_path)) as connection, ExitStack() as locks:
         if source is not None:
@@ -214,6 +216,7 @@ def run_backfill(
             before_metrics=lambda: looks.append(look_at_splits(connection, source)),
         )
         reports[-1].run.splits = looks[-1]
+
     label = LABELS[timeframe]
     steps = [label if len(jobs) == 1 else f"{job.universe}: {label}" for job in jobs]
     return print_reports(list(zip(steps, reports, strict=True)), as_json=arguments.json)
@@ -300,6 +303,7 @@ def run_update(
     end = date.min if again else choose_end(arguments.end, now_utc)
     if source is None and not arguments.plan:
         source = make_source(settings)
+
     with closing(connect(settings.database_path)) as connection, ExitStack() as locks:
         if source is not None:
             locks.enter_context(market_locks(settings.database_path, ["1day", "5min"]))
@@ -332,4 +336,5 @@ def run_update(
         done.list_failure = list_failure
         if end == choose_end(None, now_utc):
             save_update(connection, done, now_utc, end)
+
     return print_update(done, as_json=arguments.json)

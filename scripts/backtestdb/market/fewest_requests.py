@@ -21,6 +21,7 @@ def choose_requests(missing: Mapping[str, SessionMask]) -> tuple[list[str], Sess
     for ticker, sessions in missing.items():
         if sessions:
             tickers[sessions].append(ticker)
+
     rows = list(tickers)
     groups = group_sessions(rows)
     columns = list(groups)
@@ -36,6 +37,7 @@ def choose_requests(missing: Mapping[str, SessionMask]) -> tuple[list[str], Sess
     whole = EMPTY
     for place in by_column:
         whole |= groups[columns[place]]
+
     return [ticker for row in by_row for ticker in tickers[rows[row]]], whole
 
 
@@ -74,6 +76,7 @@ def search(
     its flow."""
     row_from: dict[int, int | None] = {row: None for row, left in enumerate(supply) if left}
     column_from: dict[int, int] = {}
+
     waiting = deque(row_from)
     while waiting:
         row = waiting.popleft()
@@ -87,6 +90,7 @@ def search(
                 if other not in row_from:
                     row_from[other] = column
                     waiting.append(other)
+
     return row_from, column_from, None
 
 
@@ -108,13 +112,16 @@ def push(
         column = row_from[row]
         if column is not None:
             backward.append((row, column))
+
     start = forward[-1][0]
     amount = min(supply[start], room[end], *(flow[edge] for edge in backward))
     supply[start] -= amount
     room[end] -= amount
+
     for edge in forward:
         flow[edge] += amount
         carrying[edge[1]].add(edge[0])
+
     for edge in backward:
         flow[edge] -= amount
         if not flow[edge]:

@@ -118,6 +118,7 @@ def make_job(
         raise UsageError(
             f"no session between {start} and {end}", next_step="check --start and --end"
         )
+
     warm_up = WARM_UP_SESSIONS if timeframe == "1day" else 0
     first = sessions_back(calendar, start, warm_up)
     fetched = sessions_between(calendar, first, end)
@@ -153,6 +154,7 @@ def plan_jobs(
     timeframe, sessions = jobs[0].timeframe, all_sessions(calendar, jobs)
     asked = load_answered(connection, timeframe, sessions)
     staged = EMPTY
+
     if timeframe == "1day":
         tickers = all_tickers(jobs)
         waiting = (
@@ -162,6 +164,7 @@ def plan_jobs(
         )
         staged = mask_of(sessions, waiting)
         asked = add_staged(asked, tickers, staged)
+
     demands = [
         Demand(
             job.tickers,
@@ -186,6 +189,7 @@ def plan_jobs(
         for demand in demands
     ]
     beyond, not_grouped = known.of(timeframe).mask(sessions), known.of(GROUPED).mask(sessions)
+
     return plan_requests(entitled, timeframe, sessions, asked, beyond, not_grouped)
 
 

@@ -50,11 +50,14 @@ def load_answered(
     )
     if timeframe != "1day":
         return AnsweredSessions(of_ticker, closed, unconfirmed)
+
     of_set = load_answered_sessions(connection, days, final_times)
     of_everyone = of_set.pop(EVERY_TICKER, EMPTY) | closed
+
     for ticker_set, mask in of_set.items():
         for ticker in load_ticker_set(connection, ticker_set) if mask else ():
             of_ticker[ticker] = of_ticker.get(ticker, EMPTY) | mask
+
     return AnsweredSessions(of_ticker, of_everyone, unconfirmed)
 
 
@@ -81,12 +84,14 @@ def load_answered_ranges(
     newest_bar: dict[str, str] = defaultdict(str)
     for ticker, _, _, last, _, _ in rows:
         newest_bar[ticker] = max(newest_bar[ticker], last or "")
+
     of_ticker: dict[str, SessionMask] = defaultdict(SessionMask)
     for ticker, start, end, _, asked_at, run in rows:
         # Older programs took any empty answer for a fact, that of a wrong address too.
         believed_until = end if run else min(end, newest_bar[ticker])
         over = first_sessions(bisect_right(final_times, asked_at))
         of_ticker[ticker] |= mask_between(days, start, believed_until) & over
+
     return of_ticker
 
 
@@ -215,6 +220,7 @@ def weigh_session(
     )
     for ticker in waiting:
         forget_unconfirmed(connection, ticker, "1day", session_date, session_date)
+
     believed = [ticker for ticker in lacking if waiting.get(ticker, run) != run]
     connection.executemany(
         SAVE_UNCONFIRMED,
@@ -224,6 +230,7 @@ def weigh_session(
             if ticker not in believed
         ],
     )
+
     return believed
 
 

@@ -96,12 +96,14 @@ def plan_requests(
     """
     missing: dict[str, SessionMask] = {}
     warm_up: dict[str, SessionMask] = {}
+
     for demand in demands:
         for ticker in demand.tickers:
             waiting = demand.warm_up & asked.unconfirmed.get(ticker, EMPTY)
             lacking = (demand.sessions & ~asked.of(ticker) | demand.refetch | waiting) & ~beyond
             missing[ticker] = missing.get(ticker, EMPTY) | lacking
             warm_up[ticker] = warm_up.get(ticker, EMPTY) | demand.warm_up
+
     alone, whole = list(missing), EMPTY
     if timeframe == "1day":
         alone = [ticker for ticker, lacking in missing.items() if lacking & not_grouped]
@@ -110,6 +112,7 @@ def plan_requests(
         }
         chosen, whole = choose_requests(others)
         alone += chosen
+
     ranges: list[Request] = []
     for ticker in alone:
         needed = missing[ticker] & ~whole
@@ -118,6 +121,7 @@ def plan_requests(
             wanted = needed | before
             first, last = sessions[wanted.first()], sessions[wanted.last()]
             ranges.append(RangeRequest(ticker, timeframe, first, last))
+
     return ranges + [SessionRequest(day, len(missing)) for day in reversed(whole.days(sessions))]
 
 
