@@ -87,7 +87,7 @@ def plan_requests(
     beyond: SessionMask,
     not_grouped: SessionMask = EMPTY,
 ) -> list[Request]:
-    """Return the fewest requests that bring what nobody asked for yet, the newest sessions first.
+    """Return the fewest requests that bring what was not asked for yet, the newest sessions first.
 
     `beyond`: sessions that the key's plan does not cover; they are not asked for. Only day bars can
     be asked for by session, for all tickers at once, and not those of `not_grouped`. An answer
