@@ -242,8 +242,7 @@ def weigh_answer(
     run: str,
     proven_from: date | None,
 ) -> Weighed:
-    """Given an answer of `run` about the sessions `days`, and what is `stored` of them, return what
-    is believed (see evidence)."""
+    """Return what of an answer about one ticker is believed (see evidence)."""
     proven = EMPTY
     if proven_from and days:
         proven = mask_between(days, proven_from.isoformat(), days[-1])

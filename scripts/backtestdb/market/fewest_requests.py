@@ -73,7 +73,7 @@ def find_minimum_cover(
 def search(
     supply: list[int], room: list[int], edges: list[list[int]], carrying: list[set[int]]
 ) -> tuple[dict[int, int | None], dict[int, int], int | None]:
-    """Search breadth first from the rows with supply. Return where each reached row and column was
+    """Search breadth first from the rows with supply; return where each reached row and column was
     reached from, and a column that has room, if there is one. A row is reached back through a
     column that carries its flow."""
     row_from: dict[int, int | None] = {row: None for row, left in enumerate(supply) if left}

@@ -36,7 +36,7 @@ class Source:
     run: str = field(default_factory=lambda: uuid4().hex[:12])
 
     def now_utc(self) -> datetime:
-        """Return the time now, by the vendor's clock where this machine's is minutes apart."""
+        """Return this machine's time, put right by the vendor's where the two are apart."""
         return self.clock() - self.client.clock_is_ahead_by
 
     def now_text(self) -> str:
@@ -94,7 +94,7 @@ class Report:
 
     @property
     def has_holes(self) -> bool:
-        """Return whether anything that was asked for is neither there nor known to be empty."""
+        """Return whether anything that was asked for is missing and was not said to be nothing."""
         coverage = self.coverage
         is_lacking = coverage.failed > 0 or coverage.beyond_plan > 0 or coverage.early > 0
         return is_lacking or self.run.splits.has_holes
@@ -197,7 +197,8 @@ def plan_jobs(
 def add_staged(
     asked: AnsweredSessions, tickers: Sequence[str], staged: SessionMask
 ) -> AnsweredSessions:
-    """Return the answered sessions with those that a killed run set aside for the same tickers."""
+    """Return what was asked with what a killed run set aside for the same tickers: it is as good as
+    stored."""
     if not staged:
         return asked
     of_ticker = {ticker: asked.of_ticker.get(ticker, EMPTY) | staged for ticker in tickers}

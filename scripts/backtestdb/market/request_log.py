@@ -207,7 +207,7 @@ def weigh_session(
 ) -> list[str]:
     """Given the tickers of which an answer about the whole market has no bar that can be true
     (`lacking`), although one is stored or came, return those of which another run was told the
-    same: believed. The others wait for a second answer. No other ticker waits any longer: the rest
+    same: believed. The others wait for a second answer; no other ticker waits any longer, the rest
     of the market is the second sign. The caller's transaction."""
     if not is_final:
         return []

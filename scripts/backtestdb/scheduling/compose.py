@@ -30,7 +30,7 @@ USE_HOST_SCHEDULE = (
     "start Docker, or let this machine's own schedule make the backups: make schedule-install"
 )
 INSTALL_COMPOSE = (
-    "install docker-compose-plugin (Debian: docker-compose), or use make schedule-install"
+    "install docker-compose-plugin (Debian 13: docker-compose), or use make schedule-install"
 )
 SHOWN_LINES = 3
 # Without a shell of Python's own, which that user may not be allowed to read.
