@@ -90,6 +90,7 @@ def backfill_together(
         timeframe=timeframe,
         keep_every_ticker=keep_every_ticker,
     )
+
     total = RunTotals()
 
     try:

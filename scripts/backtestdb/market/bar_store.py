@@ -189,6 +189,7 @@ def save_range(
         save_bars(connection, bars, asked_at_utc)
         replace_rejected(connection, request, bars.rejected, asked_at_utc)
         save_range_answer(connection, request, bars.session_dates.tolist(), asked_at_utc, run)
+
         # An answer that came before a session was over is no sign that there will be no bar of it.
         over = days[: count_final(sessions, asked_at_utc)]
         save_unconfirmed(connection, request, over, weighed.doubtful, run, asked_at_utc)
@@ -245,6 +246,7 @@ def weigh_answer(
     proven = EMPTY
     if proven_from and days:
         proven = mask_between(days, proven_from.isoformat(), days[-1])
+
     unsure = {bar.session_date for bar in bars.rejected} | find_cut_session(request, days, bars)
     unsure_mask = mask_of(days, unsure)
 

@@ -25,6 +25,7 @@ def choose_requests(missing: Mapping[str, SessionMask]) -> tuple[list[str], Sess
     rows = list(tickers)
     groups = group_sessions(rows)
     columns = list(groups)
+
     edges = [
         [place for place, members in enumerate(columns) if members >> row & 1]
         for row in range(len(rows))
@@ -34,6 +35,7 @@ def choose_requests(missing: Mapping[str, SessionMask]) -> tuple[list[str], Sess
         [groups[members].bit_count() for members in columns],
         edges,
     )
+
     whole = EMPTY
     for place in by_column:
         whole |= groups[columns[place]]

@@ -183,6 +183,7 @@ def plan_jobs(
         for job in jobs
         if job.refetch
     ]
+
     known = load_limits(connection)
     entitled = [
         replace(demand, tickers=[t for t in demand.tickers if t not in known.refused_of(timeframe)])
