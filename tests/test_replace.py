@@ -13,14 +13,17 @@ import pytest
 
 from backtestdb import free_name
 from backtestdb import replace as replace_module
-from backtestdb.database import connect
+from backtestdb.database import connect, transaction
 from backtestdb.errors import BusyError, DatabaseFileError, ProjectError, VerificationError
+from backtestdb.newer_sqlite import sqlite_version_number
 from backtestdb.replace import (
     LEAST_ATTEMPTS,
     busy_explained,
+    keep_version_in_header,
     remove_arriving,
     replace_database,
     replace_through_sqlite,
+    shrink_log,
     verify_space_to_replace,
 )
 from writers import read_counters, running_writer
@@ -53,6 +56,8 @@ def test_replacement_with_reader_connected_shows_it_the_new_content(
         assert reader.execute("SELECT word FROM words").fetchone() == ("old 0",)
         assert replace_database(live, new, tmp_path / "kept.db").kept_is_sound
         assert reader.execute("SELECT word FROM words").fetchone() == ("new 0",)
+        log = tmp_path / "live.db-wal"
+        assert (log.stat().st_size if journal == "WAL" else 0) == 0  # else as large as the file
     assert (read_words(live), read_words(tmp_path / "kept.db")) == ({"new"}, {"old"})
 
 
@@ -235,6 +240,30 @@ def test_what_is_kept_is_private(tmp_path: Path) -> None:
     live.chmod(0o644)
     replace_database(live, make_words(tmp_path / "new.db", "new", rows=3), tmp_path / "kept.db")
     assert (tmp_path / "kept.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_log_that_cannot_be_cut_now_is_left_and_other_errors_are_told(tmp_path: Path) -> None:
+    live = make_words(tmp_path / "live.db", "old", rows=3, journal="WAL")
+    with closing(connect(live)) as connection, transaction(connection):
+        connection.execute("DELETE FROM words")
+        shrink_log(connection)
+
+    class Broken:
+        def execute(self, _sql: str) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(sqlite3.OperationalError, match="disk"):
+        shrink_log(Broken())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("step", [-1, 0, 1])
+def test_header_keeps_the_version_of_a_newer_sqlite_and_of_no_older(
+    tmp_path: Path, step: int
+) -> None:
+    live, ours = make_words(tmp_path / "live.db", "old", rows=3), sqlite_version_number()
+    with live.open("r+b", buffering=0) as file, closing(connect(live)) as connection:
+        keep_version_in_header(connection, file.fileno(), ours + step)
+    assert int.from_bytes(live.read_bytes()[96:100], "big") == max(ours, ours + step)
 
 
 def test_nothing_is_carried_over_from_what_cannot_be_read(tmp_path: Path) -> None:

@@ -74,12 +74,14 @@ def backfill_together(
     """
     started, sent_before = time.monotonic(), source.client.requests_sent
     timeframe, tickers = jobs[0].timeframe, all_tickers(jobs)
+
     for job in jobs:
         if job.universe:
             asked = job.sessions[0], job.sessions[-1]
             start_counting(
                 connection, source.calendar, job.universe, timeframe, asked, source.now_text()
             )
+
     store = make_bar_store(
         connection,
         source.calendar,
@@ -88,7 +90,9 @@ def backfill_together(
         timeframe=timeframe,
         keep_every_ticker=keep_every_ticker,
     )
+
     total = RunTotals()
+
     try:
         limits = recheck_limits(
             connection,
@@ -107,14 +111,17 @@ def backfill_together(
         add_saved(total, load_what_was_staged(store))
     finally:
         close_staging(store)
+
     find_silent_cut(
         connection, source.client, source.calendar, source.now_utc(), tickers, timeframe
     )
     before_metrics()
+
     if timeframe == "1day":
         compute_metrics(connection, jobs)
         record_closures(connection, source, jobs, total)
         total.stopped = record_stopped(connection, source, jobs, total.failures)
+
     total.requests = source.client.requests_sent - sent_before
     total.seconds = time.monotonic() - started
     return [finish_report(connection, source, job, total) for job in jobs]

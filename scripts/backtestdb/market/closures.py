@@ -50,6 +50,7 @@ def find_unseen_sessions(
     asked = load_answered(connection, "1day", sessions)
     for ticker in tickers:
         answered &= asked.of(ticker)
+
     seen = "SELECT EXISTS (SELECT 1 FROM daily_metrics WHERE date = ?)"
     known = {day for (day,) in connection.execute("SELECT session_date FROM _closed_sessions")}
     return [

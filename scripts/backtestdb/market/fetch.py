@@ -61,8 +61,10 @@ def fetch_all(
     ]
     for worker in workers:
         worker.start()
+
     under_way, room = 0, 1
     is_interrupted = False
+
     try:
         while True:
             for request in islice(remaining, room - under_way):
@@ -295,6 +297,7 @@ class Requester:
             return self.limits.with_limits(endpoint, replace(limits, is_refused=True))
         if concerns is Refused.SUBJECT:
             return self.limits.with_refused_ticker(endpoint, ticker)
+
         if concerns is Refused.HISTORY:
             known = self.limits.with_limits(endpoint, replace(limits, history_starts=starts))
             if endpoint == GROUPED and self.is_other_refused(GROUPED, ticker, refused):
@@ -303,4 +306,5 @@ class Requester:
                 own = replace(self.limits.of("1day"), history_starts=starts)
                 return known.with_limits("1day", own)
             return known
+
         return self.limits

@@ -65,12 +65,14 @@ def load_day_bars(
     )
     names, counts = list(tickers), []
     rows: list[tuple[float, ...]] = []
+
     for ticker in names:
         before = len(rows)
         rows += connection.execute(
             query, {"ticker": ticker, "since": since_ms, "window": WINDOW_BARS - 1}
         )
         counts.append(len(rows) - before)
+
     # A frame from tuples would look at the type of each value; columns have one.
     columns = zip(*rows, strict=True) if rows else [()] * len(BAR_TYPES)
     bars = pd.DataFrame(
@@ -81,6 +83,7 @@ def load_day_bars(
     )
     bars.insert(0, "ticker", np.repeat(np.array(names, dtype=object), counts))
     bars["date"] = make_dates(bars["timestamp"].to_numpy())
+
     return bars
 
 
@@ -169,6 +172,7 @@ def save_metric_rows(connection: sqlite3.Connection, rows: MetricRows) -> int:
         " ON CONFLICT DO UPDATE SET last_before = excluded.last_before",
         rows.gaps,
     )
+
     return len(rows.columns[0])
 
 
@@ -257,6 +261,7 @@ def find_due_metrics(connection: sqlite3.Connection) -> tuple[list[str], date | 
     ).fetchall()
     if not rows:
         return [], None, 0
+
     tickers: set[str] = set()
     for ticker_set, _, _ in rows:
         tickers.update(
@@ -264,6 +269,7 @@ def find_due_metrics(connection: sqlite3.Connection) -> tuple[list[str], date | 
             if ticker_set != EVERY_TICKER
             else [t for (t,) in connection.execute("SELECT DISTINCT ticker FROM ohlcv_data")]
         )
+
     first = min(date.fromisoformat(day) for _, day, _ in rows)
     return sorted(tickers), first, sum(count for _, _, count in rows)
 

@@ -154,10 +154,12 @@ def spell_as_the_vendor(
     except (NotInPlanError, VendorFaultError) as error:
         say(f"{name}: the tickers stay as the file spells them: {error}")
         return
+
     spelt, _ = match_tickers(members, traded)
     if spelt == members:
         return
     save_universe(connection, name, spelt)
+
     with transaction(connection):
         connection.executemany(
             "DELETE FROM universe_stocks WHERE ticker = ?"

@@ -58,6 +58,7 @@ def save_update(connection: sqlite3.Connection, done: Update, now_utc: datetime,
     )
     if has_failed or any(report.refused_session for report in reports):
         return
+
     with transaction(connection):
         connection.execute(
             "INSERT OR REPLACE INTO _updates (started_at_utc, through_session) VALUES (?, ?)",

@@ -23,7 +23,7 @@ BARS_BETWEEN = (
 
 
 class FewerBarsError(ProjectError):
-    """The new content has far fewer bars than the old file, and nobody said that it may."""
+    """The new content has far fewer bars than the old file, which was not allowed."""
 
 
 @dataclass(frozen=True)

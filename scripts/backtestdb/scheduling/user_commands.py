@@ -55,6 +55,7 @@ def run_in_shell(command: str, environment: dict[str, str]) -> str:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             return f"not done after {LIMIT_SECONDS / 60:.0f} minutes, and ended"
+
     if process.returncode == 0:
         return ""
     last = said.strip().splitlines()[-1:]
