@@ -249,6 +249,7 @@ def weigh_answer(
 
     unsure = {bar.session_date for bar in bars.rejected} | find_cut_session(request, days, bars)
     unsure_mask = mask_of(days, unsure)
+
     return weigh_range(
         every=first_sessions(len(days)),
         good=mask_of(days, set(bars.session_dates.tolist())) & ~unsure_mask,
@@ -391,12 +392,14 @@ def load_what_was_staged(store: BarStore) -> SavedBars:
     staging = store.staging
     if staging is None:
         return SavedBars()
+
     rows = count_staged_bars(staging)
     with (
         progress("storing by ticker", len(staging.numbers)) as advance,
         deferred_indexes(store.connection, "ohlcv_data", rows),
     ):
         rejected = load_staging(store.connection, staging, store.run, advance)
+
     drop_staging(store)
     return SavedBars(rejected=count_reasons(rejected))
 

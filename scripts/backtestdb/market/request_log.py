@@ -106,9 +106,11 @@ def load_answered_sessions(
     thin = set(find_thin_sessions([row[2] for row in rows]))
     final_at = dict(zip(days, final_times, strict=True))
     of_set: dict[int, SessionMask] = defaultdict(SessionMask)
+
     for place, (day, ticker_set, _, asked_at, is_confirmed) in enumerate(rows):
         if day in final_at and asked_at >= final_at[day] and (is_confirmed or place not in thin):
             of_set[ticker_set] |= mask_between(days, day, day)
+
     return of_set
 
 
