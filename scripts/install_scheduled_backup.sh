@@ -66,7 +66,9 @@ belongs_elsewhere() {
   local file program
   for file in "$PLIST" "$UNIT_DIR/$UNIT.service"; do
     [ -f "$file" ] || continue
-    program=$(sed -n 's/^ExecStart="[^"]*" "\([^"]*\)".*/\1/p; s/^[[:space:]]*<string>\(.*\/scripts\/run_[a-z]*\.py\)<\/string>$/\1/p' "$file")
+    program=$(sed -n 's/^ExecStart="[^"]*" "\([^"]*\)".*/\1/p
+      s/^[[:space:]]*<string>\(.*\/scripts\/run_[a-z]*\.py\)<\/string>$/\1/p' "$file" |
+      sed 's/%%/%/g; s/[$][$]/$/g; s/&lt;/</g; s/&gt;/>/g; s/&amp;/\&/g')
     [ -n "$program" ] && [ -f "$program" ] && [ "${program%/scripts/*}" != "$PROJECT" ] && return 0
   done
   return 1
@@ -204,9 +206,14 @@ is_loaded_launchd() {
   launchctl print "$DOMAIN/$LABEL" >/dev/null 2>&1 || launchctl list "$LABEL" >/dev/null 2>&1
 }
 
+# Where a signal ended the last run, launchd says that it never exited, and names the signal.
 last_exit_launchd() {
-  { launchctl print "$DOMAIN/$LABEL" 2>/dev/null || launchctl list "$LABEL" 2>/dev/null || true; } |
-    sed -n -E 's/.*(last exit code|"LastExitStatus") = ([^;]*);?/\2/p' | head -n 1
+  local said
+  said=$(launchctl print "$DOMAIN/$LABEL" 2>/dev/null || launchctl list "$LABEL" 2>/dev/null || true)
+  case $said in
+    *"last terminating signal = "*) sed -n 's/.*last terminating signal = /signal /p' <<<"$said" ;;
+    *) sed -n -E 's/.*(last exit code|"LastExitStatus") = ([^;]*);?/\2/p' <<<"$said" | head -n 1 ;;
+  esac
 }
 
 status_launchd() {

@@ -25,7 +25,7 @@ def describe_need(job: host_units.Job) -> str:
 
 
 PARTS: dict[str, Callable[[host_units.Job], str]] = {
-    "launchd": host_units.make_plist,
+    "launchd": lambda job: host_units.make_plist(job, Path.home()),
     "service": host_units.make_service,
     "timer": host_units.make_timer,
     "crontab": host_units.make_crontab_line,

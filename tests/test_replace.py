@@ -17,6 +17,7 @@ from backtestdb.database import connect
 from backtestdb.errors import BusyError, DatabaseFileError, ProjectError, VerificationError
 from backtestdb.replace import (
     LEAST_ATTEMPTS,
+    busy_explained,
     remove_arriving,
     replace_database,
     replace_through_sqlite,
@@ -180,6 +181,61 @@ def test_copy_of_a_database_with_a_damaged_page_is_kept_as_it_is_and_not_called_
     assert read_words(live) == {"new"}
 
 
+def add_odd_view(path: Path) -> Path:
+    """A view in words that no SQLite reads, as those of a newer one are to an older."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE VIEW odd AS SELECT 1")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET sql = 'CREATE VIEW odd AS' WHERE name = 'odd'")
+    return path
+
+
+def count_views(path: Path) -> int:
+    with closing(connect(path, lenient=True)) as connection:
+        query = "SELECT count(*) FROM sqlite_schema WHERE name = 'odd'"
+        return int(connection.execute(query).fetchone()[0])
+
+
+@pytest.mark.parametrize("page_size", [4096, 1024])
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+def test_what_this_sqlite_cannot_read_goes_through_a_replacement_as_it_is(
+    tmp_path: Path, journal: str, page_size: int
+) -> None:
+    new = tmp_path / "new.db"
+    with closing(sqlite3.connect(new)) as connection:
+        connection.execute(f"PRAGMA page_size = {page_size}")
+        connection.execute("CREATE TABLE makes_the_size_stay (x)")
+    add_odd_view(make_words(new, "new"))
+    live, missing = tmp_path / "live.db", tmp_path / "missing.db"
+    make_words(live, "old", journal=journal)
+    with closing(connect(live)) as holder:  # so that WAL stays
+        holder.execute("SELECT count(*) FROM words").fetchone()
+        replace_database(live, new, tmp_path / "kept.db")
+        replace_database(missing, new, tmp_path / "none.db")
+    assert (count_views(live), count_views(missing)) == (1, 1)
+
+
+def test_too_new_database_is_kept_whole(tmp_path: Path) -> None:
+    live = add_odd_view(make_words(tmp_path / "live.db", "old"))
+    new = make_words(tmp_path / "new.db", "new")
+    done = replace_through_sqlite(live, new, tmp_path / "kept.db", "too_new", None, 60)
+    assert (done.kept, done.kept_is_sound) == ([tmp_path / "kept.db"], True)
+    assert count_views(tmp_path / "kept.db") == 1
+    assert read_words(live) == {"new"}
+
+
+def test_error_that_is_not_about_a_lock_is_not_explained_as_one(tmp_path: Path) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="disk"), busy_explained(tmp_path):
+        raise sqlite3.OperationalError("disk I/O error")
+
+
+def test_what_is_kept_is_private(tmp_path: Path) -> None:
+    live = make_words(tmp_path / "live.db", "old", rows=3)
+    live.chmod(0o644)
+    replace_database(live, make_words(tmp_path / "new.db", "new", rows=3), tmp_path / "kept.db")
+    assert (tmp_path / "kept.db").stat().st_mode & 0o777 == 0o600
+
+
 def test_nothing_is_carried_over_from_what_cannot_be_read(tmp_path: Path) -> None:
     live = make_words(tmp_path / "live.db", "old")
     new = make_words(tmp_path / "new.db", "new")
@@ -285,7 +341,8 @@ def test_replacement_of_a_file_that_is_no_database_keeps_it_with_its_journals(
     live.write_bytes(b"no database at all" * 500)
     (tmp_path / "live.db-wal").write_bytes(b"old log")
     new = make_words(tmp_path / "new.db", "new")
-    assert replace_database(live, new, tmp_path / "kept.db").moved_to == tmp_path / "kept.db"
+    done = replace_database(live, new, tmp_path / "kept.db")
+    assert (done.moved_to, done.kept_is_sound) == (tmp_path / "kept.db", False)
     assert read_words(live) == {"new"}
     assert (tmp_path / "kept.db").read_bytes().startswith(b"no database")
     assert (tmp_path / "kept.db-wal").read_bytes() == b"old log"

@@ -204,7 +204,7 @@ def replace_through_sqlite(
     return Replacement(kept_as if has_content else None, kept_is_sound, None, written)
 
 
-def keep_copy(target: Path, kept_as: Path, written_by: int = 0) -> bool:
+def keep_copy(target: Path, kept_as: Path, written_by: int) -> bool:
     """Copy the current state to an ordinary file; return whether it passed its check. A damaged
     database is kept as it is, page by page. The caller's transaction keeps writers out meanwhile.
     `written_by`: see copy_pinned."""

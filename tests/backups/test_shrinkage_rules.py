@@ -94,6 +94,8 @@ def test_renamed_table_is_the_most_similar_one_and_each_takes_one() -> None:
     assert find_renames({"one": shape("id"), "two": shape("id")}, {"new": shape("id")}) == {
         "one": "new"
     }
+    both = {"same": shape("id"), "wider": shape("id", "name")}
+    assert find_renames({"one": shape("id")}, both) == {"one": "same"}
     assert find_renames(gone, {}) == {}
     assert find_renames({"none": shape()}, {"new": shape()}) == {}
     more, fewer = TableShape(41, frozenset({"id"})), TableShape(39, frozenset({"id"}))
@@ -125,6 +127,8 @@ def test_highest_count_is_rather_held_by_a_small_backup(tmp_path: Path) -> None:
     assert highest(tmp_path, small, full) == {"0"}
     assert highest(tmp_path, full, small) == {"1"}
     assert highest(tmp_path, small, small, full) == {"1"}
+    fewer: Told = ("irreplaceable", {"a": 4}, {})
+    assert highest(tmp_path, fewer, full) == {"1"}
 
 
 def test_highest_count_of_before_an_accepted_loss_or_a_rename_is_given_up(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Words lead out of every corner: each situation, what is printed, the printed step taken, and it
 is better."""
 
+import json
 import os
 import re
 import signal
@@ -268,3 +269,16 @@ def test_restore_from_backup_without_a_backup_names_the_way_that_is_left(tmp_pat
         find_named("2026-11-28", tmp_path / "backups")
     printed = project.check("restore_database.py", "--from-backup", expect=1)
     assert "make restore" in next_step(printed)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="nothing is closed to root")
+def test_backup_folder_that_is_closed_to_this_user_leaves_the_other_findings(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    found = project.run("check_environment.py", "--json", BACKUP_DIR=str(closed / "backups"))
+    what = [finding["what"] for finding in json.loads(found.stdout)]
+    assert f"the folder {closed / 'backups'} of BACKUP_DIR cannot be read by you" in what
+    assert any(one.startswith("there is no database at") for one in what)

@@ -15,22 +15,22 @@ from pathlib import Path
 
 import pytest
 
+from backtestdb.market.sessions import last_completed_session, load_calendar
 from commands import SCRIPTS, Project
 from contents import find_damage, query_all
 from large_database import make_large_database
 from mending import run_printed_command, with_schedule
 from sandbox_process import running_sandbox
 
-END = "2013-03-01"
+# Bars of today's market: older ones would be stale, as status says.
+END = last_completed_session(load_calendar(), datetime.now(UTC)).isoformat()
 COUNT_STRATEGIES = "SELECT count(*) FROM strategies"
 
 
 def ask_status(project: Project) -> dict[str, str]:
-    """Problem -> the command that helps. The sandbox's bars end in 2013 and are stale, as they
-    should be."""
+    """Problem -> the command that helps."""
     values = json.loads(project.run("show_status.py", "--json").stdout)
-    problems = {problem["name"]: problem["next_step"] for problem in values["problems"]}
-    return {name: step for name, step in problems.items() if name != "stale_bars"}
+    return {problem["name"]: problem["next_step"] for problem in values["problems"]}
 
 
 def ask_doctor(project: Project, *arguments: str, **changes: str) -> dict[str, tuple[str, str]]:
@@ -99,7 +99,7 @@ def test_database_lost_with_a_backup_is_mended_by_the_named_command(
 
 
 def test_database_not_found_without_a_backup_is_mended_by_make_restore(tmp_path: Path) -> None:
-    with running_sandbox(today="2013-03-02") as sandbox:
+    with running_sandbox(today=END) as sandbox:
         project = with_schedule(
             Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": "IBM,AAPL"})
         )
@@ -113,7 +113,7 @@ def test_database_not_found_without_a_backup_is_mended_by_make_restore(tmp_path:
 
 
 def test_schema_without_market_data_is_mended_by_make_restore(tmp_path: Path) -> None:
-    with running_sandbox(today="2013-03-02") as sandbox:
+    with running_sandbox(today=END) as sandbox:
         project = with_schedule(
             Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": "IBM"})
         )
@@ -128,7 +128,7 @@ def test_schema_without_market_data_is_mended_by_make_restore(tmp_path: Path) ->
 
 
 def test_holes_in_the_coverage_are_mended_by_the_named_backfills(tmp_path: Path) -> None:
-    with running_sandbox(today="2013-03-02") as sandbox:
+    with running_sandbox(today=END) as sandbox:
         project = with_schedule(
             Project(tmp_path, sandbox.url, settings={"WATCHLIST_TICKERS": "IBM,AAPL"})
         )

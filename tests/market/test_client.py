@@ -465,7 +465,7 @@ def test_pause_ends_when_the_run_ends(sandbox: SandboxProcess, tmp_path: Path) -
     fetching = threading.Thread(target=fetch)
     fetching.start()
     stopping.set()
-    fetching.join(timeout=30)
+    fetching.join(timeout=120)
     assert len(ended) == 1
     assert client.requests_sent <= 1
 

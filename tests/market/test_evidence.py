@@ -16,6 +16,7 @@ from backtestdb.market.client import MarketDataError
 from backtestdb.market.evidence import find_thin_sessions, weigh_range
 from backtestdb.market.jobs import Report
 from backtestdb.market.refetch import refetch_ticker
+from backtestdb.market.session_mask import EMPTY, SessionMask
 from backtestdb.new_york import midnight_ms
 from commands import Project
 from contents import query_all
@@ -402,14 +403,14 @@ def test_first_interrupt_ends_a_run_that_waits_for_an_answer(
     import signal
 
     database, _ = begin(tmp_path, sandbox, BEFORE)
-    sandbox.set_faults({"match": "/aggs/", "kind": "timeout", "seconds": 60, "times": None})
+    sandbox.set_faults({"match": "/aggs/", "kind": "timeout", "seconds": 600, "times": None})
     sandbox.clear_log()
     process = Project(database.parent, sandbox.url).start("update_database.py", "--end", TODAY)
     try:
         while not [entry for entry in sandbox.fetch_log() if entry["path"].startswith("/v2/aggs")]:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=240)
         assert process.returncode == 130, errors
     finally:
         process.kill()
@@ -453,14 +454,22 @@ def test_answers_far_shorter_than_those_around_them_are_thin() -> None:
 
 
 def test_empty_sessions_are_believed_at_a_second_sign() -> None:
-    every = 0b1111
-    later_bar = weigh_range(every, good=0b1000, rejected=0, stored=0)
+    every, none = SessionMask(0b1111), EMPTY
+    later_bar = weigh_range(every, good=SessionMask(0b1000), rejected=none, stored=none)
     assert (later_bar.replaced, later_bar.doubtful) == (every, 0)
-    behind = weigh_range(every, good=0b0011, rejected=0, stored=0)
+    behind = weigh_range(every, good=SessionMask(0b0011), rejected=none, stored=none)
     assert (behind.replaced, behind.doubtful) == (0b0011, 0b1100)
-    again = weigh_range(every, good=0b0011, rejected=0, stored=0, doubted_before=0b1100)
+    again = weigh_range(
+        every,
+        good=SessionMask(0b0011),
+        rejected=none,
+        stored=none,
+        doubted_before=SessionMask(0b1100),
+    )
     assert (again.replaced, again.doubtful) == (every, 0)
-    cut = weigh_range(every, good=0b1100, rejected=0, stored=0b0001)
+    cut = weigh_range(every, good=SessionMask(0b1100), rejected=none, stored=SessionMask(0b0001))
     assert (cut.kept, cut.doubtful) == (0b0001, 0)
-    spoilt = weigh_range(every, good=0b1011, rejected=0b0100, stored=every)
+    spoilt = weigh_range(
+        every, good=SessionMask(0b1011), rejected=SessionMask(0b0100), stored=every
+    )
     assert (spoilt.replaced, spoilt.doubtful) == (0b1011, 0b0100)

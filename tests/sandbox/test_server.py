@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ SANDBOX = SandboxOptions("--tickers", "300", today="2026-11-20")
 def test_key_wrong_or_missing_is_401(
     sandbox: SandboxProcess, headers: dict[str, str], params: dict[str, str], error: str
 ) -> None:
-    answer = requests.get(sandbox.url + AAPL_WEEK, headers=headers, params=params, timeout=10)
+    answer = requests.get(sandbox.url + AAPL_WEEK, headers=headers, params=params, timeout=120)
     assert answer.status_code == 401
     body = answer.json()
     assert (body["status"], body["error"]) == ("ERROR", error)
@@ -45,7 +46,9 @@ def test_key_wrong_or_missing_is_401(
 def test_key_in_parameter_is_accepted_and_kept_out_of_log_and_next_url(
     sandbox: SandboxProcess,
 ) -> None:
-    answer = requests.get(sandbox.url + AAPL_WEEK, params={"apiKey": KEY, "limit": "2"}, timeout=10)
+    answer = requests.get(
+        sandbox.url + AAPL_WEEK, params={"apiKey": KEY, "limit": "2"}, timeout=120
+    )
     assert answer.status_code == 200
     assert KEY not in answer.json()["next_url"]
     (entry,) = sandbox.fetch_log()
@@ -182,31 +185,32 @@ def test_free_plan_refuses_a_range_that_ends_today(sandbox: SandboxProcess) -> N
     assert sandbox.get(f"{GROUPED}/2026-11-20").status_code == 403
 
 
-@pytest.mark.parametrize(
-    ("seconds", "header", "options"),
-    [
-        (1.5, "2", ["--window-seconds", "1.5"]),
-        (1.5, None, ["--window-seconds", "1.5", "--no-retry-after"]),
-        pytest.param(60.0, "60", [], marks=pytest.mark.long),
-    ],
-)
-def test_quota_slides_over_a_window_of_arrivals(
-    seconds: float, header: str | None, options: list[str]
-) -> None:
-    with running_sandbox("--requests-per-minute", "3", *options) as sandbox:
+@pytest.mark.parametrize("seconds", [5.0, pytest.param(60.0, marks=pytest.mark.long)])
+def test_quota_slides_over_a_window_of_arrivals(seconds: float) -> None:
+    """The window is long enough for a slow machine to send four requests within it."""
+    options = ["--requests-per-minute", "3", "--window-seconds", str(seconds)]
+    with running_sandbox(*options) as sandbox:
         statuses = [sandbox.get(AAPL_WEEK).status_code for _ in range(3)]
         refused = sandbox.get(AAPL_WEEK)
         assert [*statuses, refused.status_code] == [200, 200, 200, 429]
         assert refused.json()["status"] == "ERROR"
-        assert refused.headers.get("Retry-After") == header
+        assert 1 <= int(refused.headers["Retry-After"]) <= seconds
         assert sandbox.get(AAPL_WEEK, key="wrong").status_code == 401
         while sandbox.get(AAPL_WEEK).status_code == 429:
-            pass
+            time.sleep(0.05)
         log = sandbox.fetch_log()
         admitted = [entry["arrived"] for entry in log if entry["status"] == 200]
         assert len(admitted) == 4
-        assert seconds <= admitted[3] - admitted[0] < seconds + 1
+        assert seconds <= admitted[3] - admitted[0]
         assert sandbox.fetch_most_in_window() > 3
+
+
+def test_refusal_without_a_word_about_the_time_to_wait() -> None:
+    with running_sandbox("--requests-per-minute", "1", "--no-retry-after") as sandbox:
+        assert sandbox.get(AAPL_WEEK).status_code == 200
+        refused = sandbox.get(AAPL_WEEK)
+        assert refused.status_code == 429
+        assert "Retry-After" not in refused.headers
 
 
 def test_quota_window_is_kept_for_each_key_by_itself() -> None:
@@ -233,10 +237,10 @@ def test_control_call_that_is_wrong_says_why(sandbox: SandboxProcess) -> None:
         "settings": {"speed": 1},
         "splits": {"splits": [{"ticker": "A"}]},
     }.items():
-        answer = requests.post(f"{sandbox.url}/_sandbox/{name}", json=body, timeout=10)
+        answer = requests.post(f"{sandbox.url}/_sandbox/{name}", json=body, timeout=120)
         assert answer.status_code == 400
         assert answer.json()["error"]
-    assert requests.get(f"{sandbox.url}/_sandbox/secrets", timeout=10).status_code == 404
+    assert requests.get(f"{sandbox.url}/_sandbox/secrets", timeout=120).status_code == 404
     assert sandbox.fetch_log() == []
 
 
@@ -246,7 +250,7 @@ def test_script_writes_its_port_and_stops_at_sigterm(tmp_path: Path) -> None:
         assert sandbox.url == f"http://127.0.0.1:{port_file.read_text().strip()}"
         assert sandbox.get(AAPL_WEEK).status_code == 200
         sandbox.process.terminate()
-        assert sandbox.process.wait(timeout=10) == 0
+        assert sandbox.process.wait(timeout=120) == 0
 
 
 def test_script_options_make_the_plan_the_junk_and_the_splits(tmp_path: Path) -> None:
@@ -277,7 +281,7 @@ def test_script_on_a_taken_port_fails_with_the_cause() -> None:
     with running_sandbox() as sandbox:
         port = sandbox.url.rpartition(":")[2]
         command = [sys.executable, SCRIPT, "--port", port]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
     assert port in done.stderr
     assert "Traceback" not in done.stderr
@@ -287,7 +291,7 @@ def test_script_ends_when_whoever_started_it_is_gone() -> None:
     with running_sandbox() as sandbox:
         assert sandbox.process.stdin is not None
         sandbox.process.stdin.close()
-        assert sandbox.process.wait(timeout=10) == 0
+        assert sandbox.process.wait(timeout=120) == 0
 
 
 def test_script_refuses_options_out_of_bounds() -> None:

@@ -9,14 +9,16 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.config import PROJECT_DIR, load_settings
+from backtestdb.errors import ProjectError
 from backtestdb.files import exclusive_lock
+from backtestdb.names import make_mark, systemd_unit
 from backtestdb.offsite.liveness import target_folder
 from backtestdb.scheduling.host_units import (
     Job,
@@ -24,6 +26,7 @@ from backtestdb.scheduling.host_units import (
     make_plist,
     make_service,
     make_timer,
+    verify_folders_are_open,
 )
 from backup_tools import make_platform_database
 
@@ -136,15 +139,16 @@ def linux(tmp_path: Path) -> Installation:
 
 
 def test_plist_is_whole_absolute_and_at_the_times_of_the_settings(mac: Installation) -> None:
-    values = plistlib.loads(make_plist(mac.job()).encode())
+    values = plistlib.loads(make_plist(mac.job(), mac.home).encode())
     assert values["ProgramArguments"] == [
         f"{mac.project}/.venv/bin/python",
         f"{mac.project}/scripts/run_scheduler.py",
         "--once",
     ]
     assert values["WorkingDirectory"] == str(mac.project)
-    assert values["StandardOutPath"] == str(mac.backup_dir / "backup.log")
-    assert values["StandardErrorPath"] == str(mac.backup_dir / "backup-error.log")
+    # Not on the backups' disk, which may be away.
+    assert values["StandardOutPath"] == "/dev/null"
+    assert values["StandardErrorPath"] == f"{mac.home}/Library/Logs/{LABEL}.log"
     assert values["StartCalendarInterval"] == [{"Hour": 3, "Minute": 20}, {"Minute": 20}]
     assert (values["Label"], values["RunAtLoad"], values["Nice"]) == (LABEL, True, 10)
     assert (values["ProcessType"], values["LowPriorityIO"]) == ("Background", True)
@@ -162,7 +166,7 @@ def test_install_loads_the_job_in_the_right_order(mac: Installation) -> None:
         f"enable {DOMAIN}/{LABEL}",
         f"bootstrap {DOMAIN} {mac.plist}",
     ]
-    assert mac.plist.read_text() == make_plist(mac.job())
+    assert mac.plist.read_text() == make_plist(mac.job(), mac.home)
     assert [path.name for path in mac.plist.parent.iterdir()] == [mac.plist.name]
     assert mac.backup_dir.stat().st_mode & 0o777 == 0o700
 
@@ -223,6 +227,11 @@ def test_status_tells_a_failed_run_a_lost_job_and_a_moved_project(mac: Installat
     (mac.tools / "launchctl.code").write_text("1")
     failed = mac.run("status")
     assert (failed.returncode, "last exit code: 1" in failed.stdout) == (1, True)
+    (mac.tools / "launchctl.code").write_text(
+        "(never exited)\n\tlast terminating signal = Killed: 9"
+    )
+    killed = mac.run("status")
+    assert (killed.returncode, "signal Killed: 9" in killed.stdout) == (1, True)
     (mac.tools / "launchctl.code").write_text("0")
     moved = mac.plist.read_text().replace("/scripts/", "/old/scripts/")
     mac.plist.write_text(moved)
@@ -260,6 +269,39 @@ def test_folders_that_macos_keeps_from_jobs_are_refused(tmp_path: Path, folder: 
     assert mac.calls("launchctl") == []
     assert not mac.plist.exists()
     assert mac.run("install", "--anyway").returncode == 0
+
+
+def test_disk_that_can_be_taken_off_is_refused_on_macos_until_access_was_given(
+    mac: Installation,
+) -> None:
+    job = mac.job()
+    away = replace(job, settings=replace(job.settings, backup_dir=Path("/Volumes/Backup/x")))
+    with pytest.raises(ProjectError, match="keeps background jobs out of /Volumes/Backup/x"):
+        verify_folders_are_open(away, mac.home)
+
+
+def test_two_checkouts_have_two_timers_and_each_removes_its_own(
+    linux: Installation,
+) -> None:
+    other = replace(linux, project=linux.home / "other")
+    shutil.copytree(linux.project, other.project, symlinks=True)
+    env_file = other.project / ".env"
+    env_file.write_text(
+        env_file.read_text().replace(
+            str(linux.project / "backtesting.db"), str(other.project / "backtesting.db")
+        )
+    )
+    for each in (linux, other):
+        assert each.run("install").returncode == 0
+    marked = systemd_unit("backup", make_mark(other.project))
+    names = {
+        f"{name}.{kind}" for name in ("ai-backtest-backup", marked) for kind in ("service", "timer")
+    }
+    assert {unit.name for unit in linux.units.iterdir()} == names
+    assert other.run("uninstall").returncode == 0
+    assert {unit.name for unit in linux.units.iterdir()} == {
+        name for name in names if marked not in name
+    }
 
 
 def test_setting_that_only_the_environment_has_is_refused(mac: Installation) -> None:
@@ -412,7 +454,7 @@ def test_mac_gets_a_second_label_for_the_market_data(mac: Installation) -> None:
     assert plist["Label"] == label
     assert plist["ProgramArguments"][-2:] == ["--updates", "--once"]
     assert plist["StartCalendarInterval"] == [{"Minute": 15}, {"Minute": 45}]
-    assert plist["StandardOutPath"].endswith("/update.log")
+    assert plist["StandardErrorPath"].endswith(f"/Library/Logs/{label}.log")
     assert mac.run("uninstall").returncode == 0
     assert list(mac.plist.parent.iterdir()) == []
 
@@ -466,7 +508,7 @@ def test_mac_keeps_the_process_that_sends_copies_alive(mac: Installation) -> Non
     assert (plist["Label"], plist["ProgramArguments"][1:]) == (label, [program, "watch"])
     assert (plist["RunAtLoad"], plist["KeepAlive"]) == (True, True)
     assert "StartCalendarInterval" not in plist
-    assert plist["StandardErrorPath"].endswith("/offsite-error.log")
+    assert plist["StandardErrorPath"].endswith(f"/Library/Logs/{label}.log")
     assert mac.run("uninstall").returncode == 0
     assert list(mac.plist.parent.iterdir()) == []
 

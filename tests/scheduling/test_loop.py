@@ -21,7 +21,13 @@ from backtestdb.backups.drill import load_drills
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.scheduling.event_log import open_event_log
 from backtestdb.scheduling.health import load_liveness
-from backtestdb.scheduling.loop import Scheduler, plan_ticks, tick_safely
+from backtestdb.scheduling.loop import (
+    Scheduler,
+    describe_failure,
+    describe_made,
+    plan_ticks,
+    tick_safely,
+)
 from backup_tools import environment_of, leftovers, make_platform_database, make_settings
 
 SCRIPT = PROJECT_DIR / "scripts" / "run_scheduler.py"
@@ -356,3 +362,12 @@ def test_scheduler_imports_nothing_of_the_market_side() -> None:
     modules = set(json.loads(out.splitlines()[-1]))
     assert "schedule" in modules
     assert not modules & {"pandas", "numpy", "exchange_calendars", "requests", "rich"}
+
+
+def test_result_of_a_drill_is_told_by_backup_and_reason() -> None:
+    """What run_drill.py --json prints is all that the loop has of it."""
+    one = {"backup": "backtesting-x.db", "problem": "there was no room to try it: 5 missing"}
+    failed = json.dumps({"problem": "", "rehearsals": [one, {"backup": "y.db", "problem": ""}]})
+    assert describe_failure("", failed) == f"{one['backup']}: {one['problem']}"
+    passed = json.dumps({"problem": "", "rehearsals": [{"backup": "y.db", "problem": ""}]})
+    assert describe_made(passed) == "y.db"

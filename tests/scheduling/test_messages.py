@@ -65,7 +65,8 @@ def test_failure_and_recovery_are_one_message_each_however_often_it_fails(
             look()
             clock.go(hours=1)
         assert [message["type"] for message in got] == ["failure"]
-        assert "full backup failed" in got[0]["title"]
+        assert got[0]["title"].endswith(": backups failed")
+        assert "full backup failed" in got[0]["message"]
         assert "there is no database" in got[0]["message"]
 
         hidden.rename(settings.database_path)
@@ -73,7 +74,7 @@ def test_failure_and_recovery_are_one_message_each_however_often_it_fails(
             look()
             clock.go(minutes=1)
     assert [message["type"] for message in got] == ["failure", "success"]
-    assert "works again: full backup" in got[1]["message"]
+    assert "works again: backups" in got[1]["message"]
 
 
 def test_suspicious_backup_is_told_once_and_again_when_it_is_accepted(settings: Settings) -> None:
@@ -160,7 +161,7 @@ def test_scheduled_failure_runs_the_command_once(settings: Settings) -> None:
     for _ in range(3):
         tick_safely(scheduler)
         clock.go(hours=1)
-    assert (settings.backup_dir / "told").read_text().count("ON_FAILURE full") == 1
+    assert (settings.backup_dir / "told").read_text().count("ON_FAILURE backups") == 1
 
 
 def test_doctor_online_sends_a_test_to_watcher_and_person(settings: Settings) -> None:

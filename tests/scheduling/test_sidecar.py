@@ -478,6 +478,8 @@ def test_boot_with_the_backup_disk_absent_then_present(sidecar: Sidecar, disk: P
     assert list(disk.iterdir()) == []
     found = json.loads(sidecar.script("show_status.py", "--json", code=1).partition("\n2")[0])
     assert "no_backup_disk" in {problem["name"] for problem in found["problems"]}
+    assert (found["schedule"]["kind"], found["schedule"]["loaded"]) == ("container", False)
+    assert found["schedule"]["last_result"].startswith("Up ")
 
     mount("--bind", kept, disk)
     wait_until(lambda: "scheduler started" in logs(), seconds=240)

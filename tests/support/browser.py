@@ -36,7 +36,7 @@ SWITCHES = (
 START_SECONDS = 60
 CODES: dict[str, dict[str, int]] = {
     "Enter": {"windowsVirtualKeyCode": 13},
-    "Tab": {"windowsVirtualKeyCode": 9},
+    "ArrowLeft": {"windowsVirtualKeyCode": 37},
 }
 
 

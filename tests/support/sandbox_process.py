@@ -29,7 +29,9 @@ class SandboxProcess:
         """A call of the control plane; fails the test when the server refuses it."""
         with requests.Session() as session:
             session.trust_env = False
-            answer = session.request(method, f"{self.url}/_sandbox/{name}", json=values, timeout=30)
+            answer = session.request(
+                method, f"{self.url}/_sandbox/{name}", json=values, timeout=120
+            )
         assert answer.status_code == 200, answer.text
         payload: dict[str, Any] = answer.json()
         return payload
@@ -39,7 +41,7 @@ class SandboxProcess:
         with requests.Session() as session:
             session.trust_env = False
             headers = {"Authorization": f"Bearer {self.key if key is None else key}"}
-            return session.get(self.url + path, params=params, headers=headers, timeout=30)
+            return session.get(self.url + path, params=params, headers=headers, timeout=90)
 
     def fetch_log(self, since: int = 0) -> list[dict[str, Any]]:
         """The requests in order of arrival: arrived (monotonic clock), path, status, fault,

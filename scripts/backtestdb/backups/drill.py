@@ -31,6 +31,7 @@ from backtestdb.files import (
 )
 
 KINDS: tuple[Kind, ...] = ("full", "irreplaceable")
+NO_ROOM = "there was no room to try it"
 EVERY = timedelta(days=7)
 AGAIN_AFTER_FAILURE = timedelta(days=1)
 HISTORY_LINES = 500
@@ -150,7 +151,7 @@ def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datet
         problem = str(error)
         lacked_space = is_lack_of_space(error)
         if lacked_space:
-            problem = f"there was no room to try it: {error}"
+            problem = f"{NO_ROOM}: {error}"
     finally:
         remove_tree(scratch)
 

@@ -1,5 +1,6 @@
 """All checks in the order in which their findings are read."""
 
+import os
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from backtestdb.health.generated_scripts import check_generated_scripts
 from backtestdb.health.lake import check_lake, judge_lake
 from backtestdb.health.offsite import check_offsite
 from backtestdb.health.permissions import check_permissions
-from backtestdb.health.problem import Problem, note, ok
+from backtestdb.health.problem import Problem, note, ok, wrong
 from backtestdb.health.problems import judge_database
 from backtestdb.health.settings import check_settings, find_other_databases, list_databases
 from backtestdb.health.system import check_clock, check_sqlite, check_time_zones, check_users
@@ -46,6 +47,11 @@ def examine(
         # Which database is meant is not known: none of them is called another one.
         return [*findings, *list_databases(folders), check_time_zones()]
     findings.append(check_time_zones())
+    if is_closed(settings.backup_dir):
+        what = f"the folder {settings.backup_dir} of BACKUP_DIR cannot be read by you"
+        findings.append(wrong("permissions", what, "choose another folder and change BACKUP_DIR"))
+        # What else there is to find is found as with a folder that is not there yet.
+        settings = replace(settings, backup_dir=home / "no backups can be read")
     is_wal = uses_wal(settings.database_path)
     findings.append(check_sqlite(sqlite3.sqlite_version_info, is_wal=is_wal))
     findings.append(check_mount(settings.database_path, is_wal=is_wal))
@@ -73,6 +79,17 @@ def examine(
         findings += ask_receivers(settings)
     findings.append(check_clock(now, settings.backup_dir, vendor_now))
     return findings
+
+
+def is_closed(folder: Path) -> bool:
+    """Return whether this user may not look into a folder, or not even into one above it."""
+    try:
+        next(os.scandir(folder), None)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Problem:

@@ -2,6 +2,7 @@
 container's loop."""
 
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -73,7 +74,11 @@ def look_at_launchd(user: User) -> ScheduleFacts:
     if not label:
         return NONE
     code, out = ask("launchctl", "print", f"gui/{user.number}/{label}")
-    return make_native("launchd", code == 0, re.findall(r"last exit code = (\d+)", out))
+    found = make_native("launchd", code == 0, re.findall(r"last exit code = (\d+)", out))
+    # Instead of an exit code, where a signal ended it: `last terminating signal = Killed: 9`.
+    if ended := re.search(r"last terminating signal = (.+)", out):
+        return replace(found, failed=True, last_result=f"ended by signal {ended[1].strip()}")
+    return found
 
 
 def look_at_systemd(user: User) -> ScheduleFacts:
@@ -138,10 +143,10 @@ def look_at_cron() -> ScheduleFacts:
 
 def look_at_container(backup_dir: Path, database: Path, now: datetime) -> ScheduleFacts:
     """A loop that left no sign of life for five minutes is installed and does not run; after 26
-    hours it is taken for gone. The host's schedule leaves a sign of another kind, at each run."""
+    hours the engine is asked. The host's schedule leaves a sign of another kind, at each run."""
     liveness = load_liveness(backup_dir, database)
     if liveness is None or liveness.kind != "loop" or abs(now - liveness.ticked_at) > STALE_AFTER:
-        return NONE
+        return ask_engine() or NONE
     is_alive = abs(now - liveness.ticked_at) <= STUCK_AFTER
     seen = (liveness.database_device, liveness.database_inode)
     # A bind mount keeps the folder that was there when the container started, also after it was
@@ -154,6 +159,24 @@ def look_at_container(backup_dir: Path, database: Path, now: datetime) -> Schedu
         last_result=liveness.last_failure,
         failed=bool(liveness.last_failure),
         sees_other_file=sees_other_file,
+    )
+
+
+def ask_engine() -> ScheduleFacts | None:
+    """Return what the engine says of this checkout's container, which left no sign of life: one
+    whose disk was absent at a boot was never started. None without an engine or a container."""
+    if not shutil.which("docker"):
+        return None
+    label = "com.docker.compose"
+    code, out = ask(
+        *("docker", "ps", "--all", "--filter", f"label={label}.service=backup"),
+        *("--filter", f"label={label}.project.working_dir={PROJECT_DIR}"),
+        *("--format", "{{.Status}}"),
+    )
+    if code or not out.strip():
+        return None
+    return ScheduleFacts(
+        kind="container", installed=True, loaded=False, last_result=out.splitlines()[0]
     )
 
 

@@ -32,7 +32,7 @@ from backtestdb.market.request_log import (
     weigh_session,
 )
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
-from backtestdb.market.session_mask import mask_between, mask_of
+from backtestdb.market.session_mask import EMPTY, first_sessions, mask_between, mask_of
 from backtestdb.market.sessions import (
     load_calendar,
     make_new_york_times,
@@ -233,11 +233,13 @@ def weigh_answer(
     run: str,
     proven_from: date | None,
 ) -> Weighed:
-    proven = mask_between(days, proven_from.isoformat(), days[-1]) if proven_from and days else 0
+    proven = EMPTY
+    if proven_from and days:
+        proven = mask_between(days, proven_from.isoformat(), days[-1])
     unsure = {bar.session_date for bar in bars.rejected} | find_cut_session(request, days, bars)
     unsure_mask = mask_of(days, unsure)
     return weigh_range(
-        every=(1 << len(days)) - 1,
+        every=first_sessions(len(days)),
         good=mask_of(days, set(bars.session_dates.tolist())) & ~unsure_mask,
         rejected=unsure_mask,
         stored=mask_of(days, set(stored.values())),

@@ -10,7 +10,7 @@ from exchange_calendars import ExchangeCalendar
 from backtestdb.database import transaction
 from backtestdb.market.client import MarketData, MarketDataError
 from backtestdb.market.request_log import forget_unconfirmed, load_answered, load_frontier
-from backtestdb.market.session_mask import days_of, mask_between
+from backtestdb.market.session_mask import mask_between
 from backtestdb.market.sessions import sessions_between
 from backtestdb.new_york import midnight_ms
 
@@ -54,7 +54,7 @@ def find_unseen_sessions(
     known = {day for (day,) in connection.execute("SELECT session_date FROM _closed_sessions")}
     return [
         day
-        for day in days_of(sessions, answered)
+        for day in answered.days(sessions)
         if day.isoformat() not in known
         and not connection.execute(seen, (day.isoformat(),)).fetchone()[0]
         and not has_day_bar(connection, tickers, day)

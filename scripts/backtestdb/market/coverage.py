@@ -9,7 +9,7 @@ from datetime import date
 from backtestdb.market.plan_limits import load_limits
 from backtestdb.market.request_log import load_answered, load_frontier
 from backtestdb.market.request_plan import AnsweredSessions
-from backtestdb.market.session_mask import mask_between, mask_of
+from backtestdb.market.session_mask import EMPTY, SessionMask, first_sessions, mask_between, mask_of
 from backtestdb.new_york import end_of_day_ms, midnight_ms
 
 COUNTS = ("expected", "stored", "known_empty", "set_aside", "beyond_plan", "failed")
@@ -45,26 +45,26 @@ class Coverage:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What is known of some sessions besides their bars, as bits of them: `asked`, finally
+    """What is known of some sessions besides their bars: `asked`, finally
     answered; `plan_lacks`, those before which the key's history starts; `reached`, up to the newest
     session of which any answer had a bar."""
 
-    every: int
+    every: SessionMask
     asked: AnsweredSessions
     refused: frozenset[str]
-    plan_lacks: int
-    reached: int
+    plan_lacks: SessionMask
+    reached: SessionMask
 
-    def open_of(self, ticker: str) -> int:
+    def open_of(self, ticker: str) -> SessionMask:
         """Return the sessions of a ticker without a final answer."""
         return self.every & ~self.asked.of(ticker)
 
-    def judge(self, ticker: str, lacking: int) -> tuple[int, int]:
+    def judge(self, ticker: str, lacking: SessionMask) -> tuple[SessionMask, SessionMask]:
         """Given a ticker's sessions with neither a final answer nor a bar, return those that failed
         and those beyond the plan."""
         # One answer without a bar, where others have one, is likely the truth: a ticker that was
         # renamed or delisted.
-        lacking &= ~(self.asked.unconfirmed.get(ticker, 0) & self.reached)
+        lacking &= ~(self.asked.unconfirmed.get(ticker, EMPTY) & self.reached)
 
         beyond = lacking if ticker in self.refused else lacking & self.plan_lacks
         return lacking & ~beyond, beyond
@@ -76,7 +76,7 @@ def load_answers(
     """Given sessions in order, not empty, return what the records say of them."""
     known = load_limits(connection)
     return Answers(
-        every=(1 << len(sessions)) - 1,
+        every=first_sessions(len(sessions)),
         asked=load_answered(connection, timeframe, sessions),
         refused=known.refused_of(timeframe),
         plan_lacks=known.of(timeframe).mask(sessions),
@@ -97,7 +97,7 @@ def load_coverage(
         lacking = unanswered = answers.open_of(ticker)
         if lacking and count:
             there = load_stored_mask(connection, ticker, timeframe, sessions)
-            early += (lacking & there & ~unconfirmed.get(ticker, 0)).bit_count()
+            early += (lacking & there & ~unconfirmed.get(ticker, EMPTY)).bit_count()
             lacking &= ~there
 
         failed, beyond = answers.judge(ticker, lacking)
@@ -156,7 +156,7 @@ def count_stored_sessions(
 
 def load_stored_mask(
     connection: sqlite3.Connection, ticker: str, timeframe: str, sessions: Sequence[date]
-) -> int:
+) -> SessionMask:
     """Return the ones of `sessions` with at least one bar, as bits."""
     query = (
         f"SELECT DISTINCT {session_number(timeframe)} FROM ohlcv_data WHERE ticker = ? AND "

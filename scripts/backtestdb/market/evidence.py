@@ -1,4 +1,4 @@
-"""When an answer is believed. Sets of sessions are whole numbers, as in session_mask.
+"""When an answer is believed.
 
 A bar is believed when it comes. That there is none is believed at a second sign: a later bar of the
 ticker in the same answer, or the same answer to another run. The vendor's gateway has answered
@@ -9,6 +9,8 @@ hole that nobody asks about again.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+
+from backtestdb.market.session_mask import EMPTY, SessionMask
 
 # An answer about the whole market with less than half of the rows of the sessions around it is not
 # believed at once; the number of tickers that trade changes by a few percent in a month.
@@ -23,13 +25,19 @@ class Weighed:
     `kept`: sessions before the answer's first bar that keep what is stored, because a subscription
     that ends there is answered the same."""
 
-    replaced: int
-    doubtful: int
-    kept: int
+    replaced: SessionMask
+    doubtful: SessionMask
+    kept: SessionMask
 
 
 def weigh_range(
-    every: int, good: int, rejected: int, stored: int, *, doubted_before: int = 0, proven: int = 0
+    every: SessionMask,
+    good: SessionMask,
+    rejected: SessionMask,
+    stored: SessionMask,
+    *,
+    doubted_before: SessionMask = EMPTY,
+    proven: SessionMask = EMPTY,
 ) -> Weighed:
     """Given the asked sessions, those of which the answer has bars that can be true (`good`), those
     of which it has some that cannot, or may not have all (`rejected`), those with `stored` bars,
@@ -37,8 +45,10 @@ def weigh_range(
     cover, return what is believed."""
     answered = good | rejected
     empty = every & ~answered
-    before_first_bar = every & ((answered & -answered) - 1)
-    behind_last_bar = every & ~((1 << answered.bit_length()) - 1)
+    before_first_bar = every & answered.before() if answered else every
+    behind_last_bar = every & ~answered.until()
+
+    # A subscription that ends there is answered the same.
     kept = empty & before_first_bar & stored & ~proven
     unsure = (empty & (behind_last_bar | stored) & ~kept) | rejected
     doubtful = unsure & ~doubted_before

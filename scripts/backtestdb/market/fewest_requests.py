@@ -10,14 +10,14 @@ of a real job has a handful of them.
 from collections import defaultdict, deque
 from collections.abc import Mapping
 
-from backtestdb.market.session_mask import iterate_bits
+from backtestdb.market.session_mask import EMPTY, SessionMask
 
 
-def choose_requests(missing: Mapping[str, int]) -> tuple[list[str], int]:
-    """`missing`: for each ticker its missing sessions, bit i for session i. Return the tickers to
-    ask for one by one, and the sessions to ask for as a whole, as bits. Of equally many requests
-    those for tickers win: their answers are small."""
-    tickers: dict[int, list[str]] = defaultdict(list)
+def choose_requests(missing: Mapping[str, SessionMask]) -> tuple[list[str], SessionMask]:
+    """Given the missing sessions of each ticker, return the tickers to ask for one by one, and the
+    sessions to ask for as a whole. Of equally many requests those for tickers win: their answers
+    are small."""
+    tickers: dict[SessionMask, list[str]] = defaultdict(list)
     for ticker, sessions in missing.items():
         if sessions:
             tickers[sessions].append(ticker)
@@ -33,22 +33,22 @@ def choose_requests(missing: Mapping[str, int]) -> tuple[list[str], int]:
         [groups[members].bit_count() for members in columns],
         edges,
     )
-    whole = 0
+    whole = EMPTY
     for place in by_column:
         whole |= groups[columns[place]]
     return [ticker for row in by_row for ticker in tickers[rows[row]]], whole
 
 
-def group_sessions(rows: list[int]) -> dict[int, int]:
-    """Return sessions (as bits) under the set of rows that miss them (bit n for row n)."""
+def group_sessions(rows: list[SessionMask]) -> dict[int, SessionMask]:
+    """Return the sessions under the set of rows that miss them (bit n for row n)."""
     members: dict[int, int] = defaultdict(int)
     for number, sessions in enumerate(rows):
-        for session in iterate_bits(sessions):
+        for session in sessions.places():
             members[session] |= 1 << number
     groups: dict[int, int] = defaultdict(int)
     for session, rows_of_session in members.items():
         groups[rows_of_session] |= 1 << session
-    return groups
+    return {rows_of_session: SessionMask(bits) for rows_of_session, bits in groups.items()}
 
 
 def find_minimum_cover(

@@ -16,7 +16,7 @@ from backtestdb.market.metrics import WARM_UP_SESSIONS
 from backtestdb.market.plan_limits import GROUPED, load_limits
 from backtestdb.market.request_log import load_answered
 from backtestdb.market.request_plan import AnsweredSessions, Demand, Request, plan_requests
-from backtestdb.market.session_mask import mask_between, mask_of
+from backtestdb.market.session_mask import EMPTY, SessionMask, mask_between, mask_of
 from backtestdb.market.sessions import load_calendar, sessions_back, sessions_between
 from backtestdb.market.splits import SplitLook
 from backtestdb.market.staging import Staging, load_staged_dates, staged_for
@@ -152,7 +152,7 @@ def plan_jobs(
     run set aside, where this process has it open already."""
     timeframe, sessions = jobs[0].timeframe, all_sessions(calendar, jobs)
     asked = load_answered(connection, timeframe, sessions)
-    staged = 0
+    staged = EMPTY
     if timeframe == "1day":
         tickers = all_tickers(jobs)
         waiting = (
@@ -173,7 +173,7 @@ def plan_jobs(
     demands += [
         Demand(
             job.tickers if job.refetch_tickers is None else job.refetch_tickers,
-            sessions=0,
+            sessions=EMPTY,
             # What waits to be loaded came after the correction that would ask for it.
             refetch=mask_of(sessions, job.refetch) & ~staged,
         )
@@ -189,11 +189,13 @@ def plan_jobs(
     return plan_requests(entitled, timeframe, sessions, asked, beyond, not_grouped)
 
 
-def add_staged(asked: AnsweredSessions, tickers: Sequence[str], staged: int) -> AnsweredSessions:
+def add_staged(
+    asked: AnsweredSessions, tickers: Sequence[str], staged: SessionMask
+) -> AnsweredSessions:
     """What a killed run set aside for the same tickers is as good as stored."""
     if not staged:
         return asked
-    of_ticker = {ticker: asked.of_ticker.get(ticker, 0) | staged for ticker in tickers}
+    of_ticker = {ticker: asked.of_ticker.get(ticker, EMPTY) | staged for ticker in tickers}
     return replace(asked, of_ticker=of_ticker)
 
 

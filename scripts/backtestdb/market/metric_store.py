@@ -2,19 +2,15 @@
 HTTP."""
 
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from backtestdb.database import connect, save_rows, transaction
+from backtestdb.database import save_rows, transaction
 from backtestdb.market.metrics import METRIC_COLUMNS, make_metrics
 from backtestdb.market.request_log import EVERY_TICKER, METRICS_TASK, load_answered, load_ticker_set
 from backtestdb.market.session_mask import mask_between
@@ -126,7 +122,7 @@ def save_metrics(
 def compute_metric_rows(
     connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date = date.max
 ) -> MetricRows:
-    """Read only."""
+    """Return rows of metrics from `start` to `end`, and gaps between bars. Nothing is written."""
     since_ms = midnight_ms(start)
     bars = load_day_bars(connection, tickers, since_ms)
     quiet = find_quiet_tickers(bars, since_ms)
@@ -279,29 +275,23 @@ def save_due_metrics(
     advance: Callable[[int], None],
 ) -> None:
     """Compute what `find_due_metrics` found, some tickers a transaction; killed, it goes on where
-    it was. The next tickers are computed while SQLite stores the ones before."""
+    it was."""
     done = load_done(connection, METRICS_TASK)
     advance(done)
     parts = [
         tickers[first : first + TICKERS_AT_ONCE]
         for first in range(done, len(tickers), TICKERS_AT_ONCE)
     ]
-    path = Path(connection.execute("PRAGMA database_list").fetchone()[2])
-    with closing(connect(path, read_only=True)) as reader, ThreadPoolExecutor(1) as worker:
-        coming = deque(
-            worker.submit(compute_metric_rows, reader, part, start) for part in parts[:1]
-        )
-        for number, part in enumerate(parts):
-            rows = coming.popleft().result()
-            coming += [
-                worker.submit(compute_metric_rows, reader, after, start)
-                for after in parts[number + 1 : number + 2]
-            ]
+
+    for part in parts:
+        # Before the transaction, whose lock other writers wait for.
+        rows = compute_metric_rows(connection, part, start)
+        with transaction(connection):
+            save_metric_rows(connection, rows)
             done += len(part)
-            with transaction(connection):
-                save_metric_rows(connection, rows)
-                save_done(connection, METRICS_TASK, done)
-            advance(len(part))
+            save_done(connection, METRICS_TASK, done)
+        advance(len(part))
+
     with transaction(connection):
         connection.execute("UPDATE _sessions_asked SET metrics_due = 0 WHERE metrics_due = 1")
         clear_done(connection, METRICS_TASK)

@@ -16,7 +16,7 @@ from exchange_calendars import ExchangeCalendar
 
 from backtestdb.database import transaction
 from backtestdb.market.client import MarketData, MarketDataError, NotInPlanError
-from backtestdb.market.session_mask import mask_between
+from backtestdb.market.session_mask import EMPTY, SessionMask, first_sessions, mask_between
 from backtestdb.market.sessions import sessions_back
 from backtestdb.new_york import date_of
 
@@ -52,18 +52,18 @@ class PlanLimits:
         too_early = self.history_starts is not None and session_date < self.history_starts
         return self.is_refused or too_early or session_date == self.refused_session
 
-    def mask_history(self, sessions: Sequence[date]) -> int:
-        """Return the ones of `sessions` before the plan's history, as bits."""
+    def mask_history(self, sessions: Sequence[date]) -> SessionMask:
+        """Return the ones of `sessions` before the plan's history."""
         return (
             mask_between(sessions, date.min, self.history_starts - timedelta(days=1))
             if self.history_starts
-            else 0
+            else EMPTY
         )
 
-    def mask(self, sessions: Sequence[date]) -> int:
-        """Return the ones of `sessions` beyond the plan, as bits."""
+    def mask(self, sessions: Sequence[date]) -> SessionMask:
+        """Return the ones of `sessions` beyond the plan."""
         if self.is_refused:
-            return (1 << len(sessions)) - 1
+            return first_sessions(len(sessions))
         beyond = self.mask_history(sessions)
         if self.refused_session:
             beyond |= mask_between(sessions, self.refused_session, self.refused_session)

@@ -14,7 +14,7 @@ from backtestdb.market.fetch import RangeAnswer
 from backtestdb.market.jobs import Source
 from backtestdb.market.request_log import load_answered
 from backtestdb.market.request_plan import Cost, RangeRequest, make_cost
-from backtestdb.market.session_mask import iterate_runs, mask_between
+from backtestdb.market.session_mask import mask_between
 from backtestdb.market.sessions import sessions_between
 from backtestdb.new_york import NEW_YORK
 from backtestdb.timeframes import TIMEFRAMES
@@ -48,11 +48,11 @@ def find_stored_ranges(
         if not stored:
             continue
         known = stored | load_answered(connection, timeframe, sessions).of(ticker)
-        for first, last in iterate_runs(known):
+        for first, last in known.runs():
             inside = stored & mask_between(sessions, sessions[first], sessions[last])
             if inside:
-                start, end = (inside & -inside).bit_length() - 1, inside.bit_length() - 1
-                requests.append(RangeRequest(ticker, timeframe, sessions[start], sessions[end]))
+                start, end = sessions[inside.first()], sessions[inside.last()]
+                requests.append(RangeRequest(ticker, timeframe, start, end))
     return requests
 
 

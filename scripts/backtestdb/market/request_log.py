@@ -15,7 +15,13 @@ from datetime import date
 from backtestdb.database import transaction
 from backtestdb.market.evidence import find_thin_sessions
 from backtestdb.market.request_plan import AnsweredSessions, RangeRequest
-from backtestdb.market.session_mask import iterate_runs, mask_between, mask_of
+from backtestdb.market.session_mask import (
+    EMPTY,
+    SessionMask,
+    first_sessions,
+    mask_between,
+    mask_of,
+)
 from backtestdb.market.sessions import load_final_times
 from backtestdb.market.work_done import clear_done
 
@@ -45,10 +51,10 @@ def load_answered(
     if timeframe != "1day":
         return AnsweredSessions(of_ticker, closed, unconfirmed)
     of_set = load_answered_sessions(connection, days, final_times)
-    of_everyone = of_set.pop(EVERY_TICKER, 0) | closed
+    of_everyone = of_set.pop(EVERY_TICKER, EMPTY) | closed
     for ticker_set, mask in of_set.items():
         for ticker in load_ticker_set(connection, ticker_set) if mask else ():
-            of_ticker[ticker] = of_ticker.get(ticker, 0) | mask
+            of_ticker[ticker] = of_ticker.get(ticker, EMPTY) | mask
     return AnsweredSessions(of_ticker, of_everyone, unconfirmed)
 
 
@@ -65,7 +71,7 @@ def load_frontier(connection: sqlite3.Connection, timeframe: str) -> date:
 
 def load_answered_ranges(
     connection: sqlite3.Connection, timeframe: str, days: Sequence[str], final_times: Sequence[str]
-) -> dict[str, int]:
+) -> dict[str, SessionMask]:
     """For each ticker the sessions that were final when an answer about them came."""
     rows = connection.execute(
         "SELECT ticker, start_date, end_date, last_date, asked_at_utc, run FROM _ranges_asked "
@@ -75,18 +81,18 @@ def load_answered_ranges(
     newest_bar: dict[str, str] = defaultdict(str)
     for ticker, _, _, last, _, _ in rows:
         newest_bar[ticker] = max(newest_bar[ticker], last or "")
-    of_ticker: dict[str, int] = defaultdict(int)
+    of_ticker: dict[str, SessionMask] = defaultdict(SessionMask)
     for ticker, start, end, _, asked_at, run in rows:
         # Older programs took any empty answer for a fact, that of a wrong address too.
         believed_until = end if run else min(end, newest_bar[ticker])
-        over = (1 << bisect_right(final_times, asked_at)) - 1
+        over = first_sessions(bisect_right(final_times, asked_at))
         of_ticker[ticker] |= mask_between(days, start, believed_until) & over
     return of_ticker
 
 
 def load_answered_sessions(
     connection: sqlite3.Connection, days: Sequence[str], final_times: Sequence[str]
-) -> dict[int, int]:
+) -> dict[int, SessionMask]:
     """Return the same for answers about the whole market, by ticker set."""
     rows = connection.execute(
         "SELECT session_date, ticker_set, received, asked_at_utc, is_confirmed FROM "
@@ -94,7 +100,7 @@ def load_answered_sessions(
     ).fetchall()
     thin = set(find_thin_sessions([row[2] for row in rows]))
     final_at = dict(zip(days, final_times, strict=True))
-    of_set: dict[int, int] = defaultdict(int)
+    of_set: dict[int, SessionMask] = defaultdict(SessionMask)
     for place, (day, ticker_set, _, asked_at, is_confirmed) in enumerate(rows):
         if day in final_at and asked_at >= final_at[day] and (is_confirmed or place not in thin):
             of_set[ticker_set] |= mask_between(days, day, day)
@@ -108,14 +114,14 @@ def count_final(sessions: Sequence[date], asked_at_utc: str) -> int:
 
 def load_unconfirmed(
     connection: sqlite3.Connection, timeframe: str, days: Sequence[str], other_than_run: str = ""
-) -> dict[str, int]:
+) -> dict[str, SessionMask]:
     """For each ticker those of `days` that were answered once without a bar; `other_than_run`
     leaves out what that run was answered."""
     rows = connection.execute(
         "SELECT ticker, start_date, end_date FROM _unconfirmed WHERE timeframe = ? AND run <> ?",
         (timeframe, other_than_run),
     )
-    of_ticker: dict[str, int] = defaultdict(int)
+    of_ticker: dict[str, SessionMask] = defaultdict(SessionMask)
     for ticker, start, end in rows:
         of_ticker[ticker] |= mask_between(days, start, end)
     return of_ticker
@@ -123,7 +129,7 @@ def load_unconfirmed(
 
 def load_doubted(
     connection: sqlite3.Connection, request: RangeRequest, days: Sequence[str], run: str
-) -> int:
+) -> SessionMask:
     """Return those of `days` that another run was answered without a bar of the request's
     ticker."""
     rows = connection.execute(
@@ -131,7 +137,7 @@ def load_doubted(
         "<> ?",
         (request.ticker, request.timeframe, run),
     )
-    mask = 0
+    mask = EMPTY
     for start, end in rows:
         mask |= mask_between(days, start, end)
     return mask
@@ -141,7 +147,7 @@ def save_unconfirmed(
     connection: sqlite3.Connection,
     request: RangeRequest,
     days: Sequence[str],
-    doubtful: int,
+    doubtful: SessionMask,
     run: str,
     asked_at_utc: str,
 ) -> None:
@@ -149,13 +155,13 @@ def save_unconfirmed(
     place of what was kept of them before. The caller's transaction."""
     if not days:
         return
-    doubtful &= (1 << len(days)) - 1
+    doubtful &= first_sessions(len(days))
     forget_unconfirmed(connection, request.ticker, request.timeframe, days[0], days[-1])
     connection.executemany(
         SAVE_UNCONFIRMED,
         [
             (request.ticker, request.timeframe, days[first], days[last], run, asked_at_utc)
-            for first, last in iterate_runs(doubtful)
+            for first, last in doubtful.runs()
         ],
     )
 

@@ -1,8 +1,5 @@
 """Which requests jobs need: pure functions of what is asked, what was asked before, and the
 calendar.
-
-Sets of sessions are whole numbers: bit i stands for the i-th session of the calendar list at hand.
-Ten million pairs of ticker and session are then a few thousand numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +10,7 @@ from math import ceil
 from backtestdb.market.client import BARS_LIMIT
 from backtestdb.market.fewest_requests import choose_requests
 from backtestdb.market.quota import WINDOW_SECONDS
-from backtestdb.market.session_mask import days_of, mask_between
+from backtestdb.market.session_mask import EMPTY, SessionMask, mask_between
 from backtestdb.market.sessions import MINUTES_PER_SESSION
 
 BARS_PER_SESSION = {"1day": 1, "5min": 192}
@@ -48,28 +45,29 @@ Request = RangeRequest | SessionRequest
 
 @dataclass(frozen=True)
 class AnsweredSessions:
-    """What was finally answered before, as bits: for each ticker, and for every one. `unconfirmed`:
+    """What was finally answered before: for each ticker, and for every one. `unconfirmed`:
     sessions of a ticker that one answer had no bar of, without a second sign; they are asked for
     again."""
 
-    of_ticker: Mapping[str, int] = field(default_factory=dict)
-    of_everyone: int = 0
-    unconfirmed: Mapping[str, int] = field(default_factory=dict)
+    of_ticker: Mapping[str, SessionMask] = field(default_factory=dict)
+    of_everyone: SessionMask = EMPTY
+    unconfirmed: Mapping[str, SessionMask] = field(default_factory=dict)
 
-    def of(self, ticker: str) -> int:
+    def of(self, ticker: str) -> SessionMask:
         """Return what needs no further answer about a ticker."""
-        return (self.of_ticker.get(ticker, 0) | self.of_everyone) & ~self.unconfirmed.get(ticker, 0)
+        answered = self.of_ticker.get(ticker, EMPTY) | self.of_everyone
+        return answered & ~self.unconfirmed.get(ticker, EMPTY)
 
 
 @dataclass(frozen=True)
 class Demand:
-    """Sessions of tickers that a job asks for, as bits. `warm_up`: welcome where they cost no
+    """Sessions of tickers that a job asks for. `warm_up`: welcome where they cost no
     request of their own. `refetch`: asked for once more although they were answered."""
 
     tickers: Sequence[str]
-    sessions: int
-    warm_up: int = 0
-    refetch: int = 0
+    sessions: SessionMask
+    warm_up: SessionMask = EMPTY
+    refetch: SessionMask = EMPTY
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,8 @@ def plan_requests(
     timeframe: str,
     sessions: Sequence[date],
     asked: AnsweredSessions,
-    beyond: int,
-    not_grouped: int = 0,
+    beyond: SessionMask,
+    not_grouped: SessionMask = EMPTY,
 ) -> list[Request]:
     """Return the fewest requests that bring what nobody asked for yet, the newest sessions first.
 
@@ -96,15 +94,15 @@ def plan_requests(
     about one ticker costs the same whatever its length: it reaches from the first missing session
     to the last, and back over the warm-up that was not asked for yet.
     """
-    missing: dict[str, int] = {}
-    warm_up: dict[str, int] = {}
+    missing: dict[str, SessionMask] = {}
+    warm_up: dict[str, SessionMask] = {}
     for demand in demands:
         for ticker in demand.tickers:
-            waiting = demand.warm_up & asked.unconfirmed.get(ticker, 0)
+            waiting = demand.warm_up & asked.unconfirmed.get(ticker, EMPTY)
             lacking = (demand.sessions & ~asked.of(ticker) | demand.refetch | waiting) & ~beyond
-            missing[ticker] = missing.get(ticker, 0) | lacking
-            warm_up[ticker] = warm_up.get(ticker, 0) | demand.warm_up
-    alone, whole = list(missing), 0
+            missing[ticker] = missing.get(ticker, EMPTY) | lacking
+            warm_up[ticker] = warm_up.get(ticker, EMPTY) | demand.warm_up
+    alone, whole = list(missing), EMPTY
     if timeframe == "1day":
         alone = [ticker for ticker, lacking in missing.items() if lacking & not_grouped]
         others = {
@@ -116,13 +114,11 @@ def plan_requests(
     for ticker in alone:
         needed = missing[ticker] & ~whole
         if needed:
-            before = warm_up[ticker] & ~asked.of(ticker) & ~beyond & (needed & -needed) - 1
+            before = warm_up[ticker] & ~asked.of(ticker) & ~beyond & needed.before()
             wanted = needed | before
-            first, last = (wanted & -wanted).bit_length() - 1, wanted.bit_length() - 1
-            ranges.append(RangeRequest(ticker, timeframe, sessions[first], sessions[last]))
-    return ranges + [
-        SessionRequest(day, len(missing)) for day in reversed(days_of(sessions, whole))
-    ]
+            first, last = sessions[wanted.first()], sessions[wanted.last()]
+            ranges.append(RangeRequest(ticker, timeframe, first, last))
+    return ranges + [SessionRequest(day, len(missing)) for day in reversed(whole.days(sessions))]
 
 
 def make_cost(requests: Sequence[Request], sessions: Sequence[date]) -> Cost:

@@ -38,9 +38,11 @@ class Api:
 
     async def show_status(self) -> Response:
         """Answer with what `make status ARGS="--json --holes"` prints; without holes while they are
-        counted."""
+        counted for the first time."""
         facts = await asyncio.to_thread(self.load_facts)
-        holes = name_holes(self.drawn.picture) if await self.drawn.wait(facts) else None
+        await self.drawn.wait(facts)
+        is_known = self.drawn.counted_at and facts.universes
+        holes = name_holes(self.drawn.picture) if is_known else None
         return Response(
             facts_as_json(facts, judge(facts), holes),
             content_type="application/json; charset=utf-8",

@@ -4,6 +4,7 @@ the bars have changed."""
 import asyncio
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from backtestdb.health.facts import Facts
@@ -36,8 +37,7 @@ class Drawn:
     async def wait(self, facts: Facts) -> bool:
         """Return whether `picture` shows the bars that are there now, or those of a moment ago.
         Wait WAIT_SECONDS at most: counting goes on, and the page asks again."""
-        if not facts.universes:
-            self.picture, self._mark = Picture(), None
+        if not facts.universes:  # nothing to count, or nothing that can be read now
             return True
         if self._task is None or (self._task.done() and not self._rests()):
             self._task = asyncio.create_task(asyncio.to_thread(self._draw, facts))
@@ -45,13 +45,11 @@ class Drawn:
         await asyncio.wait({self._task}, timeout=WAIT_SECONDS)
         if not self._task.done():
             return False
-        try:
+        # An error is a writer that has the file for itself, or damage: status tells which.
+        with suppress(sqlite3.Error):
             self._task.result()
-        except (
-            sqlite3.Error
-        ):  # a writer that has the file for itself, or damage: status tells which
-            return False
-        return True
+            return True
+        return False
 
     def _rests(self) -> bool:
         if self._seconds < MOMENT_SECONDS:

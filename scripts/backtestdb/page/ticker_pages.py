@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from backtestdb.market.session_mask import iterate_runs
+from backtestdb.market.session_mask import SessionMask
 from backtestdb.page.charts import make_day_candles, make_minute_candles, make_session_bars
 from backtestdb.page.heat_map import ticker_path, title_of
 from backtestdb.page.picture import Picture
@@ -117,7 +117,7 @@ def describe_states(states: States, ticker: str) -> dict[str, Any]:
         "stored": stored.bit_count(),
         "expected": len(states.sessions),
         "parts": [
-            (name, kind, mask.bit_count(), *list_runs(states, mask))
+            (name, kind, mask.bit_count(), *list_runs(states, SessionMask(mask)))
             for name, kind, mask in (
                 (missing, "no", failed),
                 ("known to be empty", "quiet", empty),
@@ -128,12 +128,12 @@ def describe_states(states: States, ticker: str) -> dict[str, Any]:
     }
 
 
-def list_runs(states: States, mask: int) -> tuple[list[str], int]:
+def list_runs(states: States, mask: SessionMask) -> tuple[list[str], int]:
     """Return the newest runs of sessions as text, and how many older ones are left out."""
     runs = [
         f"{states.sessions[first]}"
         if first == last
         else f"{states.sessions[first]} to {states.sessions[last]}"
-        for first, last in iterate_runs(mask)
+        for first, last in mask.runs()
     ]
     return list(reversed(runs))[:RUNS_SHOWN], max(len(runs) - RUNS_SHOWN, 0)

@@ -20,6 +20,7 @@ from backtestdb.health.facts import Facts
 from backtestdb.page.drawn import Drawn
 from backtestdb.page.front import make_front
 from backtestdb.page.heat_map import make_month_page
+from backtestdb.page.picture import Picture
 from backtestdb.page.ticker import load_ticker
 from backtestdb.page.ticker_pages import Search, load_ticker_list, make_ticker_page
 from backtestdb.untouched import read_shared
@@ -70,7 +71,8 @@ class Views:
         )
         catalogue = [backup for backup in own if not backup.other_database]
         path = datasette.urls.database(name) if name else ""
-        values = make_front(facts, catalogue, self.drawn.picture, path)
+        picture = self.drawn.picture if facts.universes else Picture()
+        values = make_front(facts, catalogue, picture, path)
         return await self.render(datasette, "front.html", {"is_drawn": is_drawn, **values})
 
     @of_a_database

@@ -67,12 +67,14 @@ def parse_range(
     sort = request.params.get("sort", "asc")
     if sort not in ("asc", "desc"):
         raise bad_request(f"sort must be asc or desc, not {sort!r}")
+
     from_ms, to_ms = parse_instant(from_text, is_end=False), parse_instant(to_text, is_end=True)
     if from_ms > to_ms:
         raise bad_request(f"from ({from_text}) must not be later than to ({to_text})")
     window = 5 * MINUTE_MS
     start = midnight_ms(date_of(from_ms)) if bar[1] == "day" else from_ms - from_ms % window
     limit, adjusted = request.number("limit", 5000, 50_000), request.flag("adjusted", default=True)
+
     return AnsweredSessions(
         ticker=ticker,
         timespan=bar[1],
@@ -106,12 +108,14 @@ def answer_range(exchange: Exchange, plan: Subscription, request: Request, *part
     rows = make_rows(served)
     answer = make_answer(exchange, (asked.first, asked.last), rows, adjusted=asked.adjusted)
     answer |= {"ticker": ticker, "queryCount": int(served.base.sum())}
+
     if next_ms is not None:
         start, end = (asked.from_ms, next_ms) if asked.descending else (next_ms, asked.to_ms)
         path = f"/v2/aggs/ticker/{quote(ticker)}/range/{multiplier}/{timespan}/{start}/{end}"
         sort = "desc" if asked.descending else "asc"
         cursor = {"limit": str(asked.limit), "sort": sort, "adjusted": str(asked.adjusted).lower()}
         answer["next_url"] = request.next_url(path, cursor)
+
     return answer
 
 
@@ -126,6 +130,7 @@ def load_page(
     found = find_sessions(exchange, asked.ticker, covered, asked.last)
     if not found:
         return make_no_bars(), None
+
     sessions, near = choose_sessions(found, asked.limit // step + 2, descending=asked.descending)
     parts = [
         load(exchange, index, own[np.isin(own, near)], adjusted=asked.adjusted)
@@ -135,11 +140,13 @@ def load_page(
     served = take(served, (served.start_ms >= asked.from_ms) & (served.start_ms <= asked.to_ms))
     if asked.descending:
         served = take(served, slice(None, None, -1))
+
     fits = max(1, int(np.searchsorted(np.cumsum(served.base), asked.limit, side="right")))
     if fits < len(served.base):
         return take(served, slice(0, fits)), int(served.start_ms[fits])
     if len(near) == len(sessions):
         return served, None
+
     midnight = load_sessions().midnight_ms
     return served, int(midnight[near[0]]) - 1 if asked.descending else int(midnight[near[-1] + 1])
 

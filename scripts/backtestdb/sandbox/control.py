@@ -95,20 +95,24 @@ def set_settings(sandbox: Sandbox, given: Payload) -> Payload:
         {each.name for each in fields(Settings)},
     )
     of_exchange = {"junk", "unfinished"}
+
     known = (names - {"plan"}) | plan_names | of_exchange
     if unknown := set(given) - known:
         raise ValueError(
             f"there is no setting {', '.join(sorted(unknown))}; there are "
             f"{', '.join(sorted(known))}"
         )
+
     settings = sandbox.settings
     of_plan = {name: given[name] for name in plan_names & given.keys()}
     if "refused_tickers" in of_plan:
         of_plan["refused_tickers"] = tuple(of_plan["refused_tickers"])
+
     plan = replace(settings.plan, **of_plan)
     changed = {name: given[name] for name in names & given.keys()}
     if "keys" in changed:
         changed["keys"] = tuple(changed["keys"])
+
     sandbox.settings = replace(settings, plan=plan, **changed)
     switches: Payload = {name: bool(given[name]) for name in of_exchange & given.keys()}
     sandbox.exchange = replace(sandbox.exchange, **switches)

@@ -65,6 +65,7 @@ def find_sessions(
         load_sessions().index_range(first, min(last, exchange.today)),
     )
     found = []
+
     for index in sorted(universe.by_ticker.get(ticker, []), key=lambda i: int(universe.first[i])):
         start, stop = (
             max(wanted.start, int(universe.first[index])),
@@ -74,6 +75,7 @@ def find_sessions(
         if universe.thin[index]:
             sessions = sessions[uniform(universe.profiles.keys[[index]], sessions, SILENT) >= 0.05]
         found.append((index, sessions[~np.isin(sessions, exchange.find_missing(ticker))]))
+
     return found
 
 
@@ -135,17 +137,21 @@ def load_market_days(
     )[0]
     if session in exchange.find_missing(None):
         traded = traded[:0]
+
     for ticker in {ticker for ticker, _ in exchange.missing if ticker}:
         if session in exchange.find_missing(ticker):
             traded = traded[~np.isin(traded, universe.by_ticker.get(ticker, []))]
+
     bars = make_day_bars(select_profiles(universe, traded), at)
     divisors = np.ones(len(traded))
+
     for ticker in {*load_real_prices(), *(split.ticker for split in exchange.splits)}:
         for index in universe.by_ticker.get(ticker, []):
             place = int(np.searchsorted(traded, index))
             if place < len(traded) and traded[place] == index:
                 put(bars, place, make_unsplit_bars(universe, index, at))
                 divisors[place] = load_divisors(exchange, index, at, adjusted=adjusted)[0]
+
     return traded, bars, divisors
 
 
@@ -155,6 +161,7 @@ def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteB
     universe, calendar = exchange.universe, load_sessions()
     traded, days, divisors = load_market_days(exchange, session, adjusted=False)
     parts: list[tuple[Ints, MinuteBars]] = []
+
     for thin in (False, True):
         places = np.nonzero(universe.thin[traded] == thin)[0]
         if not len(places):
@@ -169,6 +176,7 @@ def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteB
         parts.append(
             (traded[places][made.row], MinuteBars(made.row, made.start_ms, made.base_minutes, bars))
         )
+
     joined = {
         f.name: np.concatenate([getattr(made.bars, f.name) for _, made in parts])
         for f in fields(Bars)
@@ -177,6 +185,7 @@ def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteB
         np.concatenate([getattr(made, name) for _, made in parts])
         for name in ("row", "start_ms", "base_minutes")
     )
+
     return np.concatenate([listing for listing, _ in parts]), MinuteBars(
         row, start, base, Bars(**joined)
     )

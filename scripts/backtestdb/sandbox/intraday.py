@@ -61,6 +61,7 @@ def make_minute_bars(
     )
     columns = [column[traded] for column in merged]
     keys = np.broadcast_to(key.reshape(-1, 1), traded.shape)[traded]
+
     return MinuteBars(
         row=np.nonzero(traded)[0],
         start_ms=start[traded],
@@ -96,9 +97,11 @@ def make_regular(
         np.minimum(lows, np.minimum(opened, closed)),
     )
     kept = slot < regular
+
     if thin:
         must = top | bottom | (slot == 0) | (slot == regular - 1)
         kept &= must | (uniform(key, counters, QUIET) < 0.3)
+
     return (opened, highs, lows, closed), kept
 
 

@@ -98,6 +98,7 @@ def make_listings(count: int) -> list[Listing]:
         for n in range(count // 10)
     ]
     warrants = (f"Q{letters(n)}.WS" for n in range(count // 4))
+
     return listings + [
         Listing(ticker=t, company=t, kind="WARRANT", thin=True, in_reference=False)
         for t in warrants
@@ -160,6 +161,7 @@ def make_universe(listings: Sequence[Listing]) -> Universe:
     by_ticker: dict[str, list[int]] = {}
     for index, listing in enumerate(listings):
         by_ticker.setdefault(listing.ticker, []).append(index)
+
     thin = np.array([listing.thin for listing in listings], dtype=np.int64)
     return Universe(
         listings=listings,

@@ -40,6 +40,7 @@ def answer_tickers(exchange: Exchange, request: Request) -> Row:
         and matches(request, "ticker", listing.ticker)
     ]
     found.sort(key=lambda listing: (listing.ticker, listing.first))
+
     return make_page(request, found, lambda listing: make_ticker_row(listing, day), limit)
 
 

@@ -26,6 +26,7 @@ def make_rows(served: ServedBars, tickers: list[str] | None = None) -> list[Row]
     )
     columns = [array.tolist() for array in arrays]
     rows: list[Row]
+
     if tickers is None:
         rows = [
             {"v": v, "vw": vw, "o": o, "c": c, "h": h, "l": low, "t": t, "n": n}
@@ -36,6 +37,7 @@ def make_rows(served: ServedBars, tickers: list[str] | None = None) -> list[Row]
             {"T": ticker, "v": v, "vw": vw, "o": o, "c": c, "h": h, "l": low, "t": t, "n": n}
             for ticker, v, vw, o, c, h, low, t, n in zip(tickers, *columns, strict=True)
         ]
+
     put_oddities(rows, served.quirk)
     return rows
 

@@ -86,6 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         rule = sandbox.faults.choose(self.path)
         entry["fault"] = rule.kind if rule else None
         request = (self.command, self.path, headers)
+
         answer = make_fault_answer(rule) if rule else None
         if answer is None:
             made = answer_s3(
@@ -96,6 +97,7 @@ class Handler(BaseHTTPRequestHandler):
                 request,
             )
             answer = Answer(made.status, made.body, dict(made.headers))
+
         if rule is None or self.spoil_connection(rule, answer):
             entry["status"] = answer.status
             self.send(answer)
@@ -125,6 +127,7 @@ class Handler(BaseHTTPRequestHandler):
             path, key_was_right=key in sandbox.settings.keys, key_place=place
         )
         rule = None
+
         try:
             verify_quota(sandbox, verify_key(sandbox, key), entry["arrived"])
             rule = sandbox.faults.choose(path)
@@ -133,6 +136,7 @@ class Handler(BaseHTTPRequestHandler):
             answer = self.make_answer(Request(url.path, parse_params(query), self.root()), rule)
         except Refusal as refusal:
             answer = make_json_answer(refusal.status, refusal.payload, refusal.headers)
+
         if rule is None or self.spoil_connection(rule, answer):
             entry["status"] = answer.status
             self.send(answer)

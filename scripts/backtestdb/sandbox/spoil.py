@@ -23,10 +23,12 @@ def make_fault_answer(rule: Rule) -> Answer | None:
         return make_json_answer(
             rule.status, {"status": status, "message": "This endpoint is not for you."}
         )
+
     if rule.kind == "bad_gateway":
         return Answer(502, BAD_GATEWAY, {"Content-Type": "text/html"})
     if rule.kind == "gateway":
         return Answer(rule.status, GATEWAY, {"Content-Type": "text/html", "Location": "/login"})
+
     if rule.kind == "too_many":
         headers = {} if rule.retry_after is None else {"Retry-After": str(ceil(rule.retry_after))}
         return (
@@ -34,6 +36,7 @@ def make_fault_answer(rule: Rule) -> Answer | None:
             if rule.empty_body
             else make_json_answer(429, TOO_MANY, headers)
         )
+
     return None
 
 
@@ -48,12 +51,14 @@ def spoil_payload(rule: Rule, payload: Payload, today: date) -> Payload:
         return {
             name: value for name, value in payload.items() if name not in ("results", "next_url")
         }
+
     if rule.kind == "bad_bars" and payload.get("results"):
         return payload | {"results": spoil_bars(payload["results"], rule.bars, today)}
     if rule.kind == "odd_frame":
         return payload | rule.changes
     if "resultsCount" in payload:
         return spoil_rows(rule, payload)
+
     return payload
 
 
@@ -68,16 +73,19 @@ def spoil_rows(rule: Rule, payload: Payload) -> Payload:
     none |= {"resultsCount": 0, "queryCount": 0}
     if rule.kind == "null_results":
         return none | {"results": None}
+
     if rule.kind == "empty":
         return none
     if rule.kind == "fewer_rows":
         return payload | {"results": rows[: rule.rows]}
+
     if rule.kind == "few_rows":
         few = rows[: rule.rows]
         count = {"resultsCount": len(few), "queryCount": len(few), "count": len(few)}
         return none | count | {"results": few} if few else none
     if rule.kind == "shuffled":
         return payload | {"results": sorted(rows, key=lambda row: repr(row)[::-1])}
+
     return payload
 
 

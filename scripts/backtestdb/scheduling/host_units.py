@@ -16,7 +16,6 @@ from backtestdb.config import Settings
 from backtestdb.errors import ProjectError, SettingsError
 from backtestdb.names import PROTECTED_FOLDERS, SYNCED_FOLDERS, launchd_label, systemd_unit
 from backtestdb.scheduling.due import wake_minutes
-from backtestdb.scheduling.event_log import ERROR_LOG_NAME, LOG_NAME, UPDATE_LOG_NAMES
 from backtestdb.scheduling.updates import FINAL_AT
 
 Name = Literal["backup", "update", "offsite"]
@@ -33,7 +32,6 @@ USED_SETTINGS = (
     *("MIN_BACKUPS", "HEARTBEAT_URL", "NOTIFY_URLS", "OFFSITE"),
     *("BEFORE_BACKUP", "AFTER_BACKUP", "ON_FAILURE"),
 )
-OFFSITE_ERROR_LOG_NAME = "offsite-error.log"
 # What the job that updates market data reads besides, and what the backups' job is never given.
 UPDATE_SETTINGS = (
     *("POLYGON_API_KEY", "MASSIVE_API_KEY", "POLYGON_BASE_URL", "POLYGON_REQUESTS_PER_MINUTE"),
@@ -99,17 +97,6 @@ class Job:
         return self.name == "offsite"
 
     @property
-    def logs(self) -> tuple[Path, Path]:
-        """Return where launchd appends standard output and error."""
-        folder, names = self.settings.backup_dir, (LOG_NAME, ERROR_LOG_NAME)
-        if self.name == "update":
-            folder, names = self.settings.state_dir, UPDATE_LOG_NAMES
-        elif self.lives:
-            # It keeps a bounded log itself; here lies what Python says when it cannot start.
-            return Path("/dev/null"), folder / OFFSITE_ERROR_LOG_NAME
-        return folder / names[0], folder / names[1]
-
-    @property
     def minutes(self) -> list[int]:
         """Return the minutes of each hour at which the job asks what is due."""
         if self.lives:
@@ -131,9 +118,11 @@ class Job:
         return self.project / "scripts" / name
 
 
-def make_plist(job: Job) -> str:
-    """Return the property list that launchd loads."""
-    log, error_log = job.logs
+def make_plist(job: Job, home: Path) -> str:
+    """Return the property list that launchd loads. The jobs keep bounded logs themselves; what
+    Python says when it cannot start goes to the user's Library: a log on a disk that is not
+    connected would be exit code 78 with no log at all."""
+    log, error_log = Path("/dev/null"), home / "Library" / "Logs" / f"{job.label}.log"
     paths = {
         **{"python": job.python, "program": job.program, "project": job.project},
         **{"log": log, "error_log": error_log, "label": job.label},
@@ -218,7 +207,9 @@ def verify_settings_reach_job(job: Job) -> None:
 def verify_folders_are_open(job: Job, home: Path) -> None:
     """Raise ProjectError for folders that macOS keeps from background jobs."""
     used = (job.project, job.settings.database_path.parent, job.settings.backup_dir)
-    closed = [home / name for name in (*PROTECTED_FOLDERS, *SYNCED_FOLDERS)]
+    # Disks that can be taken off, too, since macOS 10.15.
+    closed = [Path("/Volumes")]
+    closed += [home / name for name in (*PROTECTED_FOLDERS, *SYNCED_FOLDERS)]
     found = [
         path
         for path in dict.fromkeys(used)

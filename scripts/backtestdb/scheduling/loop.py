@@ -25,7 +25,7 @@ from backtestdb.backups.backup_dir import (
     find_reason_to_keep_off,
 )
 from backtestdb.backups.catalogue import lock_backups
-from backtestdb.backups.drill import drill_is_due, load_last_drill
+from backtestdb.backups.drill import NO_ROOM, drill_is_due, load_last_drill
 from backtestdb.backups.leftovers import clean_leftovers
 from backtestdb.backups.manifest import Kind
 from backtestdb.config import PROJECT_DIR, Settings
@@ -69,8 +69,8 @@ WORDS: dict[Task, str] = {
 }
 # What is told beside the tasks: rows that the newest backup misses.
 STATE_WORDS: dict[str, str] = {
-    **{str(k): v for k, v in WORDS.items()},
-    "rows": "comparison with the last backup",
+    **{str(task): words for task, words in WORDS.items()},
+    **{"rows": "comparison with the last backup", "backups": "backups"},
     "offsite": "copies off this machine",
 }
 NAMED_AT_MOST = 3
@@ -275,13 +275,26 @@ def find_state(scheduler: Scheduler) -> dict[str, str]:
     return state | ({"offsite": "; ".join(behind)} if behind else {})
 
 
+def join_backups(state: Mapping[str, str]) -> dict[str, str]:
+    """Return the state with both kinds of backup as one: what stops one of them, such as a full
+    disk, soon stops the other, and is one piece of news. A drill that found no room is part of
+    it."""
+    joined = {
+        task: why
+        for task, why in state.items()
+        if task in {"full", "irreplaceable"} or (task == "drill" and NO_ROOM in why)
+    }
+    others = {task: why for task, why in state.items() if task not in joined}
+    return others | ({"backups": "\n".join(joined.values())} if joined else {})
+
+
 def tell_person(scheduler: Scheduler) -> None:
     """Send a message and run ON_FAILURE, once for each change of state. What was not delivered is
     tried again after a pause, and by then may be another message."""
     settings = scheduler.settings
     if not (settings.notify_urls or settings.on_failure):
         return
-    state = find_state(scheduler)
+    state = join_backups(find_state(scheduler))
     began, ended = find_changes(scheduler.told, state)
     if not (began or ended) or not is_time_to_try(scheduler, "message", scheduler.clock()):
         return
@@ -457,13 +470,21 @@ def describe_made(out: str) -> str:
     try:
         made = json.loads(out)
         if isinstance(made, dict):
-            return describe_market_run(made)
+            return describe_drill(made) if "rehearsals" in made else describe_market_run(made)
         backup = made[0]
         name = str(backup["path"]).rpartition("/")[2]
         rows = sum((backup["rows"] or {}).values())
         return f"{name}, {format_bytes(backup['bytes'])}, {rows:,} rows"
     except (ValueError, LookupError, TypeError):
         return " ".join(out.split())[:200]
+
+
+def describe_drill(made: Mapping[str, Any]) -> str:
+    """Return what failed of a drill, with the reason, else which backups were restored."""
+    failed = [f"{one['backup']}: {one['problem']}" for one in made["rehearsals"] if one["problem"]]
+    if made["problem"] or failed:
+        return "; ".join(filter(None, [made["problem"], *failed]))
+    return ", ".join(one["backup"] for one in made["rehearsals"])
 
 
 def describe_market_run(made: Mapping[str, Any]) -> str:

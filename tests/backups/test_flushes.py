@@ -1,0 +1,102 @@
+"""What a power cut must not undo: each new name is flushed with its folder, before anything that
+goes by it is removed. No kill can show that, so the system calls of the commands are read."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backup_tools import change, make_platform_database
+from commands import SCRIPTS, Project
+
+NAMING = {"rename", "renameat", "renameat2", "link", "linkat"}
+CALLS = (*NAMING, "fsync", "fdatasync", "unlink", "unlinkat")
+# A line of strace's log: thread, call, arguments with the paths of descriptors (-y), and success.
+LINE = re.compile(r"^\d+ +(\w+)\((.*)\) += 0$")
+PRUNING = {
+    "MAX_BACKUPS": "1",
+    "MIN_BACKUPS": "1",
+    "KEEP_FULL_WEEKLY": "0",
+    "KEEP_FULL_MONTHLY": "0",
+}
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="needs strace (apt-get install strace)"
+)
+
+
+def trace(project: Project, script: str, *options: str) -> list[tuple[str, str]]:
+    """Run a command; return its calls in their order, each with its arguments."""
+    log = project.folder / "calls"
+    strace = [
+        "strace",
+        "-f",
+        "-qq",
+        "-y",
+        "-s",
+        "4096",
+        "-o",
+        log,
+        "-e",
+        f"trace={','.join(CALLS)}",
+    ]
+    command = [*strace, sys.executable, SCRIPTS / script, *options]
+    subprocess.run(command, env=project.environment(), capture_output=True, check=True)
+    found = map(LINE.match, log.read_text(errors="replace").splitlines())
+    return [(line[1], line[2]) for line in found if line]
+
+
+def find_faults(calls: list[tuple[str, str]], folder: Path) -> list[str]:
+    """Every name below `folder` that was not flushed with its folder, at the end or when a database
+    was removed; and every file that got its name before its content was flushed."""
+    waiting: dict[Path, str] = {}
+    flushed: set[Path] = set()
+    faults = []
+    for call, arguments in calls:
+        if call in NAMING:
+            source, target = map(Path, re.findall(r'"([^"]*)"', arguments))
+            if target.is_relative_to(folder):
+                waiting[target.parent] = target.name
+            if source.suffix in {".partial", ".arriving"} and source not in flushed:
+                faults.append(f"{source} got its name before it was flushed")
+        elif call in {"fsync", "fdatasync"}:
+            flushed.add(Path(arguments.partition("<")[2].rstrip(">")))
+            waiting.pop(Path(arguments.partition("<")[2].rstrip(">")), None)
+        elif re.search(r'\.db"', arguments):
+            faults += [f"{name} before {arguments} was removed" for name in waiting.values()]
+    return faults + [f"{name} at the end" for name in waiting.values()]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    project = Project(tmp_path, settings=PRUNING)
+    make_platform_database(project.database, bars=100)
+    scripts = tmp_path / "claude-generated-scripts"
+    scripts.mkdir()
+    (scripts / "one.py").write_text("print()\n")
+    project.check("backup_database.py")
+    change(project.database, "new")
+    return project
+
+
+def test_new_names_of_backups_and_the_end_of_old_ones_are_flushed(project: Project) -> None:
+    calls = trace(project, "backup_database.py")
+    named = [arguments for call, arguments in calls if call in NAMING]
+    assert any(".expired" in arguments for arguments in named)
+    assert any(".json" in arguments and "expired" not in arguments for arguments in named)
+    assert find_faults(calls, project.folder / "backups") == []
+
+
+@pytest.mark.parametrize("state", ["live", "missing", "damaged"])
+def test_new_names_of_a_restore_are_flushed(project: Project, state: str) -> None:
+    (project.folder / "claude-generated-scripts" / "one.py").write_text("print(1)\n")
+    if state == "missing":
+        project.database.unlink()
+    elif state == "damaged":
+        project.database.write_bytes(b"no database")
+    calls = trace(project, "restore_database.py", "--from-backup", "--yes")
+    assert any(call in NAMING for call, _ in calls)
+    assert find_faults(calls, project.folder) == []
