@@ -78,14 +78,14 @@ def test_front_page_shows_everything(server: Server, tab: Tab) -> None:
             "1 ticker with a gap",
         ],
         [
-            "2012-08: 69 of 92 sessions of tickers stored, 23 missing",
+            "2012-08: 69 of 92 sessions of tickers stored, 23 holes",
             "h3",
-            "75 % of 2012-08: 69 of 92 sessions of tickers stored, 23 missing",
+            "75 % of 2012-08: 69 of 92 sessions of tickers stored, 23 holes",
         ],
         [
-            "2012-09: 57 of 76 sessions of tickers stored, 19 missing",
+            "2012-09: 57 of 76 sessions of tickers stored, 19 holes",
             "h3",
-            "75 % of 2012-09: 57 of 76 sessions of tickers stored, 19 missing",
+            "75 % of 2012-09: 57 of 76 sessions of tickers stored, 19 holes",
         ],
     ]
     text = tab.evaluate("document.body.innerText")

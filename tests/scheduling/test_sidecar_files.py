@@ -90,7 +90,7 @@ def test_docker_without_the_compose_plugin_is_named_with_two_ways_out(tmp_path: 
     assert done.returncode == 1
     assert "error: docker is there without its compose plugin" in done.stderr
     assert (
-        "next: install docker-compose-plugin (Debian: docker-compose), or use make schedule-install"
-        in done.stderr
+        "next: install docker-compose-plugin (Debian 13: docker-compose), "
+        "or use make schedule-install" in done.stderr
     )
     assert "unknown flag" not in done.stderr

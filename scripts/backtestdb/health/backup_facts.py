@@ -65,9 +65,9 @@ def load_backup_facts(
     rows: Mapping[str, int],
     settings: Settings | None = None,
 ) -> BackupFacts:
-    """`now` has a zone. `database_id`: see DatabaseFacts; the process may have the file open.
-    `rows`: of each table of the database, none when it is not there or cannot be read. `settings`:
-    where a forecast is wanted, too."""
+    """Return what BACKUP_DIR holds at `now`, which has a zone. `database_id`: see DatabaseFacts;
+    the process may have the file open. `rows`: of each table of the database, none when it is not
+    there or cannot be read. `settings`: where a forecast is wanted, too."""
     catalogue = load_own_catalogue(folder, database, database_id)
     full, irreplaceable = (
         make_kind_facts(catalogue, kind, now) for kind in ("full", "irreplaceable")
@@ -76,6 +76,7 @@ def load_backup_facts(
     needed = full.newest_bytes or database_bytes
     coming = forecast(catalogue, settings, free, database_bytes) if settings else Forecast()
     fills, before_it_fills = describe_forecast(coming, settings, free) if settings else ("", "")
+
     return BackupFacts(
         folder=folder,
         full=full,
@@ -98,7 +99,8 @@ def load_backup_facts(
 
 
 def find_lost_rows(catalogue: Sequence[Backup], rows: Mapping[str, int]) -> dict[str, Loss]:
-    """Of the database as it is now; of the newest backup, where the database cannot be read."""
+    """Return which tables lost rows: of the database as it is now, or of the newest backup, where
+    the database cannot be read."""
     newest = find_newest(catalogue)
     if newest is None or newest.manifest is None:
         return {}
@@ -111,6 +113,7 @@ def find_lost_rows(catalogue: Sequence[Backup], rows: Mapping[str, int]) -> dict
 
 
 def make_kind_facts(catalogue: Sequence[Backup], kind: Kind, now: datetime) -> KindFacts:
+    """Return count, newest and sizes of the verified backups of one kind."""
     backups = verified(catalogue, kind)
     if not backups:
         return KindFacts(
@@ -122,6 +125,7 @@ def make_kind_facts(catalogue: Sequence[Backup], kind: Kind, now: datetime) -> K
             newest_bytes=0,
             bytes_used=0,
         )
+
     newest = backups[0]
     moment = newest.confirmed_at_utc if kind == "irreplaceable" else newest.taken_at_utc
     return KindFacts(

@@ -16,7 +16,7 @@ class UniverseCoverage:
     """A universe in one timeframe. Sessions of tickers: expected = stored + known_empty + set_aside
     + beyond_plan + failed; None where no backfill has come to its end and counted them. `sessions`:
     asked ones. `provisional`: those of them that the next run asks for again. `has_several_ranges`:
-    between `start` and `end` lie sessions that nobody asked for. `first` and `last`: sessions of
+    between `start` and `end` lie sessions that were not asked for. `first` and `last`: sessions of
     the stored bars. `unanswered`: active tickers that the vendor was never asked about with
     success. `is_stale`: a run that asked has not counted, or a ticker came in, since the last
     count."""
@@ -42,8 +42,9 @@ class UniverseCoverage:
 
     @property
     def answered_share(self) -> float | None:
-        """Of the sessions of tickers that the key may ask for: those that are stored, or known to
-        be empty (or set aside as untrue), from 0 to 1. None where nothing was counted."""
+        """Return the share, from 0 to 1, of the sessions of tickers that the key may ask for: those
+        that are stored, or known to be empty (or set aside as untrue). None where nothing was
+        counted."""
         if self.expected is None or self.failed is None:
             return None
         asked = self.expected - (self.beyond_plan or 0)
@@ -55,27 +56,30 @@ class UniverseCoverage:
 
 
 def load_universe_coverage(connection: sqlite3.Connection) -> list[UniverseCoverage]:
-    """One for each universe's daily bars, and for its 5-minute bars where some were asked for or
-    stored."""
+    """Return the coverage of each universe's daily bars, and of its 5-minute bars where some were
+    asked for or stored."""
     tables = set(table_names(connection))
     if not {"universe", "universe_stocks", "ohlcv_data"} <= tables:
         return []
     universes = connection.execute("SELECT id, name FROM universe ORDER BY name").fetchall()
     found = []
+
     for universe_id, name in universes:
         for timeframe in TIMEFRAMES:
             coverage = load_stored(connection, tables, universe_id, name, timeframe)
             coverage = with_counts(connection, tables, coverage)
             if timeframe == "1day" or coverage.first or coverage.expected is not None:
                 found.append(coverage)
+
     return found
 
 
 def load_stored(
     connection: sqlite3.Connection, tables: set[str], universe_id: int, name: str, timeframe: str
 ) -> UniverseCoverage:
-    """Two look-ups in an index for each ticker, whatever the number of bars; a few tickers at once,
-    because with a rollback journal nobody can commit while a statement reads."""
+    """Return what is stored, by two look-ups in an index for each ticker, whatever the number of
+    bars; a few tickers at once, because with a rollback journal no program can commit while a
+    statement reads."""
     asked = (
         "EXISTS (SELECT 1 FROM _ranges_asked a WHERE a.ticker = s.ticker AND a.timeframe = "
         ":timeframe)"
@@ -91,9 +95,11 @@ def load_stored(
     )
     values = {"universe": universe_id, "timeframe": timeframe, "after": -1}
     rows: list[tuple[int, int, int | None, int | None]] = []
+
     while part := connection.execute(statement, values).fetchall():
         rows += part
         values["after"] = part[-1][0]
+
     return UniverseCoverage(
         universe=name,
         timeframe=timeframe,
@@ -123,6 +129,7 @@ def with_counts(
             " WHERE universe = ? AND timeframe = ?",
             (coverage.universe, coverage.timeframe),
         ).fetchone()
+
     if row is None:
         return coverage
     *counts, tickers, state, provisional, has_several_ranges = row
@@ -136,6 +143,7 @@ def with_counts(
         "set_aside",
         "beyond_plan",
     )
+
     return replace(
         coverage,
         **dict(zip((*names, "failed"), counts, strict=True)),

@@ -57,6 +57,7 @@ def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
             state="no_disk",
             detail=f"a symbolic link to {path.readlink()}",
         )
+
     if missing := find_missing_disk(path):
         return DatabaseFacts(
             path=path,
@@ -64,10 +65,12 @@ def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
             state="no_disk",
             detail=f"on a disk that is to be mounted at {missing}",
         )
+
     if not path.exists():
         return DatabaseFacts(path=path, origin=origin, state="missing")
     if not size_of(path) and not size_of(Path(f"{path}-wal")):
         return DatabaseFacts(path=path, origin=origin, state="empty")
+
     return None
 
 
@@ -83,6 +86,7 @@ def make_failed_facts(path: Path, origin: str, error: sqlite3.Error) -> Database
 
 
 def load_database_facts(connection: sqlite3.Connection, path: Path, origin: str) -> DatabaseFacts:
+    """Return the facts of a database that can be read."""
     tables = load_tables(connection, load_table_classes())
     has_rows = any(table.rows for table in tables if table.group != "bookkeeping")
     return DatabaseFacts(
@@ -108,7 +112,7 @@ def load_tables(connection: sqlite3.Connection, classes: Mapping[str, str]) -> l
 
 
 def count_quickly(connection: sqlite3.Connection, table: str) -> tuple[int, bool]:
-    """Rows, and whether that is exact: see Table."""
+    """Count the rows of a table; return whether that is exact, too: see Table."""
     name = quote(table)
     try:
         first, last = connection.execute(
@@ -121,6 +125,7 @@ def count_quickly(connection: sqlite3.Connection, table: str) -> tuple[int, bool
             0,
             0,
         )  # WITHOUT ROWID: the project's own small tables, and perhaps some of the platform's
+
     span = 0 if last is None else last - first + 1
     if span > COUNTED_UP_TO:
         return span, False

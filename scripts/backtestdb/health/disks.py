@@ -12,7 +12,8 @@ HEADER_WAL = 2  # byte 18 of the file: https://sqlite.org/fileformat2.html
 
 
 def uses_wal(database: Path) -> bool:
-    """From the header. Not in a process that has the database open: see database.py."""
+    """Return whether the header says WAL. Not in a process that has the database open: see
+    database.py."""
     if not database.is_file():
         return False
     with database.open("rb") as file:
@@ -21,14 +22,15 @@ def uses_wal(database: Path) -> bool:
 
 
 def check_mount(database: Path, *, is_wal: bool) -> Problem:
-    """File locks and WAL's shared memory do not cross network file systems and the mounts of
-    virtual machines."""
+    """Judge the mount of the database: file locks and WAL's shared memory do not cross network file
+    systems and the mounts of virtual machines."""
     mount = mount_of(database)
     if mount is None or not carries_no_locks(mount):
         return ok(
             "disk",
             f"the database lies on a local disk ({mount.kind if mount else 'type not known'})",
         )
+
     what = f"the database lies on {mount.kind}, which does not carry file locks"
     if is_wal:
         return wrong(
@@ -36,11 +38,13 @@ def check_mount(database: Path, *, is_wal: bool) -> Problem:
             f"{what}, and is in WAL mode: two programs on two sides of it will damage it",
             "move it to a local disk and change DATABASE_PATH, or let one side alone use it",
         )
+
     return note("disk", what, "move it to a local disk and change DATABASE_PATH")
 
 
 def check_protected_folders(platform: str, home: Path, paths: dict[str, Path]) -> Iterator[Problem]:
-    """`paths`: setting -> path. macOS only."""
+    """Yield the folders that macOS keeps from background jobs or copies to a cloud. `paths`: by
+    setting."""
     if platform != "darwin":
         return
     for name, path in paths.items():

@@ -20,7 +20,7 @@ class DrillFacts:
 
     @property
     def next_step(self) -> str:
-        """What makes the next drill pass, where this one failed."""
+        """Return what makes the next drill pass, where this one failed."""
         return (
             "free some space in BACKUP_DIR, then make drill" if self.lacked_space else "make backup"
         )
@@ -35,6 +35,8 @@ def load_drill_facts(backup_dir: Path, database: Path) -> list[DrillFacts]:
 
 
 def make_drill_facts(drill: Drill) -> DrillFacts:
+    """Return one line of a drill: when, whether it passed, how long the slowest restore took and
+    what went wrong."""
     problems = [
         drill.problem,
         *(f"{one.backup}: {one.problem}" for one in drill.rehearsals if one.problem),

@@ -40,8 +40,8 @@ def examine(
     folders: Mapping[Path, int],
     online: bool,
 ) -> list[Problem]:
-    """`folders`: where other databases are looked for. `online`: send one request to the vendor,
-    and a test to each receiver."""
+    """Return all findings of doctor. `folders`: where other databases are looked for. `online`:
+    send one request to the vendor, and a test to each receiver."""
     settings, findings = check_settings(environment, env_file)
     if settings is None:
         # Which database is meant is not known: none of them is called another one.
@@ -93,10 +93,11 @@ def is_closed(folder: Path) -> bool:
 
 
 def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Problem:
-    """What status sees at a glance, and SQLite's quick_check: it reads the whole file, about as
-    long as a copy."""
+    """Judge the database by what status sees at a glance, and by SQLite's quick_check: it reads the
+    whole file, about as long as a copy."""
     path = settings.database_path
     database, *_ = load_contents(path, settings.origins["DATABASE_PATH"], now, read_untouched)
+
     backups = load_backup_facts(
         settings.backup_dir,
         path,
@@ -109,6 +110,7 @@ def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Proble
         if problem.name == "unreadable_database":
             return replace(problem, next_step="check owner and permissions", where="database")
         return replace(problem, where="database")
+
     say(f"reading the whole database ({format_bytes(database.bytes)})")
     try:
         read_untouched(path, verify_integrity, read_shared if is_wal else refuse_to_block)
@@ -119,11 +121,13 @@ def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Proble
         return Problem(
             "damaged_database", f"{path} is damaged: {error}", way_back, where="database"
         )
+
     return ok("database", f"{path} passes SQLite's quick_check")
 
 
 def refuse_to_block(path: Path, _look: Callable[[sqlite3.Connection], list[str]]) -> list[str]:
-    """With a rollback journal no program could commit while the whole file is read."""
+    """Raise BusyError in the place of reading: with a rollback journal no program could commit
+    while the whole file is read."""
     raise BusyError(
         f"{path} was not read as a whole: another program is writing to it",
         next_step="make backup checks a copy",
@@ -131,6 +135,6 @@ def refuse_to_block(path: Path, _look: Callable[[sqlite3.Connection], list[str]]
 
 
 def folders_to_search(working_folder: Path, home: Path) -> dict[Path, int]:
-    """Where programs are usually started from -> how many levels below to look; cron starts them at
-    home."""
+    """Return where programs are usually started from, and how many levels below to look; cron
+    starts them at home."""
     return {home: 0, PROJECT_DIR.parent: 1, PROJECT_DIR: 2, working_folder: 2}

@@ -75,8 +75,8 @@ Contents = tuple[DatabaseFacts, list[UniverseCoverage], MarketFacts]
 def load_facts(
     settings: Settings, user: User, now: datetime, *, read: Reader[Contents] = read_untouched
 ) -> Facts:
-    """`read`: how the database is opened; a process with other connections to it uses
-    read_shared."""
+    """Return all facts of status. `read`: how the database is opened; a process with other
+    connections to it uses read_shared."""
     database, universes, market = load_contents(
         settings.database_path, settings.origins["DATABASE_PATH"], now, read
     )
@@ -112,6 +112,7 @@ def load_facts(
 
 
 def load_contents(path: Path, origin: str, now: datetime, read: Reader[Contents]) -> Contents:
+    """Return what the database holds, as far as this SQLite can read it."""
     absent = make_absent_facts(path, origin)
     if absent:
         return absent, [], MarketFacts()
@@ -150,6 +151,6 @@ def look_at_part(
 
 
 def make_user(environment: Mapping[str, str]) -> User:
-    """The one who runs this process."""
+    """Return the user who runs this process."""
     home = Path.home()
     return User(os.getuid(), home, Path(environment.get("XDG_CONFIG_HOME") or home / ".config"))

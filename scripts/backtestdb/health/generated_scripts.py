@@ -14,7 +14,8 @@ TABLE = "strategy_backtest_scripts"
 
 
 def check_generated_scripts(settings: Settings) -> Iterator[Problem]:
-    """The default folder need not be there: not every platform writes scripts."""
+    """Yield what is wrong with the folders of scripts. The default folder need not be there: not
+    every platform writes scripts."""
     for folder in settings.generated_scripts_dirs:
         if folder.is_dir():
             yield ok("scripts", f"{folder} is copied with each full backup")
@@ -33,13 +34,15 @@ def check_generated_scripts(settings: Settings) -> Iterator[Problem]:
 
 
 def check_script_paths(database: Path, folders: Sequence[Path]) -> Iterator[Problem]:
-    """A database that is missing, damaged or in use is for other checks to tell about."""
+    """Yield scripts of the platform that are not in the folders that are backed up. A database that
+    is missing, damaged or in use is for other checks to tell about."""
     if not database.is_file():
         return
     try:
         paths = read_untouched(database, load_script_paths)
     except (sqlite3.Error, ProjectError, UnicodeDecodeError):
         return
+
     outside = find_outside(paths, folders)
     if outside:
         what = (

@@ -54,7 +54,7 @@ def has_records(connection: sqlite3.Connection) -> bool:
 def load_asked(
     connection: sqlite3.Connection,
 ) -> Iterator[tuple[str, str, list[tuple[date, date]]]]:
-    """Universe, timeframe and the ranges of sessions that were asked for."""
+    """Yield universe, timeframe and the ranges of sessions that were asked for."""
     ranges = "ranges" if "ranges" in column_names(connection, "_coverage") else "''"
     query = (
         f"SELECT universe, timeframe, start_date, end_date, {ranges} FROM _coverage ORDER BY 1, 2"
@@ -71,6 +71,8 @@ def load_asked(
 def find_holes(
     connection: sqlite3.Connection, universe: str, timeframe: str, ranges: list[tuple[date, date]]
 ) -> Holes:
+    """Return how many sessions of each ticker could not be fetched, and the tickers of which the
+    vendor has nothing."""
     query = (
         "SELECT ticker FROM universe_stocks JOIN universe u ON u.id = universe_id"
         " WHERE u.name = ? AND is_active ORDER BY ticker"
@@ -78,6 +80,7 @@ def find_holes(
     tickers = [ticker for (ticker,) in connection.execute(query, (universe,))]
     failed_of: Counter[str] = Counter()
     silent = set(tickers)
+
     for first, last in ranges:
         sessions = sessions_between(load_calendar(), first, last)
         if not sessions:
@@ -85,6 +88,7 @@ def find_holes(
         coverage = load_coverage(connection, tickers, timeframe, sessions)
         failed_of.update(coverage.failed_of)
         silent &= set(coverage.silent)
+
     return Holes(universe, timeframe, dict(failed_of), sorted(silent))
 
 
@@ -102,6 +106,7 @@ def show_holes(database: Path) -> bool:
 
 
 def show(holes: Holes) -> None:
+    """Print the tickers with most missing sessions, and those of which the vendor has nothing."""
     label = f"{holes.universe} {holes.timeframe}"
     worst = sorted(holes.failed_of.items(), key=lambda entry: (-entry[1], entry[0]))
     if worst:
@@ -109,6 +114,7 @@ def show(holes: Holes) -> None:
         print_table(title, ("ticker", "missing"), worst[:NAMED_AT_MOST])
         if len(worst) > NAMED_AT_MOST:
             print_paragraph("  and: " + " ".join(ticker for ticker, _ in worst[NAMED_AT_MOST:]), 4)
+
     if holes.silent:
         what = (
             f"{label}: the vendor has nothing of {', '.join(holes.silent)}: renamed, delisted "

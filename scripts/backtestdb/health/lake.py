@@ -43,7 +43,7 @@ def judge_lake(facts: Mapping[str, Any] | None) -> Iterator[Problem]:
 
 
 def check_place(settings: Settings) -> Problem:
-    """Return whether the lake's folder or server is there."""
+    """Judge whether the lake's folder or server is there."""
     if settings.lake.startswith("s3://"):
         return check_server(settings)
 
@@ -64,12 +64,14 @@ def check_place(settings: Settings) -> Problem:
 
 
 def check_server(settings: Settings) -> Problem:
+    """Judge whether the S3 server of the lake answers, and has keys to be asked with."""
     if not settings.lake_access_key or not settings.lake_secret_key:
         return wrong(
             "lake",
             f"{settings.lake} has no keys",
             "write LAKE_ACCESS_KEY and LAKE_SECRET_KEY into .env",
         )
+
     url = settings.lake_endpoint or f"https://s3.{settings.lake_region}.amazonaws.com"
     reason = find_silence(url)
     if reason:
@@ -78,6 +80,7 @@ def check_server(settings: Settings) -> Problem:
             f"{url} does not answer ({reason})",
             "start the S3 server, or change LAKE_ENDPOINT",
         )
+
     return ok("lake", f"{url} answers")
 
 

@@ -40,13 +40,15 @@ class MarketFacts:
 
 
 def load_market_facts(connection: sqlite3.Connection, now: datetime) -> MarketFacts:
-    """The sample moves on with the day, so that every ticker has its turn."""
+    """Return what a sample of the stored bars and metrics shows. The sample moves on with the day,
+    so that every ticker has its turn."""
     tables = set(table_names(connection))
     if not {"universe_stocks", "ohlcv_data", "daily_metrics"} <= tables:
         return MarketFacts()
     sample = choose_sample(connection, now.toordinal())
     found = {ticker: find_difference(connection, ticker, tables) for ticker in sample}
     times = {ticker: find_older_time(connection, ticker) for ticker in sample}
+
     return MarketFacts(
         splits_due=load_texts(connection, tables, "_splits_due", "ticker, reason"),
         differing={ticker: text for ticker, text in found.items() if text},
@@ -64,7 +66,7 @@ def load_texts(
 
 
 def choose_sample(connection: sqlite3.Connection, turn: int) -> list[str]:
-    """Active members, evenly spaced; another set of them with each turn."""
+    """Return active members, evenly spaced; others with each turn."""
     rows = connection.execute(
         "SELECT DISTINCT ticker FROM universe_stocks WHERE is_active ORDER BY ticker"
     )
@@ -82,14 +84,17 @@ def find_difference(connection: sqlite3.Connection, ticker: str, tables: set[str
     row = cursor.fetchone()
     if row is None:
         return ""
+
     stored = dict(zip((column[0] for column in cursor.description), row, strict=True))
     bars = load_newest_bars(connection, ticker, stored["timestamp"], tables)
     if not bars or bars[-1][0] != stored["timestamp"]:
         return f"{stored['date']}: there is no such day bar"
+
     expected = make_newest_metrics([dict(zip(BAR_COLUMNS, bar[1:], strict=True)) for bar in bars])
     for name, value in expected.items():
         if not agrees(stored[name], value):
             return f"{stored['date']}: {name} is {show(stored[name])}, the bars give {show(value)}"
+
     return ""
 
 
@@ -104,9 +109,11 @@ def load_newest_bars(
         (ticker, until_ms, WINDOW_BARS),
     ).fetchall()
     first_after = None
+
     if "_ticker_gaps" in tables:
         query = "SELECT max(first_after) FROM _ticker_gaps WHERE ticker = ?"
         (first_after,) = connection.execute(query, (ticker,)).fetchone()
+
     return [
         row
         for row in reversed(rows)
@@ -136,13 +143,16 @@ def make_newest_metrics(bars: Sequence[Mapping[str, float]]) -> Values:
     values["high_low_range_percent"] = 100 * (bar["high"] - bar["low"]) / bar["open"]
     values["close_to_high_percent"] = 100 * (bar["high"] - close) / bar["high"]
     values["close_to_low_percent"] = 100 * (close - bar["low"]) / bar["low"]
+
     for sessions in (5, 10, 20):
         change = percent_above(close, closes[-1 - sessions]) if last >= sessions else None
         values[f"change_{sessions}d_percent"] = change
+
     for window in (20, 50, 200):
         average = fmean(closes[-window:]) if last + 1 >= window else None
         values[f"sma_{window}"] = average
         values[f"price_to_sma{window}_percent"] = percent_above(close, average) if average else None
+
     volume = fmean(each["volume"] for each in bars[-21:-1]) if last >= 20 else None
     values["volume_20d_avg"] = volume
     values["volume_ratio"] = bar["volume"] / volume if volume else None
@@ -150,6 +160,7 @@ def make_newest_metrics(bars: Sequence[Mapping[str, float]]) -> Values:
     values["consecutive_down_days"] = count_run(closes, -1)
     if len(bars) < WINDOW_BARS or is_lively(closes):
         values["rsi_14"] = make_rsi(closes)
+
     return values
 
 
@@ -193,8 +204,10 @@ def find_older_time(connection: sqlite3.Connection, ticker: str) -> str:
     ).fetchone()
     if row is None:
         return ""
+
     local = datetime.fromtimestamp(row[0] / 1000, NEW_YORK)
     expected = f"{local:%H:%M:%S}"
     if (row[1], row[2]) == (expected, local.isoweekday() % 7):
         return ""
+
     return f"{local:%Y-%m-%d %H:%M:%S} says {row[1] or 'nothing'!r}, weekday {row[2]}"

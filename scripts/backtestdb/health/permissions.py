@@ -58,7 +58,8 @@ CLOSE = "make doctor ARGS=--close"
 
 
 def check_permissions(env_file: Path, backup_dir: Path, database: Path) -> list[Problem]:
-    """Key and backups are for the user's eyes; the folders have to be writable."""
+    """Return what is wrong with the modes: key and backups are for the user's eyes; the folders
+    have to be writable."""
     found = [
         *check_env_file(env_file),
         *check_backups(backup_dir),
@@ -79,13 +80,15 @@ def check_env_file(env_file: Path) -> Iterator[Problem]:
 
 
 def check_backups(backup_dir: Path) -> Iterator[Problem]:
-    """Of a disk that keeps no permissions (exFAT) every file is open, and chmod changes nothing."""
+    """Yield what others may read of the backups. Of a disk that keeps no permissions (exFAT) every
+    file is open, and chmod changes nothing."""
     shown = find_open(backup_dir)
     if not shown:
         return
     what = f"others can read {shown[0]}" + (
         f" and {len(shown) - 1:,} more" if len(shown) > 1 else ""
     )
+
     mount = mount_of(backup_dir)
     if mount and mount.kind in WITHOUT_PERMISSIONS:
         yield note("permissions", f"{what}: {mount.kind} keeps no permissions")
@@ -112,6 +115,7 @@ def close_to_others(backup_dir: Path) -> int:
 
 
 def check_writable(name: str, folder: Path) -> Iterator[Problem]:
+    """Yield a folder that this user cannot write, and what helps."""
     if not folder.exists() or os.access(folder, os.W_OK | os.X_OK):
         return
     what = f"the folder {folder} of {name} cannot be written by you"
@@ -137,8 +141,8 @@ def list_ours(backup_dir: Path) -> list[Path]:
 
 
 def is_ours_alone(folder: Path, owner: int | None = None) -> bool:
-    """Return whether a folder is there for our backups and nothing else: nobody's home, no disk, no
-    folder that programs share, and every entry has a name of ours. `owner`: whose it has to be,
+    """Return whether a folder is there for our backups and nothing else: no user's home, no disk,
+    no folder that programs share, and every entry has a name of ours. `owner`: whose it has to be,
     this user's without."""
     if not folder.is_dir() or is_shared(folder):
         return False

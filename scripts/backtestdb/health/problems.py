@@ -47,6 +47,7 @@ def judge(facts: Facts) -> list[Problem]:
 
 
 def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Problem]:
+    """Yield what is wrong with the file at DATABASE_PATH, and the way back."""
     way_back = (
         "make restore-from-backup"
         if backups.full.count or backups.irreplaceable.count
@@ -83,16 +84,20 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
 
 
 def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Problem]:
+    """Yield rows that were lost, backups that are missing or old, and what is wrong with their
+    folder."""
     age = backups.full.newest_age
     if backups.lost_rows:
         way_back = "make restore-from-backup; or, when it was meant, make backup ARGS=--accept-loss"
         yield Problem(
             "rows_lost", f"rows were lost: {describe_losses(backups.lost_rows)}", way_back
         )
+
     if backups.missing_disk:
         what = f"the disk of BACKUP_DIR {backups.folder} is not there: {backups.missing_disk}"
         yield Problem("no_backup_disk", what, CONNECT_DISK)
         return
+
     if database.state == "present" and age is None:
         yield Problem(
             "no_backup", f"there is no verified full backup in {backups.folder}", "make backup"
@@ -103,6 +108,7 @@ def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Pro
             "more than 26 h"
         )
         yield Problem("stale_backup", what, "make backup")
+
     small_age = backups.irreplaceable.newest_age
     if small_age is not None and small_age > STALE_AFTER and backups.small_every_minutes:
         what = (
@@ -110,6 +116,7 @@ def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Pro
             "than 26 h"
         )
         yield Problem("stale_small_backup", what, "make backup-irreplaceable")
+
     if backups.room_for is not None and backups.room_for < ROOM_FOR_AT_LEAST:
         yield make_space_problem(backups, backups.full.newest_bytes or database.bytes)
     elif backups.fills:
@@ -117,6 +124,7 @@ def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Pro
 
 
 def make_space_problem(backups: BackupFacts, each_bytes: int) -> Problem:
+    """Return how much room is missing for ROOM_FOR_AT_LEAST more backups."""
     missing = ROOM_FOR_AT_LEAST * each_bytes - backups.free_bytes
     what = (
         f"{format_bytes(backups.free_bytes)} are free in {backups.folder}: room for "
@@ -128,10 +136,12 @@ def make_space_problem(backups: BackupFacts, each_bytes: int) -> Problem:
         if backups.full.count > 1 and backups.room_for
         else ""
     )
+
     return Problem("little_space", what, f"free {format_bytes(missing)} on this disk{fewer}")
 
 
 def judge_coverage(facts: Facts) -> Iterator[Problem]:
+    """Yield universes with holes, without bars, or with bars that are old."""
     if facts.database.state != "present":
         return
     if not facts.universes:
@@ -149,7 +159,7 @@ def judge_coverage(facts: Facts) -> Iterator[Problem]:
 
 
 def judge_age(coverage: UniverseCoverage, now: datetime) -> Iterator[Problem]:
-    """Whether more than STALE_SESSIONS became final after the newest bars. Weekdays, because status
+    """Yield bars after whose newest more than STALE_SESSIONS became final. Weekdays, because status
     needs no calendar; HOLIDAYS_IN_BETWEEN of them may have been none."""
     if not coverage.last:
         return
@@ -175,6 +185,7 @@ def judge_market(facts: Facts) -> Iterator[Problem]:
             market.splits_due
         )
         yield Problem("splits_due", what, "make update")
+
     if market.older_times:
         what = "5-minute bars of an older program: " + name_first(market.older_times)
         yield Problem(
@@ -182,30 +193,34 @@ def judge_market(facts: Facts) -> Iterator[Problem]:
             what,
             "make fix-time-of-day, then make backfill-daily ARGS=--metrics-again",
         )
+
     if market.differing:
         what = "daily metrics differ from their bars: " + name_first(market.differing)
         yield Problem("metrics_differ", what, "make backfill-daily ARGS=--metrics-again")
 
 
 def name_first(texts: Mapping[str, str]) -> str:
-    """`texts`: by ticker."""
+    """Return the first of `texts` with its ticker, and how many more there are."""
     ticker, text = next(iter(texts.items()))
     more = f" (and {len(texts) - 1} more tickers)" if len(texts) > 1 else ""
     return f"{ticker}: {text}{more}"
 
 
 def describe_holes(coverage: UniverseCoverage) -> str:
+    """Return a sentence about what could not be fetched, or not counted."""
     label = f"{coverage.universe}, {LABELS[coverage.timeframe]}"
     if coverage.failed:
         return (
             f"{label}: {coverage.failed:,} of {coverage.expected:,} sessions of tickers could "
             "not be fetched"
         )
+
     if coverage.is_stale:
         return (
             f"{label}: a backfill was interrupted, or the universe changed, since the sessions "
             "were counted"
         )
+
     return (
         f"{label}: {coverage.unanswered:,} of {coverage.tickers:,} tickers could not be fetched yet"
     )
@@ -222,7 +237,7 @@ def make_refill(coverage: UniverseCoverage) -> str:
 
 
 def judge_drills(drills: Sequence[DrillFacts]) -> Iterator[Problem]:
-    """`drills`: the newest first."""
+    """Yield what is wrong with the drills. `drills`: the newest first."""
     if drills and not drills[0].passed:
         what = (
             f"the last drill, of {drills[0].at_utc.astimezone():%Y-%m-%d %H:%M}, failed: "
@@ -232,6 +247,7 @@ def judge_drills(drills: Sequence[DrillFacts]) -> Iterator[Problem]:
 
 
 def judge_schedule(facts: Facts) -> Iterator[Problem]:
+    """Yield why the schedule of the backups does not run, or fails."""
     schedule = facts.schedule
     if not schedule.installed:
         yield Problem(

@@ -27,13 +27,15 @@ class Metric:
 
 
 def facts_as_prometheus(facts: Facts, problems: Sequence[Problem]) -> str:
-    """Every line ends in a line feed; the collector reads nothing else."""
+    """Return the text of a collector's file. Every line ends in a line feed; the collector reads
+    nothing else."""
     return "".join(
         line + "\n" for metric in make_metrics(facts, problems) for line in describe(metric)
     )
 
 
 def make_metrics(facts: Facts, problems: Sequence[Problem]) -> Iterator[Metric]:
+    """Yield all numbers, each with its help."""
     yield one("checked_time_seconds", "When these numbers were made.", facts.checked_at.timestamp())
     names = sorted({problem.name for problem in problems})
     yield one("problems", "How many things need the user.", len(problems))
@@ -81,19 +83,23 @@ def make_metrics(facts: Facts, problems: Sequence[Problem]) -> Iterator[Metric]:
 
 
 def make_offsite_metrics(offsite: OffsiteFacts) -> Iterator[Metric]:
-    """What never happened has no number; the problem `offsite_stale` tells of that."""
+    """Yield the numbers of the copies off this machine. What never happened has no number; the
+    problem `offsite_stale` tells of that."""
     if offsite.lag is not None:
         lag = offsite.lag.total_seconds()
         yield one("offsite_lag_seconds", "How far the proven copies elsewhere are behind.", lag)
+
     newest = {"full": offsite.newest_full_utc, "small": offsite.newest_small_utc}
     taken = {kind: moment.timestamp() for kind, moment in newest.items() if moment}
     yield of_kinds("offsite_copy_time_seconds", "When the newest copy elsewhere was taken.", taken)
+
     if offsite.checked_at_utc:
         checked_at = offsite.checked_at_utc.timestamp()
         yield one("offsite_check_time_seconds", "When copies were last read there.", checked_at)
         yield one(
             "offsite_check_passed", "1 when all of them were whole.", not offsite.check_problems
         )
+
     if offsite.drilled_at_utc:
         drilled_at = offsite.drilled_at_utc.timestamp()
         yield one("offsite_drill_time_seconds", "When copies were last brought back.", drilled_at)
@@ -102,6 +108,7 @@ def make_offsite_metrics(offsite: OffsiteFacts) -> Iterator[Metric]:
 
 
 def make_backup_metrics(facts: Facts) -> Iterator[Metric]:
+    """Yield the numbers of the backups by kind, and of their folder."""
     backups = facts.backups
     kinds = {"full": backups.full, "small": backups.irreplaceable}
     taken = {
@@ -132,6 +139,7 @@ def make_backup_metrics(facts: Facts) -> Iterator[Metric]:
     yield one("backup_free_bytes", "Room in BACKUP_DIR.", backups.free_bytes)
     if backups.room_for is not None:
         yield one("backup_room_for", "How many more full backups fit.", backups.room_for)
+
     if backups.fills_in_days is not None:
         help_text = (
             "Days until a full backup finds no room, at the present growth; absent beyond 400."
@@ -140,6 +148,7 @@ def make_backup_metrics(facts: Facts) -> Iterator[Metric]:
 
 
 def make_coverage_metrics(facts: Facts) -> Iterator[Metric]:
+    """Yield the numbers of the coverage by universe and timeframe."""
     helps = {
         "expected": "Sessions of tickers that were asked for.",
         "stored": "Sessions of tickers with bars.",

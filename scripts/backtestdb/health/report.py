@@ -24,8 +24,8 @@ LAKE_COUNTS = ("expected", "stored", "known_empty", "rejected", "failed")
 def facts_as_json(
     facts: Facts, problems: Sequence[Problem], holes: Sequence[Any] | None = None
 ) -> str:
-    """Return JSON with times in UTC with their zone, ages in seconds, sizes in bytes. `holes`: by
-    name, as holes.py finds them; None, null in the JSON, where they were not looked for."""
+    """Return the facts for programs: times in UTC with their zone, ages in seconds, sizes in
+    bytes."""
     values = {
         "ok": not problems,
         "problems": [asdict(problem) for problem in problems],
@@ -46,6 +46,7 @@ def as_plain(value: Any) -> object:
 
 
 def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
+    """Print the facts, a paragraph for each part."""
     database = facts.database
     print(
         f"database  {database.path} (from {database.origin}): {database.state}, "
@@ -53,39 +54,47 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
     )
     if facts.database_link:
         print(f"          {facts.database_link} is a link to it")
+
     if database.tables:
         print_table(
             "tables", ("class", "tables", "rows", "largest"), describe_tables(database.tables)
         )
     if facts.universes:
         show_universes(facts)
+
     for ticker, note in list(facts.market.stopped.items())[:STOPPED_AT_MOST]:
         print(f"stopped   {ticker}: {note}")
     if len(facts.market.stopped) > STOPPED_AT_MOST:
         print(
             f"stopped   and {len(facts.market.stopped) - STOPPED_AT_MOST} more: --json names them"
         )
+
     show_backups(facts)
     show_kept(facts)
     print_paragraph(describe_schedule(facts), 10)
     print_paragraph(describe_drills(facts), 10)
     if facts.lake:
         show_lake(facts.lake)
+
     if facts.offsite:
         print_paragraph(f"offsite   {describe_offsite(facts.offsite, facts.checked_at)}", 10)
     limit = f" of {facts.quota.per_minute:,} allowed" if facts.quota.per_minute else ", no limit"
     print(f"quota     {count_of(facts.quota.used, 'request')} in the last minute{limit}")
+
     for problem in problems:
         print_paragraph(f"problem:  {problem.what}", 10)
         print(f"    next: {problem.next_step}")  # in one piece, to be copied
+
     if not problems:
         print("all is well")
 
 
 def show_lake(lake: dict[str, Any]) -> None:
+    """Print the lake's version, its rows, and what is due in it."""
     if lake["version"] is None:
         print(f"lake      {lake['lake']}: nothing was published from this machine (make publish)")
         return
+
     size = format_bytes(lake["bytes"])
     print(
         f"lake      {lake['lake']}: version {lake['version']} of {lake['published_at_utc']}, {size}"
@@ -96,6 +105,7 @@ def show_lake(lake: dict[str, Any]) -> None:
     )
     if due := sum(lake["due"].values()):
         print(f"          {due} files of metrics do not follow their bars: make lake-metrics")
+
     for row in lake["coverage"]:
         counts = ", ".join(f"{name.replace('_', ' ')} {row[name]:,}" for name in LAKE_COUNTS)
         print(
@@ -120,7 +130,7 @@ def describe_tables(tables: Sequence[Table]) -> list[list[object]]:
 
 
 def show_universes(facts: Facts) -> None:
-    """A line for each universe and timeframe, and below them what the shares are made of."""
+    """Print a line for each universe and timeframe, and below them what the shares are made of."""
     print_table(
         "universes",
         ("universe", "bars", "tickers", "first", "last", "answered", "failed"),
@@ -134,6 +144,7 @@ def show_universes(facts: Facts) -> None:
                 f"{row.provisional:,} sessions of tickers are provisional; make update asks again"
             )
             print_paragraph(f"  {row.universe} {row.timeframe}: {what}", 4)
+
     if counted:
         print_paragraph(
             "  A session of a ticker is one ticker on one trading day. Known empty: the vendor "
@@ -153,6 +164,7 @@ def describe_universe(row: UniverseCoverage) -> list[object]:
 
 
 def describe_counts(row: UniverseCoverage) -> str:
+    """Return what the sessions of tickers are: stored, known empty, failed."""
     parts = {
         "stored": row.stored,
         "known empty": row.known_empty,
@@ -168,11 +180,12 @@ def describe_counts(row: UniverseCoverage) -> str:
 
 
 def format_share(share: float) -> str:
-    """Rounded down: 100 % is said of what is whole."""
+    """Return percent, rounded down: 100 % is said of what is whole."""
     return f"{math.floor(share * 1000) / 10:.1f} %"
 
 
 def show_backups(facts: Facts) -> None:
+    """Print the backups by kind, files that do not count, and the room on their disk."""
     backups = facts.backups
     print_table(
         f"verified backups in {backups.folder}",
@@ -182,11 +195,13 @@ def show_backups(facts: Facts) -> None:
     room = "" if backups.room_for is None else f", room for {backups.room_for:,} more full ones"
     if backups.fills_in_days is not None and not backups.fills:
         room += f", full in {backups.fills_in_days} days"
+
     others = (
         f"; {count_of(len(backups.unverified), 'file')} not verified" if backups.unverified else ""
     )
     for path, count in backups.of_others.items():
         print(f"others    {count_of(count, 'backup')} in this folder of another database: {path}")
+
     print(f"disk      {format_bytes(backups.free_bytes)} free{room}{others}")
 
 
@@ -230,11 +245,13 @@ def describe_schedule(facts: Facts) -> str:
 
 
 def describe_offsite(offsite: OffsiteFacts, now: datetime) -> str:
+    """Return a line: how far behind the copies are, when they were checked and restored."""
     lag = f"{format_age(offsite.lag)} behind" if offsite.lag is not None else "nothing sent yet"
     if offsite.newest_small_utc:
         lag += f", newest copy of {offsite.newest_small_utc.astimezone():%Y-%m-%d %H:%M:%S}"
     if offsite.newest_full_utc:
         lag += f" (full: {offsite.newest_full_utc.astimezone():%Y-%m-%d %H:%M})"
+
     checked = (
         f"checked {format_age(now - offsite.checked_at_utc)} ago"
         if offsite.checked_at_utc
@@ -245,6 +262,7 @@ def describe_offsite(offsite: OffsiteFacts, now: datetime) -> str:
         if offsite.drilled_at_utc
         else "not restored yet"
     )
+
     return f"{offsite.target}: {lag}, {checked}, {drilled}"
 
 

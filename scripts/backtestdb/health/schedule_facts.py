@@ -56,7 +56,8 @@ NONE = ScheduleFacts(kind="none", installed=False, loaded=False)
 def look_at_schedule(
     platform: str, user: User, backup_dir: Path, database: Path, now: datetime
 ) -> ScheduleFacts:
-    """`platform` as in sys.platform. The first that is loaded, else the first that is installed."""
+    """Return the first schedule that is loaded, else the first that is installed. `platform` as in
+    sys.platform."""
     native = look_at_launchd(user) if platform == "darwin" else look_at_systemd(user)
     found = [
         native,
@@ -67,27 +68,32 @@ def look_at_schedule(
 
 
 def look_at_launchd(user: User) -> ScheduleFacts:
+    """Return what launchd says of this checkout's job."""
     folder = user.home / "Library" / "LaunchAgents"
     label = find_own(
         folder, launchd_label("backup", make_mark(PROJECT_DIR)), LAUNCHD_LABEL, ".plist"
     )
     if not label:
         return NONE
+
     code, out = ask("launchctl", "print", f"gui/{user.number}/{label}")
     found = make_native("launchd", code == 0, re.findall(r"last exit code = (\d+)", out))
     # Instead of an exit code, where a signal ended it: `last terminating signal = Killed: 9`.
     if ended := re.search(r"last terminating signal = (.+)", out):
         return replace(found, failed=True, last_result=f"ended by signal {ended[1].strip()}")
+
     return found
 
 
 def look_at_systemd(user: User) -> ScheduleFacts:
+    """Return what systemd says of this checkout's timer and service."""
     folder = user.config_home / "systemd" / "user"
     unit = find_own(
         folder, systemd_unit("backup", make_mark(PROJECT_DIR)), SYSTEMD_UNIT, ".service"
     )
     if not unit:
         return NONE
+
     code, _ = ask("systemctl", "--user", "is-active", f"{unit}.timer")
     _, out = ask(
         "systemctl",
@@ -99,12 +105,13 @@ def look_at_systemd(user: User) -> ScheduleFacts:
     )
     lingers, linger = ask("loginctl", "show-user", str(user.number), "--property=Linger", "--value")
     found = make_native("systemd", code == 0, re.findall(r"^\d+$", out.strip()))
+
     return replace(found, runs_without_login=lingers != 0 or linger.strip() == "yes")
 
 
 def find_own(folder: Path, marked: str, plain: str, suffix: str) -> str:
-    """The name of this checkout's job: with its mark, else the plain one, unless its file starts
-    the program of another checkout that is there. Empty where there is none."""
+    """Return the name of this checkout's job: with its mark, else the plain name, unless its file
+    starts the program of another checkout that is there. Empty where there is none."""
     if (folder / f"{marked}{suffix}").is_file():
         return marked
     try:
@@ -118,6 +125,7 @@ def find_own(folder: Path, marked: str, plain: str, suffix: str) -> str:
 
 
 def make_native(kind: str, is_loaded: bool, exit_codes: list[str]) -> ScheduleFacts:
+    """Return the facts of an installed job, from the exit code of its last run."""
     result = f"exit code {exit_codes[0]}" if exit_codes else ""
     failed = bool(exit_codes) and exit_codes[0] != "0"
     could_not_start = failed and exit_codes[0] in COULD_NOT_START
@@ -142,8 +150,9 @@ def look_at_cron() -> ScheduleFacts:
 
 
 def look_at_container(backup_dir: Path, database: Path, now: datetime) -> ScheduleFacts:
-    """A loop that left no sign of life for five minutes is installed and does not run; after 26
-    hours the engine is asked. The host's schedule leaves a sign of another kind, at each run."""
+    """Return the facts of the container's loop. A loop that left no sign of life for five minutes
+    is installed and does not run; after 26 hours the engine is asked. The host's schedule leaves a
+    sign of another kind, at each run."""
     liveness = load_liveness(backup_dir, database)
     if liveness is None or liveness.kind != "loop" or abs(now - liveness.ticked_at) > STALE_AFTER:
         return ask_engine() or NONE
@@ -152,6 +161,7 @@ def look_at_container(backup_dir: Path, database: Path, now: datetime) -> Schedu
     # A bind mount keeps the folder that was there when the container started, also after it was
     # replaced.
     sees_other_file = is_alive and seen != (0, 0) and file_identity(database) not in {(0, 0), seen}
+
     return ScheduleFacts(
         kind="container",
         installed=True,
@@ -175,6 +185,7 @@ def ask_engine() -> ScheduleFacts | None:
     )
     if code or not out.strip():
         return None
+
     return ScheduleFacts(
         kind="container", installed=True, loaded=False, last_result=out.splitlines()[0]
     )

@@ -25,10 +25,12 @@ def check_settings(
         settings = load_settings(environment, env_file)
     except SettingsError as error:
         return None, [wrong("settings", str(error), error.next_step), *findings]
+
     if not env_file.is_file():
         findings.append(
             note("settings", f"there is no {env_file}: the defaults hold", "make setup")
         )
+
     origin = settings.origins["DATABASE_PATH"]
     return settings, [
         ok("settings", f"DATABASE_PATH={settings.database_path} (from {origin})"),
@@ -40,7 +42,8 @@ def check_settings(
 
 
 def check_agreement(environment: Mapping[str, str], env_file: Path) -> Iterator[Problem]:
-    """DATABASE_PATH in a forgotten shell variable wins over the `.env` that the user looks at."""
+    """Yield settings of the environment that differ from `.env`: DATABASE_PATH in a forgotten shell
+    variable wins over the file that the user looks at."""
     here = environment.get("DATABASE_PATH") or ""
     there = read_names(env_file).get("DATABASE_PATH") or ""
     if here and there and Path(here).expanduser() != Path(there).expanduser():
@@ -49,6 +52,7 @@ def check_agreement(environment: Mapping[str, str], env_file: Path) -> Iterator[
             f"DATABASE_PATH is {here} in the environment, which wins, and {there} in {env_file}",
             "unset DATABASE_PATH",
         )
+
     if there and here:
         try:
             parse_absolute_path(there)
@@ -64,8 +68,8 @@ def check_names(env_file: Path) -> Iterator[Problem]:
 
 
 def check_backup_disk(settings: Settings) -> Iterator[Problem]:
-    """The default lies on the database's own disk: it helps against a program, not against a disk
-    that dies."""
+    """Yield a BACKUP_DIR on the database's own disk, as the default is: it helps against a program,
+    not against a disk that dies."""
     database, backups = (
         nearest_there(path) for path in (settings.database_path, settings.backup_dir)
     )
@@ -84,7 +88,8 @@ def nearest_there(path: Path) -> Path:
 
 
 def read_names(env_file: Path) -> Mapping[str, str | None]:
-    """A file that cannot be read is told about by load_settings."""
+    """Return the settings of the file. A file that cannot be read is told about by
+    load_settings."""
     try:
         return read_env_file(env_file)
     except SettingsError:
@@ -92,7 +97,7 @@ def read_names(env_file: Path) -> Mapping[str, str | None]:
 
 
 def check_key(settings: Settings) -> Problem:
-    """Whether there is one; its text is nowhere shown."""
+    """Judge whether there is a key; its text is nowhere shown."""
     for name in ("POLYGON_API_KEY", "MASSIVE_API_KEY"):
         if settings.origins[name] != "default":
             return ok("key", f"{name} is set (from {settings.origins[name]})")
@@ -135,7 +140,7 @@ def look_at(path: Path) -> str:
 
 
 def find_databases(name: str, folders: Mapping[Path, int]) -> list[Path]:
-    """`folders`: where to look -> how many levels below."""
+    """Return files of this name. `folders`: where to look, and how many levels below."""
     return sorted(
         {
             path.resolve()

@@ -16,8 +16,8 @@ SUMMER, WINTER = datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=U
 
 
 def check_sqlite(version: tuple[int, int, int], *, is_wal: bool) -> Problem:
-    """Two writers can damage a WAL database with 3.7.0 to 3.51.2; mended in 3.51.3, 3.50.7 and
-    3.44.6."""
+    """Judge the version of SQLite: two writers can damage a WAL database with 3.7.0 to 3.51.2;
+    mended in 3.51.3, 3.50.7 and 3.44.6."""
     text = ".".join(map(str, version))
     if not has_wal_bug(version):
         return ok("SQLite", text)
@@ -38,26 +38,30 @@ def has_wal_bug(version: tuple[int, int, int]) -> bool:
 
 
 def check_time_zones() -> Problem:
-    """Sessions are days in New York: without its rules every 5-minute bar would be an hour off."""
+    """Judge the rules of New York: sessions are days there, and without the rules every 5-minute
+    bar would be an hour off."""
     try:
         new_york = ZoneInfo("America/New_York")
     except ZoneInfoNotFoundError:
         return wrong("time zones", "the rules of America/New_York are missing", REINSTALL)
+
     offsets = [moment.astimezone(new_york).utcoffset() for moment in (WINTER, SUMMER)]
     if offsets != [timedelta(hours=-5), timedelta(hours=-4)]:
         what = f"the rules of America/New_York are wrong: {offsets}"
         return wrong("time zones", what, REINSTALL)
+
     return ok(
         "time zones", f"New York is known; local time is {datetime.now().astimezone():%Z (UTC%z)}"
     )
 
 
 def check_clock(now: datetime, backup_dir: Path, vendor_now: datetime | None) -> Problem:
-    """Against the vendor's clock where it was asked, else against the newest backup: time does not
-    go back."""
+    """Judge this machine's clock against the vendor's where it was asked, else against the newest
+    backup: time does not go back."""
     if vendor_now and abs(now - vendor_now) > CLOCK_TOLERANCE:
         what = f"the clock says {now:%Y-%m-%d %H:%M} UTC, the vendor's {vendor_now:%Y-%m-%d %H:%M}"
         return wrong("clock", what, "set the clock, best by network time")
+
     newest = max(
         (backup.manifest.clock_utc for backup in load_verified(backup_dir) if backup.manifest),
         default=now,
@@ -68,6 +72,7 @@ def check_clock(now: datetime, backup_dir: Path, vendor_now: datetime | None) ->
             f"{newest:%Y-%m-%d %H:%M}"
         )
         return wrong("clock", what, "set the clock, best by network time")
+
     compared = "as the vendor's" if vendor_now else "not behind the newest backup"
     return ok("clock", f"{now:%Y-%m-%d %H:%M} UTC, {compared}")
 
@@ -78,7 +83,7 @@ def load_verified(backup_dir: Path) -> list[Backup]:
 
 
 def check_users(database: Path) -> Problem:
-    """Other processes that have the database open, as far as this user may see them."""
+    """Name other processes that have the database open, as far as this user may see them."""
     if not database.exists():
         return ok("in use", "no database, nobody has it open")
     users = name_holders(database)

@@ -19,6 +19,7 @@ def ask_vendor(settings: Settings) -> tuple[Problem, datetime | None]:
         return wrong(
             "vendor", "not asked: no API key is set", "write POLYGON_API_KEY into .env"
         ), None
+
     client = MarketData(settings)
     wait_seconds = client.quota.reserve() if settings.requests_per_minute else 0.0
     if wait_seconds:
@@ -27,6 +28,7 @@ def ask_vendor(settings: Settings) -> tuple[Problem, datetime | None]:
             "minute are used"
         )
         return note("vendor", what, f"wait {wait_seconds:.0f} s, then ask again"), None
+
     answers: list[requests.Response] = []
     client.session.hooks["response"].append(lambda answer, *_, **__: answers.append(answer))
     finding = ask_once(client, answers)
@@ -34,6 +36,7 @@ def ask_vendor(settings: Settings) -> tuple[Problem, datetime | None]:
 
 
 def ask_once(client: MarketData, answers: list[requests.Response]) -> Problem:
+    """Send one cheap request; return what its answer means."""
     try:
         client.attempt_json(
             f"{client.base_url}/v3/reference/tickers", {"market": "stocks", "limit": 1}

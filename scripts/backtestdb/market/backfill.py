@@ -74,12 +74,14 @@ def backfill_together(
     """
     started, sent_before = time.monotonic(), source.client.requests_sent
     timeframe, tickers = jobs[0].timeframe, all_tickers(jobs)
+
     for job in jobs:
         if job.universe:
             asked = job.sessions[0], job.sessions[-1]
             start_counting(
                 connection, source.calendar, job.universe, timeframe, asked, source.now_text()
             )
+
     store = make_bar_store(
         connection,
         source.calendar,
@@ -88,7 +90,9 @@ def backfill_together(
         timeframe=timeframe,
         keep_every_ticker=keep_every_ticker,
     )
+
     total = RunTotals()
+
     try:
         limits = recheck_limits(
             connection,
@@ -107,14 +111,17 @@ def backfill_together(
         add_saved(total, load_what_was_staged(store))
     finally:
         close_staging(store)
+
     find_silent_cut(
         connection, source.client, source.calendar, source.now_utc(), tickers, timeframe
     )
     before_metrics()
+
     if timeframe == "1day":
         compute_metrics(connection, jobs)
         record_closures(connection, source, jobs, total)
         total.stopped = record_stopped(connection, source, jobs, total.failures)
+
     total.requests = source.client.requests_sent - sent_before
     total.seconds = time.monotonic() - started
     return [finish_report(connection, source, job, total) for job in jobs]
@@ -153,6 +160,7 @@ def fetch_and_store(
     planned = plan_jobs(connection, source.calendar, jobs, store.staging)
     prepare_staging(store, planned, staged_from_bars, source.now_text())
     fetch_planned(connection, source, planned, store, requester, label, total)
+
     if was_grouped and requester.limits.of(GROUPED).is_refused:
         say(
             "the key's plan does not have the endpoint for the whole market: asking ticker by "
@@ -251,9 +259,11 @@ def record_closures(
     ]
     for job in jobs:
         closed += find_unseen_sessions(connection, job.tickers, job.sessions)
+
     for day in sorted(set(closed)):
         total.failures.pop(f"session {day}", None)
         say(f"nothing traded on {day}, which the calendar takes for a session: recorded as closed")
+
     save_closures(connection, closed, source.now_text())
 
 
@@ -266,6 +276,7 @@ def finish_report(
     coverage = load_coverage(connection, job.tickers, job.timeframe, job.sessions)
     if job.universe:
         keep_coverage(connection, source, job, coverage)
+
     gaps = load_gap_notes(connection, job.tickers, job.sessions) if job.timeframe == "1day" else []
     return Report(
         run=total,
@@ -294,6 +305,7 @@ def keep_coverage(
             parts.append(coverage)
         elif sessions:
             parts.append(load_coverage(connection, job.tickers, job.timeframe, sessions))
+
     counted = add_coverages(parts)
     save_coverage(
         connection, job.universe, job.timeframe, len(job.tickers), counted, source.now_text()

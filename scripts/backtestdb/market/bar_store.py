@@ -101,6 +101,7 @@ def make_bar_store(
             ticker_set=EVERY_TICKER,
             metrics_from=metrics_from,
         )
+
     ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, metrics_from)
     store = BarStore(
         connection=connection,
@@ -109,11 +110,13 @@ def make_bar_store(
         ticker_set=ticker_set,
         metrics_from=metrics_from,
     )
+
     store.staging = open_staging(connection)
     if store.staging and (
         store.staging.ticker_set != ticker_set or load_done(connection, LOADING_TASK)
     ):
         load_what_was_staged(store)
+
     return store
 
 
@@ -140,11 +143,13 @@ def save_result(
             run=store.run,
             metrics_from=metrics_from,
         )
+
     bars = result.bars
     if store.staging is not None:
         stage_session(store.staging, result.session_date, bars, asked_at_utc)
     else:
         bars = save_session(store, result, asked_at_utc)
+
     return SavedBars(
         bars=len(bars),
         dropped=bars.dropped,
@@ -176,6 +181,7 @@ def save_range(
     bars = parse_bars(result.answer.rows, request.timeframe, sessions, ticker=request.ticker)
     bars = reject_unlike_stored(connection, bars)
     days = [day.isoformat() for day in sessions]
+
     with transaction(connection):
         stored = load_stored_days(connection, request)
         weighed = weigh_answer(connection, request, days, bars, stored, run, proven_from)
@@ -183,6 +189,7 @@ def save_range(
         save_bars(connection, bars, asked_at_utc)
         replace_rejected(connection, request, bars.rejected, asked_at_utc)
         save_range_answer(connection, request, bars.session_dates.tolist(), asked_at_utc, run)
+
         # An answer that came before a session was over is no sign that there will be no bar of it.
         over = days[: count_final(sessions, asked_at_utc)]
         save_unconfirmed(connection, request, over, weighed.doubtful, run, asked_at_utc)
@@ -191,6 +198,7 @@ def save_range(
             save_metrics(
                 connection, [request.ticker], start, request.end, changed_from=request.start
             )
+
     return SavedBars(
         bars=len(bars),
         dropped=0,
@@ -220,6 +228,7 @@ def load_stored_days(connection: sqlite3.Connection, request: RangeRequest) -> d
     ]
     if not stamps:
         return {}
+
     days = make_new_york_times(np.array(stamps, dtype="int64")).strftime("%Y-%m-%d")
     return dict(zip(stamps, days, strict=True))
 
@@ -233,11 +242,14 @@ def weigh_answer(
     run: str,
     proven_from: date | None,
 ) -> Weighed:
+    """Return what of an answer about one ticker is believed (see evidence)."""
     proven = EMPTY
     if proven_from and days:
         proven = mask_between(days, proven_from.isoformat(), days[-1])
+
     unsure = {bar.session_date for bar in bars.rejected} | find_cut_session(request, days, bars)
     unsure_mask = mask_of(days, unsure)
+
     return weigh_range(
         every=first_sessions(len(days)),
         good=mask_of(days, set(bars.session_dates.tolist())) & ~unsure_mask,
@@ -284,11 +296,13 @@ def remove_replaced(
         "DELETE FROM ohlcv_data WHERE ticker = ? AND timestamp = ? AND timeframe = ?",
         [(request.ticker, stamp, request.timeframe) for stamp, _ in gone],
     )
+
     if request.timeframe == "1day":
         connection.executemany(
             "DELETE FROM daily_metrics WHERE ticker = ? AND date = ?",
             [(request.ticker, day) for _, day in gone],
         )
+
     return len(gone)
 
 
@@ -313,6 +327,7 @@ def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> P
     rejected ones, and the record, which also says that the metrics are still to follow."""
     connection, session_date = store.connection, answer.session_date.isoformat()
     bars = reject_unlike_stored(connection, answer.bars)
+
     with transaction(connection):
         is_final = count_final([answer.session_date], asked_at_utc) == 1
         lacking = find_lacking(store, answer, bars) if is_final else []
@@ -326,6 +341,7 @@ def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> P
         save_session_answer(
             connection, session_date, store.ticker_set, bars.counts, asked_at_utc, store.run
         )
+
     return bars
 
 
@@ -376,12 +392,14 @@ def load_what_was_staged(store: BarStore) -> SavedBars:
     staging = store.staging
     if staging is None:
         return SavedBars()
+
     rows = count_staged_bars(staging)
     with (
         progress("storing by ticker", len(staging.numbers)) as advance,
         deferred_indexes(store.connection, "ohlcv_data", rows),
     ):
         rejected = load_staging(store.connection, staging, store.run, advance)
+
     drop_staging(store)
     return SavedBars(rejected=count_reasons(rejected))
 

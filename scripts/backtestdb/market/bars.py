@@ -195,6 +195,7 @@ def make_times(stamps_ms: np.ndarray, timeframe: str) -> dict[str, np.ndarray]:
         "weekday": sunday_based_weekday(days),
         "is_off_grid": np.full(len(distinct), False) if is_day else is_off_grid,
     }
+
     return {name: column[place] for name, column in columns.items()}
 
 
@@ -232,6 +233,7 @@ def find_broken_rules(
         "no session on this day": ~np.isin(days, asked),
         "outside of 04:00-20:00 or not on five minutes": times["is_off_grid"],
     }
+
     return np.asarray(np.select(list(rules.values()), list(rules), default=""), dtype=object)
 
 
@@ -265,6 +267,7 @@ def reject_unlike_neighbours(bars: ParsedBars) -> ParsedBars:
     """
     top, bottom = bars.prices.max(axis=0, initial=0), bars.prices.min(axis=0, initial=np.inf)
     unlike: list[int] = []
+
     for ticker in sorted(set(bars.tickers[top > BELIEVED_PRICE].tolist())):
         places = np.flatnonzero(bars.tickers == ticker)
         high, low = top[places], bottom[places]
@@ -278,6 +281,7 @@ def reject_unlike_neighbours(bars: ParsedBars) -> ParsedBars:
         ]
         kept = np.concatenate(believed or [max(stretches, key=len)])
         unlike += [place for place in places.tolist() if place not in kept]
+
     return reject_places(bars, unlike)
 
 

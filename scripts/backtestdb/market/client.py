@@ -154,6 +154,7 @@ class MarketData:
                 "no API key: POLYGON_API_KEY (or MASSIVE_API_KEY) is empty",
                 next_step="write the key into .env, or try everything without one: make demo",
             )
+
         self.base_url = settings.base_url
         self.api_key = settings.api_key
         self.timeout_seconds = settings.timeout_seconds
@@ -210,12 +211,14 @@ class MarketData:
             "limit": TICKERS_LIMIT,
         }
         rows: list[dict[str, Any]] = []
+
         for body in self.iterate_pages(f"{self.base_url}/v3/reference/tickers", query):
             page = body.get("results") or []
             days = [str(row.get("delisted_utc") or "")[:10] for row in page]
             rows += [row for row, day in zip(page, days, strict=True) if day >= since.isoformat()]
             if days and max(days) < since.isoformat() and days == sorted(days, reverse=True):
                 break
+
         return Answer(rows)
 
     def fetch_splits(self, executed_since: date) -> Answer:
@@ -263,6 +266,7 @@ class MarketData:
                 raise VendorFaultError(
                     f"{urlsplit(url).path}: the pages of the answer go round in a circle"
                 )
+
             if url and parse_origin(url) != parse_origin(self.base_url):
                 raise ForeignHostError(
                     f"the next page lies on {urlsplit(url).netloc}, not on "
@@ -338,6 +342,7 @@ class MarketData:
             raise PassingFaultError(f"the connection broke ({type(error).__name__})") from error
         except (HTTPError, OSError) as error:
             raise PassingFaultError(f"the connection broke ({type(error).__name__})") from error
+
         self.date_header = response.headers.get("Date")
         return self.read_answer(response, content)
 
@@ -362,10 +367,12 @@ class MarketData:
         if self.clock_was_compared or not self.date_header:
             return
         self.clock_was_compared = True
+
         try:
             vendor = parsedate_to_datetime(self.date_header).astimezone(UTC)
         except ValueError:
             return
+
         ahead = self.clock() - vendor
         ahead_seconds = ahead.total_seconds()
         direction = "ahead of" if ahead_seconds > 0 else "behind"
@@ -373,11 +380,13 @@ class MarketData:
             f"this machine's clock is {abs(ahead_seconds) / 60:,.0f} minutes {direction} the "
             "vendor's"
         )
+
         if abs(ahead_seconds) >= CLOCK_IS_WRONG_SECONDS:
             raise WrongClockError(
                 f"{apart} ({vendor:%Y-%m-%d %H:%M} UTC)",
                 next_step="set the clock, then start the same command again",
             )
+
         if abs(ahead_seconds) >= CLOCK_IS_SAID_SECONDS:
             self.clock_is_ahead_by = ahead
             say(f"{apart}: answers are dated by the vendor's, which decides what is over")
@@ -392,6 +401,7 @@ class MarketData:
             )
         if status >= 500:
             raise PassingFaultError(f"a fault of the vendor ({status})")
+
         if status == requests.codes.ok:
             return parse_body(content)
         if status == requests.codes.unauthorized:
@@ -399,17 +409,20 @@ class MarketData:
                 "the vendor does not accept the API key (401)",
                 next_step="check POLYGON_API_KEY in .env",
             )
+
         word, message = self.read_message(content)
         if status == requests.codes.forbidden and word != "NOT_AUTHORIZED":
             raise PassingFaultError("refused (403), but not in the vendor's words")
         what = f"{path}: {message or f'status {status}'}"
         if status == requests.codes.forbidden:
             raise NotInPlanError(what)
+
         next_step = (
             "check POLYGON_BASE_URL, and whether a page wants a log-in before this network works"
         )
         if status == requests.codes.not_found:
             raise NotListedError(what, status, next_step=next_step)
+
         raise UndocumentedAnswerError(f"{what} (status {status})", status, next_step=next_step)
 
     def read_message(self, content: bytes) -> tuple[str, str]:
@@ -434,6 +447,7 @@ def verify_bars(body: Mapping[str, Any], ticker: str = "", *, adjusted: bool = T
         raise PassingFaultError(f"the answer says {said} bars and holds {len(rows)}")
     if "results" in body and body["results"] is None:
         raise PassingFaultError("the results of the answer are null")
+
     if body.get("adjusted", adjusted) is not adjusted:
         raise PassingFaultError(f"the answer is {'not ' if adjusted else ''}adjusted for splits")
     if ticker and body.get("ticker", ticker) != ticker:
@@ -448,11 +462,13 @@ def explain_unreachable(error: BaseException, base_url: str) -> tuple[str, str] 
     host = urlsplit(base_url).netloc
     if isinstance(error, requests.exceptions.ProxyError):
         return f"the proxy on the way to {host} does not answer", "check HTTPS_PROXY and NO_PROXY"
+
     if isinstance(error, requests.exceptions.SSLError):
         return f"the certificate of {host} is not accepted ({find_cause(error)})", (
             "check the clock, and whether something on this network reads along "
             "(REQUESTS_CA_BUNDLE)"
         )
+
     if isinstance(find_cause(error), NameResolutionError):
         return f"the name {host} does not resolve (DNS)", "check the network and POLYGON_BASE_URL"
     return None
@@ -478,6 +494,7 @@ def parse_body(content: bytes) -> dict[str, Any]:
         body: Any = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise PassingFaultError("the answer was cut short or is not JSON") from error
+
     if not isinstance(body, dict) or body.get("status") not in ("OK", "DELAYED"):
         raise PassingFaultError("the answer has another form than documented")
     results = body.get("results") or []
@@ -486,6 +503,7 @@ def parse_body(content: bytes) -> dict[str, Any]:
     )  # of an endpoint about one ticker: an object
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PassingFaultError("the results of the answer are no list of rows")
+
     if not isinstance(body.get("next_url") or "", str):
         raise PassingFaultError("the next_url of the answer is no text")
     return body

@@ -205,6 +205,7 @@ def load_gap_notes(
         (sessions[0].isoformat(), sessions[-1].isoformat()),
     ).fetchall()
     notes = []
+
     for ticker, before, after in rows:
         between = mask_between(sessions, date.fromisoformat(before), date.fromisoformat(after))
         if (
@@ -217,6 +218,7 @@ def load_gap_notes(
                 "of another company,"
                 " and the metrics begin anew"
             )
+
     return notes
 
 

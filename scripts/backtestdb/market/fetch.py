@@ -61,8 +61,10 @@ def fetch_all(
     ]
     for worker in workers:
         worker.start()
+
     under_way, room = 0, 1
     is_interrupted = False
+
     try:
         while True:
             for request in islice(remaining, room - under_way):
@@ -264,6 +266,7 @@ class Requester:
                     f"the vendor refuses whatever is asked with this key ({refusal})",
                     next_step="check the key's subscription at the vendor",
                 ) from refusal
+
             self.limits = self.conclude(endpoint, ticker, limits, concerns, starts, refused)
 
     def is_other_refused(self, endpoint: str, ticker: str, session_date: date) -> bool | None:
@@ -295,6 +298,7 @@ class Requester:
             return self.limits.with_limits(endpoint, replace(limits, is_refused=True))
         if concerns is Refused.SUBJECT:
             return self.limits.with_refused_ticker(endpoint, ticker)
+
         if concerns is Refused.HISTORY:
             known = self.limits.with_limits(endpoint, replace(limits, history_starts=starts))
             if endpoint == GROUPED and self.is_other_refused(GROUPED, ticker, refused):
@@ -303,4 +307,5 @@ class Requester:
                 own = replace(self.limits.of("1day"), history_starts=starts)
                 return known.with_limits("1day", own)
             return known
+
         return self.limits

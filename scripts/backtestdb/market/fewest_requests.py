@@ -21,9 +21,11 @@ def choose_requests(missing: Mapping[str, SessionMask]) -> tuple[list[str], Sess
     for ticker, sessions in missing.items():
         if sessions:
             tickers[sessions].append(ticker)
+
     rows = list(tickers)
     groups = group_sessions(rows)
     columns = list(groups)
+
     edges = [
         [place for place, members in enumerate(columns) if members >> row & 1]
         for row in range(len(rows))
@@ -33,9 +35,11 @@ def choose_requests(missing: Mapping[str, SessionMask]) -> tuple[list[str], Sess
         [groups[members].bit_count() for members in columns],
         edges,
     )
+
     whole = EMPTY
     for place in by_column:
         whole |= groups[columns[place]]
+
     return [ticker for row in by_row for ticker in tickers[rows[row]]], whole
 
 
@@ -69,11 +73,12 @@ def find_minimum_cover(
 def search(
     supply: list[int], room: list[int], edges: list[list[int]], carrying: list[set[int]]
 ) -> tuple[dict[int, int | None], dict[int, int], int | None]:
-    """Breadth first from the rows with supply: where each reached row and column was reached from,
-    and a column that has room, if there is one. A row is reached back through a column that carries
-    its flow."""
+    """Search breadth first from the rows with supply; return where each reached row and column was
+    reached from, and a column that has room, if there is one. A row is reached back through a
+    column that carries its flow."""
     row_from: dict[int, int | None] = {row: None for row, left in enumerate(supply) if left}
     column_from: dict[int, int] = {}
+
     waiting = deque(row_from)
     while waiting:
         row = waiting.popleft()
@@ -87,6 +92,7 @@ def search(
                 if other not in row_from:
                     row_from[other] = column
                     waiting.append(other)
+
     return row_from, column_from, None
 
 
@@ -108,13 +114,16 @@ def push(
         column = row_from[row]
         if column is not None:
             backward.append((row, column))
+
     start = forward[-1][0]
     amount = min(supply[start], room[end], *(flow[edge] for edge in backward))
     supply[start] -= amount
     room[end] -= amount
+
     for edge in forward:
         flow[edge] += amount
         carrying[edge[1]].add(edge[0])
+
     for edge in backward:
         flow[edge] -= amount
         if not flow[edge]:

@@ -49,6 +49,7 @@ def load_staging(
     done = load_done(connection, LOADING_TASK)
     advance(done)
     records = list(iterate_records(staging))
+
     for first in range(done, len(tickers), TICKERS_PER_READ):
         stop = min(first + TICKERS_PER_READ, len(tickers))
         values = read_bars(staging, place_of, first, stop, len(records))
@@ -61,6 +62,7 @@ def load_staging(
                 save_done(connection, LOADING_TASK, end)
             rejected += bars.rejected
             advance(end - start)
+
     finish_loading(connection, staging, run)
     return rejected
 
@@ -103,6 +105,7 @@ def make_bars(
         dropped=0,
         clamped=0,
     )
+
     return reject_unlike_neighbours(bars)
 
 
@@ -142,10 +145,12 @@ def deferred_indexes(
     if rows * FEW > coming_rows:
         yield
         return
+
     for name in INDEX_NAME.findall(
         (SQL_DIR / "schema" / "recoverable" / f"{table}.sql").read_text()
     ):
         connection.execute(f"DROP INDEX IF EXISTS {name}")
+
     try:
         yield
     finally:

@@ -36,7 +36,7 @@ class Source:
     run: str = field(default_factory=lambda: uuid4().hex[:12])
 
     def now_utc(self) -> datetime:
-        """This machine's clock, put right by the vendor's where the two are apart."""
+        """Return this machine's time, put right by the vendor's where the two are apart."""
         return self.clock() - self.client.clock_is_ahead_by
 
     def now_text(self) -> str:
@@ -94,7 +94,7 @@ class Report:
 
     @property
     def has_holes(self) -> bool:
-        """Whether anything that was asked for is not there and was not told to be nothing."""
+        """Return whether anything that was asked for is missing and was not said to be nothing."""
         coverage = self.coverage
         is_lacking = coverage.failed > 0 or coverage.beyond_plan > 0 or coverage.early > 0
         return is_lacking or self.run.splits.has_holes
@@ -118,6 +118,7 @@ def make_job(
         raise UsageError(
             f"no session between {start} and {end}", next_step="check --start and --end"
         )
+
     warm_up = WARM_UP_SESSIONS if timeframe == "1day" else 0
     first = sessions_back(calendar, start, warm_up)
     fetched = sessions_between(calendar, first, end)
@@ -153,6 +154,7 @@ def plan_jobs(
     timeframe, sessions = jobs[0].timeframe, all_sessions(calendar, jobs)
     asked = load_answered(connection, timeframe, sessions)
     staged = EMPTY
+
     if timeframe == "1day":
         tickers = all_tickers(jobs)
         waiting = (
@@ -162,6 +164,7 @@ def plan_jobs(
         )
         staged = mask_of(sessions, waiting)
         asked = add_staged(asked, tickers, staged)
+
     demands = [
         Demand(
             job.tickers,
@@ -180,19 +183,22 @@ def plan_jobs(
         for job in jobs
         if job.refetch
     ]
+
     known = load_limits(connection)
     entitled = [
         replace(demand, tickers=[t for t in demand.tickers if t not in known.refused_of(timeframe)])
         for demand in demands
     ]
     beyond, not_grouped = known.of(timeframe).mask(sessions), known.of(GROUPED).mask(sessions)
+
     return plan_requests(entitled, timeframe, sessions, asked, beyond, not_grouped)
 
 
 def add_staged(
     asked: AnsweredSessions, tickers: Sequence[str], staged: SessionMask
 ) -> AnsweredSessions:
-    """What a killed run set aside for the same tickers is as good as stored."""
+    """Return what was asked with what a killed run set aside for the same tickers: it is as good as
+    stored."""
     if not staged:
         return asked
     of_ticker = {ticker: asked.of_ticker.get(ticker, EMPTY) | staged for ticker in tickers}

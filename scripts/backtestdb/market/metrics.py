@@ -82,10 +82,12 @@ def make_metrics_over_time(close: pd.DataFrame, volume: pd.DataFrame) -> dict[st
     metrics = {"change_percent": make_change_percent(close, 1)}
     for sessions in (5, 10, 20):
         metrics[f"change_{sessions}d_percent"] = make_change_percent(close, sessions)
+
     for window in (20, 50, 200):
         average = close.rolling(window, min_periods=window).mean()
         metrics[f"sma_{window}"] = average
         metrics[f"price_to_sma{window}_percent"] = 100 * (close / average - 1)
+
     # The session itself is left out of its average, so that a spike does not dilute itself.
     before = volume.rolling(20, min_periods=20).mean().shift(1)
     metrics["volume_20d_avg"] = before
@@ -93,6 +95,7 @@ def make_metrics_over_time(close: pd.DataFrame, volume: pd.DataFrame) -> dict[st
     metrics["rsi_14"] = make_rsi(close)
     metrics["consecutive_up_days"] = count_run(close, np.greater)
     metrics["consecutive_down_days"] = count_run(close, np.less)
+
     return metrics
 
 

@@ -99,6 +99,7 @@ def load_limits(connection: sqlite3.Connection) -> KnownLimits:
         "FROM _vendor_limits"
     )
     of_endpoint = {}
+
     for endpoint, *days, is_refused, learnt in rows:
         history_starts, proven, refused = (date.fromisoformat(day) if day else None for day in days)
         moment = datetime.fromisoformat(learnt)
@@ -109,6 +110,7 @@ def load_limits(connection: sqlite3.Connection) -> KnownLimits:
             is_refused=bool(is_refused),
             learnt_at_utc=moment,
         )
+
     refused_tickers: dict[str, frozenset[str]] = {}
     for ticker, timeframe in connection.execute("SELECT ticker, timeframe FROM _tickers_refused"):
         refused_tickers[timeframe] = refused_tickers.get(timeframe, frozenset()) | {ticker}
@@ -165,6 +167,7 @@ def recheck_limits(
     yesterday = (now_utc - REFUSED_FOR).isoformat(timespec="seconds")
     connection.execute("DELETE FROM _tickers_refused WHERE refused_at_utc < ?", (yesterday,))
     known = load_limits(connection)
+
     for endpoint in (timeframe, GROUPED) if timeframe == "1day" else (timeframe,):
         limits = known.of(endpoint)
         if limits.is_fresh(now_utc) or not limits.is_bound:
@@ -183,7 +186,9 @@ def recheck_limits(
                 is False
             )
             unbound = unbound if reaches_further else replace(unbound, history_starts=starts)
+
         known = known.with_limits(endpoint, save_limits(connection, endpoint, unbound, now_utc))
+
     return known
 
 
@@ -239,15 +244,18 @@ def probe_history(
     known = load_limits(connection).of(endpoint)
     if known.history_starts or known.is_refused:
         return known.history_starts
+
     refused = ask_whether_refused(client, endpoint, ticker, sessions[0])
     if refused is False:
         save_limits(connection, endpoint, replace(known, proven_from=sessions[0]), now_utc)
     if not refused:
         return None
+
     try:
         rows = client.fetch_bars(ticker, "1day", sessions[0], sessions[-2]).rows
     except MarketDataError:
         return None
+
     if not rows:
         return None
     starts = date_of(rows[0]["t"])
@@ -256,9 +264,11 @@ def probe_history(
         is not True
     ):
         return None
+
     for each in {endpoint, "1day"}:
         limits = load_limits(connection).of(each)
         save_limits(connection, each, replace(limits, history_starts=starts), now_utc)
+
     return starts
 
 
@@ -291,6 +301,7 @@ def judge_refusal(
     place = sessions.index(refused)
     if is_refused(sessions[place - 1]) is not True:
         return (Refused.NEWEST if refused == sessions[-1] else Refused.NOTHING), None
+
     answered = sessions.index(answered_from) if answered_from and answered_from > refused else None
     if answered is None:
         # The free plan refuses today, so the one before has its say too.
@@ -298,15 +309,18 @@ def judge_refusal(
             if candidate > place and is_refused(sessions[candidate]) is False:
                 answered = candidate
                 break
+
     if answered is None:
         other = is_other_refused(refused)
         return (Refused.SUBJECT if other is False else Refused.EVERYTHING), None
+
     while answered - place > 1:
         middle = (place + answered) // 2
         if is_refused(sessions[middle]) is False:
             answered = middle
         else:
             place = middle
+
     return Refused.HISTORY, sessions[answered]
 
 
@@ -327,20 +341,24 @@ def find_silent_cut(
         return
     if limits.history_starts and first <= limits.history_starts:
         return
+
     # Sessions, not days: a plan that begins on a weekend refuses the Friday and answers the Sunday
     # with nothing.
     before = sessions_back(calendar, first, 1)
     refused = ask_whether_refused(client, timeframe, ticker, before)
     if refused is None:
         return
+
     if not refused:
         save_limits(connection, timeframe, replace(limits, proven_from=asked_from), now_utc)
         return
+
     if (
         ask_whether_refused(client, timeframe, ticker, sessions_back(calendar, before, 1))
         is not True
     ):
         return
+
     with transaction(connection):
         for member in tickers:
             connection.execute(
@@ -370,6 +388,7 @@ def find_late_beginning(
     began = [(first, ticker) for ticker, _, first in rows if first]
     if not began:
         return None, None, ""
+
     asked_from, (first, ticker) = min(start for _, start, _ in rows), min(began)
     if first <= asked_from:
         return None, None, ""

@@ -50,9 +50,11 @@ def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) 
     ]
     total = sum(plan.requests for plan in plans.values())
     seconds = duration_seconds(total, settings.requests_per_minute)
+
     if as_json:
         print(json.dumps({"steps": rows, "requests": total, "seconds_at_quota": seconds}))
         return DONE
+
     print_table(
         "Plan (no request was sent)",
         ["step", "requests", "rows at most", "disk at most"],
@@ -65,6 +67,7 @@ def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) 
         f"{settings.requests_per_minute} a minute" if settings.requests_per_minute else "no quota"
     )
     print(f"{count_of(total, 'request')} at {quota}: {format_duration(seconds)}")
+
     return DONE
 
 
@@ -74,6 +77,7 @@ def print_reports(reports: Sequence[tuple[str, Report]], *, as_json: bool = Fals
     if as_json:
         print(json.dumps(make_json_reports(reports)))
         return code
+
     print_table(
         "Result (sessions of tickers)",
         [
@@ -103,6 +107,7 @@ def print_reports(reports: Sequence[tuple[str, Report]], *, as_json: bool = Fals
     for step, report, run in with_totals(reports):
         for note in [*make_job_notes(step, report), *(make_run_notes(step, run) if run else [])]:
             print(note)
+
     return code
 
 
@@ -202,20 +207,24 @@ def make_plan_notes(step: str, report: Report) -> list[str]:
     notes = []
     if report.refused_tickers:
         notes.append(f"{step}: the key's plan does not include {name_some(report.refused_tickers)}")
+
     if report.coverage.provisional:
         notes.append(
             f"{step}: {report.coverage.provisional:,} sessions of tickers are provisional:"
             " the next run (make update) asks for them again"
         )
+
     if report.history_starts:
         notes.append(
             f"{step}: the vendor's bars begin on {report.history_starts}: the key's plan reaches "
             "no further"
         )
+
     if report.refused_session:
         notes.append(
             f"{step}: the key's plan does not have {report.refused_session} yet: ask again tomorrow"
         )
+
     return notes
 
 
@@ -240,11 +249,13 @@ def print_update(done: Update, *, as_json: bool) -> int:
         if done.list_failure:
             print(f"FAILED list of us-stocks: {done.list_failure}")
         return DONE_WITH_HOLES if done.list_failure else code
+
     reports = make_json_reports(steps)
     splits = {"asked_again": done.splits.refetched, "due": done.splits.due}
     failures = {"splits_failure": done.splits.failure, "list_failure": done.list_failure}
     print(json.dumps({"reports": reports, "splits": splits, **failures}))
     has_holes = done.list_failure or any(report.has_holes for _, report in steps)
+
     return DONE_WITH_HOLES if has_holes else DONE
 
 

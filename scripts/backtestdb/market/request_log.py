@@ -50,11 +50,14 @@ def load_answered(
     )
     if timeframe != "1day":
         return AnsweredSessions(of_ticker, closed, unconfirmed)
+
     of_set = load_answered_sessions(connection, days, final_times)
     of_everyone = of_set.pop(EVERY_TICKER, EMPTY) | closed
+
     for ticker_set, mask in of_set.items():
         for ticker in load_ticker_set(connection, ticker_set) if mask else ():
             of_ticker[ticker] = of_ticker.get(ticker, EMPTY) | mask
+
     return AnsweredSessions(of_ticker, of_everyone, unconfirmed)
 
 
@@ -72,7 +75,7 @@ def load_frontier(connection: sqlite3.Connection, timeframe: str) -> date:
 def load_answered_ranges(
     connection: sqlite3.Connection, timeframe: str, days: Sequence[str], final_times: Sequence[str]
 ) -> dict[str, SessionMask]:
-    """For each ticker the sessions that were final when an answer about them came."""
+    """Return for each ticker the sessions that were final when an answer about them came."""
     rows = connection.execute(
         "SELECT ticker, start_date, end_date, last_date, asked_at_utc, run FROM _ranges_asked "
         "WHERE timeframe = ?",
@@ -81,12 +84,14 @@ def load_answered_ranges(
     newest_bar: dict[str, str] = defaultdict(str)
     for ticker, _, _, last, _, _ in rows:
         newest_bar[ticker] = max(newest_bar[ticker], last or "")
+
     of_ticker: dict[str, SessionMask] = defaultdict(SessionMask)
     for ticker, start, end, _, asked_at, run in rows:
         # Older programs took any empty answer for a fact, that of a wrong address too.
         believed_until = end if run else min(end, newest_bar[ticker])
         over = first_sessions(bisect_right(final_times, asked_at))
         of_ticker[ticker] |= mask_between(days, start, believed_until) & over
+
     return of_ticker
 
 
@@ -101,9 +106,11 @@ def load_answered_sessions(
     thin = set(find_thin_sessions([row[2] for row in rows]))
     final_at = dict(zip(days, final_times, strict=True))
     of_set: dict[int, SessionMask] = defaultdict(SessionMask)
+
     for place, (day, ticker_set, _, asked_at, is_confirmed) in enumerate(rows):
         if day in final_at and asked_at >= final_at[day] and (is_confirmed or place not in thin):
             of_set[ticker_set] |= mask_between(days, day, day)
+
     return of_set
 
 
@@ -115,8 +122,8 @@ def count_final(sessions: Sequence[date], asked_at_utc: str) -> int:
 def load_unconfirmed(
     connection: sqlite3.Connection, timeframe: str, days: Sequence[str], other_than_run: str = ""
 ) -> dict[str, SessionMask]:
-    """For each ticker those of `days` that were answered once without a bar; `other_than_run`
-    leaves out what that run was answered."""
+    """Return for each ticker those of `days` that were answered once without a bar;
+    `other_than_run` leaves out what that run was answered."""
     rows = connection.execute(
         "SELECT ticker, start_date, end_date FROM _unconfirmed WHERE timeframe = ? AND run <> ?",
         (timeframe, other_than_run),
@@ -202,8 +209,8 @@ def weigh_session(
 ) -> list[str]:
     """Given the tickers of which an answer about the whole market has no bar that can be true
     (`lacking`), although one is stored or came, return those of which another run was told the
-    same: believed. The others wait for a second answer; nobody else waits any longer, the rest of
-    the market is the second sign. The caller's transaction."""
+    same: believed. The others wait for a second answer; no other ticker waits any longer, the rest
+    of the market is the second sign. The caller's transaction."""
     if not is_final:
         return []
     waiting = dict(
@@ -215,6 +222,7 @@ def weigh_session(
     )
     for ticker in waiting:
         forget_unconfirmed(connection, ticker, "1day", session_date, session_date)
+
     believed = [ticker for ticker in lacking if waiting.get(ticker, run) != run]
     connection.executemany(
         SAVE_UNCONFIRMED,
@@ -224,6 +232,7 @@ def weigh_session(
             if ticker not in believed
         ],
     )
+
     return believed
 
 

@@ -87,21 +87,22 @@ def plan_requests(
     beyond: SessionMask,
     not_grouped: SessionMask = EMPTY,
 ) -> list[Request]:
-    """Return the fewest requests that bring what nobody asked for yet, the newest sessions first.
+    """Return the fewest requests that bring what was never asked for, the newest sessions first.
 
     `beyond`: sessions that the key's plan does not cover; they are not asked for. Only day bars can
     be asked for by session, for all tickers at once, and not those of `not_grouped`. An answer
     about one ticker costs the same whatever its length: it reaches from the first missing session
-    to the last, and back over the warm-up that was not asked for yet.
-    """
+    to the last, and back over the warm-up that was not asked for yet."""
     missing: dict[str, SessionMask] = {}
     warm_up: dict[str, SessionMask] = {}
+
     for demand in demands:
         for ticker in demand.tickers:
             waiting = demand.warm_up & asked.unconfirmed.get(ticker, EMPTY)
             lacking = (demand.sessions & ~asked.of(ticker) | demand.refetch | waiting) & ~beyond
             missing[ticker] = missing.get(ticker, EMPTY) | lacking
             warm_up[ticker] = warm_up.get(ticker, EMPTY) | demand.warm_up
+
     alone, whole = list(missing), EMPTY
     if timeframe == "1day":
         alone = [ticker for ticker, lacking in missing.items() if lacking & not_grouped]
@@ -110,6 +111,7 @@ def plan_requests(
         }
         chosen, whole = choose_requests(others)
         alone += chosen
+
     ranges: list[Request] = []
     for ticker in alone:
         needed = missing[ticker] & ~whole
@@ -118,6 +120,7 @@ def plan_requests(
             wanted = needed | before
             first, last = sessions[wanted.first()], sessions[wanted.last()]
             ranges.append(RangeRequest(ticker, timeframe, first, last))
+
     return ranges + [SessionRequest(day, len(missing)) for day in reversed(whole.days(sessions))]
 
 

@@ -76,6 +76,7 @@ def look_at_splits(connection: sqlite3.Connection, source: Source) -> SplitLook:
     if not has_bars(connection):
         return look
     look.failure = read_list(connection, source)
+
     due = load_due_tickers(connection)
     if due:
         again = plan_refetch(connection, source.calendar, list(due))
@@ -88,6 +89,7 @@ def look_at_splits(connection: sqlite3.Connection, source: Source) -> SplitLook:
                 else:
                     look.refetched[ticker] = reason
                 advance(1)
+
     return look
 
 
@@ -97,6 +99,7 @@ def read_list(connection: sqlite3.Connection, source: Source) -> str:
     now_utc, last_look = source.now_utc(), load_last_look(connection)
     since = look_since(last_look, now_utc)
     known = load_known_splits(connection, since)
+
     try:
         listed = parse_splits(source.client.fetch_splits(since).rows)
         changed = compare_splits(
@@ -110,6 +113,7 @@ def read_list(connection: sqlite3.Connection, source: Source) -> str:
         raise
     except (MarketDataError, IncompleteListError) as error:
         return str(error)
+
     # A split that an earlier look saw before the opening of its day is judged once more after it.
     waiting = load_waiting_splits(connection, last_look) if last_look else []
     unchanged = [each for each in waiting if each.split not in {new.split for new in changed}]

@@ -82,11 +82,13 @@ def open_staging(connection: sqlite3.Connection) -> Staging | None:
     path = staging_path(database) if database.name else None  # in memory: no file, no name
     if path is None or not path.exists():
         return None
+
     staging = read_staging(path)
     if staging and staging.job == load_job(connection):
         return staging
     if staging:
         staging.connection.close()
+
     say(f"removed {path}: this state of the database does not wait for what it had set aside")
     remove_database(path)
     return None
@@ -149,6 +151,7 @@ def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc
     file = connect_alone(staging_path(database_path(connection)))
     file.execute("PRAGMA journal_mode = WAL")
     file.execute("PRAGMA synchronous = NORMAL")
+
     with transaction(file):
         for statement in SCHEMA:
             file.execute(statement)
@@ -156,6 +159,7 @@ def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc
             "INSERT INTO job (staging_key, ticker_set, tickers_sha256) VALUES (?, ?, ?)",
             (job.key, job.ticker_set, job.tickers_sha256),
         )
+
     with transaction(connection):
         connection.execute(
             "INSERT OR REPLACE INTO _first_fill (id, staging_key, ticker_set, tickers_sha256, "
@@ -164,6 +168,7 @@ def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc
             (job.key, job.ticker_set, job.tickers_sha256, begun_at_utc),
         )
         clear_done(connection, LOADING_TASK)
+
     return Staging(file, job, {})
 
 
@@ -177,6 +182,7 @@ def stage_session(
     ids = np.array([{**staging.numbers, **numbers}[t] for t in bars.tickers], dtype="int32")
     values = ids.tobytes() + bars.prices.tobytes() + bars.volume.tobytes()
     day = session_date.isoformat()
+
     with transaction(staging.connection):
         staging.connection.executemany(
             "INSERT INTO tickers (ticker, id) VALUES (?, ?)", list(numbers.items())
@@ -193,6 +199,7 @@ def stage_session(
             f"INSERT INTO rejected ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
             [(day, *bar) for bar in bars.rejected],
         )
+
     staging.numbers.update(numbers)
 
 

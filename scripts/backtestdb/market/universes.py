@@ -154,10 +154,12 @@ def spell_as_the_vendor(
     except (NotInPlanError, VendorFaultError) as error:
         say(f"{name}: the tickers stay as the file spells them: {error}")
         return
+
     spelt, _ = match_tickers(members, traded)
     if spelt == members:
         return
     save_universe(connection, name, spelt)
+
     with transaction(connection):
         connection.executemany(
             "DELETE FROM universe_stocks WHERE ticker = ?"
@@ -192,10 +194,12 @@ def update_us_stocks(
     another company is active."""
     active: dict[str, str] = {}
     delisted: dict[str, str] = {}
+
     for ticker_type in types:
         active |= {row["ticker"]: row.get("name") for row in client.fetch_tickers(ticker_type).rows}
         gone = client.fetch_delisted(ticker_type, since).rows
         delisted |= {row["ticker"]: row.get("name") for row in gone}
+
     return save_universe(
         connection,
         US_STOCKS,

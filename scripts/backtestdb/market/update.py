@@ -40,6 +40,7 @@ def make_update_jobs(
         name for (name,) in connection.execute("SELECT name FROM universe ORDER BY id").fetchall()
     ]
     jobs: dict[str, list[Job]] = {timeframe: [] for timeframe in TIMEFRAMES}
+
     for name in names:
         members = load_members(connection, name)
         for timeframe in TIMEFRAMES:
@@ -56,6 +57,7 @@ def make_update_jobs(
                     earlier = sessions_between(calendar, start, until)
                     job = replace(job, refetch=tuple(earlier[-CORRECTED_SESSIONS:]))
                 jobs[timeframe].append(job)
+
     return jobs
 
 

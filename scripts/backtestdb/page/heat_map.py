@@ -62,7 +62,7 @@ def show_percent(percent: float | None) -> str:
 def describe_month(month: Month) -> str:
     """Return the counts that are not 0, in sessions of tickers."""
     counts = {
-        "missing": month.failed,
+        "holes": month.failed,
         "known empty": month.known_empty,
         "beyond the plan": month.beyond_plan,
     }

@@ -110,7 +110,7 @@ def describe_states(states: States, ticker: str) -> dict[str, Any]:
     failed, beyond = states.failed.get(ticker, 0), states.beyond.get(ticker, 0)
     empty = every & ~stored & ~failed & ~beyond
 
-    missing = "not answered yet" if states.is_judged else "without a bar"
+    unanswered = "not answered yet" if states.is_judged else "without a bar"
     return {
         "title": title_of(states.universe, states.timeframe),
         "label": LABELS[states.timeframe],
@@ -119,7 +119,7 @@ def describe_states(states: States, ticker: str) -> dict[str, Any]:
         "parts": [
             (name, kind, mask.bit_count(), *list_runs(states, SessionMask(mask)))
             for name, kind, mask in (
-                (missing, "no", failed),
+                (unanswered, "no", failed),
                 ("known to be empty", "quiet", empty),
                 ("beyond the plan", "quiet", beyond),
             )

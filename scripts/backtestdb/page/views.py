@@ -73,6 +73,7 @@ class Views:
         path = datasette.urls.database(name) if name else ""
         picture = self.drawn.picture if facts.universes else Picture()
         values = make_front(facts, catalogue, picture, path)
+
         return await self.render(datasette, "front.html", {"is_drawn": is_drawn, **values})
 
     @of_a_database
@@ -94,7 +95,7 @@ class Views:
         values = make_ticker_page(ticker, data, self.drawn.picture)
         if values is None:
             what = f"{ticker}: no universe has this ticker, and no bar of it is stored"
-            return await self.show_missing(datasette, what)
+            return await self.show_not_found(datasette, what)
         return await self.render(datasette, "ticker.html", {"is_drawn": is_drawn, **values})
 
     @of_a_database
@@ -116,9 +117,9 @@ class Views:
             values = {"title": month, "what": what, "is_drawn": False}
             return await self.render(datasette, "notice.html", values)
         what = f"{', '.join(wanted)}, {month}: nothing was asked for of this month"
-        return await self.show_missing(datasette, what)
+        return await self.show_not_found(datasette, what)
 
-    async def show_missing(self, datasette: Datasette, what: str) -> Response:
+    async def show_not_found(self, datasette: Datasette, what: str) -> Response:
         values = {"title": "Not found", "what": what}
         return await self.render(datasette, "notice.html", values, 404)
 

@@ -52,6 +52,7 @@ def make_carry_over(carried: dict[str, int], universe: str) -> Callable[[sqlite3
         # What the user accepted of an audit's findings is the user's word, too.
         accepted = [name for name in table_names(connection) if name == "_audit_accepted"]
         carried.update(carry_tables(connection, [*tables_to_keep(connection), *accepted]))
+
         if planned:
             # The lists came over with their ids and all columns: the planned one is brought up to
             # date by its name.
@@ -63,10 +64,12 @@ def make_carry_over(carried: dict[str, int], universe: str) -> Callable[[sqlite3
                 company_names=planned.company_names,
                 schema="fresh",
             )
+
         if agents_table_was_renamed(connection) and "trading_agents" in table_names(
             connection, "fresh"
         ):
             connection.execute("DROP TABLE fresh.trading_agents")
+
         carry_header_numbers(connection)
         migrate(connection, "fresh")
         verify_carried(connection)
@@ -75,6 +78,7 @@ def make_carry_over(carried: dict[str, int], universe: str) -> Callable[[sqlite3
 
 
 def load_planned_universe(connection: sqlite3.Connection, universe: str) -> PlannedUniverse | None:
+    """Return the universe that a rebuild has filled; None where it has none of this name."""
     rows = connection.execute(
         "SELECT ticker, s.name, is_active FROM fresh.universe_stocks s JOIN fresh.universe u ON "
         "u.id = universe_id"
@@ -124,6 +128,7 @@ def read_old_content(
     database = settings.database_path
     if source:
         return OldContent(rehearse(source, trial))
+
     state = look_at_file(database)
     if state in {"missing", "empty"}:
         backup = find_backup_to_carry(settings)
@@ -132,11 +137,13 @@ def read_old_content(
             if backup
             else OldContent({})
         )
+
     if state == "too_new":
         raise DatabaseFileError(
             f"{database}: {TOO_NEW}; what stands in it could not be carried over",
             next_step=NEWER_PYTHON,
         )
+
     if state == "database":
         try:
             return OldContent(rehearse(database, trial))
@@ -147,6 +154,7 @@ def read_old_content(
             f"{database} is not a database any more, or its schema cannot be read: it will be "
             "kept aside"
         )
+
     with salvaged_content(settings, now_local) as salvaged:
         if not salvaged:
             return OldContent({}, is_damaged=True)
@@ -164,9 +172,9 @@ def rehearse(source: Path, trial: Path) -> dict[str, int]:
 
 
 def find_backup_to_carry(settings: Settings) -> Path | None:
-    """Where the database is gone, its newest backup that verifies holds what no download brings
-    back. None where there never was a backup. Raise VerificationError when there are some and none
-    verifies."""
+    """Return, where the database is gone, its newest backup that verifies: it holds what no
+    download brings back. None where there never was a backup. Raise VerificationError when there
+    are some and none verifies."""
     if not load_catalogue(settings.backup_dir):
         return None
     try:
@@ -186,14 +194,15 @@ def find_backup_to_carry(settings: Settings) -> Path | None:
             "begin without them:"
             " make restore ARGS=--discard-irreplaceable",
         ) from error
+
     newest = choice.irreplaceable or choice.full
     return newest.path if newest else None
 
 
 @contextmanager
 def salvaged_content(settings: Settings, now_local: datetime) -> Iterator[SalvageResult | None]:
-    """What can be read of the damaged database and its backups, for as long as it is needed. None
-    when that is nothing at all."""
+    """Yield what can be read of the damaged database and its backups, for as long as it is needed;
+    None when that is nothing at all."""
     try:
         salvaged = salvage(settings.database_path, settings.backup_dir, now_local, say=say)
     except NothingSalvagedError as error:

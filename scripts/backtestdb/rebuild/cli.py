@@ -42,6 +42,7 @@ def make_market_plan(
     if arguments.skip_backfill:
         return RebuildSpec()
     end = choose_end(arguments.end, now_local)
+
     if arguments.full_us_stocks:
         # Which tickers they are the vendor tells once the user agreed to the plan.
         return RebuildSpec(
@@ -51,6 +52,7 @@ def make_market_plan(
             intraday_start="",
             end=end.isoformat(),
         )
+
     if arguments.russell2000:
         tickers = choose_tickers("russell2000", [], arguments.russell2000, [])
         return RebuildSpec(
@@ -60,6 +62,7 @@ def make_market_plan(
             intraday_start="",
             end=end.isoformat(),
         )
+
     tickers = choose_tickers("tech_sector", [], None, settings.watchlist_tickers)
     intraday_start = end - timedelta(days=INTRADAY_DAYS - 1)
     return RebuildSpec(
@@ -85,15 +88,18 @@ def run_rebuild(settings: Settings, arguments: argparse.Namespace, now_local: da
     rebuilt = rebuild(settings, wanted, choices, source, now_local)
     if rebuilt is None:
         raise DeclinedError("nothing was changed: the restore was not confirmed")
+
     code = print_reports(rebuilt.reports) if rebuilt.reports else DONE
     print_outcome(settings, rebuilt)
     return DONE_WITH_HOLES if rebuilt.losses else code
 
 
 def print_outcome(settings: Settings, rebuilt: RebuildResult) -> None:
+    """Print what was carried over, where the old file is, how to undo, and what is missing."""
     if rebuilt.carried:
         rows = sum(rebuilt.carried.values())
         print(f"carried over: {rows:,} rows of {len(rebuilt.carried)} tables")
+
     print(f"database: {settings.database_path}")
     if rebuilt.kept_as:
         print(f"the old one is kept: {rebuilt.kept_as}")
@@ -101,6 +107,7 @@ def print_outcome(settings: Settings, rebuilt: RebuildResult) -> None:
             print(f"undo with: {make_undo_command(rebuilt.kept_as)}")
         else:
             print("it is damaged, as the old database was; keep it until you have what you need")
+
     for line in rebuilt.losses:
         print(line)
     if any(report.has_holes for _, report in rebuilt.reports):

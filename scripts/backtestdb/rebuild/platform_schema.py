@@ -73,7 +73,7 @@ def run_schema(scratch: Path, schema_file: Path) -> None:
 
 
 def authorize(action: int, *details: str | None) -> int:
-    """SQLite asks this for every step of a statement. Settings of the connection (PRAGMA) are
+    """Return SQLite's answer to a step of a statement. Settings of the connection (PRAGMA) are
     passed over."""
     if action == sqlite3.SQLITE_PRAGMA:
         return sqlite3.SQLITE_IGNORE

@@ -119,6 +119,7 @@ def rebuild(
             fresh=choices.discard_irreplaceable,
             now_utc=now_local,
         )
+
         with closing(connect(work_path(database))) as connection:
             prepare_to_fill(connection, plan)
             starts = probe_plan_limits(connection, source, plan)
@@ -136,17 +137,20 @@ def rebuild(
             if must_ask and not ask(question):
                 remove_unstarted(connection, work_path(database))
                 return None
+
             reports = run_jobs(connection, source, plan, settings)
             if plan.universe and not choices.accept_fewer:
                 stop_at_fewer_bars(
                     database, connection, make_jobs(plan, members_of(connection, plan)), ask
                 )
+
             verify_new_content(connection, work_path(database), expected_tables(plan))
             identity = identify_current(database, settings.backup_dir)
             save_database_id(connection, identity.database_id or make_database_id())
             finish_work_file(
                 connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
             )
+
         with lock_if_possible(
             settings.backup_dir
         ):  # a restore from a backup replaces the same file
@@ -154,10 +158,10 @@ def rebuild(
 
 
 def prepare_to_fill(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
-    """A larger cache keeps the pages that are still being filled. With a log, a commit need not be
-    flushed: a power cut may cost the newest answers, never the file. The whole market is gigabytes
-    in few commits, and a log would write them twice. A kill may have left indexes to be made
-    (`deferred_indexes`)."""
+    """Set cache and journal. A larger cache keeps the pages that are still being filled. With a
+    log, a commit need not be flushed: a power cut may cost the newest answers, never the file. The
+    whole market is gigabytes in few commits, and a log would write them twice. A kill may have left
+    indexes to be made (`deferred_indexes`)."""
     connection.execute("PRAGMA cache_size = -131072")
     is_large = bool(plan.universe) and (not plan.tickers or len(plan.tickers) >= MANY_TICKERS)
     connection.execute(f"PRAGMA journal_mode = {'DELETE' if is_large else 'WAL'}")
@@ -174,7 +178,8 @@ def expected_tables(plan: RebuildSpec) -> set[str]:
 
 
 def remove_unstarted(connection: sqlite3.Connection, work: Path) -> None:
-    """A work file without a single answer in it holds nothing that a later run could continue."""
+    """Remove a work file without a single answer in it: it holds nothing that a later run could
+    continue."""
     asked = "SELECT EXISTS (SELECT 1 FROM _ranges_asked) OR EXISTS (SELECT 1 FROM _sessions_asked)"
     if not connection.execute(asked).fetchone()[0] and not staging_path(work).exists():
         connection.close()
@@ -182,8 +187,8 @@ def remove_unstarted(connection: sqlite3.Connection, work: Path) -> None:
 
 
 def verify_space_to_rebuild(database: Path, bytes_to_come: int) -> None:
-    """The work file still grows, the old file is kept once more, and the journal of the replacement
-    is as large as the larger of the two."""
+    """Raise SpaceError where a rebuild does not fit: the work file still grows, the old file is
+    kept once more, and the journal of the replacement is as large as the larger of the two."""
     old, work = (
         path.stat().st_size if path.is_file() else 0 for path in (database, work_path(database))
     )
@@ -260,11 +265,12 @@ def load_old_content(
 def show_plan(
     settings: Settings, plan: RebuildSpec, costs: Mapping[str, Cost], old: OldContent
 ) -> None:
-    """Steps, requests and duration, before the first request."""
+    """Print steps, requests and duration, before the first request."""
     rows: list[list[object]] = [["schema", describe_schema(plan), 0, "0 B", "0 s"]]
     if plan.universe:
         tickers = f"{len(plan.tickers)} tickers" if plan.tickers else "as the vendor lists them"
         rows.append(["universe", f"{plan.universe}: {tickers}", 0, "0 B", "0 s"])
+
     what = {
         LABELS["1day"]: f"{plan.daily_start} to {plan.end}",
         LABELS["5min"]: f"{plan.intraday_start} to {plan.end}",
@@ -273,6 +279,7 @@ def show_plan(
     for label, cost in costs.items():
         duration = format_duration(duration_seconds(cost.requests, settings.requests_per_minute))
         rows.append([label, what.get(label, ""), cost.requests, format_bytes(cost.bytes), duration])
+
     kept = f"{sum(old.rows.values()):,} rows of {len(old.rows)} tables"
     if old.from_backup:
         kept += f", from {old.from_backup}"
@@ -280,6 +287,7 @@ def show_plan(
     rows.append(["check and replace", str(settings.database_path), 0, "", ""])
     print_table("Plan", ["step", "what", "requests", "disk at most", "at the quota"], rows)
     total = sum(cost.requests for cost in costs.values())
+
     if settings.requests_per_minute:
         seconds = duration_seconds(total, settings.requests_per_minute)
         say(
@@ -308,6 +316,7 @@ def probe_plan_limits(
     job = make_jobs(plan, tickers)[LABELS["1day"]]
     if len(job.sessions) < LONG_HISTORY_SESSIONS:
         return None
+
     return probe_history(
         connection,
         source.client,
@@ -322,7 +331,7 @@ def probe_plan_limits(
 def show_history_start(
     settings: Settings, plan: RebuildSpec, costs: Mapping[str, Cost], starts: date | None
 ) -> None:
-    """What the key's plan makes of a rebuild."""
+    """Print what the key's plan makes of a rebuild."""
     if starts is None:
         return
     sessions = make_jobs(plan, [WITNESS])[LABELS["1day"]].sessions
@@ -338,7 +347,8 @@ def show_history_start(
 
 
 def show_left_behind(database: Path, plan: RebuildSpec) -> None:
-    """Which bars of the old database the new one will not have. They stay in the kept file."""
+    """Print which bars of the old database the new one will not have. They stay in the kept
+    file."""
     if look_at_file(database) != "database":
         return
     with closing(connect(database, read_only=True)) as connection:
@@ -349,18 +359,23 @@ def show_left_behind(database: Path, plan: RebuildSpec) -> None:
 def run_jobs(
     connection: sqlite3.Connection, source: Source | None, plan: RebuildSpec, settings: Settings
 ) -> list[tuple[str, Report]]:
+    """Fill the new file; return a report for each job. Raise NothingFetchedError when a job brings
+    no bar."""
     reports: list[tuple[str, Report]] = []
     if not plan.universe:
         return reports
     if source is None:
         raise ValueError("a plan with bars needs a source")
+
     if must_ask_for_tickers(connection, plan):
         since = date.fromisoformat(plan.daily_start)
         update_us_stocks(connection, source.client, settings.us_stock_types, since)
+
     look_before_first_bars(connection, source)
     if plan.universe == RUSSELL2000:
         last = date.fromisoformat(plan.end)
         spell_as_the_vendor(connection, source.client, plan.universe, last)
+
     for label, job in make_jobs(plan, members_of(connection, plan)).items():
         report = backfill(connection, source, job, f"{plan.universe}: {label}")
         if not report.coverage.stored:
@@ -372,6 +387,7 @@ def run_jobs(
                 else f"first reason: {next(iter(report.run.failures.values()))}",
             )
         reports.append((label, report))
+
     reports[-1][1].run.splits = look_at_splits(connection, source)
     return reports
 
@@ -384,21 +400,25 @@ def put_in_place(
     reports: list[tuple[str, Report]],
     now_local: datetime,
 ) -> RebuildResult:
+    """Carry over what is kept and put the new file in the place of the old one."""
     database = settings.database_path
     state = look_at_file(database)
     kept_as = choose_kept_name(database, now_local)
     carried: dict[str, int] = {}
     losses: list[str] = []
+
     # Retention may have removed meanwhile what was the newest backup when the plan was shown.
     named = choices.carry_over_from or (find_backup_to_carry(settings) if old.from_backup else None)
     if named:
         carried = carry_from(named, work_path(database), plan.universe)
     elif old.is_damaged:
         carried, losses = carry_salvaged(settings, work_path(database), plan.universe, now_local)
+
     if state == "missing" and takes_the_free_name(work_path(database), database):
         return RebuildResult(
             reports=reports, carried=carried, kept_as=None, kept_is_sound=True, losses=losses
         )
+
     must_carry = not (choices.discard_irreplaceable or named or old.is_damaged)
     done = replace_database(
         database,
@@ -409,6 +429,7 @@ def put_in_place(
     )
     remove_database(work_path(database))
     kept = done.kept_as or done.moved_to
+
     return RebuildResult(
         reports=reports,
         carried=carried,
@@ -419,8 +440,9 @@ def put_in_place(
 
 
 def takes_the_free_name(work: Path, database: Path) -> bool:
-    """Nothing to keep, nothing that has the file open: 5 GB need no copy. False when a program made
-    a file of this name meanwhile, or a log lies there."""
+    """Return whether the new file took the name: nothing is to be kept and no program has the file
+    open, so that 5 GB need no copy. False when a program made a file of this name meanwhile, or a
+    log lies there."""
     fsync_file(work)
     try:
         take_free_name(work, database)

@@ -22,8 +22,8 @@ CACHE_KILOBYTES = 131_072
 def verify_new_content(
     connection: sqlite3.Connection, path: Path, expected_tables: Collection[str]
 ) -> None:
-    """The whole file `path`, which `connection` has open outside of a transaction. Raise
-    VerificationError."""
+    """Raise VerificationError unless the whole file `path`, which `connection` has open outside of
+    a transaction, holds what it must."""
     verify_tables(path, table_names(connection))
     verify_integrity(connection)
     missing = set(expected_tables) - set(table_names(connection))

@@ -61,9 +61,8 @@ def continues(earlier: RebuildSpec, wanted: RebuildSpec, *, end_was_given: bool)
     """Return whether the work on `earlier` is work on `wanted`.
 
     The same plan is. So is one of at most a week ago that differs in its dates alone, unless the
-    user named the end: whoever starts a killed rebuild again after midnight wants it finished, and
-    the days since are what `make update` is for.
-    """
+    user named the end: a killed rebuild that is started again after midnight is to be finished, and
+    the days since are what `make update` is for."""
     if earlier == wanted:
         return True
     if end_was_given or not wanted.end or not earlier.end:
@@ -73,7 +72,7 @@ def continues(earlier: RebuildSpec, wanted: RebuildSpec, *, end_was_given: bool)
 
 
 def without_dates(plan: RebuildSpec) -> RebuildSpec:
-    """Which steps there are still shows: an empty start stays empty."""
+    """Return a plan in which only the steps still show: an empty start stays empty."""
     return replace(
         plan,
         daily_start="asked" if plan.daily_start else "",
@@ -140,8 +139,10 @@ def prepare_work_file(
     left = load_record(path)
     if left and continues(left.plan, wanted, end_was_given=end_was_given):
         return left.plan
+
     remove_database(path)
     remove_staging(path)
+
     current = None if fresh else load_record(database)
     if (
         current
@@ -151,6 +152,7 @@ def prepare_work_file(
     ):
         copy_current(database, path)
         return current.plan
+
     create_work_file(path, form_of(database), wanted, platform_schema, now_utc)
     return wanted
 
@@ -165,7 +167,7 @@ def copy_current(database: Path, path: Path) -> None:
 def create_work_file(
     path: Path, form: FileForm, plan: RebuildSpec, platform_schema: Path | None, now_utc: datetime
 ) -> None:
-    """The record comes last: a file without it is not continued."""
+    """Create a work file. The record comes last: a file without it is not continued."""
     create_schema(path, form, plan.other_tables, platform_schema)
     with closing(connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -178,7 +180,7 @@ def create_work_file(
 def create_schema(
     path: Path, form: FileForm, other_tables: OtherTables, platform_schema: Path | None
 ) -> None:
-    """A new database without a row but those of the platform's own schema. Raise SettingsError
+    """Create a database without a row but those of the platform's own schema. Raise SettingsError
     where `platform_schema` cannot be used."""
     with closing(connect(path, create=True)) as connection:
         connection.execute(f"PRAGMA page_size = {form.page_size}")

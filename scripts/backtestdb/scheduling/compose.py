@@ -30,7 +30,7 @@ USE_HOST_SCHEDULE = (
     "start Docker, or let this machine's own schedule make the backups: make schedule-install"
 )
 INSTALL_COMPOSE = (
-    "install docker-compose-plugin (Debian: docker-compose), or use make schedule-install"
+    "install docker-compose-plugin (Debian 13: docker-compose), or use make schedule-install"
 )
 SHOWN_LINES = 3
 # Without a shell of Python's own, which that user may not be allowed to read.
@@ -64,6 +64,7 @@ def verify_engine() -> None:
         raise ProjectError(
             f"no container engine answers: {''.join(reason)}", next_step=USE_HOST_SCHEDULE
         )
+
     # The plugin is a package of its own; without it docker takes --project-directory for a flag it
     # does not know.
     if subprocess.run(
@@ -80,14 +81,17 @@ def prepare_folders(settings: Settings, owner: Owner) -> None:
         raise DatabaseFileError(
             f"the folder of DATABASE_PATH, {folder}, is missing", next_step="change DATABASE_PATH"
         )
+
     make_folder(settings.state_dir, owner)
     make_backup_folder(settings, owner)
     for place in (settings.backup_dir, folder):
         verify_writable(place, owner)
+
     remember_folder(settings.database_path, settings.backup_dir)
     if warning := warn_of_full_disk(settings):
         console.say(warning)
     prepare_offsite(settings, owner)
+
     for scripts in settings.generated_scripts_dirs:
         if not scripts.is_dir() or scripts.resolve().is_relative_to(folder.resolve()):
             continue
@@ -121,6 +125,7 @@ def verify_writable(folder: Path, owner: Owner) -> None:
         return
     identity = {"user": owner.user, "group": owner.group} if os.geteuid() == 0 else {}
     groups: dict[str, list[int]] = {"extra_groups": []} if identity else {}
+
     tried = subprocess.run(
         ["/bin/sh", "-c", PROBE],
         capture_output=True,
@@ -160,6 +165,7 @@ def make_environment(settings: Settings, owner: Owner) -> dict[str, str]:
         for name, value in computed.items()
         if name not in os.environ and f"\n{name}=" not in f"\n{own}"
     }
+
     return {
         "PWD": str(PROJECT_DIR),
         "DATABASE_PATH": str(settings.database_path),
@@ -208,6 +214,7 @@ def keep_for_compose(variables: dict[str, str]) -> None:
     }
     for own in ("SIDECAR_USER", "SIDECAR_TZ"):
         kept.pop(own)
+
     text = put_into_env_text(read_env_text(), kept)
     if text != read_env_text():
         replace_text(path.resolve(), text)
@@ -243,6 +250,7 @@ def remove_earlier_projects(variables: dict[str, str]) -> None:
         "{{json .}}",
     )
     projects = set()
+
     for line in listed.splitlines():
         with suppress(ValueError):
             labels = dict(
@@ -250,6 +258,7 @@ def remove_earlier_projects(variables: dict[str, str]) -> None:
             )
             if is_of_this_project(labels.get(f"{label}.working_dir", "")):
                 projects.add(labels.get(label, ""))
+
     for project in sorted(projects - {name, ""}):
         console.say(f"removing the containers of {project}, as this project was called before")
         compose(variables | {"COMPOSE_PROJECT_NAME": project}, "down")
@@ -272,6 +281,7 @@ def show_container(name: str, state: dict[str, object], container: str) -> None:
     console.say(f"{name}: {state.get('Status')}, exit code {state.get('ExitCode')}")
     if probes:
         console.say(f"{name}: health: {str(probes[-1].get('Output', '')).strip()}")
+
     done = subprocess.run(
         ["docker", "logs", "--tail", str(SHOWN_LINES), container],
         stdout=subprocess.PIPE,

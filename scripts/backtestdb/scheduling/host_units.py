@@ -210,6 +210,7 @@ def verify_folders_are_open(job: Job, home: Path) -> None:
     # Disks that can be taken off, too, since macOS 10.15.
     closed = [Path("/Volumes")]
     closed += [home / name for name in (*PROTECTED_FOLDERS, *SYNCED_FOLDERS)]
+
     found = [
         path
         for path in dict.fromkeys(used)

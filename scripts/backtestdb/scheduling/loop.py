@@ -240,6 +240,7 @@ def find_due(settings: Settings, now: datetime) -> list[Task]:
     last_drill = load_last_drill(settings.backup_dir, settings.database_path)
     if is_a_day_old(taken, now) and drill_is_due(last_drill, now):
         due.append("drill")
+
     return due
 
 
@@ -332,6 +333,7 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
     interrupts is no failure."""
     scheduler.log.info("%s started", WORDS[kind])
     started = time.monotonic()
+
     code, out, err = run_process(scheduler, kind)
     if code == 0:
         scheduler.attempts.pop(kind, None)
@@ -360,6 +362,7 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
             kind,
             f"{WORDS[kind]} failed ({describe_code(code, kind)}): {describe_failure(err, out)}",
         )
+
     save_liveness_if_possible(scheduler)
     return code == 0 or scheduler.stop.is_set()
 
@@ -410,6 +413,7 @@ def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
         start_new_session=True,
     ) as process:
         out, err = wait_for(scheduler, kind, process)
+
     if process.returncode < 0 and scheduler.job == "backups" and not why_disk_is_absent(scheduler):
         remove_leftovers(scheduler)
     return process.returncode, out, err
@@ -446,6 +450,7 @@ def save_liveness_if_possible(scheduler: Scheduler, running: Task | None = None)
     scheduler.ticked = time.monotonic()
     if why_disk_is_absent(scheduler):
         return
+
     liveness = make_liveness(
         scheduler.kind,
         scheduler.clock(),
@@ -501,11 +506,13 @@ def describe_market_run(made: Mapping[str, Any]) -> str:
             f", and {len(failures) - NAMED_AT_MOST} more" if len(failures) > NAMED_AT_MOST else ""
         )
         return "; ".join(failures[:NAMED_AT_MOST]) + more
+
     if "reports" in made:
         bars, requests = (
             sum(report[name] for report in made["reports"]) for name in ("bars", "requests")
         )
         return f"{bars:,} bars by {requests:,} requests"
+
     levels = [finding["level"] for finding in made.get("findings", ())]
     return f"{levels.count('error')} errors, {levels.count('warning')} warnings; next: make audit"
 

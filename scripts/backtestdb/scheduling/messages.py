@@ -94,13 +94,16 @@ def deliver(urls: Sequence[str], message: Message, results: list[bool]) -> None:
     except ImportError:
         results.append(False)
         return
+
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
     kind = NotifyType.FAILURE if message.is_failure else NotifyType.SUCCESS
     outcome = []
+
     for url in urls:
         place = Apprise()
         known = place.add(url)
         outcome.append(
             bool(known and place.notify(title=message.title, body=message.body, notify_type=kind))
         )
+
     results.extend(outcome)

@@ -20,8 +20,10 @@ def prepare_offsite(settings: Settings, owner: Owner) -> None:
             f"the folder OFFSITE={settings.offsite} is not there",
             next_step="connect its disk, or make offsite-init",
         )
+
     folder = secrets_folder(settings)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
     secrets = {
         "key_id": settings.offsite_key_id,
         "secret": settings.offsite_secret,
@@ -31,6 +33,7 @@ def prepare_offsite(settings: Settings, owner: Owner) -> None:
         descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(value)
+
     give_to(owner, [folder, *folder.iterdir()])
 
 

@@ -33,6 +33,7 @@ def run_user_command(
     problem = run_in_shell(command, environment)
     if problem:
         say(f"warning: {name} failed: {problem}")
+
     return not problem
 
 
@@ -55,6 +56,7 @@ def run_in_shell(command: str, environment: dict[str, str]) -> str:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             return f"not done after {LIMIT_SECONDS / 60:.0f} minutes, and ended"
+
     if process.returncode == 0:
         return ""
     last = said.strip().splitlines()[-1:]
