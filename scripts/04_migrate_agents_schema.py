@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{path}: there is no table trading_agents; make restore-schema creates it")
             return DONE
         changes = migrate(connection)
+
     print("\n".join(changes) or f"{path}: up to date, nothing to do")
     return DONE
 

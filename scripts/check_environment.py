@@ -57,6 +57,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--close", action="store_true", help="first take the rights of others on our backups"
     )
     parser.add_argument("--json", action="store_true", help="for programs")
+
     return parser.parse_args(arguments)
 
 

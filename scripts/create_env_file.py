@@ -26,10 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argparse.ArgumentParser(description=__doc__).parse_args(arguments)
     target = PROJECT_DIR / ".env"
     text = make_env_text((PROJECT_DIR / ".env.example").read_text(), PROJECT_DIR / "backtesting.db")
+
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return 0
+
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     print(f"wrote {target}: put your POLYGON_API_KEY into it", file=sys.stderr)

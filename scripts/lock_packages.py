@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.outdated:
         return show_outdated()
+
     return max(write_lock(name, upgrade=chosen.upgrade) for name in SETS)
 
 

@@ -66,11 +66,13 @@ def remove(settings: Settings, copies: list[KeptCopy], *, assume_yes: bool) -> N
             f"there is no verified backup of {database} in {backup_dir}: nothing was removed",
             next_step="make backup",
         )
+
     size = format_bytes(sum(copy.bytes for copy in copies))
     if not confirm(f"Remove {count_of(len(copies), 'file')}, {size}?", assume_yes=assume_yes):
         raise DeclinedError("nothing was removed")
     with lock_backups(backup_dir):  # a restore may be keeping another one
         freed = remove_kept(copies)
+
     print(f"removed {count_of(len(copies), 'file')}, {format_bytes(freed)} are free again")
 
 

@@ -22,10 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="the report itself, for programs")
     as_json = parser.parse_args(arguments).json
     drill, report = run_drill(load_settings(), datetime.now().astimezone(), say=console.say)
+
     if as_json:
         print(report.read_text(), end="")
     else:
         show(drill, report)
+
     return console.DONE if drill.is_good else console.FAILED
 
 

@@ -93,6 +93,7 @@ def make_server(options: argparse.Namespace) -> SandboxServer:
     sandbox = make_sandbox(
         settings, today=today, tickers=options.tickers, splits=options.splits, junk=options.junk
     )
+
     return SandboxServer(options.port, sandbox)
 
 

@@ -93,6 +93,7 @@ def run_once(scheduler: Scheduler, *, quiet: bool) -> int:
     enter_folder(scheduler)
     if quiet:
         print_failures_only(scheduler.log)
+
     try:
         with lock_schedule(scheduler):
             return console.DONE if tick_safely(scheduler) else console.FAILED

@@ -13,14 +13,17 @@ import pytest
 
 from backtestdb import free_name
 from backtestdb import replace as replace_module
-from backtestdb.database import connect
+from backtestdb.database import connect, transaction
 from backtestdb.errors import BusyError, DatabaseFileError, ProjectError, VerificationError
+from backtestdb.newer_sqlite import sqlite_version_number
 from backtestdb.replace import (
     LEAST_ATTEMPTS,
     busy_explained,
+    keep_version_in_header,
     remove_arriving,
     replace_database,
     replace_through_sqlite,
+    shrink_log,
     verify_space_to_replace,
 )
 from writers import read_counters, running_writer
@@ -53,6 +56,8 @@ def test_replacement_with_reader_connected_shows_it_the_new_content(
         assert reader.execute("SELECT word FROM words").fetchone() == ("old 0",)
         assert replace_database(live, new, tmp_path / "kept.db").kept_is_sound
         assert reader.execute("SELECT word FROM words").fetchone() == ("new 0",)
+        log = tmp_path / "live.db-wal"
+        assert (log.stat().st_size if journal == "WAL" else 0) == 0  # else as large as the file
     assert (read_words(live), read_words(tmp_path / "kept.db")) == ({"new"}, {"old"})
 
 
@@ -196,7 +201,7 @@ def count_views(path: Path) -> int:
         return int(connection.execute(query).fetchone()[0])
 
 
-@pytest.mark.parametrize("page_size", [4096, 1024])
+@pytest.mark.parametrize("page_size", [4096, 1024, 8192])
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
 def test_what_this_sqlite_cannot_read_goes_through_a_replacement_as_it_is(
     tmp_path: Path, journal: str, page_size: int
@@ -208,6 +213,7 @@ def test_what_this_sqlite_cannot_read_goes_through_a_replacement_as_it_is(
     add_odd_view(make_words(new, "new"))
     live, missing = tmp_path / "live.db", tmp_path / "missing.db"
     make_words(live, "old", journal=journal)
+    (tmp_path / "live.db.resized.arriving").write_text("left by a killed replacement")
     with closing(connect(live)) as holder:  # so that WAL stays
         holder.execute("SELECT count(*) FROM words").fetchone()
         replace_database(live, new, tmp_path / "kept.db")
@@ -234,6 +240,30 @@ def test_what_is_kept_is_private(tmp_path: Path) -> None:
     live.chmod(0o644)
     replace_database(live, make_words(tmp_path / "new.db", "new", rows=3), tmp_path / "kept.db")
     assert (tmp_path / "kept.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_log_that_cannot_be_cut_now_is_left_and_other_errors_are_told(tmp_path: Path) -> None:
+    live = make_words(tmp_path / "live.db", "old", rows=3, journal="WAL")
+    with closing(connect(live)) as connection, transaction(connection):
+        connection.execute("DELETE FROM words")
+        shrink_log(connection)
+
+    class Broken:
+        def execute(self, _sql: str) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(sqlite3.OperationalError, match="disk"):
+        shrink_log(Broken())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("step", [-1, 0, 1])
+def test_header_keeps_the_version_of_a_newer_sqlite_and_of_no_older(
+    tmp_path: Path, step: int
+) -> None:
+    live, ours = make_words(tmp_path / "live.db", "old", rows=3), sqlite_version_number()
+    with live.open("r+b", buffering=0) as file, closing(connect(live)) as connection:
+        keep_version_in_header(connection, file.fileno(), ours + step)
+    assert int.from_bytes(live.read_bytes()[96:100], "big") == max(ours, ours + step)
 
 
 def test_nothing_is_carried_over_from_what_cannot_be_read(tmp_path: Path) -> None:
@@ -273,20 +303,85 @@ def test_what_a_killed_replacement_left_is_removed_and_nothing_else(tmp_path: Pa
     assert {path.name for path in tmp_path.iterdir()} == {live.name, *others}
 
 
+def make_busy_error() -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Input/output error"), sqlite3.OperationalError("disk I/O error")], ids=str
+)
 def test_error_before_the_commit_says_that_nothing_was_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    live = add_odd_view(make_words(tmp_path / "live.db", "old"))
+    new = add_odd_view(make_words(tmp_path / "new.db", "new"))
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(replace_module, "copy_pages", fail)
+    with pytest.raises(ProjectError, match=r"was not replaced: .* holds what it held") as caught:
+        replace_through_sqlite(live, new, tmp_path / "kept.db", "database", None, 60)
+    assert caught.value.next_step.startswith("see that the disk is well")
+    assert count_views(live) == 1
+    assert read_words_leniently(live) == {"old"}
+
+
+def read_words_leniently(path: Path) -> set[str]:
+    with closing(connect(path, lenient=True)) as connection:
+        return {word.split()[0] for (word,) in connection.execute("SELECT word FROM words")}
+
+
+def test_lock_before_the_commit_is_another_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = make_words(tmp_path / "live.db", "old")
     new = make_words(tmp_path / "new.db", "new")
 
     def fail(*_: object) -> None:
-        raise OSError(5, "Input/output error")
+        raise make_busy_error()
 
     monkeypatch.setattr(replace_module, "copy_pages", fail)
-    with pytest.raises(ProjectError, match=r"was not replaced: .* holds what it held") as caught:
+    with pytest.raises(BusyError, match="another program holds the database"):
         replace_database(live, new, tmp_path / "kept.db")
-    assert caught.value.next_step.startswith("see that the disk is well")
-    assert (read_words(live), read_words(tmp_path / "kept.db")) == ({"old"}, {"old"})
+    assert read_words(live) == {"old"}
+
+
+def test_lock_behind_the_commit_does_not_hide_that_the_new_content_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = make_words(tmp_path / "live.db", "old")
+    new = make_words(tmp_path / "new.db", "new")
+
+    def fail(_live: sqlite3.Connection) -> None:
+        raise make_busy_error()
+
+    monkeypatch.setattr(replace_module, "shrink_log", fail)
+    with pytest.raises(ProjectError, match="holds the new content, whole"):
+        replace_database(live, new, tmp_path / "kept.db")
+    assert read_words(live) == {"new"}
+
+
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+def test_writer_that_does_not_end_makes_the_replacement_give_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: str
+) -> None:
+    """It waited without end for a program that holds the write lock."""
+    live = make_words(tmp_path / "live.db", "old", journal=journal)
+    new = make_words(tmp_path / "new.db", "new")
+    into_place = replace_module.copy_into_place
+
+    def write_first(*arguments: Any) -> tuple[str, ...]:
+        with closing(connect(live)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            return into_place(*arguments)
+
+    monkeypatch.setattr(replace_module, "copy_into_place", write_first)
+    with pytest.raises(BusyError, match="another program holds the database"):
+        replace_database(live, new, tmp_path / "kept.db", timeout_seconds=0.2)
+    assert read_words(live) == {"old"}
 
 
 def test_error_after_which_nothing_can_be_read_names_what_was_kept(

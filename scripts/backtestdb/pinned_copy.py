@@ -61,12 +61,13 @@ def make_step_watch(
     deadline = time.monotonic() + deadline_seconds
 
     def step(code: int, remaining: int, total: int) -> None:
-        if code not in BUSY_CODES:
+        is_busy = code in BUSY_CODES
+        if not is_busy:
             on_step(total - remaining, total)
-        if remaining and time.monotonic() > deadline:
-            reason = (
-                "another program holds the database" if code in BUSY_CODES else "it took too long"
-            )
+
+        # Before the first step that succeeds nothing is known to remain.
+        if (is_busy or remaining) and time.monotonic() > deadline:
+            reason = "another program holds the database" if is_busy else "it took too long"
             raise BusyError(
                 f"{purpose} was given up after {deadline_seconds:.0f} s: {reason}",
                 next_step="stop the program that uses the database, then start the same command "

@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from backtestdb.config import PROJECT_DIR
 from backtestdb.errors import VerificationError
+from backtestdb.files import hash_file
 from backtestdb.offsite.delta import (
     apply_page_patches,
     apply_pages,
@@ -35,6 +37,8 @@ from backtestdb.offsite.objects import (
 )
 from backtestdb.offsite.record import CLASSES, CopyName, load_record, parse_name
 from backtestdb.offsite.seal import lock_key, unlock_key
+from backtestdb.offsite.send import Content
+from backtestdb.offsite.send_full import send_full_content
 from backtestdb.offsite.store import FolderStore
 from backtestdb.offsite.target import open_remote
 from backup_tools import change, make_platform_database
@@ -95,6 +99,37 @@ def test_a_base_that_rusts_is_not_patched_against(tmp_path: Path) -> None:
     base.write_bytes(bytes([old[0] ^ 2]) + old[1:])
     with pytest.raises(VerificationError, match="block 0 of the kept base has changed"):
         list(make_page_patches(target, runs, base, digests, 4096, 0))
+
+
+@pytest.mark.parametrize(("changed", "expected"), [(40, "full-delta"), (4096, "full-base")])
+def test_pages_that_all_changed_are_patched_unless_little_of_them_is_left(
+    changed: int, expected: str, tmp_path: Path
+) -> None:
+    machine, chance = make_machine(tmp_path), random.Random(changed)
+    old = chance.randbytes(50 * 4096)
+    fresh = b"".join(
+        chance.randbytes(changed) + old[at + changed : at + 4096] for at in range(0, len(old), 4096)
+    )
+    classes = []
+    for number, data in enumerate((old, fresh)):
+        path = tmp_path / f"full-{number}.db"
+        path.write_bytes(data)
+        record = send_full_content(machine.sender, describe_file(path))
+        classes.append(record.name.copy_class)
+        assert machine.fetch(record).read_bytes() == data
+    assert classes == ["full-base", expected]
+
+
+def describe_file(path: Path) -> Content:
+    return Content(
+        path=path,
+        file=path.name,
+        database="",
+        database_id="",
+        taken_at_utc=datetime.now(UTC),
+        sha256=hash_file(path),
+        rows={},
+    )
 
 
 def test_page_patches_that_end_early_are_damage(tmp_path: Path) -> None:

@@ -312,5 +312,5 @@ def test_taken_port_is_named_and_sigterm_ends_with_0(rebuilt: Project) -> None:
         assert f"port {first.port} of 127.0.0.1 cannot be used" in done.stderr
         assert "Traceback" not in done.stderr
         first.process.terminate()
-        _, err = first.process.communicate(timeout=30)
+        _, err = first.process.communicate(timeout=120)
         assert (first.process.returncode, err) == (0, "")

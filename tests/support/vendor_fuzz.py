@@ -149,14 +149,16 @@ class FuzzRun:
         return happens
 
     def make_splits(self) -> list[dict[str, Any]]:
-        """Of the first ticker: listed in time or late, some withdrawn again, some corrected."""
-        if not self.chance(0.3, "split"):
+        """Of the first ticker that trades: listed in time or late, some withdrawn again, some
+        corrected."""
+        traded = [ticker for ticker in self.tickers if ticker not in {"ANSS", "NOBODY"}]
+        if not traded or not self.chance(0.35, "split"):
             return []
         executed = self.dice.choice(self.days[3:26])
         listed = executed + timedelta(days=self.dice.choice([0, 0, 1, 3, 8, 20]))
         first, second = self.dice.sample(RATIOS, 2)
         row = {
-            "ticker": self.tickers[0],
+            "ticker": traded[0],
             "execution_date": executed.isoformat(),
             "split_from": first[0],
             "split_to": first[1],

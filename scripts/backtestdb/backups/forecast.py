@@ -59,11 +59,13 @@ def forecast(
     found = count_days(full, growth, retention, free)
     if not found.is_near:
         return found
+
     fitting = (
         fewer
         for fewer in range(settings.max_backups - 1, 0, -1)
         if not count_days(full, growth, replace(retention, newest=fewer), free).is_near
     )
+
     return replace(found, fitting=next(fitting, 0))
 
 
@@ -74,6 +76,7 @@ def count_days(
     backups that are kept now, newest first. A new one needs its room before an old one leaves."""
     kept = list(full)
     today = kept[0][0] if kept else 1
+
     for day in range(1, HORIZON_DAYS + 1):
         new_bytes = int(growth.next_bytes + growth.daily_bytes * day)
         free -= growth.small_bytes if day <= growth.small_days else 0
@@ -83,6 +86,7 @@ def count_days(
         staying = keep(kept, retention)
         free += sum(size for _, size in kept) - sum(size for _, size in staying) - new_bytes
         kept = staying
+
     return Forecast(None, len(kept), growth=growth)
 
 
@@ -91,6 +95,7 @@ def keep(full: Sequence[tuple[int, int]], retention: Retention) -> list[tuple[in
     last of each week and of each month beyond."""
     kept = list(full[: retention.newest])
     rest = list(full[retention.newest :])
+
     for count, days in ((retention.weekly, 7), (retention.monthly, 30)):
         seen: set[int] = set()
         chosen: list[tuple[int, int]] = []
@@ -100,6 +105,7 @@ def keep(full: Sequence[tuple[int, int]], retention: Retention) -> list[tuple[in
                 chosen.append(one)
         rest = [one for one in rest if one not in chosen]
         kept += chosen
+
     return kept
 
 

@@ -190,6 +190,7 @@ def print_changed_rows(before: Mapping[str, int], after: Mapping[str, int]) -> N
     ]
     if rows:
         print_table("rows that no download brings back", ("table", "now", "restored"), rows)
+
     print(f"{len(tables) - len(rows)} of {len(tables)} such tables keep their number of rows")
 
 

@@ -55,10 +55,12 @@ def verify_source(path: Path) -> None:
         raise DatabaseFileError(
             f"there is no database at {path}", next_step="check DATABASE_PATH, or make restore"
         )
+
     if state == "empty":
         raise DatabaseFileError(
             f"{path} is an empty file", next_step="make restore-from-backup, or make restore"
         )
+
     if state == "damaged":
         raise DatabaseFileError(
             f"{path} is not a database, or damaged beyond reading",

@@ -63,12 +63,14 @@ def load_universe_coverage(connection: sqlite3.Connection) -> list[UniverseCover
         return []
     universes = connection.execute("SELECT id, name FROM universe ORDER BY name").fetchall()
     found = []
+
     for universe_id, name in universes:
         for timeframe in TIMEFRAMES:
             coverage = load_stored(connection, tables, universe_id, name, timeframe)
             coverage = with_counts(connection, tables, coverage)
             if timeframe == "1day" or coverage.first or coverage.expected is not None:
                 found.append(coverage)
+
     return found
 
 

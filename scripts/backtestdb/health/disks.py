@@ -30,6 +30,7 @@ def check_mount(database: Path, *, is_wal: bool) -> Problem:
             "disk",
             f"the database lies on a local disk ({mount.kind if mount else 'type not known'})",
         )
+
     what = f"the database lies on {mount.kind}, which does not carry file locks"
     if is_wal:
         return wrong(
@@ -37,6 +38,7 @@ def check_mount(database: Path, *, is_wal: bool) -> Problem:
             f"{what}, and is in WAL mode: two programs on two sides of it will damage it",
             "move it to a local disk and change DATABASE_PATH, or let one side alone use it",
         )
+
     return note("disk", what, "move it to a local disk and change DATABASE_PATH")
 
 

@@ -114,6 +114,7 @@ def show(holes: Holes) -> None:
         print_table(title, ("ticker", "missing"), worst[:NAMED_AT_MOST])
         if len(worst) > NAMED_AT_MOST:
             print_paragraph("  and: " + " ".join(ticker for ticker, _ in worst[NAMED_AT_MOST:]), 4)
+
     if holes.silent:
         what = (
             f"{label}: the vendor has nothing of {', '.join(holes.silent)}: renamed, delisted "

@@ -48,6 +48,7 @@ def load_market_facts(connection: sqlite3.Connection, now: datetime) -> MarketFa
     sample = choose_sample(connection, now.toordinal())
     found = {ticker: find_difference(connection, ticker, tables) for ticker in sample}
     times = {ticker: find_older_time(connection, ticker) for ticker in sample}
+
     return MarketFacts(
         splits_due=load_texts(connection, tables, "_splits_due", "ticker, reason"),
         differing={ticker: text for ticker, text in found.items() if text},
@@ -203,8 +204,10 @@ def find_older_time(connection: sqlite3.Connection, ticker: str) -> str:
     ).fetchone()
     if row is None:
         return ""
+
     local = datetime.fromtimestamp(row[0] / 1000, NEW_YORK)
     expected = f"{local:%H:%M:%S}"
     if (row[1], row[2]) == (expected, local.isoweekday() % 7):
         return ""
+
     return f"{local:%Y-%m-%d %H:%M:%S} says {row[1] or 'nothing'!r}, weekday {row[2]}"

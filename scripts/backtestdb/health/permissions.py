@@ -88,6 +88,7 @@ def check_backups(backup_dir: Path) -> Iterator[Problem]:
     what = f"others can read {shown[0]}" + (
         f" and {len(shown) - 1:,} more" if len(shown) > 1 else ""
     )
+
     mount = mount_of(backup_dir)
     if mount and mount.kind in WITHOUT_PERMISSIONS:
         yield note("permissions", f"{what}: {mount.kind} keeps no permissions")

@@ -136,6 +136,7 @@ def make_space_problem(backups: BackupFacts, each_bytes: int) -> Problem:
         if backups.full.count > 1 and backups.room_for
         else ""
     )
+
     return Problem("little_space", what, f"free {format_bytes(missing)} on this disk{fewer}")
 
 
@@ -213,11 +214,13 @@ def describe_holes(coverage: UniverseCoverage) -> str:
             f"{label}: {coverage.failed:,} of {coverage.expected:,} sessions of tickers could "
             "not be fetched"
         )
+
     if coverage.is_stale:
         return (
             f"{label}: a backfill was interrupted, or the universe changed, since the sessions "
             "were counted"
         )
+
     return (
         f"{label}: {coverage.unanswered:,} of {coverage.tickers:,} tickers could not be fetched yet"
     )

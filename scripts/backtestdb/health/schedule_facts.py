@@ -75,11 +75,13 @@ def look_at_launchd(user: User) -> ScheduleFacts:
     )
     if not label:
         return NONE
+
     code, out = ask("launchctl", "print", f"gui/{user.number}/{label}")
     found = make_native("launchd", code == 0, re.findall(r"last exit code = (\d+)", out))
     # Instead of an exit code, where a signal ended it: `last terminating signal = Killed: 9`.
     if ended := re.search(r"last terminating signal = (.+)", out):
         return replace(found, failed=True, last_result=f"ended by signal {ended[1].strip()}")
+
     return found
 
 
@@ -183,6 +185,7 @@ def ask_engine() -> ScheduleFacts | None:
     )
     if code or not out.strip():
         return None
+
     return ScheduleFacts(
         kind="container", installed=True, loaded=False, last_result=out.splitlines()[0]
     )

@@ -44,10 +44,12 @@ def check_time_zones() -> Problem:
         new_york = ZoneInfo("America/New_York")
     except ZoneInfoNotFoundError:
         return wrong("time zones", "the rules of America/New_York are missing", REINSTALL)
+
     offsets = [moment.astimezone(new_york).utcoffset() for moment in (WINTER, SUMMER)]
     if offsets != [timedelta(hours=-5), timedelta(hours=-4)]:
         what = f"the rules of America/New_York are wrong: {offsets}"
         return wrong("time zones", what, REINSTALL)
+
     return ok(
         "time zones", f"New York is known; local time is {datetime.now().astimezone():%Z (UTC%z)}"
     )

@@ -94,6 +94,7 @@ def load_ticker(version: Version, ticker: str, sessions: Sequence[date]) -> pa.T
             pc.less_equal(rows["session_date"], sessions[-1]),
         ),
     )
+
     return rows.filter(mine)
 
 
@@ -125,7 +126,9 @@ def find_whole_ranges(
     )
     answered = owned.mask(rows).tolist()
     runs: list[tuple[date, date]] = []
+
     for day, is_answered, before in zip(sessions, answered, [False, *answered[:-1]], strict=True):
         if is_answered:
             runs = [*runs[:-1], (runs[-1][0], day)] if before else [*runs, (day, day)]
+
     return runs

@@ -55,6 +55,7 @@ def open_place(store: Store) -> S3Store | LocalStore:
     given: Any = {
         name: store.options[theirs] for name, theirs in names.items() if theirs in store.options
     }
+
     return S3Store.from_url(
         store.root,
         config=given | {"aws_conditional_put": "etag"},

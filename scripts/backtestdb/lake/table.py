@@ -232,6 +232,7 @@ def encode(rows: pa.Table) -> pa.Buffer:
         ],
         column_encoding={name: "DELTA_BINARY_PACKED" for name in names if name in DELTA_ENCODED},
     )
+
     return output.getvalue()
 
 

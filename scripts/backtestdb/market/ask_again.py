@@ -28,6 +28,7 @@ def apply_again(jobs: Sequence[Job], again: AskAgain) -> list[Job]:
     if again.is_provisional_only:
         return list(jobs)
     verify_members(again.tickers, {ticker for job in jobs for ticker in job.tickers})
+
     changed = [ask_job_again(job, again) for job in jobs]
     if not any(job.refetch and job.refetch_tickers for job in changed):
         ranges = ", ".join(
@@ -36,6 +37,7 @@ def apply_again(jobs: Sequence[Job], again: AskAgain) -> list[Job]:
         raise UsageError(
             "--again: nothing of this was asked for before", next_step=f"choose within {ranges}"
         )
+
     return changed
 
 

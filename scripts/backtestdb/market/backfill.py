@@ -90,6 +90,7 @@ def backfill_together(
         timeframe=timeframe,
         keep_every_ticker=keep_every_ticker,
     )
+
     total = RunTotals()
 
     try:
@@ -159,6 +160,7 @@ def fetch_and_store(
     planned = plan_jobs(connection, source.calendar, jobs, store.staging)
     prepare_staging(store, planned, staged_from_bars, source.now_text())
     fetch_planned(connection, source, planned, store, requester, label, total)
+
     if was_grouped and requester.limits.of(GROUPED).is_refused:
         say(
             "the key's plan does not have the endpoint for the whole market: asking ticker by "
@@ -257,9 +259,11 @@ def record_closures(
     ]
     for job in jobs:
         closed += find_unseen_sessions(connection, job.tickers, job.sessions)
+
     for day in sorted(set(closed)):
         total.failures.pop(f"session {day}", None)
         say(f"nothing traded on {day}, which the calendar takes for a session: recorded as closed")
+
     save_closures(connection, closed, source.now_text())
 
 
@@ -272,6 +276,7 @@ def finish_report(
     coverage = load_coverage(connection, job.tickers, job.timeframe, job.sessions)
     if job.universe:
         keep_coverage(connection, source, job, coverage)
+
     gaps = load_gap_notes(connection, job.tickers, job.sessions) if job.timeframe == "1day" else []
     return Report(
         run=total,
@@ -300,6 +305,7 @@ def keep_coverage(
             parts.append(coverage)
         elif sessions:
             parts.append(load_coverage(connection, job.tickers, job.timeframe, sessions))
+
     counted = add_coverages(parts)
     save_coverage(
         connection, job.universe, job.timeframe, len(job.tickers), counted, source.now_text()

@@ -189,6 +189,7 @@ def save_range(
         save_bars(connection, bars, asked_at_utc)
         replace_rejected(connection, request, bars.rejected, asked_at_utc)
         save_range_answer(connection, request, bars.session_dates.tolist(), asked_at_utc, run)
+
         # An answer that came before a session was over is no sign that there will be no bar of it.
         over = days[: count_final(sessions, asked_at_utc)]
         save_unconfirmed(connection, request, over, weighed.doubtful, run, asked_at_utc)
@@ -241,11 +242,14 @@ def weigh_answer(
     run: str,
     proven_from: date | None,
 ) -> Weighed:
+    """Return what of an answer about one ticker is believed (see evidence)."""
     proven = EMPTY
     if proven_from and days:
         proven = mask_between(days, proven_from.isoformat(), days[-1])
+
     unsure = {bar.session_date for bar in bars.rejected} | find_cut_session(request, days, bars)
     unsure_mask = mask_of(days, unsure)
+
     return weigh_range(
         every=first_sessions(len(days)),
         good=mask_of(days, set(bars.session_dates.tolist())) & ~unsure_mask,
@@ -388,12 +392,14 @@ def load_what_was_staged(store: BarStore) -> SavedBars:
     staging = store.staging
     if staging is None:
         return SavedBars()
+
     rows = count_staged_bars(staging)
     with (
         progress("storing by ticker", len(staging.numbers)) as advance,
         deferred_indexes(store.connection, "ohlcv_data", rows),
     ):
         rejected = load_staging(store.connection, staging, store.run, advance)
+
     drop_staging(store)
     return SavedBars(rejected=count_reasons(rejected))
 

@@ -233,6 +233,7 @@ def find_broken_rules(
         "no session on this day": ~np.isin(days, asked),
         "outside of 04:00-20:00 or not on five minutes": times["is_off_grid"],
     }
+
     return np.asarray(np.select(list(rules.values()), list(rules), default=""), dtype=object)
 
 

@@ -193,6 +193,7 @@ def run_backfill(
         if source is not None:
             locks.enter_context(market_locks(settings.database_path, [timeframe]))
             ensure_market_schema(connection)
+
         jobs = make_backfill_jobs(connection, timeframe, arguments, now_utc)
         if source is None:
             planned = make_cost(
@@ -200,11 +201,13 @@ def run_backfill(
             )
             costs = {LABELS[timeframe]: planned, "splits": plan_looks(connection)}
             return print_plan(settings, costs, as_json=arguments.json)
+
         for job in jobs:
             say(describe_job(job))
         requests = plan_jobs(connection, load_calendar(), jobs)
         planned = make_cost(requests, all_sessions(load_calendar(), jobs))
         say(describe_cost(planned.requests + plan_looks(connection).requests, settings))
+
         looks: list[SplitLook] = []
         look_before_first_bars(connection, source)
         reports = backfill_together(
@@ -311,6 +314,7 @@ def run_update(
         renews_list, list_failure = not again and us_stocks_are_old(connection, now_utc), ""
         if renews_list and source is not None:
             list_failure = renew_us_stocks(connection, source, settings.us_stock_types)
+
         jobs = make_update_jobs(connection, calendar, end)
         if not any(jobs.values()):
             raise UsageError(
@@ -319,6 +323,7 @@ def run_update(
         if again:
             every = apply_again([job for some in jobs.values() for job in some], again)
             jobs = {name: [job for job in every if job.timeframe == name] for name in jobs}
+
         costs = {
             LABELS[timeframe]: make_cost(
                 plan_jobs(connection, calendar, some), all_sessions(calendar, some)
@@ -331,6 +336,7 @@ def run_update(
             costs["the list of us-stocks, weekly"] = Cost(REQUESTS_AT_MOST, 0, 0)
         if source is None:
             return print_plan(settings, costs, as_json=arguments.json)
+
         announce(settings, [job for some in jobs.values() for job in some], costs)
         done = update(connection, source, end, jobs)
         done.list_failure = list_failure

@@ -266,6 +266,7 @@ class MarketData:
                 raise VendorFaultError(
                     f"{urlsplit(url).path}: the pages of the answer go round in a circle"
                 )
+
             if url and parse_origin(url) != parse_origin(self.base_url):
                 raise ForeignHostError(
                     f"the next page lies on {urlsplit(url).netloc}, not on "
@@ -446,6 +447,7 @@ def verify_bars(body: Mapping[str, Any], ticker: str = "", *, adjusted: bool = T
         raise PassingFaultError(f"the answer says {said} bars and holds {len(rows)}")
     if "results" in body and body["results"] is None:
         raise PassingFaultError("the results of the answer are null")
+
     if body.get("adjusted", adjusted) is not adjusted:
         raise PassingFaultError(f"the answer is {'not ' if adjusted else ''}adjusted for splits")
     if ticker and body.get("ticker", ticker) != ticker:
@@ -460,11 +462,13 @@ def explain_unreachable(error: BaseException, base_url: str) -> tuple[str, str] 
     host = urlsplit(base_url).netloc
     if isinstance(error, requests.exceptions.ProxyError):
         return f"the proxy on the way to {host} does not answer", "check HTTPS_PROXY and NO_PROXY"
+
     if isinstance(error, requests.exceptions.SSLError):
         return f"the certificate of {host} is not accepted ({find_cause(error)})", (
             "check the clock, and whether something on this network reads along "
             "(REQUESTS_CA_BUNDLE)"
         )
+
     if isinstance(find_cause(error), NameResolutionError):
         return f"the name {host} does not resolve (DNS)", "check the network and POLYGON_BASE_URL"
     return None

@@ -27,6 +27,7 @@ def is_session_empty(
         answer = client.fetch_bars(ticker, "1day", session_date - AROUND, session_date + AROUND)
     except MarketDataError:
         return False
+
     sessions = sessions_between(calendar, session_date - AROUND, session_date + AROUND)
     stamps = {row.get("t") for row in answer.rows}
     before, after = (
@@ -36,6 +37,7 @@ def is_session_empty(
             [d for d in sessions if d > session_date],
         )
     )
+
     return before and after and midnight_ms(session_date) not in stamps
 
 

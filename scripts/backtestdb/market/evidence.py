@@ -3,7 +3,7 @@
 A bar is believed when it comes. That there is none is believed at a second sign: a later bar of the
 ticker in the same answer, or the same answer to another run. The vendor's gateway has answered
 `results: null` for tickers that trade (polygon-io/issues #2), and one such answer must not become a
-hole that nobody asks about again.
+hole that is never asked about again.
 """
 
 from collections.abc import Sequence

@@ -25,6 +25,7 @@ def choose_requests(missing: Mapping[str, SessionMask]) -> tuple[list[str], Sess
     rows = list(tickers)
     groups = group_sessions(rows)
     columns = list(groups)
+
     edges = [
         [place for place, members in enumerate(columns) if members >> row & 1]
         for row in range(len(rows))
@@ -34,6 +35,7 @@ def choose_requests(missing: Mapping[str, SessionMask]) -> tuple[list[str], Sess
         [groups[members].bit_count() for members in columns],
         edges,
     )
+
     whole = EMPTY
     for place in by_column:
         whole |= groups[columns[place]]
@@ -71,9 +73,9 @@ def find_minimum_cover(
 def search(
     supply: list[int], room: list[int], edges: list[list[int]], carrying: list[set[int]]
 ) -> tuple[dict[int, int | None], dict[int, int], int | None]:
-    """Breadth first from the rows with supply: where each reached row and column was reached from,
-    and a column that has room, if there is one. A row is reached back through a column that carries
-    its flow."""
+    """Search breadth first from the rows with supply; return where each reached row and column was
+    reached from, and a column that has room, if there is one. A row is reached back through a
+    column that carries its flow."""
     row_from: dict[int, int | None] = {row: None for row, left in enumerate(supply) if left}
     column_from: dict[int, int] = {}
 

@@ -145,10 +145,12 @@ def deferred_indexes(
     if rows * FEW > coming_rows:
         yield
         return
+
     for name in INDEX_NAME.findall(
         (SQL_DIR / "schema" / "recoverable" / f"{table}.sql").read_text()
     ):
         connection.execute(f"DROP INDEX IF EXISTS {name}")
+
     try:
         yield
     finally:

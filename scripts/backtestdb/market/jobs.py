@@ -36,7 +36,7 @@ class Source:
     run: str = field(default_factory=lambda: uuid4().hex[:12])
 
     def now_utc(self) -> datetime:
-        """This machine's clock, put right by the vendor's where the two are apart."""
+        """Return this machine's time, put right by the vendor's where the two are apart."""
         return self.clock() - self.client.clock_is_ahead_by
 
     def now_text(self) -> str:
@@ -94,7 +94,7 @@ class Report:
 
     @property
     def has_holes(self) -> bool:
-        """Whether anything that was asked for is not there and was not told to be nothing."""
+        """Return whether anything that was asked for is missing and was not said to be nothing."""
         coverage = self.coverage
         is_lacking = coverage.failed > 0 or coverage.beyond_plan > 0 or coverage.early > 0
         return is_lacking or self.run.splits.has_holes
@@ -183,6 +183,7 @@ def plan_jobs(
         for job in jobs
         if job.refetch
     ]
+
     known = load_limits(connection)
     entitled = [
         replace(demand, tickers=[t for t in demand.tickers if t not in known.refused_of(timeframe)])
@@ -196,7 +197,8 @@ def plan_jobs(
 def add_staged(
     asked: AnsweredSessions, tickers: Sequence[str], staged: SessionMask
 ) -> AnsweredSessions:
-    """What a killed run set aside for the same tickers is as good as stored."""
+    """Return what was asked with what a killed run set aside for the same tickers: it is as good as
+    stored."""
     if not staged:
         return asked
     of_ticker = {ticker: asked.of_ticker.get(ticker, EMPTY) | staged for ticker in tickers}

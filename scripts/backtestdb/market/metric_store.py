@@ -128,15 +128,18 @@ def compute_metric_rows(
     """Return rows of metrics from `start` to `end`, and gaps between bars. Nothing is written."""
     since_ms = midnight_ms(start)
     bars = load_day_bars(connection, tickers, since_ms)
+
     quiet = find_quiet_tickers(bars, since_ms)
     if quiet:
         whole = load_day_bars(connection, quiet)
         bars = pd.concat([bars[~bars["ticker"].isin(quiet)], whole], ignore_index=True)
+
     gaps = [gap for gap in find_gaps(bars) if was_asked_between(connection, *gap)]
     metrics = make_metrics(bars, [(ticker, first_after) for ticker, first_after, _ in gaps])
     asked = metrics[(metrics["timestamp"] >= since_ms) & (metrics["date"] <= end.isoformat())]
     first_bars = bars.drop_duplicates("ticker")
     looked_from = list(zip(first_bars["ticker"].tolist(), first_bars["date"].tolist(), strict=True))
+
     return MetricRows([asked[name].tolist() for name in METRIC_COLUMNS], gaps, looked_from)
 
 
@@ -206,6 +209,7 @@ def tickers_without_metrics(
     )
     rows = "SELECT count(*) FROM daily_metrics WHERE ticker = ? AND date BETWEEN ? AND ?"
     first_ms, last_ms = midnight_ms(start), end_of_day_ms(end)
+
     return [
         ticker
         for ticker in tickers
@@ -235,9 +239,11 @@ def compute_metrics_again(
     for first in range(0, len(tickers), TICKERS_AT_ONCE):
         part = tickers[first : first + TICKERS_AT_ONCE]
         starts: dict[str, list[str]] = {}
+
         for ticker in part:
             query = "SELECT coalesce(min(date), '1970-01-01') FROM daily_metrics WHERE ticker = ?"
             starts.setdefault(connection.execute(query, (ticker,)).fetchone()[0], []).append(ticker)
+
         with transaction(connection):
             for start, group in starts.items():
                 rows += save_metrics(connection, group, date.fromisoformat(start))
@@ -247,6 +253,7 @@ def compute_metrics_again(
                 " WHERE ticker = ?1 AND timeframe = '1day')",
                 [(ticker,) for ticker in part],
             )
+
         advance(len(part))
     return rows
 

@@ -43,6 +43,7 @@ def find_stored_ranges(
     asked for ends it."""
     sessions = sessions_between(calendar, FIRST_DAY, until)
     requests = []
+
     for timeframe in TIMEFRAMES:
         stored = load_stored_mask(connection, ticker, timeframe, sessions)
         if not stored:
@@ -53,6 +54,7 @@ def find_stored_ranges(
             if inside:
                 start, end = sessions[inside.first()], sessions[inside.last()]
                 requests.append(RangeRequest(ticker, timeframe, start, end))
+
     return requests
 
 

@@ -249,11 +249,13 @@ def print_update(done: Update, *, as_json: bool) -> int:
         if done.list_failure:
             print(f"FAILED list of us-stocks: {done.list_failure}")
         return DONE_WITH_HOLES if done.list_failure else code
+
     reports = make_json_reports(steps)
     splits = {"asked_again": done.splits.refetched, "due": done.splits.due}
     failures = {"splits_failure": done.splits.failure, "list_failure": done.list_failure}
     print(json.dumps({"reports": reports, "splits": splits, **failures}))
     has_holes = done.list_failure or any(report.has_holes for _, report in steps)
+
     return DONE_WITH_HOLES if has_holes else DONE
 
 

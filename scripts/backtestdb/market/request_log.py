@@ -75,7 +75,7 @@ def load_frontier(connection: sqlite3.Connection, timeframe: str) -> date:
 def load_answered_ranges(
     connection: sqlite3.Connection, timeframe: str, days: Sequence[str], final_times: Sequence[str]
 ) -> dict[str, SessionMask]:
-    """For each ticker the sessions that were final when an answer about them came."""
+    """Return for each ticker the sessions that were final when an answer about them came."""
     rows = connection.execute(
         "SELECT ticker, start_date, end_date, last_date, asked_at_utc, run FROM _ranges_asked "
         "WHERE timeframe = ?",
@@ -106,9 +106,11 @@ def load_answered_sessions(
     thin = set(find_thin_sessions([row[2] for row in rows]))
     final_at = dict(zip(days, final_times, strict=True))
     of_set: dict[int, SessionMask] = defaultdict(SessionMask)
+
     for place, (day, ticker_set, _, asked_at, is_confirmed) in enumerate(rows):
         if day in final_at and asked_at >= final_at[day] and (is_confirmed or place not in thin):
             of_set[ticker_set] |= mask_between(days, day, day)
+
     return of_set
 
 
@@ -120,8 +122,8 @@ def count_final(sessions: Sequence[date], asked_at_utc: str) -> int:
 def load_unconfirmed(
     connection: sqlite3.Connection, timeframe: str, days: Sequence[str], other_than_run: str = ""
 ) -> dict[str, SessionMask]:
-    """For each ticker those of `days` that were answered once without a bar; `other_than_run`
-    leaves out what that run was answered."""
+    """Return for each ticker those of `days` that were answered once without a bar;
+    `other_than_run` leaves out what that run was answered."""
     rows = connection.execute(
         "SELECT ticker, start_date, end_date FROM _unconfirmed WHERE timeframe = ? AND run <> ?",
         (timeframe, other_than_run),
@@ -207,8 +209,8 @@ def weigh_session(
 ) -> list[str]:
     """Given the tickers of which an answer about the whole market has no bar that can be true
     (`lacking`), although one is stored or came, return those of which another run was told the
-    same: believed. The others wait for a second answer; nobody else waits any longer, the rest of
-    the market is the second sign. The caller's transaction."""
+    same: believed. The others wait for a second answer; no other ticker waits any longer, the rest
+    of the market is the second sign. The caller's transaction."""
     if not is_final:
         return []
     waiting = dict(

@@ -87,13 +87,12 @@ def plan_requests(
     beyond: SessionMask,
     not_grouped: SessionMask = EMPTY,
 ) -> list[Request]:
-    """Return the fewest requests that bring what nobody asked for yet, the newest sessions first.
+    """Return the fewest requests that bring what was never asked for, the newest sessions first.
 
     `beyond`: sessions that the key's plan does not cover; they are not asked for. Only day bars can
     be asked for by session, for all tickers at once, and not those of `not_grouped`. An answer
     about one ticker costs the same whatever its length: it reaches from the first missing session
-    to the last, and back over the warm-up that was not asked for yet.
-    """
+    to the last, and back over the warm-up that was not asked for yet."""
     missing: dict[str, SessionMask] = {}
     warm_up: dict[str, SessionMask] = {}
 

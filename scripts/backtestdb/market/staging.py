@@ -82,11 +82,13 @@ def open_staging(connection: sqlite3.Connection) -> Staging | None:
     path = staging_path(database) if database.name else None  # in memory: no file, no name
     if path is None or not path.exists():
         return None
+
     staging = read_staging(path)
     if staging and staging.job == load_job(connection):
         return staging
     if staging:
         staging.connection.close()
+
     say(f"removed {path}: this state of the database does not wait for what it had set aside")
     remove_database(path)
     return None

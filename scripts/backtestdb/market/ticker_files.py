@@ -110,6 +110,7 @@ def read_table(header: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, st
     column = find_column(header) or 0
     kind = names.index("asset class") if "asset class" in names else None
     found = []
+
     for number, row in rows:
         cells = [cell for cell in row if cell]
         is_footer = len(header) > 1 and len(cells) <= 1 and not is_ticker(row[0])
@@ -117,6 +118,7 @@ def read_table(header: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, st
             continue
         if kind is None or (len(row) > kind and row[kind].lower() == "equity"):
             found.append((number, row[column]))
+
     return found
 
 

@@ -194,10 +194,12 @@ def update_us_stocks(
     another company is active."""
     active: dict[str, str] = {}
     delisted: dict[str, str] = {}
+
     for ticker_type in types:
         active |= {row["ticker"]: row.get("name") for row in client.fetch_tickers(ticker_type).rows}
         gone = client.fetch_delisted(ticker_type, since).rows
         delisted |= {row["ticker"]: row.get("name") for row in gone}
+
     return save_universe(
         connection,
         US_STOCKS,

@@ -28,6 +28,7 @@ def us_stocks_are_old(connection: sqlite3.Connection, now_utc: datetime) -> bool
     ).fetchone()
     if row is None:
         return False
+
     renewed_at = datetime.fromisoformat(row[0])
     return now_utc - renewed_at.replace(tzinfo=renewed_at.tzinfo or UTC) >= LIST_IS_OLD_AFTER
 
@@ -37,6 +38,7 @@ def renew_us_stocks(connection: sqlite3.Connection, source: Source, types: Seque
     case."""
     query = "SELECT min(start_date) FROM _coverage WHERE universe = ?"
     (start,) = connection.execute(query, (US_STOCKS,)).fetchone()
+
     try:
         change = update_us_stocks(connection, source.client, types, date.fromisoformat(start))
     except StoppedRunError:
@@ -44,6 +46,7 @@ def renew_us_stocks(connection: sqlite3.Connection, source: Source, types: Seque
     except MarketDataError as error:
         say(f"{US_STOCKS}: the list was not renewed: {error}")
         return str(error)
+
     say(f"{US_STOCKS}: {change.total:,} tickers, {len(change.added)} new, {len(change.left)} left")
     return ""
 

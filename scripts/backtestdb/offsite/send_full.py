@@ -9,6 +9,7 @@ from backtestdb.backups.catalogue import Backup
 from backtestdb.errors import VerificationError
 from backtestdb.offsite import chain
 from backtestdb.offsite.delta import (
+    BLOCK_BYTES,
     DIGEST_BYTES,
     LARGEST_PART_BYTES,
     find_changed_runs,
@@ -29,14 +30,20 @@ from backtestdb.offsite.send import (
 )
 from backtestdb.offsite.state import STATE_NAME, Reference, Upload
 
+JUDGED_BYTES = 4 << 20
 FULL_BASE, FULL_DIGESTS = "full-base.db", "full-base.digests"
 
 
 def send_full(sender: Sender, backup: Backup) -> Record:
     """Given a verified full backup, send it whole, or the pages that changed since the base; return
     the record. Raise ProjectError."""
-    content, state = describe_backup(backup), sender.state
-    digests = hash_blocks(content.path)
+    return send_full_content(sender, describe_backup(backup), backup)
+
+
+def send_full_content(sender: Sender, content: Content, backup: Backup | None = None) -> Record:
+    """Given a file, send it whole or what changed since the base. `backup`: whose generated scripts
+    go with it."""
+    state, digests = sender.state, hash_blocks(content.path)
     base = find_full_base(sender)
     is_due = chain.needs_new_reference(
         base, sender.clock(), chain.FULL_BASE_MAX_AGE, base.sent_bytes if base else 0
@@ -44,9 +51,9 @@ def send_full(sender: Sender, backup: Backup) -> Record:
 
     record = None
     if base and not is_due:
-        record = send_page_delta(sender, backup, content, base, digests)
+        record = send_page_delta(sender, content, base, digests, backup)
     if record is None:
-        record = send_full_base(sender, backup, content, digests)
+        record = send_full_base(sender, content, digests, backup)
     state.full_file = content.file
     state.upload = Upload()
     sender.save()
@@ -63,24 +70,51 @@ def find_full_base(sender: Sender) -> Reference | None:
 
 
 def send_page_delta(
-    sender: Sender, backup: Backup, content: Content, base: Reference, digests: bytes
+    sender: Sender, content: Content, base: Reference, digests: bytes, backup: Backup | None
 ) -> Record | None:
     """Return None, with nothing sent, when so much changed that a new base is cheaper."""
     base_digests = (sender.folder / FULL_DIGESTS).read_bytes()[32:]
     runs = find_changed_runs(digests, base_digests)
     changed = sum(count for _first, count in runs) * DIGEST_BYTES
-    if changed > chain.LARGEST_DELTA * len(digests):
-        return None
+    has_changed_much = changed > chain.LARGEST_DELTA * len(digests)
 
     encoding: Encoding = "page-patches"
-    segments = send_page_patches(sender, content, base, runs, base_digests)
+    segments = None
+    if not has_changed_much or are_patches_small(sender, content, base, runs, base_digests):
+        segments = send_page_patches(sender, content, base, runs, base_digests)
     if segments is None:
+        if has_changed_much:
+            return None
         encoding = "pages"
         parts = make_parts(read_page_delta(content.path, runs))
         segments = send_file(sender, "full-delta", content, parts, f"{encoding} {base.name}")
     record = finish(sender, "full-delta", content, encoding, segments, base, backup)
     chain.note_delta(base, record.sent_bytes)
     return record
+
+
+def are_patches_small(
+    sender: Sender,
+    content: Content,
+    base: Reference,
+    runs: list[tuple[int, int]],
+    base_digests: bytes,
+) -> bool:
+    """Judge by the first part. A session adds a key to nearly every index page of a young database,
+    and each of these patches is small; after VACUUM no page is where it was."""
+    kept = sender.folder / FULL_BASE
+    if not kept.is_file():
+        return False
+
+    try:
+        parts = make_page_patches(content.path, runs, kept, base_digests, JUDGED_BYTES, skip=0)
+        _head, first = next(parts), next(parts)
+    except VerificationError:
+        return False
+
+    changed_bytes = sum(count for _first, count in runs) * BLOCK_BYTES
+    expected = len(first.piece) / first.source_bytes * changed_bytes
+    return not chain.is_too_large(int(expected), base)
 
 
 def send_page_patches(
@@ -109,7 +143,9 @@ def send_page_patches(
         return None
 
 
-def send_full_base(sender: Sender, backup: Backup, content: Content, digests: bytes) -> Record:
+def send_full_base(
+    sender: Sender, content: Content, digests: bytes, backup: Backup | None
+) -> Record:
     segments = send_file(sender, "full-base", content, make_parts(read_chunks(content.path)), "")
     record = finish(sender, "full-base", content, "whole", segments, None, backup)
     (sender.folder / FULL_DIGESTS).write_bytes(bytes.fromhex(content.sha256) + digests)
@@ -119,9 +155,9 @@ def send_full_base(sender: Sender, backup: Backup, content: Content, digests: by
 
 
 def keep_full_base(sender: Sender, path: Path) -> None:
-    """A second name for the backup, so that retention may take the first. It costs no room while
-    the backup is kept, and as much as that one afterwards, for FULL_BASE_MAX_AGE at most. File
-    systems without such names (exFAT, some shares) do without, and send more."""
+    """Give the backup a second name, so that retention may take the first. It costs no room while
+    the backup is kept, and as much as that afterwards, for FULL_BASE_MAX_AGE at most. File systems
+    without such names (exFAT, some shares) do without, and send more."""
     kept = sender.folder / FULL_BASE
     kept.unlink(missing_ok=True)
     with suppress(OSError):

@@ -73,6 +73,7 @@ class Views:
         path = datasette.urls.database(name) if name else ""
         picture = self.drawn.picture if facts.universes else Picture()
         values = make_front(facts, catalogue, picture, path)
+
         return await self.render(datasette, "front.html", {"is_drawn": is_drawn, **values})
 
     @of_a_database

@@ -99,6 +99,7 @@ def print_outcome(settings: Settings, rebuilt: RebuildResult) -> None:
     if rebuilt.carried:
         rows = sum(rebuilt.carried.values())
         print(f"carried over: {rows:,} rows of {len(rebuilt.carried)} tables")
+
     print(f"database: {settings.database_path}")
     if rebuilt.kept_as:
         print(f"the old one is kept: {rebuilt.kept_as}")
@@ -106,6 +107,7 @@ def print_outcome(settings: Settings, rebuilt: RebuildResult) -> None:
             print(f"undo with: {make_undo_command(rebuilt.kept_as)}")
         else:
             print("it is damaged, as the old database was; keep it until you have what you need")
+
     for line in rebuilt.losses:
         print(line)
     if any(report.has_holes for _, report in rebuilt.reports):

@@ -66,6 +66,7 @@ def find_fewer_bars(
     if look_at_file(database) != "database":
         return []
     found = []
+
     with closing(connect(database, read_only=True)) as old:
         try:
             if "ohlcv_data" not in table_names(old):
@@ -76,6 +77,7 @@ def find_fewer_bars(
                     found.append(FewerBars(label, before, now))
         except sqlite3.DatabaseError:
             return []  # damaged: what is left is salvaged, its bars are what the rebuild is for
+
     return found
 
 

@@ -166,12 +166,14 @@ def answer_grouped(exchange: Exchange, plan: Subscription, request: Request, day
     verify_subscription(plan, exchange.today, day, day)
     session = load_sessions().index_range(day, min(day, exchange.today))
     rows: list[Row] = []
+
     if session:
         indexes, served = load_grouped_bars(exchange, session.start, adjusted=adjusted)
         listings = exchange.universe.listings
         rows = make_rows(served, [listings[index].ticker for index in indexes.tolist()])
         if exchange.junk:
             rows.append({**rows[0], "T": "JUNK\x1b", **dict.fromkeys("ohlc", 9e11)})
+
     return make_answer(exchange, (day, day), rows, adjusted=adjusted) | {"queryCount": len(rows)}
 
 

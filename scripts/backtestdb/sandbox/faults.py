@@ -70,6 +70,7 @@ class Rule:
         self.seen[path] = self.seen.get(path, 0) + 1
         if self.matched <= self.after:
             return False
+
         dice = make_key(f"{self.seed} {path} {self.seen[path]}") / 2**64
         if dice >= self.probability:
             return False

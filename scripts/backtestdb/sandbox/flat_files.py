@@ -83,12 +83,14 @@ def answer_s3(
         return refuse(403, refused)
     if urlsplit(target).path.rstrip("/") == BUCKET:
         return S3Answer(200, EMPTY_LIST, {"Content-Type": "application/xml"})
+
     match = OBJECT.fullmatch(urlsplit(target).path)
     found = load_sessions().index_range(*(date.fromisoformat(match[3]),) * 2) if match else range(0)
     if match is None or not found or date.fromisoformat(match[3]) >= exchange.today:
         return refuse(404, "NoSuchKey")
     if date.fromisoformat(match[3]) < find_wall(plan, exchange.today):
         return refuse(403, "AccessDenied")
+
     return cut_range(files.make(exchange, found.start), headers.get("range", ""))
 
 
@@ -110,6 +112,7 @@ def cut_range(content: bytes, asked: str) -> S3Answer:
     match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
     if match is None:
         return S3Answer(200, content, headers)
+
     first = int(match[1])
     last = min(int(match[2] or len(content)), len(content) - 1)
     headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"

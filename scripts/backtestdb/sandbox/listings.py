@@ -125,6 +125,7 @@ def make_numbered_stock(number: int) -> Listing:
         int(make_key(f"{ticker} {what}") % 10_000) for what in ("life", "day", "kind")
     )
     turn = date.fromordinal(date(2021, 1, 4).toordinal() + day % 2100)
+
     return Listing(
         ticker=ticker,
         company=ticker,

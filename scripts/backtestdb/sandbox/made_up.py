@@ -48,6 +48,7 @@ def make_day_bars(profiles: Profiles, sessions: Ints) -> Bars:
     low = np.minimum(opened, closed) * (1 - sigma * uniform(keys, sessions, DOWN))
     volume = make_volume(profiles, sessions)
     prices = [np.round(price, 4) for price in (opened, high, low, closed)]
+
     return with_details(keys, sessions, prices, volume)
 
 

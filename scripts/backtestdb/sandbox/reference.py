@@ -69,6 +69,7 @@ def answer_ticker_events(exchange: Exchange, request: Request, ticker: str) -> R
         for day, name in reversed(names)
         if day <= exchange.today
     ]
+
     return {"status": "OK", "results": {"name": f"{ticker} (sandbox)", "events": events}}
 
 

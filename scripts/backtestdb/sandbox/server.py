@@ -170,14 +170,17 @@ class Handler(BaseHTTPRequestHandler):
             self.server.sandbox.released.wait(rule.seconds)
         if rule.kind in ("reset_midway", "cut_json"):
             self.send(answer, share=0.5)
+
         if rule.kind == "trickle":
             self.trickle(answer, rule.seconds)
             return False
         if rule.kind in ("reset", "reset_midway"):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+
         if rule.kind in ("reset", "reset_midway", "cut_json", "timeout"):
             self.close_connection = True
             return False
+
         return True
 
     def trickle(self, answer: Answer, seconds: float) -> None:

@@ -30,6 +30,7 @@ def find_signer(
     key = f"AWS4{secrets[access_key]}".encode()
     for part in (day, region, "s3", "aws4_request", text):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+
     return access_key, "" if hmac.compare_digest(key.hex(), signature) else "SignatureDoesNotMatch"
 
 
@@ -43,6 +44,7 @@ def make_canonical_request(method: str, target: str, headers: Mapping[str, str],
     lines = "".join(
         f"{name}:{' '.join(headers.get(name, '').split())}\n" for name in names.split(";")
     )
+
     return "\n".join(
         [method, url.path, query, lines, names, headers.get("x-amz-content-sha256", "")]
     )

@@ -49,10 +49,12 @@ def load_real_prices() -> dict[str, RealPrices]:
     is there."""
     rows: dict[str, list[list[float]]] = {ticker: [] for ticker in REAL_TICKERS}
     first: dict[str, date] = {}
+
     with gzip.open(find_source_file(), "rt", newline="") as file:
         for ticker, day, *numbers in list(csv.reader(file))[1:]:
             first.setdefault(ticker, date.fromisoformat(day))
             rows[ticker].append([float(number) for number in numbers[:5]])
+
     sessions = load_sessions()
     return {
         ticker: RealPrices(
@@ -81,4 +83,5 @@ def make_real_bars(real: RealPrices, profile: Profiles, sessions: Ints) -> Bars:
     rows = real.columns[:, np.clip(sessions - real.start, 0, real.stop - real.start - 1)]
     made_up = (bars.open, bars.high, bars.low, bars.close, bars.volume)
     merged = [np.where(inside, row, column) for row, column in zip(rows, made_up, strict=True)]
+
     return with_details(profile.keys, sessions, merged[:4], merged[4])

@@ -100,6 +100,7 @@ def make_divisors(
     and today, the execution date included."""
     dates = load_sessions().dates
     divisors: Floats = np.ones(len(sessions))
+
     for split in splits:
         executed = int(np.searchsorted(dates, np.datetime64(split.execution_date)))
         if split.moves_prices and not split.in_source:
@@ -111,4 +112,5 @@ def make_divisors(
             and split.is_listed(today)
         ):
             divisors[sessions < executed] *= split.ratio
+
     return divisors

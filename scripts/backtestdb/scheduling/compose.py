@@ -64,6 +64,7 @@ def verify_engine() -> None:
         raise ProjectError(
             f"no container engine answers: {''.join(reason)}", next_step=USE_HOST_SCHEDULE
         )
+
     # The plugin is a package of its own; without it docker takes --project-directory for a flag it
     # does not know.
     if subprocess.run(

@@ -413,6 +413,7 @@ def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
         start_new_session=True,
     ) as process:
         out, err = wait_for(scheduler, kind, process)
+
     if process.returncode < 0 and scheduler.job == "backups" and not why_disk_is_absent(scheduler):
         remove_leftovers(scheduler)
     return process.returncode, out, err

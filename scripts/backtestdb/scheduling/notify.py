@@ -43,6 +43,7 @@ def send_heartbeat(url: str, event: Event, *, reason: str = "", say: Say) -> Non
     sender.join(LIMIT_SECONDS)
     if sender.is_alive():
         problems.append(f"no answer within {LIMIT_SECONDS:.0f} s")
+
     if problems:
         say(f"the heartbeat was not delivered: {problems[-1]}")
 

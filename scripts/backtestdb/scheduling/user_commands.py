@@ -33,6 +33,7 @@ def run_user_command(
     problem = run_in_shell(command, environment)
     if problem:
         say(f"warning: {name} failed: {problem}")
+
     return not problem
 
 

@@ -105,11 +105,13 @@ def find_wrong_volumes(batch: Batch) -> Iterable[Hits]:
     enters a 5-minute bar."""
     sessions, both = paired(batch)
     volume = day_prices(batch, sessions, "volume")
+
     with np.errstate(invalid="ignore"):
         broken = both & (
             (sessions.volume > VOLUME_AT_MOST * volume + VOLUME_SLACK)
             | (sessions.volume < VOLUME_AT_LEAST * volume - VOLUME_SLACK)
         )
+
     texts = {
         place: f"{volume[place]:,.0f} shares in the day bar, {sessions.volume[place]:,.0f} in its "
         "5-minute bars"
@@ -123,11 +125,13 @@ def find_cut_sessions(batch: Batch) -> Iterable[Hits]:
     all."""
     sessions = make_sessions(batch)
     broken = np.zeros(len(sessions.code), dtype=bool)
+
     for code in np.unique(sessions.code).tolist():
         mine = sessions.code == code
         shares = sessions.share[mine]
         if len(shares) >= SESSIONS_TO_JUDGE and np.median(shares) >= LIVELY:
             broken[mine] = shares < CUT
+
     texts = {
         place: f"{sessions.regular[place]} of {sessions.full[place]} bars in regular hours; the "
         "ticker usually"
@@ -146,6 +150,7 @@ def find_minutes_without_day(batch: Batch) -> Iterable[Hits]:
         edges = np.searchsorted(days.code, [sessions.code[place], sessions.code[place] + 1])
         mine = days.day[slice(*edges.tolist())]
         broken[place] = len(mine) > 0 and mine[0] < sessions.day[place] < mine[-1]
+
     texts = {
         place: f"{sessions.regular[place]} bars of five minutes and no day bar"
         for place in np.flatnonzero(broken).tolist()

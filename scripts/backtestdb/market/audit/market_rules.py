@@ -45,6 +45,7 @@ def add_ticker(market: Market, ticker: str, places: Ints) -> None:
         sessions = end - begin + 1
         if sessions >= LIFE_TO_JUDGE and 0 < len(missed) <= MISSED_AT_MOST * sessions:
             market.gaps.append((ticker, missed))
+
     last = int(places[-1])
     expected_until = min(last + EXPECTED_AFTER, market.answered_until(ticker))
     market.alive[last + 1 : expected_until + 1] += 1

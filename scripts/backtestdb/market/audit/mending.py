@@ -40,10 +40,12 @@ class Mender:
         universes = self.universes if whole_market else [self.universe_of.get(first.ticker, "")]
         if not universes or not universes[0]:
             return make_universe_command(tickers)
+
         options = [f"--universe {shlex.quote(name)}" for name in universes]
         options.append("--again")
         if not whole_market:
             options.append(f"--tickers {shlex.quote(','.join(dict.fromkeys(tickers)))}")
+
         options.append(f"--start {min(finding.first_session for finding in findings)}")
         options.append(f"--end {max(finding.last_session for finding in findings)}")
         return f'make {TARGETS[first.timeframe]} ARGS="{" ".join(options)}"'

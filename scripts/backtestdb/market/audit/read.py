@@ -101,10 +101,12 @@ def load_bars(connection: sqlite3.Connection, timeframe: str, tickers: Sequence[
     )
     rows: list[tuple[Any, ...]] = []
     counts = []
+
     for ticker in tickers:
         before = len(rows)
         rows += connection.execute(query, (ticker, timeframe)).fetchall()
         counts.append(len(rows) - before)
+
     return make_bars(timeframe, tickers, counts, rows)
 
 
@@ -113,10 +115,12 @@ def load_metrics(connection: sqlite3.Connection, tickers: Sequence[str]) -> Metr
     query = f"SELECT date, {', '.join(COMPARED)} FROM daily_metrics WHERE ticker = ? ORDER BY date"
     rows: list[tuple[Any, ...]] = []
     counts = []
+
     for ticker in tickers:
         before = len(rows)
         rows += connection.execute(query, (ticker,)).fetchall()
         counts.append(len(rows) - before)
+
     columns = list(zip(*rows, strict=True)) if rows else [()] * (1 + len(COMPARED))
     numbers = {text: day_number(text) for text in set(columns[0])}
     return Metrics(
@@ -199,12 +203,14 @@ def make_market(connection: sqlite3.Connection, known: Known) -> Market:
     tables = set(table_names(connection))
     empty = np.zeros(len(known.session_days), dtype="int64")
     market = Market(known=known, traded=empty, alive=empty.copy())
+
     if "universe" in tables and "universe_stocks" in tables:
         market.universes = load_universes(connection)
         market.orphan_members = connection.execute(
             "SELECT universe_id, count(*) FROM universe_stocks WHERE universe_id NOT IN"
             " (SELECT id FROM universe) GROUP BY universe_id"
         ).fetchall()
+
     if {"_ranges_asked", "_sessions_asked", "_ticker_sets"} <= tables:
         add_answers(connection, market)
     return market

@@ -91,6 +91,7 @@ def describe_list(universe: Universe, today: int, watchlist: Sequence[str]) -> s
             "differs from its list in "
             f"{', '.join(differing[:5])}{' …' if len(differing) > 5 else ''}"
         )
+
     days = OLD_AFTER_DAYS.get(universe.name)
     if days and universe.updated_on and today - day_of(universe.updated_on) > days:
         return f"its list is {today - day_of(universe.updated_on)} days old"

@@ -85,6 +85,7 @@ def describe_result(result: AuditResult) -> str:
     accepted = f", {result.accepted:,} sessions accepted" if result.accepted else ""
     if not result.findings:
         return f"{read}: nothing found{accepted}"
+
     return (
         f"{read}: {result.count('error'):,} errors, {result.count('warning'):,} warnings{accepted}"
     )

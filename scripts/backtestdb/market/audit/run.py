@@ -157,6 +157,7 @@ def add_next_steps(
     order = {rule.id: (LEVELS.index(rule.level), place) for place, rule in enumerate(rules)}
     mend_of = {rule.id: rule.mend for rule in rules}
     mender = Mender(connection)
+
     return [
         replace(finding, next_step=mender.command(mend_of[finding.rule], [finding]))
         for finding in sorted(
