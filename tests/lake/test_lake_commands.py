@@ -159,8 +159,15 @@ def test_lake_that_is_gone_is_a_problem_until_it_is_back(project: Project) -> No
     lake, unplugged = Path(project.settings["LAKE"]), project.folder / "unplugged"
     lake.rename(unplugged)
     assert find_lake_problems(project) == [("lake", "connect its disk, or change LAKE")]
+    told = project.check("publish_lake.py", expect=1)
+    assert "was at version 1, and nothing is there" in told and not lake.exists()
     unplugged.rename(lake)
     assert find_lake_problems(project) == []
+
+    lake.rename(unplugged)
+    advised = told.partition("to begin a new one there: ")[2].splitlines()[0]
+    subprocess.run(shlex.split(advised), check=True)
+    project.check("publish_lake.py")
 
 
 def test_exported_bars_are_those_of_the_lake_and_are_not_fetched_again(

@@ -23,6 +23,7 @@ ELSEWHERE = {
     "sidecar-up": "needs a container engine; test_sidecar.py",
     "sidecar-logs": "as above",
     "sidecar-down": "as above",
+    "sidecar-update": "as above, and a registry",
     "serve": "runs until it is stopped; test_page.py",
     "offsite-watch": "runs until it is stopped; offsite/test_dying_machine.py",
 }

@@ -116,11 +116,13 @@ def make_backup(
         for message in clean_leftovers(settings.backup_dir):
             hooks.say(message)
         hooks.step("cleaned")
+
         path = choose_name(settings.backup_dir, kind, now)
         with removed_on_failure(path), readable_source(settings, path, hooks, needs_copy) as source:
             everything = load_catalogue(settings.backup_dir)
             identity = identify(settings.database_path, load_id_of_source(source), everything)
             catalogue = mark_others(everything, identity)
+
             facts = take_snapshot_with_room(
                 settings, source, kind, path, catalogue, hooks, accept_loss
             )
@@ -129,9 +131,11 @@ def make_backup(
                 unchanged = verified(catalogue, kind)[0]
                 confirm(unchanged.manifest_path, now)
                 return Outcome(look_at_backup(unchanged.path), is_new=False, removed=[])
+
             findings = check_copy(partial(path), facts, full_check, hooks)
             shrinkage = compare_with_newest(partial(path), kept_rows_of(findings), catalogue)
             say_what_shrank(shrinkage, accept_loss=accept_loss, hooks=hooks)
+
             scripts = keep_scripts(settings, path, hooks) if kind == "full" else None
             manifest = make_manifest(
                 findings,
@@ -145,6 +149,7 @@ def make_backup(
                 clock_utc=now.astimezone(UTC),
             )
             publish(manifest, path, hooks)
+
         remember_folder(settings.database_path, settings.backup_dir)
         made = look_at_backup(path)
         removed = prune(settings, [made, *catalogue], kind, hooks)

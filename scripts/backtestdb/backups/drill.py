@@ -86,11 +86,13 @@ def run_drill(
             say(f"restoring {backup.path.name} into {folder / 'scratch'}")
             rehearsals.append(rehearse(settings, backup, folder / DRILL_SCRATCH, now_local))
             mark(backup, rehearsals[-1])
+
         if not rehearsals:
             raise ProjectError(
                 f"there is no backup of {settings.database_path} in {settings.backup_dir} to try",
                 next_step="make backup",
             )
+
         is_good = all(rehearsal.is_good for rehearsal in rehearsals)
         database = os.path.realpath(settings.database_path)
         drill = Drill(

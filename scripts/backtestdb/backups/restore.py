@@ -168,6 +168,7 @@ def merge_in_place(
         live.execute("PRAGMA foreign_keys = OFF")
         live.execute("ATTACH ? AS small", (str(irreplaceable.path),))
         counter.follow(live)
+
         with transaction(live):
             seen = counter.read()
             is_sound = keep_copy(target, kept_as, written_by)
@@ -175,6 +176,7 @@ def merge_in_place(
             if load_database_id(live) != database_id:
                 save_database_id(live, database_id)
             expected = read_outline(live)
+
         written = prove(
             target, expected, lambda: counter.read() == seen + 1, WAIT_FOR_OTHERS_SECONDS
         )

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from backtestdb.config import Settings
 from backtestdb.health.problem import Problem, ok, wrong
-from backtestdb.lake.summary import lake_facts
+from backtestdb.lake.summary import describe_loss
 
 PORTS = {"http": 80, "https": 443, "tcp": 8786, "tls": 8786}
 ANSWER_SECONDS = 3.0
@@ -18,11 +18,10 @@ ANSWER_SECONDS = 3.0
 def check_lake(settings: Settings) -> list[Problem]:
     """Given the settings, return what was looked at: the lake's place, and its engine where that is
     a cluster. Empty without a LAKE, and nothing is asked then."""
-    facts = lake_facts(settings)
-    if facts is None:
+    if not settings.lake:
         return []
 
-    findings = [check_place(settings, facts)]
+    findings = [check_place(settings)]
     if settings.engine != "processes":
         findings.append(check_engine(settings.engine))
     return findings
@@ -43,18 +42,15 @@ def judge_lake(facts: Mapping[str, Any] | None) -> Iterator[Problem]:
             )
 
 
-def check_place(settings: Settings, facts: Mapping[str, Any]) -> Problem:
-    """Judge the lake's place. `facts`: what `lake_facts` says."""
+def check_place(settings: Settings) -> Problem:
+    """Judge whether the lake's folder or server is there."""
     if settings.lake.startswith("s3://"):
         return check_server(settings)
 
+    if loss := describe_loss(settings):
+        return wrong("lake", loss, "connect its disk, or change LAKE")
+
     folder = Path(settings.lake)
-    if facts["version"] is not None and not (folder / "versions").is_dir():
-        return wrong(
-            "lake",
-            f"the lake at {folder} was at version {facts['version']}, and nothing is there",
-            "connect its disk, or change LAKE",
-        )
     if folder.is_dir() or folder.parent.is_dir():
         return ok(
             "lake",

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +24,8 @@ from backtestdb.lake.publish import publish
 from backtestdb.lake.scan import Lake
 from backtestdb.lake.store import Store, make_store
 from backtestdb.lake.summarise import save_summary
-from backtestdb.lake.table import Version, open_lake
+from backtestdb.lake.summary import describe_loss, summary_path
+from backtestdb.lake.table import LakeError, Version, open_lake
 
 ROWS_SHOWN = 1000
 
@@ -42,6 +44,12 @@ def progress_lines() -> Iterator[Progress]:
 
 
 def open_store_to_write(settings: Settings) -> Store:
+    """Return the lake's place. Raise LakeError where a lake was and none is: a new one would fill
+    the disk below the mount point; StoreError where two writers could hurt each other."""
+    if loss := describe_loss(settings):
+        anew = f"rm {shlex.quote(str(summary_path(settings)))}"
+        raise LakeError(loss, next_step=f"connect its disk; to begin a new one there: {anew}")
+
     store = make_store(settings)
     verify_conditional_writes(store)
     return store

@@ -243,12 +243,14 @@ def hash_content(rows: pa.Table) -> str:
         digest.update(f"{field.name} {field.type} {len(column)} {column.null_count}".encode())
         if column.null_count == len(column):
             continue
+
         if column.null_count:
             # What lies below a NULL is anything: zeros stand for it, a column of bits tells where.
             digest.update(np_bytes(pc.is_null(column).cast(pa.uint8())))
             column = column.fill_null(
                 "" if pa.types.is_string(field.type) else pa.scalar(0).cast(field.type)
             )
+
         if pa.types.is_string(field.type):
             # In order of appearance: one text a ticker, not one a row.
             texts = column.dictionary_encode()

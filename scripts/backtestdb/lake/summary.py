@@ -30,3 +30,13 @@ def lake_facts(settings: Settings) -> dict[str, Any] | None:
     except (OSError, ValueError):
         facts["version"] = None
     return facts
+
+
+def describe_loss(settings: Settings) -> str:
+    """Return what is wrong where a folder that held the lake holds none, as a mount point without
+    its disk; empty where nothing is. Of S3 only the server can tell."""
+    facts = lake_facts(settings) or {}
+    is_there = settings.lake.startswith("s3://") or Path(settings.lake, "versions").is_dir()
+    if facts.get("version") is None or is_there:
+        return ""
+    return f"the lake at {settings.lake} was at version {facts['version']}, and nothing is there"

@@ -266,6 +266,7 @@ class MarketData:
                 raise VendorFaultError(
                     f"{urlsplit(url).path}: the pages of the answer go round in a circle"
                 )
+
             if url and parse_origin(url) != parse_origin(self.base_url):
                 raise ForeignHostError(
                     f"the next page lies on {urlsplit(url).netloc}, not on "

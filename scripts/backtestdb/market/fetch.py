@@ -266,6 +266,7 @@ class Requester:
                     f"the vendor refuses whatever is asked with this key ({refusal})",
                     next_step="check the key's subscription at the vendor",
                 ) from refusal
+
             self.limits = self.conclude(endpoint, ticker, limits, concerns, starts, refused)
 
     def is_other_refused(self, endpoint: str, ticker: str, session_date: date) -> bool | None:

@@ -239,9 +239,11 @@ def compute_metrics_again(
     for first in range(0, len(tickers), TICKERS_AT_ONCE):
         part = tickers[first : first + TICKERS_AT_ONCE]
         starts: dict[str, list[str]] = {}
+
         for ticker in part:
             query = "SELECT coalesce(min(date), '1970-01-01') FROM daily_metrics WHERE ticker = ?"
             starts.setdefault(connection.execute(query, (ticker,)).fetchone()[0], []).append(ticker)
+
         with transaction(connection):
             for start, group in starts.items():
                 rows += save_metrics(connection, group, date.fromisoformat(start))
@@ -251,6 +253,7 @@ def compute_metrics_again(
                 " WHERE ticker = ?1 AND timeframe = '1day')",
                 [(ticker,) for ticker in part],
             )
+
         advance(len(part))
     return rows
 

@@ -186,6 +186,7 @@ def recheck_limits(
                 is False
             )
             unbound = unbound if reaches_further else replace(unbound, history_starts=starts)
+
         known = known.with_limits(endpoint, save_limits(connection, endpoint, unbound, now_utc))
 
     return known

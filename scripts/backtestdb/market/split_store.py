@@ -66,9 +66,11 @@ def save_look(
             "INSERT OR REPLACE INTO _splits_asked (id, asked_at_utc) VALUES (1, ?)", (now_text,)
         )
         reasons: dict[str, list[str]] = defaultdict(list)
+
         for each in judged:
             if has_older_bars(connection, each, now_utc):
                 reasons[each.split.ticker].append(str(each))
+
         connection.executemany(
             "INSERT INTO _splits_due (ticker, reason, found_at_utc) VALUES (?, ?, ?)"
             " ON CONFLICT (ticker) DO UPDATE SET reason = excluded.reason",

@@ -40,6 +40,7 @@ def record_stopped(
         if len(sessions) < NEWEST_SESSIONS or any(f"session {day}" in failures for day in sessions):
             continue
         stopped = find_stopped(connection, members, sessions)
+
         with transaction(connection):
             connection.executemany(
                 "DELETE FROM _stopped_tickers WHERE ticker = ?",
@@ -47,6 +48,7 @@ def record_stopped(
             )
             for ticker, last_bar in stopped.items():
                 save_stopped(connection, ticker, last_bar)
+
         ask_for_successors(connection, source, list(stopped))
         rows = connection.execute("SELECT ticker, note FROM _stopped_tickers ORDER BY ticker")
         notes |= {ticker: note for ticker, note in rows if ticker in stopped}

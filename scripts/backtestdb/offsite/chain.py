@@ -23,9 +23,9 @@ LARGEST_DELTA = 0.5
 def needs_new_reference(
     reference: Reference | None, now_utc: datetime, max_age: timedelta, price: int
 ) -> bool:
-    """`price`: the bytes that a new reference would cost. What its deltas grew by is what a new one
-    would have saved: once that has reached the price, waiting was wrong. (Never more than twice the
-    best possible.)"""
+    """Return whether a new reference is due; `price`: the bytes that it would cost. What its deltas
+    grew by is what a new reference would have saved: once that has reached the price, waiting was
+    wrong. (Never more than twice the best possible.)"""
     if reference is None:
         return True
     age = now_utc - reference.sent_at_utc

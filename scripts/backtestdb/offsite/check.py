@@ -42,12 +42,11 @@ def check_copies(
     sent: Sequence[CopyName] = (),
     say: Say = lambda _message: None,
 ) -> CheckResult:
-    """Of every copy: is what its record names there, at its size? Of this week's share (or
+    """Check of every copy: is what its record names there, at its size? Of this week's share (or
     `everything`): read and compare with the hash in its name. `sent`: copies that this machine sent
     and that nothing lets go yet.
 
-    Raise OffsiteError when the store does not answer.
-    """
+    Raise OffsiteError when the store does not answer."""
     share = share_of_week(now_utc)
     listed = {stored.name: stored for stored in remote.store.list()}
     names = [name for text in listed if (name := parse_name(text))]
@@ -90,7 +89,8 @@ def check_copies(
 
 
 def is_in_share(name: str, share: int) -> bool:
-    """By the hash in a segment's name, or the number at a record's end."""
+    """Return whether a name is in the share: by the hash in a segment's name, or the number at a
+    record's end."""
     match = SEGMENT_NAME.fullmatch(name)
     if match:
         return int(match[1][:8], 16) % SHARES == share

@@ -143,8 +143,8 @@ def run_restore_from_offsite(
 
 
 def find_place(settings: Settings) -> Path:
-    """Beside the database when there is no folder for backups: on a new machine BACKUP_DIR may be a
-    disk that is not connected yet."""
+    """Return the folder of what this machine remembers. Beside the database when there is no folder
+    for backups: on a new machine BACKUP_DIR may be a disk that is not connected yet."""
     if settings.backup_dir.is_dir():
         return target_folder(settings.backup_dir, settings.offsite)
     settings.database_path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,8 +154,8 @@ def find_place(settings: Settings) -> Path:
 def put_beside(
     settings: Settings, remote: Remote, names: list[CopyName], until_utc: datetime | None
 ) -> int:
-    """The irreplaceable tables of that moment as a file of their own, and how they differ from
-    today's."""
+    """Write the irreplaceable tables of that moment to a file of their own, and print how they
+    differ from today's; return the exit code."""
     database = settings.database_path
     folder = empty_folder(find_place(settings) / "fetched")
     try:

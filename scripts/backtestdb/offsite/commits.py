@@ -74,7 +74,7 @@ class Commits:
         )
 
     def forget(self) -> None:
-        """After a failure the next look is the first one again."""
+        """Forget what was seen: after a failure the next look is the first one again."""
         if self.connection:
             self.connection.close()
         if self.descriptor >= 0:

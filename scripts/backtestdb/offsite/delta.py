@@ -139,14 +139,15 @@ def make_page_patches(
 def cut_blocks(
     runs: Iterable[tuple[int, int]], part_blocks: int, skip: int = 0
 ) -> Iterator[list[int]]:
-    """The numbers of the blocks of all runs, after the first `skip`, in lists of `part_blocks`."""
+    """Yield the numbers of the blocks of all runs, after the first `skip`, in lists of
+    `part_blocks`."""
     numbers = [number for first, count in runs for number in range(first, first + count)]
     for start in range(skip, len(numbers), part_blocks):
         yield numbers[start : start + part_blocks]
 
 
 def read_block(file: BinaryIO, number: int) -> bytes:
-    """Shorter at the end of the file, and empty behind it."""
+    """Return a block, shorter at the end of the file, and empty behind it."""
     file.seek(number * BLOCK_BYTES)
     return file.read(BLOCK_BYTES)
 

@@ -79,7 +79,7 @@ def hold_drill(
 
 
 def make_script_folders(fetched: Fetched, folder: Path) -> tuple[Path, ...]:
-    """One for each that the full backup was made with."""
+    """Return a folder for each that the full backup was made with."""
     manifest = fetched.full.manifest if fetched.full else None
     scripts = manifest.generated_scripts if manifest else None
     return tuple(folder / part for part in (scripts.parts if scripts else ()) or ("",))
@@ -106,7 +106,7 @@ def verify_rows(database: Path, fetched: Fetched) -> int:
 
 
 def save_offsite_drill(folder: Path, drill: OffsiteDrill) -> None:
-    """A line of the history."""
+    """Append a line to the history."""
     values = asdict(drill) | {"started_at_utc": drill.started_at_utc.isoformat()}
     append_line(folder / NAME, json.dumps(values), keep=LINES_KEPT)
 
@@ -119,6 +119,7 @@ def run_and_save(
     now_local: datetime,
     say: Say,
 ) -> OffsiteDrill:
+    """Hold a drill, keep its result, and say it."""
     drill = hold_drill(settings, remote, folder, database_id, now_local)
     save_offsite_drill(folder, drill)
     what = "came back" if drill.is_good else f"FAILED: {drill.problem}"

@@ -135,5 +135,5 @@ def more_of(problems: tuple[str, ...]) -> str:
 
 
 def is_due(last_utc: datetime | None, every: timedelta, now_utc: datetime) -> bool:
-    """Also when the last one lies ahead: then the clock was set back since."""
+    """Return whether the last is too long ago, or lies ahead: then the clock was set back since."""
     return last_utc is None or not timedelta(0) <= now_utc - last_utc < every

@@ -94,7 +94,7 @@ def build(remote: Remote, record: Record, target: Path) -> None:
 
 
 def fetch_scripts(remote: Remote, record: Record, folder: Path) -> None:
-    """The generated scripts that belong to a full copy, into the new folder `folder`."""
+    """Fetch the generated scripts that belong to a full copy, into the new folder `folder`."""
     try:
         unpack_scripts(read_all(remote, record.scripts, f"the scripts of {record.name}"), folder)
     except (ValueError, OSError) as error:

@@ -34,7 +34,8 @@ class Liveness:
 
 
 def save_liveness(folder: Path, liveness: Liveness) -> None:
-    """Whole-old or whole-new; not flushed, because it is written again within a minute."""
+    """Write the file whole-old or whole-new; not flushed, because it is written again within a
+    minute."""
     values: dict[str, Any] = asdict(liveness)
     for name in TIMES:
         values[name] = values[name].isoformat() if values[name] else None

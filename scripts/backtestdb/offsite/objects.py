@@ -130,7 +130,7 @@ def open_stream(
 
 
 def read_all(remote: Remote, segments: Sequence[Segment], name: str) -> bytes:
-    """For what is known to be small. Raise DamagedObjectError."""
+    """Return what the segments hold, for what is known to be small. Raise DamagedObjectError."""
     try:
         with open_stream(remote, segments) as stream:
             return stream.read()

@@ -26,7 +26,7 @@ class Owner:
 
 
 def find_owners(remote: Remote, names: Iterable[CopyName]) -> dict[str, Owner]:
-    """Writer -> owner, from the newest record of each writer that can be read. A writer none of
+    """Return the owner of each writer, from its newest record that can be read. A writer none of
     whose records can be read has no owner: its copies do not come back anyway."""
     by_writer: dict[str, list[CopyName]] = {}
     for name in sorted(names, key=lambda name: name.taken_at_utc, reverse=True):
@@ -92,7 +92,8 @@ def choose_own(
 
 
 def is_mine(owner: Owner, path: str, database_id: str) -> bool:
-    """Two ids that differ are two databases, whatever the paths say."""
+    """Return whether an owner is this database. Two ids that differ are two databases, whatever the
+    paths say."""
     if database_id and owner.database_id and database_id != owner.database_id:
         return False
     return owner.database == path
@@ -101,8 +102,8 @@ def is_mine(owner: Owner, path: str, database_id: str) -> bool:
 def of_same_database(
     names: list[CopyName], owners: dict[str, Owner], owner: Owner
 ) -> list[CopyName]:
-    """Of every writer of that database: full and small copies have one each, and so has each
-    machine."""
+    """Return the copies of every writer of that database: full and small copies have a writer each,
+    and so has each machine."""
     same = {
         writer
         for writer, other in owners.items()

@@ -62,7 +62,8 @@ def probe_overwriting(store: Store, name: str, data: bytes) -> Protection:
 
 
 def probe_checksum(store: Store) -> Protection | None:
-    """Only servers take a checksum along with the bytes."""
+    """Return whether the store refuses a wrong checksum; None for a folder: only servers take one
+    along with the bytes."""
     ask: Callable[[str], bool] | None = getattr(store, "refuses_wrong_checksum", None)
     if ask is None:
         return None

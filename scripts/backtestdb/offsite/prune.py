@@ -38,8 +38,8 @@ class PrunePlan:
 
 
 def choose_expired(names: Iterable[CopyName], now_utc: datetime) -> set[CopyName]:
-    """By age alone, but never the newest of a class, nor one that lies ahead of this machine's
-    clock."""
+    """Return what has had its time: by age alone, but never the newest of a class, nor a copy that
+    lies ahead of this machine's clock."""
     expired: set[CopyName] = set()
     by_class: dict[CopyClass, list[CopyName]] = {}
     for name in names:
@@ -98,7 +98,8 @@ def keep_needed(remote: Remote, name: CopyName, expired: set[CopyName], needed: 
 
 
 def prune(remote: Remote, plan: PrunePlan, say: Say) -> None:
-    """Records first. Raise OffsiteError where these credentials may not delete."""
+    """Remove what the plan names, records first. Raise OffsiteError where these credentials may not
+    delete."""
     for name in plan.copies:
         remote.store.delete(str(name))
     for text in plan.objects:

@@ -35,7 +35,7 @@ NAME = re.compile(
 @dataclass(frozen=True)
 class CopyName:
     """What the name of a record says. `number` counts the copies of one writer in one class: a gap
-    is a copy that somebody took away."""
+    is a copy that was taken away."""
 
     copy_class: CopyClass
     taken_at_utc: datetime

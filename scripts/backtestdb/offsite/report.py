@@ -31,7 +31,7 @@ def make_recovery_sheet(settings: Settings) -> str:
 
 
 def show_copies(where: str, names: Sequence[CopyName], as_json: bool) -> None:
-    """Full and small copies one by one, newest first; minutes as one line a day."""
+    """Print full and small copies one by one, newest first; minutes as one line a day."""
     if as_json:
         print(json.dumps([describe(name) for name in sort_newest_first(names)], indent=1))
         return
@@ -67,7 +67,7 @@ def sort_newest_first(names: Sequence[CopyName]) -> list[CopyName]:
 
 
 def group_minutes(names: Sequence[CopyName]) -> list[tuple[date, list]]:  # type: ignore[type-arg]
-    """Local days, newest first, each with the local times of its minutes."""
+    """Return local days, newest first, each with the local times of its minutes."""
     days: dict[date, list] = {}  # type: ignore[type-arg]
     for name in names:
         if name.copy_class == "minute":

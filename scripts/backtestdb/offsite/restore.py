@@ -143,8 +143,8 @@ def kind_of(copy_class: CopyClass) -> Kind:
 
 
 def write_its_manifest(record: Record, path: Path) -> None:
-    """The backup's own, to the letter; a copy that was taken between two backups gets one of what
-    it holds."""
+    """Write the backup's own manifest, to the letter; a copy that was taken between two backups
+    gets a manifest of what it holds."""
     manifest_path = path.with_suffix(".json")
     if record.manifest:
         manifest_path.write_text(record.manifest)
@@ -172,7 +172,7 @@ def write_its_manifest(record: Record, path: Path) -> None:
 
 
 def empty_folder(folder: Path) -> Path:
-    """For what is fetched: private, and emptied of what a killed restore left."""
+    """Return the folder for what is fetched: private, and emptied of what a killed restore left."""
     remove_tree(folder)
     folder.mkdir(mode=0o700, parents=True)
     return folder

@@ -59,7 +59,8 @@ class BucketStore:
         self.bucket = self.connect({})
 
     def connect(self, headers: dict[str, str]) -> S3Store:
-        """Empty settings fall back to what the AWS tools of this machine use."""
+        """Return a connection. Empty settings fall back to what the AWS tools of this machine
+        use."""
         target = self.target
         return S3Store(
             self.name,
@@ -125,14 +126,14 @@ class BucketStore:
 
 
 def region_of(endpoint: str) -> str:
-    """Amazon's and most others' hosts name it; a private server takes any."""
+    """Return the region: Amazon's and most others' hosts name it; a private server takes any."""
     found = re.search(r"[.-]((?:af|ap|ca|eu|il|me|mx|sa|us)-[a-z-]+-\d+|[a-z]+-\d{3})\b", endpoint)
     return found[1] if found else "us-east-1"
 
 
 def explain(error: Exception, where: str) -> OffsiteError:
-    """The library's text names addresses, headers and source lines: only the server's own code is
-    taken."""
+    """Return what the server's own code means. The library's text names addresses, headers and
+    source lines: it is left out."""
     text = str(error)
     code, status = CODE.search(text), STATUS.search(text)
 

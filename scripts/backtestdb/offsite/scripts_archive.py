@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def pack_scripts(folder: Path) -> bytes:
-    """Files, folders and links below `folder`, in order of their names."""
+    """Return files, folders and links below `folder` as one archive, in order of their names."""
     out = io.BytesIO()
 
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -24,8 +24,8 @@ def pack_scripts(folder: Path) -> bytes:
 
 
 def unpack_scripts(archive: bytes, folder: Path) -> None:
-    """Into the new folder `folder`. The archive was sealed on this user's machine; even so nothing
-    of it may lie outside, and links are only made, never followed."""
+    """Write an archive into the new folder `folder`. It was sealed on this user's machine; even so
+    nothing of it may lie outside, and links are only made, never followed."""
     folder.mkdir(mode=0o700, parents=True)
 
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r") as packed:

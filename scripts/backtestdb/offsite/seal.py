@@ -45,7 +45,8 @@ def make_data_key() -> DataKey:
 
 
 def lock_key(key: DataKey, passphrase: str) -> bytes:
-    """With scrypt at about a second of work: guessing costs as much for each guess."""
+    """Return the key locked with scrypt at about a second of work: guessing costs as much for each
+    guess."""
     locked: bytes = pyrage.passphrase.encrypt(key.text.encode(), passphrase)
     return locked
 

@@ -105,11 +105,13 @@ def are_patches_small(
     kept = sender.folder / FULL_BASE
     if not kept.is_file():
         return False
+
     try:
         parts = make_page_patches(content.path, runs, kept, base_digests, JUDGED_BYTES, skip=0)
         _head, first = next(parts), next(parts)
     except VerificationError:
         return False
+
     changed_bytes = sum(count for _first, count in runs) * BLOCK_BYTES
     expected = len(first.piece) / first.source_bytes * changed_bytes
     return not chain.is_too_large(int(expected), base)
@@ -153,9 +155,9 @@ def send_full_base(
 
 
 def keep_full_base(sender: Sender, path: Path) -> None:
-    """A second name for the backup, so that retention may take the first. It costs no room while
-    the backup is kept, and as much as that one afterwards, for FULL_BASE_MAX_AGE at most. File
-    systems without such names (exFAT, some shares) do without, and send more."""
+    """Give the backup a second name, so that retention may take the first. It costs no room while
+    the backup is kept, and as much as that afterwards, for FULL_BASE_MAX_AGE at most. File systems
+    without such names (exFAT, some shares) do without, and send more."""
     kept = sender.folder / FULL_BASE
     kept.unlink(missing_ok=True)
     with suppress(OSError):

@@ -42,7 +42,7 @@ def choose_due(names: Iterable[CopyName], now_utc: datetime) -> list[CopyName]:
 
 
 def shorten(folder: Path, now_utc: datetime) -> None:
-    """When the list has become long, drop what may be gone."""
+    """Drop what may be gone, when the list has become long."""
     path = folder / NAME
     if not path.is_file() or path.stat().st_size < LARGEST_BYTES:
         return

@@ -90,8 +90,8 @@ def take_small_copy(source_path: Path, target: Path, written_by: int | None = No
 
 
 def copy_pinned_tables(connection: sqlite3.Connection) -> tuple[dict[str, int], list[Index]]:
-    """From main to the attached schema `fresh`, all but the indexes, which come back as (name,
-    SQL)."""
+    """Copy from main to the attached schema `fresh`; return the rows of each table, and the
+    indexes, which are not made, as (name, SQL)."""
     virtual = virtual_table_names(connection)
     tables = tables_to_keep(connection)
     ordinary = [table for table in tables if table not in virtual]
@@ -113,7 +113,8 @@ def copy_pinned_tables(connection: sqlite3.Connection) -> tuple[dict[str, int], 
 
 
 def has_generated_columns(connection: sqlite3.Connection, table: str) -> bool:
-    """These go over by name: `*` means other columns to SELECT than to INSERT."""
+    """Return whether a table has columns that go over by name: `*` means other columns to SELECT
+    than to INSERT."""
     return any(
         column[6] for column in connection.execute(f"PRAGMA main.table_xinfo({quote(table)})")
     )
@@ -140,7 +141,8 @@ def copy_stored_rows(connection: sqlite3.Connection, table: str) -> bool:
 def rowid_ends(
     connection: sqlite3.Connection, schema: str, table: str, rowid: str
 ) -> list[int | None]:
-    """Asked one by one: SQLite looks up a single min or max, and reads the whole table for both."""
+    """Return the lowest and the highest rowid, asked one by one: SQLite looks up a single min or
+    max, and reads the whole table for both."""
     asked = (f"SELECT {end}({rowid}) FROM {schema}.{quote(table)}" for end in ("min", "max"))
     return [connection.execute(query).fetchone()[0] for query in asked]
 

@@ -67,6 +67,7 @@ class FolderStore:
         self.folder, self.where = folder, str(folder)
 
     def put(self, name: str, data: bytes) -> None:
+        """Write an object under a name that is free. Raise NameTakenError otherwise."""
         path = self.folder / name
         arriving = path.with_name(f"{ARRIVING}{secrets.token_hex(8)}")
 
@@ -92,6 +93,7 @@ class FolderStore:
             raise explain_folder_error(error, self.folder) from error
 
     def list(self, prefix: str = "") -> Iterator[Stored]:
+        """Yield all objects below the folder `prefix`, in no order."""
         top = self.folder / prefix
         try:
             for folder, _, names in os.walk(top):
@@ -116,7 +118,7 @@ class FolderStore:
 
 
 def make_folders(folder: Path, top: Path) -> None:
-    """A new folder's name is flushed, too: without it a power cut takes what was put inside."""
+    """Make folders and flush their names: without that a power cut takes what was put inside."""
     if folder.is_dir():
         return
     if folder != top:
@@ -134,8 +136,8 @@ def write_flushed(path: Path, data: bytes) -> None:
 
 
 def name_once(arriving: Path, path: Path) -> None:
-    """A link fails where the name is taken, in one step. File systems without links (exFAT, some
-    shares) look first: names never come twice anyway."""
+    """Give a file its name by a link, which fails where the name is taken, in one step. File
+    systems without links (exFAT, some shares) look first: names never come twice anyway."""
     try:
         os.link(arriving, path)
     except FileExistsError:

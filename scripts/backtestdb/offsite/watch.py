@@ -176,8 +176,8 @@ def look_at_commits(watch: Watch, sender: Sender, commits: Commits) -> None:
 
 
 def send_small_backup(watch: Watch, sender: Sender, backup: Backup) -> None:
-    """Older than what the newest minute holds, it still becomes the reference of the minutes to
-    come."""
+    """Send a small backup. Older than what the newest minute holds, it still becomes the reference
+    of the minutes to come."""
     content = describe_backup(backup)
     newest = watch.liveness.newest_small_utc
     record = send_small(sender, content, is_minute=False)
@@ -204,8 +204,8 @@ def send_changes(watch: Watch, sender: Sender, written_by: int | None) -> None:
 
 
 def copy_now(watch: Watch, path: Path, written_by: int | None) -> SmallCopy:
-    """Where SQLite must not open the live file (mounts without locks), a steady copy of it is read
-    in its place."""
+    """Return a copy of the irreplaceable tables. Where SQLite must not open the live file (mounts
+    without locks), a steady copy of it is read in its place."""
     database = watch.settings.database_path
     if not cannot_be_opened(database):
         return take_small_copy(database, path, written_by)
@@ -219,6 +219,7 @@ def copy_now(watch: Watch, path: Path, written_by: int | None) -> SmallCopy:
 
 
 def describe_copy(watch: Watch, copy: SmallCopy, digest: str) -> Content:
+    """Return what a record says of a copy."""
     local = copy.taken_at_utc.astimezone()
     return Content(
         path=copy.path,
@@ -279,7 +280,8 @@ def prove(watch: Watch, sender: Sender) -> None:
 
 
 def drop_damaged(watch: Watch, sender: Sender) -> bool:
-    """What a check found damaged is sent anew; return whether there was such a thing."""
+    """Forget what a check found damaged, so that it is sent anew; return whether there was such a
+    thing."""
     dropped = drop_distrusted(sender.state, load_distrusted(watch.folder))
     for name in dropped:
         watch.log.error("%s is damaged where it lies: a new base is sent", name)
@@ -317,7 +319,7 @@ def note_success(watch: Watch, what: str) -> None:
 
 
 def note_failure(watch: Watch, what: str, error: Exception) -> None:
-    """Said once for each cause, not at every look."""
+    """Say a failure once for each cause, not at every look."""
     message = describe_error(error)
     with watch.lock:
         if watch.liveness.failures.get(what) != message:

@@ -119,6 +119,7 @@ def rebuild(
             fresh=choices.discard_irreplaceable,
             now_utc=now_local,
         )
+
         with closing(connect(work_path(database))) as connection:
             prepare_to_fill(connection, plan)
             starts = probe_plan_limits(connection, source, plan)
@@ -136,17 +137,20 @@ def rebuild(
             if must_ask and not ask(question):
                 remove_unstarted(connection, work_path(database))
                 return None
+
             reports = run_jobs(connection, source, plan, settings)
             if plan.universe and not choices.accept_fewer:
                 stop_at_fewer_bars(
                     database, connection, make_jobs(plan, members_of(connection, plan)), ask
                 )
+
             verify_new_content(connection, work_path(database), expected_tables(plan))
             identity = identify_current(database, settings.backup_dir)
             save_database_id(connection, identity.database_id or make_database_id())
             finish_work_file(
                 connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
             )
+
         with lock_if_possible(
             settings.backup_dir
         ):  # a restore from a backup replaces the same file

@@ -94,11 +94,13 @@ def build(
                 outcomes[table] = make_orphaned_outcome(target, table, backup_date)
             for table in schema.unreadable:
                 outcomes[table] = TableOutcome(table=table, lost_pages=1)
+
             for one in virtual:
                 group = [
                     source for table, source in sources.items() if table.startswith(f"{one.name}_")
                 ]
                 keep_together(target, group, outcomes, has_backup=choice is not None)
+
             raise_sequences(
                 target, load_sequences(file, schema, target, has_backup=choice is not None)
             )

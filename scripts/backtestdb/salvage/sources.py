@@ -74,13 +74,16 @@ def describe_tables(schema: Schema) -> tuple[dict[str, Described], list[Shape]]:
             if one.has_rows:
                 connection.execute(one.creation)
                 created.append(one)
+
         create_objects(connection, (one for one in schema.of_kind("index") if one.sql))
         tables = {}
+
         for one in created:
             shape = describe_table(connection, one.name)
             tables[one.name] = Described(
                 one, shape, describe_proofs(connection, shape, schema.objects)
             )
+
         entries = [
             entry
             for table in tables.values()
