@@ -214,9 +214,11 @@ def test_week_with_an_outage_and_a_full_disk_is_two_messages_of_each(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("days", [90, 362])
 def test_year_stores_each_session_by_the_next_morning_and_tells_each_change_once(
-    machine: tuple[Machine, list[dict[str, str]]],
+    machine: tuple[Machine, list[dict[str, str]]], days: int
 ) -> None:
     one, got = machine
-    live(one, 362, outage=range(70, 72), full=range(150, 153), away=range(200, 215), seed=2)
-    check(one, got, days=362, outages=2)
+    away = range(30, 40) if days < 100 else range(200, 215)
+    live(one, days, outage=range(50, 52), full=range(70, 73), away=away, seed=days)
+    check(one, got, days=days, outages=2)

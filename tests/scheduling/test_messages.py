@@ -172,3 +172,15 @@ def test_doctor_online_sends_a_test_to_watcher_and_person(settings: Settings) ->
         assert [problem.level for problem in ask_receivers(asked)] == ["ok", "wrong"]
     assert paths == ["/ping/secret-id/start"] * 2
     assert "a test" in got[0]["title"]
+
+
+def test_address_that_fails_makes_no_second_message_for_the_other(settings: Settings) -> None:
+    clock = Clock()
+    settings.database_path.unlink()
+    with receiver() as (url, got, _):
+        both = replace(settings, notify_urls=("json://127.0.0.1:9/nobody", url))
+        scheduler = make_scheduler(both, clock)
+        for _ in range(3):
+            tick_safely(scheduler)
+            clock.go(hours=1)
+    assert len(got) == 1

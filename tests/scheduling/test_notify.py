@@ -73,7 +73,7 @@ def test_heartbeat_that_fails_delays_nothing_and_says_so_without_its_address(
         bad = {"refused": "http://127.0.0.1:9/secret-id", "no address": "secret-id"}
         started = time.monotonic()
         back_up(replace(settings, heartbeat_url=bad.get(case, url)), hooks=Hooks(say=said.append))
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 25  # the server holds its answer for 30
     assert len(verified_names(settings.backup_dir)) == 1
     assert "heartbeat was not delivered" in said[-1]
     assert "secret-id" not in " ".join(said)

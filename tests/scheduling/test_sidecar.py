@@ -506,7 +506,8 @@ def test_sidecar_under_sudo_belongs_to_the_owner_of_the_database(sidecar: Sideca
     sidecar.script("run_compose.py", "up", "--detach", "--wait", **environment)
     assert sidecar.inspect("{{.Config.User}}") == f"{OWNER}:{GROUP}"
     wait_until(lambda: kinds(sidecar) == KINDS)
-    assert sidecar.backup_dir.parent.stat().st_uid == OWNER
+    made = (sidecar.backup_dir.parent, *sidecar.backup_dir.iterdir())
+    assert {path.stat().st_uid for path in made} == {OWNER}
 
 
 def test_sidecar_that_does_not_become_healthy_says_why(sidecar: Sidecar) -> None:

@@ -1,7 +1,7 @@
 """The control plane under /_sandbox/: how tests look at the server and change what it plays.
 
 GET log (?since=N), DELETE log; GET, POST, DELETE faults; POST release, today, splits, settings,
-missing, renames, reset; GET health. No key is needed: the server listens on 127.0.0.1 only.
+missing, renames, reset. No key is needed: the server listens on 127.0.0.1 only.
 """
 
 from collections.abc import Callable
@@ -152,14 +152,6 @@ def reset(sandbox: Sandbox, given: Payload) -> Payload:
     return {}
 
 
-def read_health(sandbox: Sandbox, given: Payload) -> Payload:  # noqa: ARG001
-    """Return that the server is there, which day it lives on and how many listings it has."""
-    return {
-        "today": sandbox.exchange.today.isoformat(),
-        "listings": len(sandbox.exchange.universe.listings),
-    }
-
-
 CALLS: dict[tuple[str, str], Callable[[Sandbox, Payload], Payload]] = {
     ("GET", "log"): read_log,
     ("DELETE", "log"): clear_log,
@@ -173,5 +165,4 @@ CALLS: dict[tuple[str, str], Callable[[Sandbox, Payload], Payload]] = {
     ("POST", "missing"): set_missing,
     ("POST", "reset"): reset,
     ("POST", "renames"): set_renames,
-    ("GET", "health"): read_health,
 }

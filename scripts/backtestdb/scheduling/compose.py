@@ -11,7 +11,7 @@ from pathlib import Path
 from backtestdb import console
 from backtestdb.backups.backup_dir import ensure_backup_dir
 from backtestdb.backups.forecast import warn_of_full_disk
-from backtestdb.backups.known_folders import remember_folder
+from backtestdb.backups.known_folders import MARK_NAME, remember_folder
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.errors import DatabaseFileError, ProjectError
 from backtestdb.scheduling.offsite_container import make_offsite_variables, prepare_offsite
@@ -88,6 +88,7 @@ def prepare_folders(settings: Settings, owner: Owner) -> None:
         verify_writable(place, owner)
 
     remember_folder(settings.database_path, settings.backup_dir)
+    give_to(owner, [settings.backup_dir / MARK_NAME])
     if warning := warn_of_full_disk(settings):
         console.say(warning)
     prepare_offsite(settings, owner)

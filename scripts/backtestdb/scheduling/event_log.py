@@ -4,6 +4,7 @@ All bounded."""
 import logging
 import os
 import sys
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def open_event_log(
     log.propagate = False
     for old in list(log.handlers):
         log.removeHandler(old)
-        old.close()
+        with suppress(OSError):  # a line that a full disk did not take
+            old.close()
 
     if folder is None:
         add_handler(log, logging.StreamHandler(sys.stdout))

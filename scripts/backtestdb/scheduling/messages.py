@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from backtestdb.console import Say
@@ -73,27 +74,28 @@ def save_told(path: Path, told: State) -> None:
 
 
 def send_message(urls: Sequence[str], message: Message, say: Say) -> bool:
-    """Given Apprise addresses, return whether all of them took the message, after LIMIT_SECONDS at
-    the latest. Never raise; the addresses are secrets, so nothing that is said holds one."""
+    """Given Apprise addresses, return whether any of them took the message, after LIMIT_SECONDS at
+    the latest: sent again for the others, it would come twice to that one. Never raise; the
+    addresses are secrets, so nothing that is said holds one."""
+    if find_spec("apprise") is None:
+        say("the message was not delivered by NOTIFY_URLS: Apprise is missing; ./db setup notify")
+        return False
     results: list[bool] = []
     sender = threading.Thread(target=deliver, args=(urls, message, results), daemon=True)
     sender.start()
     sender.join(LIMIT_SECONDS)
-    delivered = bool(results) and all(results)
-    if not delivered:
-        why = "no answer in time" if not results else f"{results.count(False)} of {len(results)}"
-        say(f"the message was not delivered by NOTIFY_URLS: {why} addresses; tried again later")
-    return delivered
+    if not results:
+        say("the message was not delivered by NOTIFY_URLS: no answer in time; tried again later")
+    elif not all(results):
+        failed = f"{results.count(False)} of {len(results)} addresses"
+        say(f"the message was not delivered by NOTIFY_URLS: {failed}")
+    return any(results)
 
 
 def deliver(urls: Sequence[str], message: Message, results: list[bool]) -> None:
     """Append one result for each address. Apprise's own log shows parts of addresses, and stays
     silent."""
-    try:
-        from apprise import Apprise, NotifyType  # noqa: PLC0415  an extra that only NOTIFY_URLS needs
-    except ImportError:
-        results.append(False)
-        return
+    from apprise import Apprise, NotifyType  # noqa: PLC0415  an extra that only NOTIFY_URLS needs
 
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
     kind = NotifyType.FAILURE if message.is_failure else NotifyType.SUCCESS
