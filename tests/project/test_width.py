@@ -11,6 +11,7 @@ WIDEST = 100
 READ = [
     *PROJECT_DIR.glob("*.md"),
     *(PROJECT_DIR / "docs").rglob("*.md"),
+    *(PROJECT_DIR / "benchmarks").glob("*.md"),
     *(PROJECT_DIR / "sql").rglob("*.sql"),
     *(PROJECT_DIR / "scripts").glob("*.sh"),
     *(PROJECT_DIR / "tests" / "project").glob("*.sh"),
