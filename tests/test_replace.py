@@ -364,6 +364,31 @@ def test_lock_behind_the_commit_does_not_hide_that_the_new_content_is_there(
     assert read_words(live) == {"new"}
 
 
+def test_commit_for_whose_lock_the_replacement_waited_is_kept_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = make_words(tmp_path / "live.db", "old", journal="WAL")
+    new = make_words(tmp_path / "new.db", "new")
+    into_place, writers = replace_module.copy_into_place, []
+
+    def write_first(*arguments: Any) -> tuple[str, ...]:
+        if not writers:
+            writers.append(connect(live))
+            writers[0].execute("BEGIN IMMEDIATE")
+            writers[0].execute("UPDATE words SET word = 'late ' || id")
+        return into_place(*arguments)
+
+    def commit_when_waited_for(*_: object) -> None:
+        if writers[0].in_transaction:
+            writers[0].execute("COMMIT")
+
+    monkeypatch.setattr(replace_module, "copy_into_place", write_first)
+    monkeypatch.setattr(replace_module, "make_step_watch", lambda *_: commit_when_waited_for)
+    replace_database(live, new, tmp_path / "kept.db", timeout_seconds=0.2)
+    writers[0].close()
+    assert (read_words(live), read_words(tmp_path / "kept.db")) == ({"new"}, {"late"})
+
+
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
 def test_writer_that_does_not_end_makes_the_replacement_give_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: str

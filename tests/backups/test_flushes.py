@@ -14,8 +14,9 @@ from commands import SCRIPTS, Project
 
 NAMING = {"rename", "renameat", "renameat2", "link", "linkat"}
 CALLS = (*NAMING, "fsync", "fdatasync", "unlink", "unlinkat")
-# A line of strace's log: thread, call, arguments with the paths of descriptors (-y), and success.
-LINE = re.compile(r"^\d+ +(\w+)\((.*)\) += 0$")
+# A line of strace's log: thread, call, arguments with the paths of descriptors (-y), and success,
+# which stands in a later line when another thread made a call meanwhile.
+LINE = re.compile(r"^\d+ +(\w+)\((.*?)(?:\) += 0| <unfinished \.\.\.>)$")
 PRUNING = {
     "MAX_BACKUPS": "1",
     "MIN_BACKUPS": "1",

@@ -291,7 +291,7 @@ def main() -> int:
     modules = [
         name for name in MODULES if not given.modules or {name, Path(name).name} & {*given.modules}
     ]
-    explained = EXPLAINED.read_text() if EXPLAINED.exists() else ""
+    explained = " ".join(EXPLAINED.read_text().split())  # a name may go on in the next line
     last = given.first + given.count if given.count else None
 
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"

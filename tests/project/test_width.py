@@ -9,7 +9,9 @@ from commands import PROJECT_DIR
 
 WIDEST = 100
 READ = [
-    *(PROJECT_DIR / name for name in ("CONTRIBUTING.md", "docs/ARCHITECTURE.md")),
+    *PROJECT_DIR.glob("*.md"),
+    *(PROJECT_DIR / "docs").rglob("*.md"),
+    *(PROJECT_DIR / "benchmarks").glob("*.md"),
     *(PROJECT_DIR / "sql").rglob("*.sql"),
     *(PROJECT_DIR / "scripts").glob("*.sh"),
     *(PROJECT_DIR / "tests" / "project").glob("*.sh"),
