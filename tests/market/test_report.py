@@ -27,8 +27,9 @@ def make_reports() -> list[tuple[str, Report]]:
 
 
 def test_totals_of_jobs_that_ran_together_are_printed_once_and_each_job_names_its_holes(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "160")  # several workers of pytest see a narrow terminal
     print_reports(make_reports())
     printed = capsys.readouterr().out
     rows = {cells[1]: cells for cells in map(str.split, printed.splitlines()) if len(cells) > 9}
