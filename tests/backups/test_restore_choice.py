@@ -1,6 +1,7 @@
 """Which backup a restore takes, and what it says about those that it passes over."""
 
 import json
+import shlex
 import shutil
 from contextlib import closing
 from dataclasses import replace
@@ -184,7 +185,8 @@ def test_new_machine_with_two_databases_has_to_choose(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="of 2 databases") as caught:
         load_backups_to_restore(tmp_path, tmp_path / "new.db", say_nothing)
     assert str(tmp_path / "gone.db") in str(caught.value)
-    assert caught.value.next_step == f"choose one: make restore-from-backup BACKUP={newest.path}"
+    named = shlex.quote(str(newest.path))
+    assert caught.value.next_step == f"choose one: make restore-from-backup BACKUP={named}"
 
 
 @pytest.mark.parametrize("reason", ["in use", "own", "rows"])

@@ -2,8 +2,9 @@
 -- = stored + known_empty + set_aside + beyond_plan + failed. ranges: the asked ranges as JSON,
 -- [[first, last], …], oldest first; empty means start_date to end_date. provisional: sessions of
 -- tickers whose answer waits for a second one, or came before the session was final. state: running
--- until the run that asks has counted, then counted. Written by: the backfills and the update, at
--- their beginning and at their end. Made again: by counting again.
+-- until the run that asks has counted, then counted.
+-- Written by: the backfills and the update, at their beginning and at their end.
+-- Made again: by counting again.
 
 CREATE TABLE IF NOT EXISTS _coverage (
     universe TEXT NOT NULL,

@@ -1,8 +1,9 @@
 -- A row is: a split that the vendor listed at some look: when it was first seen, from when on
 -- answers are taken to be adjusted by it, and since when it is not listed any more. A correction is
--- one that is withdrawn and one that is new. Written by: the look at the end of every backfill,
--- update and rebuild, in one transaction with _splits_asked. Made again: by the next look; bars
--- from the days around it are then asked for once more.
+-- one that is withdrawn and one that is new.
+-- Written by: the look at the end of every backfill, update and rebuild, in one transaction with
+-- _splits_asked.
+-- Made again: by the next look; bars from the days around it are then asked for once more.
 
 CREATE TABLE IF NOT EXISTS _splits (
     ticker TEXT NOT NULL,

@@ -2,8 +2,9 @@
 -- range), grouped (the whole market's session). history_starts: sessions before it were refused, it
 -- was answered; proven_from: an answer about this day was given; refused_session: the newest
 -- session, refused for now; is_refused: 1 when the plan does not have the endpoint at all. NULL
--- where nothing is known. Written by: the backfills, when the vendor refuses a session and a second
--- request agrees. Made again: by asking again.
+-- where nothing is known.
+-- Written by: the backfills, when the vendor refuses a session and a second request agrees.
+-- Made again: by asking again.
 
 CREATE TABLE IF NOT EXISTS _vendor_limits (
     endpoint TEXT PRIMARY KEY,

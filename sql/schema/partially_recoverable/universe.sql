@@ -1,6 +1,7 @@
--- A row is: a named list of tickers, such as tech_sector. Written by: 01_create_universe.py. Made
--- again: by the same script for the lists it knows; lists of the user's own, ids and sectors only
--- from a backup.
+-- A row is: a named list of tickers, such as tech_sector.
+-- Written by: 01_create_universe.py.
+-- Made again: by the same script for the lists it knows; lists of the user's own, ids and sectors
+-- only from a backup.
 
 CREATE TABLE IF NOT EXISTS universe (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

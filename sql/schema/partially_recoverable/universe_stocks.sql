@@ -1,6 +1,7 @@
--- A row is: one ticker's membership in a universe; is_active = 0 once it has left. Written by:
--- 01_create_universe.py. Made again: by the same script for the lists it knows; lists of the user's
--- own, ids and sectors only from a backup.
+-- A row is: one ticker's membership in a universe; is_active = 0 once it has left.
+-- Written by: 01_create_universe.py.
+-- Made again: by the same script for the lists it knows; lists of the user's own, ids and sectors
+-- only from a backup.
 
 CREATE TABLE IF NOT EXISTS universe_stocks (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
