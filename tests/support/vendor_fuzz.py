@@ -95,7 +95,8 @@ class HonestDownloads:
 
     def load(self, today: str, timeframe: str, facts: str, tickers: Sequence[str]) -> list[tuple]:
         """The rows of `tickers` from FIRST to `today`, in order."""
-        key = f"{today} {timeframe} {facts}"
+        # A successor is a member of some universes only.
+        key = f"{today} {timeframe} {facts} {json.dumps(tickers)}"
         if key not in self.bars:
             self.bars[key] = self.download(today, timeframe, tickers, len(self.bars))
         return [row for ticker in tickers for row in self.bars[key].get(ticker, [])]
