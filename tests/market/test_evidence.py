@@ -324,6 +324,27 @@ def test_removed_and_changed_bars_are_replaced_by_asking_again(
     assert read_content(database) == download(tmp_path, sandbox, TODAY)
 
 
+def test_ticker_left_out_of_the_newest_session_comes_back_when_asked_for_by_name(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
+    """The command that the guide names for a ticker which the answer about the whole market left
+    out. So many members that one answer about the market costs less than each member's range."""
+    sandbox.set_missing(("MSFT", TODAY))
+    members = [*FEW, *(f"Z{letters(number)}" for number in range(30))]
+    database = make_database(tmp_path / "own", few=members)
+    source = make_source(database.parent, sandbox.url, TODAY)
+    run_backfill(source, database, "2026-11-09", TODAY, "few")
+    at_ms = midnight_ms(date.fromisoformat(TODAY))
+    newest = f"SELECT close FROM ohlcv_data WHERE ticker = 'MSFT' AND timestamp = {at_ms}"
+    assert query_all(database, newest) == []
+
+    sandbox.reset(TODAY)
+    Project(database.parent, sandbox.url).check(
+        "update_database.py", "--end", TODAY, "--again", "--tickers", "MSFT"
+    )
+    assert len(query_all(database, newest)) == 1
+
+
 def test_again_replaces_what_the_records_take_for_final(
     tmp_path: Path, sandbox: SandboxProcess
 ) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from writers import running_program
+
 ROWS = 400
 SCHEMA = "".join(
     f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, n, filler);" for name in ("one", "two")
@@ -49,18 +51,8 @@ def is_torn(path: Path) -> bool:
 def running_blind_writer(
     database: Path, journal: str, seed: int
 ) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, __file__, str(database), journal, str(seed)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "writing\n"
+    with running_program(__file__, str(database), journal, str(seed)) as process:
         yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def write_forever(database: str, journal: str, seed: int) -> None:

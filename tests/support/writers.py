@@ -41,8 +41,16 @@ def running_writer(
     """Yield once the writer has committed; `.stdout` then holds a line "delay N" with the slowest
     commit in milliseconds, written when it is told to end (SIGTERM)."""
     add_counters(database)
+    with running_program(__file__, str(database), str(pause_seconds), journal) as process:
+        yield process
+
+
+@contextmanager
+def running_program(file: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """Given a program that writes, and its arguments, yield its process once it has said "writing";
+    it is killed at the end of the block."""
     process = subprocess.Popen(
-        [sys.executable, __file__, str(database), str(pause_seconds), journal],
+        [sys.executable, file, *words],
         stdout=subprocess.PIPE,
         text=True,
     )
