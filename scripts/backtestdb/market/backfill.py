@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from datetime import date
 
 from backtestdb.console import progress, say
-from backtestdb.market.absent import doubt_absent, load_doubted_tickers
 from backtestdb.market.bar_store import (
     BarStore,
     SavedBars,
@@ -93,7 +92,6 @@ def backfill_together(
     )
 
     total = RunTotals()
-    doubted = load_doubted_tickers(connection)
 
     try:
         limits = recheck_limits(
@@ -120,8 +118,6 @@ def backfill_together(
     before_metrics()
 
     if timeframe == "1day":
-        # Before the metrics: until they are there, a killed run leaves the session due.
-        doubt_absent(connection, source.calendar, tickers, doubted)
         compute_metrics(connection, jobs)
         record_closures(connection, source, jobs, total)
         total.stopped = record_stopped(connection, source, jobs, total.failures)
