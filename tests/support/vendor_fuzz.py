@@ -126,6 +126,7 @@ class FuzzRun:
     honest: HonestDownloads
     said: list[str] = field(default_factory=list)
     happened: Counter[str] = field(default_factory=Counter)
+    days_lacking: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.dice = random.Random(f"vendor {self.seed}")
@@ -223,7 +224,9 @@ class FuzzRun:
         )
         missing = [self.today] if self.chance(0.2, "missing session") else []
         if missing and self.dice.random() < 0.5:
-            missing = [(self.tickers[0], self.today)]
+            told_before = self.today in self.days_lacking
+            missing = [] if told_before else [(self.tickers[0], self.today)]
+            self.days_lacking.add(self.today)
         self.sandbox.set_missing(*missing)
         if self.chance(0.1, "no grouped endpoint"):
             self.sandbox.set_settings(grouped=False)
