@@ -126,7 +126,6 @@ class FuzzRun:
     honest: HonestDownloads
     said: list[str] = field(default_factory=list)
     happened: Counter[str] = field(default_factory=Counter)
-    days_lacking: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.dice = random.Random(f"vendor {self.seed}")
@@ -190,7 +189,10 @@ class FuzzRun:
         self.sandbox.set_renames(*self.renames)
 
     def play(self) -> None:
-        for step in range(self.dice.randint(1, 4)):
+        steps = self.dice.randint(1, 4)
+        # A bar that is left out is a lie as well: in the step of the other one, or in its place.
+        self.drop_in_step = min(self.lie_in_step, steps - 1)
+        for step in range(steps):
             self.make_honest()
             self.make_vendor_odd(step)
             self.run_command(step)
@@ -224,9 +226,7 @@ class FuzzRun:
         )
         missing = [self.today] if self.chance(0.2, "missing session") else []
         if missing and self.dice.random() < 0.5:
-            told_before = self.today in self.days_lacking
-            missing = [] if told_before else [(self.tickers[0], self.today)]
-            self.days_lacking.add(self.today)
+            missing = [(self.tickers[0], self.today)] if step == self.drop_in_step else []
         self.sandbox.set_missing(*missing)
         if self.chance(0.1, "no grouped endpoint"):
             self.sandbox.set_settings(grouped=False)
