@@ -526,6 +526,35 @@ def test_market_that_is_cut_to_one_row_each_day_is_not_closed(
     assert bars_of_week(database) == download_week(tmp_path, sandbox, NEXT)
 
 
+@pytest.mark.parametrize("by", ["ticker", "session"])
+def test_bar_that_cannot_be_true_and_then_none_is_asked_for_again(
+    tmp_path: Path, sandbox: SandboxProcess, by: str
+) -> None:
+    """Before: two runs without a good bar were the same answer twice, and it was believed."""
+    path = f"/v2/aggs/grouped/locale/us/market/stocks/{TODAY}"
+    rows = sandbox.get(path).json()["results"]
+    spoilt = rows[len(rows) // 2]["T"]  # where the sandbox puts its broken bar
+    tickers = FEW if by == "ticker" else [*MANY, spoilt]
+    match = "/ticker/IBM/" if by == "ticker" else f"grouped.*{TODAY}"
+    sandbox.set_faults({"match": match, "kind": "bad_bars", "bars": ["junk"], "times": None})
+    database = make_database(tmp_path / "own", few=tickers)
+    run_backfill(
+        make_source(database.parent, sandbox.url, TODAY), database, BEFORE_WEEK, TODAY, "few"
+    )
+    [(ticker, day)] = query_all(database, "SELECT ticker, session_date FROM _bars_set_aside")
+    assert ticker == ("IBM" if by == "ticker" else spoilt)
+
+    sandbox.reset(TODAY)
+    sandbox.set_missing((ticker, day))
+    follow_up(database, sandbox, TODAY)
+    sandbox.reset(TODAY)
+    follow_up(database, sandbox, TODAY)
+    stamp = midnight_ms(date.fromisoformat(day))
+    query = "SELECT count(*) FROM ohlcv_data WHERE ticker = ? AND timestamp = ?"
+    assert query_all(database, query, ticker, stamp) == [(1,)]
+    assert query_all(database, "SELECT * FROM _bars_set_aside") == []
+
+
 def download_week(folder: Path, sandbox: SandboxProcess, end: str = TODAY) -> list[tuple]:
     database = make_database(folder / "fresh", few=MANY)
     source = make_source(database.parent, sandbox.url, end)
