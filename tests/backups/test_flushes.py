@@ -130,7 +130,7 @@ def test_copy_is_flushed_as_it_grows_unless_writers_wait_for_it(
 ) -> None:
     """The flush of their commits waits for ours, so that is never one of the whole copy."""
     log, copy = tmp_path / "calls", tmp_path / "copy.db"
-    strace = ["strace", "-f", "-qq", "-y", "-o", log, "-e", "trace=fsync"]
-    program = [sys.executable, "-c", COPY, SCRIPTS, way, journal, tmp_path / "live.db", copy]
-    subprocess.run([*strace, *program], check=True)
+    strace = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", "trace=fsync"]
+    words = [str(SCRIPTS), way, journal, str(tmp_path / "live.db"), str(copy)]
+    subprocess.run([*strace, sys.executable, "-c", COPY, *words], check=True)
     assert log.read_text().count(f"<{copy}>") == flushes

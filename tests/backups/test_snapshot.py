@@ -135,11 +135,11 @@ def test_settling_makes_a_torn_copy_the_same_as_its_source(tmp_path: Path, seed:
         if torn:
             torn[chance.randrange(len(torn))] ^= 1
     target.write_bytes(torn + chance.choice([b"", bytes(BLOCK_BYTES)]))
-    descriptors = [os.open(source, os.O_RDONLY), os.open(target, os.O_RDWR)]
-    patch_changed_blocks(*descriptors, size)
+    live, copy = os.open(source, os.O_RDONLY), os.open(target, os.O_RDWR)
+    patch_changed_blocks(live, copy, size)
     assert target.read_bytes() == source.read_bytes()[:size]
-    assert patch_changed_blocks(*descriptors, size) == 0
-    for descriptor in descriptors:
+    assert patch_changed_blocks(live, copy, size) == 0
+    for descriptor in (live, copy):
         os.close(descriptor)
 
 
@@ -152,12 +152,12 @@ def test_patching_by_hashes_writes_the_blocks_that_changed_since_they_were_copie
     size = chance.choice([1, BLOCK_BYTES, 4 * BLOCK_BYTES, chance.randrange(1, 12 * BLOCK_BYTES)])
     before = chance.randbytes(size)
     source.write_bytes(before)
-    descriptors = [os.open(source, os.O_RDONLY), os.open(target, os.O_RDWR | os.O_CREAT)]
+    live, copy = os.open(source, os.O_RDONLY), os.open(target, os.O_RDWR | os.O_CREAT)
     hashes = copy_ahead(
-        *descriptors, deadline_seconds=60, on_bytes=lambda _done, _total: None, hash_blocks=True
+        live, copy, deadline_seconds=60, on_bytes=lambda _done, _total: None, hash_blocks=True
     )
     assert target.read_bytes() == before
-    assert patch_changed_blocks(*descriptors, size, hashes=hashes) == 0
+    assert patch_changed_blocks(live, copy, size, hashes=hashes) == 0
 
     after = bytearray(before) + chance.randbytes(chance.choice([0, 4096, 2 * BLOCK_BYTES]))
     for _ in range(chance.randrange(5)):
@@ -168,9 +168,9 @@ def test_patching_by_hashes_writes_the_blocks_that_changed_since_they_were_copie
         after[start : min(start + BLOCK_BYTES, end)] != before[start : start + BLOCK_BYTES]
         for start in range(0, end, BLOCK_BYTES)
     )
-    assert patch_changed_blocks(*descriptors, end, hashes=hashes) == changed
+    assert patch_changed_blocks(live, copy, end, hashes=hashes) == changed
     assert target.read_bytes() == after[:end]
-    for descriptor in descriptors:
+    for descriptor in (live, copy):
         os.close(descriptor)
 
 
