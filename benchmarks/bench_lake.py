@@ -366,15 +366,13 @@ def bench_queries(database: Path, store: Store) -> dict[str, Any]:
         ),
         "a session of all tickers": (
             f"SELECT sum(volume), max(high), count(*) FROM session_bars('{day}')",
-            "SELECT sum(volume), max(high), count(*) FROM ohlcv_data WHERE timeframe = '5min' AND "
-            "timestamp"
-            f" BETWEEN {midnight_ms(LAST)} AND 9e12",
+            "SELECT sum(volume), max(high), count(*) FROM ohlcv_data "
+            f"WHERE timeframe = '5min' AND timestamp BETWEEN {midnight_ms(LAST)} AND 9e12",
         ),
         "a scan of everything": (
             "SELECT count(*) FROM daily_metrics WHERE gap_percent > 5 AND volume_ratio > 2",
-            "SELECT count(*) FROM daily_metrics WHERE 100 * (open * (1 + change_percent / 100) / "
-            "close - 1) > 5"
-            " AND volume_ratio > 2",
+            "SELECT count(*) FROM daily_metrics "
+            "WHERE 100 * (open * (1 + change_percent / 100) / close - 1) > 5 AND volume_ratio > 2",
         ),
     }
     result: dict[str, Any] = {"what": "(c) queries, warm, best of five: lake / SQLite, seconds"}

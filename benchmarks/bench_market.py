@@ -236,9 +236,8 @@ def describe_machine() -> str:
     load = os.getloadavg()[0]
     return (
         f"{os.cpu_count()} cores, {memory:.0f} GB, {platform.system()} {platform.machine()}, "
-        "Python "
-        f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, load {load:.1f} at the "
-        "start"
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, load {load:.1f} at "
+        "the start"
     )
 
 

@@ -45,12 +45,10 @@ from backtestdb.offsite.store import FolderStore  # noqa: E402
 from backtestdb.schema import ensure_schema  # noqa: E402
 
 TEXT = (
-    "breakout volume momentum reversal support resistance gap earnings trend moving average "
-    "signal stop loss target"
-    " entry exit morning session sector rotation risk position size hold intraday swing "
-    "confidence pattern failed"
-    " confirmed retest higher lower close open range volatility compression expansion squeeze "
-    "drift fade chase scale"
+    "breakout volume momentum reversal support resistance gap earnings trend moving average signal "
+    "stop loss target entry exit morning session sector rotation risk position size hold intraday "
+    "swing confidence pattern failed confirmed retest higher lower close open range volatility "
+    "compression expansion squeeze drift fade chase scale"
 )
 WORDS = TEXT.split()
 MINUTES_LIMIT_BYTES = 60_000_000
@@ -125,8 +123,8 @@ def add_work(
         )
         config = json.dumps({word: round(chance.random() * 100, 3) for word in WORDS[:12]})
         connection.execute(
-            "INSERT INTO strategies (name, ticker, timeframe, config) VALUES (?, 'AAPL', '5min', "
-            "?)",
+            "INSERT INTO strategies (name, ticker, timeframe, config) "
+            "VALUES (?, 'AAPL', '5min', ?)",
             (sentence(chance, 3), config),
         )
         connection.executemany(
@@ -248,11 +246,10 @@ def bench_days(folder: Path, sessions: int, tickers: int, days: int, others: boo
         each = sum(one[0] for one in rest) / max(len(rest), 1)
         print(
             f"  {name}: first {format_bytes(first[0])} in {first[1]:.1f} s; each day "
-            f"{format_bytes(int(each))}"
-            f" ({each / first[0]:.3f} of the first),"
-            f" {sum(one[1] for one in rest) / max(len(rest), 1):.1f} s,"
-            f" {sum(one[2] for one in rest) / max(len(rest), 1):.1f} s of a core;"
-            f" kept {format_bytes(folder_bytes(place_of(folder, name)))}"
+            f"{format_bytes(int(each))} ({each / first[0]:.3f} of the first), "
+            f"{sum(one[1] for one in rest) / max(len(rest), 1):.1f} s, "
+            f"{sum(one[2] for one in rest) / max(len(rest), 1):.1f} s of a core; kept "
+            f"{format_bytes(folder_bytes(place_of(folder, name)))}"
         )
 
 

@@ -170,8 +170,7 @@ def explain(lock: Path, errors: str) -> tuple[str, str]:
         return (
             f"{packages} are not installed, and {where}",
             "connect to the internet and try again, or, on a machine that is connected: "
-            f"{download}; "
-            "then here: PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make …",
+            f"{download}; then here: PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make …",
         )
 
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in errors:

@@ -96,8 +96,8 @@ def use_like_the_platform(database: Path, scripts: Path) -> None:
     """Write rows and scripts as the platform does."""
     with closing(connect(database)) as connection, transaction(connection):
         connection.execute(
-            "INSERT INTO trading_agents (id, name, timeframe) VALUES ('agent-1', 'Demonstration', "
-            "'5min')"
+            "INSERT INTO trading_agents (id, name, timeframe) "
+            "VALUES ('agent-1', 'Demonstration', '5min')"
         )
         connection.execute(
             "INSERT INTO agent_knowledge (id, agent_id, knowledge_type, insight, created_at)"

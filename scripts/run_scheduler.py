@@ -24,11 +24,7 @@ from backtestdb.backups.backup_dir import ensure_backup_dir
 from backtestdb.config import Settings, load_settings
 from backtestdb.errors import BusyError, SettingsError
 from backtestdb.files import exclusive_lock
-from backtestdb.scheduling.backup_disk import (
-    RESTART_EXIT_CODE,
-    tell_absent_disk,
-    wait_for_disk,
-)
+from backtestdb.scheduling.backup_disk import RESTART_EXIT_CODE, tell_absent_disk, wait_for_disk
 from backtestdb.scheduling.event_log import UPDATE_LOG_NAMES, open_event_log, print_failures_only
 from backtestdb.scheduling.health import (
     describe_newest,

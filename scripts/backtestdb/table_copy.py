@@ -164,14 +164,13 @@ def carry_in_plain_columns(
     ]
     listed = ", ".join([*rowid_name(connection, table, target), *columns])
     connection.execute(
-        f"INSERT INTO {target}.{quote(name)} ({listed}) SELECT {listed} FROM "
-        f"{source}.{quote(table)}"
+        f"INSERT INTO {target}.{quote(name)} ({listed}) SELECT {listed} "
+        f"FROM {source}.{quote(table)}"
     )
     with_writable_schema(
         connection,
-        f"UPDATE {target}.sqlite_schema SET sql = (SELECT sql FROM {source}.sqlite_schema WHERE "
-        "type = 'table'"
-        " AND name = ?1) WHERE type = 'table' AND name = ?1",
+        f"UPDATE {target}.sqlite_schema SET sql = (SELECT sql FROM {source}.sqlite_schema "
+        "WHERE type = 'table' AND name = ?1) WHERE type = 'table' AND name = ?1",
         name,
     )
     number = connection.execute(f"PRAGMA {target}.schema_version").fetchone()[0]
@@ -233,8 +232,8 @@ def copy_rows(connection: sqlite3.Connection, table: str, source: str, target: s
     columns = [quote(name) for name in column_names(connection, table, source)]
     listed = ", ".join([*rowid_name(connection, table, source), *columns])
     connection.execute(
-        f"INSERT INTO {target}.{quote(table)} ({listed}) SELECT {listed} FROM "
-        f"{source}.{quote(table)}"
+        f"INSERT INTO {target}.{quote(table)} ({listed}) SELECT {listed} "
+        f"FROM {source}.{quote(table)}"
     )
 
 

@@ -48,11 +48,7 @@ def newest(project: Project) -> dict[str, object]:
 @pytest.mark.parametrize("kind", ["full", "small"])
 @pytest.mark.parametrize(
     "accident",
-    [
-        "DELETE FROM strategies",
-        "DROP TABLE strategies",
-        "DELETE FROM strategies WHERE id > 24",
-    ],
+    ["DELETE FROM strategies", "DROP TABLE strategies", "DELETE FROM strategies WHERE id > 24"],
 )
 def test_backup_of_a_database_that_has_lost_rows_is_suspicious(
     project: Project, kind: str, accident: str

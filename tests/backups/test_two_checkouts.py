@@ -121,8 +121,8 @@ def have_an_accident(checkout: Checkout, action: str) -> None:
     elif action == "grow":
         name = f"{checkout.word} {sum(tables.values())}"
         row = (
-            f"INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('{name}', 'A', "
-            "'1day', '')"
+            "INSERT INTO strategies (name, ticker, timeframe, config) "
+            f"VALUES ('{name}', 'A', '1day', '')"
         )
         checkout.sql(*[row] * 7)
     elif action == "rename" and notes:
@@ -137,8 +137,8 @@ def have_an_accident(checkout: Checkout, action: str) -> None:
     elif action == "start platform on nothing":
         checkout.project.database.unlink()
         checkout.sql(
-            "CREATE TABLE strategies (id INTEGER PRIMARY KEY, name TEXT, ticker TEXT, timeframe "
-            "TEXT, config TEXT)"
+            "CREATE TABLE strategies (id INTEGER PRIMARY KEY, name TEXT, ticker TEXT, "
+            "timeframe TEXT, config TEXT)"
         )
 
 

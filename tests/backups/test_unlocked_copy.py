@@ -184,8 +184,7 @@ def transaction_under_way(database: Path) -> Iterator[None]:
     """Another process has written pages and not committed; unix-none, so no lock tells about it."""
     code = (
         "import sqlite3, sys; c = sqlite3.connect('file:' + sys.argv[1] + '?vfs=unix-none', "
-        "uri=True, "
-        "isolation_level=None); c.execute('PRAGMA cache_size = 5'); c.execute('BEGIN'); "
+        "uri=True, isolation_level=None); c.execute('PRAGMA cache_size = 5'); c.execute('BEGIN'); "
         "c.execute('UPDATE ohlcv_data SET close = close + 1'); print('ready', flush=True); "
         "sys.stdin.read()"
     )

@@ -89,9 +89,8 @@ def test_only_parts_whose_bars_changed_are_computed_again(
         source.backup(target)
         with target:
             target.execute(
-                "UPDATE ohlcv_data SET close = close * 1.001 WHERE id = (SELECT max(id) FROM "
-                "ohlcv_data"
-                " WHERE ticker = 'NA' AND timeframe = '1day')"
+                "UPDATE ohlcv_data SET close = close * 1.001 WHERE id = (SELECT max(id) "
+                "FROM ohlcv_data WHERE ticker = 'NA' AND timeframe = '1day')"
             )
     publish_here(changed, Path(store.root))
     assert (
@@ -182,8 +181,7 @@ def test_session_aggregates_are_what_their_bars_say(store: Store) -> None:
     root = Path(store.root)
     names = (
         "ticker session_date open high low close volume extended_volume bars opening_range_high "
-        "opening_range_low"
-        " vwap first_hour_volume last_hour_volume gap_percent"
+        "opening_range_low vwap first_hour_volume last_hour_volume gap_percent"
     )
     found = {row[:2]: row[2:] for row in read_lake(root, "session_aggregates", names)}
     sessions: dict[tuple[str, date], list[tuple[Any, ...]]] = defaultdict(list)

@@ -79,9 +79,8 @@ def test_only_files_with_changed_rows_are_written(database: Path, root: Path) ->
     before = {key: part.path for key, part in open_lake(Store(str(root))).parts.items()}
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute(
-            "UPDATE ohlcv_data SET close = close + 0.0001 WHERE id = (SELECT max(id) FROM "
-            "ohlcv_data"
-            " WHERE ticker = 'ZAAB' AND timeframe = '5min')"
+            "UPDATE ohlcv_data SET close = close + 0.0001 WHERE id = (SELECT max(id) "
+            "FROM ohlcv_data WHERE ticker = 'ZAAB' AND timeframe = '5min')"
         )
     publish_here(database, root)
     after = {key: part.path for key, part in open_lake(Store(str(root))).parts.items()}

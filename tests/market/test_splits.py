@@ -151,9 +151,7 @@ STORIES = {
     "two on a day": Story("MSFT", date(2012, 6, 11), [make_row(1, 2), make_row(2, 3)]),
     "withdrawn": Story("MSFT", date(2012, 6, 11), [make_row(1, 4, unlisted=2, **WRONG)]),
     "corrected": Story(
-        "MSFT",
-        date(2012, 6, 11),
-        [make_row(1, 4, unlisted=2, **WRONG), make_row(1, 2, listed=2)],
+        "MSFT", date(2012, 6, 11), [make_row(1, 4, unlisted=2, **WRONG), make_row(1, 2, listed=2)]
     ),
 }
 LATE = [0, 1, 3, 60]
@@ -261,12 +259,7 @@ def fresh_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_updated_database_equals_a_fresh_download_whenever_a_split_is_listed(
-    tmp_path: Path,
-    fresh_folders: Path,
-    sandbox: SandboxProcess,
-    name: str,
-    late: int,
-    rhythm: str,
+    tmp_path: Path, fresh_folders: Path, sandbox: SandboxProcess, name: str, late: int, rhythm: str
 ) -> None:
     story = STORIES[name]
     sandbox.set_splits(*story.splits(late))
@@ -344,11 +337,10 @@ def test_split_beside_rows_that_another_program_fetched_itself_ends_as_a_fresh_d
         connection.execute("ATTACH ? AS other", (str(other),))
         connection.execute(
             "INSERT OR REPLACE INTO main.ohlcv_data (ticker, timestamp, open, high, low, close, "
-            "volume, timeframe,"
-            " time_of_day, day_of_week, created_at) SELECT ticker, timestamp, open, high, low, "
-            "close, volume,"
-            " timeframe, time_of_day, day_of_week, '2012-06-12 20:00:00' FROM other.ohlcv_data"
-            " WHERE timeframe = '1day' AND timestamp BETWEEN 1337000000000 AND 1339200000000"
+            "volume, timeframe, time_of_day, day_of_week, created_at) "
+            "SELECT ticker, timestamp, open, high, low, close, volume, timeframe, time_of_day, "
+            "day_of_week, '2012-06-12 20:00:00' FROM other.ohlcv_data "
+            "WHERE timeframe = '1day' AND timestamp BETWEEN 1337000000000 AND 1339200000000"
         )
         connection.commit()
     assert bench.update("kept", database, at("2012-06-13")).refetched.keys() == {"MSFT"}

@@ -65,10 +65,7 @@ def test_restore_keeps_the_users_universes_with_ids_and_columns_and_updates_the_
     project.check("restore_database.py", "--end", END, "--yes")
     assert query_all(
         project.database, "SELECT id, name, description FROM universe ORDER BY id"
-    ) == [
-        (17, "swing", "my own"),
-        (23, "tech_sector", "mine"),
-    ]
+    ) == [(17, "swing", "my own"), (23, "tech_sector", "mine")]
     members = (
         "SELECT id, universe_id, ticker, sector, conviction, is_active FROM universe_stocks "
         "ORDER BY id"

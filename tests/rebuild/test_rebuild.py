@@ -72,8 +72,8 @@ def test_restore_keeps_what_no_download_brings_back_row_for_row(project: Project
     (kept,) = project.folder.glob("backtesting.db.backup-*")
     assert read_tables(kept, KEPT_TABLES) == before
     objects = (
-        "SELECT name, sql FROM sqlite_schema WHERE name IN ('noted', 'note_strategies', "
-        "'lab_notes_by_note')"
+        "SELECT name, sql FROM sqlite_schema "
+        "WHERE name IN ('noted', 'note_strategies', 'lab_notes_by_note')"
     )
     assert query_all(project.database, objects) == query_all(kept, objects)
     assert query_all(project.database, "SELECT count(*) FROM noted")[0][0] > 0

@@ -100,8 +100,8 @@ class Market:
 
     def newest(self) -> set[tuple[object, ...]]:
         query = (
-            "SELECT ticker, date(max(timestamp) / 1000, 'unixepoch') FROM ohlcv_data GROUP BY "
-            "ticker"
+            "SELECT ticker, date(max(timestamp) / 1000, 'unixepoch') FROM ohlcv_data "
+            "GROUP BY ticker"
         )
         return set(query_all(self.settings.database_path, query))
 

@@ -100,9 +100,8 @@ def add_bars(
 def read_database(path: Path, timeframe: str) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(
-            "SELECT ticker, timestamp, open, high, low, close, volume FROM ohlcv_data WHERE "
-            "timeframe = ?"
-            " ORDER BY ticker, timestamp",
+            "SELECT ticker, timestamp, open, high, low, close, volume FROM ohlcv_data "
+            "WHERE timeframe = ? ORDER BY ticker, timestamp",
             (timeframe,),
         ).fetchall()
 

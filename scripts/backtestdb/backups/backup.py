@@ -7,10 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backtestdb.backups.backup_dir import (
-    ensure_backup_dir,
-    verify_source_is_no_backup,
-)
+from backtestdb.backups.backup_dir import ensure_backup_dir, verify_source_is_no_backup
 from backtestdb.backups.catalogue import (
     Backup,
     choose_name,

@@ -231,9 +231,8 @@ def show_market_data(connection: sqlite3.Connection) -> None:
     tables = set(table_names(connection))
     if {"universe", "universe_stocks"} <= tables:
         universes = connection.execute(
-            "SELECT u.name, count(s.id) FROM universe u LEFT JOIN universe_stocks s ON "
-            "s.universe_id = u.id"
-            " AND s.is_active GROUP BY u.id ORDER BY u.name"
+            "SELECT u.name, count(s.id) FROM universe u LEFT JOIN universe_stocks s "
+            "ON s.universe_id = u.id AND s.is_active GROUP BY u.id ORDER BY u.name"
         ).fetchall()
         print_table("universes", ("universe", "tickers"), universes)
 

@@ -252,10 +252,9 @@ def describe_older_tables(connection: sqlite3.Connection) -> list[str]:
     gone, made = sorted(set(older) - set(newer)), sorted(set(newer) - set(older))
     new_names = f"; new in it: {', '.join(made)}" if made else ""
     return [
-        f"note: {table} is in the full backup and not in the newer small one, so it was renamed "
-        "or dropped in"
-        f" between{new_names}. It comes back as the full backup holds it; drop it when you do not "
-        "need it"
+        f"note: {table} is in the full backup and not in the newer small one, so it was renamed or "
+        f"dropped in between{new_names}. It comes back as the full backup holds it; drop it when "
+        "you do not need it"
         for table in gone
     ]
 

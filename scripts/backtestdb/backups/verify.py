@@ -10,10 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from backtestdb.backups.catalogue import (
-    Backup,
-    is_foreign,
-)
+from backtestdb.backups.catalogue import Backup, is_foreign
 from backtestdb.backups.content_hash import hash_contents
 from backtestdb.backups.generated_scripts import verify_scripts
 from backtestdb.backups.identity import Identity

@@ -167,10 +167,9 @@ SMALL_QUERIES = {
     ),
     "splits": (
         "_splits",
-        "SELECT ticker, execution_date, split_from, split_to,"
-        " iif(withdrawn_at_utc IS NULL, 'listed', 'withdrawn') AS state, NULL AS seen_ratio, "
-        "'database' AS origin"
-        " FROM _splits ORDER BY ticker, execution_date, split_from, split_to",
+        "SELECT ticker, execution_date, split_from, split_to, iif(withdrawn_at_utc IS NULL, "
+        "'listed', 'withdrawn') AS state, NULL AS seen_ratio, 'database' AS origin FROM _splits "
+        "ORDER BY ticker, execution_date, split_from, split_to",
     ),
     "coverage": ("_coverage", "SELECT * FROM _coverage ORDER BY universe, timeframe"),
 }

@@ -216,8 +216,8 @@ def load_stored_days(connection: sqlite3.Connection, request: RangeRequest) -> d
     stamps = [
         stamp
         for (stamp,) in connection.execute(
-            "SELECT timestamp FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp "
-            "BETWEEN ? AND ?",
+            "SELECT timestamp FROM ohlcv_data "
+            "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?",
             (
                 request.ticker,
                 request.timeframe,
@@ -315,8 +315,8 @@ def replace_rejected(
     """Put the rejected bars of an answer in the place of those before: a bar may have been mended
     since."""
     connection.execute(
-        "DELETE FROM _bars_set_aside WHERE ticker = ? AND timeframe = ? AND session_date BETWEEN "
-        "? AND ?",
+        "DELETE FROM _bars_set_aside "
+        "WHERE ticker = ? AND timeframe = ? AND session_date BETWEEN ? AND ?",
         (request.ticker, request.timeframe, request.start.isoformat(), request.end.isoformat()),
     )
     save_rejected(connection, rejected, asked_at_utc)

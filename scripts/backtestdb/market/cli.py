@@ -74,9 +74,8 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--again",
         action="store_true",
-        help="ask again whatever the records say, and replace: --tickers, --start and --end "
-        "choose what; without"
-        " them what is provisional",
+        help="ask again whatever the records say, and replace: --tickers, --start and --end choose "
+        "what; without them what is provisional",
     )
     parser.add_argument(
         "--tickers",

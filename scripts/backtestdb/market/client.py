@@ -236,12 +236,7 @@ class MarketData:
         url = f"{self.base_url}/vX/reference/tickers/{quote(ticker, safe='')}/events"
         return self.fetch_json(url, {"types": "ticker_change"}).get("results")
 
-    def fetch_pages(
-        self,
-        path: str,
-        query: Mapping[str, Any],
-        verify: Verify = accept,
-    ) -> Answer:
+    def fetch_pages(self, path: str, query: Mapping[str, Any], verify: Verify = accept) -> Answer:
         """Follow `next_url` to the end; `results` is absent where there are none. `verify` raises
         PassingFaultError for a page that does not say what was asked."""
         rows: list[dict[str, Any]] = []
@@ -270,8 +265,7 @@ class MarketData:
             if url and parse_origin(url) != parse_origin(self.base_url):
                 raise ForeignHostError(
                     f"the next page lies on {urlsplit(url).netloc}, not on "
-                    f"{urlsplit(self.base_url).netloc}; "
-                    "it was not followed",
+                    f"{urlsplit(self.base_url).netloc}; it was not followed",
                     next_step="check POLYGON_BASE_URL",
                 )
 

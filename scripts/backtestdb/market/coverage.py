@@ -147,8 +147,8 @@ def count_stored_sessions(
     """Count sessions with at least one bar; a day bar is a session."""
     counted = "count(*)" if timeframe == "1day" else f"count(DISTINCT {session_number(timeframe)})"
     query = (
-        f"SELECT {counted} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp "
-        "BETWEEN ? AND ?"
+        f"SELECT {counted} FROM ohlcv_data "
+        "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?"
     )
     values = (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1]))
     return int(connection.execute(query, values).fetchone()[0])
@@ -159,9 +159,8 @@ def load_stored_mask(
 ) -> SessionMask:
     """Return the ones of `sessions` with at least one bar, as bits."""
     query = (
-        f"SELECT DISTINCT {session_number(timeframe)} FROM ohlcv_data WHERE ticker = ? AND "
-        "timeframe = ?"
-        " AND timestamp BETWEEN ? AND ?"
+        f"SELECT DISTINCT {session_number(timeframe)} FROM ohlcv_data "
+        "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?"
     )
     values = (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1]))
     days = (date.fromordinal(FIRST_DAY + number) for (number,) in connection.execute(query, values))
@@ -199,9 +198,8 @@ def load_gap_notes(
     asked for."""
     members, asked = set(tickers), load_answered(connection, "1day", sessions)
     rows = connection.execute(
-        "SELECT ticker, last_before, first_after FROM _ticker_gaps WHERE last_before >= ? AND "
-        "first_after <= ?"
-        " ORDER BY first_after, ticker",
+        "SELECT ticker, last_before, first_after FROM _ticker_gaps "
+        "WHERE last_before >= ? AND first_after <= ? ORDER BY first_after, ticker",
         (sessions[0].isoformat(), sessions[-1].isoformat()),
     ).fetchall()
     notes = []
@@ -214,9 +212,8 @@ def load_gap_notes(
             and is_empty_between(connection, ticker, before, after)
         ):
             notes.append(
-                f"{ticker}: no bar between {before} and {after}; the prices before may be those "
-                "of another company,"
-                " and the metrics begin anew"
+                f"{ticker}: no bar between {before} and {after}; the prices before may be those of "
+                "another company, and the metrics begin anew"
             )
 
     return notes
@@ -225,9 +222,8 @@ def load_gap_notes(
 def is_empty_between(connection: sqlite3.Connection, ticker: str, before: str, after: str) -> bool:
     """Return whether a ticker has no day bar between two sessions."""
     query = (
-        "SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' AND timestamp > ? AND "
-        "timestamp < ?"
-        " LIMIT 1"
+        "SELECT 1 FROM ohlcv_data "
+        "WHERE ticker = ? AND timeframe = '1day' AND timestamp > ? AND timestamp < ? LIMIT 1"
     )
     first_ms, last_ms = (
         end_of_day_ms(date.fromisoformat(before)),

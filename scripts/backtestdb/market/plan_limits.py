@@ -379,8 +379,8 @@ def find_late_beginning(
     rows = [
         row
         for row in connection.execute(
-            "SELECT ticker, min(start_date), min(first_date) FROM _ranges_asked WHERE timeframe = "
-            "? GROUP BY ticker",
+            "SELECT ticker, min(start_date), min(first_date) FROM _ranges_asked "
+            "WHERE timeframe = ? GROUP BY ticker",
             (timeframe,),
         )
         if row[0] in members

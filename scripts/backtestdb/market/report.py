@@ -26,8 +26,7 @@ NAMED_AT_MOST = 20
 def describe_job(job: Job) -> str:
     return (
         f"{LABELS[job.timeframe]} of {job.universe}: {len(job.tickers)} tickers × "
-        f"{len(job.sessions)} sessions "
-        f"({job.sessions[0]} to {job.sessions[-1]})"
+        f"{len(job.sessions)} sessions ({job.sessions[0]} to {job.sessions[-1]})"
     )
 
 

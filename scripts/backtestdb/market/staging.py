@@ -28,13 +28,12 @@ from backtestdb.market.work_done import clear_done
 
 LOADING_TASK = "staging"
 SCHEMA = (
-    "CREATE TABLE job (staging_key TEXT NOT NULL, ticker_set INTEGER NOT NULL, tickers_sha256 "
-    "TEXT NOT NULL)",
+    "CREATE TABLE job (staging_key TEXT NOT NULL, ticker_set INTEGER NOT NULL, "
+    "tickers_sha256 TEXT NOT NULL)",
     "CREATE TABLE tickers (id INTEGER PRIMARY KEY, ticker TEXT NOT NULL UNIQUE)",
-    "CREATE TABLE sessions (session_date TEXT PRIMARY KEY, received INTEGER NOT NULL, stored "
-    "INTEGER NOT NULL,"
-    " dropped INTEGER NOT NULL, set_aside INTEGER NOT NULL, asked_at_utc TEXT NOT NULL, bars BLOB "
-    "NOT NULL)",
+    "CREATE TABLE sessions (session_date TEXT PRIMARY KEY, received INTEGER NOT NULL, "
+    "stored INTEGER NOT NULL, dropped INTEGER NOT NULL, set_aside INTEGER NOT NULL, "
+    "asked_at_utc TEXT NOT NULL, bars BLOB NOT NULL)",
     f"CREATE TABLE rejected (session TEXT NOT NULL, {', '.join(RejectedBar._fields)})",
 )
 
@@ -163,8 +162,7 @@ def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc
     with transaction(connection):
         connection.execute(
             "INSERT OR REPLACE INTO _first_fill (id, staging_key, ticker_set, tickers_sha256, "
-            "begun_at_utc)"
-            " VALUES (1, ?, ?, ?, ?)",
+            "begun_at_utc) VALUES (1, ?, ?, ?, ?)",
             (job.key, job.ticker_set, job.tickers_sha256, begun_at_utc),
         )
         clear_done(connection, LOADING_TASK)
@@ -189,8 +187,7 @@ def stage_session(
         )
         staging.connection.execute(
             "INSERT OR REPLACE INTO sessions (session_date, received, stored, dropped, set_aside, "
-            "asked_at_utc,"
-            " bars) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "asked_at_utc, bars) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (day, *bars.counts, asked_at_utc, values),
         )
         staging.connection.execute("DELETE FROM rejected WHERE session = ?", (day,))

@@ -69,9 +69,8 @@ def load_universe_of(connection: sqlite3.Connection) -> dict[str, str]:
     if not {"universe", "universe_stocks"} <= set(table_names(connection)):
         return {}
     rows = connection.execute(
-        "SELECT ticker, min(universe.name) FROM universe_stocks JOIN universe ON universe.id = "
-        "universe_id"
-        " GROUP BY ticker"
+        "SELECT ticker, min(universe.name) FROM universe_stocks "
+        "JOIN universe ON universe.id = universe_id GROUP BY ticker"
     )
     return dict(rows.fetchall())
 
@@ -82,8 +81,8 @@ def planned_tickers(connection: sqlite3.Connection, plan: RebuildSpec) -> set[st
     if plan.tickers or not plan.universe:
         return set(plan.tickers)
     rows = connection.execute(
-        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id WHERE "
-        "universe.name = ?",
+        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id "
+        "WHERE universe.name = ?",
         (plan.universe,),
     )
     return {ticker for (ticker,) in rows}

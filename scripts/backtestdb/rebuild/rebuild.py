@@ -341,8 +341,7 @@ def show_history_start(
     size = format_bytes(sum(cost.bytes for cost in costs.values()))
     say(
         f"your plan begins {starts}: {covered:,} of {len(sessions):,} sessions, {requests:,} "
-        "requests,"
-        f" {duration}, {size} at most"
+        f"requests, {duration}, {size} at most"
     )
 
 

@@ -161,8 +161,8 @@ def make_insert(shape: Shape, texts: tuple[bool, ...]) -> str:
         "CAST(? AS TEXT)" if text else "?" for _, text in columns
     ]
     return (
-        f"INSERT OR IGNORE INTO main.{quote(shape.table)} ({', '.join(names)}) VALUES "
-        f"({', '.join(marks)})"
+        f"INSERT OR IGNORE INTO main.{quote(shape.table)} ({', '.join(names)}) "
+        f"VALUES ({', '.join(marks)})"
     )
 
 
@@ -185,8 +185,7 @@ def add_from_backup(target: sqlite3.Connection, shape: Shape) -> int:
         same = " AND ".join(f"there.{quote(name)} IS here.{quote(name)}" for name in shape.key)
         target.execute(
             f"INSERT OR IGNORE INTO main.{table} ({columns}) SELECT {columns} FROM saved.{table} "
-            "AS here"
-            f" WHERE NOT EXISTS (SELECT 1 FROM main.{table} AS there WHERE {same})"
+            f"AS here WHERE NOT EXISTS (SELECT 1 FROM main.{table} AS there WHERE {same})"
         )
 
     return count(target, shape.table) - before
@@ -230,8 +229,8 @@ def create_virtual_tables(target: sqlite3.Connection, objects: Iterable[SchemaOb
     target.execute("PRAGMA writable_schema = ON")
     for one in objects:
         target.execute(
-            "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) VALUES ('table', ?, "
-            "?, 0, ?)",
+            "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) "
+            "VALUES ('table', ?, ?, 0, ?)",
             (one.name, one.table, one.sql),
         )
     target.execute("PRAGMA writable_schema = OFF")

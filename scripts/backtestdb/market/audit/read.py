@@ -96,8 +96,8 @@ def load_batch(connection: sqlite3.Connection, known: Known, part: Sequence[Stor
 def load_bars(connection: sqlite3.Connection, timeframe: str, tickers: Sequence[str]) -> Bars:
     """Return the stored bars of a timeframe, ticker after ticker, each in order of time."""
     query = (
-        f"SELECT {BAR_COLUMNS} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? ORDER BY "
-        "timestamp"
+        f"SELECT {BAR_COLUMNS} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? "
+        "ORDER BY timestamp"
     )
     rows: list[tuple[Any, ...]] = []
     counts = []
@@ -136,8 +136,8 @@ def load_range_records(connection: sqlite3.Connection, tickers: Sequence[str]) -
     if "_ranges_asked" not in table_names(connection):
         return []
     query = (
-        "SELECT ticker, timeframe, start_date, end_date, bars, asked_at_utc FROM "
-        "_ranges_asked WHERE ticker = ?"
+        "SELECT ticker, timeframe, start_date, end_date, bars, asked_at_utc FROM _ranges_asked "
+        "WHERE ticker = ?"
     )
     return [
         RangeRecord(
@@ -207,8 +207,8 @@ def make_market(connection: sqlite3.Connection, known: Known) -> Market:
     if "universe" in tables and "universe_stocks" in tables:
         market.universes = load_universes(connection)
         market.orphan_members = connection.execute(
-            "SELECT universe_id, count(*) FROM universe_stocks WHERE universe_id NOT IN"
-            " (SELECT id FROM universe) GROUP BY universe_id"
+            "SELECT universe_id, count(*) FROM universe_stocks "
+            "WHERE universe_id NOT IN (SELECT id FROM universe) GROUP BY universe_id"
         ).fetchall()
 
     if {"_ranges_asked", "_sessions_asked", "_ticker_sets"} <= tables:
