@@ -49,9 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
-    parser = Parser(
-        example='make create-universe ARGS="--universe tech_sector"', description=__doc__
-    )
+    parser = Parser(__doc__, example='make create-universe ARGS="--universe tech_sector"')
     parser.add_argument(
         "--universe",
         required=True,

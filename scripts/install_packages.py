@@ -145,9 +145,8 @@ def install(venv: Path, lock: Path) -> None:
 
     wheels = os.environ.get("PIP_FIND_LINKS", "")
     if wheels and Path(wheels).is_dir():
-        environment["PIP_FIND_LINKS"] = (
-            Path(wheels).absolute().as_uri()
-        )  # pip takes a blank for the end of a name
+        # Pip takes a blank for the end of a name.
+        environment["PIP_FIND_LINKS"] = Path(wheels).absolute().as_uri()
 
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:

@@ -6,7 +6,6 @@ Every step is the real command in a process of its own. No key is needed, nothin
 touched.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from backtestdb.arguments import Parser
 from backtestdb.config import PROJECT_DIR
 from backtestdb.console import format_duration, run
 from backtestdb.database import connect, transaction
@@ -31,7 +31,7 @@ MARKER = ".made-by-demo"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument(
         "--folder", type=Path, default=PROJECT_DIR / "demo", help="where it happens (demo/)"
     )

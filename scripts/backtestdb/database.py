@@ -142,9 +142,8 @@ def skip_unreadable_schema(connection: sqlite3.Connection) -> None:
     """Leave out, from now on, what this SQLite cannot read of the schema, in attached databases
     too. `writable_schema` does that: https://www.sqlite.org/pragma.html#pragma_writable_schema."""
     connection.execute("PRAGMA writable_schema = ON")
-    with suppress(
-        sqlite3.DatabaseError
-    ):  # the first statement may still fail, the next sees the rest
+    # The first statement may still fail, the next sees the rest.
+    with suppress(sqlite3.DatabaseError):
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
 

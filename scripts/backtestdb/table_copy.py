@@ -58,9 +58,8 @@ def carry_tables(
 
     for table in [table for table in wanted if table in virtual] + ordinary:
         drop_object(connection, table, target)
-    connection.execute(
-        "PRAGMA ignore_check_constraints = ON"
-    )  # what was stored is carried as it was stored
+    # What was stored is carried as it was stored.
+    connection.execute("PRAGMA ignore_check_constraints = ON")
 
     try:
         for table in ordinary:

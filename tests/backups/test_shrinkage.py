@@ -60,9 +60,8 @@ def test_backup_of_a_database_that_has_lost_rows_is_suspicious(
     assert "strategies: 50 on " in done.stderr
     assert "restore-from-backup" in done.stderr
     assert newest(project)["losses"]
-    again = project.run(
-        "backup_database.py", *option
-    )  # the same state is no more right a second time
+    # The same state is no more right a second time.
+    again = project.run("backup_database.py", *option)
     assert again.returncode == 1
 
     project.check("restore_database.py", "--from-backup", "--yes")

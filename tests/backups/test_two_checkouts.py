@@ -127,9 +127,8 @@ def have_an_accident(checkout: Checkout, action: str) -> None:
         checkout.sql(*[row] * 7)
     elif action == "rename" and notes:
         other = NOTES[notes == NOTES[0]]
-        if (
-            other in tables
-        ):  # a full backup of before the rename with a newer small one on top brings both
+        # A full backup of before the rename with a newer small one on top brings both.
+        if other in tables:
             return
         checkout.sql(f"ALTER TABLE {notes} RENAME TO {other}")
     elif action == "drop" and notes:

@@ -119,9 +119,8 @@ def test_without_the_proof_torn_snapshots_are_caught(
             for _ in range(100):
                 if writer.poll() is not None:
                     break
-                with suppress(
-                    sqlite3.DatabaseError
-                ):  # damage that SQLite itself finds while copying
+                # Damage that SQLite itself finds while copying.
+                with suppress(sqlite3.DatabaseError):
                     make_copy(source, copy)
                     if is_torn(copy):
                         return

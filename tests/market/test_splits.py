@@ -98,9 +98,8 @@ def test_look_leaves_an_announced_split_for_its_day_and_believes_it_from_the_ope
 def test_look_that_comes_after_the_bars_takes_old_splits_to_have_been_listed_in_time() -> None:
     later = NOW + timedelta(days=365)
     (found,) = compare([], [SPLIT], later, bars_came_first=True)
-    assert found.believed_at_utc == datetime(
-        2026, 5, 6, 13, 30, tzinfo=UTC
-    )  # 65 days later, in summer time
+    # 65 days later, in summer time.
+    assert found.believed_at_utc == datetime(2026, 5, 6, 13, 30, tzinfo=UTC)
     (recent,) = compare([], [SPLIT], bars_came_first=True)
     assert recent.believed_at_utc == NOW
 
@@ -355,9 +354,8 @@ def test_database_of_other_programs_without_any_look_is_asked_for_where_a_split_
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("DROP TABLE _splits")
         connection.execute("DROP TABLE _splits_due")
-        connection.execute(
-            "CREATE TABLE _splits (ticker TEXT, execution_date TEXT, state TEXT)"
-        )  # as until 2026-11
+        # As until 2026-11.
+        connection.execute("CREATE TABLE _splits (ticker TEXT, execution_date TEXT, state TEXT)")
         connection.execute("INSERT INTO _splits VALUES ('MSFT', '2012-06-11', 'unconfirmed')")
         connection.commit()
     assert bench.update("kept", database, at("2012-06-14")).refetched.keys() == {"MSFT"}

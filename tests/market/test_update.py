@@ -93,10 +93,11 @@ def test_update_takes_late_corrections_over_with_their_metrics(
         make_source(tmp_path / "updated", sandbox.url, BEFORE), database, START, BEFORE, "everyone"
     )
     with closing(connect(database)) as connection:
+        # From 2026-11-17 on.
         connection.execute(
             "UPDATE ohlcv_data SET close = close * 1.5, volume = volume + 7 "
             "WHERE timestamp >= 1794891600000"
-        )  # from 2026-11-17 on
+        )
         connection.execute(
             "UPDATE daily_metrics SET rsi_14 = 1, close = 2 WHERE date >= '2026-11-17'"
         )

@@ -84,10 +84,8 @@ def read_database_id(database: Path) -> str:
         # long since.
         with closing(open_immutable(database)) as connection:
             return load_database_id(connection)
-    except (
-        sqlite3.Error,
-        UnicodeDecodeError,
-    ):  # the second: a damaged schema in SQLite's own message
+    except (sqlite3.Error, UnicodeDecodeError):
+        # The second: a damaged schema in SQLite's own message.
         return ""
 
 

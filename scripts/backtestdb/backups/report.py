@@ -211,9 +211,8 @@ def show_restored(restored: RestoreResult, database: Path) -> None:
     try:
         with closing(connect_to_read(database)) as connection:
             show_market_data(connection)
-    except (
-        sqlite3.Error
-    ) as error:  # the platform may have migrated since; restored it is all the same
+    except sqlite3.Error as error:
+        # The platform may have migrated since; restored it is all the same.
         say(f"note: what the database holds now could not be listed: {error}")
 
     for part in restored.scripts:

@@ -36,9 +36,8 @@ TICK, SMALL_TICK = 0.01, 0.0001
 FIVE_MINUTES_MS = 300_000
 LAST_STAMP_MS = 4e12  # in the year 2096
 NUMBER_TYPES = (int, float)  # exactly: a bool is neither, nor is a number in quotes
-TICKER_NAME = re.compile(
-    r"[!-~]{1,20}"
-)  # printed ASCII without blanks; control characters have been seen
+# Printed ASCII without blanks; control characters have been seen.
+TICKER_NAME = re.compile(r"[!-~]{1,20}")
 UNLIKE_NEIGHBOURS = f"price above {BELIEVED_PRICE:.0f}, unlike the bars beside it"
 
 
@@ -204,9 +203,8 @@ def clamp_within_a_tick(prices: np.ndarray) -> np.ndarray:
     return which bars that concerns."""
     opened, high, low, close = prices
     top, bottom = np.fmax(opened, close), np.fmin(opened, close)
-    tick = np.where(top >= 1, TICK, SMALL_TICK) * (
-        1 + 1e-6
-    )  # a difference of floats may exceed it by a breath
+    # A difference of floats may exceed it by a breath.
+    tick = np.where(top >= 1, TICK, SMALL_TICK) * (1 + 1e-6)
     is_low_high = (high < top) & (top - high <= tick) & (low <= bottom + tick)
     is_high_low = (low > bottom) & (low - bottom <= tick) & (high >= top - tick)
     high[is_low_high] = top[is_low_high]

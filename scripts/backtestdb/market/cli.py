@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from backtestdb.arguments import parse_date, parse_ticker_list
+from backtestdb.arguments import add_flag, parse_date, parse_ticker_list
 from backtestdb.config import Settings
 from backtestdb.console import DONE, progress, say
 from backtestdb.database import connect, table_names
@@ -67,14 +67,12 @@ def add_range_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that print a plan or a report, and those that ask again."""
-    parser.add_argument(
-        "--plan", action="store_true", help="print what it would cost and send no request"
-    )
-    parser.add_argument("--json", action="store_true", help="the plan or the coverage for programs")
-    parser.add_argument(
+    add_flag(parser, "--plan", "print what it would cost and send no request")
+    add_flag(parser, "--json", "the plan or the coverage for programs")
+    add_flag(
+        parser,
         "--again",
-        action="store_true",
-        help="ask again whatever the records say, and replace: --tickers, --start and --end choose "
+        "ask again whatever the records say, and replace: --tickers, --start and --end choose "
         "what; without them what is provisional",
     )
     parser.add_argument(

@@ -492,9 +492,8 @@ def parse_body(content: bytes) -> dict[str, Any]:
     if not isinstance(body, dict) or body.get("status") not in ("OK", "DELAYED"):
         raise PassingFaultError("the answer has another form than documented")
     results = body.get("results") or []
-    rows = (
-        [results] if isinstance(results, dict) else results
-    )  # of an endpoint about one ticker: an object
+    # Of an endpoint about one ticker: an object.
+    rows = [results] if isinstance(results, dict) else results
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PassingFaultError("the results of the answer are no list of rows")
 

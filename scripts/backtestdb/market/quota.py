@@ -66,9 +66,8 @@ class Quota:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(
-                descriptor, fcntl.LOCK_EX
-            )  # the system lets go of it when a process is killed
+            # The system lets go of it when a process is killed.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             now = self.clock()
             granted = parse_window(os.read(descriptor, 1 << 20), now, self.window_seconds)
             has_room = len(granted) < self.requests_per_minute

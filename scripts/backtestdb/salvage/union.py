@@ -201,9 +201,8 @@ def count_missing(target: sqlite3.Connection, shape: Shape) -> int:
     theirs = column_names(target, shape.table, "saved")
     if not keys or not theirs:
         return 0
-    if shape.key and not set(shape.key) <= set(
-        theirs
-    ):  # the key was renamed: only numbers can be compared
+    # The key was renamed: only numbers can be compared.
+    if shape.key and not set(shape.key) <= set(theirs):
         return max(count_saved(target, shape) - count(target, shape.table), 0)
 
     table = quote(shape.table)
