@@ -101,8 +101,7 @@ def run_once(scheduler: Scheduler, *, quiet: bool) -> int:
 
 def run_until_stopped(scheduler: Scheduler) -> int:
     """Run the loop until a signal ends it; return the exit code. While the backups' disk is away it
-    holds no lock and no log open, so that the disk can
-    be taken off, and comes back as it was."""
+    holds no lock and no log open, so that the disk can be taken off, and comes back as it was."""
     while not scheduler.stop.is_set():
         if not wait_for_disk(scheduler):
             return RESTART_EXIT_CODE

@@ -300,9 +300,8 @@ def format_duration(seconds: float) -> str:
 
 
 def confirm(question: str, *, assume_yes: bool) -> bool:
-    """Ask, on a terminal or the pipe of `echo n |`. Where nothing comes, as from cron, the
-    command was meant. A command that is told no ends as one that failed, by
-    `DeclinedError`."""
+    """Ask, on a terminal or the pipe of `echo n |`. Where nothing comes, as from cron, the command
+    was meant. A command that is told no ends as one that failed, by `DeclinedError`."""
     if assume_yes:
         return True
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)

@@ -7,8 +7,8 @@ process's locks on a file when any descriptor of it is closed.
 import errno
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote as quote_url
@@ -210,15 +210,20 @@ def quote(name: str) -> str:
 
 
 @contextmanager
-def names_as_stored(connection: sqlite3.Connection) -> Iterator[None]:
-    """Read also names that are not UTF-8, with surrogates for their bytes; SQL that Python sends
-    cannot hold them."""
+def reading_text(connection: sqlite3.Connection, make: Callable[[bytes], object]) -> Iterator[None]:
+    """Give text values as `make` makes them of their bytes, within the block."""
     before = connection.text_factory
-    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+    connection.text_factory = make
     try:
         yield
     finally:
         connection.text_factory = before
+
+
+def names_as_stored(connection: sqlite3.Connection) -> AbstractContextManager[None]:
+    """Read also names that are not UTF-8, with surrogates for their bytes; SQL that Python sends
+    cannot hold them."""
+    return reading_text(connection, lambda data: data.decode("utf-8", "surrogateescape"))
 
 
 def table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:

@@ -45,9 +45,9 @@ class Coverage:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What is known of some sessions besides their bars: `asked`, finally
-    answered; `plan_lacks`, those before which the key's history starts; `reached`, up to the newest
-    session of which any answer had a bar."""
+    """What is known of some sessions besides their bars: `asked`, finally answered; `plan_lacks`,
+    those before which the key's history starts; `reached`, up to the newest session of which any
+    answer had a bar."""
 
     every: SessionMask
     asked: AnsweredSessions

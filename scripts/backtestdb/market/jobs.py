@@ -15,7 +15,14 @@ from backtestdb.market.coverage import Coverage
 from backtestdb.market.metrics import WARM_UP_SESSIONS
 from backtestdb.market.plan_limits import GROUPED, load_limits
 from backtestdb.market.request_log import load_answered
-from backtestdb.market.request_plan import AnsweredSessions, Demand, Request, plan_requests
+from backtestdb.market.request_plan import (
+    AnsweredSessions,
+    Cost,
+    Demand,
+    Request,
+    make_cost,
+    plan_requests,
+)
 from backtestdb.market.session_mask import EMPTY, SessionMask, mask_between, mask_of
 from backtestdb.market.sessions import load_calendar, sessions_back, sessions_between
 from backtestdb.market.splits import SplitLook
@@ -130,6 +137,13 @@ def make_job(
         universe=universe,
         refetch=tuple(sessions[-1 - refetch : -1]),
     )
+
+
+def cost_jobs(
+    connection: sqlite3.Connection, calendar: ExchangeCalendar, jobs: Sequence[Job]
+) -> Cost:
+    """Return what the requests would cost that jobs which run together need."""
+    return make_cost(plan_jobs(connection, calendar, jobs), all_sessions(calendar, jobs))
 
 
 def all_sessions(calendar: ExchangeCalendar, jobs: Sequence[Job]) -> list[date]:

@@ -45,9 +45,8 @@ Request = RangeRequest | SessionRequest
 
 @dataclass(frozen=True)
 class AnsweredSessions:
-    """What was finally answered before: for each ticker, and for every one. `unconfirmed`:
-    sessions of a ticker that one answer had no bar of, without a second sign; they are asked for
-    again."""
+    """What was finally answered before: for each ticker, and for every one. `unconfirmed`: sessions
+    of a ticker that one answer had no bar of, without a second sign; they are asked for again."""
 
     of_ticker: Mapping[str, SessionMask] = field(default_factory=dict)
     of_everyone: SessionMask = EMPTY

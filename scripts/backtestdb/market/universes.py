@@ -208,12 +208,12 @@ def update_us_stocks(
     )
 
 
-def load_listed(connection: sqlite3.Connection) -> list[str]:
-    """Return the vendor's list as far as this database has it; nothing where us-stocks was never
-    fetched."""
+def load_listed(connection: sqlite3.Connection, universe: str = US_STOCKS) -> list[str]:
+    """Return all tickers that a universe has or had, of us-stocks the vendor's list as far as this
+    database has it; nothing where the universe was never made."""
     rows = connection.execute(
         "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id "
         "WHERE universe.name = ?",
-        (US_STOCKS,),
+        (universe,),
     )
     return [ticker for (ticker,) in rows]

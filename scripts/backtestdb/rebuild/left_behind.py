@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from backtestdb.database import table_names
+from backtestdb.market.universes import load_listed
 from backtestdb.new_york import date_of, midnight_ms
 from backtestdb.rebuild.work_file import RebuildSpec
 from backtestdb.timeframes import LABELS
@@ -80,12 +81,7 @@ def planned_tickers(connection: sqlite3.Connection, plan: RebuildSpec) -> set[st
     database knows."""
     if plan.tickers or not plan.universe:
         return set(plan.tickers)
-    rows = connection.execute(
-        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id "
-        "WHERE universe.name = ?",
-        (plan.universe,),
-    )
-    return {ticker for (ticker,) in rows}
+    return set(load_listed(connection, plan.universe))
 
 
 def count_before(connection: sqlite3.Connection, ticker: str, timeframe: str, start: str) -> int:

@@ -336,13 +336,11 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
 
     code, out, err = run_process(scheduler, kind)
     if code == 0:
-        scheduler.attempts.pop(kind, None)
-        scheduler.not_before.pop(kind, None)
+        forget_failures(scheduler, kind)
         if kind == "update":
             # It may have found that the key's plan has the last session tomorrow: it is due still,
             # and not at once.
             scheduler.not_before[kind] = scheduler.clock() + RETRY_LAST
-        scheduler.failures.pop(kind, None)
         scheduler.log.info(
             "%s ok: %s, %.1f s", WORDS[kind], describe_made(out), time.monotonic() - started
         )
@@ -350,9 +348,7 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
             scheduler.log.error(warning)
     elif is_suspicious(out):
         # It was made, and counts; what it misses is told until it is accepted or brought back.
-        scheduler.attempts.pop(kind, None)
-        scheduler.not_before.pop(kind, None)
-        scheduler.failures.pop(kind, None)
+        forget_failures(scheduler, kind)
         scheduler.log.error("%s made: %s", WORDS[kind], describe_failure(err, out))
     elif scheduler.stop.is_set() and code < 0:
         scheduler.log.info("%s interrupted: it will be made at the next start", WORDS[kind])
@@ -365,6 +361,11 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
 
     save_liveness_if_possible(scheduler)
     return code == 0 or scheduler.stop.is_set()
+
+
+def forget_failures(scheduler: Scheduler, kind: Task) -> None:
+    for notes in (scheduler.attempts, scheduler.not_before, scheduler.failures):
+        notes.pop(kind, None)
 
 
 def is_suspicious(out: str) -> bool:

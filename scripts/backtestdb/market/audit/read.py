@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -99,32 +100,18 @@ def load_bars(connection: sqlite3.Connection, timeframe: str, tickers: Sequence[
         f"SELECT {BAR_COLUMNS} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? "
         "ORDER BY timestamp"
     )
-    rows: list[tuple[Any, ...]] = []
-    counts = []
-
-    for ticker in tickers:
-        before = len(rows)
-        rows += connection.execute(query, (ticker, timeframe)).fetchall()
-        counts.append(len(rows) - before)
-
-    return make_bars(timeframe, tickers, counts, rows)
+    answers = [connection.execute(query, (ticker, timeframe)).fetchall() for ticker in tickers]
+    return make_bars(timeframe, tickers, [len(rows) for rows in answers], list(chain(*answers)))
 
 
 def load_metrics(connection: sqlite3.Connection, tickers: Sequence[str]) -> Metrics:
     """Return the stored rows of metrics, ticker after ticker, each in order of date."""
     query = f"SELECT date, {', '.join(COMPARED)} FROM daily_metrics WHERE ticker = ? ORDER BY date"
-    rows: list[tuple[Any, ...]] = []
-    counts = []
-
-    for ticker in tickers:
-        before = len(rows)
-        rows += connection.execute(query, (ticker,)).fetchall()
-        counts.append(len(rows) - before)
-
-    columns = list(zip(*rows, strict=True)) if rows else [()] * (1 + len(COMPARED))
+    answers = [connection.execute(query, (ticker,)).fetchall() for ticker in tickers]
+    columns = list(zip(*chain(*answers), strict=True)) or [()] * (1 + len(COMPARED))
     numbers = {text: day_number(text) for text in set(columns[0])}
     return Metrics(
-        code=np.repeat(np.arange(len(tickers)), counts),
+        code=np.repeat(np.arange(len(tickers)), [len(rows) for rows in answers]),
         day=np.array([numbers[text] for text in columns[0]], dtype="int64"),
         values=np.stack([make_floats(column) for column in columns[1:]], axis=1),
     )
