@@ -72,6 +72,7 @@ COMMAND = re.compile(r"^(make|\./db|sudo|chmod|chown|rm|mv|find|ln|cp|[A-Z_]+=\S
 OURS = re.compile(
     rf"({re.escape(PROJECT)}|{BACKUPS}|/proc|/sys|/dev|/tmp|{HOME}/\.(cache|local))(/.*)?"
     rf"|{LIVE}/backtesting\.db.*|{LIVE}|{HOME}/(backtesting-|irreplaceable-|drills|\.lock|backup).*"
+    rf"|{HOME}/\.ai-backtest-backups"
 )
 
 pytestmark = [pytest.mark.long, pytest.mark.engine, pytest.mark.timeout(3000)]

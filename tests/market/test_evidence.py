@@ -21,10 +21,13 @@ from backtestdb.new_york import midnight_ms
 from backtestdb.sandbox.listings import letters
 from commands import Project
 from contents import query_all
-from market_runs import make_database, make_source, run_backfill, run_update
+from market_runs import DIRECTLY, make_database, make_source, run_backfill, run_update
 from sandbox_process import SandboxProcess, running_sandbox
 
 FEW = ["AAPL", "IBM", "MSFT"]
+# So many that a session of the whole market costs fewer requests than each ticker's range.
+MANY = [*FEW, *(f"Z{letters(number)}" for number in range(30))]
+BEFORE_WEEK = "2026-11-09"
 START, BEFORE, TODAY, NEXT = "2026-10-01", "2026-11-18", "2026-11-19", "2026-11-20"
 CONTENT = {
     "ohlcv_data": "ticker, timeframe, timestamp, open, high, low, close, volume, time_of_day, "
@@ -472,6 +475,94 @@ def raise_killed(*_: object) -> None:
 def test_answers_far_shorter_than_those_around_them_are_thin() -> None:
     assert find_thin_sessions([11_000, 11_050, 20, 11_020, 5_000]) == [2, 4]
     assert find_thin_sessions([450]) == find_thin_sessions([]) == []
+    cut_for_a_week_and_a_half = [11_000] * 14 + [1] * 8
+    assert find_thin_sessions(cut_for_a_week_and_a_half) == list(range(14, 22))
+
+
+@pytest.mark.parametrize("staged_from_bars", [DIRECTLY, 1], ids=["directly", "set aside first"])
+def test_ticker_that_the_newest_session_lacks_is_asked_for_again_the_same_evening(
+    tmp_path: Path, sandbox: SandboxProcess, staged_from_bars: int
+) -> None:
+    """Before: the rest of the market was the second sign, unless the session before was stored
+    when the newest came; the newest comes first, and a first fill is set aside."""
+    sandbox.set_missing(("MSFT", TODAY))
+    database = make_database(tmp_path / "own", few=MANY)
+    source = make_source(database.parent, sandbox.url, TODAY)
+    run_backfill(source, database, BEFORE_WEEK, TODAY, "few", staged_from_bars=staged_from_bars)
+    sandbox.reset(TODAY)
+    follow_up(database, sandbox, TODAY)
+    assert bars_of_week(database) == download_week(tmp_path, sandbox)
+
+
+def test_ticker_that_did_not_trade_is_known_after_two_answers(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
+    sandbox.set_missing(("MSFT", TODAY))
+    database = make_database(tmp_path / "own", few=MANY)
+    run_backfill(
+        make_source(database.parent, sandbox.url, TODAY), database, BEFORE_WEEK, TODAY, "few"
+    )
+    follow_up(database, sandbox, TODAY)
+    sandbox.clear_log()
+    (report,) = follow_up(database, sandbox, TODAY)
+    assert not [entry for entry in sandbox.fetch_log() if "/aggs/" in entry["path"]]
+    assert not report.coverage.provisional
+
+
+def test_market_that_is_cut_to_one_row_each_day_is_not_closed(
+    tmp_path: Path, sandbox: SandboxProcess
+) -> None:
+    """Before: all sessions but the newest were recorded as closed, for ever."""
+    sandbox.set_faults({"match": "grouped", "kind": "few_rows", "rows": 1, "times": None})
+    database = make_database(tmp_path / "own", few=MANY)
+    run_backfill(
+        make_source(database.parent, sandbox.url, TODAY), database, BEFORE_WEEK, TODAY, "few"
+    )
+    sandbox.reset(NEXT)
+    follow_up(database, sandbox, NEXT)
+    follow_up(database, sandbox, NEXT)
+    assert query_all(database, "SELECT * FROM _closed_sessions") == []
+    assert bars_of_week(database) == download_week(tmp_path, sandbox, NEXT)
+
+
+@pytest.mark.parametrize("by", ["ticker", "session"])
+def test_bar_that_cannot_be_true_and_then_none_is_asked_for_again(
+    tmp_path: Path, sandbox: SandboxProcess, by: str
+) -> None:
+    """Before: two runs without a good bar were the same answer twice, and it was believed."""
+    path = f"/v2/aggs/grouped/locale/us/market/stocks/{TODAY}"
+    rows = sandbox.get(path).json()["results"]
+    spoilt = rows[len(rows) // 2]["T"]  # where the sandbox puts its broken bar
+    tickers = FEW if by == "ticker" else [*MANY, spoilt]
+    match = "/ticker/IBM/" if by == "ticker" else f"grouped.*{TODAY}"
+    sandbox.set_faults({"match": match, "kind": "bad_bars", "bars": ["junk"], "times": None})
+    database = make_database(tmp_path / "own", few=tickers)
+    run_backfill(
+        make_source(database.parent, sandbox.url, TODAY), database, BEFORE_WEEK, TODAY, "few"
+    )
+    [(ticker, day)] = query_all(database, "SELECT ticker, session_date FROM _bars_set_aside")
+    assert ticker == ("IBM" if by == "ticker" else spoilt)
+
+    sandbox.reset(TODAY)
+    sandbox.set_missing((ticker, day))
+    follow_up(database, sandbox, TODAY)
+    sandbox.reset(TODAY)
+    follow_up(database, sandbox, TODAY)
+    stamp = midnight_ms(date.fromisoformat(day))
+    query = "SELECT count(*) FROM ohlcv_data WHERE ticker = ? AND timestamp = ?"
+    assert query_all(database, query, ticker, stamp) == [(1,)]
+    assert query_all(database, "SELECT * FROM _bars_set_aside") == []
+
+
+def download_week(folder: Path, sandbox: SandboxProcess, end: str = TODAY) -> list[tuple]:
+    database = make_database(folder / "fresh", few=MANY)
+    source = make_source(database.parent, sandbox.url, end)
+    run_backfill(source, database, BEFORE_WEEK, end, "few")
+    return bars_of_week(database)
+
+
+def bars_of_week(database: Path) -> list[tuple]:
+    return bars_since(BEFORE_WEEK, read_content(database, MANY))
 
 
 def test_empty_sessions_are_believed_at_a_second_sign() -> None:

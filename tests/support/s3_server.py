@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,24 +112,28 @@ def running_s3(users: dict[str, tuple[str, ...]] | None = None) -> Iterator[S3Se
     may do what the user's actions name."""
     ensure_packages()
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-c", STARTER, str(port), BUCKET, json.dumps(users or {})],
-        env=os.environ
-        | {"PYTHONPATH": str(PACKAGES), "PYTHONDONTWRITEBYTECODE": "1", "no_proxy": "*"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise AssertionError(f"no S3 server: {process.communicate()[1][-2000:]}")
-        yield S3Server(f"http://127.0.0.1:{port}", json.loads(line))
-    finally:
-        process.kill()
-        process.communicate()
+    # A file: a pipe that is not read stops the server once it is full, after 64 kB.
+    with tempfile.TemporaryFile(mode="w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", STARTER, str(port), BUCKET, json.dumps(users or {})],
+            env=os.environ
+            | {"PYTHONPATH": str(PACKAGES), "PYTHONDONTWRITEBYTECODE": "1", "no_proxy": "*"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                process.wait()
+                errors.seek(0)
+                raise AssertionError(f"no S3 server: {errors.read()[-2000:]}")
+            yield S3Server(f"http://127.0.0.1:{port}", json.loads(line))
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def free_port() -> int:

@@ -95,7 +95,8 @@ class HonestDownloads:
 
     def load(self, today: str, timeframe: str, facts: str, tickers: Sequence[str]) -> list[tuple]:
         """The rows of `tickers` from FIRST to `today`, in order."""
-        key = f"{today} {timeframe} {facts}"
+        # A successor is a member of some universes only.
+        key = f"{today} {timeframe} {facts} {json.dumps(tickers)}"
         if key not in self.bars:
             self.bars[key] = self.download(today, timeframe, tickers, len(self.bars))
         return [row for ticker in tickers for row in self.bars[key].get(ticker, [])]
@@ -188,7 +189,10 @@ class FuzzRun:
         self.sandbox.set_renames(*self.renames)
 
     def play(self) -> None:
-        for step in range(self.dice.randint(1, 4)):
+        steps = self.dice.randint(1, 4)
+        # A bar that is left out is a lie as well: in the step of the other one, or in its place.
+        self.drop_in_step = min(self.lie_in_step, steps - 1)
+        for step in range(steps):
             self.make_honest()
             self.make_vendor_odd(step)
             self.run_command(step)
@@ -222,7 +226,7 @@ class FuzzRun:
         )
         missing = [self.today] if self.chance(0.2, "missing session") else []
         if missing and self.dice.random() < 0.5:
-            missing = [(self.tickers[0], self.today)]
+            missing = [(self.tickers[0], self.today)] if step == self.drop_in_step else []
         self.sandbox.set_missing(*missing)
         if self.chance(0.1, "no grouped endpoint"):
             self.sandbox.set_settings(grouped=False)

@@ -32,7 +32,13 @@ from backtestdb.market.request_log import (
     weigh_session,
 )
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
-from backtestdb.market.session_mask import EMPTY, first_sessions, mask_between, mask_of
+from backtestdb.market.session_mask import (
+    EMPTY,
+    SessionMask,
+    first_sessions,
+    mask_between,
+    mask_of,
+)
 from backtestdb.market.sessions import (
     load_calendar,
     make_new_york_times,
@@ -247,17 +253,32 @@ def weigh_answer(
     if proven_from and days:
         proven = mask_between(days, proven_from.isoformat(), days[-1])
 
-    unsure = {bar.session_date for bar in bars.rejected} | find_cut_session(request, days, bars)
-    unsure_mask = mask_of(days, unsure)
+    rejected = mask_of(days, {bar.session_date for bar in bars.rejected})
+    unsure_mask = rejected | mask_of(days, find_cut_session(request, days, bars))
+
+    # "No bar" and "bars that cannot be true" are not the same answer given twice.
+    same_kind = ~(rejected ^ load_rejected_sessions(connection, request, days))
 
     return weigh_range(
         every=first_sessions(len(days)),
         good=mask_of(days, set(bars.session_dates.tolist())) & ~unsure_mask,
         rejected=unsure_mask,
         stored=mask_of(days, set(stored.values())),
-        doubted_before=load_doubted(connection, request, days, run),
+        doubted_before=load_doubted(connection, request, days, run) & same_kind,
         proven=proven,
     )
+
+
+def load_rejected_sessions(
+    connection: sqlite3.Connection, request: RangeRequest, days: Sequence[str]
+) -> SessionMask:
+    """Return those of `days` of which an answer before had bars of the ticker that cannot be
+    true."""
+    rows = connection.execute(
+        "SELECT DISTINCT session_date FROM _bars_set_aside WHERE ticker = ? AND timeframe = ?",
+        (request.ticker, request.timeframe),
+    )
+    return mask_of(days, (day for (day,) in rows))
 
 
 def find_cut_session(request: RangeRequest, days: Sequence[str], bars: ParsedBars) -> set[str]:
@@ -330,11 +351,13 @@ def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> P
 
     with transaction(connection):
         is_final = count_final([answer.session_date], asked_at_utc) == 1
-        lacking = find_lacking(store, answer, bars) if is_final else []
-        for ticker in weigh_session(
-            connection, session_date, lacking, store.run, asked_at_utc, is_final=is_final
-        ):
-            remove_day_bar(connection, ticker, answer.session_date)
+        if is_final:
+            lacking = find_lacking(store, answer, bars)
+            changed = forget_unlike(connection, session_date, lacking, bars)
+            for ticker in weigh_session(
+                connection, session_date, lacking, store.run, asked_at_utc, changed
+            ):
+                remove_day_bar(connection, ticker, answer.session_date)
         save_bars(connection, bars, asked_at_utc)
         forget_rejected(connection, session_date, bars)
         save_rejected(connection, bars.rejected, asked_at_utc)
@@ -362,6 +385,27 @@ def load_traded(store: BarStore, session_date: date) -> set[str]:
     query = "SELECT ticker FROM daily_metrics WHERE date = ?"
     traded = {ticker for (ticker,) in store.connection.execute(query, (session_date.isoformat(),))}
     return traded if store.ticker_set == EVERY_TICKER else traded & set(store.metrics_from)
+
+
+def forget_unlike(
+    connection: sqlite3.Connection, session_date: str, lacking: Sequence[str], bars: ParsedBars
+) -> set[str]:
+    """Return those of `lacking` about which an answer before said another thing: "no bar" and "bars
+    that cannot be true" are not the same answer given twice. Of those that have none any more, what
+    was rejected is removed."""
+    before = {
+        ticker
+        for (ticker,) in connection.execute(
+            "SELECT ticker FROM _bars_set_aside WHERE timeframe = '1day' AND session_date = ?",
+            (session_date,),
+        )
+    }
+    changed = (before ^ {bar.ticker for bar in bars.rejected}) & set(lacking)
+    connection.executemany(
+        "DELETE FROM _bars_set_aside WHERE ticker = ? AND timeframe = '1day' AND session_date = ?",
+        [(ticker, session_date) for ticker in sorted(changed & before)],
+    )
+    return changed
 
 
 def remove_day_bar(connection: sqlite3.Connection, ticker: str, session_date: date) -> None:

@@ -45,7 +45,7 @@ def find_unseen_sessions(
     connection: sqlite3.Connection, tickers: Sequence[str], sessions: Sequence[date]
 ) -> list[date]:
     """Return those of `sessions` before the newest with bars that were asked for of all `tickers`
-    (several) and of which no ticker has a day bar."""
+    (several) and of which no ticker has a day bar, nor the whole market a single row."""
     if len(tickers) < SEVERAL or not sessions:
         return []
     answered = mask_between(sessions, date.min, load_frontier(connection, "1day"))
@@ -53,7 +53,11 @@ def find_unseen_sessions(
     for ticker in tickers:
         answered &= asked.of(ticker)
 
-    seen = "SELECT EXISTS (SELECT 1 FROM daily_metrics WHERE date = ?)"
+    # One row of any ticker, in a cut answer too, and the market was open.
+    seen = (
+        "SELECT EXISTS (SELECT 1 FROM daily_metrics WHERE date = ?1) OR EXISTS "
+        "(SELECT 1 FROM _sessions_asked WHERE session_date = ?1 AND received > 0)"
+    )
     known = {day for (day,) in connection.execute("SELECT session_date FROM _closed_sessions")}
     return [
         day

@@ -8,13 +8,13 @@ hole that is never asked about again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from backtestdb.market.session_mask import EMPTY, SessionMask
 
-# An answer about the whole market with less than half of the rows of the sessions around it is not
-# believed at once; the number of tickers that trade changes by a few percent in a month.
-NEIGHBOURS = 5
+# An answer about the whole market with less than half of the rows of the fullest session around it
+# is not believed at once; the number of tickers that trade changes by a few percent in a month. The
+# fullest, not the median: the answers of a whole week may be cut in a row.
+NEIGHBOURS = 20
 FEWEST_OF_NEIGHBOURS = 0.5
 
 
@@ -64,6 +64,6 @@ def find_thin_sessions(received: Sequence[int]) -> list[int]:
             *received[max(0, place - NEIGHBOURS) : place],
             *received[place + 1 : place + 1 + NEIGHBOURS],
         ]
-        if around and rows < FEWEST_OF_NEIGHBOURS * median(around):
+        if around and rows < FEWEST_OF_NEIGHBOURS * max(around):
             thin.append(place)
     return thin

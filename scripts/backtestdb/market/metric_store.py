@@ -12,9 +12,21 @@ import pandas as pd
 
 from backtestdb.database import save_rows, transaction
 from backtestdb.market.metrics import METRIC_COLUMNS, make_metrics
-from backtestdb.market.request_log import EVERY_TICKER, METRICS_TASK, load_answered, load_ticker_set
+from backtestdb.market.request_log import (
+    EVERY_TICKER,
+    METRICS_TASK,
+    SAVE_UNCONFIRMED,
+    count_final,
+    load_answered,
+    load_ticker_set,
+)
 from backtestdb.market.session_mask import mask_between
-from backtestdb.market.sessions import load_calendar, make_new_york_times, sessions_between
+from backtestdb.market.sessions import (
+    load_calendar,
+    make_new_york_times,
+    sessions_back,
+    sessions_between,
+)
 from backtestdb.market.work_done import clear_done, load_done, save_done
 from backtestdb.new_york import end_of_day_ms, midnight_ms
 
@@ -306,5 +318,47 @@ def save_due_metrics(
         advance(len(part))
 
     with transaction(connection):
+        # Here, and not when the bars were stored: a run that was killed in between goes on as if it
+        # had not been, and does not take its own first answer for one to be asked again.
+        doubt_absent(connection)
         connection.execute("UPDATE _sessions_asked SET metrics_due = 0 WHERE metrics_due = 1")
         clear_done(connection, METRICS_TASK)
+
+
+def doubt_absent(connection: sqlite3.Connection) -> None:
+    """Let tickers that traded the session before, and that the newest session of the whole market
+    lacks, wait for a second answer. Looks only where both sessions came since metrics were last
+    computed: a first fill brings the newest first, and `bar_store.find_lacking` had nothing to
+    compare it with. The caller's transaction, metrics computed."""
+    newest = connection.execute(
+        "SELECT max(session_date) FROM _sessions_asked WHERE received > 0"
+    ).fetchone()[0]
+    if newest is None:
+        return
+    session_date = date.fromisoformat(newest)
+    before = sessions_back(load_calendar(), session_date, 1).isoformat()
+
+    answers = connection.execute(
+        "SELECT ticker_set, run, asked_at_utc FROM _sessions_asked WHERE session_date = ?1"
+        " AND metrics_due AND NOT is_confirmed AND EXISTS"
+        " (SELECT 1 FROM _sessions_asked WHERE session_date = ?2 AND metrics_due)",
+        (newest, before),
+    ).fetchall()
+    absent = connection.execute(
+        "SELECT ticker FROM daily_metrics WHERE date = ?"
+        " EXCEPT SELECT ticker FROM daily_metrics WHERE date = ?",
+        (before, newest),
+    ).fetchall()
+
+    for ticker_set, run, asked_at_utc in answers:
+        if not count_final([session_date], asked_at_utc):
+            continue
+        asked = None if ticker_set == EVERY_TICKER else set(load_ticker_set(connection, ticker_set))
+        connection.executemany(
+            SAVE_UNCONFIRMED,
+            [
+                (ticker, "1day", newest, newest, run, asked_at_utc)
+                for (ticker,) in absent
+                if asked is None or ticker in asked
+            ],
+        )

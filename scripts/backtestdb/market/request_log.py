@@ -204,15 +204,13 @@ def weigh_session(
     lacking: Collection[str],
     run: str,
     asked_at_utc: str,
-    *,
-    is_final: bool = True,
+    changed: Collection[str] = (),
 ) -> list[str]:
     """Given the tickers of which an answer about the whole market has no bar that can be true
     (`lacking`), although one is stored or came, return those of which another run was told the
-    same: believed. The others wait for a second answer; no other ticker waits any longer, the rest
-    of the market is the second sign. The caller's transaction."""
-    if not is_final:
-        return []
+    same (it is not for those that `changed`): believed. The others wait for a second answer; no
+    other ticker waits any longer, the rest of the market is the second sign. The caller's
+    transaction, the answer given when the session was over."""
     waiting = dict(
         connection.execute(
             "SELECT ticker, run FROM _unconfirmed WHERE timeframe = '1day' AND start_date <= ? "
@@ -223,7 +221,9 @@ def weigh_session(
     for ticker in waiting:
         forget_unconfirmed(connection, ticker, "1day", session_date, session_date)
 
-    believed = [ticker for ticker in lacking if waiting.get(ticker, run) != run]
+    believed = [
+        ticker for ticker in lacking if waiting.get(ticker, run) != run and ticker not in changed
+    ]
     connection.executemany(
         SAVE_UNCONFIRMED,
         [
