@@ -222,7 +222,7 @@ def test_restore_sets_impossible_bars_aside_and_names_them(
 ) -> None:
     sandbox.set_faults({"match": "ticker/MSFT/range/1/day", "kind": "bad_bars", "bars": ["junk"]})
     output = project.check("restore_database.py", "--end", END)
-    assert "bars set aside: MSFT: price above" in output
+    assert "bars rejected: MSFT: price above" in output
     assert query_all(project.database, "SELECT DISTINCT ticker FROM _bars_set_aside") == [("MSFT",)]
     assert query_all(project.database, "SELECT max(high) < 1e7 FROM ohlcv_data") == [(1,)]
 

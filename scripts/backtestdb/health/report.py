@@ -167,7 +167,7 @@ def describe_counts(row: UniverseCoverage) -> str:
     parts = {
         "stored": row.stored,
         "known empty": row.known_empty,
-        "set aside": row.set_aside,
+        "rejected": row.set_aside,
         "beyond the plan": row.beyond_plan,
         "failed": row.failed,
     }

@@ -88,7 +88,7 @@ def open_staging(connection: sqlite3.Connection) -> Staging | None:
     if staging:
         staging.connection.close()
 
-    say(f"removed {path}: this state of the database does not wait for what it had set aside")
+    say(f"removed {path}: this state of the database does not wait for what it had staged")
     remove_database(path)
     return None
 
