@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "compute the metrics of the stored bars anew, of all universes where none is named; "
         "no request",
     )
+
     chosen = parser.parse_args(arguments)
     if chosen.metrics_again:
         return run_metrics_again(load_settings(), chosen.universe)

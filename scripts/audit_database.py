@@ -28,6 +28,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add_flag(parser, "--all", "every finding, not the first ten of a rule")
     add_flag(parser, "--json", "for programs")
+
     one = parser.add_mutually_exclusive_group()
     add_flag(one, "--rules", "list the rules and where each comes from")
     one.add_argument(
@@ -39,6 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     one.add_argument(
         "--take-back", nargs="+", metavar="WORD", help="RULE TICKER [SESSION]: accept it no longer"
     )
+
     return parser.parse_args(arguments)
 
 

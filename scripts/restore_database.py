@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
     parser = Parser(__doc__)
+
     scope = parser.add_mutually_exclusive_group()
     add = scope.add_argument
     add(
@@ -76,9 +77,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="the tickers of FILE, 5 years daily",
     )
     add_flag(scope, "--skip-backfill", "the schema only; sends no request")
+
     parser.add_argument(
         "--end", type=parse_date, help="last session, YYYY-MM-DD; default: the last completed"
     )
+
     carried = parser.add_mutually_exclusive_group()
     add_flag(
         carried,
@@ -91,6 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=existing_file,
         help="carry them over from FILE, such as make salvage made, instead of the old file",
     )
+
     add_flag(parser, "--beside", "with --from-offsite: to a file beside the database, compared")
     parser.add_argument(
         "--writer", default="", help="with --from-offsite: whose copies, see make offsites"
@@ -98,6 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_flag(
         parser, "--market-only", "make the market tables only, and leave all others to the platform"
     )
+
     add_flag(parser, "--yes", "replace without asking")
     add_flag(
         parser,
@@ -105,6 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
         "replace although the new file has far fewer bars than the old one; --yes does not "
         "mean that",
     )
+
     return parser
 
 

@@ -24,6 +24,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = Parser(__doc__)
     add = parser.add_argument
+
     add("--port", type=int, default=0, help="0 takes a free one (default)")
     add("--port-file", type=Path, help="write the port into this file when ready")
     add(
@@ -31,6 +32,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         type=date.fromisoformat,
         help="the day the sandbox lives on (default: today in New York)",
     )
+
     add("--key", action="append", help="a right key (default: sandbox); may be given again")
     add("--requests-per-minute", type=int, default=0, help="quota per key; 0 (default) = none")
     add(
@@ -48,9 +50,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add_flag(parser, "--free-plan", "refuse ranges that end today, as the free plan does")
     add("--latency-ms", type=float, default=0.0, help="wait before each answer")
+
     add("--tickers", type=parse_tickers, default=100, help="stocks, 72 to 17000 (default: 100)")
     add("--splits", type=load_splits, default=(), help="a JSON list of made-up splits")
     add_flag(parser, "--junk", "put a row of junk into the grouped answers")
+
     add_flag(parser, "--exit-with-stdin", "stop when standard input closes (used by tests)")
     return parser.parse_args(arguments)
 

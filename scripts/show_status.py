@@ -32,16 +32,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "the tickers that miss sessions, by name; --json has them when there are any",
     )
     options = parser.parse_args(arguments)
+
     settings = load_settings()
     if options.holes and not (options.json or options.prometheus):
         from backtestdb.health.holes import show_holes  # noqa: PLC0415  the calendar, for this alone
 
         return DONE_WITH_HOLES if show_holes(settings.database_path) else DONE
+
     facts = load_facts(settings, make_user(os.environ), datetime.now(UTC))
     problems = judge(facts)
     if options.prometheus:
         print(facts_as_prometheus(facts, problems), end="")
         return DONE
+
     if options.json:
         is_wanted = options.holes or any(row.failed for row in facts.universes)
         print(
@@ -49,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     else:
         show_facts(facts, problems)
+
     return FAILED if problems else DONE
 
 

@@ -224,12 +224,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     if sum(needed) + 3 * len(needed) + 1 > output_width():
         print_blocks(title, columns, cells)
         return
+
     table = Table()
     for index, column in enumerate(columns):
         numbers = any(isinstance(row[index], int | float) for row in rows)
         table.add_column(Text(column), justify="right" if numbers else "left", no_wrap=True)
     for row in cells:
         table.add_row(*map(Text, row))
+
     console = Console(width=output_width())
     console.print(Text(title), style="bold", soft_wrap=True)
     console.print(table)

@@ -158,6 +158,7 @@ def carry_in_plain_columns(
         raise VerificationError(f"table {table} cannot be carried: its rows break its own rules")
 
     create_object(connection, name, plain, target)
+
     columns = [
         quote(row[1]) for row in connection.execute(f"PRAGMA {target}.table_info({quote(name)})")
     ]
@@ -166,12 +167,15 @@ def carry_in_plain_columns(
         f"INSERT INTO {target}.{quote(name)} ({listed}) SELECT {listed} "
         f"FROM {source}.{quote(table)}"
     )
+
     with_writable_schema(
         connection,
         f"UPDATE {target}.sqlite_schema SET sql = (SELECT sql FROM {source}.sqlite_schema "
         "WHERE type = 'table' AND name = ?1) WHERE type = 'table' AND name = ?1",
         name,
     )
+
+    # Other connections read the schema anew when its number has changed.
     number = connection.execute(f"PRAGMA {target}.schema_version").fetchone()[0]
     connection.execute(f"PRAGMA {target}.schema_version = {number + 1}")
 

@@ -114,6 +114,7 @@ def make_backup_metrics(facts: Facts) -> Iterator[Metric]:
     taken = {
         kind: one for kind, one in kinds.items() if one.newest_at_utc and one.newest_age is not None
     }
+
     yield of_kinds("backups", "Verified backups.", {kind: one.count for kind, one in kinds.items()})
     yield of_kinds("backups_bytes", "All verified backups together.", sizes_of(kinds))
     yield of_kinds(
@@ -130,6 +131,7 @@ def make_backup_metrics(facts: Facts) -> Iterator[Metric]:
             if one.newest_age is not None
         },
     )
+
     yield one(
         "backups_unverified", "Files in BACKUP_DIR that do not count.", len(backups.unverified)
     )

@@ -206,4 +206,5 @@ def run_audit(settings: Settings, arguments: argparse.Namespace) -> int:
             f"{format_cell(len(version.parts))} files, "
             f"{rows_in_all:,} rows, every checksum and rule holds"
         )
+
     return FAILED if findings else DONE

@@ -358,9 +358,11 @@ def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> P
                 connection, session_date, lacking, store.run, asked_at_utc, changed
             ):
                 remove_day_bar(connection, ticker, answer.session_date)
+
         save_bars(connection, bars, asked_at_utc)
         forget_rejected(connection, session_date, bars)
         save_rejected(connection, bars.rejected, asked_at_utc)
+
         save_session_answer(
             connection, session_date, store.ticker_set, bars.counts, asked_at_utc, store.run
         )

@@ -55,6 +55,7 @@ def fetch_all(
     remaining, failures = iter(requests), FailureCount()
     waiting: queue.SimpleQueue[Sent | None] = queue.SimpleQueue()
     arrived: queue.SimpleQueue[tuple[Sent, Received | BaseException]] = queue.SimpleQueue()
+
     workers = [
         threading.Thread(target=work, args=(waiting, arrived, fetch, stopping), daemon=True)
         for _ in range(concurrency)
@@ -72,12 +73,14 @@ def fetch_all(
                 under_way += 1
             if not under_way:
                 return
+
             request, result = arrived.get()
             under_way -= 1
             if isinstance(result, BaseException):
                 result = failures.judge(result)
             else:
                 failures.forget()
+
             yield request, result
             room = 2 * concurrency
     except KeyboardInterrupt:

@@ -172,9 +172,11 @@ def recheck_limits(
         limits = known.of(endpoint)
         if limits.is_fresh(now_utc) or not limits.is_bound:
             continue
+
         unbound = PlanLimits(proven_from=limits.proven_from)
         # Saved first: whether the run needs an earlier day is asked of a plan without the limit.
         save_limits(connection, endpoint, unbound, now_utc)
+
         starts = limits.history_starts
         if starts:
             witness = choose_witness(connection, tickers, known.refused_of(timeframe))

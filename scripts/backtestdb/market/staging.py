@@ -178,6 +178,7 @@ def stage_session(
     new = [ticker for ticker in bars.tickers.tolist() if ticker not in staging.numbers]
     numbers = {ticker: len(staging.numbers) + place for place, ticker in enumerate(new)}
     ids = np.array([{**staging.numbers, **numbers}[t] for t in bars.tickers], dtype="int32")
+
     values = ids.tobytes() + bars.prices.tobytes() + bars.volume.tobytes()
     day = session_date.isoformat()
 
@@ -190,6 +191,7 @@ def stage_session(
             "asked_at_utc, bars) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (day, *bars.counts, asked_at_utc, values),
         )
+
         staging.connection.execute("DELETE FROM rejected WHERE session = ?", (day,))
         names = ("session", *RejectedBar._fields)
         staging.connection.executemany(

@@ -74,6 +74,7 @@ def write_universe(
         "ON CONFLICT (name) DO NOTHING",
         (name, DESCRIPTIONS.get(name, name)),
     )
+
     query = f"SELECT id FROM {schema}.universe WHERE name = ?"
     (universe_id,) = connection.execute(query, (name,)).fetchone()
     query = f"SELECT ticker FROM {schema}.universe_stocks WHERE universe_id = ? AND is_active = 1"
@@ -82,6 +83,7 @@ def write_universe(
     connection.execute(
         f"UPDATE {schema}.universe_stocks SET is_active = 0 WHERE universe_id = ?", (universe_id,)
     )
+
     members = {**dict.fromkeys(delisted, 0), **dict.fromkeys(tickers, 1)}
     connection.executemany(
         f"INSERT INTO {schema}.universe_stocks (universe_id, ticker, name, is_active) "
@@ -92,6 +94,7 @@ def write_universe(
             for ticker, is_active in members.items()
         ],
     )
+
     connection.execute(
         f"UPDATE {schema}.universe SET total_stocks = ?, updated_at = CURRENT_TIMESTAMP "
         "WHERE id = ?",

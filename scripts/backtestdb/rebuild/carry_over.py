@@ -176,6 +176,7 @@ def find_backup_to_carry(settings: Settings) -> Path | None:
     are some and none verifies."""
     if not load_catalogue(settings.backup_dir):
         return None
+
     try:
         choice = choose_backup(settings.backup_dir, settings.database_path, None, say)
     except NoBackupError as error:

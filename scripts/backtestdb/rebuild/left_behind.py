@@ -41,6 +41,7 @@ def load_left_behind(connection: sqlite3.Connection, plan: RebuildSpec) -> list[
     """
     if "ohlcv_data" not in table_names(connection):
         return []
+
     universe_of, planned = load_universe_of(connection), planned_tickers(connection, plan)
     starts = {"1day": plan.daily_start, "5min": plan.intraday_start}
     counts: dict[tuple[str, str], int] = defaultdict(int)
@@ -51,6 +52,7 @@ def load_left_behind(connection: sqlite3.Connection, plan: RebuildSpec) -> list[
         "SELECT ticker, timeframe, count(*), min(timestamp) FROM ohlcv_data GROUP BY ticker, "
         "timeframe"
     ).fetchall()
+
     for ticker, timeframe, stored, first in groups:
         start = starts.get(timeframe, "") if ticker in planned else ""
         name = plan.universe if start else universe_of.get(ticker, "")
@@ -59,6 +61,7 @@ def load_left_behind(connection: sqlite3.Connection, plan: RebuildSpec) -> list[
             key = (timeframe, name)
             counts[key] += missing
             firsts[key] = min(first, firsts.get(key, first))
+
     return [
         make_left_behind(timeframe, name, counts[timeframe, name], firsts[timeframe, name], plan)
         for timeframe, name in sorted(counts)

@@ -112,6 +112,7 @@ def find_orphans(market: Market) -> Iterable[Hits]:
         np.zeros(len(orphans), dtype="int64"),
         lambda _: "market data of a ticker that is in no universe and was never asked for",
     )
+
     members = market.orphan_members
     yield Hits(
         "",
