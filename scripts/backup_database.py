@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options. Exit with code 2 for options that the command does not know."""
     parser = Parser(__doc__)
+
     what = parser.add_mutually_exclusive_group()
     add_flag(what, "--irreplaceable-only", "the small backup, no market data")
     add_flag(what, "--list", "show the backups, newest first")
@@ -58,6 +59,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument(
         "--adopt", metavar="FILE", type=Path, help="check a foreign file and let it count"
     )
+
     add_flag(parser, "--json", "results for programs")
     add_flag(parser, "--accept-loss", "tables that lost rows since the last backup were meant to")
     add_flag(
@@ -69,6 +71,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "say nothing to HEARTBEAT_URL, and no ON_FAILURE: the scheduler does",
     )
     add_flag(parser, "--full-check", "integrity_check instead of quick_check")
+
     return parser.parse_args(arguments)
 
 

@@ -189,6 +189,7 @@ def replace_through_sqlite(
             if carry_over:
                 observer.execute("PRAGMA foreign_keys = OFF")
                 observer.execute("ATTACH ? AS fresh", (str(new),))
+
             counter.follow(observer)
             with transaction(observer):
                 has_content = state in {"damaged", "too_new"} or bool(table_names(observer))
@@ -198,6 +199,7 @@ def replace_through_sqlite(
                 if carry_over:
                     carry_over(observer)
                 seen = counter.read()
+
             written = copy_into_place(new, live, target, kept_as, counter, seen, timeout_seconds)
             keep_version_in_header(observer, file.fileno(), new_written_by)
 

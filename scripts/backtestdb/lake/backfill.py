@@ -205,6 +205,7 @@ def save_asked(draft: Draft, staged: Sequence[Staged], now_utc: datetime) -> Non
                 "asked_at_utc": now_utc.isoformat(timespec="seconds"),
             }
         )
+
         rejected += [
             {"session_date": day, "reason": reason, "minutes": minutes, "example": example}
             for reason, (minutes, example) in each.rejected.items()

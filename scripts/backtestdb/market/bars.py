@@ -122,6 +122,7 @@ def parse_bars(
     prices = np.array([make_numbers(kept, letter) for letter in PRICE_LETTERS])
     volume = make_numbers(kept, "v")
     clamped = clamp_within_a_tick(prices)
+
     stamps = make_numbers(kept, "t")
     is_readable = (stamps >= 0) & (stamps < LAST_STAMP_MS)
     stamps = np.where(is_readable, stamps, 0.0).astype("int64")
@@ -130,6 +131,8 @@ def parse_bars(
 
     reasons = find_broken_rules(tickers, prices, volume, times, sessions)
     order = np.array(sorted(range(len(kept)), key=lambda i: (tickers[i], stamps[i])), dtype="int64")
+
+    # The second bar of a time is rejected, so the order decides, not the place in the answer.
     good = order[reasons[order] == ""]
     is_second = (tickers[good][1:] == tickers[good][:-1]) & (stamps[good][1:] == stamps[good][:-1])
     reasons[good[1:][is_second]] = "a second bar of the same time"
@@ -159,6 +162,7 @@ def parse_bars(
         dropped=len(rows) - len(kept),
         clamped=int(clamped[good].sum()),
     )
+
     return reject_unlike_neighbours(bars)
 
 

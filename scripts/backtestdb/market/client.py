@@ -159,12 +159,15 @@ class MarketData:
         self.api_key = settings.api_key
         self.timeout_seconds = settings.timeout_seconds
         self.stopping = stopping or threading.Event()
+
         path = quota_path(settings.state_dir, settings.base_url, settings.api_key)
         self.quota = Quota(path, settings.requests_per_minute, stopping=self.stopping)
         self.counting, self.requests_sent = threading.Lock(), 0
+
         self.clock, self.clock_was_compared, self.was_reached = clock, False, False
         self.clock_is_ahead_by = timedelta(0)
         self.date_header: str | None = None
+
         self.session = requests.Session()
         self.session.mount("https://", HTTPAdapter(pool_maxsize=settings.concurrency))
         self.session.mount("http://", HTTPAdapter(pool_maxsize=settings.concurrency))
@@ -328,7 +331,7 @@ class MarketData:
         except requests.RequestException as error:
             if reason := explain_unreachable(error, self.base_url):
                 self.quota.give_back()
-                # Hours into a run the network may come back; at its beginning somebody sits before
+                # Hours into a run the network may come back; at its beginning the user sits before
                 # it.
                 if not self.was_reached:
                     raise UnreachableError(reason[0], next_step=reason[1]) from error

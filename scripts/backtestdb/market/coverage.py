@@ -92,6 +92,7 @@ def load_coverage(
     unconfirmed = answers.asked.unconfirmed
     stored = beyond_plan = provisional = early = 0
     failed_of, silent = {}, []
+
     for ticker in tickers:
         count = count_stored_sessions(connection, ticker, timeframe, sessions)
         lacking = unanswered = answers.open_of(ticker)
@@ -107,10 +108,13 @@ def load_coverage(
             failed_of[ticker] = failed.bit_count()
         elif not count and not beyond:
             silent.append(ticker)
+
         stored += count
+
     expected, failed_count = len(tickers) * len(sessions), sum(failed_of.values())
     set_aside = count_rejected(connection, tickers, timeframe, sessions)
     known_empty = expected - stored - set_aside - beyond_plan - failed_count
+
     return Coverage(
         expected=expected,
         stored=stored,

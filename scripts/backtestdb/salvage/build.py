@@ -86,6 +86,7 @@ def build(
             backup_date = (
                 f"{newest_of(choice).taken_at_utc.astimezone():%Y_%m_%d}" if choice else ""
             )
+
             outcomes = {
                 table: fill_table(target, file, source, claims, backup_date=backup_date)
                 for table, source in sources.items()
@@ -104,13 +105,16 @@ def build(
             raise_sequences(
                 target, load_sequences(file, schema, target, has_backup=choice is not None)
             )
+
             create_virtual_tables(target, virtual)
             not_created += create_objects(target, schema.of_kind("view"))
+
             present = {*sources, *(view.name for view in schema.of_kind("view"))}
             triggers = [
                 trigger for trigger in schema.of_kind("trigger") if trigger.table in present
             ]
             not_created += create_objects(target, triggers)
+
             target.execute(f"PRAGMA user_version = {version}")
 
     plain = {

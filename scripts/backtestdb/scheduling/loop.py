@@ -341,11 +341,13 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
             # It may have found that the key's plan has the last session tomorrow: it is due still,
             # and not at once.
             scheduler.not_before[kind] = scheduler.clock() + RETRY_LAST
+
         scheduler.log.info(
             "%s ok: %s, %.1f s", WORDS[kind], describe_made(out), time.monotonic() - started
         )
         for warning in find_warnings(err):
             scheduler.log.error(warning)
+
     elif is_suspicious(out):
         # It was made, and counts; what it misses is told until it is accepted or brought back.
         forget_failures(scheduler, kind)
