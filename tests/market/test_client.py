@@ -32,7 +32,9 @@ from backtestdb.market.client import (
 from backtestdb.market.quota import WINDOW_SECONDS, StoppedError
 from foreign_host import ForeignHost, running_foreign_host
 from market_setup import make_market_settings
-from sandbox_process import KEY, SandboxProcess, running_sandbox
+from sandbox_process import KEY, SandboxOptions, SandboxProcess, running_sandbox
+
+SANDBOX = SandboxOptions()
 
 START, END = date(2012, 11, 1), date(2012, 11, 30)
 SESSIONS = 21
@@ -63,18 +65,12 @@ class NotedPauses(threading.Event):
         return self.is_set()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[SandboxProcess]:
-    with running_sandbox() as running:
-        yield running
-
-
 @pytest.fixture
-def sandbox(server: SandboxProcess) -> SandboxProcess:
-    server.set_faults()
-    server.set_settings(history_years=0, free=False, keys=[KEY])
-    server.clear_log()
-    return server
+def sandbox(sandbox: SandboxProcess) -> SandboxProcess:
+    sandbox.set_faults()
+    sandbox.set_settings(history_years=0, free=False, keys=[KEY])
+    sandbox.clear_log()
+    return sandbox
 
 
 @pytest.fixture(scope="module")
