@@ -31,7 +31,7 @@ from backtestdb.market.update import make_update_jobs
 from backtestdb.new_york import NEW_YORK
 from backtestdb.schema import ensure_market_schema
 from commands import Project
-from contents import query_all
+from contents import METRICS, query_all, verify_metrics_equal
 from market_runs import make_database, make_source, run_backfill, run_update
 from market_setup import sessions_of
 from sandbox_process import SandboxOptions, SandboxProcess, running_sandbox
@@ -43,7 +43,6 @@ BARS = (
     "SELECT ticker, timeframe, timestamp, open, high, low, close, volume, time_of_day, day_of_week"
     " FROM ohlcv_data ORDER BY 1, 2, 3"
 )
-METRICS = "SELECT * FROM daily_metrics ORDER BY ticker, date"
 
 
 def test_splits_listed_twice_or_without_sense_are_dropped() -> None:
@@ -229,17 +228,7 @@ class Bench:
         if not fresh.exists():
             self.download(str(fresh.parent), moment)
         assert query_all(database, BARS) == query_all(fresh, BARS), moment
-        verify_metrics(database, fresh)
-
-
-def verify_metrics(database: Path, fresh: Path) -> None:
-    stored, expected = (query_all(path, METRICS) for path in (database, fresh))
-    assert len(stored) == len(expected)
-    for row, wanted in zip(stored, expected, strict=True):
-        for value, right in zip(row[1:-1], wanted[1:-1], strict=True):
-            assert value == (
-                pytest.approx(right, rel=1e-9, abs=1e-9) if isinstance(right, float) else right
-            ), row
+        verify_metrics_equal(database, fresh)
 
 
 @pytest.fixture(scope="module")
