@@ -153,9 +153,8 @@ def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
 
     "damaged" means a wrong header, or a schema that SQLite cannot read. "too_new" is one that this
     SQLite cannot read and that a newer one wrote. A busy database is a database. Call it before
-    this process connects to the file: it reads the header itself, because SQLite removes the -wal
-    beside a file that is no database, and with it the last commits that a salvage could find. Raise
-    DatabaseFileError for a folder and for a symbolic link that leads nowhere.
+    this process connects to the file. Raise DatabaseFileError for a folder and for a symbolic link
+    that leads nowhere.
     """
     if path.is_dir():
         raise DatabaseFileError(
@@ -167,6 +166,8 @@ def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
     if path.stat().st_size == 0:
         return "empty"
 
+    # SQLite would remove the -wal beside a file that is no database, and with it the last commits
+    # that a salvage could find.
     with path.open("rb") as file:
         header = file.read(HEADER_BYTES)
     if not header.startswith(MAGIC):

@@ -24,18 +24,16 @@ def copy_pinned(
     private: bool = False,
     written_by: int = 0,
 ) -> None:
-    """Copy what `source` sees now into the new file `target`.
-
-    Without a transaction of its own, `source` gets one: a commit by another process makes the
-    backup API begin again, and with a commit every 5 ms it never ends. A read transaction that has
-    really read pins the state. `on_step` receives pages done and pages in all. Raise BusyError
-    after `deadline_seconds`. The target is left in journal_mode=DELETE, so that it opens on
-    read-only media; it is not flushed. `private`: only its owner may read it, from its first byte
-    on. `written_by`: see load_writer_version; read it before this process opens the source.
-    """
+    """Copy what `source` sees now into the new file `target`, which is not flushed. `on_step`
+    receives pages done and pages in all. `private`: only its owner may read it, from its first byte
+    on. `written_by`: see load_writer_version; read it before this process opens the source. Raise
+    BusyError after `deadline_seconds`."""
     remove_database(target)
     if private:
         target.touch(0o600)
+
+    # A commit by another process makes the backup API begin again, and with a commit every 5 ms it
+    # never ends. A read transaction that has really read pins the state.
     pinned_here = not source.in_transaction
     if pinned_here:
         source.execute("BEGIN")
@@ -46,6 +44,7 @@ def copy_pinned(
             copy.execute("PRAGMA synchronous = OFF")
             step = make_step_watch(f"copying to {target}", deadline_seconds, on_step)
             source.backup(copy, pages=PAGES_PER_STEP, progress=step, sleep=0.01)
+            # So that it opens on read-only media.
             copy.execute("PRAGMA journal_mode = DELETE")
         keep_writer_version(target, written_by)
     finally:

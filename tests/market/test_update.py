@@ -17,8 +17,6 @@ from sandbox_process import SandboxOptions, SandboxProcess
 TODAY = "2026-11-20"
 BEFORE = "2026-11-19"
 START = "2026-10-01"
-
-
 SANDBOX = SandboxOptions("--tickers", "150", today=TODAY)
 
 

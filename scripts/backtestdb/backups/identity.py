@@ -104,6 +104,7 @@ def identify(database: Path, database_id: str, backups: Iterable[Backup]) -> Ide
 
     if known or not database_id:
         return Identity(database_id, path, known.earlier_paths if known else ())
+
     # Its first backup from here: it was moved, or it is a copy. Where it lay a file still stands,
     # or none.
     of_same_id = [manifest for manifest in manifests if manifest.database_id == database_id]
