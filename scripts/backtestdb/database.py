@@ -291,13 +291,13 @@ def verify_integrity(
     rule of their table, such as a NULL in a NOT NULL column: the platform may have stored them so,
     and they are no damage.
 
-    `full` adds the comparison of every index with its table, which needs a larger cache than the
-    default of 2 MB. Where functions or collations of the platform are needed for that, it is left
-    out. Raise OSError when the disk cannot be read: that says nothing about the file.
+    `full` adds the comparison of every index with its table. Where functions or collations of the
+    platform are needed for that, it is left out. Raise OSError when the disk cannot be read: that says nothing about the file.
     """
     check = "integrity_check" if full else "quick_check"
     if full:
-        # 16 MB: a backup command has 64 MB in all, and the system keeps the pages that do not fit.
+        # The default of 2 MB is too little for indexes. 16 MB: a backup command has 64 MB in all,
+        # and the system keeps the pages that do not fit.
         connection.execute(f"PRAGMA {schema}.cache_size = -16384")
 
     try:

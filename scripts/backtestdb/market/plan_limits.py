@@ -238,10 +238,7 @@ def probe_history(
 ) -> date | None:
     """Ask, before a long job, for its oldest session, of the whole market (`by_session`) or of
     `ticker`. Return the first session that the plan has, where that is a later one; it is
-    remembered.
-
-    One request when the plan reaches back; else two more: a range, which the plan cuts at its
-    beginning, and the session before, which has to be refused too."""
+    remembered."""
     endpoint = GROUPED if by_session else "1day"
     known = load_limits(connection).of(endpoint)
     if known.history_starts or known.is_refused:
@@ -253,13 +250,14 @@ def probe_history(
     if not refused:
         return None
 
+    # The plan cuts a range at its beginning; the session before that has to be refused, too.
     try:
         rows = client.fetch_bars(ticker, "1day", sessions[0], sessions[-2]).rows
     except MarketDataError:
         return None
-
     if not rows:
         return None
+
     starts = date_of(rows[0]["t"])
     if (
         ask_whether_refused(client, endpoint, ticker, sessions_back(calendar, starts, 1))

@@ -73,9 +73,7 @@ def open_staging(connection: sqlite3.Connection) -> Staging | None:
     """Return what an earlier run of this database set aside, for this process alone; None where
     there is nothing.
 
-    A file of another state of the database, one that is no database any more, and one that was
-    never begun are removed, which is said: their sessions are asked for again. Raise BusyError
-    while another process has it.
+    Raise BusyError while another process has it.
     """
     database = database_path(connection)
     path = staging_path(database) if database.name else None  # in memory: no file, no name
@@ -88,6 +86,8 @@ def open_staging(connection: sqlite3.Connection) -> Staging | None:
     if staging:
         staging.connection.close()
 
+    # It belongs to another state of the database, is no database any more, or was never begun: its
+    # sessions are asked for again.
     say(f"removed {path}: this state of the database does not wait for what it had staged")
     remove_database(path)
     return None

@@ -45,11 +45,7 @@ def fill_table(
     backup_date: str,
 ) -> TableOutcome:
     """Write a table's rows, those read and those of the backup. `target` has the backup of
-    `backup_date` attached as `saved`; empty where there is none.
-
-    A table that could be read to its last row is taken as it is: a row that only the backup has was
-    deleted since. When that is most of them, an index has to say so too: another page in the place
-    of a root passes every other check."""
+    `backup_date` attached as `saved`; empty where there is none."""
     shape = source.shape
     lost_rows = 0
     taken = 0
@@ -60,10 +56,14 @@ def fill_table(
         else:
             lost_rows += 1
 
+    # A table that was read to its last row is taken as it is: a row that only the backup has was
+    # deleted since. When that is most of them, an index has to say so too, because another page in
+    # the place of a root passes every other check.
     is_saved = bool(backup_date and column_names(target, shape.table, "saved"))
     is_whole = source.is_rooted and not source.lost_pages and not lost_rows
     if is_whole and is_saved and 2 * count_missing(target, shape) > count_saved(target, shape):
         is_whole = agrees_with_an_index(file, source, claims)
+
     read = TableOutcome(
         table=shape.table,
         from_damaged=taken,

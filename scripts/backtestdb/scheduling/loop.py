@@ -399,12 +399,7 @@ def note_failure(scheduler: Scheduler, kind: Task, message: str) -> None:
 
 def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
     """Return exit code (negative: killed), standard output and standard error of the backup's
-    process.
-
-    It has a session of its own, so that Ctrl-C reaches this process only. After `stop` it may
-    finish for FINISH_SECONDS; then it is killed, which a backup survives by design, and what it
-    leaves is removed.
-    """
+    process."""
     script, *options = OPTIONS[kind]
     with subprocess.Popen(
         [sys.executable, str(PROJECT_DIR / "scripts" / script), *options],
@@ -413,10 +408,11 @@ def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        start_new_session=True,
+        start_new_session=True,  # Ctrl-C reaches this process only
     ) as process:
         out, err = wait_for(scheduler, kind, process)
 
+    # After `stop` it had FINISH_SECONDS; a backup survives its kill by design.
     if process.returncode < 0 and scheduler.job == "backups" and not why_disk_is_absent(scheduler):
         remove_leftovers(scheduler)
     return process.returncode, out, err
