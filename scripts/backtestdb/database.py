@@ -292,7 +292,8 @@ def verify_integrity(
     and they are no damage.
 
     `full` adds the comparison of every index with its table. Where functions or collations of the
-    platform are needed for that, it is left out. Raise OSError when the disk cannot be read: that says nothing about the file.
+    platform are needed for that, it is left out. Raise OSError when the disk cannot be read: that
+    says nothing about the file.
     """
     check = "integrity_check" if full else "quick_check"
     if full:

@@ -91,14 +91,11 @@ def read_database_id(database: Path) -> str:
 
 def identify(database: Path, database_id: str, backups: Iterable[Backup]) -> Identity:
     """Given the id in the file and every backup in the folder, newest first, return who the
-    database is.
-
-    A file that was lost, emptied or damaged has no id any more: then the newest backup from its
-    path tells.
-    """
+    database is."""
     path = os.path.realpath(database)
     manifests = [backup.manifest for backup in backups if backup.manifest]
     here = [manifest for manifest in manifests if is_same_place(manifest.source_path, path)]
+    # A file that was lost, emptied or damaged has no id any more: its newest backup tells.
     database_id = database_id or (here[0].database_id if here else "")
     known = next((manifest for manifest in here if manifest.database_id == database_id), None)
 

@@ -262,19 +262,19 @@ def find_ticker_names(tickers: np.ndarray) -> np.ndarray:
 
 def reject_unlike_neighbours(bars: ParsedBars) -> ParsedBars:
     """Return the bars without those above BELIEVED_PRICE that are unlike the other bars of their
-    ticker.
-
-    A ticker's bars fall into stretches within which no price is LARGEST_STEP times the one before.
-    Stretches that come down to BELIEVED_PRICE are believed; where none does, the longest one is.
-    """
+    ticker."""
     top, bottom = bars.prices.max(axis=0, initial=0), bars.prices.min(axis=0, initial=np.inf)
     unlike: list[int] = []
 
     for ticker in sorted(set(bars.tickers[top > BELIEVED_PRICE].tolist())):
         places = np.flatnonzero(bars.tickers == ticker)
+
+        # Stretches within which no price is LARGEST_STEP times the one before.
         high, low = top[places], bottom[places]
         steps = np.maximum(high[1:] / low[:-1], high[:-1] / low[1:])
         stretches = np.split(places, np.flatnonzero(steps >= LARGEST_STEP) + 1)
+
+        # Those that come down to BELIEVED_PRICE are believed; where none does, the longest one is.
         believed = [
             stretch
             for stretch in stretches
