@@ -43,7 +43,7 @@ class UniverseCoverage:
     @property
     def answered_share(self) -> float | None:
         """Return the share, from 0 to 1, of the sessions of tickers that the key may ask for: those
-        that are stored, or known to be empty (or set aside as untrue). None where nothing was
+        that are stored, or known to be empty (or rejected as untrue). None where nothing was
         counted."""
         if self.expected is None or self.failed is None:
             return None

@@ -1,4 +1,4 @@
-"""No silent holes: expected = stored + known empty + set aside + beyond the plan + failed, counted
+"""No silent holes: expected = stored + known empty + rejected + beyond the plan + failed, counted
 in sessions of tickers."""
 
 import sqlite3
@@ -179,7 +179,7 @@ def session_number(timeframe: str) -> str:
 def count_rejected(
     connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str, sessions: Sequence[date]
 ) -> int:
-    """Count sessions of tickers of which a bar was set aside and none is stored."""
+    """Count sessions of tickers of which a bar was rejected and none is stored."""
     rows = connection.execute(
         "SELECT DISTINCT ticker, session_date FROM _bars_set_aside"
         " WHERE timeframe = ? AND session_date BETWEEN ? AND ?",

@@ -164,7 +164,7 @@ def plan_jobs(
     staging: Staging | None = None,
 ) -> list[Request]:
     """Return the requests that jobs of one timeframe still need, together. `staging`: what a killed
-    run set aside, where this process has it open already."""
+    run staged, where this process has it open already."""
     timeframe, sessions = jobs[0].timeframe, all_sessions(calendar, jobs)
     asked = load_answered(connection, timeframe, sessions)
     staged = EMPTY
@@ -211,7 +211,7 @@ def plan_jobs(
 def add_staged(
     asked: AnsweredSessions, tickers: Sequence[str], staged: SessionMask
 ) -> AnsweredSessions:
-    """Return what was asked with what a killed run set aside for the same tickers: it is as good as
+    """Return what was asked with what a killed run staged for the same tickers: it is as good as
     stored."""
     if not staged:
         return asked

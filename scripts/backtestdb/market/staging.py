@@ -70,7 +70,7 @@ def database_path(connection: sqlite3.Connection) -> Path:
 
 
 def open_staging(connection: sqlite3.Connection) -> Staging | None:
-    """Return what an earlier run of this database set aside, for this process alone; None where
+    """Return what an earlier run of this database staged, for this process alone; None where
     there is nothing.
 
     Raise BusyError while another process has it.
@@ -173,7 +173,7 @@ def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc
 def stage_session(
     staging: Staging, session_date: date, bars: ParsedBars, asked_at_utc: str
 ) -> None:
-    """Set a session aside, instead of what an earlier answer about it said: its bars as one value,
+    """Stage a session, instead of what an earlier answer about it said: its bars as one value,
     and what was found out about the answer."""
     new = [ticker for ticker in bars.tickers.tolist() if ticker not in staging.numbers]
     numbers = {ticker: len(staging.numbers) + place for place, ticker in enumerate(new)}
