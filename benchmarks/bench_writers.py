@@ -93,6 +93,7 @@ def run_in_container(memory: int, folder: Path, options: list[str]) -> int:
 
 
 def main() -> int:
+    """Print a row of the table for each journal mode; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--mb", type=int, default=1000, help="size of the database")
     parser.add_argument("--modes", default=",".join(MODES))

@@ -26,18 +26,15 @@ def copy_pinned(
     private: bool = False,
     written_by: int = 0,
 ) -> None:
-    """Copy what `source` sees now into the new file `target`.
-
-    Without a transaction of its own, `source` gets one: a commit by another process makes the
-    backup API begin again, and with a commit every 5 ms it never ends. A read transaction that has
-    really read pins the state. `on_step` receives pages done and pages in all. Raise BusyError
-    after `deadline_seconds`. The target is left in journal_mode=DELETE, so that it opens on
-    read-only media; it is not flushed to its end. `private`: only its owner may read it, from its
-    first byte on. `written_by`: see load_writer_version; read it before this process opens the
-    source.
-    """
+    """Copy what `source` sees now into the new file `target`, whose end is not flushed. `on_step`
+    receives pages done and pages in all. `private`: only its owner may read it, from its first byte
+    on. `written_by`: see load_writer_version; read it before this process opens the source. Raise
+    BusyError after `deadline_seconds`."""
     remove_database(target)
     target.touch(0o600 if private else 0o644)
+
+    # A commit by another process makes the backup API begin again, and with a commit every 5 ms it
+    # never ends. A read transaction that has really read pins the state.
     pinned_here = not source.in_transaction
     if pinned_here:
         source.execute("BEGIN")
@@ -51,6 +48,7 @@ def copy_pinned(
             copy.execute("PRAGMA synchronous = OFF")
             step = make_step_watch(f"copying to {target}", deadline_seconds, on_flushed_step)
             source.backup(copy, pages=PAGES_PER_STEP, progress=step, sleep=0.01)
+            # So that it opens on read-only media.
             copy.execute("PRAGMA journal_mode = DELETE")
         keep_writer_version(target, written_by)
     finally:
@@ -60,10 +58,11 @@ def copy_pinned(
 
 @contextmanager
 def flushing(source: sqlite3.Connection, target: Path, on_step: StepsSeen) -> Iterator[StepsSeen]:
-    """Yield what is to be called after each step instead of `on_step`: it flushes first. The flush
-    of another program's commit waits for all that was given to the disk before it: 0.2 s beside a
-    copy of 966 MB that is flushed in one go. Under a rollback journal writers wait for the copy
-    itself, so it is left to be flushed when they may go on."""
+    """Yield what is called after each step: it flushes what the step wrote, then calls
+    `on_step`."""
+    # The flush of another program's commit waits for all that was given to the disk before it:
+    # 0.2 s beside a copy of 966 MB that is flushed in one go. Under a rollback journal writers wait
+    # for the copy itself, so there the flush is left for later.
     in_wal = source.execute("PRAGMA main.journal_mode").fetchone()[0] == "wal"
     descriptor = os.open(target, os.O_RDONLY)
 

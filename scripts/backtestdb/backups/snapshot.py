@@ -136,13 +136,7 @@ def has_waiting_writers(path: Path) -> bool:
 def copy_without_waiting(
     path: Path, target: Path, deadline_seconds: float, on_step: OnStep
 ) -> SourceFacts:
-    """Copy ahead and patch (see precopy).
-
-    While both files are in memory, comparing them takes less time than hashing one. Where they do
-    not fit, both come from the disk again, which takes longer than LOCKED_SECONDS; so from the
-    second round on only the source is read. The last round takes the time it needs: less than a
-    pinned copy, which reads as much and writes as well.
-    """
+    """Copy ahead and patch (see precopy). Raise BusyError after `deadline_seconds`."""
     verify_space(target.parent, path.stat().st_size + SPARE_BYTES, f"the backup {target.name}")
     remove_database(target)
     live, copy = os.open(path, os.O_RDONLY), create_private(target)
@@ -155,6 +149,9 @@ def copy_without_waiting(
                 copy,
                 deadline_seconds=deadline_seconds,
                 on_bytes=lambda _done, _total: on_step("copying"),
+                # While both files are in memory, comparing them takes less time than hashing one.
+                # Where they do not fit, both come from the disk again; so from now on only the
+                # source is read.
                 hash_blocks=attempt > 1,
             )
             with pinned_source(path) as source:
@@ -167,6 +164,7 @@ def copy_without_waiting(
                 if before.proves_unchanged(make_mark(live)):
                     os.ftruncate(copy, size)
                     return read_facts(source, table_names(source))
+                # The last round ends sooner than a pinned copy, which reads as much and writes.
                 limit_seconds = LOCKED_SECONDS if attempt < ROUNDS else deadline_seconds
                 patched = patch_changed_blocks(
                     live, copy, size, hashes=hashes, limit_seconds=limit_seconds
