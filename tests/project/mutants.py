@@ -33,7 +33,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "backups/retention": ("backups/test_retention", "backups/test_flushes"),
     "backups/shrinkage": ("backups/test_shrinkage_rules", "backups/test_retention"),
     "backups/identity": ("backups/test_identity_rules", "backups/test_restore_choice"),
-    "backups/catalogue": ("backups/test_catalogue", "backups/test_restore_choice"),
+    "backups/catalogue": ("backups/test_catalogue_rules",),
     "backups/snapshot": ("backups/test_snapshot", "backups/test_unlocked_copy"),
     "backups/precopy": ("backups/test_precopy",),
     "pinned_copy": ("backups/test_snapshot", "backups/test_flushes"),
