@@ -36,7 +36,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "backups/catalogue": ("backups/test_catalogue_rules",),
     "backups/snapshot": ("backups/test_snapshot", "backups/test_unlocked_copy"),
     "backups/precopy": ("backups/test_precopy", "backups/test_flushes"),
-    "pinned_copy": ("backups/test_snapshot", "backups/test_flushes"),
+    "pinned_copy": ("test_pinned_copy", "backups/test_flushes"),
     "backups/manifest": ("backups/test_catalogue", "backups/test_restore_choice"),
     "backups/restore_choice": ("backups/test_restore_choice",),
     "replace": ("test_replace", "backups/test_flushes"),
