@@ -40,7 +40,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "backups/manifest": ("backups/test_catalogue", "backups/test_restore_choice"),
     "backups/restore_choice": ("backups/test_restore_choice",),
     "replace": ("test_replace", "backups/test_flushes"),
-    "free_name": ("test_replace",),
+    "free_name": ("test_free_name",),
     "table_copy": ("test_table_copy", "test_plain_tables", "salvage/test_platform_rules"),
 }
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
