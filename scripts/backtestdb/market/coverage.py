@@ -1,5 +1,5 @@
-"""No silent holes: expected = stored + known empty + rejected + beyond the plan + failed, counted
-in sessions of tickers."""
+"""Count the coverage of a universe in sessions of tickers: expected = stored + known empty +
+rejected + beyond the plan + failed."""
 
 import sqlite3
 from collections.abc import Sequence

@@ -180,7 +180,7 @@ class Requester:
     ) -> None:
         """`sessions`: the calendar from one session before the jobs' first to their last.
         `tickers`: those of the jobs, for witnesses. `wanted`: whose bars to keep of the whole
-        market's; None for everyone's."""
+        market's; None for all."""
         self.client, self.sessions, self.tickers, self.wanted = client, sessions, tickers, wanted
         self.limits, self.learning = limits, threading.Lock()
         self.answered_from: dict[str, date] = {}

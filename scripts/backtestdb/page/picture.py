@@ -23,7 +23,7 @@ SELECT place, sum((
     WHERE ticker = t.ticker AND timeframe = ? AND timestamp >= first_ms AND timestamp < stop_ms))
 FROM tickers t CROSS JOIN spans GROUP BY place
 """
-EVERYONE = "SELECT DISTINCT ticker FROM universe_stocks WHERE is_active"
+MEMBERS = "SELECT DISTINCT ticker FROM universe_stocks WHERE is_active"
 Span = tuple[str, date, date]
 Item = TypeVar("Item")
 # In one statement: 200 spans of 10 tickers are 2,000 look-ups, some milliseconds.
@@ -123,7 +123,7 @@ def count_in_spans(
     connection: sqlite3.Connection, spans: Sequence[Span], timeframe: str
 ) -> Counter[str]:
     """Return the bars of all universes' tickers in each span."""
-    members = [ticker for (ticker,) in connection.execute(EVERYONE)]
+    members = [ticker for (ticker,) in connection.execute(MEMBERS)]
     counts: Counter[str] = Counter()
 
     for some_spans in in_parts(spans, SPANS_AT_ONCE):
