@@ -39,8 +39,10 @@ def run_backup(database: Path, folder: Path) -> float:
     }
     environment.pop("GENERATED_SCRIPTS_DIR", None)
     started = time.monotonic()
-    command = [sys.executable, str(COMMAND)]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    # The folder of the run before was removed, its mark with it.
+    command = [sys.executable, str(COMMAND), "--new-folder"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     return time.monotonic() - started
 
 
