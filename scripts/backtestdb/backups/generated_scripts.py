@@ -293,6 +293,7 @@ def holds_exactly(directory: Path, copy: Path, expected: GeneratedScripts) -> bo
         found = describe_scripts(directory, expected.folder)
     except OSError:
         return False
+
     return (found.files, found.links) == (expected.files, expected.links)
 
 

@@ -130,6 +130,7 @@ def judge(
         findings += [
             (split, "applied" if split in chosen else "unconfirmed", seen) for split in same
         ]
+
     return findings
 
 

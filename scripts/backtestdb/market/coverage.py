@@ -142,6 +142,7 @@ def add_coverages(coverages: Sequence[Coverage]) -> Coverage:
             for ticker in {**total.failed_of, **coverage.failed_of}
         }
         total = Coverage(**counts, failed_of=failed_of)
+
     return total
 
 

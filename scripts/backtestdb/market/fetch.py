@@ -208,6 +208,7 @@ class Requester:
             self.note_answer(GROUPED, session_date)
             bars = parse_bars(answer.rows, "1day", [session_date], wanted=self.wanted)
             return SessionAnswer(session_date, bars)
+
         raise VendorFaultError(
             f"session {session_date}: refused, although an older one is answered"
         )
@@ -230,6 +231,7 @@ class Requester:
             if answer.rows:
                 self.answered_tickers[trimmed.timeframe] = trimmed.ticker
             return RangeAnswer(trimmed, answer)
+
         raise VendorFaultError(f"{request.ticker}: refused, although an older session is answered")
 
     def note_answer(self, endpoint: str, session_date: date) -> None:

@@ -138,6 +138,7 @@ def count_in_spans(
                 tickers=", ".join(["(?)"] * len(some)),
             )
             counts.update(dict(connection.execute(sql, [*bound, *some, timeframe]).fetchall()))
+
     return counts
 
 

@@ -150,6 +150,7 @@ def load_rows(
                 holes=holes.get(each.ticker, {}),
             )
         )
+
     return rows
 
 

@@ -208,6 +208,7 @@ def tick(scheduler: Scheduler) -> bool:
         if scheduler.job == "backups" or had_failed or scheduler.failures:
             tell_watcher(scheduler)
         tell_person(scheduler)
+
     return all(results)
 
 
