@@ -5,7 +5,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from typing import TypeVar
 
 from backtestdb.health.coverage_facts import UniverseCoverage
@@ -111,10 +111,8 @@ def load_days(connection: sqlite3.Connection, timeframe: str, last: str) -> list
     if not last:
         return []
     end = date.fromisoformat(last)
-    sessions = sessions_between(
-        load_calendar(), date.fromordinal(end.toordinal() - 2 * DAYS_SHOWN), end
-    )
-    spans = [make_day_span(day) for day in sessions[-DAYS_SHOWN:]]
+    sessions = sessions_between(load_calendar(), end - timedelta(days=2 * DAYS_SHOWN), end)
+    spans = [(day.isoformat(), day, day + timedelta(days=1)) for day in sessions[-DAYS_SHOWN:]]
     counts = count_in_spans(connection, spans, timeframe)
     return [Day(place, counts[place]) for place, *_ in spans]
 
@@ -145,7 +143,3 @@ def count_in_spans(
 def in_parts(values: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     for first in range(0, len(values), size):
         yield values[first : first + size]
-
-
-def make_day_span(day: date) -> Span:
-    return day.isoformat(), day, date.fromordinal(day.toordinal() + 1)
