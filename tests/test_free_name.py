@@ -15,8 +15,6 @@ import pytest
 from backtestdb import free_name
 from backtestdb.errors import BusyError, VerificationError
 from backtestdb.free_name import (
-    LOCK_BYTES,
-    LOCK_BYTES_START,
     NameTakenError,
     can_be_locked,
     choose_kept_name,
@@ -120,7 +118,8 @@ def test_unfinished_move_is_a_log_without_its_file(
     assert found == (tmp_path / unfinished if unfinished else None)
 
 
-@pytest.mark.parametrize("byte", [LOCK_BYTES_START, LOCK_BYTES_START + LOCK_BYTES - 1])
+# https://www.sqlite.org/src/file/src/os.h: PENDING_BYTE, and the last of the SHARED_SIZE.
+@pytest.mark.parametrize("byte", [0x40000000, 0x40000000 + 2 + 510 - 1])
 def test_file_with_a_locked_byte_is_not_moved(tmp_path: Path, byte: int) -> None:
     live = tmp_path / "live.db"
     live.write_text("damaged")
@@ -131,7 +130,7 @@ def test_file_with_a_locked_byte_is_not_moved(tmp_path: Path, byte: int) -> None
     assert live.read_text() == "damaged"
 
 
-@pytest.mark.parametrize("byte", [LOCK_BYTES_START - 1, LOCK_BYTES_START + LOCK_BYTES])
+@pytest.mark.parametrize("byte", [0x40000000 - 1, 0x40000000 + 2 + 510])
 def test_file_that_is_only_open_is_not_moved_and_its_holder_is_named(
     tmp_path: Path, byte: int
 ) -> None:
@@ -248,8 +247,11 @@ def test_stray_log_goes_under_a_name_that_no_database_has(tmp_path: Path) -> Non
         (18, 3, False),
         (19, 0, False),
         (19, 3, False),
+        (44, 1, False),
+        (47, 1, True),
         (47, 4, True),
         (47, 5, False),
+        (56, 1, False),
         (59, 3, True),
         (59, 4, False),
     ],
@@ -262,6 +264,14 @@ def test_database_of_an_unknown_format_cannot_be_locked(
     live = tmp_path / "live.db"
     live.write_bytes(content)
     assert can_be_locked(live) == is_known
+
+
+@pytest.mark.parametrize("pragma", ["journal_mode = WAL", "auto_vacuum = FULL"])
+def test_database_in_each_mode_can_be_locked(tmp_path: Path, pragma: str) -> None:
+    with closing(sqlite3.connect(tmp_path / "live.db")) as database:
+        database.execute(f"PRAGMA {pragma}")
+        database.execute("CREATE TABLE agents (id INTEGER PRIMARY KEY)")
+    assert can_be_locked(tmp_path / "live.db")
 
 
 @pytest.mark.parametrize("size", [0, 16, 99])

@@ -52,8 +52,10 @@ def test_pinned_copy_leaves_a_transaction_of_the_caller_open(tmp_path: Path) -> 
     live = make_large(tmp_path / "live.db")
     with closing(connect(live)) as source:
         source.execute("BEGIN")
+        opened = len([*Path("/dev/fd").iterdir()])
         copy_pinned(source, tmp_path / "copy.db")
         assert source.in_transaction
+        assert len([*Path("/dev/fd").iterdir()]) == opened
 
 
 def test_private_copy_is_readable_by_its_owner_alone_from_its_first_step_on(

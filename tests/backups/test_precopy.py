@@ -147,6 +147,18 @@ def test_copying_ahead_tells_how_far_it_is_and_hashes_only_when_asked(files: Ope
     assert seen == [(4 * BLOCK_BYTES, len(data)), (8 * BLOCK_BYTES, len(data)), (len(data),) * 2]
 
 
+def test_copying_ahead_needs_neither_memory_that_is_used_again_nor_whole_writes(
+    files: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target, live, copy = files
+    source.write_bytes(bytes(range(100)))
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: write(file, data[:30], offset))
+    monkeypatch.delattr(os, "preadv", raising=False)
+    copy_ahead(live, copy, deadline_seconds=60, on_bytes=seen_nowhere)
+    assert target.read_bytes() == bytes(range(100))
+
+
 def test_what_a_writer_adds_during_the_copy_is_patched(files: Opened) -> None:
     source, target, live, copy = files
     source.write_bytes(b"page")
