@@ -139,6 +139,7 @@ class FuzzRun:
         self.splits, self.renames = self.make_splits(), self.make_renames()
         self.database = make_database(self.folder / "own", some=self.tickers)
         self.backups = self.folder / "backups"
+        self.dropped_on, self.days_missing = "", set[str]()
 
     @property
     def today(self) -> str:
@@ -191,7 +192,6 @@ class FuzzRun:
     def play(self) -> None:
         steps = self.dice.randint(1, 4)
         # A bar that is left out is a lie as well: in the step of the other one, or in its place.
-        self.dropped_on, self.days_missing = "", set[str]()
         self.drop_in_step = min(self.lie_in_step, steps - 1)
         for step in range(steps):
             self.make_honest()
