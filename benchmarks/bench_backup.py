@@ -34,11 +34,13 @@ LIMIT = 15
 
 
 def make_database(path: Path, size: int) -> None:
+    """Make a database of about `size` bytes that is on the disk as a whole."""
     make_platform_database(path, bars=size // BYTES_PER_BAR)
     fsync_file(path)
 
 
 def environment_for(database: Path, folder: Path) -> dict[str, str]:
+    """Return the environment in which every way finds the database and its own folder."""
     return os.environ | {
         "DATABASE_PATH": str(database),
         "BACKUP_DIR": str(folder / "backups"),
@@ -52,7 +54,8 @@ def environment_for(database: Path, folder: Path) -> dict[str, str]:
 
 
 def make_ways(database: Path, folder: Path) -> dict[str, list[list[object]]]:
-    """Name -> the commands; a file `copy` that they leave is flushed within the time."""
+    """Return the commands of each way by its name; a file `copy` that they leave is flushed within
+    the time."""
     copy = folder / "copy"
     return {
         "cp (torn under a writer)": [["cp", database, copy]],
@@ -74,6 +77,7 @@ def make_ways(database: Path, folder: Path) -> dict[str, list[list[object]]]:
 
 @contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
+    """Give a folder that is gone afterwards."""
     folder = Path(tempfile.mkdtemp(dir=parent))
     try:
         yield folder
@@ -82,7 +86,7 @@ def scratch(parent: Path) -> Iterator[Path]:
 
 
 def time_of(name: str, database: Path, parent: Path, limit_seconds: float) -> float | None:
-    """Seconds, None when it was stopped or failed."""
+    """Return the seconds of one way, None when it was stopped or failed."""
     with scratch(parent) as folder:
         os.sync()
         started = time.monotonic()
@@ -97,11 +101,13 @@ def time_of(name: str, database: Path, parent: Path, limit_seconds: float) -> fl
 
 
 def run(command: list[object], environment: dict[str, str], limit_seconds: float) -> None:
+    """Run a command. Raise CalledProcessError, or TimeoutExpired after the limit."""
     words = [str(word) for word in command]
     subprocess.run(words, check=True, capture_output=True, env=environment, timeout=limit_seconds)
 
 
 def measure(database: Path, parent: Path, repeats: int) -> list[tuple[str, str, str]]:
+    """Return name, seconds and times cp of each way, the best of the repeats."""
     ways = make_ways(database, parent)
     names = [name for name, commands in ways.items() if shutil.which(str(commands[0][0]))]
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -123,7 +129,7 @@ def measure(database: Path, parent: Path, repeats: int) -> list[tuple[str, str, 
 
 
 def measure_command(database: Path, parent: Path) -> None:
-    """Start-up and memory of the real command."""
+    """Print start-up and memory of the real command."""
     with scratch(parent) as folder:
         environment = environment_for(database, folder)
         started = time.monotonic()
@@ -145,11 +151,13 @@ def measure_command(database: Path, parent: Path) -> None:
 
 
 def set_journal(database: Path, mode: str) -> None:
+    """Change the journal mode of a database."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute(f"PRAGMA journal_mode = {mode}")
 
 
 def main() -> None:
+    """Measure every size in both journal modes, idle and beside a writer."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -8,10 +8,8 @@ each pair in one run.
 
 import argparse
 import os
-import platform
 import resource
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,13 +26,13 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import ta  # noqa: E402
 
-from backtestdb.database import connect  # noqa: E402
 from backtestdb.market.bar_rows import save_bar_columns  # noqa: E402
 from backtestdb.market.bars import BAR_COLUMNS  # noqa: E402
 from backtestdb.market.first_fill import deferred_indexes  # noqa: E402
 from backtestdb.market.metrics import make_metrics  # noqa: E402
 from backtestdb.schema import ensure_schema  # noqa: E402
 from commands import Project  # noqa: E402
+from measuring import describe_machine, make_file, print_result, read_memory  # noqa: E402
 from sandbox_process import SandboxProcess, running_sandbox  # noqa: E402
 
 TODAY, END = "2026-11-20", "2026-11-19"  # five years up to END are 1,254 sessions
@@ -42,25 +40,16 @@ REPEATS = 3
 
 
 def watch_memory(processes: list[int], peak: list[float], stopping: threading.Event) -> None:
-    """Megabytes that the processes hold together, the highest of ten looks a second."""
+    """Keep the most megabytes that the processes held together, of ten looks a second."""
     while not stopping.wait(0.1):
         peak[0] = max(peak[0], sum(read_memory(process) for process in processes))
-
-
-def read_memory(process: int) -> float:
-    try:
-        command = ["ps", "-o", "rss=", "-p", str(process)]
-        answer = subprocess.run(command, check=False, capture_output=True, text=True)
-        return float(answer.stdout.strip() or 0) / 1024
-    except ValueError:
-        return 0.0
 
 
 def bench_restore(
     name: str, sandbox: SandboxProcess, folder: Path, *arguments: str
 ) -> dict[str, Any]:
-    """A rebuild from an empty folder: requests, seconds, rows a second, memory of it and of both
-    processes."""
+    """Rebuild from an empty folder; return requests, seconds, rows a second, memory of it and of
+    both processes."""
     folder.mkdir()
     project = Project(folder, sandbox.url)
     sandbox.clear_log()
@@ -103,7 +92,7 @@ def bench_restore(
 
 
 def make_bars(tickers: int, sessions: int) -> pd.DataFrame:
-    """Random walks in the shape in which metrics take them."""
+    """Return random walks in the shape in which metrics take them."""
     dice = np.random.default_rng(1)
     close = np.round(np.exp(3 + 0.02 * dice.standard_normal((tickers, sessions)).cumsum(axis=1)), 4)
     opened = np.round(close * (1 + 0.01 * dice.standard_normal(close.shape)), 4)
@@ -153,7 +142,8 @@ def make_metrics_with_ta(bars: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_seconds(work: Callable[[], Any]) -> float:
-    """CPU seconds of the shortest of some runs: what others do on the machine only ever adds."""
+    """Return the CPU seconds of the shortest of some runs: what others do on the machine only ever
+    adds."""
     found = []
     for _ in range(REPEATS):
         started = time.process_time()
@@ -163,6 +153,7 @@ def best_seconds(work: Callable[[], Any]) -> float:
 
 
 def bench_metrics(tickers: int = 200, sessions: int = 1254) -> dict[str, Any]:
+    """Return the speed of the metrics beside `ta` ticker by ticker. Exit where a NULL differs."""
     bars = make_bars(tickers, sessions)
     one_by_one = [part for _, part in bars.groupby("ticker", sort=False)]
     ours = best_seconds(lambda: make_metrics(bars))
@@ -187,8 +178,8 @@ def bench_metrics(tickers: int = 200, sessions: int = 1254) -> dict[str, Any]:
 
 
 def bench_store(folder: Path, tickers: int = 400, sessions: int = 1254) -> dict[str, Any]:
-    """Into ohlcv_data with its key, and its indexes afterwards; beside a table without any, a row a
-    statement."""
+    """Return the speed into ohlcv_data with its key, and its indexes afterwards, beside a table
+    without any, a row a statement."""
     bars = make_bars(tickers, sessions)
     columns: list[list[Any]] = [bars[name].tolist() for name in BAR_COLUMNS[:7]]
     columns += [["1day"] * len(bars), [None] * len(bars), [1] * len(bars)]
@@ -221,35 +212,8 @@ def bench_store(folder: Path, tickers: int = 400, sessions: int = 1254) -> dict[
     }
 
 
-def make_file(path: Path) -> sqlite3.Connection:
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    connection = connect(path, create=True)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA cache_size = -131072")
-    return connection
-
-
-def describe_machine() -> str:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    load = os.getloadavg()[0]
-    return (
-        f"{os.cpu_count()} cores, {memory:.0f} GB, {platform.system()} {platform.machine()}, "
-        "Python "
-        f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, load {load:.1f} at the "
-        "start"
-    )
-
-
-def print_result(result: dict[str, Any]) -> None:
-    print(f"\n{result['what']}")
-    for name, value in result.items():
-        if name != "what":
-            print(f"  {name}: {value:,}" if isinstance(value, int) else f"  {name}: {value}")
-
-
 def main() -> int:
+    """Measure the parts that the arguments name; return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -95,6 +95,7 @@ def committing(path: Path) -> Iterator[list[float]]:
 
 
 def measure(work: Callable[[], object]) -> float:
+    """Return the seconds of a piece of work."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -107,10 +108,12 @@ def count_all(server: Server) -> None:
 
 
 def show(name: str, seconds: float, yardstick: float) -> None:
+    """Print a row of the table: the time, and as a part of `yardstick`."""
     print(f"| {name} | {1000 * seconds:,.0f} ms | {seconds / yardstick:.2f} |", flush=True)
 
 
 def main() -> int:
+    """Make the database, measure and print the table; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--tickers", type=int, default=4000)
     parser.add_argument("--sessions", type=int, default=750, help="of day bars")

@@ -5,7 +5,7 @@ import argparse
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 from backtestdb.arguments import Parser, existing_file, parse_positive, parse_ticker_list
 from backtestdb.config import Settings, load_settings
@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ensure_market_schema(connection)
         if chosen.universe == US_STOCKS and not (chosen.tickers or chosen.from_file):
             since = years_before(datetime.now(UTC).date(), chosen.years)
-            change = create_us_stocks(connection, settings, since)
+            types = settings.us_stock_types
+            change = update_us_stocks(connection, MarketData(settings), types, since)
         else:
             change = create_named(connection, settings, chosen)
 
@@ -49,9 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
-    parser = Parser(
-        example='make create-universe ARGS="--universe tech_sector"', description=__doc__
-    )
+    parser = Parser(__doc__, example='make create-universe ARGS="--universe tech_sector"')
     parser.add_argument(
         "--universe",
         required=True,
@@ -67,12 +66,6 @@ def make_parser() -> argparse.ArgumentParser:
         "--years", type=parse_positive, default=5, help="us-stocks: with those delisted within (5)"
     )
     return parser
-
-
-def create_us_stocks(
-    connection: sqlite3.Connection, settings: Settings, since: date
-) -> UniverseChange:
-    return update_us_stocks(connection, MarketData(settings), settings.us_stock_types, since)
 
 
 def create_named(

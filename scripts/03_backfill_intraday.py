@@ -11,9 +11,7 @@ from backtestdb.market.cli import add_range_arguments, run_backfill
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(
-        example='make backfill-intraday ARGS="--universe tech_sector"', description=__doc__
-    )
+    parser = Parser(__doc__, example='make backfill-intraday ARGS="--universe tech_sector"')
     add_range_arguments(parser)
     parser.add_argument(
         "--days", type=parse_positive, default=30, help="calendar days up to --end (30)"

@@ -2,10 +2,10 @@
 """Give an older database the learning-lab columns of its agents. The second time there is nothing
 to do."""
 
-import argparse
 from collections.abc import Sequence
 from contextlib import closing
 
+from backtestdb.arguments import Parser
 from backtestdb.config import load_settings
 from backtestdb.console import DONE, run
 from backtestdb.database import connect, table_names
@@ -13,7 +13,7 @@ from backtestdb.schema import agents_table_was_renamed, migrate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
+    Parser(__doc__).parse_args(arguments)
     path = load_settings().database_path
     with closing(connect(path)) as connection:
         if agents_table_was_renamed(connection):

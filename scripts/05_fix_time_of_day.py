@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Put time_of_day and day_of_week of the 5-minute bars right: New York, HH:MM:SS, 0 = Sunday."""
 
-import argparse
 from collections.abc import Sequence
 from contextlib import closing
 
+from backtestdb.arguments import Parser, add_flag
 from backtestdb.config import load_settings
 from backtestdb.console import DONE, print_table, run, say
 from backtestdb.database import connect
@@ -12,10 +12,8 @@ from backtestdb.market.time_of_day import count_kinds, fix_time_of_day
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--dry-run", action="store_true", help="count what is wrong and change nothing"
-    )
+    parser = Parser(__doc__)
+    add_flag(parser, "--dry-run", "count what is wrong and change nothing")
     chosen = parser.parse_args(arguments)
 
     with closing(connect(load_settings().database_path)) as connection:

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from backtestdb.arguments import parse_ticker_list
+from backtestdb.arguments import Parser, add_flag, parse_ticker_list
 from backtestdb.config import load_settings
 from backtestdb.console import run
 from backtestdb.market.audit.cli import run_audit
@@ -22,20 +22,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options. Exit with code 2 for options that the command does not know."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument(
         "--tickers", type=parse_ticker_list, default=[], help="only these, such as AAPL,IBM"
     )
-    parser.add_argument(
-        "--all", action="store_true", help="every finding, not the first ten of a rule"
-    )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    add_flag(parser, "--all", "every finding, not the first ten of a rule")
+    add_flag(parser, "--json", "for programs")
+
     one = parser.add_mutually_exclusive_group()
-    one.add_argument(
-        "--rules", action="store_true", help="list the rules and where each comes from"
-    )
+    add_flag(one, "--rules", "list the rules and where each comes from")
     one.add_argument(
         "--accept",
         nargs="+",
@@ -45,6 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     one.add_argument(
         "--take-back", nargs="+", metavar="WORD", help="RULE TICKER [SESSION]: accept it no longer"
     )
+
     return parser.parse_args(arguments)
 
 

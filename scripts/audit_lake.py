@@ -2,16 +2,16 @@
 """Read the whole lake: every file's checksum, every bar by the rules, every session's rows against
 its record."""
 
-import argparse
 from collections.abc import Sequence
 
+from backtestdb.arguments import Parser, add_flag
 from backtestdb.config import load_settings
 from backtestdb.console import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser = Parser(__doc__)
+    add_flag(parser, "--json", "for programs")
     chosen = parser.parse_args(arguments)
 
     from backtestdb.lake.cli import run_audit  # noqa: PLC0415  --help needs no pyarrow

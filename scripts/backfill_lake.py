@@ -2,17 +2,16 @@
 """Bring 5-minute bars of the whole market straight into the lake: from the vendor's flat files, or
 by the API."""
 
-import argparse
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from backtestdb.arguments import parse_date, parse_positive
+from backtestdb.arguments import Parser, add_flag, parse_date, parse_positive
 from backtestdb.config import load_settings
 from backtestdb.console import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument(
         "--universe", action="append", help="whose coverage to report, and with --by-api whose bars"
     )
@@ -23,13 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--days", type=parse_positive, default=30, help="calendar days up to --end (30)"
     )
-    parser.add_argument(
-        "--by-api", action="store_true", help="without flat files: one ticker after the other"
-    )
-    parser.add_argument(
-        "--plan", action="store_true", help="print what it would cost and send no request"
-    )
-    parser.add_argument("--json", action="store_true", help="the plan or the coverage for programs")
+    add_flag(parser, "--by-api", "without flat files: one ticker after the other")
+    add_flag(parser, "--plan", "print what it would cost and send no request")
+    add_flag(parser, "--json", "the plan or the coverage for programs")
     chosen = parser.parse_args(arguments)
 
     from backtestdb.lake.backfill_cli import run_backfill  # noqa: PLC0415  --help needs no pyarrow

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backtestdb import console
+from backtestdb.arguments import Parser, add_flag
 from backtestdb.backups import report
 from backtestdb.backups.adopt import adopt
 from backtestdb.backups.backup import Hooks
@@ -49,35 +50,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options. Exit with code 2 for options that the command does not know."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
+
     what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--irreplaceable-only", action="store_true", help="the small backup, no market data"
-    )
-    what.add_argument("--list", action="store_true", help="show the backups, newest first")
-    what.add_argument("--verify", action="store_true", help="read and check every backup again")
+    add_flag(what, "--irreplaceable-only", "the small backup, no market data")
+    add_flag(what, "--list", "show the backups, newest first")
+    add_flag(what, "--verify", "read and check every backup again")
     what.add_argument(
         "--adopt", metavar="FILE", type=Path, help="check a foreign file and let it count"
     )
-    parser.add_argument("--json", action="store_true", help="results for programs")
-    parser.add_argument(
-        "--accept-loss",
-        action="store_true",
-        help="tables that lost rows since the last backup were meant to",
+
+    add_flag(parser, "--json", "results for programs")
+    add_flag(parser, "--accept-loss", "tables that lost rows since the last backup were meant to")
+    add_flag(
+        parser, "--new-folder", "BACKUP_DIR is another folder or disk than before, and is meant"
     )
-    parser.add_argument(
-        "--new-folder",
-        action="store_true",
-        help="BACKUP_DIR is another folder or disk than before, and is meant",
-    )
-    parser.add_argument(
+    add_flag(
+        parser,
         "--no-heartbeat",
-        action="store_true",
-        help="say nothing to HEARTBEAT_URL, and no ON_FAILURE: the scheduler does",
+        "say nothing to HEARTBEAT_URL, and no ON_FAILURE: the scheduler does",
     )
-    parser.add_argument(
-        "--full-check", action="store_true", help="integrity_check instead of quick_check"
-    )
+    add_flag(parser, "--full-check", "integrity_check instead of quick_check")
+
     return parser.parse_args(arguments)
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from backtestdb.arguments import Parser, add_flag
 from backtestdb.config import PROJECT_DIR, load_settings
 from backtestdb.console import DONE, FAILED, count_of, print_paragraph, run
 from backtestdb.health.environment import examine, folders_to_search
@@ -45,18 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options. Exit with code 2 for options that the command does not know."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
+    parser = Parser(__doc__)
+    add_flag(
+        parser,
         "--online",
-        action="store_true",
-        help="also send the vendor one cheap request, and a test to the watcher and NOTIFY_URLS",
+        "also send the vendor one cheap request, and a test to the watcher and NOTIFY_URLS",
     )
-    parser.add_argument(
-        "--close", action="store_true", help="first take the rights of others on our backups"
-    )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    add_flag(parser, "--close", "first take the rights of others on our backups")
+    add_flag(parser, "--json", "for programs")
 
     return parser.parse_args(arguments)
 

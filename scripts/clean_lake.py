@@ -1,16 +1,15 @@
 #!/usr/bin/env python3
 """Forget old versions of the lake, and remove the files that no version needs any more."""
 
-import argparse
 from collections.abc import Sequence
 
-from backtestdb.arguments import parse_positive
+from backtestdb.arguments import Parser, parse_positive
 from backtestdb.config import load_settings
 from backtestdb.console import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument(
         "--keep", type=parse_positive, default=3, help="newest versions to keep (3)"
     )

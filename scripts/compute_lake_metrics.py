@@ -2,16 +2,15 @@
 """Compute what the lake's bars have no metrics for yet: the 27 of each day, and each session's
 summary of 5-minute bars. On processes of this machine, or on the Dask cluster that ENGINE names."""
 
-import argparse
 from collections.abc import Sequence
 
-from backtestdb.arguments import parse_positive
+from backtestdb.arguments import Parser, parse_positive
 from backtestdb.config import load_settings
 from backtestdb.console import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument(
         "--processes", type=parse_positive, help="on this machine; default: one a core"
     )

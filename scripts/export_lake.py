@@ -2,16 +2,15 @@
 """Put a slice of the lake into the database, for the platform: bars of some tickers, with the
 record of them."""
 
-import argparse
 from collections.abc import Sequence
 
-from backtestdb.arguments import parse_date, parse_ticker_list
+from backtestdb.arguments import Parser, parse_date, parse_ticker_list
 from backtestdb.config import load_settings
 from backtestdb.console import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("--tickers", type=parse_ticker_list, required=True, help="comma-separated")
     parser.add_argument("--start", type=parse_date, required=True, help="first session, YYYY-MM-DD")
     parser.add_argument(

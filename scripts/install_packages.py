@@ -145,9 +145,8 @@ def install(venv: Path, lock: Path) -> None:
 
     wheels = os.environ.get("PIP_FIND_LINKS", "")
     if wheels and Path(wheels).is_dir():
-        environment["PIP_FIND_LINKS"] = (
-            Path(wheels).absolute().as_uri()
-        )  # pip takes a blank for the end of a name
+        # Pip takes a blank for the end of a name.
+        environment["PIP_FIND_LINKS"] = Path(wheels).absolute().as_uri()
 
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
@@ -170,8 +169,7 @@ def explain(lock: Path, errors: str) -> tuple[str, str]:
         return (
             f"{packages} are not installed, and {where}",
             "connect to the internet and try again, or, on a machine that is connected: "
-            f"{download}; "
-            "then here: PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make …",
+            f"{download}; then here: PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make …",
         )
 
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in errors:

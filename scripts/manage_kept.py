@@ -6,11 +6,10 @@ They are no backups: no command checks or prunes them. Remove them once you are 
 the new database.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from backtestdb.arguments import parse_count
+from backtestdb.arguments import Parser, add_flag, parse_count
 from backtestdb.backups.catalogue import lock_backups, verified
 from backtestdb.backups.identity import load_own_catalogue, read_database_id
 from backtestdb.config import Settings, load_settings
@@ -21,14 +20,12 @@ from backtestdb.names import make_undo_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--remove", action="store_true", help="remove them, after asking")
+    parser = Parser(__doc__)
+    add_flag(parser, "--remove", "remove them, after asking")
     parser.add_argument(
         "--keep", type=parse_count, default=0, metavar="N", help="but for the newest N"
     )
-    parser.add_argument("--yes", action="store_true", help="remove without asking")
+    add_flag(parser, "--yes", "remove without asking")
     options = parser.parse_args(arguments)
     settings = load_settings()
     copies = find_kept(settings.database_path)

@@ -2,19 +2,19 @@
 """Bring the lake (LAKE in .env) to what the database holds; only what changed is written, as one
 version."""
 
-import argparse
 from collections.abc import Sequence
 
+from backtestdb.arguments import Parser, add_flag
 from backtestdb.config import load_settings
 from backtestdb.console import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
+    parser = Parser(__doc__)
+    add_flag(
+        parser,
         "--accept-fewer-rows",
-        action="store_true",
-        help="publish although the database has less than half of the day bars that the lake has",
+        "publish although the database has less than half of the day bars that the lake has",
     )
     chosen = parser.parse_args(arguments)
 

@@ -3,22 +3,20 @@
 universes, splits, coverage, asked, rejected; bars_of('AAPL'), days_of('AAPL') and
 session_bars('2026-11-20') open the fewest files."""
 
-import argparse
 from collections.abc import Sequence
 
+from backtestdb.arguments import Parser, add_flag
 from backtestdb.config import load_settings
 from backtestdb.console import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("sql", nargs="*", help="one query")
     parser.add_argument("--version", type=int, help="an older version; default: the newest")
-    parser.add_argument(
-        "--versions", action="store_true", help="list the versions that can be read"
-    )
-    parser.add_argument("--csv", action="store_true", help="all rows as CSV")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    add_flag(parser, "--versions", "list the versions that can be read")
+    add_flag(parser, "--csv", "all rows as CSV")
+    add_flag(parser, "--json", "for programs")
     chosen = parser.parse_args(arguments)
 
     from backtestdb.lake.cli import run_query  # noqa: PLC0415  --help needs no pyarrow

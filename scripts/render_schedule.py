@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Print the files of the scheduled jobs, for install_scheduled_backup.sh."""
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from backtestdb import console
+from backtestdb.arguments import Parser, add_flag
 from backtestdb.backups.forecast import warn_of_full_disk
 from backtestdb.config import PROJECT_DIR, load_settings
 from backtestdb.names import make_mark
@@ -41,13 +41,13 @@ PARTS: dict[str, Callable[[host_units.Job], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument(
         "part", choices=[*PARTS, "check", "check-macos"], help="what to print or check"
     )
     kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument("--updates", action="store_true", help="of the job that updates market data")
-    kinds.add_argument("--offsite", action="store_true", help="of the process that sends copies")
+    add_flag(kinds, "--updates", "of the job that updates market data")
+    add_flag(kinds, "--offsite", "of the process that sends copies")
     parser.add_argument("--mark", default="", help="part of the job's names")
     options = parser.parse_args(arguments)
     part = options.part

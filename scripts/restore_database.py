@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from datetime import datetime
 
-from backtestdb.arguments import existing_file, parse_date
+from backtestdb.arguments import Parser, add_flag, existing_file, parse_date
 from backtestdb.backups.backup_dir import verify_disk_of_database
 from backtestdb.config import load_settings
 from backtestdb.console import run
@@ -50,9 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
+
     scope = parser.add_mutually_exclusive_group()
     add = scope.add_argument
     add(
@@ -69,27 +68,25 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="TIME",
         help='newest copy off the machine, or of "2026-11-24 14:05"',
     )
-    add(
-        "--tech-only",
-        action="store_true",
-        help="tech sector, 1 year, a month of 5-minute bars (default)",
-    )
-    add("--full-us-stocks", action="store_true", help="all US stocks, 5 years daily")
+    add_flag(scope, "--tech-only", "tech sector, 1 year, a month of 5-minute bars (default)")
+    add_flag(scope, "--full-us-stocks", "all US stocks, 5 years daily")
     add(
         "--russell2000",
         metavar="FILE",
         type=existing_file,
         help="the tickers of FILE, 5 years daily",
     )
-    add("--skip-backfill", action="store_true", help="the schema only; sends no request")
+    add_flag(scope, "--skip-backfill", "the schema only; sends no request")
+
     parser.add_argument(
         "--end", type=parse_date, help="last session, YYYY-MM-DD; default: the last completed"
     )
+
     carried = parser.add_mutually_exclusive_group()
-    carried.add_argument(
+    add_flag(
+        carried,
         "--discard-irreplaceable",
-        action="store_true",
-        help="do not carry over agents, trades, collections from the old file (it is kept)",
+        "do not carry over agents, trades, collections from the old file (it is kept)",
     )
     carried.add_argument(
         "--carry-over-from",
@@ -97,26 +94,23 @@ def make_parser() -> argparse.ArgumentParser:
         type=existing_file,
         help="carry them over from FILE, such as make salvage made, instead of the old file",
     )
-    parser.add_argument(
-        "--beside",
-        action="store_true",
-        help="with --from-offsite: to a file beside the database, compared",
-    )
+
+    add_flag(parser, "--beside", "with --from-offsite: to a file beside the database, compared")
     parser.add_argument(
         "--writer", default="", help="with --from-offsite: whose copies, see make offsites"
     )
-    parser.add_argument(
-        "--market-only",
-        action="store_true",
-        help="make the market tables only, and leave all others to the platform",
+    add_flag(
+        parser, "--market-only", "make the market tables only, and leave all others to the platform"
     )
-    parser.add_argument("--yes", action="store_true", help="replace without asking")
-    parser.add_argument(
+
+    add_flag(parser, "--yes", "replace without asking")
+    add_flag(
+        parser,
         "--accept-fewer",
-        action="store_true",
-        help="replace although the new file has far fewer bars than the old one; --yes does not "
+        "replace although the new file has far fewer bars than the old one; --yes does not "
         "mean that",
     )
+
     return parser
 
 

@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(f"{__doc__}\n\nusage: run_compose.py ARGUMENTS OF docker compose", flush=True)
         return console.DONE
+
     settings = load_settings()
     verify_engine()
     if arguments[0] == "update":
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     owner = find_owner(settings, os.environ)
     if arguments[0] in {"up", "run"}:
         prepare_folders(settings, owner)
+
     variables = make_environment(settings, owner)
     if arguments[0] == "up":
         verify_database(settings)
@@ -46,11 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] == "down":
         # What once ran goes, whatever is set now.
         variables["COMPOSE_PROFILES"] = "update,offsite"
+
     code = compose(variables, *arguments)
     if code and arguments[0] == "up":
         show_why_not(variables)
     if arguments[0] == "down" and code == 0:
         remove_liveness(settings.backup_dir, settings.database_path)
+
     return code
 
 

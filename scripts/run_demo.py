@@ -6,7 +6,6 @@ Every step is the real command in a process of its own. No key is needed, nothin
 touched.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from backtestdb.arguments import Parser
 from backtestdb.config import PROJECT_DIR
 from backtestdb.console import format_duration, run
 from backtestdb.database import connect, transaction
@@ -31,7 +31,7 @@ MARKER = ".made-by-demo"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument(
         "--folder", type=Path, default=PROJECT_DIR / "demo", help="where it happens (demo/)"
     )
@@ -96,8 +96,8 @@ def use_like_the_platform(database: Path, scripts: Path) -> None:
     """Write rows and scripts as the platform does."""
     with closing(connect(database)) as connection, transaction(connection):
         connection.execute(
-            "INSERT INTO trading_agents (id, name, timeframe) VALUES ('agent-1', 'Demonstration', "
-            "'5min')"
+            "INSERT INTO trading_agents (id, name, timeframe) "
+            "VALUES ('agent-1', 'Demonstration', '5min')"
         )
         connection.execute(
             "INSERT INTO agent_knowledge (id, agent_id, knowledge_type, insight, created_at)"

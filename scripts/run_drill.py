@@ -5,21 +5,19 @@ time.
 Nothing of yours is touched. Exit code 1 when a backup cannot be restored or comes back different.
 """
 
-import argparse
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from backtestdb import console
+from backtestdb.arguments import Parser, add_flag
 from backtestdb.backups.drill import Drill, run_drill
 from backtestdb.config import load_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="the report itself, for programs")
+    parser = Parser(__doc__)
+    add_flag(parser, "--json", "the report itself, for programs")
     as_json = parser.parse_args(arguments).json
     drill, report = run_drill(load_settings(), datetime.now().astimezone(), say=console.say)
 

@@ -18,6 +18,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from backtestdb import console
+from backtestdb.arguments import Parser, add_flag
 from backtestdb.backups.backup_dir import ensure_backup_dir
 from backtestdb.config import Settings, load_settings
 from backtestdb.errors import BusyError
@@ -52,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options. Exit with code 2 for options that the command does not know."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(__doc__)
+    commands = parser.add_subparsers(
+        dest="command", required=True, parser_class=argparse.ArgumentParser
     )
-    commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser(
         "init", help="make the target ready, try what it protects, print the recovery sheet"
     )
@@ -64,20 +65,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
 
     check = commands.add_parser("check", help="read this week's share of the copies and compare")
-    check.add_argument("--everything", action="store_true", help="read all of them")
-    check.add_argument("--json", action="store_true", help="the result for programs")
+    add_flag(check, "--everything", "read all of them")
+    add_flag(check, "--json", "the result for programs")
     commands.add_parser(
         "drill", help="bring the newest copies back into a scratch folder, compare and measure"
     )
 
     pruning = commands.add_parser("prune", help="delete old copies, with a key that may")
-    pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
+    add_flag(pruning, "--dry-run", "only say what would go")
     commands.add_parser("send", help="send once what was not sent yet")
 
     watching = commands.add_parser("watch", help="send whatever is committed, until SIGTERM")
-    watching.add_argument(
-        "--quiet", action="store_true", help="for cron: only the log; no error when it runs already"
-    )
+    add_flag(watching, "--quiet", "for cron: only the log; no error when it runs already")
     commands.add_parser("health", help="exit code 1 when what lies elsewhere is behind")
 
     return parser.parse_args(arguments)

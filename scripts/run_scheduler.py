@@ -20,15 +20,12 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 
 from backtestdb import console
+from backtestdb.arguments import Parser, add_flag
 from backtestdb.backups.backup_dir import ensure_backup_dir
 from backtestdb.config import Settings, load_settings
 from backtestdb.errors import BusyError, SettingsError
 from backtestdb.files import exclusive_lock
-from backtestdb.scheduling.backup_disk import (
-    RESTART_EXIT_CODE,
-    tell_absent_disk,
-    wait_for_disk,
-)
+from backtestdb.scheduling.backup_disk import RESTART_EXIT_CODE, tell_absent_disk, wait_for_disk
 from backtestdb.scheduling.event_log import UPDATE_LOG_NAMES, open_event_log, print_failures_only
 from backtestdb.scheduling.health import (
     describe_newest,
@@ -104,8 +101,7 @@ def run_once(scheduler: Scheduler, *, quiet: bool) -> int:
 
 def run_until_stopped(scheduler: Scheduler) -> int:
     """Run the loop until a signal ends it; return the exit code. While the backups' disk is away it
-    holds no lock and no log open, so that the disk can
-    be taken off, and comes back as it was."""
+    holds no lock and no log open, so that the disk can be taken off, and comes back as it was."""
     while not scheduler.stop.is_set():
         if not wait_for_disk(scheduler):
             return RESTART_EXIT_CODE
@@ -139,30 +135,14 @@ def lock_schedule(scheduler: Scheduler) -> AbstractContextManager[None]:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options. Exit with code 2 for options that the command does not know."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--once", action="store_true", help="make what is due and end; exit code 1 on failure"
-    )
-    what.add_argument(
-        "--health", action="store_true", help="exit code 1 when backups are stale or the loop hangs"
-    )
-    what.add_argument("--newest", action="store_true", help="exit code 1 when backups are stale")
-    what.add_argument(
-        "--forget",
-        action="store_true",
-        help="this schedule was taken down: remove its sign of life",
-    )
-    parser.add_argument(
-        "--updates",
-        action="store_true",
-        help="the market data's schedule in the place of the backups'",
-    )
-    parser.add_argument(
-        "--quiet", action="store_true", help="print failures only: cron mails what is printed"
-    )
+    add_flag(what, "--once", "make what is due and end; exit code 1 on failure")
+    add_flag(what, "--health", "exit code 1 when backups are stale or the loop hangs")
+    add_flag(what, "--newest", "exit code 1 when backups are stale")
+    add_flag(what, "--forget", "this schedule was taken down: remove its sign of life")
+    add_flag(parser, "--updates", "the market data's schedule in the place of the backups'")
+    add_flag(parser, "--quiet", "print failures only: cron mails what is printed")
     parser.add_argument(
         "--now", type=parse_moment, help="with --health: the time to judge by (ISO 8601)"
     )

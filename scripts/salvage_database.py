@@ -7,22 +7,19 @@ FILE.salvaged-YYYY-MM-DD-HHmmss. Exit code 3 when parts could not be read; they 
 table.
 """
 
-import argparse
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
 
 from backtestdb import console
-from backtestdb.arguments import existing_file
+from backtestdb.arguments import Parser, existing_file
 from backtestdb.config import load_settings
 from backtestdb.salvage.report import print_salvaged
 from backtestdb.salvage.salvage import salvage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("file", nargs="?", type=existing_file, help="default: the database")
     chosen = parser.parse_args(arguments).file
     settings = load_settings()

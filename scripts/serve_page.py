@@ -2,27 +2,27 @@
 """The page: how everything stands, the tables of the database, and the universe API. Read-only, on
 127.0.0.1.
 
-/                                     what needs you, coverage, holes, backups, drills /tickers
-first and last session, bars, holes, last split; with a search /ticker/AAPL
-candles of 250 sessions and of one day, splits, what is missing /api/scanner/universes
-the universes, as the platform's API gives them /api/scanner/universes/NAME[/tickers]"""
+  /                             what needs you, coverage, backups, drills
+  /tickers                      sessions, bars, holes, last split; a search
+  /ticker/AAPL                  candles of days and of a day, splits, holes
+  /api/scanner/universes        the universes, as the platform's API has them
+  /api/scanner/universes/NAME[/tickers]
+"""
 
-import argparse
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
 
+from backtestdb.arguments import Parser
 from backtestdb.config import load_settings
 from backtestdb.console import DONE, run
 from backtestdb.health.facts import make_user
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--port", type=int, help="instead of the setting PORT; 0 takes a free one")
     chosen = parser.parse_args(arguments).port
     settings = load_settings()

@@ -5,13 +5,13 @@ writer.
 Exit code 1 when something needs you: each problem is named with the command that helps.
 """
 
-import argparse
 import os
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from backtestdb.arguments import Parser, add_flag
 from backtestdb.config import load_settings
 from backtestdb.console import DONE, DONE_WITH_HOLES, FAILED, run
 from backtestdb.health.facts import load_facts, make_user
@@ -22,30 +22,29 @@ from backtestdb.untouched import read_untouched
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="for programs")
-    form.add_argument(
-        "--prometheus", action="store_true", help="numbers for a monitor; exit code 0"
-    )
-    parser.add_argument(
+    add_flag(form, "--json", "for programs")
+    add_flag(form, "--prometheus", "numbers for a monitor; exit code 0")
+    add_flag(
+        parser,
         "--holes",
-        action="store_true",
-        help="the tickers that miss sessions, by name; --json has them when there are any",
+        "the tickers that miss sessions, by name; --json has them when there are any",
     )
     options = parser.parse_args(arguments)
+
     settings = load_settings()
     if options.holes and not (options.json or options.prometheus):
         from backtestdb.health.holes import show_holes  # noqa: PLC0415  the calendar, for this alone
 
         return DONE_WITH_HOLES if show_holes(settings.database_path) else DONE
+
     facts = load_facts(settings, make_user(os.environ), datetime.now(UTC))
     problems = judge(facts)
     if options.prometheus:
         print(facts_as_prometheus(facts, problems), end="")
         return DONE
+
     if options.json:
         is_wanted = options.holes or any(row.failed for row in facts.universes)
         print(
@@ -53,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     else:
         show_facts(facts, problems)
+
     return FAILED if problems else DONE
 
 

@@ -2,18 +2,17 @@
 """Bring the stored universes up to the last session: new bars, late corrections, splits,
 metrics."""
 
-import argparse
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from backtestdb.arguments import parse_date
+from backtestdb.arguments import Parser, parse_date
 from backtestdb.config import load_settings
 from backtestdb.console import run
 from backtestdb.market.cli import add_output_arguments, run_update
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("--start", type=parse_date, help="with --again: from this session on")
     parser.add_argument(
         "--end", type=parse_date, help="last session; default: the last completed one"

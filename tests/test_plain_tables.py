@@ -11,8 +11,8 @@ from backtestdb.schema import load_table_classes, schema_files, split_statements
 
 TEXTS = {
     "a check with a function of the platform": (
-        "CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT NOT NULL CHECK (is_ticker(b, 'x,)')), c "
-        "DECIMAL(10, 2))",
+        "CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT NOT NULL CHECK (is_ticker(b, 'x,)')), "
+        "c DECIMAL(10, 2))",
         [("a", "INTEGER", 1), ("b", "TEXT", 0), ("c", "DECIMAL(10,2)", 0)],
     ),
     "a generated column that is stored and one that is not": (

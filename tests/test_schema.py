@@ -196,10 +196,7 @@ def test_platforms_own_statements_find_nothing_to_do(path: Path) -> None:
 def test_schema_of_one_class_makes_its_tables_only(path: Path) -> None:
     with closing(connect(path, create=True)) as connection:
         ensure_schema(connection, ["recoverable"])
-        assert sorted(table_names(connection)) == [
-            "daily_metrics",
-            "ohlcv_data",
-        ]
+        assert sorted(table_names(connection)) == ["daily_metrics", "ohlcv_data"]
 
 
 def test_creating_the_schema_is_all_or_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,9 +248,8 @@ def make_old_database(path: Path, drop: list[str]) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(sql)
         connection.executescript(
-            "ALTER TABLE trading_agents ADD COLUMN mood TEXT;"
-            "INSERT INTO trading_agents (id, name, timeframe, mood) VALUES ('a1', 'Ada', '1day', "
-            "'calm');"
+            "ALTER TABLE trading_agents ADD COLUMN mood TEXT;INSERT INTO trading_agents (id, name, "
+            "timeframe, mood) VALUES ('a1', 'Ada', '1day', 'calm');"
         )
     with closing(connect(path)) as connection:
         ensure_schema(connection)

@@ -78,9 +78,7 @@ def carry(old: Path, fresh: Path) -> sqlite3.Connection:
 def every_row(
     connection: sqlite3.Connection, schema: str, table: str, columns: str
 ) -> list[object]:
-    return connection.execute(
-        f"SELECT {columns} FROM {schema}.{table} ORDER BY 1, 2",
-    ).fetchall()
+    return connection.execute(f"SELECT {columns} FROM {schema}.{table} ORDER BY 1, 2").fetchall()
 
 
 ROWS = {
@@ -189,8 +187,8 @@ def test_carrying_that_is_interrupted_leaves_the_target_as_it_was(
     fresh = make_fresh(tmp_path / "fresh.db")
     with closing(connect(fresh)) as connection:
         connection.execute(
-            "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('kept', 'A', "
-            "'1day', '')"
+            "INSERT INTO strategies (name, ticker, timeframe, config) "
+            "VALUES ('kept', 'A', '1day', '')"
         )
     with closing(connect(old)) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")

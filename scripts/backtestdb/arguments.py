@@ -9,17 +9,34 @@ from typing import NoReturn
 from backtestdb.errors import UsageError
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what to type instead: `example` is the rest of a whole command that works."""
+class Paragraphs(argparse.HelpFormatter):
+    """Fits each paragraph of a description to the terminal, and leaves lists as they stand."""
 
-    def __init__(self, *, example: str, description: str | None) -> None:
-        super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n\n".join(
+            paragraph if "\n  " in paragraph else fill(paragraph, width, indent)
+            for paragraph in text.strip().split("\n\n")
         )
+
+
+class Parser(argparse.ArgumentParser):
+    """Given a command's docstring, describes it. Where `example` is given, the rest of a whole
+    command that works, an error says what to type instead."""
+
+    def __init__(self, description: str | None, *, example: str = "") -> None:
+        super().__init__(description=description, formatter_class=Paragraphs)
         self.example = example
 
     def error(self, message: str) -> NoReturn:
+        if not self.example:
+            super().error(message)
         raise UsageError(message, next_step=f"{self.example}; all options: ARGS=--help")
+
+
+def add_flag(parser: argparse._ActionsContainer, name: str, meaning: str) -> None:
+    """Add the option `name`, which takes no value, to a parser or to a group of one."""
+    parser.add_argument(name, action="store_true", help=meaning)
 
 
 def parse_date(text: str) -> date:

@@ -224,12 +224,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     if sum(needed) + 3 * len(needed) + 1 > output_width():
         print_blocks(title, columns, cells)
         return
+
     table = Table()
     for index, column in enumerate(columns):
         numbers = any(isinstance(row[index], int | float) for row in rows)
         table.add_column(Text(column), justify="right" if numbers else "left", no_wrap=True)
     for row in cells:
         table.add_row(*map(Text, row))
+
     console = Console(width=output_width())
     console.print(Text(title), style="bold", soft_wrap=True)
     console.print(table)
@@ -300,9 +302,8 @@ def format_duration(seconds: float) -> str:
 
 
 def confirm(question: str, *, assume_yes: bool) -> bool:
-    """Ask, on a terminal or the pipe of `echo n |`. Where nothing comes, as from cron, the
-    command was meant. A command that is told no ends as one that failed, by
-    `DeclinedError`."""
+    """Ask, on a terminal or the pipe of `echo n |`. Where nothing comes, as from cron, the command
+    was meant. A command that is told no ends as one that failed, by `DeclinedError`."""
     if assume_yes:
         return True
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)

@@ -7,8 +7,8 @@ process's locks on a file when any descriptor of it is closed.
 import errno
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote as quote_url
@@ -142,9 +142,8 @@ def skip_unreadable_schema(connection: sqlite3.Connection) -> None:
     """Leave out, from now on, what this SQLite cannot read of the schema, in attached databases
     too. `writable_schema` does that: https://www.sqlite.org/pragma.html#pragma_writable_schema."""
     connection.execute("PRAGMA writable_schema = ON")
-    with suppress(
-        sqlite3.DatabaseError
-    ):  # the first statement may still fail, the next sees the rest
+    # The first statement may still fail, the next sees the rest.
+    with suppress(sqlite3.DatabaseError):
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
 
@@ -154,9 +153,8 @@ def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
 
     "damaged" means a wrong header, or a schema that SQLite cannot read. "too_new" is one that this
     SQLite cannot read and that a newer one wrote. A busy database is a database. Call it before
-    this process connects to the file: it reads the header itself, because SQLite removes the -wal
-    beside a file that is no database, and with it the last commits that a salvage could find. Raise
-    DatabaseFileError for a folder and for a symbolic link that leads nowhere.
+    this process connects to the file. Raise DatabaseFileError for a folder and for a symbolic link
+    that leads nowhere.
     """
     if path.is_dir():
         raise DatabaseFileError(
@@ -168,6 +166,8 @@ def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
     if path.stat().st_size == 0:
         return "empty"
 
+    # SQLite would remove the -wal beside a file that is no database, and with it the last commits
+    # that a salvage could find.
     with path.open("rb") as file:
         header = file.read(HEADER_BYTES)
     if not header.startswith(MAGIC):
@@ -211,15 +211,20 @@ def quote(name: str) -> str:
 
 
 @contextmanager
-def names_as_stored(connection: sqlite3.Connection) -> Iterator[None]:
-    """Read also names that are not UTF-8, with surrogates for their bytes; SQL that Python sends
-    cannot hold them."""
+def reading_text(connection: sqlite3.Connection, make: Callable[[bytes], object]) -> Iterator[None]:
+    """Give text values as `make` makes them of their bytes, within the block."""
     before = connection.text_factory
-    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+    connection.text_factory = make
     try:
         yield
     finally:
         connection.text_factory = before
+
+
+def names_as_stored(connection: sqlite3.Connection) -> AbstractContextManager[None]:
+    """Read also names that are not UTF-8, with surrogates for their bytes; SQL that Python sends
+    cannot hold them."""
+    return reading_text(connection, lambda data: data.decode("utf-8", "surrogateescape"))
 
 
 def table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
@@ -286,13 +291,14 @@ def verify_integrity(
     rule of their table, such as a NULL in a NOT NULL column: the platform may have stored them so,
     and they are no damage.
 
-    `full` adds the comparison of every index with its table, which needs a larger cache than the
-    default of 2 MB. Where functions or collations of the platform are needed for that, it is left
-    out. Raise OSError when the disk cannot be read: that says nothing about the file.
+    `full` adds the comparison of every index with its table. Where functions or collations of the
+    platform are needed for that, it is left out. Raise OSError when the disk cannot be read: that
+    says nothing about the file.
     """
     check = "integrity_check" if full else "quick_check"
     if full:
-        # 16 MB: a backup command has 64 MB in all, and the system keeps the pages that do not fit.
+        # The default of 2 MB is too little for indexes. 16 MB: a backup command has 64 MB in all,
+        # and the system keeps the pages that do not fit.
         connection.execute(f"PRAGMA {schema}.cache_size = -16384")
 
     try:

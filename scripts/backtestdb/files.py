@@ -10,10 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from backtestdb.errors import (
-    BusyError,
-    SpaceError,
-)
+from backtestdb.errors import BusyError, SpaceError
 from backtestdb.names import ARRIVING
 
 HASH_CHUNK_BYTES = 1 << 20

@@ -84,39 +84,40 @@ def replace_database(
     timeout_seconds: float = 60.0,
 ) -> Replacement:
     """Make `target` hold the content of the closed database `new`, which stays as it is; return
-    when that is proven by opening `target` anew.
-    - A database at `target` is copied to `kept_as` first. `carry_over`, if any, then runs in one
-      transaction on a connection whose main schema is the old database and whose schema `fresh` is
-      `new`; nothing can be committed to the old one between that transaction and the replacement,
-      or all of it runs again.
-    - A file that is no database any more is moved to `kept_as` with its -wal, -shm and -journal,
-      while no process has it open.
-    - A name that is free is taken by a whole file. When another program takes it first, what that
-      program made is a database like any other: see above.
+    when that is proven by opening `target` anew. What was there is kept at `kept_as`. `carry_over`
+    runs on a connection whose main schema is the old database and whose schema `fresh` is `new`.
+    The caller holds no connection to `target`.
 
-    When another program commits in between, all of it is tried again, LEAST_ATTEMPTS times at least
-    and until `timeout_seconds` have passed. The caller holds no connection to `target`. Raise
-    BusyError when another program does not let go in time, VerificationError when `target` does not
-    hold the new content afterwards."""
+    Raise BusyError when another program does not let go within `timeout_seconds`, VerificationError
+    when `target` does not hold the new content afterwards."""
     moved_to, attempts = None, 0
     deadline = time.monotonic() + timeout_seconds
 
+    # A commit of another program in between makes all of it begin again.
     while attempts < LEAST_ATTEMPTS or time.monotonic() < deadline:
         attempts += 1
         with suppress(ChangedMeanwhileError, NameTakenError), busy_explained(target):
             state = look_at_file(target)
+
+            # A database is copied to `kept_as`; then `carry_over` runs in one transaction, and
+            # nothing can be committed between that and the replacement.
             if state != "missing" and not (state == "damaged" and not can_be_locked(target)):
                 kept_as = kept_as if kept_as != moved_to else second_name(kept_as)
                 done = replace_through_sqlite(
                     target, new, kept_as, state, carry_over, timeout_seconds
                 )
                 return replace(done, moved_to=moved_to)
-            with arriving_copy(new, target) as arriving:  # whole before anything is moved away
+
+            # A file that is no database any more is moved aside with its -wal, -shm and -journal,
+            # while no process has it open. The free name is taken by a whole file; when another
+            # program takes it first, what that program made is a database like any other.
+            with arriving_copy(new, target) as arriving:
                 if state == "damaged":
                     moved_to = move_aside(target, kept_as, timeout_seconds=timeout_seconds)
                 move_stray_companions(target, kept_as)
                 take_free_name(arriving, target)
             return Replacement(None, kept_is_sound=False, moved_to=moved_to)
+
     raise BusyError(
         f"{target} was written to {attempts} times while it was being replaced",
         next_step="stop the program that writes to it, then start the same command again",
@@ -189,6 +190,7 @@ def replace_through_sqlite(
             if carry_over:
                 observer.execute("PRAGMA foreign_keys = OFF")
                 observer.execute("ATTACH ? AS fresh", (str(new),))
+
             counter.follow(observer)
             with transaction(observer):
                 has_content = state in {"damaged", "too_new"} or bool(table_names(observer))
@@ -198,6 +200,7 @@ def replace_through_sqlite(
                 if carry_over:
                     carry_over(observer)
                 seen = counter.read()
+
             written = copy_into_place(new, live, target, kept_as, counter, seen, timeout_seconds)
             keep_version_in_header(observer, file.fileno(), new_written_by)
 

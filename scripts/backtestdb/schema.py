@@ -101,9 +101,8 @@ def ensure_tables(connection: sqlite3.Connection, files: Iterable[Path]) -> None
 def drop_older_shapes(connection: sqlite3.Connection) -> None:
     """Drop bookkeeping whose rows mean nothing any more under the same name; the next run makes it
     again. The caller's transaction."""
-    if "state" in column_names(
-        connection, "_splits"
-    ):  # until 2026-11: what arithmetic had done to stored bars
+    # Until 2026-11: what arithmetic had done to stored bars.
+    if "state" in column_names(connection, "_splits"):
         connection.execute("DROP TABLE _splits")
         connection.execute("DROP TABLE IF EXISTS _splits_asked")
 

@@ -58,9 +58,8 @@ def carry_tables(
 
     for table in [table for table in wanted if table in virtual] + ordinary:
         drop_object(connection, table, target)
-    connection.execute(
-        "PRAGMA ignore_check_constraints = ON"
-    )  # what was stored is carried as it was stored
+    # What was stored is carried as it was stored.
+    connection.execute("PRAGMA ignore_check_constraints = ON")
 
     try:
         for table in ordinary:
@@ -159,21 +158,24 @@ def carry_in_plain_columns(
         raise VerificationError(f"table {table} cannot be carried: its rows break its own rules")
 
     create_object(connection, name, plain, target)
+
     columns = [
         quote(row[1]) for row in connection.execute(f"PRAGMA {target}.table_info({quote(name)})")
     ]
     listed = ", ".join([*rowid_name(connection, table, target), *columns])
     connection.execute(
-        f"INSERT INTO {target}.{quote(name)} ({listed}) SELECT {listed} FROM "
-        f"{source}.{quote(table)}"
+        f"INSERT INTO {target}.{quote(name)} ({listed}) SELECT {listed} "
+        f"FROM {source}.{quote(table)}"
     )
+
     with_writable_schema(
         connection,
-        f"UPDATE {target}.sqlite_schema SET sql = (SELECT sql FROM {source}.sqlite_schema WHERE "
-        "type = 'table'"
-        " AND name = ?1) WHERE type = 'table' AND name = ?1",
+        f"UPDATE {target}.sqlite_schema SET sql = (SELECT sql FROM {source}.sqlite_schema "
+        "WHERE type = 'table' AND name = ?1) WHERE type = 'table' AND name = ?1",
         name,
     )
+
+    # Other connections read the schema anew when its number has changed.
     number = connection.execute(f"PRAGMA {target}.schema_version").fetchone()[0]
     connection.execute(f"PRAGMA {target}.schema_version = {number + 1}")
 
@@ -233,8 +235,8 @@ def copy_rows(connection: sqlite3.Connection, table: str, source: str, target: s
     columns = [quote(name) for name in column_names(connection, table, source)]
     listed = ", ".join([*rowid_name(connection, table, source), *columns])
     connection.execute(
-        f"INSERT INTO {target}.{quote(table)} ({listed}) SELECT {listed} FROM "
-        f"{source}.{quote(table)}"
+        f"INSERT INTO {target}.{quote(table)} ({listed}) SELECT {listed} "
+        f"FROM {source}.{quote(table)}"
     )
 
 

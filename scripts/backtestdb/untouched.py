@@ -18,15 +18,13 @@ Reader = Callable[[Path, Callable[[sqlite3.Connection], Found]], Found]
 def read_untouched(
     path: Path, look: Callable[[sqlite3.Connection], Found], when_busy: Reader[Found] | None = None
 ) -> Found:
-    """Return what `look` finds in the database at `path`.
-
-    A read-only connection to a resting WAL database makes -wal and -shm beside it and leaves them
-    there (SQLite 3.40), and one to a database with a rollback journal makes writers wait. While
-    no program writes, the file is therefore read as if it could not change (immutable, no locks),
-    and that it did not is checked afterwards; when a program does, an ordinary read-only connection
-    answers, or `when_busy`. `look` may run twice. For processes that have no other connection to
-    the file: closing this one drops their locks.
-    """
+    """Return what `look`, which may run twice, finds in the database at `path`, without a trace
+    beside the file. `when_busy`: how to look while a program writes; by default, through an
+    ordinary read-only connection. For processes that have no other connection to the file: closing
+    this one drops their locks."""
+    # A read-only connection to a resting WAL database makes -wal and -shm beside it and leaves them
+    # there (SQLite 3.40), and one to a database with a rollback journal makes writers wait. So the
+    # file is read as if it could not change (immutable, no locks), and compared afterwards.
     if not busy_companions(path):
         before = mark_of(path)
         try:

@@ -183,11 +183,8 @@ def test_retention_keeps_the_newest_of_each_kind_and_takes_the_scripts_along(
         back_up(settings, minutes=minutes)
         back_up(settings, "irreplaceable", minutes=minutes)
     kinds = [backup.kind for backup in verify_every_listed(settings.backup_dir)]
-    assert sorted(kinds) == [
-        "full",
-        "full",
-        *4 * ["irreplaceable"],
-    ]  # of small ones all of 48 hours
+    # Of small ones all of 48 hours.
+    assert sorted(kinds) == ["full", "full", *4 * ["irreplaceable"]]
     assert len(list(settings.backup_dir.glob("claude-scripts-*"))) == 2
     assert foreign.exists()
     assert [b.path for b in load_catalogue(settings.backup_dir) if not b.is_verified] == [foreign]

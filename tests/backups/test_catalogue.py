@@ -158,9 +158,8 @@ def test_names_in_the_hour_that_comes_twice_are_all_different(tmp_path: Path, zo
 
 def test_small_backup_found_unchanged_is_confirmed_at_that_time(settings: Settings) -> None:
     first = back_up(settings, "irreplaceable").backup
-    assert first.taken_at_utc == NOON + timedelta(
-        milliseconds=1
-    )  # after the full one of this moment
+    # After the full one of this moment.
+    assert first.taken_at_utc == NOON + timedelta(milliseconds=1)
     assert first.confirmed_at_utc == NOON  # what the clock said
     again = back_up(settings, "irreplaceable", minutes=60).backup
     assert again.path == first.path

@@ -101,3 +101,36 @@ def test_new_names_of_a_restore_are_flushed(project: Project, state: str) -> Non
     calls = trace(project, "restore_database.py", "--from-backup", "--yes")
     assert any(call in NAMING for call, _ in calls)
     assert find_faults(calls, project.folder) == []
+
+
+COPY = """
+import os, sqlite3, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from backtestdb.backups.precopy import copy_ahead, create_private
+from backtestdb.pinned_copy import copy_pinned
+way, journal, live, copy = sys.argv[2:]
+source = sqlite3.connect(live, isolation_level=None)
+source.execute(f"PRAGMA journal_mode = {journal}")
+source.execute("CREATE TABLE chart AS SELECT zeroblob(20000000) AS image")
+if way == "pinned":
+    copy_pinned(source, Path(copy))
+else:
+    ahead = {"deadline_seconds": 60, "on_bytes": lambda done, total: None}
+    copy_ahead(os.open(live, os.O_RDONLY), create_private(Path(copy)), **ahead)
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "journal", "flushes"),
+    [("ahead", "DELETE", 2), ("pinned", "WAL", 2), ("pinned", "DELETE", 0)],
+)
+def test_copy_is_flushed_as_it_grows_unless_writers_wait_for_it(
+    tmp_path: Path, way: str, journal: str, flushes: int
+) -> None:
+    """The flush of their commits waits for ours, so that is never one of the whole copy."""
+    log, copy = tmp_path / "calls", tmp_path / "copy.db"
+    strace = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", "trace=fsync"]
+    words = [str(SCRIPTS), way, journal, str(tmp_path / "live.db"), str(copy)]
+    subprocess.run([*strace, sys.executable, "-c", COPY, *words], check=True)
+    assert log.read_text().count(f"<{copy}>") == flushes

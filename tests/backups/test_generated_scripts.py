@@ -233,9 +233,8 @@ def test_several_folders_come_back_each_to_its_own_place(backup: Project, tmp_pa
     assert (first / "one.py").read_text() == "print('one.py')\n"
     assert (second / "one.py").read_text() == "another"
     remove_tree(second)
-    said = backup.check(
-        "restore_database.py", "--from-backup", "--yes"
-    )  # a machine that knows one folder
+    # A machine that knows one folder.
+    said = backup.check("restore_database.py", "--from-backup", "--yes")
     assert "2-success has no folder of its own" in said
 
 

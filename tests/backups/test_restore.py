@@ -440,8 +440,8 @@ def test_small_backup_of_5_million_bars_is_small_and_merges_back_without_a_diffe
         for table in table_names(connection, "before"):
             for one, other in (("main", "before"), ("before", "main")):
                 query = (
-                    f"SELECT count(*) FROM (SELECT * FROM {one}.{table} EXCEPT SELECT * FROM "
-                    f"{other}.{table})"
+                    "SELECT count(*) "
+                    f"FROM (SELECT * FROM {one}.{table} EXCEPT SELECT * FROM {other}.{table})"
                 )
                 assert connection.execute(query).fetchone() == (0,), table
 

@@ -70,11 +70,7 @@ def choose(
 ) -> tuple[RestoreChoice, str]:
     said: list[str] = []
     choice = choose_backup(
-        settings.backup_dir,
-        settings.database_path,
-        path,
-        said.append,
-        all_are_meant=all_are_meant,
+        settings.backup_dir, settings.database_path, path, said.append, all_are_meant=all_are_meant
     )
     return choice, "\n".join(said)
 
@@ -265,8 +261,8 @@ def test_named_file_without_a_manifest_is_checked_in_full(
         connection.execute("INSERT INTO notes VALUES ('a')")
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute(
-            "INSERT INTO sqlite_schema VALUES ('index', 'by_word', 'notes', ?, "
-            "'CREATE INDEX by_word ON notes (word)')",
+            "INSERT INTO sqlite_schema "
+            "VALUES ('index', 'by_word', 'notes', ?, 'CREATE INDEX by_word ON notes (word)')",
             row,
         )
     with pytest.raises(VerificationError, match="by_word"):

@@ -48,11 +48,7 @@ def newest(project: Project) -> dict[str, object]:
 @pytest.mark.parametrize("kind", ["full", "small"])
 @pytest.mark.parametrize(
     "accident",
-    [
-        "DELETE FROM strategies",
-        "DROP TABLE strategies",
-        "DELETE FROM strategies WHERE id > 24",
-    ],
+    ["DELETE FROM strategies", "DROP TABLE strategies", "DELETE FROM strategies WHERE id > 24"],
 )
 def test_backup_of_a_database_that_has_lost_rows_is_suspicious(
     project: Project, kind: str, accident: str
@@ -64,9 +60,8 @@ def test_backup_of_a_database_that_has_lost_rows_is_suspicious(
     assert "strategies: 50 on " in done.stderr
     assert "restore-from-backup" in done.stderr
     assert newest(project)["losses"]
-    again = project.run(
-        "backup_database.py", *option
-    )  # the same state is no more right a second time
+    # The same state is no more right a second time.
+    again = project.run("backup_database.py", *option)
     assert again.returncode == 1
 
     project.check("restore_database.py", "--from-backup", "--yes")

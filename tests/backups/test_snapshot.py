@@ -135,12 +135,65 @@ def test_settling_makes_a_torn_copy_the_same_as_its_source(tmp_path: Path, seed:
         if torn:
             torn[chance.randrange(len(torn))] ^= 1
     target.write_bytes(torn + chance.choice([b"", bytes(BLOCK_BYTES)]))
-    descriptors = [os.open(source, os.O_RDONLY), os.open(target, os.O_RDWR)]
-    patch_changed_blocks(*descriptors, size)
+    live, copy = os.open(source, os.O_RDONLY), os.open(target, os.O_RDWR)
+    patch_changed_blocks(live, copy, size)
     assert target.read_bytes() == source.read_bytes()[:size]
-    assert patch_changed_blocks(*descriptors, size) == 0
-    for descriptor in descriptors:
+    assert patch_changed_blocks(live, copy, size) == 0
+    for descriptor in (live, copy):
         os.close(descriptor)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_patching_by_hashes_writes_the_blocks_that_changed_since_they_were_copied(
+    tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    source, target = tmp_path / "source", tmp_path / "target"
+    size = chance.choice([1, BLOCK_BYTES, 4 * BLOCK_BYTES, chance.randrange(1, 12 * BLOCK_BYTES)])
+    before = chance.randbytes(size)
+    source.write_bytes(before)
+    live, copy = os.open(source, os.O_RDONLY), os.open(target, os.O_RDWR | os.O_CREAT)
+    hashes = copy_ahead(
+        live, copy, deadline_seconds=60, on_bytes=lambda _done, _total: None, hash_blocks=True
+    )
+    assert target.read_bytes() == before
+    assert patch_changed_blocks(live, copy, size, hashes=hashes) == 0
+
+    after = bytearray(before) + chance.randbytes(chance.choice([0, 4096, 2 * BLOCK_BYTES]))
+    for _ in range(chance.randrange(5)):
+        after[chance.randrange(len(after))] ^= 1
+    end = chance.randrange(1, len(after) + 1) if seed % 3 == 0 else len(after)
+    source.write_bytes(after)
+    changed = sum(
+        after[start : min(start + BLOCK_BYTES, end)] != before[start : start + BLOCK_BYTES]
+        for start in range(0, end, BLOCK_BYTES)
+    )
+    assert patch_changed_blocks(live, copy, end, hashes=hashes) == changed
+    assert target.read_bytes() == after[:end]
+    for descriptor in (live, copy):
+        os.close(descriptor)
+
+
+def test_snapshot_whose_first_patching_takes_too_long_is_patched_by_hashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "LARGE_BYTES", 0)
+    monkeypatch.setattr(snapshot, "LOCKED_SECONDS", -1.0)
+    live = make_filled(tmp_path / "live.db", "DELETE", 4 * MB)
+    steps: list[str] = []
+
+    def commit(step: str) -> None:
+        steps.append(step)
+        if step == "copying":
+            with closing(connect(live)) as other:
+                other.execute("UPDATE strategies SET name = name || '!'")
+                other.execute("DELETE FROM ohlcv_data WHERE id % 50 = ?", (len(steps),))
+        elif steps.count("pinned") == 2:
+            monkeypatch.setattr(snapshot, "LOCKED_SECONDS", 600.0)
+
+    copy_everything(live, tmp_path / "copy.db", on_step=commit)
+    assert steps.count("pinned") == 2
+    assert (tmp_path / "copy.db").read_bytes() == live.read_bytes()
 
 
 def test_mark_of_a_database_proves_nothing_after_a_commit_or_a_page_written_before_one(
@@ -168,21 +221,23 @@ def test_mark_of_a_database_proves_nothing_after_a_commit_or_a_page_written_befo
     os.close(descriptor)
 
 
-def test_snapshot_whose_patching_takes_too_long_is_made_pinned(
+def test_snapshot_whose_patching_takes_too_long_is_patched_to_its_end_in_the_last_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot, "LARGE_BYTES", 0)
     monkeypatch.setattr(snapshot, "LOCKED_SECONDS", -1.0)
     live = make_filled(tmp_path / "live.db", "DELETE", MB)
-    steps: list[str] = []
+    steps = ["pinned"]
 
     def commit(step: str) -> None:
+        is_new_round = step == "copying" and steps[-1] == "pinned"
         steps.append(step)
-        if step == "copying" and steps.count("pinned") < snapshot.ROUNDS:
+        if is_new_round:
             with closing(connect(live)) as other:
                 other.execute("UPDATE strategies SET name = name || '!'")
 
     copy_everything(live, tmp_path / "copy.db", on_step=commit)
-    assert steps.count("pinned") == snapshot.ROUNDS + 1
+    assert steps.count("pinned") == 1 + snapshot.ROUNDS
+    assert (tmp_path / "copy.db").read_bytes() == live.read_bytes()
     with closing(connect(tmp_path / "copy.db")) as copy:
         assert copy.execute("SELECT min(name GLOB '*!!!') FROM strategies").fetchone() == (1,)

@@ -121,15 +121,14 @@ def have_an_accident(checkout: Checkout, action: str) -> None:
     elif action == "grow":
         name = f"{checkout.word} {sum(tables.values())}"
         row = (
-            f"INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('{name}', 'A', "
-            "'1day', '')"
+            "INSERT INTO strategies (name, ticker, timeframe, config) "
+            f"VALUES ('{name}', 'A', '1day', '')"
         )
         checkout.sql(*[row] * 7)
     elif action == "rename" and notes:
         other = NOTES[notes == NOTES[0]]
-        if (
-            other in tables
-        ):  # a full backup of before the rename with a newer small one on top brings both
+        # A full backup of before the rename with a newer small one on top brings both.
+        if other in tables:
             return
         checkout.sql(f"ALTER TABLE {notes} RENAME TO {other}")
     elif action == "drop" and notes:
@@ -137,8 +136,8 @@ def have_an_accident(checkout: Checkout, action: str) -> None:
     elif action == "start platform on nothing":
         checkout.project.database.unlink()
         checkout.sql(
-            "CREATE TABLE strategies (id INTEGER PRIMARY KEY, name TEXT, ticker TEXT, timeframe "
-            "TEXT, config TEXT)"
+            "CREATE TABLE strategies (id INTEGER PRIMARY KEY, name TEXT, ticker TEXT, "
+            "timeframe TEXT, config TEXT)"
         )
 
 

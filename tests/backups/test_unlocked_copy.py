@@ -119,9 +119,8 @@ def test_without_the_proof_torn_snapshots_are_caught(
             for _ in range(100):
                 if writer.poll() is not None:
                     break
-                with suppress(
-                    sqlite3.DatabaseError
-                ):  # damage that SQLite itself finds while copying
+                # Damage that SQLite itself finds while copying.
+                with suppress(sqlite3.DatabaseError):
                     make_copy(source, copy)
                     if is_torn(copy):
                         return
@@ -184,8 +183,7 @@ def transaction_under_way(database: Path) -> Iterator[None]:
     """Another process has written pages and not committed; unix-none, so no lock tells about it."""
     code = (
         "import sqlite3, sys; c = sqlite3.connect('file:' + sys.argv[1] + '?vfs=unix-none', "
-        "uri=True, "
-        "isolation_level=None); c.execute('PRAGMA cache_size = 5'); c.execute('BEGIN'); "
+        "uri=True, isolation_level=None); c.execute('PRAGMA cache_size = 5'); c.execute('BEGIN'); "
         "c.execute('UPDATE ohlcv_data SET close = close + 1'); print('ready', flush=True); "
         "sys.stdin.read()"
     )

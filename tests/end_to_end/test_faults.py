@@ -56,8 +56,8 @@ def with_backups(project: Project) -> None:
 def change(database: Path) -> None:
     with closing(connect(database)) as connection:
         connection.execute(
-            "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('n', 'a', '1day', "
-            "'{}')"
+            "INSERT INTO strategies (name, ticker, timeframe, config) "
+            "VALUES ('n', 'a', '1day', '{}')"
         )
 
 

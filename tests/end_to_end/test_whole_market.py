@@ -125,8 +125,8 @@ def count_indexes(database: Path) -> int:
     return int(
         query_all(
             database,
-            "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND tbl_name IN"
-            " ('ohlcv_data', 'daily_metrics', 'universe_stocks', 'universe')",
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'index' "
+            "AND tbl_name IN ('ohlcv_data', 'daily_metrics', 'universe_stocks', 'universe')",
         )[0][0]
     )
 
@@ -247,9 +247,8 @@ def load_naive_metrics(
 ) -> dict[str, dict[str, float | None]]:
     """By date, from the stored bars on or after `since`, one number at a time."""
     query = (
-        "SELECT timestamp, open, high, low, close, volume FROM ohlcv_data WHERE ticker = ? AND "
-        "timeframe = '1day'"
-        " AND timestamp >= ? ORDER BY timestamp"
+        "SELECT timestamp, open, high, low, close, volume FROM ohlcv_data "
+        "WHERE ticker = ? AND timeframe = '1day' AND timestamp >= ? ORDER BY timestamp"
     )
     rows = query_all(
         database, query, ticker, midnight_ms(date.fromisoformat(since)) if since else 0

@@ -203,9 +203,8 @@ def test_sudo_backup_is_refused_and_the_home_is_the_users(tmp_path: Path) -> Non
         os.chown(path, 65534, 65534)
     changes = {"SUDO_UID": "65534", "BACKUP_DIR": ""}
     settings = load_settings(project.environment(**changes))
-    assert settings.backup_dir == Path(
-        "/nonexistent/Backups/ai-backtest"
-    )  # nobody's home on Debian
+    # Nobody's home on Debian.
+    assert settings.backup_dir == Path("/nonexistent/Backups/ai-backtest")
     printed = project.check("backup_database.py", expect=2, SUDO_UID="65534")
     assert next_step(printed) == "the same without sudo"
     assert len(list((tmp_path / "backups").glob("*.db"))) == 1

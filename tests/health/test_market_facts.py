@@ -100,8 +100,8 @@ def run_next_steps(project: Project, problem: dict[str, str]) -> None:
     [
         "UPDATE daily_metrics SET rsi_14 = 50 WHERE date = '2026-11-20' AND ticker = 'META'",
         "UPDATE daily_metrics SET sma_200 = NULL WHERE date = '2026-11-20'",
-        "UPDATE ohlcv_data SET close = close + 0.01 WHERE timeframe = '1day' AND timestamp = "
-        "1795150800000",
+        "UPDATE ohlcv_data SET close = close + 0.01 "
+        "WHERE timeframe = '1day' AND timestamp = 1795150800000",
         "DELETE FROM ohlcv_data WHERE timeframe = '1day' AND timestamp = 1795150800000",
     ],
 )

@@ -153,11 +153,9 @@ def make_report(folder: Path, width: int, **changes: str) -> str:
         connection.executescript((PROJECT_DIR / "sql/schema/bookkeeping/_coverage.sql").read_text())
         connection.execute(
             "INSERT INTO _coverage (universe, timeframe, start_date, end_date, tickers, expected, "
-            "stored,"
-            " known_empty, set_aside, beyond_plan, failed, counted_at_utc) VALUES ('us-stocks', "
-            "'1day',"
-            " '2025-11-18', '2026-11-20', 3, 1234567, 1200000, 30000, 0, 3567, 1000, "
-            "'2026-11-21T00:00:01Z')"
+            "stored, known_empty, set_aside, beyond_plan, failed, counted_at_utc) "
+            "VALUES ('us-stocks', '1day', '2025-11-18', '2026-11-20', 3, 1234567, 1200000, 30000, "
+            "0, 3567, 1000, '2026-11-21T00:00:01Z')"
         )
     text = project.run("show_status.py", COLUMNS=str(width), **changes).stdout
     text = text.replace(str(folder), "/data")

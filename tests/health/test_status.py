@@ -160,8 +160,8 @@ def test_a_writer_that_never_waits_commits_while_status_reads(tmp_path: Path, jo
         seen.append(connection.execute("SELECT count(*) FROM strategies").fetchone()[0])
         with closing(sqlite3.connect(database, timeout=0)) as writer, writer:
             writer.execute(
-                "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('s', 'A', "
-                "'1day', '')"
+                "INSERT INTO strategies (name, ticker, timeframe, config) "
+                "VALUES ('s', 'A', '1day', '')"
             )
         return seen[-1]
 
@@ -301,10 +301,9 @@ def test_coverage_is_stale_while_a_run_that_asks_has_not_counted(tmp_path: Path)
         connection.executescript((SQL_DIR / "schema" / "bookkeeping" / "_coverage.sql").read_text())
         connection.execute(
             "INSERT INTO _coverage (universe, timeframe, start_date, end_date, tickers, expected, "
-            "stored,"
-            " known_empty, set_aside, beyond_plan, failed, counted_at_utc) VALUES ('us-stocks', "
-            "'1day',"
-            " '2026-11-18', '2026-11-20', 2, 6, 5, 0, 0, 0, 1, '2026-11-21T00:00:01+00:00')"
+            "stored, known_empty, set_aside, beyond_plan, failed, counted_at_utc) "
+            "VALUES ('us-stocks', '1day', '2026-11-18', '2026-11-20', 2, 6, 5, 0, 0, 0, 1, "
+            "'2026-11-21T00:00:01+00:00')"
         )
         (coverage,) = load_universe_coverage(connection)
         assert (coverage.expected, coverage.failed, coverage.sessions, coverage.is_stale) == (

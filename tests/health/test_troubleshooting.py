@@ -60,8 +60,8 @@ def make_project(folder: Path) -> Project:
 def add_strategy(database: Path) -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute(
-            "INSERT INTO strategies (name, ticker, timeframe, config) VALUES ('s', 'A', '1day', "
-            "'{}')"
+            "INSERT INTO strategies (name, ticker, timeframe, config) "
+            "VALUES ('s', 'A', '1day', '{}')"
         )
 
 
@@ -199,8 +199,8 @@ def test_transaction_of_a_killed_program_is_named_and_taken_back_by_the_next_bac
     code = (
         "import sqlite3, os; c = sqlite3.connect(os.environ['DATABASE_PATH'], "
         "isolation_level=None);"
-        "c.execute('PRAGMA cache_size = 1'); c.execute('BEGIN'); c.execute('DELETE FROM "
-        "strategies');"
+        "c.execute('PRAGMA cache_size = 1'); c.execute('BEGIN'); "
+        "c.execute('DELETE FROM strategies'); "
         "c.execute('DELETE FROM ohlcv_data'); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code], env=project.environment(), check=False)

@@ -18,6 +18,7 @@ from backtestdb.lake.executor import Engine
 from backtestdb.lake.store import Store
 from backtestdb.lake.table import open_lake
 from commands import Project
+from container_engine import docker
 from lake_tools import NOW, make_lake_database, publish_here
 
 # The image of this very Python, so that the packages of .venv run in it as they are: nothing is
@@ -29,14 +30,6 @@ PACKAGES = (
     / f"python{sys.version_info[0]}.{sys.version_info[1]}"
     / "site-packages"
 )
-
-
-def docker(*arguments: object) -> str:
-    done = subprocess.run(
-        ["docker", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, f"docker {arguments}: {done.stdout}\n{done.stderr}"
-    return done.stdout.strip()
 
 
 def engine_has_image() -> bool:
@@ -62,7 +55,9 @@ class Cluster:
         self.folder, self.name = folder, f"lake-{uuid.uuid4().hex[:8]}"
         self.start("scheduler", "-m", "distributed.cli.dask_scheduler", "--port", "8786")
         inspect = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-        self.address = f"tcp://{docker('inspect', '-f', inspect, f'{self.name}-scheduler')}:8786"
+        self.address = (
+            f"tcp://{docker('inspect', '-f', inspect, f'{self.name}-scheduler').strip()}:8786"
+        )
         for worker in ("one", "two"):
             self.start(
                 worker,

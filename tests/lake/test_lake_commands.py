@@ -182,8 +182,8 @@ def test_exported_bars_are_those_of_the_lake_and_are_not_fetched_again(
     assert mine == [row for row in lake if row[0] in {"AAPL", "NA"} and row[1] >= since] and mine
     with closing(sqlite3.connect(project.database)) as connection:
         times = connection.execute(
-            "SELECT DISTINCT time_of_day FROM ohlcv_data WHERE timeframe = '5min' AND timestamp "
-            ">= ?",
+            "SELECT DISTINCT time_of_day FROM ohlcv_data "
+            "WHERE timeframe = '5min' AND timestamp >= ?",
             (since,),
         ).fetchall()
     assert {len(text) for (text,) in times} == {8}

@@ -89,14 +89,12 @@ def test_only_parts_whose_bars_changed_are_computed_again(
         source.backup(target)
         with target:
             target.execute(
-                "UPDATE ohlcv_data SET close = close * 1.001 WHERE id = (SELECT max(id) FROM "
-                "ohlcv_data"
-                " WHERE ticker = 'NA' AND timeframe = '1day')"
+                "UPDATE ohlcv_data SET close = close * 1.001 WHERE id = (SELECT max(id) "
+                "FROM ohlcv_data WHERE ticker = 'NA' AND timeframe = '1day')"
             )
     publish_here(changed, Path(store.root))
-    assert (
-        compute_here(store) == 1
-    )  # of the newest year of that bucket; the year before is as it was
+    # Of the newest year of that bucket; the year before is as it was.
+    assert compute_here(store) == 1
 
 
 def test_worker_that_is_killed_costs_its_part_once_more(database: Path, tmp_path: Path) -> None:
@@ -182,8 +180,7 @@ def test_session_aggregates_are_what_their_bars_say(store: Store) -> None:
     root = Path(store.root)
     names = (
         "ticker session_date open high low close volume extended_volume bars opening_range_high "
-        "opening_range_low"
-        " vwap first_hour_volume last_hour_volume gap_percent"
+        "opening_range_low vwap first_hour_volume last_hour_volume gap_percent"
     )
     found = {row[:2]: row[2:] for row in read_lake(root, "session_aggregates", names)}
     sessions: dict[tuple[str, date], list[tuple[Any, ...]]] = defaultdict(list)
@@ -192,9 +189,8 @@ def test_session_aggregates_are_what_their_bars_say(store: Store) -> None:
     assert set(found) == set(sessions)
     before: dict[str, float] = {}
     for (ticker, day), rows in sorted(sessions.items()):
-        opens = (
-            datetime(day.year, day.month, day.day, 14, 30, tzinfo=UTC).timestamp() * 1000
-        )  # winter time
+        # Winter time.
+        opens = datetime(day.year, day.month, day.day, 14, 30, tzinfo=UTC).timestamp() * 1000
         closes = opens + 390 * 60_000
         regular = [row for row in rows if opens <= row[1] < closes]
         first = [row for row in regular if row[1] < opens + 30 * 60_000]

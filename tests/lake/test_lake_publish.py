@@ -23,6 +23,7 @@ from lake_tools import (
     read_database,
     read_lake,
     start_tool,
+    take_newest_day_away,
     wait_until_ready,
 )
 
@@ -79,9 +80,8 @@ def test_only_files_with_changed_rows_are_written(database: Path, root: Path) ->
     before = {key: part.path for key, part in open_lake(Store(str(root))).parts.items()}
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute(
-            "UPDATE ohlcv_data SET close = close + 0.0001 WHERE id = (SELECT max(id) FROM "
-            "ohlcv_data"
-            " WHERE ticker = 'ZAAB' AND timeframe = '5min')"
+            "UPDATE ohlcv_data SET close = close + 0.0001 WHERE id = (SELECT max(id) "
+            "FROM ohlcv_data WHERE ticker = 'ZAAB' AND timeframe = '5min')"
         )
     publish_here(database, root)
     after = {key: part.path for key, part in open_lake(Store(str(root))).parts.items()}
@@ -162,14 +162,7 @@ def publish_with_kills(database: Path, root: Path, kills: int, seed: int) -> Non
                     "UPDATE ohlcv_data SET close = close * 1.01 WHERE timeframe = '1day'"
                 )
                 connection.execute("UPDATE daily_metrics SET close = close * 1.01")
-                connection.execute(
-                    "DELETE FROM daily_metrics WHERE id IN (SELECT max(id) FROM daily_metrics)"
-                )
-                connection.execute(
-                    "DELETE FROM ohlcv_data WHERE timeframe = '1day' AND NOT EXISTS (SELECT 1 "
-                    "FROM daily_metrics d"
-                    " WHERE d.ticker = ohlcv_data.ticker AND d.timestamp = ohlcv_data.timestamp)"
-                )
+                take_newest_day_away(connection)
             killed += kill_at_random(start_tool("publish", database, root), dice, longest)
         stop.touch()
         out, err = reader.communicate(timeout=300)

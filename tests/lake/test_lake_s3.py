@@ -34,6 +34,7 @@ from lake_tools import (
     measure_seconds,
     read_database,
     start_tool,
+    take_newest_day_away,
     wait_until_ready,
 )
 
@@ -236,14 +237,7 @@ def publish_with_kills(settings: dict[str, str], database: Path, rounds: int, se
                 connection.execute(
                     "UPDATE ohlcv_data SET close = close * 1.01 WHERE timeframe = '1day'"
                 )
-                connection.execute(
-                    "DELETE FROM daily_metrics WHERE id IN (SELECT max(id) FROM daily_metrics)"
-                )
-                connection.execute(
-                    "DELETE FROM ohlcv_data WHERE timeframe = '1day' AND NOT EXISTS (SELECT 1 "
-                    "FROM daily_metrics d"
-                    " WHERE d.ticker = ohlcv_data.ticker AND d.timestamp = ohlcv_data.timestamp)"
-                )
+                take_newest_day_away(connection)
             process = start_tool("publish", database, **settings)
             if turn % 2:
                 killed += kill_at_random(process, dice, longest)

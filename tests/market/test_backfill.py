@@ -76,8 +76,8 @@ def test_daily_backfill_of_real_prices_in_any_zone_equals_the_source_and_its_met
     source = load_source()
     stored = query_all(
         project.database,
-        "SELECT ticker, date, timestamp, open, high, low, close, volume FROM daily_metrics ORDER "
-        "BY ticker, date",
+        "SELECT ticker, date, timestamp, open, high, low, close, volume FROM daily_metrics "
+        "ORDER BY ticker, date",
     )
     mine = {(ticker, day): values for ticker, day, _, *values in stored}
     missing = {key for key in source if key not in mine}
@@ -155,12 +155,10 @@ def test_intraday_backfill_has_the_sessions_the_exchange_had(
     regular = dict(
         query_all(
             project.database,
-            "SELECT date((timestamp - 18000000) / 1000, 'unixepoch') AS session, count(*) FROM "
-            "ohlcv_data"
-            " WHERE time_of_day >= '09:30:00' AND time_of_day <"
-            " CASE WHEN date((timestamp - 18000000) / 1000, 'unixepoch') = '2012-11-23' THEN "
-            "'13:00:00'"
-            " ELSE '16:00:00' END GROUP BY session",
+            "SELECT date((timestamp - 18000000) / 1000, 'unixepoch') AS session, count(*) "
+            "FROM ohlcv_data WHERE time_of_day >= '09:30:00' "
+            "AND time_of_day < CASE WHEN date((timestamp - 18000000) / 1000, "
+            "'unixepoch') = '2012-11-23' THEN '13:00:00' ELSE '16:00:00' END GROUP BY session",
         )
     )
     assert regular["2012-11-23"] == 42

@@ -1,4 +1,4 @@
-"""Bars as they arrive: which are stored, which are set aside and why, and the time that each
+"""Bars as they arrive: which are stored, which are rejected and why, and the time that each
 gets."""
 
 import math

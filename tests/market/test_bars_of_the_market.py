@@ -1,4 +1,4 @@
-"""Answers about the whole market: what is kept, what is set aside, what is dropped."""
+"""Answers about the whole market: what is kept, what is rejected, what is dropped."""
 
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo

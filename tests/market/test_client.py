@@ -32,7 +32,9 @@ from backtestdb.market.client import (
 from backtestdb.market.quota import WINDOW_SECONDS, StoppedError
 from foreign_host import ForeignHost, running_foreign_host
 from market_setup import make_market_settings
-from sandbox_process import KEY, SandboxProcess, running_sandbox
+from sandbox_process import KEY, SandboxOptions, SandboxProcess, running_sandbox
+
+SANDBOX = SandboxOptions()
 
 START, END = date(2012, 11, 1), date(2012, 11, 30)
 SESSIONS = 21
@@ -63,18 +65,12 @@ class NotedPauses(threading.Event):
         return self.is_set()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[SandboxProcess]:
-    with running_sandbox() as running:
-        yield running
-
-
 @pytest.fixture
-def sandbox(server: SandboxProcess) -> SandboxProcess:
-    server.set_faults()
-    server.set_settings(history_years=0, free=False, keys=[KEY])
-    server.clear_log()
-    return server
+def sandbox(sandbox: SandboxProcess) -> SandboxProcess:
+    sandbox.set_faults()
+    sandbox.set_settings(history_years=0, free=False, keys=[KEY])
+    sandbox.clear_log()
+    return sandbox
 
 
 @pytest.fixture(scope="module")
@@ -432,12 +428,22 @@ def test_retry_after_is_honoured_and_bounded(
     assert pauses.seconds == [7, LONGEST_RETRY_AFTER_SECONDS]
 
 
+# Fmt: skip.
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("5", 5), (" 5 ", 5), ("0", 0), (None, None), ("", None), ("-1", None), ("1.5", None),
-     ("²", None),
-     ("Sun, 22 Nov 2026 14:00:00 GMT", None), ("9" * 400, LONGEST_RETRY_AFTER_SECONDS)],
-)  # fmt: skip
+    [
+        ("5", 5),
+        (" 5 ", 5),
+        ("0", 0),
+        (None, None),
+        ("", None),
+        ("-1", None),
+        ("1.5", None),
+        ("²", None),
+        ("Sun, 22 Nov 2026 14:00:00 GMT", None),
+        ("9" * 400, LONGEST_RETRY_AFTER_SECONDS),
+    ],
+)
 def test_retry_after_header_is_seconds_or_nothing(text: str | None, seconds: float | None) -> None:
     assert parse_retry_after(text) == seconds
 
@@ -522,12 +528,24 @@ def test_redirect_is_not_followed(
     assert sandbox.fetch_log() == []
 
 
+# Fmt: skip.
 @pytest.mark.parametrize(
     "body",
-    [b"", b"null", b"[]", b"7", b'"OK"', b"{}", b'{"status":[]}', b'{"status":"OK","results":7}',
-     b'{"status":"OK","results":[7]}', b'{"status":"OK","next_url":7}', b'{"status":"ERROR"}',
-     b"\xff\xfe"],
-)  # fmt: skip
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"7",
+        b'"OK"',
+        b"{}",
+        b'{"status":[]}',
+        b'{"status":"OK","results":7}',
+        b'{"status":"OK","results":[7]}',
+        b'{"status":"OK","next_url":7}',
+        b'{"status":"ERROR"}',
+        b"\xff\xfe",
+    ],
+)
 def test_answer_of_another_form_is_a_fault_of_the_vendor(
     foreign: ForeignHost, tmp_path: Path, body: bytes
 ) -> None:

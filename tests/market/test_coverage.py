@@ -1,4 +1,4 @@
-"""No silent holes: expected = stored + known empty + set aside + failed, on cases made by hand."""
+"""No silent holes: expected = stored + known empty + rejected + failed, on cases made by hand."""
 
 import sqlite3
 from collections.abc import Iterator

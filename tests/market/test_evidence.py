@@ -363,9 +363,8 @@ def test_again_replaces_what_the_records_take_for_final(
     ):
         with closing(sqlite3.connect(database)) as connection, connection:
             connection.execute(
-                "UPDATE ohlcv_data SET close = close * 1.5, high = high * 2 WHERE timestamp "
-                "BETWEEN 1793595600000"
-                f" AND 1793941200000 AND {changed}"
+                "UPDATE ohlcv_data SET close = close * 1.5, high = high * 2 "
+                f"WHERE timestamp BETWEEN 1793595600000 AND 1793941200000 AND {changed}"
             )
         project.check(*command)
         assert read_content(database) == fresh

@@ -18,24 +18,19 @@ from backtestdb.market.client import (
 from backtestdb.market.fetch import SAME_FAILURES_IN_A_ROW, fetch_all
 from backtestdb.market.quota import StoppedError
 from market_setup import make_market_settings
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 
+SANDBOX = SandboxOptions()
 START, END = date(2012, 11, 1), date(2012, 11, 30)
 TICKERS = [f"T{n}" for n in range(30)]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[SandboxProcess]:
-    with running_sandbox() as running:
-        yield running
-
-
 @pytest.fixture
-def sandbox(server: SandboxProcess) -> SandboxProcess:
-    server.set_faults()
-    server.set_settings(latency_seconds=0)
-    server.clear_log()
-    return server
+def sandbox(sandbox: SandboxProcess) -> SandboxProcess:
+    sandbox.set_faults()
+    sandbox.set_settings(latency_seconds=0)
+    sandbox.clear_log()
+    return sandbox
 
 
 @pytest.fixture

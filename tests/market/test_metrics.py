@@ -150,11 +150,7 @@ def test_flat_prices_have_no_change_no_run_and_the_rsi_of_ta() -> None:
     last = metrics.iloc[-1]
     assert [
         last[name] for name in ("change_percent", "change_20d_percent", "price_to_sma200_percent")
-    ] == [
-        0,
-        0,
-        0,
-    ]
+    ] == [0, 0, 0]
     assert [last[name] for name in ("sma_20", "sma_50", "sma_200", "volume_ratio")] == [
         10,
         10,
@@ -199,8 +195,8 @@ def test_saved_metrics_hold_the_asked_range_with_null_where_no_window_is_full(
         query = f"SELECT {', '.join(METRIC_COLUMNS)} FROM daily_metrics ORDER BY ticker, date"
         stored = connection.execute(query).fetchall()
         kinds = connection.execute(
-            "SELECT DISTINCT typeof(sma_200), typeof(consecutive_up_days), typeof(volume) FROM "
-            "daily_metrics"
+            "SELECT DISTINCT typeof(sma_200), typeof(consecutive_up_days), typeof(volume) "
+            "FROM daily_metrics"
         ).fetchall()
     assert kinds == [("null", "integer", "integer")]
     expected = pd.concat([make_metrics(frame.iloc[:100]).iloc[60:] for frame in bars.values()])

@@ -42,9 +42,7 @@ def test_totals_of_jobs_that_ran_together_are_printed_once_and_each_job_names_it
     assert "second: FAILED IBM, 1 sessions: cut" in printed
 
 
-def test_totals_of_json_reports_add_up_to_what_was_sent(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_totals_of_json_reports_add_up_to_what_was_sent(capsys: pytest.CaptureFixture[str]) -> None:
     print_reports(make_reports(), as_json=True)
     reports = json.loads(capsys.readouterr().out)
     assert [report["requests"] for report in reports] == [7, 0, 2]

@@ -31,7 +31,7 @@ from backtestdb.market.update import make_update_jobs
 from backtestdb.new_york import NEW_YORK
 from backtestdb.schema import ensure_market_schema
 from commands import Project
-from contents import query_all
+from contents import METRICS, query_all, verify_metrics_equal
 from market_runs import make_database, make_source, run_backfill, run_update
 from market_setup import sessions_of
 from sandbox_process import SandboxOptions, SandboxProcess, running_sandbox
@@ -43,7 +43,6 @@ BARS = (
     "SELECT ticker, timeframe, timestamp, open, high, low, close, volume, time_of_day, day_of_week"
     " FROM ohlcv_data ORDER BY 1, 2, 3"
 )
-METRICS = "SELECT * FROM daily_metrics ORDER BY ticker, date"
 
 
 def test_splits_listed_twice_or_without_sense_are_dropped() -> None:
@@ -98,9 +97,8 @@ def test_look_leaves_an_announced_split_for_its_day_and_believes_it_from_the_ope
 def test_look_that_comes_after_the_bars_takes_old_splits_to_have_been_listed_in_time() -> None:
     later = NOW + timedelta(days=365)
     (found,) = compare([], [SPLIT], later, bars_came_first=True)
-    assert found.believed_at_utc == datetime(
-        2026, 5, 6, 13, 30, tzinfo=UTC
-    )  # 65 days later, in summer time
+    # 65 days later, in summer time.
+    assert found.believed_at_utc == datetime(2026, 5, 6, 13, 30, tzinfo=UTC)
     (recent,) = compare([], [SPLIT], bars_came_first=True)
     assert recent.believed_at_utc == NOW
 
@@ -151,9 +149,7 @@ STORIES = {
     "two on a day": Story("MSFT", date(2012, 6, 11), [make_row(1, 2), make_row(2, 3)]),
     "withdrawn": Story("MSFT", date(2012, 6, 11), [make_row(1, 4, unlisted=2, **WRONG)]),
     "corrected": Story(
-        "MSFT",
-        date(2012, 6, 11),
-        [make_row(1, 4, unlisted=2, **WRONG), make_row(1, 2, listed=2)],
+        "MSFT", date(2012, 6, 11), [make_row(1, 4, unlisted=2, **WRONG), make_row(1, 2, listed=2)]
     ),
 }
 LATE = [0, 1, 3, 60]
@@ -232,17 +228,7 @@ class Bench:
         if not fresh.exists():
             self.download(str(fresh.parent), moment)
         assert query_all(database, BARS) == query_all(fresh, BARS), moment
-        verify_metrics(database, fresh)
-
-
-def verify_metrics(database: Path, fresh: Path) -> None:
-    stored, expected = (query_all(path, METRICS) for path in (database, fresh))
-    assert len(stored) == len(expected)
-    for row, wanted in zip(stored, expected, strict=True):
-        for value, right in zip(row[1:-1], wanted[1:-1], strict=True):
-            assert value == (
-                pytest.approx(right, rel=1e-9, abs=1e-9) if isinstance(right, float) else right
-            ), row
+        verify_metrics_equal(database, fresh)
 
 
 @pytest.fixture(scope="module")
@@ -261,12 +247,7 @@ def fresh_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_updated_database_equals_a_fresh_download_whenever_a_split_is_listed(
-    tmp_path: Path,
-    fresh_folders: Path,
-    sandbox: SandboxProcess,
-    name: str,
-    late: int,
-    rhythm: str,
+    tmp_path: Path, fresh_folders: Path, sandbox: SandboxProcess, name: str, late: int, rhythm: str
 ) -> None:
     story = STORIES[name]
     sandbox.set_splits(*story.splits(late))
@@ -344,11 +325,10 @@ def test_split_beside_rows_that_another_program_fetched_itself_ends_as_a_fresh_d
         connection.execute("ATTACH ? AS other", (str(other),))
         connection.execute(
             "INSERT OR REPLACE INTO main.ohlcv_data (ticker, timestamp, open, high, low, close, "
-            "volume, timeframe,"
-            " time_of_day, day_of_week, created_at) SELECT ticker, timestamp, open, high, low, "
-            "close, volume,"
-            " timeframe, time_of_day, day_of_week, '2012-06-12 20:00:00' FROM other.ohlcv_data"
-            " WHERE timeframe = '1day' AND timestamp BETWEEN 1337000000000 AND 1339200000000"
+            "volume, timeframe, time_of_day, day_of_week, created_at) "
+            "SELECT ticker, timestamp, open, high, low, close, volume, timeframe, time_of_day, "
+            "day_of_week, '2012-06-12 20:00:00' FROM other.ohlcv_data "
+            "WHERE timeframe = '1day' AND timestamp BETWEEN 1337000000000 AND 1339200000000"
         )
         connection.commit()
     assert bench.update("kept", database, at("2012-06-13")).refetched.keys() == {"MSFT"}
@@ -363,9 +343,8 @@ def test_database_of_other_programs_without_any_look_is_asked_for_where_a_split_
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("DROP TABLE _splits")
         connection.execute("DROP TABLE _splits_due")
-        connection.execute(
-            "CREATE TABLE _splits (ticker TEXT, execution_date TEXT, state TEXT)"
-        )  # as until 2026-11
+        # As until 2026-11.
+        connection.execute("CREATE TABLE _splits (ticker TEXT, execution_date TEXT, state TEXT)")
         connection.execute("INSERT INTO _splits VALUES ('MSFT', '2012-06-11', 'unconfirmed')")
         connection.commit()
     assert bench.update("kept", database, at("2012-06-14")).refetched.keys() == {"MSFT"}

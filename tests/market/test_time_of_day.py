@@ -80,8 +80,7 @@ def add_bar(
 ) -> None:
     connection.execute(
         "INSERT INTO ohlcv_data (ticker, timestamp, open, high, low, close, volume, timeframe, "
-        "time_of_day,"
-        " day_of_week) VALUES (?, ?, 1, 1, 1, 1, 1, '5min', ?, ?)",
+        "time_of_day, day_of_week) VALUES (?, ?, 1, 1, 1, 1, 1, '5min', ?, ?)",
         (ticker, int(when.timestamp() * 1000), time_of_day, day_of_week),
     )
 
@@ -220,8 +219,8 @@ def test_correction_that_breaks_off_leaves_all_old(connection: sqlite3.Connectio
     for number in range(10):
         add_written_bar(connection, "UTC", moment(SUMMER), f"T{number}")
     connection.execute(
-        "CREATE TRIGGER broken AFTER UPDATE ON ohlcv_data WHEN new.ticker = 'T7'"
-        " BEGIN SELECT raise(ABORT, 'in the middle'); END"
+        "CREATE TRIGGER broken AFTER UPDATE ON ohlcv_data WHEN new.ticker = 'T7' BEGIN "
+        "SELECT raise(ABORT, 'in the middle'); END"
     )
     before = connection.execute(ROWS).fetchall()
     with pytest.raises(sqlite3.IntegrityError, match="in the middle"):

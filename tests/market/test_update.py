@@ -10,16 +10,13 @@ from backtestdb.database import connect
 from backtestdb.market import metric_store
 from backtestdb.market.universes import save_universe
 from commands import Project
-from contents import query_all
+from contents import query_all, verify_metrics_equal
 from market_runs import make_database, make_source, run_backfill, run_update
 from sandbox_process import SandboxOptions, SandboxProcess
 
 TODAY = "2026-11-20"
 BEFORE = "2026-11-19"
 START = "2026-10-01"
-METRICS = "SELECT * FROM daily_metrics ORDER BY ticker, date"
-
-
 SANDBOX = SandboxOptions("--tickers", "150", today=TODAY)
 
 
@@ -39,17 +36,6 @@ def market(sandbox: SandboxProcess) -> list[str]:
 
 def count(sandbox: SandboxProcess, part: str) -> int:
     return len([entry for entry in sandbox.fetch_log() if part in entry["path"]])
-
-
-def verify_metrics_equal(one: Path, other: Path) -> None:
-    """Within 1e-9 of each other, NULL beside NULL."""
-    rows, expected = (query_all(path, METRICS) for path in (one, other))
-    assert len(rows) == len(expected)
-    for row, wanted in zip(rows, expected, strict=True):
-        for value, right in zip(row[1:-1], wanted[1:-1], strict=True):
-            assert value == (
-                pytest.approx(right, rel=1e-9, abs=1e-9) if isinstance(right, float) else right
-            )
 
 
 def test_update_one_session_later_asks_for_it_and_three_corrections_and_splits(
@@ -93,10 +79,11 @@ def test_update_takes_late_corrections_over_with_their_metrics(
         make_source(tmp_path / "updated", sandbox.url, BEFORE), database, START, BEFORE, "everyone"
     )
     with closing(connect(database)) as connection:
+        # From 2026-11-17 on.
         connection.execute(
-            "UPDATE ohlcv_data SET close = close * 1.5, volume = volume + 7 WHERE timestamp >= "
-            "1794891600000"
-        )  # from 2026-11-17 on
+            "UPDATE ohlcv_data SET close = close * 1.5, volume = volume + 7 "
+            "WHERE timestamp >= 1794891600000"
+        )
         connection.execute(
             "UPDATE daily_metrics SET rsi_14 = 1, close = 2 WHERE date >= '2026-11-17'"
         )

@@ -54,7 +54,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Sent:
     names = list_copies(remote)
     expected = {name: fetch_copy(remote, name, scratch).sha256 for name in names}
     assert {name.copy_class for name in names} == {
-        *("full-base", "full-delta", "small-base", "small-delta", "minute"),
+        *("full-base", "full-delta", "small-base", "small-delta", "minute")
     }
     return Sent(site, elsewhere, expected)
 

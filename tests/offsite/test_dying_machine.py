@@ -4,7 +4,6 @@ row."""
 import json
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,6 +19,7 @@ import pytest
 from backtestdb.backups.content_hash import hash_table
 from backtestdb.config import PROJECT_DIR
 from backup_tools import environment_of, make_platform_database
+from container_engine import engine_answers
 from diary_writer import SCHEMA, insert
 from offsite_tools import EVERY_SECONDS, PASSPHRASE, Site, make_site, start_watch
 from s3_server import S3Server, wait_until
@@ -120,13 +120,6 @@ def test_a_hundred_machines_die_and_none_loses_more_than_promised(
     ]
     with capsys.disabled():
         print(f"\nseconds lost: {', '.join(f'{seconds:.1f}' for seconds in sorted(lost))}")
-
-
-def engine_answers() -> bool:
-    asked = (["docker", "version"], ["docker", "compose", "version"])
-    return bool(shutil.which("docker")) and not any(
-        subprocess.run(each, capture_output=True, check=False).returncode for each in asked
-    )
 
 
 @contextmanager

@@ -118,8 +118,8 @@ def add_view_and_trigger(connection: sqlite3.Connection, chance: random.Random) 
     name = chance.randrange(10**6)
     connection.execute(f"CREATE VIEW view_{name} AS SELECT name FROM strategies")
     connection.execute(
-        f"CREATE TRIGGER trigger_{name} AFTER INSERT ON strategies"
-        " BEGIN UPDATE strategies SET ticker = ticker WHERE id = new.id; END"
+        f"CREATE TRIGGER trigger_{name} AFTER INSERT ON strategies BEGIN UPDATE strategies "
+        "SET ticker = ticker WHERE id = new.id; END"
     )
 
 

@@ -209,10 +209,9 @@ def test_page_renews_what_changed_and_leaves_the_rest_alone(
     with running_server(project) as server:
         open_drawn(tab, server.url + "/")
         tab.evaluate(
-            "document.querySelector('#coverage').isOld = true;"
-            "document.querySelector('#bars details').open = true;"
-            "document.querySelector('#tables a').focus();"
-            "document.querySelector('[data-part=seen]').textContent = 'long ago'"
+            "document.querySelector('#coverage').isOld = true;document.querySelector('#bars "
+            "details').open = true;document.querySelector('#tables "
+            "a').focus();document.querySelector('[data-part=seen]').textContent = 'long ago'"
         )
         tab.await_value("refreshPage()")
         assert tab.evaluate("document.querySelector('#coverage').isOld") is True
@@ -230,11 +229,7 @@ def test_page_renews_what_changed_and_leaves_the_rest_alone(
 
 @pytest.mark.parametrize(
     "path",
-    [
-        "/backtesting/ohlcv_data?_sort=id&_facet=ticker",
-        "/backtesting?sql=SELECT+1",
-        "/-/settings",
-    ],
+    ["/backtesting/ohlcv_data?_sort=id&_facet=ticker", "/backtesting?sql=SELECT+1", "/-/settings"],
 )
 def test_datasettes_own_pages_send_no_request_elsewhere(
     server: Server, tab: Tab, path: str

@@ -135,13 +135,7 @@ def test_month_beyond_the_plan_has_no_share(tmp_path: Path) -> None:
         connection.execute("DELETE FROM ohlcv_data")
         connection.execute("DELETE FROM _ranges_asked")
         coverage = UniverseCoverage(
-            universe="u",
-            timeframe="1day",
-            tickers=12,
-            unanswered=12,
-            first="",
-            last="",
-            expected=1,
+            universe="u", timeframe="1day", tickers=12, unanswered=12, first="", last="", expected=1
         )
         months = {month.month: month for month in load_states(connection, coverage).months}
     assert months["2023-04"].percent is None

@@ -28,11 +28,8 @@ ELSEWHERE = {
     "offsite-watch": "runs until it is stopped; offsite/test_dying_machine.py",
 }
 # status and doctor look at the machine, which has no schedule; salvage finds nothing damaged.
-EXIT_CODES = {
-    "status": {0, 2},
-    "doctor": {0, 2},
-    "salvage": {0, 2},
-}  # make turns every failure into 2
+# Make turns every failure into 2.
+EXIT_CODES = {"status": {0, 2}, "doctor": {0, 2}, "salvage": {0, 2}}
 
 
 def printed_commands() -> list[str]:

@@ -65,10 +65,7 @@ def test_restore_keeps_the_users_universes_with_ids_and_columns_and_updates_the_
     project.check("restore_database.py", "--end", END, "--yes")
     assert query_all(
         project.database, "SELECT id, name, description FROM universe ORDER BY id"
-    ) == [
-        (17, "swing", "my own"),
-        (23, "tech_sector", "mine"),
-    ]
+    ) == [(17, "swing", "my own"), (23, "tech_sector", "mine")]
     members = (
         "SELECT id, universe_id, ticker, sector, conviction, is_active FROM universe_stocks "
         "ORDER BY id"
@@ -99,9 +96,8 @@ def test_restore_names_the_bars_it_does_not_carry_over_and_its_commands_bring_th
         line for line in (done.stdout + done.stderr).splitlines() if "not carried over:" in line
     ]
     assert len(said) == 5, said
-    assert (
-        sum("only the kept file has them" in line for line in said) == 2
-    )  # LOOSE, and the 1min bar
+    # LOOSE, and the 1min bar.
+    assert sum("only the kept file has them" in line for line in said) == 2
     ways_back = re.findall(r'back with: make ([a-z-]+) ARGS="(.*)"', "\n".join(said))
     assert {name for name, _ in ways_back} == {"backfill-daily", "backfill-intraday"}
     scripts = {

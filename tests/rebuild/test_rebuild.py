@@ -72,8 +72,8 @@ def test_restore_keeps_what_no_download_brings_back_row_for_row(project: Project
     (kept,) = project.folder.glob("backtesting.db.backup-*")
     assert read_tables(kept, KEPT_TABLES) == before
     objects = (
-        "SELECT name, sql FROM sqlite_schema WHERE name IN ('noted', 'note_strategies', "
-        "'lab_notes_by_note')"
+        "SELECT name, sql FROM sqlite_schema "
+        "WHERE name IN ('noted', 'note_strategies', 'lab_notes_by_note')"
     )
     assert query_all(project.database, objects) == query_all(kept, objects)
     assert query_all(project.database, "SELECT count(*) FROM noted")[0][0] > 0
@@ -222,7 +222,7 @@ def test_restore_sets_impossible_bars_aside_and_names_them(
 ) -> None:
     sandbox.set_faults({"match": "ticker/MSFT/range/1/day", "kind": "bad_bars", "bars": ["junk"]})
     output = project.check("restore_database.py", "--end", END)
-    assert "bars set aside: MSFT: price above" in output
+    assert "bars rejected: MSFT: price above" in output
     assert query_all(project.database, "SELECT DISTINCT ticker FROM _bars_set_aside") == [("MSFT",)]
     assert query_all(project.database, "SELECT max(high) < 1e7 FROM ohlcv_data") == [(1,)]
 

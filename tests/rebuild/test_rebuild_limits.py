@@ -2,30 +2,24 @@
 what was sent."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from commands import Project
 from contents import query_all
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 
 END, NEXT = "2026-11-19", "2026-11-20"
 TICKERS = ["AAPL", "IBM", "MSFT"]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "200", today=END) as running:
-        yield running
+SANDBOX = SandboxOptions("--tickers", "200", today=END)
 
 
 @pytest.fixture
-def sandbox(server: SandboxProcess) -> SandboxProcess:
-    server.reset(END)
-    server.clear_log()
-    return server
+def sandbox(sandbox: SandboxProcess) -> SandboxProcess:
+    sandbox.reset(END)
+    sandbox.clear_log()
+    return sandbox
 
 
 @pytest.fixture

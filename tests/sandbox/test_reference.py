@@ -96,10 +96,7 @@ def test_splits_endpoints_list_what_is_known_today(sandbox: SandboxProcess) -> N
     new = sandbox.get("/stocks/v1/splits", limit=5000).json()["results"]
     assert [
         (row["ticker"], row["execution_date"], row["split_from"], row["split_to"]) for row in new
-    ] == [
-        ("AAPL", "2000-06-21", 1, 2),
-        ("MSFT", "2003-02-18", 1, 2),
-    ]
+    ] == [("AAPL", "2000-06-21", 1, 2), ("MSFT", "2003-02-18", 1, 2)]
     assert {row["adjustment_type"] for row in new} == {"forward_split"}
     old = sandbox.get("/v3/reference/splits", limit=1000).json()["results"]
     assert [{**row, "adjustment_type": "forward_split"} for row in old[::-1]] == new
@@ -117,10 +114,7 @@ def test_splits_endpoints_filter_and_page(sandbox: SandboxProcess) -> None:
     assert [
         row["execution_date"]
         for row in fetch_rows(sandbox, "/stocks/v1/splits", ticker="AAPL", limit=1)
-    ] == [
-        "2000-06-21",
-        "2005-02-28",
-    ]
+    ] == ["2000-06-21", "2005-02-28"]
     assert len(fetch_rows(sandbox, "/v3/reference/splits", limit=1)) == 3
 
 

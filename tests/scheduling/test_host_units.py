@@ -280,9 +280,7 @@ def test_disk_that_can_be_taken_off_is_refused_on_macos_until_access_was_given(
         verify_folders_are_open(away, mac.home)
 
 
-def test_two_checkouts_have_two_timers_and_each_removes_its_own(
-    linux: Installation,
-) -> None:
+def test_two_checkouts_have_two_timers_and_each_removes_its_own(linux: Installation) -> None:
     other = replace(linux, project=linux.home / "other")
     shutil.copytree(linux.project, other.project, symlinks=True)
     env_file = other.project / ".env"

@@ -22,6 +22,7 @@ from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.config import PROJECT_DIR
 from backtestdb.files import exclusive_lock
 from backup_tools import leftovers, make_platform_database, read_all, verify_every_listed
+from container_engine import docker, engine_answers
 from writers import add_counters, read_counters
 
 IDLE_SECONDS, BUSY_SECONDS = 2.0, 8.0
@@ -30,29 +31,6 @@ IMAGE = "ai-backtest-backup"
 # Nobody's number; only root may give files away, so others test with their own.
 OWNER = 12345 if os.getuid() == 0 else os.getuid()
 GROUP = 12345 if os.getuid() == 0 else os.getgid()
-
-
-def docker(*arguments: object, check: bool = True, **options: Any) -> str:
-    done = subprocess.run(
-        ["docker", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=170,
-        **options,
-    )
-    assert not check or done.returncode == 0, f"docker {arguments}: {done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
-
-
-def engine_answers() -> bool:
-    return (
-        bool(shutil.which("docker"))
-        and not subprocess.run(["docker", "version"], capture_output=True, check=False).returncode
-        and not subprocess.run(
-            ["docker", "compose", "version"], capture_output=True, check=False
-        ).returncode
-    )
 
 
 pytestmark = [

@@ -1,7 +1,6 @@
 """The host's schedule under a real systemd: a container that boots one, with a user's session."""
 
 import json
-import shutil
 import subprocess
 import time
 import uuid
@@ -11,27 +10,14 @@ from dataclasses import dataclass
 import pytest
 
 from commands import copy_project
-
-
-def docker(*arguments: object, check: bool = True) -> str:
-    done = subprocess.run(
-        ["docker", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert not check or done.returncode == 0, f"docker {arguments}: {done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
-
-
-def engine_answers() -> bool:
-    return (
-        bool(shutil.which("docker"))
-        and not subprocess.run(["docker", "version"], capture_output=True, check=False).returncode
-    )
-
+from container_engine import docker, engine_answers
 
 pytestmark = [
     pytest.mark.long,
     pytest.mark.engine,
-    pytest.mark.skipif(not engine_answers(), reason="no container engine answers"),
+    pytest.mark.skipif(
+        not engine_answers(with_compose=False), reason="no container engine answers"
+    ),
 ]
 DOCKERFILE = """
 FROM python:3.12-slim

@@ -3,7 +3,6 @@ backups."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,19 +14,13 @@ import pytest
 
 from backtestdb.config import PROJECT_DIR
 from backtestdb.market.sessions import last_completed_session, load_calendar, sessions_back
+from container_engine import engine_answers
 from contents import query_all
 from market_runs import KEY, make_database, make_source, run_backfill
 from sandbox_process import running_sandbox
 
 LAST = last_completed_session(load_calendar(), datetime.now(UTC))
 BEFORE, START = (sessions_back(load_calendar(), LAST, count) for count in (1, 10))
-
-
-def engine_answers() -> bool:
-    asked = (["docker", "version"], ["docker", "compose", "version"])
-    return bool(shutil.which("docker")) and not any(
-        subprocess.run(each, capture_output=True, check=False).returncode for each in asked
-    )
 
 
 @pytest.mark.long  # the first build of its image installs pandas

@@ -43,20 +43,14 @@ SCRIPT = PROJECT_DIR / "scripts" / "run_scheduler.py"
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        (
-            "2026-11-20T01:44:59+00:00",
-            "2026-11-19T01:45:00+00:00",
-        ),  # Thursday evening, a second too early
+        # Thursday evening, a second too early.
+        ("2026-11-20T01:44:59+00:00", "2026-11-19T01:45:00+00:00"),
         ("2026-11-20T01:45:00+00:00", "2026-11-20T01:45:00+00:00"),  # 20:45 in New York's winter
-        (
-            "2026-11-23T12:00:00+00:00",
-            "2026-11-21T01:45:00+00:00",
-        ),  # Monday morning: Friday's session
+        # Monday morning: Friday's session.
+        ("2026-11-23T12:00:00+00:00", "2026-11-21T01:45:00+00:00"),
         ("2026-07-02T00:45:00+00:00", "2026-07-02T00:45:00+00:00"),  # the same wall clock in summer
-        (
-            "2026-11-02T01:45:00+00:00",
-            "2026-10-31T00:45:00+00:00",
-        ),  # clocks went back on the Sunday
+        # Clocks went back on the Sunday.
+        ("2026-11-02T01:45:00+00:00", "2026-10-31T00:45:00+00:00"),
     ],
 )
 def test_update_moment_follows_the_clock_of_new_york(now: str, expected: str) -> None:
@@ -100,8 +94,8 @@ class Market:
 
     def newest(self) -> set[tuple[object, ...]]:
         query = (
-            "SELECT ticker, date(max(timestamp) / 1000, 'unixepoch') FROM ohlcv_data GROUP BY "
-            "ticker"
+            "SELECT ticker, date(max(timestamp) / 1000, 'unixepoch') FROM ohlcv_data "
+            "GROUP BY ticker"
         )
         return set(query_all(self.settings.database_path, query))
 

@@ -87,8 +87,7 @@ def save_universe_rows(
         )
         connection.executemany(
             "INSERT INTO _ranges_asked (ticker, timeframe, start_date, end_date, first_date, "
-            "last_date, bars,"
-            " asked_at_utc) VALUES (?, '1day', ?, ?, ?, ?, ?, ?)",
+            "last_date, bars, asked_at_utc) VALUES (?, '1day', ?, ?, ?, ?, ?, ?)",
             [(name, first, last, first, last, len(sessions), ASKED_AT) for name in names],
         )
 
@@ -177,9 +176,8 @@ def save_minute_bars(
     ]
     connection.executemany(
         "INSERT INTO _ranges_asked (ticker, timeframe, start_date, end_date, first_date, "
-        "last_date, bars,"
-        " asked_at_utc) SELECT ?1, '5min', ?2, ?3, ?4, ?5, count(*), ?7 FROM ohlcv_data"
-        " WHERE ticker = ?1 AND timeframe = '5min' AND ?6 > 0",
+        "last_date, bars, asked_at_utc) SELECT ?1, '5min', ?2, ?3, ?4, ?5, count(*), ?7 "
+        "FROM ohlcv_data WHERE ticker = ?1 AND timeframe = '5min' AND ?6 > 0",
         with_records,
     )
 

@@ -59,9 +59,8 @@ def write_forever(database: str, journal: str, seed: int) -> None:
     chance = random.Random(seed)
     connection = sqlite3.connect(f"file:{database}?vfs=unix-none", uri=True, isolation_level=None)
     if journal == "WAL":
-        connection.execute(
-            "PRAGMA locking_mode = EXCLUSIVE"
-        )  # without locks there is no shared memory either
+        # Without locks there is no shared memory either.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     connection.execute(f"PRAGMA journal_mode = {journal}")
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA cache_size = 20")  # pages are written before the commit

@@ -8,9 +8,12 @@ from contextlib import closing
 from datetime import date
 from pathlib import Path
 
+import pytest
+
 from backtestdb.market.coverage_rows import merge_ranges
 from backtestdb.market.sessions import load_calendar
 
+METRICS = "SELECT * FROM daily_metrics ORDER BY ticker, date"
 MARKET = {
     "ohlcv_data": "ticker, timeframe, timestamp, open, high, low, close, volume, time_of_day, "
     "day_of_week",
@@ -79,3 +82,14 @@ def find_damage(database: Path) -> str:
     """What SQLite's full check says; "ok" for a sound database."""
     with closing(sqlite3.connect(database)) as connection:
         return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
+
+
+def verify_metrics_equal(one: Path, other: Path) -> None:
+    """Fail unless all rows of metrics are within 1e-9 of each other, NULL beside NULL; ids and
+    times of storing differ."""
+    rows, expected = (query_all(path, METRICS) for path in (one, other))
+    assert len(rows) == len(expected)
+    for row, wanted in zip(rows, expected, strict=True):
+        for value, right in zip(row[1:-1], wanted[1:-1], strict=True):
+            is_number = isinstance(right, float)
+            assert value == (pytest.approx(right, rel=1e-9, abs=1e-9) if is_number else right), row

@@ -97,12 +97,21 @@ def add_bars(
     save_bar_columns(connection, columns)
 
 
+def take_newest_day_away(connection: sqlite3.Connection) -> None:
+    """Remove the newest row of metrics and its day bar: there are as many of both."""
+    connection.execute("DELETE FROM daily_metrics WHERE id IN (SELECT max(id) FROM daily_metrics)")
+    connection.execute(
+        "DELETE FROM ohlcv_data WHERE timeframe = '1day' AND NOT EXISTS (SELECT 1 "
+        "FROM daily_metrics d "
+        "WHERE d.ticker = ohlcv_data.ticker AND d.timestamp = ohlcv_data.timestamp)"
+    )
+
+
 def read_database(path: Path, timeframe: str) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(
-            "SELECT ticker, timestamp, open, high, low, close, volume FROM ohlcv_data WHERE "
-            "timeframe = ?"
-            " ORDER BY ticker, timestamp",
+            "SELECT ticker, timestamp, open, high, low, close, volume FROM ohlcv_data "
+            "WHERE timeframe = ? ORDER BY ticker, timestamp",
             (timeframe,),
         ).fetchall()
 

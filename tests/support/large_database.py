@@ -79,8 +79,7 @@ def make_large_database(path: Path, *, tickers: int, sessions: int, journal: str
         )
         connection.execute(
             "INSERT INTO _ranges_asked SELECT ticker, '1day', ?, ?, ?, ?, ?, "
-            "'2026-11-21T02:00:00+00:00', 'a run'"
-            " FROM universe_stocks",
+            "'2026-11-21T02:00:00+00:00', 'a run' FROM universe_stocks",
             (*(days[0].isoformat(), days[-1].isoformat()) * 2, len(days)),
         )
         connection.execute("COMMIT")

@@ -40,8 +40,8 @@ class Place:
     def day_bars(self, change: str, day: date, *values: object) -> None:
         """`change`: SET … of the day bar of one session."""
         self.connection.execute(
-            f"UPDATE ohlcv_data SET {change} WHERE ticker = ? AND timeframe = '1day' AND "
-            "timestamp = ?",
+            f"UPDATE ohlcv_data SET {change} "
+            "WHERE ticker = ? AND timeframe = '1day' AND timestamp = ?",
             (*values, self.ticker, midnight_ms(day)),
         )
 
@@ -77,9 +77,8 @@ def forget_bars(place: Place, tickers: Sequence[str], timeframe: str = "1day") -
     """Let the records say what is stored."""
     for ticker in tickers:
         place.connection.execute(
-            "UPDATE _ranges_asked SET bars = (SELECT count(*) FROM ohlcv_data WHERE ticker = ?1 "
-            "AND timeframe = ?2)"
-            " WHERE ticker = ?1 AND timeframe = ?2",
+            "UPDATE _ranges_asked SET bars = (SELECT count(*) FROM ohlcv_data "
+            "WHERE ticker = ?1 AND timeframe = ?2) WHERE ticker = ?1 AND timeframe = ?2",
             (ticker, timeframe),
         )
 
@@ -91,9 +90,8 @@ def plant_impossible_bar(place: Place) -> None:
 
 def plant_price_below_tick(place: Place) -> None:
     place.connection.execute(
-        "UPDATE ohlcv_data SET open = open / 1e7, high = high / 1e7, low = low / 1e7, close = "
-        "close / 1e7"
-        " WHERE ticker = ?",
+        "UPDATE ohlcv_data SET open = open / 1e7, high = high / 1e7, low = low / 1e7, "
+        "close = close / 1e7 WHERE ticker = ?",
         (place.ticker,),
     )
     compute_metrics(place.connection, place.ticker)
@@ -162,8 +160,8 @@ def plant_wrong_weekday(place: Place) -> None:
 def plant_wrong_time_of_day(place: Place) -> None:
     """As the platform's older scripts wrote it."""
     place.connection.execute(
-        "UPDATE ohlcv_data SET time_of_day = substr(time_of_day, 1, 5) WHERE ticker = ? AND "
-        "timeframe = '5min'",
+        "UPDATE ohlcv_data SET time_of_day = substr(time_of_day, 1, 5) "
+        "WHERE ticker = ? AND timeframe = '5min'",
         (place.ticker,),
     )
 
@@ -218,9 +216,8 @@ def plant_split_like_jump(place: Place) -> None:
 
 def multiply_before(place: Place, ratio: float) -> None:
     place.connection.execute(
-        "UPDATE ohlcv_data SET open = open * ?1, high = high * ?1, low = low * ?1, close = close "
-        "* ?1,"
-        " volume = CAST(volume / ?1 AS INTEGER) WHERE ticker = ?2 AND timestamp < ?3",
+        "UPDATE ohlcv_data SET open = open * ?1, high = high * ?1, low = low * ?1, close = close * "
+        "?1, volume = CAST(volume / ?1 AS INTEGER) WHERE ticker = ?2 AND timestamp < ?3",
         (ratio, place.ticker, midnight_ms(place.day)),
     )
     compute_metrics(place.connection, place.ticker)
@@ -237,9 +234,8 @@ def plant_day_open_close(place: Place) -> None:
     bar = place.bar(day)
     low, high = bar["close"] * 0.9, max(bar["high"], bar["close"] * 1.001)
     place.connection.execute(
-        "UPDATE ohlcv_data SET low = ? WHERE ticker = ? AND timeframe = '5min' AND time_of_day = "
-        "'11:00:00'"
-        " AND timestamp BETWEEN ? AND ?",
+        "UPDATE ohlcv_data SET low = ? WHERE ticker = ? AND timeframe = '5min' "
+        "AND time_of_day = '11:00:00' AND timestamp BETWEEN ? AND ?",
         (low, place.ticker, midnight_ms(day), midnight_ms(day) + 24 * 60 * MINUTE_MS),
     )
     place.day_bars("low = ?, high = ?, close = ?", day, low, high, low)

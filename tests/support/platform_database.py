@@ -46,8 +46,8 @@ def make_used_database(path: Path, *, journal: str = "DELETE", rows: int = 40) -
 def fill_kept_tables(connection: sqlite3.Connection, rows: int) -> None:
     for n in range(1, rows + 1):
         connection.execute(
-            "INSERT INTO strategies (id, name, ticker, timeframe, config) VALUES (?, ?, 'AAPL', "
-            "'1day', '{}')",
+            "INSERT INTO strategies (id, name, ticker, timeframe, config) "
+            "VALUES (?, ?, 'AAPL', '1day', '{}')",
             (n * 7, f"strategy {n}"),
         )
         connection.execute(
@@ -59,8 +59,8 @@ def fill_kept_tables(connection: sqlite3.Connection, rows: int) -> None:
             (n, 1_362_000_000_000 + n, n / 3),
         )
         connection.execute(
-            "INSERT INTO trading_agents (id, name, timeframe, mood) VALUES (?, 'agent', '5min', "
-            "'bold')",
+            "INSERT INTO trading_agents (id, name, timeframe, mood) "
+            "VALUES (?, 'agent', '5min', 'bold')",
             (f"agent-{n}",),
         )
         connection.execute(

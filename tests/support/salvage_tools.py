@@ -98,8 +98,7 @@ def add_rows(connection: sqlite3.Connection, chance: random.Random, first: int, 
         long = word * (40 if n % 25 == 0 else 1)
         connection.execute(
             "INSERT INTO agent_knowledge (id, agent_id, knowledge_type, insight, confidence, "
-            "created_at)"
-            " VALUES (?, ?, '0012', ?, ?, '2026-01-01')",
+            "created_at) VALUES (?, ?, '0012', ?, ?, '2026-01-01')",
             (f"i-{n}-{chance.random()}", agent[0], long, n / 4),
         )
         strategy = (

@@ -385,8 +385,8 @@ class FuzzRun:
             within = within.sort_values(["ticker", "date"])
             names = ", ".join(METRIC_COLUMNS)
             query = (
-                f"SELECT {names} FROM daily_metrics WHERE date BETWEEN ? AND ? ORDER BY "
-                "ticker, date"
+                f"SELECT {names} FROM daily_metrics WHERE date BETWEEN ? AND ? "
+                "ORDER BY ticker, date"
             )
             rows = query_all(self.database, query, str(start), str(end))
             expected = within[METRIC_COLUMNS].to_numpy(dtype=object).tolist()

@@ -49,11 +49,7 @@ def running_writer(
 def running_program(file: str, *words: str) -> Iterator[subprocess.Popen[str]]:
     """Given a program that writes, and its arguments, yield its process once it has said "writing";
     it is killed at the end of the block."""
-    process = subprocess.Popen(
-        [sys.executable, file, *words],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = subprocess.Popen([sys.executable, file, *words], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"

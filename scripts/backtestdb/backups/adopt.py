@@ -59,9 +59,8 @@ def adopt(path: Path, backup_dir: Path, database: Path, now_utc: datetime) -> Ba
         partial(manifest_path),
     )
     partial(manifest_path).rename(manifest_path)
-    manifest_path.with_suffix(EXPIRED).unlink(
-        missing_ok=True
-    )  # a removal that was interrupted is called off
+    # A removal that was interrupted is called off.
+    manifest_path.with_suffix(EXPIRED).unlink(missing_ok=True)
     fsync_directory(backup_dir)
 
     return mark_others([look_at_backup(path)], identity)[0]
@@ -72,9 +71,8 @@ def verify_may_change_hands(backup: Backup) -> None:
     trace: it was known by its path, and nothing stands there. So a database that was moved keeps
     its older backups."""
     manifest = backup.manifest
-    is_adopted_file = (
-        manifest and Path(manifest.source_path).name == backup.path.name
-    )  # format 1 named itself
+    # Format 1 named itself.
+    is_adopted_file = manifest and Path(manifest.source_path).name == backup.path.name
     if manifest and (
         manifest.database_id or (Path(manifest.source_path).exists() and not is_adopted_file)
     ):

@@ -7,10 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backtestdb.backups.backup_dir import (
-    ensure_backup_dir,
-    verify_source_is_no_backup,
-)
+from backtestdb.backups.backup_dir import ensure_backup_dir, verify_source_is_no_backup
 from backtestdb.backups.catalogue import (
     Backup,
     choose_name,
@@ -244,23 +241,22 @@ def take_snapshot(
 
 
 def holds_the_same(catalogue: list[Backup], contents: Contents | None) -> bool:
-    """Return whether the newest backup holds what the database holds. Hashes of all rows are
-    compared, because a number in a file's header or its time can miss a change.
-
-    The backup that is to go on standing for the database is read again, too. A newer full one with
-    other rows would be taken for the newer state by a restore; a loss that was accepted since, or
-    rows that came back, need a new manifest."""
+    """Return whether the newest small backup holds what the database holds, so that it can go on
+    standing for it."""
     newest, small = find_newest(catalogue), next(iter(verified(catalogue, "irreplaceable")), None)
     manifest = small.manifest if small else None
     return (
         small is not None
         and manifest is not None
         and contents is not None
+        # Hashes of all rows: a number in a file's header or its time can miss a change.
         and manifest.content_sha256 == contents.tables
         and manifest.structure_sha256 == contents.structure
+        # A newer full backup with other rows would be taken for the newer state by a restore.
         and newest is not None
         and newest.manifest is not None
         and newest.manifest.content_sha256 == contents.tables
+        # A loss that was accepted since, or rows that came back, need a new manifest.
         and small.is_suspicious
         == bool(find_losses(load_expected(newest.manifest), manifest.kept_rows))
         and manifest.sha256 == hash_file(small.path)

@@ -10,11 +10,7 @@ from pathlib import Path
 
 from backtestdb.backups.manifest import Kind, Manifest, load_manifest
 from backtestdb.errors import VerificationError
-from backtestdb.files import (
-    DATABASE_COMPANIONS,
-    choose_free_names,
-    exclusive_lock,
-)
+from backtestdb.files import DATABASE_COMPANIONS, choose_free_names, exclusive_lock
 
 LOCK_NAME = ".lock"
 WAIT_FOR_LOCK_SECONDS = 10.0

@@ -39,9 +39,8 @@ def run_restore_from_backup(
         print_changed_rows(load_kept_rows(settings.database_path), rows_after(choice))
         if cannot_be_opened(settings.database_path):
             console.say(
-                "warning: file locks do not cross this mount: stop every program on the other "
-                "side that has "
-                f"{settings.database_path} open before you go on, or restore over there"
+                "warning: file locks do not cross this mount: stop every program on the other side "
+                f"that has {settings.database_path} open before you go on, or restore over there"
             )
         return console.confirm(f"Replace {settings.database_path}?", assume_yes=assume_yes)
 

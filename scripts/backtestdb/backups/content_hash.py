@@ -13,13 +13,18 @@ are kept.
 import hashlib
 import sqlite3
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from backtestdb.database import column_names, names_as_stored, ordinary_table_names, quote
+from backtestdb.database import (
+    column_names,
+    names_as_stored,
+    ordinary_table_names,
+    quote,
+    reading_text,
+)
 from backtestdb.schema import tables_to_keep
 from backtestdb.table_copy import has_sequences, rowid_name
 
@@ -74,7 +79,8 @@ def hash_table(
     encode = encode_row if like.startswith(MARK) else encode_row_as_tuple
     waiting: list[bytes | bytearray] = []
     waiting_bytes = 0
-    with text_as_bytes(connection):
+    # Text that is not UTF-8 has a hash too, and as bytearray it differs from a blob of these bytes.
+    with reading_text(connection, bytearray):
         for row in connection.execute(query):
             waiting_bytes += encode(row, waiting)
             if waiting_bytes >= JOINED_BYTES:
@@ -89,7 +95,7 @@ def hash_table(
 def encode_row(row: Sequence[Any], waiting: list[bytes | bytearray]) -> int:
     """Append a row to `waiting`: a letter for the type of each value, then its numbers and the
     lengths of its texts and blobs in eight bytes each, then the texts and blobs; return how many
-    bytes. Text comes as bytearray, a blob as bytes (`text_as_bytes`)."""
+    bytes. Text comes as bytearray, a blob as bytes (`hash_table`)."""
     layout = layout_of(tuple(map(type, row)))
     long_values = [row[place] for place in layout.long_places]
     numbers = layout.numbers.pack(
@@ -136,18 +142,6 @@ def encode_row_as_tuple(row: Sequence[Any], waiting: list[bytes | bytearray]) ->
     encoded = f"{row!r}\n".encode()
     waiting.append(encoded)
     return len(encoded)
-
-
-@contextmanager
-def text_as_bytes(connection: sqlite3.Connection) -> Iterator[None]:
-    """Return text as bytearray: text that is not UTF-8 has a hash too, and as bytearray it differs
-    from a blob of the same bytes."""
-    before = connection.text_factory
-    connection.text_factory = bytearray
-    try:
-        yield
-    finally:
-        connection.text_factory = before
 
 
 def header_numbers(connection: sqlite3.Connection, schema: str = "main") -> list[int]:

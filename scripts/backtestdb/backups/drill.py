@@ -73,8 +73,7 @@ def run_drill(
     """Restore the newest backup of each kind and check what comes out; return the result and its
     report.
 
-    A kind without any backup is left out. A backup that cannot be restored is marked and does not
-    count any more: a new one is due at once. Raise ProjectError where there is no backup to try,
+    Raise ProjectError where there is no backup to try,
     BusyError when a drill is running already, OSError when the backup folder cannot be written.
     """
     folder = drill_folder(settings.backup_dir)
@@ -85,6 +84,7 @@ def run_drill(
         for backup in newest_of_each_kind(catalogue):
             say(f"restoring {backup.path.name} into {folder / 'scratch'}")
             rehearsals.append(rehearse(settings, backup, folder / DRILL_SCRATCH, now_local))
+            # One that cannot be restored does not count any more: a new one is due at once.
             mark(backup, rehearsals[-1])
 
         if not rehearsals:

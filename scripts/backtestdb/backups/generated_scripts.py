@@ -53,8 +53,7 @@ def copy_scripts(
         if target.resolve().is_relative_to(source.resolve()):
             raise SettingsError(
                 f"BACKUP_DIR {target.parent} lies inside GENERATED_SCRIPTS_DIR {source}: each "
-                "backup would hold"
-                " all earlier ones",
+                "backup would hold all earlier ones",
                 next_step="change BACKUP_DIR or GENERATED_SCRIPTS_DIR",
             )
 
@@ -203,11 +202,7 @@ class RestoredPart:
 
 
 def restore_parts(
-    copy: Path,
-    expected: GeneratedScripts,
-    folders: Sequence[Path],
-    now_local: datetime,
-    say: Say,
+    copy: Path, expected: GeneratedScripts, folders: Sequence[Path], now_local: datetime, say: Say
 ) -> list[RestoredPart]:
     """Bring each folder back to where it was; to its place in GENERATED_SCRIPTS_DIR on a machine
     with others."""

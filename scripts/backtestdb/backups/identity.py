@@ -84,28 +84,24 @@ def read_database_id(database: Path) -> str:
         # long since.
         with closing(open_immutable(database)) as connection:
             return load_database_id(connection)
-    except (
-        sqlite3.Error,
-        UnicodeDecodeError,
-    ):  # the second: a damaged schema in SQLite's own message
+    except (sqlite3.Error, UnicodeDecodeError):
+        # The second: a damaged schema in SQLite's own message.
         return ""
 
 
 def identify(database: Path, database_id: str, backups: Iterable[Backup]) -> Identity:
     """Given the id in the file and every backup in the folder, newest first, return who the
-    database is.
-
-    A file that was lost, emptied or damaged has no id any more: then the newest backup from its
-    path tells.
-    """
+    database is."""
     path = os.path.realpath(database)
     manifests = [backup.manifest for backup in backups if backup.manifest]
     here = [manifest for manifest in manifests if is_same_place(manifest.source_path, path)]
+    # A file that was lost, emptied or damaged has no id any more: its newest backup tells.
     database_id = database_id or (here[0].database_id if here else "")
     known = next((manifest for manifest in here if manifest.database_id == database_id), None)
 
     if known or not database_id:
         return Identity(database_id, path, known.earlier_paths if known else ())
+
     # Its first backup from here: it was moved, or it is a copy. Where it lay a file still stands,
     # or none.
     of_same_id = [manifest for manifest in manifests if manifest.database_id == database_id]

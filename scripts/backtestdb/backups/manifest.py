@@ -154,6 +154,7 @@ def parse_manifest(values: Any) -> Manifest:
     missing or of another type."""
     if not isinstance(values, dict):
         raise VerificationError("the manifest is not an object")
+
     format_number = values.get("format")
     if format_number not in READABLE_FORMATS or isinstance(format_number, bool):
         raise VerificationError(
@@ -162,6 +163,7 @@ def parse_manifest(values: Any) -> Manifest:
 
     if format_number == 1:
         values = {**values, **ADDED_IN_FORMAT_2}
+
     kind = take(values, "kind", str)
     if kind not in ("full", "irreplaceable"):
         raise VerificationError(f"the manifest has the unknown kind {kind!r}")

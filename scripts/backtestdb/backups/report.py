@@ -211,9 +211,8 @@ def show_restored(restored: RestoreResult, database: Path) -> None:
     try:
         with closing(connect_to_read(database)) as connection:
             show_market_data(connection)
-    except (
-        sqlite3.Error
-    ) as error:  # the platform may have migrated since; restored it is all the same
+    except sqlite3.Error as error:
+        # The platform may have migrated since; restored it is all the same.
         say(f"note: what the database holds now could not be listed: {error}")
 
     for part in restored.scripts:
@@ -231,9 +230,8 @@ def show_market_data(connection: sqlite3.Connection) -> None:
     tables = set(table_names(connection))
     if {"universe", "universe_stocks"} <= tables:
         universes = connection.execute(
-            "SELECT u.name, count(s.id) FROM universe u LEFT JOIN universe_stocks s ON "
-            "s.universe_id = u.id"
-            " AND s.is_active GROUP BY u.id ORDER BY u.name"
+            "SELECT u.name, count(s.id) FROM universe u LEFT JOIN universe_stocks s "
+            "ON s.universe_id = u.id AND s.is_active GROUP BY u.id ORDER BY u.name"
         ).fetchall()
         print_table("universes", ("universe", "tickers"), universes)
 

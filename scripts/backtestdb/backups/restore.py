@@ -81,15 +81,18 @@ def restore_from_backup(
         hooks.step("chosen")
         if not approve(choice):
             raise DeclinedError("nothing was changed: the restore was not confirmed")
+
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_arriving(target)
         database_id = choose_database_id(choice, identify_current(target, settings.backup_dir))
         replacement = restore_database(
             choice, target, choose_kept_name(target, now_local), database_id, hooks.say
         )
-        for line in describe_replacement(replacement, target):  # before anything else that can fail
+        # Said before anything else that can fail.
+        for line in describe_replacement(replacement, target):
             hooks.say(line)
         hooks.step("database restored")
+
         scripts = bring_scripts_back(choice, settings.generated_scripts_dirs, now_local, hooks)
         hooks.step("scripts restored")
 
@@ -252,10 +255,9 @@ def describe_older_tables(connection: sqlite3.Connection) -> list[str]:
     gone, made = sorted(set(older) - set(newer)), sorted(set(newer) - set(older))
     new_names = f"; new in it: {', '.join(made)}" if made else ""
     return [
-        f"note: {table} is in the full backup and not in the newer small one, so it was renamed "
-        "or dropped in"
-        f" between{new_names}. It comes back as the full backup holds it; drop it when you do not "
-        "need it"
+        f"note: {table} is in the full backup and not in the newer small one, so it was renamed or "
+        f"dropped in between{new_names}. It comes back as the full backup holds it; drop it when "
+        "you do not need it"
         for table in gone
     ]
 

@@ -57,25 +57,25 @@ def make_retention(settings: Settings, kind: Kind) -> Retention:
 def choose_expired(
     backups: Sequence[Backup], kind: Kind, retention: Retention, zone: tzinfo | None = None
 ) -> list[Backup]:
-    """Given everything in the folder, newest first, return the backups of one kind that have had
-    their time.
-
-    A period (an hour, a day …) is stood for by its newest backup, and counts only when no rule
-    before it keeps that one already, as borg does it: so 60 days begin where the hours end. Never
-    given up, whatever the numbers say: the newest, the newest without a loss, and each that alone
-    holds the most rows of a table. Days are those of `zone`, None for the system's. A backup of
-    another database is none of ours.
-    """
+    """Given everything in the folder, newest first, return the expired backups of one kind. Days
+    are those of `zone`, None for the system's. A backup of another database is none of ours."""
     if retention.newest < 1:
         raise ValueError(f"newest={retention.newest}: the newest verified backup always stays")
     ours = verified(backups, kind)
+
+    # Whatever the numbers say: the newest, each that alone holds the most rows of a table, and the
+    # newest without a loss.
     kept = {backup.path for backup in ours[: retention.newest]} | find_highest(backups)
     kept |= {backup.path for backup in [backup for backup in ours if not backup.is_suspicious][:1]}
+
     kept |= {
         backup.path
         for backup in ours
         if backup.taken_at_utc >= ours[0].taken_at_utc - retention.all_of
     }
+
+    # The newest backup of a period (an hour, a day …) stands for it, and counts only when no rule
+    # before it keeps that one already, as borg does it: so 60 days begin where the hours end.
     for count, period_of in (
         (retention.hourly, hour_of),
         (retention.daily, day_of),
@@ -89,6 +89,7 @@ def choose_expired(
             return period_of(moment.astimezone(zone))
 
         kept |= choose_last_of_periods(ours, count, period_in_zone, kept)
+
     return [backup for backup in ours if backup.path not in kept]
 
 

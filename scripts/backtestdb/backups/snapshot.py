@@ -30,8 +30,8 @@ DEADLINE_SECONDS = 3600.0
 SPARE_BYTES = 1 << 20
 # Up to here a pinned copy keeps writers waiting for less than 0.1 s.
 LARGE_BYTES = 48 << 20
-# How long writers wait for the patching of a copy made ahead, and how often that is tried before a
-# pinned copy.
+# How long writers wait for the patching of a copy made ahead before it is copied ahead again, and
+# in which round the patching goes on to its end.
 LOCKED_SECONDS = 1.0
 ROUNDS = 3
 OnStep = Callable[[str], None]
@@ -108,9 +108,7 @@ def copy_everything(
     are known before the first is written."""
     written_by = load_writer_version(path)
     if has_waiting_writers(path):
-        facts = copy_without_waiting(path, target, deadline_seconds, on_step)
-        if facts:
-            return facts
+        return copy_without_waiting(path, target, deadline_seconds, on_step)
 
     with pinned_source(path) as source:
         on_step("pinned")
@@ -137,22 +135,24 @@ def has_waiting_writers(path: Path) -> bool:
 
 def copy_without_waiting(
     path: Path, target: Path, deadline_seconds: float, on_step: OnStep
-) -> SourceFacts | None:
-    """Copy ahead and patch (see precopy). None when patching took longer than LOCKED_SECONDS in
-    each of ROUNDS, as it does when the file does not fit in memory: writers wait no longer than
-    that each time."""
+) -> SourceFacts:
+    """Copy ahead and patch (see precopy). Raise BusyError after `deadline_seconds`."""
     verify_space(target.parent, path.stat().st_size + SPARE_BYTES, f"the backup {target.name}")
     remove_database(target)
     live, copy = os.open(path, os.O_RDONLY), create_private(target)
 
     try:
-        for _ in range(ROUNDS):
+        for attempt in range(1, ROUNDS + 1):
             before = make_mark(live)
-            copy_ahead(
+            hashes = copy_ahead(
                 live,
                 copy,
                 deadline_seconds=deadline_seconds,
                 on_bytes=lambda _done, _total: on_step("copying"),
+                # While both files are in memory, comparing them takes less time than hashing one.
+                # Where they do not fit, both come from the disk again; so from now on only the
+                # source is read.
+                hash_blocks=attempt > 1,
             )
             with pinned_source(path) as source:
                 if journal_mode(source) == "wal":
@@ -164,9 +164,14 @@ def copy_without_waiting(
                 if before.proves_unchanged(make_mark(live)):
                     os.ftruncate(copy, size)
                     return read_facts(source, table_names(source))
-                if patch_changed_blocks(live, copy, size, limit_seconds=LOCKED_SECONDS) is not None:
+                # The last round ends sooner than a pinned copy, which reads as much and writes.
+                limit_seconds = LOCKED_SECONDS if attempt < ROUNDS else deadline_seconds
+                patched = patch_changed_blocks(
+                    live, copy, size, hashes=hashes, limit_seconds=limit_seconds
+                )
+                if patched is not None:
                     return read_facts(source, table_names(source))
-        return None
+        raise BusyError(f"copying the database was given up after {deadline_seconds:.0f} s")
     finally:
         os.close(copy)
         os.close(live)  # after SQLite is done with the file: closing it drops SQLite's lock

@@ -10,10 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from backtestdb.backups.catalogue import (
-    Backup,
-    is_foreign,
-)
+from backtestdb.backups.catalogue import Backup, is_foreign
 from backtestdb.backups.content_hash import hash_contents
 from backtestdb.backups.generated_scripts import verify_scripts
 from backtestdb.backups.identity import Identity
@@ -63,15 +60,15 @@ def examine(
     path: Path, *, full: bool = False, flush: bool = False, like: Mapping[str, str] | None = None
 ) -> Findings:
     """Check a database file that is not written to; raise VerificationError with the first finding.
-
-    `like`: content hashes that the file's will be compared with. Integrity, SHA-256 and counts run
-    side by side: SQLite and hashlib let go of Python's lock. With `flush` the file goes to the disk
-    first and is then read from there, not from the memory that it was written from."""
+    `flush`: the file was just written. `like`: content hashes that its own will be compared with.
+    """
     verify_not_empty(path)
     if flush:
+        # It is to be read from the disk, not from the memory that it was written from.
         fsync_file(path)
         forget_cached(path)
 
+    # Side by side: SQLite and hashlib let go of Python's lock.
     with ThreadPoolExecutor(3) as pool:
         integrity = pool.submit(
             read_closed, path, lambda connection: verify_integrity(connection, full=full)

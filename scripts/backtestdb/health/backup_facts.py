@@ -72,8 +72,10 @@ def load_backup_facts(
     full, irreplaceable = (
         make_kind_facts(catalogue, kind, now) for kind in ("full", "irreplaceable")
     )
+
     free = free_bytes(folder)
     needed = full.newest_bytes or database_bytes
+
     coming = forecast(catalogue, settings, free, database_bytes) if settings else Forecast()
     fills, before_it_fills = describe_forecast(coming, settings, free) if settings else ("", "")
 

@@ -43,7 +43,7 @@ class UniverseCoverage:
     @property
     def answered_share(self) -> float | None:
         """Return the share, from 0 to 1, of the sessions of tickers that the key may ask for: those
-        that are stored, or known to be empty (or set aside as untrue). None where nothing was
+        that are stored, or known to be empty (or rejected as untrue). None where nothing was
         counted."""
         if self.expected is None or self.failed is None:
             return None
@@ -85,13 +85,11 @@ def load_stored(
         ":timeframe)"
     )
     statement = (
-        f"SELECT s.id, {asked if '_ranges_asked' in tables else '1'},"
-        " (SELECT min(timestamp) FROM ohlcv_data WHERE ticker = s.ticker AND timeframe = "
-        ":timeframe),"
-        " (SELECT max(timestamp) FROM ohlcv_data WHERE ticker = s.ticker AND timeframe = "
-        ":timeframe)"
-        " FROM universe_stocks s WHERE universe_id = :universe AND is_active AND s.id > :after"
-        f" ORDER BY s.id LIMIT {TICKERS_AT_ONCE}"
+        f"SELECT s.id, {asked if '_ranges_asked' in tables else '1'}, (SELECT min(timestamp) "
+        "FROM ohlcv_data WHERE ticker = s.ticker AND timeframe = :timeframe), "
+        "(SELECT max(timestamp) FROM ohlcv_data WHERE ticker = s.ticker "
+        "AND timeframe = :timeframe) FROM universe_stocks s WHERE universe_id = :universe "
+        f"AND is_active AND s.id > :after ORDER BY s.id LIMIT {TICKERS_AT_ONCE}"
     )
     values = {"universe": universe_id, "timeframe": timeframe, "after": -1}
     rows: list[tuple[int, int, int | None, int | None]] = []
@@ -124,9 +122,8 @@ def with_counts(
         state = "state, provisional, ranges LIKE '%],[%'" if newer else "'counted', 0, 0"
         row = connection.execute(
             "SELECT start_date, end_date, expected / max(tickers, 1), expected, stored, "
-            "known_empty, set_aside,"
-            f" beyond_plan, failed, tickers, {state} FROM _coverage"
-            " WHERE universe = ? AND timeframe = ?",
+            f"known_empty, set_aside, beyond_plan, failed, tickers, {state} FROM _coverage "
+            "WHERE universe = ? AND timeframe = ?",
             (coverage.universe, coverage.timeframe),
         ).fetchone()
 

@@ -121,10 +121,8 @@ def count_quickly(connection: sqlite3.Connection, table: str) -> tuple[int, bool
     except sqlite3.OperationalError as error:
         if primary_code(error) in BUSY_CODES:
             raise
-        first, last = (
-            0,
-            0,
-        )  # WITHOUT ROWID: the project's own small tables, and perhaps some of the platform's
+        # WITHOUT ROWID: the project's own small tables, and perhaps some of the platform's.
+        first, last = (0, 0)
 
     span = 0 if last is None else last - first + 1
     if span > COUNTED_UP_TO:

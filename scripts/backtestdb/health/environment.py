@@ -46,15 +46,18 @@ def examine(
     if settings is None:
         # Which database is meant is not known: none of them is called another one.
         return [*findings, *list_databases(folders), check_time_zones()]
+
     findings.append(check_time_zones())
     if is_closed(settings.backup_dir):
         what = f"the folder {settings.backup_dir} of BACKUP_DIR cannot be read by you"
         findings.append(wrong("permissions", what, "choose another folder and change BACKUP_DIR"))
         # What else there is to find is found as with a folder that is not there yet.
         settings = replace(settings, backup_dir=home / "no backups can be read")
+
     is_wal = uses_wal(settings.database_path)
     findings.append(check_sqlite(sqlite3.sqlite_version_info, is_wal=is_wal))
     findings.append(check_mount(settings.database_path, is_wal=is_wal))
+
     paths = {
         "DATABASE_PATH": settings.database_path,
         "BACKUP_DIR": settings.backup_dir,
@@ -63,12 +66,15 @@ def examine(
     findings += check_protected_folders(sys.platform, home, paths)
     findings += check_permissions(env_file, settings.backup_dir, settings.database_path)
     findings.append(check_users(settings.database_path))
+
     findings += check_generated_scripts(settings)
     findings += [*check_lake(settings), *judge_lake(lake_facts(settings))]
     findings += check_offsite(settings, now)
+
     database = check_database(settings, now, is_wal=is_wal)
     findings += find_other_databases(settings.database_path, folders, is_lost=database.name in LOST)
     findings.append(database)
+
     vendor_now = None
     if online:
         from backtestdb.health.receivers import ask_receivers  # noqa: PLC0415
@@ -77,6 +83,7 @@ def examine(
         answered, vendor_now = ask_vendor(settings)
         findings.append(answered)
         findings += ask_receivers(settings)
+
     findings.append(check_clock(now, settings.backup_dir, vendor_now))
     return findings
 

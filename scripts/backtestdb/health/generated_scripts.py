@@ -65,8 +65,8 @@ def load_script_paths(connection: sqlite3.Connection) -> list[str]:
     if TABLE not in table_names(connection):
         return []
     query = (
-        f"SELECT DISTINCT script_path FROM {TABLE} WHERE typeof(script_path) = 'text' AND "
-        "script_path <> ''"
+        f"SELECT DISTINCT script_path FROM {TABLE} "
+        "WHERE typeof(script_path) = 'text' AND script_path <> ''"
     )
     return [path for (path,) in connection.execute(query)]
 

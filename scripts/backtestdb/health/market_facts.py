@@ -103,9 +103,8 @@ def load_newest_bars(
 ) -> list[tuple[float, ...]]:
     """Return oldest first, no further back than the company has the ticker."""
     rows = connection.execute(
-        "SELECT timestamp, open, high, low, close, volume FROM ohlcv_data WHERE ticker = ? AND "
-        "timeframe = '1day'"
-        " AND timestamp <= ? ORDER BY timestamp DESC LIMIT ?",
+        "SELECT timestamp, open, high, low, close, volume FROM ohlcv_data WHERE ticker = ? "
+        "AND timeframe = '1day' AND timestamp <= ? ORDER BY timestamp DESC LIMIT ?",
         (ticker, until_ms, WINDOW_BARS),
     ).fetchall()
     first_after = None
@@ -197,9 +196,8 @@ def find_older_time(connection: sqlite3.Connection, ticker: str) -> str:
     """Return the newest 5-minute bar of a ticker if its time of day or its weekday is not New
     York's; else empty."""
     row = connection.execute(
-        "SELECT timestamp, time_of_day, day_of_week FROM ohlcv_data WHERE ticker = ? AND "
-        "timeframe = '5min'"
-        " ORDER BY timestamp DESC LIMIT 1",
+        "SELECT timestamp, time_of_day, day_of_week FROM ohlcv_data "
+        "WHERE ticker = ? AND timeframe = '5min' ORDER BY timestamp DESC LIMIT 1",
         (ticker,),
     ).fetchone()
     if row is None:

@@ -22,10 +22,7 @@ from backtestdb.timeframes import LABELS
 
 ROOM_FOR_AT_LEAST = 3
 STALE_SESSIONS, HOLIDAYS_IN_BETWEEN = 3, 1
-REFILL = {
-    "1day": "make backfill-daily",
-    "5min": "make backfill-intraday",
-}
+REFILL = {"1day": "make backfill-daily", "5min": "make backfill-intraday"}
 
 
 def judge(facts: Facts) -> list[Problem]:
@@ -128,8 +125,7 @@ def make_space_problem(backups: BackupFacts, each_bytes: int) -> Problem:
     missing = ROOM_FOR_AT_LEAST * each_bytes - backups.free_bytes
     what = (
         f"{format_bytes(backups.free_bytes)} are free in {backups.folder}: room for "
-        f"{backups.room_for} backups"
-        f" of {format_bytes(each_bytes)}"
+        f"{backups.room_for} backups of {format_bytes(each_bytes)}"
     )
     fewer = (
         f", or keep fewer: MAX_BACKUPS below {backups.full.count} in .env, then make backup"

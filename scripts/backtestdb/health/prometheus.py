@@ -37,6 +37,7 @@ def facts_as_prometheus(facts: Facts, problems: Sequence[Problem]) -> str:
 def make_metrics(facts: Facts, problems: Sequence[Problem]) -> Iterator[Metric]:
     """Yield all numbers, each with its help."""
     yield one("checked_time_seconds", "When these numbers were made.", facts.checked_at.timestamp())
+
     names = sorted({problem.name for problem in problems})
     yield one("problems", "How many things need the user.", len(problems))
     yield Metric(
@@ -50,6 +51,7 @@ def make_metrics(facts: Facts, problems: Sequence[Problem]) -> Iterator[Metric]:
         database.state == "present",
     )
     yield one("database_bytes", "Size of the database and its log.", database.bytes)
+
     rows: dict[str, int] = {}
     for table in database.tables:
         rows[table.group] = rows.get(table.group, 0) + table.rows
@@ -60,6 +62,7 @@ def make_metrics(facts: Facts, problems: Sequence[Problem]) -> Iterator[Metric]:
 
     yield from make_backup_metrics(facts)
     yield from make_coverage_metrics(facts)
+
     if facts.drills:
         drill = facts.drills[0]
         yield one("drill_time_seconds", "When the last drill was.", drill.at_utc.timestamp())
@@ -71,8 +74,10 @@ def make_metrics(facts: Facts, problems: Sequence[Problem]) -> Iterator[Metric]:
             "How long the slowest restore of the last drill took.",
             drill.seconds,
         )
+
     if facts.offsite:
         yield from make_offsite_metrics(facts.offsite)
+
     yield one("schedule_loaded", "1 when something makes backups by itself.", facts.schedule.loaded)
     yield one("quota_requests_used", "Requests of the last minute.", facts.quota.used)
     yield one(
@@ -114,6 +119,7 @@ def make_backup_metrics(facts: Facts) -> Iterator[Metric]:
     taken = {
         kind: one for kind, one in kinds.items() if one.newest_at_utc and one.newest_age is not None
     }
+
     yield of_kinds("backups", "Verified backups.", {kind: one.count for kind, one in kinds.items()})
     yield of_kinds("backups_bytes", "All verified backups together.", sizes_of(kinds))
     yield of_kinds(
@@ -130,6 +136,7 @@ def make_backup_metrics(facts: Facts) -> Iterator[Metric]:
             if one.newest_age is not None
         },
     )
+
     yield one(
         "backups_unverified", "Files in BACKUP_DIR that do not count.", len(backups.unverified)
     )

@@ -148,9 +148,8 @@ def show_universes(facts: Facts) -> None:
     if counted:
         print_paragraph(
             "  A session of a ticker is one ticker on one trading day. Known empty: the vendor "
-            "answered that it has"
-            " no bar. Beyond the plan: the key may not ask. Answered: stored + known empty, of "
-            "what it may ask.",
+            "answered that it has no bar. Beyond the plan: the key may not ask. Answered: stored + "
+            "known empty, of what it may ask.",
             4,
         )
 
@@ -168,7 +167,7 @@ def describe_counts(row: UniverseCoverage) -> str:
     parts = {
         "stored": row.stored,
         "known empty": row.known_empty,
-        "set aside": row.set_aside,
+        "rejected": row.set_aside,
         "beyond the plan": row.beyond_plan,
         "failed": row.failed,
     }

@@ -96,12 +96,7 @@ def look_at_systemd(user: User) -> ScheduleFacts:
 
     code, _ = ask("systemctl", "--user", "is-active", f"{unit}.timer")
     _, out = ask(
-        "systemctl",
-        "--user",
-        "show",
-        "--property=ExecMainStatus",
-        "--value",
-        f"{unit}.service",
+        "systemctl", "--user", "show", "--property=ExecMainStatus", "--value", f"{unit}.service"
     )
     lingers, linger = ask("loginctl", "show-user", str(user.number), "--property=Linger", "--value")
     found = make_native("systemd", code == 0, re.findall(r"^\d+$", out.strip()))

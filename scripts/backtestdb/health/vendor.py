@@ -48,9 +48,8 @@ def ask_once(client: MarketData, answers: list[requests.Response]) -> Problem:
             return wrong(
                 "vendor",
                 f"{fault}: more requests a minute than the key's plan allows",
-                "set POLYGON_REQUESTS_PER_MINUTE in .env to your plan's number (free: 5), and "
-                "stop other"
-                " programs that use the key; then start the same command again: it continues",
+                "set POLYGON_REQUESTS_PER_MINUTE in .env to your plan's number (free: 5), and stop "
+                "other programs that use the key; then start the same command again: it continues",
             )
         return wrong(
             "vendor", f"{client.base_url}: {fault}", "check the connection, or try again later"

@@ -64,16 +64,19 @@ def make_aggregates(bars: pa.Table) -> pa.Table:
         last_hour_volume=("last_hour", "sum"),
         worth=("worth", "sum"),
     )
+
     opening = frame[regular & (stamps < opened + OPENING_RANGE_MS)].groupby(keys, sort=False)
     first = opening.agg(opening_range_high=("high", "max"), opening_range_low=("low", "min"))
 
     rows = whole.join(hours).join(first).reset_index()
     rows["vwap"] = (rows["worth"] / rows["volume"].where(rows["volume"] > 0)).astype("float64")
+
     # The session before: the newest one of the ticker that has a regular close.
     before = rows.groupby("ticker", sort=False)["close"].transform(
         lambda closes: closes.ffill().shift(1)
     )
     rows["gap_percent"] = 100 * (rows["open"] / before - 1)
+
     schema = SCHEMAS["session_aggregates"]
     columns = [
         pa.array(

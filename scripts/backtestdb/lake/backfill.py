@@ -76,6 +76,7 @@ def backfill_from_flat_files(
     stop the others."""
     filled = Filled(version=0)
     lacking = find_lacking(load_owned(open_lake(store, may_be_missing=True)), sessions)
+
     months: dict[str, list[date]] = {}
     for day in lacking:
         months.setdefault(f"{day:%Y-%m}", []).append(day)
@@ -86,6 +87,7 @@ def backfill_from_flat_files(
                 engine, files, days, folder, progress(f"{month}: sessions", len(days))
             )
             filled.missing |= {each.session_date: each.missing for each in staged if each.missing}
+
             there = [each for each in staged if not each.missing]
             if there:
                 draft = Draft(open_lake(store, may_be_missing=True), "backfill-lake")
@@ -203,6 +205,7 @@ def save_asked(draft: Draft, staged: Sequence[Staged], now_utc: datetime) -> Non
                 "asked_at_utc": now_utc.isoformat(timespec="seconds"),
             }
         )
+
         rejected += [
             {"session_date": day, "reason": reason, "minutes": minutes, "example": example}
             for reason, (minutes, example) in each.rejected.items()

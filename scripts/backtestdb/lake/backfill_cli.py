@@ -141,8 +141,7 @@ def fill_from_flat_files(
 
     print(
         f"{settings.lake}: version {done.version}; {done.sessions} sessions, {done.received:,} "
-        "minutes, "
-        f"{done.stored:,} bars of five minutes{describe_splits(done.splits)}"
+        f"minutes, {done.stored:,} bars of five minutes{describe_splits(done.splits)}"
     )
     print_rejected(done.rejected)
 

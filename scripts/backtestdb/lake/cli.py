@@ -93,8 +93,7 @@ def run_metrics(settings: Settings, arguments: argparse.Namespace) -> int:
 
     print(
         f"{settings.lake}: version {done.version}, {done.parts} files of metrics from "
-        f"{done.rows:,} bars "
-        f"in {seconds:.1f} s by {settings.engine}"
+        f"{done.rows:,} bars in {seconds:.1f} s by {settings.engine}"
         if done.parts
         else f"{settings.lake}: version {done.version}, all metrics follow their bars"
     )
@@ -182,8 +181,7 @@ def run_clean(settings: Settings, arguments: argparse.Namespace) -> int:
     save_summary(settings, open_lake(store))
     print(
         f"{settings.lake}: {done.versions_kept} versions kept, {done.versions_forgotten} "
-        "forgotten, "
-        f"{done.files_removed} files removed"
+        f"forgotten, {done.files_removed} files removed"
     )
     return DONE
 
@@ -208,4 +206,5 @@ def run_audit(settings: Settings, arguments: argparse.Namespace) -> int:
             f"{format_cell(len(version.parts))} files, "
             f"{rows_in_all:,} rows, every checksum and rule holds"
         )
+
     return FAILED if findings else DONE

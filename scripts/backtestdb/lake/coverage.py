@@ -59,9 +59,8 @@ def count_coverage(
 
     asked = count_asked(load_owned(version), sorted(set(tickers)), sessions)
     rejected = count_rejected(version, set(tickers), set(sessions))
-    known_empty = (
-        asked - stored_of_asked - rejected
-    )  # what the database published was not asked for by the lake
+    # What the database published was not asked for by the lake.
+    known_empty = asked - stored_of_asked - rejected
 
     return LakeCoverage(
         universe=universe,

@@ -49,6 +49,7 @@ def make_session_bars(minutes: pa.Table, session_date: date) -> SessionBars:
     starts = minutes["window_start"].to_numpy()
     order = sort_minutes(codes, starts)
     codes, starts = codes[order], starts[order]
+
     # One column after the other: all of them twice would be 330 MB more for a whole market.
     columns = {name: minutes[name].to_numpy()[order] for name in (*PRICES, "volume")}
     received = len(minutes)
@@ -61,8 +62,10 @@ def make_session_bars(minutes: pa.Table, session_date: date) -> SessionBars:
         good[list(reasons)] = False
         codes, starts = codes[good], starts[good]
         columns = {name: values[good] for name, values in columns.items()}
+
     bars, bucket_ends = group_by_five(columns, codes, starts, names, session_date)
     lost = sorted(set(names) - {""} - {names[code] for code in np.unique(codes).tolist()})
+
     return SessionBars(
         session_date=session_date,
         bars=bars,
@@ -120,6 +123,7 @@ def find_reasons(
         prices = np.stack([columns[name][rows] for name in PRICES])
         clamp_within_a_tick(prices)
         columns["high"][rows], columns["low"][rows] = prices[1], prices[2]
+
         rules = find_broken_numbers(prices, columns["volume"][rows]) | {
             # As traded, no share costs that; what is adjusted for reverse splits may.
             f"price above {BELIEVED_PRICE:.0f}": (prices > BELIEVED_PRICE).any(axis=0),
@@ -129,8 +133,10 @@ def find_reasons(
             "not on a minute": starts[rows] % MINUTE_NS != 0,
             "a second bar of the same minute": twice[rows],
         }
+
         for place in np.flatnonzero(np.logical_or.reduce(list(rules.values()))).tolist():
             found[first + place] = next(name for name, broken in rules.items() if broken[place])
+
     return found
 
 

@@ -70,6 +70,7 @@ def publish(
             advance(1)
         for future in under_way:
             future.result()
+
         for table, rows in load_small(reader).items():
             put_small(draft, table, rows)
 

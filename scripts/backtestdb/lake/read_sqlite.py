@@ -53,9 +53,8 @@ def open_reader(database: Path) -> Iterator[Reader]:
         raise DatabaseFileError(f"cannot open the database {database}: {error}") from error
     try:
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM sqlite_schema"
-            )  # begins the transaction that all reads share
+            # Begins the transaction that all reads share.
+            cursor.execute("SELECT count(*) FROM sqlite_schema")
             cursor.fetchone()
         yield connection
     finally:
@@ -151,9 +150,8 @@ def load_small(reader: Reader) -> dict[str, pa.Table]:
         fetch(reader, "SELECT name FROM sqlite_schema WHERE type = 'table'")["name"].to_pylist()
     )
     columns = fetch(reader, "SELECT name FROM pragma_table_info('_splits')")["name"].to_pylist()
-    if (
-        "withdrawn_at_utc" not in columns
-    ):  # until 2026-11 it held what arithmetic had done to stored bars
+    # Until 2026-11 it held what arithmetic had done to stored bars.
+    if "withdrawn_at_utc" not in columns:
         there.discard("_splits")
     return {name: load_small_table(reader, name, there) for name in SMALL_QUERIES}
 
@@ -167,10 +165,9 @@ SMALL_QUERIES = {
     ),
     "splits": (
         "_splits",
-        "SELECT ticker, execution_date, split_from, split_to,"
-        " iif(withdrawn_at_utc IS NULL, 'listed', 'withdrawn') AS state, NULL AS seen_ratio, "
-        "'database' AS origin"
-        " FROM _splits ORDER BY ticker, execution_date, split_from, split_to",
+        "SELECT ticker, execution_date, split_from, split_to, iif(withdrawn_at_utc IS NULL, "
+        "'listed', 'withdrawn') AS state, NULL AS seen_ratio, 'database' AS origin FROM _splits "
+        "ORDER BY ticker, execution_date, split_from, split_to",
     ),
     "coverage": ("_coverage", "SELECT * FROM _coverage ORDER BY universe, timeframe"),
 }

@@ -67,9 +67,8 @@ def reject_unlike_stored(connection: sqlite3.Connection, bars: ParsedBars) -> Pa
     unlike = []
     for place in find_lone_high_prices(bars):
         row = connection.execute(
-            "SELECT high, low FROM ohlcv_data WHERE ticker = ?1 AND timeframe = ?2 AND timestamp "
-            "<> ?3"
-            " ORDER BY abs(timestamp - ?3) LIMIT 1",
+            "SELECT high, low FROM ohlcv_data WHERE ticker = ?1 AND timeframe = ?2 "
+            "AND timestamp <> ?3 ORDER BY abs(timestamp - ?3) LIMIT 1",
             (bars.tickers[place], bars.timeframe, int(bars.timestamps[place])),
         ).fetchone()
         prices = bars.prices[:, place]

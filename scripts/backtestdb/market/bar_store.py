@@ -1,4 +1,4 @@
-"""Answers into the database: each in one transaction with its record, or set aside first when there
+"""Answers into the database: each in one transaction with its record, or staged first when there
 are many.
 
 Values come in, counts go out: this module knows no vendor, no job and no report.
@@ -78,7 +78,7 @@ class SavedBars:
 @dataclass(kw_only=True)
 class BarStore:
     """Where the answers of one run go. `metrics_from`: for each ticker the first session whose
-    metrics are wanted. `staging` is there while sessions are set aside."""
+    metrics are wanted. `staging` is there while sessions are staged."""
 
     connection: sqlite3.Connection
     calendar: ExchangeCalendar
@@ -98,7 +98,7 @@ def make_bar_store(
     keep_every_ticker: bool,
 ) -> BarStore:
     """Given the tickers of a run with the first session whose metrics are wanted. What an earlier
-    run set aside is taken up when it was for the same tickers, and loaded first when not."""
+    run staged is taken up when it was for the same tickers, and loaded first when not."""
     if timeframe != "1day":
         return BarStore(
             connection=connection,
@@ -129,7 +129,7 @@ def make_bar_store(
 def prepare_staging(
     store: BarStore, planned: Sequence[Request], staged_from_bars: int, begun_at_utc: str
 ) -> None:
-    """Decide whether the sessions of a run are set aside first."""
+    """Decide whether the sessions of a run are staged first."""
     coming = sum(request.kept for request in planned if isinstance(request, SessionRequest))
     if store.staging is None and coming >= staged_from_bars:
         store.staging = create_staging(store.connection, store.ticker_set, begun_at_utc)
@@ -222,8 +222,8 @@ def load_stored_days(connection: sqlite3.Connection, request: RangeRequest) -> d
     stamps = [
         stamp
         for (stamp,) in connection.execute(
-            "SELECT timestamp FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp "
-            "BETWEEN ? AND ?",
+            "SELECT timestamp FROM ohlcv_data "
+            "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?",
             (
                 request.ticker,
                 request.timeframe,
@@ -336,8 +336,8 @@ def replace_rejected(
     """Put the rejected bars of an answer in the place of those before: a bar may have been mended
     since."""
     connection.execute(
-        "DELETE FROM _bars_set_aside WHERE ticker = ? AND timeframe = ? AND session_date BETWEEN "
-        "? AND ?",
+        "DELETE FROM _bars_set_aside "
+        "WHERE ticker = ? AND timeframe = ? AND session_date BETWEEN ? AND ?",
         (request.ticker, request.timeframe, request.start.isoformat(), request.end.isoformat()),
     )
     save_rejected(connection, rejected, asked_at_utc)
@@ -358,9 +358,11 @@ def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> P
                 connection, session_date, lacking, store.run, asked_at_utc, changed
             ):
                 remove_day_bar(connection, ticker, answer.session_date)
+
         save_bars(connection, bars, asked_at_utc)
         forget_rejected(connection, session_date, bars)
         save_rejected(connection, bars.rejected, asked_at_utc)
+
         save_session_answer(
             connection, session_date, store.ticker_set, bars.counts, asked_at_utc, store.run
         )
@@ -432,7 +434,7 @@ def forget_rejected(connection: sqlite3.Connection, session_date: str, bars: Par
 
 def load_what_was_staged(store: BarStore) -> SavedBars:
     """End a first fill; return what is rejected only beside the bars of other sessions. Nothing
-    happens when no session was set aside."""
+    happens when no session was staged."""
     staging = store.staging
     if staging is None:
         return SavedBars()
@@ -456,6 +458,6 @@ def drop_staging(store: BarStore) -> None:
 
 
 def close_staging(store: BarStore) -> None:
-    """Leave what was set aside for the next run."""
+    """Leave what was staged for the next run."""
     if store.staging is not None:
         store.staging.connection.close()

@@ -36,9 +36,8 @@ TICK, SMALL_TICK = 0.01, 0.0001
 FIVE_MINUTES_MS = 300_000
 LAST_STAMP_MS = 4e12  # in the year 2096
 NUMBER_TYPES = (int, float)  # exactly: a bool is neither, nor is a number in quotes
-TICKER_NAME = re.compile(
-    r"[!-~]{1,20}"
-)  # printed ASCII without blanks; control characters have been seen
+# Printed ASCII without blanks; control characters have been seen.
+TICKER_NAME = re.compile(r"[!-~]{1,20}")
 UNLIKE_NEIGHBOURS = f"price above {BELIEVED_PRICE:.0f}, unlike the bars beside it"
 
 
@@ -123,6 +122,7 @@ def parse_bars(
     prices = np.array([make_numbers(kept, letter) for letter in PRICE_LETTERS])
     volume = make_numbers(kept, "v")
     clamped = clamp_within_a_tick(prices)
+
     stamps = make_numbers(kept, "t")
     is_readable = (stamps >= 0) & (stamps < LAST_STAMP_MS)
     stamps = np.where(is_readable, stamps, 0.0).astype("int64")
@@ -131,6 +131,8 @@ def parse_bars(
 
     reasons = find_broken_rules(tickers, prices, volume, times, sessions)
     order = np.array(sorted(range(len(kept)), key=lambda i: (tickers[i], stamps[i])), dtype="int64")
+
+    # The second bar of a time is rejected, so the order decides, not the place in the answer.
     good = order[reasons[order] == ""]
     is_second = (tickers[good][1:] == tickers[good][:-1]) & (stamps[good][1:] == stamps[good][:-1])
     reasons[good[1:][is_second]] = "a second bar of the same time"
@@ -160,6 +162,7 @@ def parse_bars(
         dropped=len(rows) - len(kept),
         clamped=int(clamped[good].sum()),
     )
+
     return reject_unlike_neighbours(bars)
 
 
@@ -204,9 +207,8 @@ def clamp_within_a_tick(prices: np.ndarray) -> np.ndarray:
     return which bars that concerns."""
     opened, high, low, close = prices
     top, bottom = np.fmax(opened, close), np.fmin(opened, close)
-    tick = np.where(top >= 1, TICK, SMALL_TICK) * (
-        1 + 1e-6
-    )  # a difference of floats may exceed it by a breath
+    # A difference of floats may exceed it by a breath.
+    tick = np.where(top >= 1, TICK, SMALL_TICK) * (1 + 1e-6)
     is_low_high = (high < top) & (top - high <= tick) & (low <= bottom + tick)
     is_high_low = (low > bottom) & (low - bottom <= tick) & (high >= top - tick)
     high[is_low_high] = top[is_low_high]
@@ -260,19 +262,19 @@ def find_ticker_names(tickers: np.ndarray) -> np.ndarray:
 
 def reject_unlike_neighbours(bars: ParsedBars) -> ParsedBars:
     """Return the bars without those above BELIEVED_PRICE that are unlike the other bars of their
-    ticker.
-
-    A ticker's bars fall into stretches within which no price is LARGEST_STEP times the one before.
-    Stretches that come down to BELIEVED_PRICE are believed; where none does, the longest one is.
-    """
+    ticker."""
     top, bottom = bars.prices.max(axis=0, initial=0), bars.prices.min(axis=0, initial=np.inf)
     unlike: list[int] = []
 
     for ticker in sorted(set(bars.tickers[top > BELIEVED_PRICE].tolist())):
         places = np.flatnonzero(bars.tickers == ticker)
+
+        # Stretches within which no price is LARGEST_STEP times the one before.
         high, low = top[places], bottom[places]
         steps = np.maximum(high[1:] / low[:-1], high[:-1] / low[1:])
         stretches = np.split(places, np.flatnonzero(steps >= LARGEST_STEP) + 1)
+
+        # Those that come down to BELIEVED_PRICE are believed; where none does, the longest one is.
         believed = [
             stretch
             for stretch in stretches

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from backtestdb.arguments import parse_date, parse_ticker_list
+from backtestdb.arguments import add_flag, parse_date, parse_ticker_list
 from backtestdb.config import Settings
 from backtestdb.console import DONE, progress, say
 from backtestdb.database import connect, table_names
@@ -19,7 +19,7 @@ from backtestdb.market.ask_again import AskAgain, apply_again
 from backtestdb.market.backfill import backfill_together
 from backtestdb.market.client import MarketData
 from backtestdb.market.coverage_rows import load_ranges
-from backtestdb.market.jobs import Job, Source, all_sessions, make_job, plan_jobs
+from backtestdb.market.jobs import Job, Source, cost_jobs, make_job
 from backtestdb.market.metric_store import compute_metrics_again
 from backtestdb.market.report import (
     announce,
@@ -29,7 +29,7 @@ from backtestdb.market.report import (
     print_reports,
     print_update,
 )
-from backtestdb.market.request_plan import Cost, make_cost
+from backtestdb.market.request_plan import Cost
 from backtestdb.market.sessions import last_completed_session, load_calendar, years_before
 from backtestdb.market.split_look import look_at_splits, look_before_first_bars, plan_looks
 from backtestdb.market.splits import SplitLook
@@ -67,16 +67,13 @@ def add_range_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that print a plan or a report, and those that ask again."""
-    parser.add_argument(
-        "--plan", action="store_true", help="print what it would cost and send no request"
-    )
-    parser.add_argument("--json", action="store_true", help="the plan or the coverage for programs")
-    parser.add_argument(
+    add_flag(parser, "--plan", "print what it would cost and send no request")
+    add_flag(parser, "--json", "the plan or the coverage for programs")
+    add_flag(
+        parser,
         "--again",
-        action="store_true",
-        help="ask again whatever the records say, and replace: --tickers, --start and --end "
-        "choose what; without"
-        " them what is provisional",
+        "ask again whatever the records say, and replace: --tickers, --start and --end choose "
+        "what; without them what is provisional",
     )
     parser.add_argument(
         "--tickers",
@@ -196,16 +193,11 @@ def run_backfill(
 
         jobs = make_backfill_jobs(connection, timeframe, arguments, now_utc)
         if source is None:
-            planned = make_cost(
-                plan_jobs(connection, load_calendar(), jobs), all_sessions(load_calendar(), jobs)
-            )
-            costs = {LABELS[timeframe]: planned, "splits": plan_looks(connection)}
-            return print_plan(settings, costs, as_json=arguments.json)
+            return print_backfill_cost(settings, connection, jobs, as_json=arguments.json)
 
         for job in jobs:
             say(describe_job(job))
-        requests = plan_jobs(connection, load_calendar(), jobs)
-        planned = make_cost(requests, all_sessions(load_calendar(), jobs))
+        planned = cost_jobs(connection, load_calendar(), jobs)
         say(describe_cost(planned.requests + plan_looks(connection).requests, settings))
 
         looks: list[SplitLook] = []
@@ -259,9 +251,14 @@ def plan_backfill(
             )
             for name in names
         ]
-        requests = plan_jobs(connection, load_calendar(), jobs)
-        planned = make_cost(requests, all_sessions(load_calendar(), jobs))
-        costs = {LABELS[timeframe]: planned, "splits": plan_looks(connection)}
+        return print_backfill_cost(settings, connection, jobs, as_json=as_json)
+
+
+def print_backfill_cost(
+    settings: Settings, connection: sqlite3.Connection, jobs: Sequence[Job], *, as_json: bool
+) -> int:
+    planned = cost_jobs(connection, load_calendar(), jobs)
+    costs = {LABELS[jobs[0].timeframe]: planned, "splits": plan_looks(connection)}
     return print_plan(settings, costs, as_json=as_json)
 
 
@@ -325,9 +322,7 @@ def run_update(
             jobs = {name: [job for job in every if job.timeframe == name] for name in jobs}
 
         costs = {
-            LABELS[timeframe]: make_cost(
-                plan_jobs(connection, calendar, some), all_sessions(calendar, some)
-            )
+            LABELS[timeframe]: cost_jobs(connection, calendar, some)
             for timeframe, some in jobs.items()
             if some
         }

@@ -159,12 +159,15 @@ class MarketData:
         self.api_key = settings.api_key
         self.timeout_seconds = settings.timeout_seconds
         self.stopping = stopping or threading.Event()
+
         path = quota_path(settings.state_dir, settings.base_url, settings.api_key)
         self.quota = Quota(path, settings.requests_per_minute, stopping=self.stopping)
         self.counting, self.requests_sent = threading.Lock(), 0
+
         self.clock, self.clock_was_compared, self.was_reached = clock, False, False
         self.clock_is_ahead_by = timedelta(0)
         self.date_header: str | None = None
+
         self.session = requests.Session()
         self.session.mount("https://", HTTPAdapter(pool_maxsize=settings.concurrency))
         self.session.mount("http://", HTTPAdapter(pool_maxsize=settings.concurrency))
@@ -236,12 +239,7 @@ class MarketData:
         url = f"{self.base_url}/vX/reference/tickers/{quote(ticker, safe='')}/events"
         return self.fetch_json(url, {"types": "ticker_change"}).get("results")
 
-    def fetch_pages(
-        self,
-        path: str,
-        query: Mapping[str, Any],
-        verify: Verify = accept,
-    ) -> Answer:
+    def fetch_pages(self, path: str, query: Mapping[str, Any], verify: Verify = accept) -> Answer:
         """Follow `next_url` to the end; `results` is absent where there are none. `verify` raises
         PassingFaultError for a page that does not say what was asked."""
         rows: list[dict[str, Any]] = []
@@ -270,8 +268,7 @@ class MarketData:
             if url and parse_origin(url) != parse_origin(self.base_url):
                 raise ForeignHostError(
                     f"the next page lies on {urlsplit(url).netloc}, not on "
-                    f"{urlsplit(self.base_url).netloc}; "
-                    "it was not followed",
+                    f"{urlsplit(self.base_url).netloc}; it was not followed",
                     next_step="check POLYGON_BASE_URL",
                 )
 
@@ -334,7 +331,7 @@ class MarketData:
         except requests.RequestException as error:
             if reason := explain_unreachable(error, self.base_url):
                 self.quota.give_back()
-                # Hours into a run the network may come back; at its beginning somebody sits before
+                # Hours into a run the network may come back; at its beginning the user sits before
                 # it.
                 if not self.was_reached:
                     raise UnreachableError(reason[0], next_step=reason[1]) from error
@@ -498,9 +495,8 @@ def parse_body(content: bytes) -> dict[str, Any]:
     if not isinstance(body, dict) or body.get("status") not in ("OK", "DELAYED"):
         raise PassingFaultError("the answer has another form than documented")
     results = body.get("results") or []
-    rows = (
-        [results] if isinstance(results, dict) else results
-    )  # of an endpoint about one ticker: an object
+    # Of an endpoint about one ticker: an object.
+    rows = [results] if isinstance(results, dict) else results
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PassingFaultError("the results of the answer are no list of rows")
 

@@ -1,4 +1,4 @@
-"""No silent holes: expected = stored + known empty + set aside + beyond the plan + failed, counted
+"""No silent holes: expected = stored + known empty + rejected + beyond the plan + failed, counted
 in sessions of tickers."""
 
 import sqlite3
@@ -45,9 +45,9 @@ class Coverage:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What is known of some sessions besides their bars: `asked`, finally
-    answered; `plan_lacks`, those before which the key's history starts; `reached`, up to the newest
-    session of which any answer had a bar."""
+    """What is known of some sessions besides their bars: `asked`, finally answered; `plan_lacks`,
+    those before which the key's history starts; `reached`, up to the newest session of which any
+    answer had a bar."""
 
     every: SessionMask
     asked: AnsweredSessions
@@ -92,6 +92,7 @@ def load_coverage(
     unconfirmed = answers.asked.unconfirmed
     stored = beyond_plan = provisional = early = 0
     failed_of, silent = {}, []
+
     for ticker in tickers:
         count = count_stored_sessions(connection, ticker, timeframe, sessions)
         lacking = unanswered = answers.open_of(ticker)
@@ -107,10 +108,13 @@ def load_coverage(
             failed_of[ticker] = failed.bit_count()
         elif not count and not beyond:
             silent.append(ticker)
+
         stored += count
+
     expected, failed_count = len(tickers) * len(sessions), sum(failed_of.values())
     set_aside = count_rejected(connection, tickers, timeframe, sessions)
     known_empty = expected - stored - set_aside - beyond_plan - failed_count
+
     return Coverage(
         expected=expected,
         stored=stored,
@@ -147,8 +151,8 @@ def count_stored_sessions(
     """Count sessions with at least one bar; a day bar is a session."""
     counted = "count(*)" if timeframe == "1day" else f"count(DISTINCT {session_number(timeframe)})"
     query = (
-        f"SELECT {counted} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp "
-        "BETWEEN ? AND ?"
+        f"SELECT {counted} FROM ohlcv_data "
+        "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?"
     )
     values = (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1]))
     return int(connection.execute(query, values).fetchone()[0])
@@ -159,9 +163,8 @@ def load_stored_mask(
 ) -> SessionMask:
     """Return the ones of `sessions` with at least one bar, as bits."""
     query = (
-        f"SELECT DISTINCT {session_number(timeframe)} FROM ohlcv_data WHERE ticker = ? AND "
-        "timeframe = ?"
-        " AND timestamp BETWEEN ? AND ?"
+        f"SELECT DISTINCT {session_number(timeframe)} FROM ohlcv_data "
+        "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?"
     )
     values = (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1]))
     days = (date.fromordinal(FIRST_DAY + number) for (number,) in connection.execute(query, values))
@@ -176,7 +179,7 @@ def session_number(timeframe: str) -> str:
 def count_rejected(
     connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str, sessions: Sequence[date]
 ) -> int:
-    """Count sessions of tickers of which a bar was set aside and none is stored."""
+    """Count sessions of tickers of which a bar was rejected and none is stored."""
     rows = connection.execute(
         "SELECT DISTINCT ticker, session_date FROM _bars_set_aside"
         " WHERE timeframe = ? AND session_date BETWEEN ? AND ?",
@@ -199,9 +202,8 @@ def load_gap_notes(
     asked for."""
     members, asked = set(tickers), load_answered(connection, "1day", sessions)
     rows = connection.execute(
-        "SELECT ticker, last_before, first_after FROM _ticker_gaps WHERE last_before >= ? AND "
-        "first_after <= ?"
-        " ORDER BY first_after, ticker",
+        "SELECT ticker, last_before, first_after FROM _ticker_gaps "
+        "WHERE last_before >= ? AND first_after <= ? ORDER BY first_after, ticker",
         (sessions[0].isoformat(), sessions[-1].isoformat()),
     ).fetchall()
     notes = []
@@ -214,9 +216,8 @@ def load_gap_notes(
             and is_empty_between(connection, ticker, before, after)
         ):
             notes.append(
-                f"{ticker}: no bar between {before} and {after}; the prices before may be those "
-                "of another company,"
-                " and the metrics begin anew"
+                f"{ticker}: no bar between {before} and {after}; the prices before may be those of "
+                "another company, and the metrics begin anew"
             )
 
     return notes
@@ -225,9 +226,8 @@ def load_gap_notes(
 def is_empty_between(connection: sqlite3.Connection, ticker: str, before: str, after: str) -> bool:
     """Return whether a ticker has no day bar between two sessions."""
     query = (
-        "SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' AND timestamp > ? AND "
-        "timestamp < ?"
-        " LIMIT 1"
+        "SELECT 1 FROM ohlcv_data "
+        "WHERE ticker = ? AND timeframe = '1day' AND timestamp > ? AND timestamp < ? LIMIT 1"
     )
     first_ms, last_ms = (
         end_of_day_ms(date.fromisoformat(before)),

@@ -61,11 +61,10 @@ def start_counting(
     ranges = merge_ranges(calendar, [*load_ranges(connection, universe, timeframe), asked])
     connection.execute(
         "INSERT INTO _coverage (universe, timeframe, start_date, end_date, tickers, expected, "
-        "stored, known_empty,"
-        " set_aside, beyond_plan, failed, counted_at_utc, ranges, state)"
-        " VALUES (:universe, :timeframe, :start, :end, 0, 0, 0, 0, 0, 0, 0, :now, :ranges, :state)"
-        " ON CONFLICT DO UPDATE SET start_date = :start, end_date = :end, ranges = :ranges, state "
-        "= :state",
+        "stored, known_empty, set_aside, beyond_plan, failed, counted_at_utc, ranges, state) "
+        "VALUES (:universe, :timeframe, :start, :end, 0, 0, 0, 0, 0, 0, 0, :now, :ranges, :state) "
+        "ON CONFLICT DO UPDATE "
+        "SET start_date = :start, end_date = :end, ranges = :ranges, state = :state",
         {
             "universe": universe,
             "timeframe": timeframe,
@@ -96,8 +95,7 @@ def save_coverage(
     names = (*COUNTS, "provisional")
     connection.execute(
         f"UPDATE _coverage SET {', '.join(f'{name} = ?' for name in names)}, tickers = ?, "
-        "counted_at_utc = ?,"
-        " state = ? WHERE universe = ? AND timeframe = ?",
+        "counted_at_utc = ?, state = ? WHERE universe = ? AND timeframe = ?",
         (
             *(getattr(coverage, name) for name in names),
             tickers,

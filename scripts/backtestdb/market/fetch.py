@@ -46,15 +46,15 @@ def fetch_all(
 ) -> Iterator[tuple[Sent, Received | MarketDataError]]:
     """Yield each request with its result or its error, in the order of arrival.
 
-    The first request goes out alone, so that a refused key costs one request. At most `concurrency`
-    are under way, and as many answers wait to be taken. What no other request can change ends the
-    run (a refused key, a foreign host, no way to the vendor), and so do `SAME_FAILURES_IN_A_ROW`
-    equal failures one after the other: they are raised, not yielded. The threads are daemons: an
-    interrupted run does not wait for their answers.
+    At most `concurrency` are under way, and as many answers wait to be taken. What no other request
+    can change ends the run (a refused key, a foreign host, no way to the vendor), and so do
+    `SAME_FAILURES_IN_A_ROW` equal failures one after the other: they are raised, not yielded.
     """
     remaining, failures = iter(requests), FailureCount()
     waiting: queue.SimpleQueue[Sent | None] = queue.SimpleQueue()
     arrived: queue.SimpleQueue[tuple[Sent, Received | BaseException]] = queue.SimpleQueue()
+
+    # Daemons: an interrupted run does not wait for their answers.
     workers = [
         threading.Thread(target=work, args=(waiting, arrived, fetch, stopping), daemon=True)
         for _ in range(concurrency)
@@ -62,6 +62,7 @@ def fetch_all(
     for worker in workers:
         worker.start()
 
+    # The first request goes out alone, so that a refused key costs one request.
     under_way, room = 0, 1
     is_interrupted = False
 
@@ -72,12 +73,14 @@ def fetch_all(
                 under_way += 1
             if not under_way:
                 return
+
             request, result = arrived.get()
             under_way -= 1
             if isinstance(result, BaseException):
                 result = failures.judge(result)
             else:
                 failures.forget()
+
             yield request, result
             room = 2 * concurrency
     except KeyboardInterrupt:

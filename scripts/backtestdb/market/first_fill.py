@@ -1,8 +1,8 @@
-"""A first fill: sessions are set aside as they arrive, and loaded by ticker when all are there.
+"""A first fill: sessions are staged as they arrive, and loaded by ticker when all are there.
 
 Rows that arrive by session and are stored by ticker hit another page each. Measured with 2.4
 million bars (8,000 tickers × 300 sessions) and the 128 MB of cache that a rebuild has: stored as
-they came 106 s and 16.5 GB written, set aside first 41 s and 0.64 GB; 100 tickers read back from
+they came 106 s and 16.5 GB written, staged first 41 s and 0.64 GB; 100 tickers read back from
 the disk 3.45 s against 0.68 s, for good. So each session goes as one value into a file of its own,
 `<database>.staging`, in a transaction that is its record too. A killed run finds it again;
 staging.py says when not.
@@ -38,8 +38,8 @@ TICKERS_PER_INSERT = 100
 def load_staging(
     connection: sqlite3.Connection, staging: Staging, run: str, advance: Callable[[int], None]
 ) -> list[RejectedBar]:
-    """Store all that was set aside, ticker by ticker, and end with the record of the sessions.
-    Killed, it goes on where it was. Nothing more may be set aside once this has begun. Return the
+    """Store all that was staged, ticker by ticker, and end with the record of the sessions.
+    Killed, it goes on where it was. Nothing more may be staged once this has begun. Return the
     bars that are unlike those of other sessions, which they have beside them here for the first
     time."""
     rejected: list[RejectedBar] = []

@@ -15,7 +15,14 @@ from backtestdb.market.coverage import Coverage
 from backtestdb.market.metrics import WARM_UP_SESSIONS
 from backtestdb.market.plan_limits import GROUPED, load_limits
 from backtestdb.market.request_log import load_answered
-from backtestdb.market.request_plan import AnsweredSessions, Demand, Request, plan_requests
+from backtestdb.market.request_plan import (
+    AnsweredSessions,
+    Cost,
+    Demand,
+    Request,
+    make_cost,
+    plan_requests,
+)
 from backtestdb.market.session_mask import EMPTY, SessionMask, mask_between, mask_of
 from backtestdb.market.sessions import load_calendar, sessions_back, sessions_between
 from backtestdb.market.splits import SplitLook
@@ -132,6 +139,13 @@ def make_job(
     )
 
 
+def cost_jobs(
+    connection: sqlite3.Connection, calendar: ExchangeCalendar, jobs: Sequence[Job]
+) -> Cost:
+    """Return what the requests would cost that jobs which run together need."""
+    return make_cost(plan_jobs(connection, calendar, jobs), all_sessions(calendar, jobs))
+
+
 def all_sessions(calendar: ExchangeCalendar, jobs: Sequence[Job]) -> list[date]:
     """Return the calendar from the earliest to the latest session of the jobs, in order."""
     first = min(job.fetched_sessions[0] for job in jobs)
@@ -150,7 +164,7 @@ def plan_jobs(
     staging: Staging | None = None,
 ) -> list[Request]:
     """Return the requests that jobs of one timeframe still need, together. `staging`: what a killed
-    run set aside, where this process has it open already."""
+    run staged, where this process has it open already."""
     timeframe, sessions = jobs[0].timeframe, all_sessions(calendar, jobs)
     asked = load_answered(connection, timeframe, sessions)
     staged = EMPTY
@@ -197,7 +211,7 @@ def plan_jobs(
 def add_staged(
     asked: AnsweredSessions, tickers: Sequence[str], staged: SessionMask
 ) -> AnsweredSessions:
-    """Return what was asked with what a killed run set aside for the same tickers: it is as good as
+    """Return what was asked with what a killed run staged for the same tickers: it is as good as
     stored."""
     if not staged:
         return asked

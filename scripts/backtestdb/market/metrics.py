@@ -49,6 +49,8 @@ def make_metrics(bars: pd.DataFrame, companies: Collection[tuple[str, str]] = ()
     for ticker, first_date in companies:
         is_later = (bars["ticker"] == ticker) & (bars["date"] >= first_date)
         names = names.mask(is_later, names + "\n")  # no ticker's name has a new line in it
+
+    # A matrix of tickers × their bars: a window never reaches into another ticker.
     codes, tickers = pd.factorize(names)
     positions = bars.groupby(codes).cumcount().to_numpy()
 
@@ -60,6 +62,7 @@ def make_metrics(bars: pd.DataFrame, companies: Collection[tuple[str, str]] = ()
     over_time = make_metrics_over_time(pack("close"), pack("volume"))
     computed: dict[str, pd.Series | np.ndarray] = {**make_metrics_of_the_day(bars)}
     computed |= {name: matrix.to_numpy()[positions, codes] for name, matrix in over_time.items()}
+
     columns = {
         name: bars[name] if name in BAR_METRICS else computed[name] for name in METRIC_COLUMNS
     }

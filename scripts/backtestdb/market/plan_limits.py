@@ -172,9 +172,11 @@ def recheck_limits(
         limits = known.of(endpoint)
         if limits.is_fresh(now_utc) or not limits.is_bound:
             continue
+
         unbound = PlanLimits(proven_from=limits.proven_from)
         # Saved first: whether the run needs an earlier day is asked of a plan without the limit.
         save_limits(connection, endpoint, unbound, now_utc)
+
         starts = limits.history_starts
         if starts:
             witness = choose_witness(connection, tickers, known.refused_of(timeframe))
@@ -236,10 +238,7 @@ def probe_history(
 ) -> date | None:
     """Ask, before a long job, for its oldest session, of the whole market (`by_session`) or of
     `ticker`. Return the first session that the plan has, where that is a later one; it is
-    remembered.
-
-    One request when the plan reaches back; else two more: a range, which the plan cuts at its
-    beginning, and the session before, which has to be refused too."""
+    remembered."""
     endpoint = GROUPED if by_session else "1day"
     known = load_limits(connection).of(endpoint)
     if known.history_starts or known.is_refused:
@@ -251,13 +250,14 @@ def probe_history(
     if not refused:
         return None
 
+    # The plan cuts a range at its beginning; the session before that has to be refused, too.
     try:
         rows = client.fetch_bars(ticker, "1day", sessions[0], sessions[-2]).rows
     except MarketDataError:
         return None
-
     if not rows:
         return None
+
     starts = date_of(rows[0]["t"])
     if (
         ask_whether_refused(client, endpoint, ticker, sessions_back(calendar, starts, 1))
@@ -379,8 +379,8 @@ def find_late_beginning(
     rows = [
         row
         for row in connection.execute(
-            "SELECT ticker, min(start_date), min(first_date) FROM _ranges_asked WHERE timeframe = "
-            "? GROUP BY ticker",
+            "SELECT ticker, min(start_date), min(first_date) FROM _ranges_asked "
+            "WHERE timeframe = ? GROUP BY ticker",
             (timeframe,),
         )
         if row[0] in members

@@ -9,7 +9,8 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 WINDOW_SECONDS = 61.0
@@ -64,39 +65,35 @@ class Quota:
     def reserve(self) -> float:
         """Write one request into the window, or return the seconds until the window has room."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(
-                descriptor, fcntl.LOCK_EX
-            )  # the system lets go of it when a process is killed
+        with self.open_window() as granted:
             now = self.clock()
-            granted = parse_window(os.read(descriptor, 1 << 20), now, self.window_seconds)
-            has_room = len(granted) < self.requests_per_minute
-            # Written when there is no room too: a torn line counts as a request of now, and would
-            # for ever.
-            window = "".join(
-                f"{moment!r}\n" for moment in ([*granted, now] if has_room else granted)
-            )
-            os.pwrite(descriptor, window.encode(), 0)
-            os.ftruncate(descriptor, len(window))
-            if has_room:
+            if len(granted) < self.requests_per_minute:
+                granted.append(now)
                 return 0.0
             # Rounding must not make a wait of nothing, which means granted.
             free_at = granted[-self.requests_per_minute] + self.window_seconds
             return max(free_at - now, SHORTEST_WAIT_SECONDS)
-        finally:
-            os.close(descriptor)
 
     def give_back(self) -> None:
         """Take the newest request out of the window: it never left this machine."""
-        if not self.requests_per_minute:
-            return
+        if self.requests_per_minute:
+            with self.open_window() as granted:
+                del granted[-1:]
+
+    @contextmanager
+    def open_window(self) -> Iterator[list[float]]:
+        """Give the times that still count, under lock, and write back what the caller made of
+        them. Written where nothing changed too: a torn line counts as a request of now, and would
+        for ever."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
+            # The system lets go of it when a process is killed.
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             granted = parse_window(os.read(descriptor, 1 << 20), self.clock(), self.window_seconds)
-            window = "".join(f"{moment!r}\n" for moment in granted[:-1])
-            os.pwrite(descriptor, window.encode(), 0)
+            yield granted
+
+            window = "".join(f"{moment!r}\n" for moment in granted).encode()
+            os.pwrite(descriptor, window, 0)
             os.ftruncate(descriptor, len(window))
         finally:
             os.close(descriptor)

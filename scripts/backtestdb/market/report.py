@@ -26,8 +26,7 @@ NAMED_AT_MOST = 20
 def describe_job(job: Job) -> str:
     return (
         f"{LABELS[job.timeframe]} of {job.universe}: {len(job.tickers)} tickers × "
-        f"{len(job.sessions)} sessions "
-        f"({job.sessions[0]} to {job.sessions[-1]})"
+        f"{len(job.sessions)} sessions ({job.sessions[0]} to {job.sessions[-1]})"
     )
 
 
@@ -81,17 +80,8 @@ def print_reports(reports: Sequence[tuple[str, Report]], *, as_json: bool = Fals
     print_table(
         "Result (sessions of tickers)",
         [
-            *(
-                "step",
-                "requests",
-                "bars",
-                "asked",
-                "stored",
-                "known empty",
-                "set aside",
-                "beyond plan",
-            ),
-            *("failed", "time"),
+            *("step", "requests", "bars", "asked", "stored"),
+            *("known empty", "rejected", "beyond plan", "failed", "time"),
         ],
         [
             [
@@ -186,7 +176,7 @@ def make_run_notes(step: str, run: RunTotals) -> list[str]:
 
     if run.set_aside:
         named = [f"{what} ({count})" for what, count in run.set_aside.items()]
-        notes.append(f"{step}: bars set aside: {name_some(named)}")
+        notes.append(f"{step}: bars rejected: {name_some(named)}")
     if run.clamped:
         notes.append(
             f"{step}: {run.clamped:,} bars had a high or low within a tick of open or close: "

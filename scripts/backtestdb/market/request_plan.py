@@ -15,7 +15,7 @@ from backtestdb.market.sessions import MINUTES_PER_SESSION
 
 BARS_PER_SESSION = {"1day": 1, "5min": 192}
 # Bytes in the file, indexes included, measured on the sandbox's market: a day bar 163 and its row
-# of metrics 367 (2.4 million of each), a five-minute bar 190. While a first fill is set aside, a
+# of metrics 367 (2.4 million of each), a five-minute bar 190. While a first fill is staged, a
 # bar takes another 45.
 BYTES_PER_BAR = {"1day": 530, "5min": 190}
 BYTES_SET_ASIDE = 45
@@ -45,9 +45,8 @@ Request = RangeRequest | SessionRequest
 
 @dataclass(frozen=True)
 class AnsweredSessions:
-    """What was finally answered before: for each ticker, and for every one. `unconfirmed`:
-    sessions of a ticker that one answer had no bar of, without a second sign; they are asked for
-    again."""
+    """What was finally answered before: for each ticker, and for every one. `unconfirmed`: sessions
+    of a ticker that one answer had no bar of, without a second sign; they are asked for again."""
 
     of_ticker: Mapping[str, SessionMask] = field(default_factory=dict)
     of_everyone: SessionMask = EMPTY

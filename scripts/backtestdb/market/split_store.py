@@ -30,8 +30,7 @@ def load_known_splits(connection: sqlite3.Connection, since: date) -> list[Known
     """Return those with an execution date on or after `since`."""
     rows = connection.execute(
         "SELECT execution_date, ticker, split_from, split_to, first_seen_at_utc, believed_at_utc, "
-        "withdrawn_at_utc"
-        " FROM _splits WHERE execution_date >= ?",
+        "withdrawn_at_utc FROM _splits WHERE execution_date >= ?",
         (since.isoformat(),),
     )
     return [
@@ -58,8 +57,7 @@ def save_look(
     with transaction(connection):
         connection.executemany(
             "INSERT OR REPLACE INTO _splits (ticker, execution_date, split_from, split_to, "
-            "first_seen_at_utc,"
-            " believed_at_utc, withdrawn_at_utc) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "first_seen_at_utc, believed_at_utc, withdrawn_at_utc) VALUES (?, ?, ?, ?, ?, ?, ?)",
             [make_row(each) for each in changed],
         )
         connection.execute(

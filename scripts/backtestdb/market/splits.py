@@ -133,6 +133,7 @@ def compare_splits(
             "not believed",
             next_step="make update, later",
         )
+
     new = [
         KnownSplit(
             split, now_utc, find_believed_at(split, now_utc, bars_came_first=bars_came_first)

@@ -28,13 +28,12 @@ from backtestdb.market.work_done import clear_done
 
 LOADING_TASK = "staging"
 SCHEMA = (
-    "CREATE TABLE job (staging_key TEXT NOT NULL, ticker_set INTEGER NOT NULL, tickers_sha256 "
-    "TEXT NOT NULL)",
+    "CREATE TABLE job (staging_key TEXT NOT NULL, ticker_set INTEGER NOT NULL, "
+    "tickers_sha256 TEXT NOT NULL)",
     "CREATE TABLE tickers (id INTEGER PRIMARY KEY, ticker TEXT NOT NULL UNIQUE)",
-    "CREATE TABLE sessions (session_date TEXT PRIMARY KEY, received INTEGER NOT NULL, stored "
-    "INTEGER NOT NULL,"
-    " dropped INTEGER NOT NULL, set_aside INTEGER NOT NULL, asked_at_utc TEXT NOT NULL, bars BLOB "
-    "NOT NULL)",
+    "CREATE TABLE sessions (session_date TEXT PRIMARY KEY, received INTEGER NOT NULL, "
+    "stored INTEGER NOT NULL, dropped INTEGER NOT NULL, set_aside INTEGER NOT NULL, "
+    "asked_at_utc TEXT NOT NULL, bars BLOB NOT NULL)",
     f"CREATE TABLE rejected (session TEXT NOT NULL, {', '.join(RejectedBar._fields)})",
 )
 
@@ -71,12 +70,10 @@ def database_path(connection: sqlite3.Connection) -> Path:
 
 
 def open_staging(connection: sqlite3.Connection) -> Staging | None:
-    """Return what an earlier run of this database set aside, for this process alone; None where
+    """Return what an earlier run of this database staged, for this process alone; None where
     there is nothing.
 
-    A file of another state of the database, one that is no database any more, and one that was
-    never begun are removed, which is said: their sessions are asked for again. Raise BusyError
-    while another process has it.
+    Raise BusyError while another process has it.
     """
     database = database_path(connection)
     path = staging_path(database) if database.name else None  # in memory: no file, no name
@@ -89,7 +86,9 @@ def open_staging(connection: sqlite3.Connection) -> Staging | None:
     if staging:
         staging.connection.close()
 
-    say(f"removed {path}: this state of the database does not wait for what it had set aside")
+    # It belongs to another state of the database, is no database any more, or was never begun: its
+    # sessions are asked for again.
+    say(f"removed {path}: this state of the database does not wait for what it had staged")
     remove_database(path)
     return None
 
@@ -163,8 +162,7 @@ def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc
     with transaction(connection):
         connection.execute(
             "INSERT OR REPLACE INTO _first_fill (id, staging_key, ticker_set, tickers_sha256, "
-            "begun_at_utc)"
-            " VALUES (1, ?, ?, ?, ?)",
+            "begun_at_utc) VALUES (1, ?, ?, ?, ?)",
             (job.key, job.ticker_set, job.tickers_sha256, begun_at_utc),
         )
         clear_done(connection, LOADING_TASK)
@@ -175,11 +173,12 @@ def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc
 def stage_session(
     staging: Staging, session_date: date, bars: ParsedBars, asked_at_utc: str
 ) -> None:
-    """Set a session aside, instead of what an earlier answer about it said: its bars as one value,
+    """Stage a session, instead of what an earlier answer about it said: its bars as one value,
     and what was found out about the answer."""
     new = [ticker for ticker in bars.tickers.tolist() if ticker not in staging.numbers]
     numbers = {ticker: len(staging.numbers) + place for place, ticker in enumerate(new)}
     ids = np.array([{**staging.numbers, **numbers}[t] for t in bars.tickers], dtype="int32")
+
     values = ids.tobytes() + bars.prices.tobytes() + bars.volume.tobytes()
     day = session_date.isoformat()
 
@@ -189,10 +188,10 @@ def stage_session(
         )
         staging.connection.execute(
             "INSERT OR REPLACE INTO sessions (session_date, received, stored, dropped, set_aside, "
-            "asked_at_utc,"
-            " bars) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "asked_at_utc, bars) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (day, *bars.counts, asked_at_utc, values),
         )
+
         staging.connection.execute("DELETE FROM rejected WHERE session = ?", (day,))
         names = ("session", *RejectedBar._fields)
         staging.connection.executemany(

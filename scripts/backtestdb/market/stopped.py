@@ -76,10 +76,9 @@ def save_stopped(connection: sqlite3.Connection, ticker: str, last_bar: date) ->
     """Record a ticker that stopped. What is known of it stays as long as its last bar is the same.
     The caller's transaction."""
     connection.execute(
-        "INSERT INTO _stopped_tickers (ticker, last_bar, note) VALUES (?, ?, ?) ON CONFLICT "
-        "(ticker) DO UPDATE SET"
-        " last_bar = excluded.last_bar, note = excluded.note, events_asked_at_utc = NULL"
-        " WHERE last_bar <> excluded.last_bar",
+        "INSERT INTO _stopped_tickers (ticker, last_bar, note) VALUES (?, ?, ?) "
+        "ON CONFLICT (ticker) DO UPDATE SET last_bar = excluded.last_bar, note = excluded.note, "
+        "events_asked_at_utc = NULL WHERE last_bar <> excluded.last_bar",
         (ticker, last_bar.isoformat(), describe_stopped(last_bar, None)),
     )
 

@@ -42,6 +42,7 @@ def parse_ticker_file(file: Path) -> list[str]:
     header_place = next(
         (place for place, (_, row) in enumerate(rows) if find_column(row) is not None), None
     )
+
     found = read_list(rows)
     if header_place is not None:
         found = read_table(rows[header_place][1], rows[header_place + 1 :])
@@ -52,12 +53,14 @@ def parse_ticker_file(file: Path) -> list[str]:
         (number, word, normalise_ticker(word.upper() if is_small else word))
         for number, word in found
     ]
+
     refuse_other_words(file, words)
     tickers = list(dict.fromkeys(ticker for _, _, ticker in words))
     if not tickers:
         raise UsageError(
             f"{file} names no ticker: one a line, or a CSV with a column ticker or symbol"
         )
+
     if is_small:
         say(f"{file}: tickers in small letters were read as capitals")
     return tickers

@@ -59,8 +59,7 @@ def ensure_right_times(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TABLE IF EXISTS temp.right_times")
     connection.execute(
         "CREATE TEMP TABLE right_times (timestamp INTEGER PRIMARY KEY, time_of_day TEXT, "
-        "day_of_week INTEGER,"
-        " utc TEXT, minus_4 TEXT, minus_5 TEXT)"
+        "day_of_week INTEGER, utc TEXT, minus_4 TEXT, minus_5 TEXT)"
     )
     rows = connection.execute(
         "SELECT DISTINCT timestamp FROM ohlcv_data WHERE timeframe = '5min'"

@@ -70,10 +70,11 @@ def write_universe(
     database where `schema` names one."""
     tickers = list(dict.fromkeys(tickers))
     connection.execute(
-        f"INSERT INTO {schema}.universe (name, description) VALUES (?, ?) ON CONFLICT (name) DO "
-        "NOTHING",
+        f"INSERT INTO {schema}.universe (name, description) VALUES (?, ?) "
+        "ON CONFLICT (name) DO NOTHING",
         (name, DESCRIPTIONS.get(name, name)),
     )
+
     query = f"SELECT id FROM {schema}.universe WHERE name = ?"
     (universe_id,) = connection.execute(query, (name,)).fetchone()
     query = f"SELECT ticker FROM {schema}.universe_stocks WHERE universe_id = ? AND is_active = 1"
@@ -82,20 +83,21 @@ def write_universe(
     connection.execute(
         f"UPDATE {schema}.universe_stocks SET is_active = 0 WHERE universe_id = ?", (universe_id,)
     )
+
     members = {**dict.fromkeys(delisted, 0), **dict.fromkeys(tickers, 1)}
     connection.executemany(
-        f"INSERT INTO {schema}.universe_stocks (universe_id, ticker, name, is_active) VALUES (?, "
-        "?, ?, ?)"
-        " ON CONFLICT (universe_id, ticker) DO UPDATE SET is_active = excluded.is_active,"
-        " name = coalesce(excluded.name, name)",
+        f"INSERT INTO {schema}.universe_stocks (universe_id, ticker, name, is_active) "
+        "VALUES (?, ?, ?, ?) ON CONFLICT (universe_id, ticker) DO UPDATE "
+        "SET is_active = excluded.is_active, name = coalesce(excluded.name, name)",
         [
             (universe_id, ticker, company_names.get(ticker), is_active)
             for ticker, is_active in members.items()
         ],
     )
+
     connection.execute(
-        f"UPDATE {schema}.universe SET total_stocks = ?, updated_at = CURRENT_TIMESTAMP WHERE id "
-        "= ?",
+        f"UPDATE {schema}.universe SET total_stocks = ?, updated_at = CURRENT_TIMESTAMP "
+        "WHERE id = ?",
         (len(tickers), universe_id),
     )
 
@@ -209,12 +211,12 @@ def update_us_stocks(
     )
 
 
-def load_listed(connection: sqlite3.Connection) -> list[str]:
-    """Return the vendor's list as far as this database has it; nothing where us-stocks was never
-    fetched."""
+def load_listed(connection: sqlite3.Connection, universe: str = US_STOCKS) -> list[str]:
+    """Return all tickers that a universe has or had, of us-stocks the vendor's list as far as this
+    database has it; nothing where the universe was never made."""
     rows = connection.execute(
-        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id WHERE "
-        "universe.name = ?",
-        (US_STOCKS,),
+        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id "
+        "WHERE universe.name = ?",
+        (universe,),
     )
     return [ticker for (ticker,) in rows]

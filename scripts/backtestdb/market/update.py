@@ -102,6 +102,7 @@ def update(
         done.reports += list(zip(labels, ["1day"] * len(labels), reports, strict=True))
     elif jobs["5min"]:
         look()
+
     for _, _, report in done.reports[-1:]:
         report.run.splits = done.splits
     return done

@@ -22,8 +22,8 @@ def us_stocks_are_old(connection: sqlite3.Connection, now_utc: datetime) -> bool
     if not {"universe", "_coverage"} <= set(table_names(connection)):
         return False
     row = connection.execute(
-        "SELECT updated_at FROM universe WHERE name = ? AND EXISTS (SELECT 1 FROM _coverage WHERE "
-        "universe = name)",
+        "SELECT updated_at FROM universe "
+        "WHERE name = ? AND EXISTS (SELECT 1 FROM _coverage WHERE universe = name)",
         (US_STOCKS,),
     ).fetchone()
     if row is None:
@@ -68,7 +68,7 @@ def save_update(connection: sqlite3.Connection, done: Update, now_utc: datetime,
             (now_utc.isoformat(timespec="seconds"), end.isoformat()),
         )
         connection.execute(
-            "DELETE FROM _updates WHERE started_at_utc NOT IN"
-            " (SELECT started_at_utc FROM _updates ORDER BY started_at_utc DESC LIMIT ?)",
+            "DELETE FROM _updates WHERE started_at_utc NOT IN (SELECT started_at_utc FROM _updates "
+            "ORDER BY started_at_utc DESC LIMIT ?)",
             (UPDATES_KEPT,),
         )

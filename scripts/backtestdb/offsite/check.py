@@ -50,6 +50,7 @@ def check_copies(
     share = share_of_week(now_utc)
     listed = {stored.name: stored for stored in remote.store.list()}
     names = [name for text in listed if (name := parse_name(text))]
+
     problems = [*find_gaps(names), *find_lost(names, sent)]
     damaged: set[str] = set()
     owners: dict[str, str] = {}
@@ -64,6 +65,7 @@ def check_copies(
         if found:
             problems += found
             damaged.add(str(name))
+
     for text, stored in sorted(listed.items()):
         if (
             SEGMENT_NAME.fullmatch(text)
@@ -76,6 +78,7 @@ def check_copies(
             problems += found
             if found and text in owners:
                 damaged.add(owners[text])
+
     for problem in problems:
         say(problem)
     return CheckResult(

@@ -82,8 +82,8 @@ def compare_table(
 
     changed = count(
         connection,
-        f"SELECT count(*) FROM older.{quote(table)} a JOIN main.{quote(table)} b ON {match} WHERE "
-        f"{differs}",
+        f"SELECT count(*) FROM older.{quote(table)} a JOIN main.{quote(table)} b ON {match} "
+        f"WHERE {differs}",
     )
     return TableChange(
         table=table,

@@ -27,12 +27,7 @@ class Check:
 
 
 def check_and_save(
-    settings: Settings,
-    remote: Remote,
-    now_utc: datetime,
-    *,
-    everything: bool,
-    say: Say,
+    settings: Settings, remote: Remote, now_utc: datetime, *, everything: bool, say: Say
 ) -> CheckResult:
     """Check, remember what is damaged so that it is sent anew, and keep the result."""
     folder = target_folder(settings.backup_dir, settings.offsite)

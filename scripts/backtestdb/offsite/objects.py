@@ -124,8 +124,7 @@ def open_stream(
     )
     decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << 31)
     return decompressor.stream_reader(
-        io.BufferedReader(SegmentReader(remote, segments)),
-        read_across_frames=True,
+        io.BufferedReader(SegmentReader(remote, segments)), read_across_frames=True
     )
 
 

@@ -83,13 +83,13 @@ def fetch_backups(
     full = fetch_one(remote, choose(names, FULL_CLASSES), folder, say) if with_full else None
     after = [name for name in names if full is None or name.taken_at_utc > full.name.taken_at_utc]
     small = fetch_one(remote, choose(after, SMALL_CLASSES), folder, say)
-
     if not full and not small:
         when = f" taken by {until_utc.astimezone():%Y-%m-%d %H:%M:%S}" if until_utc else ""
         raise VerificationError(
             f"{remote.store.where} holds no copy{when} that comes back whole",
             next_step="make offsites",
         )
+
     found = [record for record in (full, small) if record]
     return Fetched(
         full=look_at_backup(folder / file_of(full)) if full else None,

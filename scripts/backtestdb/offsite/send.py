@@ -146,6 +146,7 @@ def finish(
     """Store the record, with which the copy exists, and return it."""
     state = sender.state
     number = state.next_number(copy_class)
+
     record = Record(
         name=CopyName(copy_class, content.taken_at_utc, state.writer, number),
         machine=state.machine,

@@ -149,8 +149,8 @@ def rowid_ends(
 
 def find_indexes(connection: sqlite3.Connection, tables: set[str]) -> list[Index]:
     rows = connection.execute(
-        "SELECT tbl_name, name, sql FROM main.sqlite_schema WHERE type = 'index' AND sql IS NOT "
-        "NULL ORDER BY rowid"
+        "SELECT tbl_name, name, sql FROM main.sqlite_schema "
+        "WHERE type = 'index' AND sql IS NOT NULL ORDER BY rowid"
     )
     return [(name, sql) for table, name, sql in rows if table in tables]
 

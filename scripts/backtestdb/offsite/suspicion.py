@@ -18,10 +18,7 @@ from backtestdb.offsite.record import CLASSES, CopyName, Record, load_record
 
 
 def leave_out_suspicious(
-    remote: Remote,
-    wanted: Iterable[CopyName],
-    everything: Iterable[CopyName],
-    say: Say,
+    remote: Remote, wanted: Iterable[CopyName], everything: Iterable[CopyName], say: Say
 ) -> Iterator[CopyName]:
     """Given copies of one database, `wanted` and all that there are, return those of `wanted` that
     lost nothing, in their order; say which are passed over. Raise OffsiteError when the store does

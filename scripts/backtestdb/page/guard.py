@@ -38,10 +38,8 @@ def find_refusal(
     if method not in {"GET", "HEAD"}:
         return 405, "this page only reads: GET and HEAD"
     if b"\\" in path or path.startswith(b"//"):
-        return (
-            400,
-            "not a path of this page",
-        )  # Datasette would redirect it, and a browser take it for a host
+        # Datasette would redirect it, and a browser take it for a host.
+        return (400, "not a path of this page")
 
     host = headers.get(b"host", b"").decode("latin-1")
     if not is_own_name(host):

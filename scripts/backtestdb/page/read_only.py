@@ -20,9 +20,8 @@ TELLING = {
         "module_list",
     ),
 }
-LONGEST_VALUE_BYTES = (
-    32 << 20
-)  # of a generated picture or script; a query for randomblob(1e9) ends here
+# Of a generated picture or script; a query for randomblob(1e9) ends here.
+LONGEST_VALUE_BYTES = 32 << 20
 
 
 def restrict(connection: sqlite3.Connection) -> None:

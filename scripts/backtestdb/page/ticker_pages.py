@@ -111,6 +111,7 @@ def describe_states(states: States, ticker: str) -> dict[str, Any]:
     empty = every & ~stored & ~failed & ~beyond
 
     unanswered = "not answered yet" if states.is_judged else "without a bar"
+
     return {
         "title": title_of(states.universe, states.timeframe),
         "label": LABELS[states.timeframe],

@@ -91,9 +91,7 @@ def load_listed(connection: sqlite3.Connection) -> dict[str, Listed]:
         after = found[-1] if len(found) >= TICKERS_AT_ONCE else None
     return {
         ticker: Listed(
-            ticker=ticker,
-            name=names.get(ticker, ""),
-            universes=tuple(universes.get(ticker, ())),
+            ticker=ticker, name=names.get(ticker, ""), universes=tuple(universes.get(ticker, ()))
         )
         for ticker in sorted(every)
     }
@@ -128,9 +126,7 @@ def choose_listed(
 
 
 def load_rows(
-    connection: sqlite3.Connection,
-    listed: Sequence[Listed],
-    holes: Mapping[str, Mapping[str, int]],
+    connection: sqlite3.Connection, listed: Sequence[Listed], holes: Mapping[str, Mapping[str, int]]
 ) -> list[Row]:
     """Return the lines of some tickers; `holes`: by ticker and timeframe."""
     tables = set(table_names(connection))

@@ -80,9 +80,8 @@ def make_carry_over(carried: dict[str, int], universe: str) -> Callable[[sqlite3
 def load_planned_universe(connection: sqlite3.Connection, universe: str) -> PlannedUniverse | None:
     """Return the universe that a rebuild has filled; None where it has none of this name."""
     rows = connection.execute(
-        "SELECT ticker, s.name, is_active FROM fresh.universe_stocks s JOIN fresh.universe u ON "
-        "u.id = universe_id"
-        " WHERE u.name = ? ORDER BY s.id",
+        "SELECT ticker, s.name, is_active FROM fresh.universe_stocks s "
+        "JOIN fresh.universe u ON u.id = universe_id WHERE u.name = ? ORDER BY s.id",
         (universe,),
     ).fetchall()
     if not rows:
@@ -177,6 +176,7 @@ def find_backup_to_carry(settings: Settings) -> Path | None:
     are some and none verifies."""
     if not load_catalogue(settings.backup_dir):
         return None
+
     try:
         choice = choose_backup(settings.backup_dir, settings.database_path, None, say)
     except NoBackupError as error:
@@ -191,8 +191,7 @@ def find_backup_to_carry(settings: Settings) -> Path | None:
         raise UsageError(
             str(error),
             next_step="name one of these backups: make restore ARGS='--carry-over-from FILE', or "
-            "begin without them:"
-            " make restore ARGS=--discard-irreplaceable",
+            "begin without them: make restore ARGS=--discard-irreplaceable",
         ) from error
 
     newest = choice.irreplaceable or choice.full

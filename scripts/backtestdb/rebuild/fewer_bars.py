@@ -17,8 +17,8 @@ from backtestdb.new_york import end_of_day_ms, midnight_ms
 # neither.
 FEWEST_OF_OLD = 0.9
 BARS_BETWEEN = (
-    "SELECT count(*) FROM ohlcv_data WHERE ticker = ? AND timeframe = ? AND timestamp "
-    "BETWEEN ? AND ?"
+    "SELECT count(*) FROM ohlcv_data "
+    "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?"
 )
 
 

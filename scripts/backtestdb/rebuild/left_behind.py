@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from backtestdb.database import table_names
+from backtestdb.market.universes import load_listed
 from backtestdb.new_york import date_of, midnight_ms
 from backtestdb.rebuild.work_file import RebuildSpec
 from backtestdb.timeframes import LABELS
@@ -40,6 +41,7 @@ def load_left_behind(connection: sqlite3.Connection, plan: RebuildSpec) -> list[
     """
     if "ohlcv_data" not in table_names(connection):
         return []
+
     universe_of, planned = load_universe_of(connection), planned_tickers(connection, plan)
     starts = {"1day": plan.daily_start, "5min": plan.intraday_start}
     counts: dict[tuple[str, str], int] = defaultdict(int)
@@ -50,6 +52,7 @@ def load_left_behind(connection: sqlite3.Connection, plan: RebuildSpec) -> list[
         "SELECT ticker, timeframe, count(*), min(timestamp) FROM ohlcv_data GROUP BY ticker, "
         "timeframe"
     ).fetchall()
+
     for ticker, timeframe, stored, first in groups:
         start = starts.get(timeframe, "") if ticker in planned else ""
         name = plan.universe if start else universe_of.get(ticker, "")
@@ -58,6 +61,7 @@ def load_left_behind(connection: sqlite3.Connection, plan: RebuildSpec) -> list[
             key = (timeframe, name)
             counts[key] += missing
             firsts[key] = min(first, firsts.get(key, first))
+
     return [
         make_left_behind(timeframe, name, counts[timeframe, name], firsts[timeframe, name], plan)
         for timeframe, name in sorted(counts)
@@ -69,9 +73,8 @@ def load_universe_of(connection: sqlite3.Connection) -> dict[str, str]:
     if not {"universe", "universe_stocks"} <= set(table_names(connection)):
         return {}
     rows = connection.execute(
-        "SELECT ticker, min(universe.name) FROM universe_stocks JOIN universe ON universe.id = "
-        "universe_id"
-        " GROUP BY ticker"
+        "SELECT ticker, min(universe.name) FROM universe_stocks "
+        "JOIN universe ON universe.id = universe_id GROUP BY ticker"
     )
     return dict(rows.fetchall())
 
@@ -81,12 +84,7 @@ def planned_tickers(connection: sqlite3.Connection, plan: RebuildSpec) -> set[st
     database knows."""
     if plan.tickers or not plan.universe:
         return set(plan.tickers)
-    rows = connection.execute(
-        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id WHERE "
-        "universe.name = ?",
-        (plan.universe,),
-    )
-    return {ticker for (ticker,) in rows}
+    return set(load_listed(connection, plan.universe))
 
 
 def count_before(connection: sqlite3.Connection, ticker: str, timeframe: str, start: str) -> int:

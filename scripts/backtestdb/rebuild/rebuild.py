@@ -151,9 +151,8 @@ def rebuild(
                 connection, HOLES if any(report.has_holes for _, report in reports) else COMPLETE
             )
 
-        with lock_if_possible(
-            settings.backup_dir
-        ):  # a restore from a backup replaces the same file
+        # A restore from a backup replaces the same file.
+        with lock_if_possible(settings.backup_dir):
             return put_in_place(settings, plan, choices, old, reports, now_local)
 
 
@@ -341,8 +340,7 @@ def show_history_start(
     size = format_bytes(sum(cost.bytes for cost in costs.values()))
     say(
         f"your plan begins {starts}: {covered:,} of {len(sessions):,} sessions, {requests:,} "
-        "requests,"
-        f" {duration}, {size} at most"
+        f"requests, {duration}, {size} at most"
     )
 
 

@@ -6,12 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-from backtestdb.database import (
-    connect,
-    count_foreign_key_violations,
-    table_names,
-    verify_integrity,
-)
+from backtestdb.database import connect, count_foreign_key_violations, table_names, verify_integrity
 from backtestdb.errors import VerificationError
 
 LARGEST = ("daily_metrics", "ohlcv_data")

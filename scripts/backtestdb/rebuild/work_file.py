@@ -131,10 +131,8 @@ def prepare_work_file(
     now_utc: datetime,
 ) -> RebuildSpec:
     """Make the work file ready for `wanted`, and return the plan to follow (see `continues`).
-
-    In this order: what a killed run left of this plan; a copy of the current database, where this
-    plan made it and left holes in it; an empty database. `fresh` leaves out the second.
-    """
+    `fresh`: holes of the current database are no reason to copy it."""
+    # What a killed run left of this plan.
     path = work_path(database)
     left = load_record(path)
     if left and continues(left.plan, wanted, end_was_given=end_was_given):
@@ -143,6 +141,7 @@ def prepare_work_file(
     remove_database(path)
     remove_staging(path)
 
+    # A copy of the current database, where this plan made it and left holes in it.
     current = None if fresh else load_record(database)
     if (
         current

@@ -86,6 +86,7 @@ def build(
             backup_date = (
                 f"{newest_of(choice).taken_at_utc.astimezone():%Y_%m_%d}" if choice else ""
             )
+
             outcomes = {
                 table: fill_table(target, file, source, claims, backup_date=backup_date)
                 for table, source in sources.items()
@@ -104,13 +105,16 @@ def build(
             raise_sequences(
                 target, load_sequences(file, schema, target, has_backup=choice is not None)
             )
+
             create_virtual_tables(target, virtual)
             not_created += create_objects(target, schema.of_kind("view"))
+
             present = {*sources, *(view.name for view in schema.of_kind("view"))}
             triggers = [
                 trigger for trigger in schema.of_kind("trigger") if trigger.table in present
             ]
             not_created += create_objects(target, triggers)
+
             target.execute(f"PRAGMA user_version = {version}")
 
     plain = {
@@ -162,9 +166,8 @@ def load_known_objects(
     saved.text_factory = str
     objects = load_backup_schema(saved, roots)
     saved.text_factory = bytearray
-    return make_creatable(
-        objects, is_from_newer_sqlite=True
-    )  # a backup is what it was when it was made
+    # A backup is what it was when it was made.
+    return make_creatable(objects, is_from_newer_sqlite=True)
 
 
 def load_version(saved: sqlite3.Connection | None) -> int:
@@ -213,9 +216,8 @@ def prepare(target: sqlite3.Connection, file: PageFile, choice: RestoreChoice | 
     target.execute(f"PRAGMA page_size = {file.page_size}")
     target.execute(f"PRAGMA encoding = '{file.encoding.replace('-16-', '-16')}'")
     target.execute("PRAGMA synchronous = OFF")
-    target.execute(
-        "PRAGMA ignore_check_constraints = ON"
-    )  # what was stored is taken as it was stored
+    # What was stored is taken as it was stored.
+    target.execute("PRAGMA ignore_check_constraints = ON")
     if choice:
         skip_unreadable_schema(target)  # of the backup: views that say "main.", or that are too new
         target.execute("ATTACH ? AS saved", (str(newest_of(choice).path),))

@@ -46,9 +46,8 @@ def describe_losses(salvaged: SalvageResult) -> list[str]:
         if table.beside:
             lines.append(
                 f"{table.table} has other columns in the backup, or refers to a table that is "
-                "gone: its"
-                f" {table.rows_beside:,} rows there are not united with it, they are whole in "
-                f"{table.beside}"
+                f"gone: its {table.rows_beside:,} rows there are not united with it, they are "
+                f"whole in {table.beside}"
             )
 
     left_out = sum(table.left_out for table in salvaged.tables)

@@ -45,11 +45,7 @@ def fill_table(
     backup_date: str,
 ) -> TableOutcome:
     """Write a table's rows, those read and those of the backup. `target` has the backup of
-    `backup_date` attached as `saved`; empty where there is none.
-
-    A table that could be read to its last row is taken as it is: a row that only the backup has was
-    deleted since. When that is most of them, an index has to say so too: another page in the place
-    of a root passes every other check."""
+    `backup_date` attached as `saved`; empty where there is none."""
     shape = source.shape
     lost_rows = 0
     taken = 0
@@ -60,10 +56,14 @@ def fill_table(
         else:
             lost_rows += 1
 
+    # A table that was read to its last row is taken as it is: a row that only the backup has was
+    # deleted since. When that is most of them, an index has to say so too, because another page in
+    # the place of a root passes every other check.
     is_saved = bool(backup_date and column_names(target, shape.table, "saved"))
     is_whole = source.is_rooted and not source.lost_pages and not lost_rows
     if is_whole and is_saved and 2 * count_missing(target, shape) > count_saved(target, shape):
         is_whole = agrees_with_an_index(file, source, claims)
+
     read = TableOutcome(
         table=shape.table,
         from_damaged=taken,
@@ -161,8 +161,8 @@ def make_insert(shape: Shape, texts: tuple[bool, ...]) -> str:
         "CAST(? AS TEXT)" if text else "?" for _, text in columns
     ]
     return (
-        f"INSERT OR IGNORE INTO main.{quote(shape.table)} ({', '.join(names)}) VALUES "
-        f"({', '.join(marks)})"
+        f"INSERT OR IGNORE INTO main.{quote(shape.table)} ({', '.join(names)}) "
+        f"VALUES ({', '.join(marks)})"
     )
 
 
@@ -185,8 +185,7 @@ def add_from_backup(target: sqlite3.Connection, shape: Shape) -> int:
         same = " AND ".join(f"there.{quote(name)} IS here.{quote(name)}" for name in shape.key)
         target.execute(
             f"INSERT OR IGNORE INTO main.{table} ({columns}) SELECT {columns} FROM saved.{table} "
-            "AS here"
-            f" WHERE NOT EXISTS (SELECT 1 FROM main.{table} AS there WHERE {same})"
+            f"AS here WHERE NOT EXISTS (SELECT 1 FROM main.{table} AS there WHERE {same})"
         )
 
     return count(target, shape.table) - before
@@ -202,9 +201,8 @@ def count_missing(target: sqlite3.Connection, shape: Shape) -> int:
     theirs = column_names(target, shape.table, "saved")
     if not keys or not theirs:
         return 0
-    if shape.key and not set(shape.key) <= set(
-        theirs
-    ):  # the key was renamed: only numbers can be compared
+    # The key was renamed: only numbers can be compared.
+    if shape.key and not set(shape.key) <= set(theirs):
         return max(count_saved(target, shape) - count(target, shape.table), 0)
 
     table = quote(shape.table)
@@ -230,8 +228,8 @@ def create_virtual_tables(target: sqlite3.Connection, objects: Iterable[SchemaOb
     target.execute("PRAGMA writable_schema = ON")
     for one in objects:
         target.execute(
-            "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) VALUES ('table', ?, "
-            "?, 0, ?)",
+            "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) "
+            "VALUES ('table', ?, ?, 0, ?)",
             (one.name, one.table, one.sql),
         )
     target.execute("PRAGMA writable_schema = OFF")

@@ -20,11 +20,7 @@ from backtestdb.sandbox.exchange import (
 )
 from backtestdb.sandbox.request import Request, bad_request, parse_day
 from backtestdb.sandbox.rows import Row, make_rows
-from backtestdb.sandbox.sessions import (
-    MINUTE_MS,
-    Ints,
-    load_sessions,
-)
+from backtestdb.sandbox.sessions import MINUTE_MS, Ints, load_sessions
 from backtestdb.sandbox.subscription import Subscription, verify_included, verify_subscription
 
 # A page of `limit` base bars is cut from about as many sessions as fill it, not from the whole

@@ -10,8 +10,7 @@ from backtestdb.sandbox.noise import make_key
 KINDS = {
     "server_error": "500 with JSON",
     "refusal": "`status`, 403 or 404, with JSON, as when an endpoint is not in the plan or "
-    "withdrawn; `word` is its"
-    " status word where it is not the documented one",
+    "withdrawn; `word` is its status word where it is not the documented one",
     "bad_gateway": "502 with HTML",
     "gateway": "`status` with HTML: a proxy, a captive portal, a wrong address",
     "too_many": "429; `retry_after` seconds or null for no header; `empty_body`",

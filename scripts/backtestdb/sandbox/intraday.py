@@ -41,6 +41,7 @@ def make_minute_bars(
     slots = np.arange(BEFORE + REGULAR + AFTER)
     counters = sessions[:, None] * 256 + slots
     regular = regular_bars[:, None]
+
     prices, kept = make_regular(
         key, counters[:, BEFORE : BEFORE + REGULAR], regular, day, thin=thin
     )
@@ -49,9 +50,11 @@ def make_minute_bars(
         np.where(is_regular(slots), np.pad(p, ((0, 0), (BEFORE, AFTER))), e)
         for p, e in zip(prices, edge, strict=True)
     ]
+
     traded = uniform(key, counters, TRADED) < (0.1 if thin else 0.4)
     traded[:, BEFORE : BEFORE + REGULAR] = kept
     volume = make_volume(key, counters, traded, day.volume[:, None])
+
     start = open_ms[:, None] + (slots - BEFORE) * (5 * MINUTE_MS)
     start -= np.where(slots >= BEFORE + REGULAR, (REGULAR - regular) * (5 * MINUTE_MS), 0)
     minutes = np.where(
@@ -59,6 +62,7 @@ def make_minute_bars(
         5,
         1 + (5 * uniform(key, counters, MINUTES)).astype(np.int64),
     )
+
     columns = [column[traded] for column in merged]
     keys = np.broadcast_to(key.reshape(-1, 1), traded.shape)[traded]
 
@@ -78,24 +82,27 @@ def is_regular(slots: Ints) -> npt.NDArray[np.bool_]:
 def make_regular(
     key: Keys, counters: Ints, regular: Ints, day: Bars, *, thin: bool
 ) -> tuple[Prices, npt.NDArray[np.bool_]]:
-    """Open, high, low and close of the regular slots, and which slots have a bar."""
+    """Return open, high, low and close of the regular slots, and which slots have a bar."""
     high, low = day.high[:, None], day.low[:, None]
     slot = np.arange(REGULAR)
     top, bottom = (
         (uniform(key, counters[:, :1], stream) * regular).astype(np.int64) == slot
         for stream in (TOP, BOTTOM)
     )
+
     edges = make_path(key, counters, regular, day)
     opened, closed = edges[:, :-1], edges[:, 1:]
     reach = 0.08 * (high - low)
     highs = np.maximum(opened, closed) + reach * uniform(key, counters, UP)
     lows = np.minimum(opened, closed) - reach * uniform(key, counters, DOWN)
+
     highs = np.where(top, high, np.minimum(np.round(highs, 4), high))
     lows = np.where(bottom, low, np.maximum(np.round(lows, 4), low))
     highs, lows = (
         np.maximum(highs, np.maximum(opened, closed)),
         np.minimum(lows, np.minimum(opened, closed)),
     )
+
     kept = slot < regular
 
     if thin:

@@ -92,6 +92,7 @@ def make_listings(count: int) -> list[Listing]:
             delisted=OLD_META[2],
         )
     )
+
     listings += [make_numbered_stock(number) for number in range(max(0, count - len(named)))]
     listings += [
         Listing(ticker=f"X{letters(n)}", company=f"X{letters(n)}", kind="ETF")

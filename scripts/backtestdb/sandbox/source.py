@@ -75,11 +75,13 @@ def make_real_bars(real: RealPrices, profile: Profiles, sessions: Ints) -> Bars:
         walk(profile.keys, np.array([real.start])),
         walk(profile.keys, np.array([real.stop])),
     )
+
     before = np.log(real.columns[0, 0]) - profile.volatility * at_start
     after = np.log(real.columns[3, -1]) - profile.volatility * at_end
     bars = make_day_bars(
         replace(profile, log_price=np.where(sessions < real.start, before, after)), sessions
     )
+
     rows = real.columns[:, np.clip(sessions - real.start, 0, real.stop - real.start - 1)]
     made_up = (bars.open, bars.high, bars.low, bars.close, bars.volume)
     merged = [np.where(inside, row, column) for row, column in zip(rows, made_up, strict=True)]

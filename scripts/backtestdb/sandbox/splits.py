@@ -93,18 +93,19 @@ def make_divisors(
     splits: Iterable[Split], sessions: Ints, *, adjusted: bool, today: date
 ) -> Floats:
     """Return by what to divide the unsplit prices of one ticker at each session (volumes:
-    multiply).
-
-    A made-up split divides what comes after it, so that announcing one never changes what was
-    served. The adjusted prices of `today` are divided by every listed split between their session
-    and today, the execution date included."""
+    multiply)."""
     dates = load_sessions().dates
     divisors: Floats = np.ones(len(sessions))
 
     for split in splits:
         executed = int(np.searchsorted(dates, np.datetime64(split.execution_date)))
+
+        # A made-up split divides what comes after it, so that announcing one never changes what was
+        # served.
         if split.moves_prices and not split.in_source:
             divisors[sessions >= executed] *= split.ratio
+
+        # Adjusted prices: by every listed split from their session to `today`, its day included.
         if (
             adjusted
             and split.adjusts_prices

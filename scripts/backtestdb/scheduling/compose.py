@@ -201,6 +201,7 @@ def keep_for_compose(variables: dict[str, str]) -> None:
     path = env_path()
     if not path.is_file():
         return
+
     names = (
         "DATABASE_DIR",
         "COMPOSE_PROJECT_NAME",
@@ -208,6 +209,7 @@ def keep_for_compose(variables: dict[str, str]) -> None:
         "OFFSITE_SECRETS_DIR",
         "OFFSITE_FOLDER",
     )
+
     kept = {
         name: value
         for name, value in variables.items()

@@ -336,23 +336,21 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
 
     code, out, err = run_process(scheduler, kind)
     if code == 0:
-        scheduler.attempts.pop(kind, None)
-        scheduler.not_before.pop(kind, None)
+        forget_failures(scheduler, kind)
         if kind == "update":
             # It may have found that the key's plan has the last session tomorrow: it is due still,
             # and not at once.
             scheduler.not_before[kind] = scheduler.clock() + RETRY_LAST
-        scheduler.failures.pop(kind, None)
+
         scheduler.log.info(
             "%s ok: %s, %.1f s", WORDS[kind], describe_made(out), time.monotonic() - started
         )
         for warning in find_warnings(err):
             scheduler.log.error(warning)
+
     elif is_suspicious(out):
         # It was made, and counts; what it misses is told until it is accepted or brought back.
-        scheduler.attempts.pop(kind, None)
-        scheduler.not_before.pop(kind, None)
-        scheduler.failures.pop(kind, None)
+        forget_failures(scheduler, kind)
         scheduler.log.error("%s made: %s", WORDS[kind], describe_failure(err, out))
     elif scheduler.stop.is_set() and code < 0:
         scheduler.log.info("%s interrupted: it will be made at the next start", WORDS[kind])
@@ -365,6 +363,11 @@ def make_one(scheduler: Scheduler, kind: Task) -> bool:
 
     save_liveness_if_possible(scheduler)
     return code == 0 or scheduler.stop.is_set()
+
+
+def forget_failures(scheduler: Scheduler, kind: Task) -> None:
+    for notes in (scheduler.attempts, scheduler.not_before, scheduler.failures):
+        notes.pop(kind, None)
 
 
 def is_suspicious(out: str) -> bool:
@@ -396,12 +399,7 @@ def note_failure(scheduler: Scheduler, kind: Task, message: str) -> None:
 
 def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
     """Return exit code (negative: killed), standard output and standard error of the backup's
-    process.
-
-    It has a session of its own, so that Ctrl-C reaches this process only. After `stop` it may
-    finish for FINISH_SECONDS; then it is killed, which a backup survives by design, and what it
-    leaves is removed.
-    """
+    process."""
     script, *options = OPTIONS[kind]
     with subprocess.Popen(
         [sys.executable, str(PROJECT_DIR / "scripts" / script), *options],
@@ -410,10 +408,11 @@ def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        start_new_session=True,
+        start_new_session=True,  # Ctrl-C reaches this process only
     ) as process:
         out, err = wait_for(scheduler, kind, process)
 
+    # After `stop` it had FINISH_SECONDS; a backup survives its kill by design.
     if process.returncode < 0 and scheduler.job == "backups" and not why_disk_is_absent(scheduler):
         remove_leftovers(scheduler)
     return process.returncode, out, err

@@ -91,14 +91,14 @@ def run_backup(
     find_overdue: Callable[[], str] = lambda: "",
 ) -> Outcome:
     """Make a backup, drop those beyond the limit, and tell the watcher how it went. `find_overdue`:
-    why not all is well although this backup was made, empty when it is; the watcher then hears of
-    no success, nor of a backup of a database that has lost rows.
+    why not all is well although this backup was made, empty when it is.
 
     `now` has a time zone, the user's: names are in local time. Raise ProjectError, OSError or
     sqlite3.Error when no backup was made; then nothing was removed either.
     """
     hooks = hooks or Hooks()
     say = hooks.say
+
     send_heartbeat(settings.heartbeat_url, "start", say=say)
     run_user_command(settings, "BEFORE_BACKUP", say, kind=kind)
     try:
@@ -117,9 +117,12 @@ def run_backup(
     reason = lost or find_overdue()
     path = str(outcome.backup.path)
     run_user_command(settings, "AFTER_BACKUP", say, kind=kind, path=path, reason=reason)
+
+    # The backup was made; the watcher hears of no success while something else is wrong.
     if reason:
         send_heartbeat(settings.heartbeat_url, "fail", reason=reason, say=say)
         run_user_command(settings, "ON_FAILURE", say, kind=kind, path=path, reason=reason)
     else:
         send_heartbeat(settings.heartbeat_url, "success", say=say)
+
     return outcome

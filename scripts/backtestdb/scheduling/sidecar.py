@@ -69,9 +69,8 @@ def choose_backup_mount(backup_dir: Path, database: Path) -> tuple[Path, str]:
 
 def choose_propagation(mounted: Path, engine: str) -> str:
     """Return how mounts of the host reach the container. `engine`: the operating system that it
-    names. rslave lets a disk that is mounted later appear
-    in the container; engines refuse it for a mount that shares nothing, and one in a virtual
-    machine has other mounts than this host."""
+    names. rslave lets a disk that is mounted later appear in the container; engines refuse it for a
+    mount that shares nothing, and one in a virtual machine has other mounts than this host."""
     mount = mount_of(mounted)
     shares = mount is not None and (mount.is_shared or mount.is_slave)
     return "rslave" if shares and engine != "Docker Desktop" else "rprivate"

@@ -164,8 +164,8 @@ def closure_that_the_calendar_does_not_know(place: Place) -> None:
     tickers = [ticker_name(number) for number in range(TICKERS)]
     delete_day(place, tickers, place.day)
     place.connection.execute(
-        "CREATE TABLE IF NOT EXISTS _closed_sessions (session_date TEXT PRIMARY KEY, found_at_utc "
-        "TEXT NOT NULL)"
+        "CREATE TABLE IF NOT EXISTS _closed_sessions (session_date TEXT PRIMARY KEY, "
+        "found_at_utc TEXT NOT NULL)"
     )
     place.connection.execute(
         "INSERT INTO _closed_sessions VALUES (?, '2026-11-20')", (place.day.isoformat(),)
@@ -201,8 +201,8 @@ def reverse_split_that_nobody_lists(place: Place) -> None:
 
 def high_below_low_in_five_minutes(place: Place) -> None:
     place.connection.execute(
-        "UPDATE ohlcv_data SET high = low / 2 WHERE ticker = ? AND timeframe = '5min' AND "
-        "time_of_day = '11:00:00'",
+        "UPDATE ohlcv_data SET high = low / 2 "
+        "WHERE ticker = ? AND timeframe = '5min' AND time_of_day = '11:00:00'",
         (place.ticker,),
     )
 
@@ -217,8 +217,7 @@ def row_of_metrics_without_its_bar(place: Place) -> None:
 def session_that_lost_its_bars(place: Place) -> None:
     place.connection.execute(
         "INSERT INTO _sessions_asked (session_date, ticker_set, received, stored, dropped, "
-        "set_aside, asked_at_utc)"
-        " VALUES (?, 1, 900, 900, 0, 0, '2026-11-20T02:00:00+00:00')",
+        "set_aside, asked_at_utc) VALUES (?, 1, 900, 900, 0, 0, '2026-11-20T02:00:00+00:00')",
         (place.day.isoformat(),),
     )
 

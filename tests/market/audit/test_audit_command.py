@@ -138,8 +138,7 @@ def test_session_of_the_whole_market_is_mended_for_every_universe_with_bars(
     change(
         project,
         "INSERT INTO _sessions_asked (session_date, ticker_set, received, stored, dropped, "
-        "set_aside, asked_at_utc)"
-        " VALUES (?, 1, 900, 800, 0, 0, '2026-11-20T02:00:00+00:00')",
+        "set_aside, asked_at_utc) VALUES (?, 1, 900, 800, 0, 0, '2026-11-20T02:00:00+00:00')",
         DAY,
     )
     printed = run_here(project, expect=1)

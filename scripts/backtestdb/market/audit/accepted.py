@@ -85,8 +85,8 @@ def save_audit(
         (now_utc.isoformat(timespec="seconds"), errors, warnings),
     )
     connection.execute(
-        "DELETE FROM _audits WHERE ended_at_utc NOT IN"
-        " (SELECT ended_at_utc FROM _audits ORDER BY ended_at_utc DESC LIMIT ?)",
+        "DELETE FROM _audits WHERE ended_at_utc NOT IN (SELECT ended_at_utc FROM _audits "
+        "ORDER BY ended_at_utc DESC LIMIT ?)",
         (AUDITS_KEPT,),
     )
 

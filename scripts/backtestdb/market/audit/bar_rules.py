@@ -66,8 +66,7 @@ RULES = (
         id="impossible-bar",
         level="error",
         checks="a price is missing, no number or not above 0, the high is not the highest or the "
-        "low not the"
-        " lowest of the four, or the volume is negative",
+        "low not the lowest of the four, or the volume is negative",
         source="what open, high, low and close mean",
         mend="refetch",
         in_batch=find_impossible_bars,

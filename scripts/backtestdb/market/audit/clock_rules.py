@@ -117,8 +117,7 @@ RULES = (
         id="off-grid",
         level="error",
         checks="a day bar does not begin at midnight in New York, or a 5-minute bar not on five "
-        "minutes from 04:00"
-        " to 20:00",
+        "minutes from 04:00 to 20:00",
         source="the vendor's windows; docs/DATABASE.md, what the vendor answers",
         mend="refetch",
         in_batch=find_bars_off_the_grid,

@@ -80,9 +80,11 @@ def make_bars(
     columns = list(zip(*rows, strict=True)) if rows else [()] * 8
     stamps = np.clip(make_ints(columns[0]), 0, LATEST_MS)
     distinct, place = np.unique(stamps, return_inverse=True)  # tickers share their time stamps
+
     local = make_new_york_times(distinct)
     midnights = make_midnights_ms(local.normalize())
     days = local.normalize().as_unit("s").asi8 // 86_400
+
     numbers = [make_floats(column) for column in columns[1:7]]
 
     return Bars(

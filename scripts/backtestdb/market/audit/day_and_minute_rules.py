@@ -73,8 +73,7 @@ def find_wrong_ranges(batch: Batch) -> Iterable[Hits]:
 def describe_edge(name: str, day: float, regular: float, every: float) -> str:
     return (
         f"the day's {name} is {price_text(day)}, that of its 5-minute bars {price_text(regular)} "
-        "in regular"
-        f" hours, {price_text(every)} with the rest"
+        f"in regular hours, {price_text(every)} with the rest"
     )
 
 
@@ -93,8 +92,7 @@ def find_wrong_edges(batch: Batch) -> Iterable[Hits]:
         for place in np.flatnonzero(outside).tolist():
             texts[place] = (
                 f"the day's {name} is {price_text(price[place])}, the 5-minute bars there lie "
-                "between"
-                f" {price_text(low[place])} and {price_text(high[place])}"
+                f"between {price_text(low[place])} and {price_text(high[place])}"
             )
 
     yield hits_in(batch, sessions, broken, "1day", texts)
@@ -134,8 +132,7 @@ def find_cut_sessions(batch: Batch) -> Iterable[Hits]:
 
     texts = {
         place: f"{sessions.regular[place]} of {sessions.full[place]} bars in regular hours; the "
-        "ticker usually"
-        " has nearly all"
+        "ticker usually has nearly all"
         for place in np.flatnonzero(broken).tolist()
     }
     yield hits_in(batch, sessions, broken, "5min", texts)
@@ -163,8 +160,7 @@ RULES = (
         id="day-range",
         level="error",
         checks="the day's high or low differs by more than 1 % and a cent from what the 5-minute "
-        "bars of regular"
-        " hours, or those of all hours, allow",
+        "bars of regular hours, or those of all hours, allow",
         source="both are made from the same trades; extended hours explain the difference",
         mend="refetch",
         in_batch=find_wrong_ranges,
@@ -172,9 +168,8 @@ RULES = (
     Rule(
         id="day-open-close",
         level="error",
-        checks="the day opens (closes) outside of the 5-minute bars that surround the opening "
-        "(the close), by more"
-        " than 1 % and a cent",
+        checks="the day opens (closes) outside of the 5-minute bars that surround the opening (the "
+        "close), by more than 1 % and a cent",
         source="both are made from the same trades; the auctions print into either bar",
         mend="refetch",
         in_batch=find_wrong_edges,

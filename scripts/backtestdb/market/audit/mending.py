@@ -72,9 +72,8 @@ def load_universe_of(connection: sqlite3.Connection) -> dict[str, str]:
     if not {"universe", "universe_stocks"} <= set(table_names(connection)):
         return {}
     rows = connection.execute(
-        "SELECT ticker, universe.name FROM universe_stocks JOIN universe ON universe.id = "
-        "universe_id"
-        " ORDER BY is_active, universe.id DESC"
+        "SELECT ticker, universe.name FROM universe_stocks "
+        "JOIN universe ON universe.id = universe_id ORDER BY is_active, universe.id DESC"
     )
     return dict(rows.fetchall())
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -96,35 +97,21 @@ def load_batch(connection: sqlite3.Connection, known: Known, part: Sequence[Stor
 def load_bars(connection: sqlite3.Connection, timeframe: str, tickers: Sequence[str]) -> Bars:
     """Return the stored bars of a timeframe, ticker after ticker, each in order of time."""
     query = (
-        f"SELECT {BAR_COLUMNS} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? ORDER BY "
-        "timestamp"
+        f"SELECT {BAR_COLUMNS} FROM ohlcv_data WHERE ticker = ? AND timeframe = ? "
+        "ORDER BY timestamp"
     )
-    rows: list[tuple[Any, ...]] = []
-    counts = []
-
-    for ticker in tickers:
-        before = len(rows)
-        rows += connection.execute(query, (ticker, timeframe)).fetchall()
-        counts.append(len(rows) - before)
-
-    return make_bars(timeframe, tickers, counts, rows)
+    answers = [connection.execute(query, (ticker, timeframe)).fetchall() for ticker in tickers]
+    return make_bars(timeframe, tickers, [len(rows) for rows in answers], list(chain(*answers)))
 
 
 def load_metrics(connection: sqlite3.Connection, tickers: Sequence[str]) -> Metrics:
     """Return the stored rows of metrics, ticker after ticker, each in order of date."""
     query = f"SELECT date, {', '.join(COMPARED)} FROM daily_metrics WHERE ticker = ? ORDER BY date"
-    rows: list[tuple[Any, ...]] = []
-    counts = []
-
-    for ticker in tickers:
-        before = len(rows)
-        rows += connection.execute(query, (ticker,)).fetchall()
-        counts.append(len(rows) - before)
-
-    columns = list(zip(*rows, strict=True)) if rows else [()] * (1 + len(COMPARED))
+    answers = [connection.execute(query, (ticker,)).fetchall() for ticker in tickers]
+    columns = list(zip(*chain(*answers), strict=True)) or [()] * (1 + len(COMPARED))
     numbers = {text: day_number(text) for text in set(columns[0])}
     return Metrics(
-        code=np.repeat(np.arange(len(tickers)), counts),
+        code=np.repeat(np.arange(len(tickers)), [len(rows) for rows in answers]),
         day=np.array([numbers[text] for text in columns[0]], dtype="int64"),
         values=np.stack([make_floats(column) for column in columns[1:]], axis=1),
     )
@@ -136,8 +123,8 @@ def load_range_records(connection: sqlite3.Connection, tickers: Sequence[str]) -
     if "_ranges_asked" not in table_names(connection):
         return []
     query = (
-        "SELECT ticker, timeframe, start_date, end_date, bars, asked_at_utc FROM "
-        "_ranges_asked WHERE ticker = ?"
+        "SELECT ticker, timeframe, start_date, end_date, bars, asked_at_utc FROM _ranges_asked "
+        "WHERE ticker = ?"
     )
     return [
         RangeRecord(
@@ -207,8 +194,8 @@ def make_market(connection: sqlite3.Connection, known: Known) -> Market:
     if "universe" in tables and "universe_stocks" in tables:
         market.universes = load_universes(connection)
         market.orphan_members = connection.execute(
-            "SELECT universe_id, count(*) FROM universe_stocks WHERE universe_id NOT IN"
-            " (SELECT id FROM universe) GROUP BY universe_id"
+            "SELECT universe_id, count(*) FROM universe_stocks "
+            "WHERE universe_id NOT IN (SELECT id FROM universe) GROUP BY universe_id"
         ).fetchall()
 
     if {"_ranges_asked", "_sessions_asked", "_ticker_sets"} <= tables:

@@ -112,6 +112,7 @@ def find_orphans(market: Market) -> Iterable[Hits]:
         np.zeros(len(orphans), dtype="int64"),
         lambda _: "market data of a ticker that is in no universe and was never asked for",
     )
+
     members = market.orphan_members
     yield Hits(
         "",
@@ -144,9 +145,8 @@ RULES = (
     Rule(
         id="orphan-rows",
         level="warning",
-        checks="market data belongs to a ticker that is in no universe and was never asked for, "
-        "or a member to a"
-        " universe that is not there",
+        checks="market data belongs to a ticker that is in no universe and was never asked for, or "
+        "a member to a universe that is not there",
         source="no update reaches such rows",
         mend="keep-or-drop",
         in_market=find_orphans,

@@ -78,8 +78,7 @@ def describe_result(result: AuditResult) -> str:
     found."""
     read = (
         f"{result.tickers:,} tickers, {result.day_bars:,} day bars, {result.minute_bars:,} "
-        "5-minute bars and"
-        f" {result.metrics:,} rows of metrics against {result.rules} rules in "
+        f"5-minute bars and {result.metrics:,} rows of metrics against {result.rules} rules in "
         f"{format_duration(result.seconds)}"
     )
     accepted = f", {result.accepted:,} sessions accepted" if result.accepted else ""

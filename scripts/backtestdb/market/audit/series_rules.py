@@ -229,9 +229,8 @@ RULES = (
     Rule(
         id="stale-run",
         level="error",
-        checks="the same open, high, low and close come in three sessions in a row (five, with "
-        "the same volume,"
-        " where all four are one price)",
+        checks="the same open, high, low and close come in three sessions in a row (five, with the "
+        "same volume, where all four are one price)",
         source="a feed that stands still repeats its last bar",
         mend="refetch",
         in_batch=find_stale_runs,
@@ -240,8 +239,7 @@ RULES = (
         id="spike",
         level="warning",
         checks="a price doubles or halves against the close before and the opening after, which "
-        "agree, and by"
-        " twelve times the ticker's usual move",
+        "agree, and by twelve times the ticker's usual move",
         source="a wrong print lasts one bar; news last longer than a night",
         mend="refetch",
         in_batch=find_spikes,
@@ -258,8 +256,7 @@ RULES = (
         id="split-like-jump",
         level="warning",
         checks="the price jumps overnight by the ratio of a usual split, stays there, the dollars "
-        "traded stay the"
-        " same, and no split is listed",
+        "traded stay the same, and no split is listed",
         source="the vendor lists splits late, up to months",
         mend="refetch",
         in_batch=find_split_like_jumps,
