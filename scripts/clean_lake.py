@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=24,
         help="leave files that were needed within so many hours (24)",
     )
+
     chosen = parser.parse_args(arguments)
 
     from backtestdb.lake.cli import run_clean  # noqa: PLC0415  --help needs no pyarrow

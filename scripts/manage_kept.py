@@ -49,6 +49,7 @@ def show(settings: Settings, copies: Sequence[KeptCopy]) -> None:
         )
         print(f"bring one back: {make_undo_command(copies[0].path)}")
         print("remove them: make kept ARGS=--remove")
+
     if rebuild := find_interrupted_rebuild(settings.database_path):
         print(f"an interrupted rebuild: {rebuild.path} ({format_bytes(rebuild.bytes)})")
         print("continue it: the same make restore… command")

@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_flag(kinds, "--offsite", "of the process that sends copies")
     parser.add_argument("--mark", default="", help="part of the job's names")
     options = parser.parse_args(arguments)
+
     part = options.part
     name: host_units.Name = "backup"
     if options.updates or options.offsite:

@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             assume_yes=chosen.yes,
             writer=chosen.writer,
         )
+
     if chosen.from_backup is not None:
         from backtestdb.backups.cli import run_restore_from_backup
         from backtestdb.backups.named import find_named
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else find_named(chosen.from_backup, settings.backup_dir)
         )
         return run_restore_from_backup(settings, named, now_local, assume_yes=chosen.yes)
+
     from backtestdb.rebuild.cli import run_rebuild
 
     return run_rebuild(settings, chosen, now_local)

@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verify_database(settings)
         remove_earlier_projects(variables)
         keep_for_compose(variables)
+
     if arguments[0] == "down":
         # What once ran goes, whatever is set now.
         variables["COMPOSE_PROFILES"] = "update,offsite"

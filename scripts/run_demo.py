@@ -103,6 +103,7 @@ def use_like_the_platform(database: Path, scripts: Path) -> None:
             "INSERT INTO agent_knowledge (id, agent_id, knowledge_type, insight, created_at)"
             " VALUES ('k-1', 'agent-1', 'PATTERN', 'gaps close more often than not', '2013-03-01')"
         )
+
     scripts.mkdir()
     (scripts / "scan.py").write_text("print('a script that an agent wrote')\n")
 

@@ -129,6 +129,7 @@ def open_log(backup_dir: Path, quiet: bool) -> logging.Logger:
             logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
         )
         log.addHandler(handler)
+
     return log
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Play the market data vendor on 127.0.0.1: no key, no quota of anyone's, repeatable prices."""
+"""Play the market data vendor on 127.0.0.1: no key, no quota of yours, repeatable prices."""
 
 import argparse
 import json

@@ -113,6 +113,7 @@ def run_until_stopped(scheduler: Scheduler) -> int:
             run_loop(scheduler)
             scheduler.log.info("scheduler stopped")
         scheduler.log = open_event_log(None)
+
     return console.DONE
 
 

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         print(f"serving http://{ADDRESS}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
         serve(settings, make_user(os.environ), listener)
+
     return DONE
 
 

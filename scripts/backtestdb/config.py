@@ -243,6 +243,7 @@ def parse_offsite(text: str) -> str:
                 "must be s3://bucket/prefix; keys go into OFFSITE_KEY_ID and OFFSITE_SECRET"
             )
         return address
+
     if "://" in address:
         raise ValueError(
             "must be s3://bucket/prefix or the absolute path of a folder on another disk"

@@ -117,6 +117,7 @@ def explain_code(code: int, error: sqlite3.Error) -> tuple[str, str]:
             f"another program holds the database ({error})",
             "stop that program, or try again later",
         )
+
     if code in DAMAGE_CODES:
         return f"the database is damaged ({error})", "make restore-from-backup"
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
@@ -124,6 +125,7 @@ def explain_code(code: int, error: sqlite3.Error) -> tuple[str, str]:
             f"the database or its folder cannot be written ({error})",
             "check owner and permissions",
         )
+
     if code == sqlite3.SQLITE_IOERR:
         what = (
             f"the disk did not do what it was asked to ({error}); that does not say that the "
@@ -159,6 +161,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         with progress_bar(label, total) as advance:
             yield advance
         return
+
     done, started = 0, time.monotonic()
     next_line = started + LOG_LINE_EVERY_SECONDS
 

@@ -160,6 +160,7 @@ def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
         raise DatabaseFileError(
             f"{path} is a folder, not a database", next_step="change DATABASE_PATH"
         )
+
     if not path.exists():
         verify_no_dangling_link(path)
         return "missing"

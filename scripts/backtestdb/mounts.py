@@ -50,6 +50,7 @@ def parse_mountinfo(text: str) -> list[Mount]:
                 is_slave="master" in optional,
             )
         )
+
     return mounts
 
 

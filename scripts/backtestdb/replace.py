@@ -268,7 +268,8 @@ def copy_pages(
         if code in BUSY_CODES and not is_locked:
             wait(code, remaining, total)
         elif not is_locked:
-            # The first step that succeeds holds the write lock: from here on nobody else commits.
+            # The first step that succeeds holds the write lock: no other program commits from here
+            # on.
             is_locked = True
             if not unchanged():
                 raise ChangedMeanwhileError

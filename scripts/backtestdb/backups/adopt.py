@@ -53,12 +53,14 @@ def adopt(path: Path, backup_dir: Path, database: Path, now_utc: datetime) -> Ba
         verify_may_change_hands(there)
     examine(path, full=True)
     leave_wal(path)
+
     manifest_path = path.with_suffix(".json")
     write_manifest(
         describe(path, whose(path, identity, load_catalogue(backup_dir)), now_utc),
         partial(manifest_path),
     )
     partial(manifest_path).rename(manifest_path)
+
     # A removal that was interrupted is called off.
     manifest_path.with_suffix(EXPIRED).unlink(missing_ok=True)
     fsync_directory(backup_dir)

@@ -118,6 +118,7 @@ def look_at_backup(path: Path) -> Backup:
 
     confirmed = datetime.fromtimestamp(manifest_path.stat().st_mtime, UTC)
     taken = manifest.taken_at_utc
+
     return Backup(
         path=path,
         kind=kind,

@@ -87,6 +87,7 @@ def hash_table(
                 digest.update(b"".join(waiting))
                 size, waiting_bytes = size + waiting_bytes, 0
                 waiting.clear()
+
     digest.update(b"".join(waiting))
     mark = MARK if like.startswith(MARK) else ""
     return mark + digest.hexdigest(), size + waiting_bytes

@@ -132,6 +132,7 @@ def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datet
     user's."""
     manifest = backup.manifest
     scripts = manifest.generated_scripts if manifest else None
+
     folders = {
         part: scratch / "generated" / part for part in (scripts.parts if scripts else ()) or ("",)
     }
@@ -140,6 +141,7 @@ def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datet
         database_path=scratch / "backtesting.db",
         generated_scripts_dirs=tuple(folders.values()),
     )
+
     problem, seconds, lacked_space = "", 0.0, False
     remove_tree(scratch)
     scratch.mkdir(mode=0o700)

@@ -261,12 +261,15 @@ def restore_scripts(copy: Path, expected: GeneratedScripts, target: Path, kept_a
     brings the new one."""
     if target.is_dir() and holds_exactly(target, copy, expected):
         return False
+
     arriving = target.with_name(target.name + ARRIVING)
     remove_tree(arriving)
     target.parent.mkdir(parents=True, exist_ok=True)
     copying = Copying(free_bytes(target.parent), "the disk is full")
     copy_tree(copy, arriving, copying, name="", depth=0)
     verify_scripts(arriving, expected)
+
+    # Killed between the two renames, the old folder is under its kept name; the next run goes on.
     is_kept = os.path.lexists(target)
     if is_kept:
         target.rename(kept_as)
@@ -290,6 +293,7 @@ def holds_exactly(directory: Path, copy: Path, expected: GeneratedScripts) -> bo
         found = describe_scripts(directory, expected.folder)
     except OSError:
         return False
+
     return (found.files, found.links) == (expected.files, expected.links)
 
 

@@ -66,6 +66,7 @@ def print_faults(outcome: Outcome) -> int:
             "was meant",
         )
         return FAILED
+
     if outcome.missing_folders:
         folders = ", ".join(map(str, outcome.missing_folders))
         print_error(
@@ -74,6 +75,7 @@ def print_faults(outcome: Outcome) -> int:
             "change GENERATED_SCRIPTS_DIR in .env",
         )
         return WRONG_USAGE
+
     if outcome.not_copied:
         name, reason = next(iter(outcome.not_copied.items()))
         more = f" and {len(outcome.not_copied) - 1:,} more" if len(outcome.not_copied) > 1 else ""

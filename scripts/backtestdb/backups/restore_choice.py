@@ -94,6 +94,7 @@ def choose_backup(
             next_step="name a file with make restore-from-backup BACKUP=PATH, or rebuild with "
             "make restore",
         )
+
     return RestoreChoice(full, irreplaceable, tuple(left_out))
 
 
@@ -115,6 +116,7 @@ def load_backups_to_restore(backup_dir: Path, target: Path, say: Say) -> list[Ba
             next_step="choose one: make restore-from-backup BACKUP="
             + shlex.quote(str(others[0][1].path)),
         )
+
     say(
         f"there is no backup of {target} yet: taking those of {gone[0].path}, the only ones in "
         f"{backup_dir}"

@@ -1,7 +1,6 @@
 """The database itself: where, how large, which tables, how many rows."""
 
 import sqlite3
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -87,7 +86,11 @@ def make_failed_facts(path: Path, origin: str, error: sqlite3.Error) -> Database
 
 def load_database_facts(connection: sqlite3.Connection, path: Path, origin: str) -> DatabaseFacts:
     """Return the facts of a database that can be read."""
-    tables = load_tables(connection, load_table_classes())
+    classes = load_table_classes()
+    tables = [
+        Table(name, classes.get(name, "irreplaceable"), *count_quickly(connection, name))
+        for name in table_names(connection)
+    ]
     has_rows = any(table.rows for table in tables if table.group != "bookkeeping")
     return DatabaseFacts(
         path=path,
@@ -102,13 +105,6 @@ def load_database_facts(connection: sqlite3.Connection, path: Path, origin: str)
 def rows_of(database: DatabaseFacts) -> dict[str, int]:
     """Return rows per table, of large ones an upper bound."""
     return {table.name: table.rows for table in database.tables}
-
-
-def load_tables(connection: sqlite3.Connection, classes: Mapping[str, str]) -> list[Table]:
-    return [
-        Table(name, classes.get(name, "irreplaceable"), *count_quickly(connection, name))
-        for name in table_names(connection)
-    ]
 
 
 def count_quickly(connection: sqlite3.Connection, table: str) -> tuple[int, bool]:

@@ -129,6 +129,7 @@ def load_contents(path: Path, origin: str, now: datetime, read: Reader[Contents]
     except sqlite3.Error as error:
         failed = make_failed_facts(path, origin, error)
         is_schema = str(error).startswith(UNREADABLE_SCHEMA)
+
     if not is_schema:
         return failed, [], MarketFacts()
     with suppress(sqlite3.Error):
@@ -136,6 +137,7 @@ def load_contents(path: Path, origin: str, now: datetime, read: Reader[Contents]
             path, lambda connection: look_at_part(connection, path, look)
         )
         return replace(part, state="too_new", detail=failed.detail), universes, market
+
     return failed, [], MarketFacts()
 
 

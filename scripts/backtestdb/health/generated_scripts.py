@@ -30,6 +30,7 @@ def check_generated_scripts(settings: Settings) -> Iterator[Problem]:
                 "code 2"
             )
             yield wrong("scripts", what, "change GENERATED_SCRIPTS_DIR in .env")
+
     yield from check_script_paths(settings.database_path, settings.generated_scripts_dirs)
 
 

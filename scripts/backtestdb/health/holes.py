@@ -14,6 +14,7 @@ from backtestdb.database import column_names, table_names
 from backtestdb.errors import DatabaseFileError
 from backtestdb.market.coverage import load_coverage
 from backtestdb.market.sessions import load_calendar, sessions_between
+from backtestdb.market.universes import load_tickers
 from backtestdb.untouched import read_untouched
 
 NAMED_AT_MOST = 40
@@ -73,11 +74,7 @@ def find_holes(
 ) -> Holes:
     """Return how many sessions of each ticker could not be fetched, and the tickers of which the
     vendor has nothing."""
-    query = (
-        "SELECT ticker FROM universe_stocks JOIN universe u ON u.id = universe_id"
-        " WHERE u.name = ? AND is_active ORDER BY ticker"
-    )
-    tickers = [ticker for (ticker,) in connection.execute(query, (universe,))]
+    tickers = sorted(load_tickers(connection, universe))
     failed_of: Counter[str] = Counter()
     silent = set(tickers)
 

@@ -56,6 +56,7 @@ def check_place(settings: Settings) -> Problem:
             "lake",
             f"{folder} is there" if folder.is_dir() else f"{folder}: make publish will make it",
         )
+
     return wrong(
         "lake",
         f"{folder.parent}, where LAKE is to be, is not there",

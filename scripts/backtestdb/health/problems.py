@@ -144,6 +144,7 @@ def judge_coverage(facts: Facts) -> Iterator[Problem]:
         yield Problem(
             "no_universe", "the database has no universe and no market data", "make restore"
         )
+
     for coverage in facts.universes:
         if coverage.has_holes:
             yield Problem("holes", describe_holes(coverage), make_refill(coverage))
@@ -265,6 +266,7 @@ def judge_schedule(facts: Facts) -> Iterator[Problem]:
         # nothing.
         again = "make schedule-install" if schedule.could_not_start else "make backup"
         yield Problem("schedule_failed", what, again)
+
     if schedule.loaded and not schedule.runs_without_login:
         what = f"the schedule ({schedule.kind}) runs only while you are logged in"
         yield Problem("only_while_logged_in", what, "loginctl enable-linger")

@@ -8,7 +8,6 @@ bytes.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from backtestdb.health.backup_facts import KindFacts
 from backtestdb.health.facts import Facts
 from backtestdb.health.problem import Problem
 from backtestdb.offsite.facts import OffsiteFacts
@@ -121,7 +120,11 @@ def make_backup_metrics(facts: Facts) -> Iterator[Metric]:
     }
 
     yield of_kinds("backups", "Verified backups.", {kind: one.count for kind, one in kinds.items()})
-    yield of_kinds("backups_bytes", "All verified backups together.", sizes_of(kinds))
+    yield of_kinds(
+        "backups_bytes",
+        "All verified backups together.",
+        {kind: one.bytes_used for kind, one in kinds.items()},
+    )
     yield of_kinds(
         "backup_bytes",
         "Size of the newest.",
@@ -178,10 +181,6 @@ def one(name: str, help_text: str, value: float) -> Metric:
 
 def of_kinds(name: str, help_text: str, values: dict[str, float] | dict[str, int]) -> Metric:
     return Metric(name, help_text, [({"kind": kind}, value) for kind, value in values.items()])
-
-
-def sizes_of(kinds: dict[str, KindFacts]) -> dict[str, int]:
-    return {kind: facts.bytes_used for kind, facts in kinds.items()}
 
 
 def describe(metric: Metric) -> Iterator[str]:

@@ -59,6 +59,7 @@ def show_facts(facts: Facts, problems: Sequence[Problem]) -> None:
         print_table(
             "tables", ("class", "tables", "rows", "largest"), describe_tables(database.tables)
         )
+
     if facts.universes:
         show_universes(facts)
 
@@ -126,6 +127,7 @@ def describe_tables(tables: Sequence[Table]) -> list[list[object]]:
         shown = f"{total:,}" if exact else f"at most {total:,}"
         name = f"{largest.name} ({largest.rows:,})" if largest.rows else "–"
         rows.append([group.replace("_", " "), len(members), shown, name])
+
     return rows
 
 

@@ -85,7 +85,7 @@ def load_verified(backup_dir: Path) -> list[Backup]:
 def check_users(database: Path) -> Problem:
     """Name other processes that have the database open, as far as this user may see them."""
     if not database.exists():
-        return ok("in use", "no database, nobody has it open")
+        return ok("in use", "no database, no program has it open")
     users = name_holders(database)
     if users is None:
         return note("in use", "this system does not tell who has the database open")

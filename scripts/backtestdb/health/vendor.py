@@ -56,6 +56,7 @@ def ask_once(client: MarketData, answers: list[requests.Response]) -> Problem:
         )
     except MarketDataError as error:
         return wrong("vendor", str(error), "check the key's plan and POLYGON_BASE_URL")
+
     return ok("vendor", f"{client.base_url} answers and accepts the key")
 
 

@@ -48,6 +48,7 @@ def audit(version: Version, advance: Callable[[int], None] = lambda _: None) -> 
         for found in threads.map(lambda part: check_file(version, part), version.parts.values()):
             findings += found
             advance(1)
+
     if any("file" in finding.what for finding in findings):
         return findings  # rows of damaged files would only stop the queries
 

@@ -67,6 +67,7 @@ def run_backfill(settings: Settings, arguments: argparse.Namespace, now_utc: dat
         owned = load_owned(open_lake(store, may_be_missing=True))
         if find_lacking(owned, sessions[-1:]) and str(sessions[-1]) not in holes:
             sessions = sessions[:-1]  # its file comes in the morning: no hole yet
+
     return report(settings, store, universes, sessions, holes, as_json=arguments.json)
 
 

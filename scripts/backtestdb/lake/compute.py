@@ -66,6 +66,7 @@ def compute_metrics(
         for key in find_due_parts(version.parts, table):
             if not make_lineage(version.parts, key):
                 draft.drop(key)  # its bars are gone
+
         advance = progress(table, len(tasks))
         for task, parts in engine.run(run_task, tasks):
             for part in parts:
@@ -73,6 +74,7 @@ def compute_metrics(
             made += len(parts)
             rows += sum(part.rows for part in task.inputs)
             advance(1)
+
         version = draft.commit(now_utc)
 
     return Computed(version=version.number, parts=made, rows=rows)

@@ -133,6 +133,7 @@ def connect_to_cluster(engine: str) -> Iterator[Any]:
             next_step="start it (dask scheduler), or leave ENGINE empty for processes of this "
             "machine",
         ) from error
+
     with client:
         if not client.scheduler_info()["workers"]:
             raise EngineError(

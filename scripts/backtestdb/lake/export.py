@@ -79,6 +79,7 @@ def export_ticker(
             request = RangeRequest(ticker, "5min", first, last)
             days = [str(day) for day in rows["session_date"].to_pylist() if first <= day <= last]
             save_range_answer(connection, request, days, asked_at, f"lake {version.number}")
+
     return len(rows)
 
 

@@ -102,6 +102,7 @@ def make_flat_files(settings: Settings) -> FlatFiles:
             next_step="write them into .env, or fetch by the API: make backfill-lake "
             'ARGS="--by-api …"',
         )
+
     return FlatFiles(
         settings.flatfiles_bucket,
         {

@@ -35,6 +35,7 @@ def verify_conditional_writes(store: Store) -> None:
             next_step="check LAKE and the LAKE_… settings; make doctor tells whether the server "
             "answers",
         ) from error
+
     raise StoreError(
         f"{store.root} lets a writer overwrite what another one has just written (no conditional "
         "PUT)",

@@ -51,6 +51,7 @@ def open_reader(database: Path) -> Iterator[Reader]:
         connection = adbc_driver_sqlite.dbapi.connect(f"file:{quote_url(str(database))}?mode=ro")
     except adbc_driver_sqlite.dbapi.Error as error:
         raise DatabaseFileError(f"cannot open the database {database}: {error}") from error
+
     try:
         with connection.cursor() as cursor:
             # Begins the transaction that all reads share.
@@ -140,6 +141,7 @@ def load_metrics(reader: Reader, tickers: Sequence[str]) -> pa.Table:
         values = rows[name].cast(pa.float64()).combine_chunks()
         known = pc.if_else(pc.is_inf(values), pa.scalar(None, pa.float64()), values)
         columns[name] = known.cast(pa.int64()) if name in COUNTS else known
+
     return with_nulls("daily_metrics", columns, len(rows))
 
 

@@ -130,6 +130,7 @@ def judge(
         findings += [
             (split, "applied" if split in chosen else "unconfirmed", seen) for split in same
         ]
+
     return findings
 
 
@@ -140,9 +141,11 @@ def load_around(
     first one after `last`."""
     keys = sorted(key for key in draft.parts if (key.table, key.bucket) == ("bars_5min", bucket))
     found = []
+
     before = [key for key in keys if key.period < f"{first:%Y-%m}"]
     between = [key for key in keys if f"{first:%Y-%m}" <= key.period <= f"{last:%Y-%m}"]
     after = [key for key in keys if key.period > f"{last:%Y-%m}"]
+
     for group, is_enough in ((reversed(before), True), (between, False), (after, True)):
         for key in group:
             rows = read_part(draft.store, draft.parts[key], SEEN_COLUMNS)

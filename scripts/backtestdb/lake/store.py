@@ -123,4 +123,5 @@ def make_store(settings: Settings) -> Store:
             # A commit is a PUT that must fail when the file is there already ("If-None-Match: *").
             "aws_conditional_put": "etag",
         }
+
     return Store(settings.lake, {name: value for name, value in options.items() if value})

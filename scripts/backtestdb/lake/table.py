@@ -160,6 +160,7 @@ def open_lake(store: Store, number: int | None = None, *, may_be_missing: bool =
             f"{rows[-1].version}",
             next_step="make lake-query ARGS=--versions",
         )
+
     return Version(store, chosen[-1], log.version(), rows)
 
 

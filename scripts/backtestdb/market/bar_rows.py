@@ -74,4 +74,5 @@ def reject_unlike_stored(connection: sqlite3.Connection, bars: ParsedBars) -> Pa
         prices = bars.prices[:, place]
         if row is None or max(prices.max() / row[1], row[0] / prices.min()) >= LARGEST_STEP:
             unlike.append(place)
+
     return reject_places(bars, unlike)

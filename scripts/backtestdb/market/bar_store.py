@@ -395,18 +395,9 @@ def forget_unlike(
     """Return those of `lacking` about which an answer before said another thing: "no bar" and "bars
     that cannot be true" are not the same answer given twice. Of those that have none any more, what
     was rejected is removed."""
-    before = {
-        ticker
-        for (ticker,) in connection.execute(
-            "SELECT ticker FROM _bars_set_aside WHERE timeframe = '1day' AND session_date = ?",
-            (session_date,),
-        )
-    }
+    before = load_rejected_tickers(connection, session_date)
     changed = (before ^ {bar.ticker for bar in bars.rejected}) & set(lacking)
-    connection.executemany(
-        "DELETE FROM _bars_set_aside WHERE ticker = ? AND timeframe = '1day' AND session_date = ?",
-        [(ticker, session_date) for ticker in sorted(changed & before)],
-    )
+    remove_rejected(connection, session_date, changed & before)
     return changed
 
 
@@ -421,14 +412,20 @@ def remove_day_bar(connection: sqlite3.Connection, ticker: str, session_date: da
 
 def forget_rejected(connection: sqlite3.Connection, session_date: str, bars: ParsedBars) -> None:
     """Remove bars that were rejected before, of the tickers that have a good one now."""
-    rejected = connection.execute(
-        "SELECT DISTINCT ticker FROM _bars_set_aside WHERE timeframe = '1day' AND session_date = ?",
-        (session_date,),
-    ).fetchall()
-    mended = {ticker for (ticker,) in rejected} & set(bars.tickers.tolist())
+    rejected = load_rejected_tickers(connection, session_date)
+    remove_rejected(connection, session_date, rejected & set(bars.tickers.tolist()))
+
+
+def load_rejected_tickers(connection: sqlite3.Connection, session_date: str) -> set[str]:
+    """Return the tickers of which a day bar of this session was rejected."""
+    query = "SELECT ticker FROM _bars_set_aside WHERE timeframe = '1day' AND session_date = ?"
+    return {ticker for (ticker,) in connection.execute(query, (session_date,))}
+
+
+def remove_rejected(connection: sqlite3.Connection, session_date: str, tickers: set[str]) -> None:
     connection.executemany(
         "DELETE FROM _bars_set_aside WHERE ticker = ? AND timeframe = '1day' AND session_date = ?",
-        [(ticker, session_date) for ticker in sorted(mended)],
+        [(ticker, session_date) for ticker in sorted(tickers)],
     )
 
 

@@ -109,7 +109,7 @@ def parse_bars(
     bars.
 
     `ticker`: whose they are; None for rows about the whole market, which carry theirs in `T`.
-    `wanted`: whose bars to keep of those, None for everyone's. Day bars get the session's midnight
+    `wanted`: whose bars to keep of those, None for all. Day bars get the session's midnight
     in New York as their time, whichever endpoint they came from, and volumes are rounded to whole
     shares, of which the vendor counts fractions.
     """

@@ -153,6 +153,7 @@ def make_again_jobs(
             f"--again: no {LABELS[timeframe]} of {', '.join(names)} were asked for before",
             next_step="leave --again out",
         )
+
     return apply_again(jobs, again)
 
 

@@ -302,6 +302,7 @@ class MarketData:
                 if attempt < ATTEMPTS:
                     asked = fault.retry_after_seconds
                     self.pause(make_pause_seconds(attempt - 1) if asked is None else asked)
+
         raise VendorFaultError(
             f"{urlsplit(url).path}: {cause}, {max(attempt, waits)} times",
             next_step="start the same command again later: it fetches only what is missing",
@@ -396,6 +397,7 @@ class MarketData:
             raise OverQuotaError(
                 "over the quota (429)", parse_retry_after(response.headers.get("Retry-After"))
             )
+
         if status >= 500:
             raise PassingFaultError(f"a fault of the vendor ({status})")
 

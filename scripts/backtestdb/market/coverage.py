@@ -1,5 +1,5 @@
-"""No silent holes: expected = stored + known empty + rejected + beyond the plan + failed, counted
-in sessions of tickers."""
+"""Count the coverage of a universe in sessions of tickers: expected = stored + known empty +
+rejected + beyond the plan + failed."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -142,6 +142,7 @@ def add_coverages(coverages: Sequence[Coverage]) -> Coverage:
             for ticker in {**total.failed_of, **coverage.failed_of}
         }
         total = Coverage(**counts, failed_of=failed_of)
+
     return total
 
 

@@ -180,7 +180,7 @@ class Requester:
     ) -> None:
         """`sessions`: the calendar from one session before the jobs' first to their last.
         `tickers`: those of the jobs, for witnesses. `wanted`: whose bars to keep of the whole
-        market's; None for everyone's."""
+        market's; None for all."""
         self.client, self.sessions, self.tickers, self.wanted = client, sessions, tickers, wanted
         self.limits, self.learning = limits, threading.Lock()
         self.answered_from: dict[str, date] = {}
@@ -208,6 +208,7 @@ class Requester:
             self.note_answer(GROUPED, session_date)
             bars = parse_bars(answer.rows, "1day", [session_date], wanted=self.wanted)
             return SessionAnswer(session_date, bars)
+
         raise VendorFaultError(
             f"session {session_date}: refused, although an older one is answered"
         )
@@ -230,6 +231,7 @@ class Requester:
             if answer.rows:
                 self.answered_tickers[trimmed.timeframe] = trimmed.ticker
             return RangeAnswer(trimmed, answer)
+
         raise VendorFaultError(f"{request.ticker}: refused, although an older session is answered")
 
     def note_answer(self, endpoint: str, session_date: date) -> None:

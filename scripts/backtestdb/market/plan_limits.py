@@ -255,6 +255,7 @@ def probe_history(
         rows = client.fetch_bars(ticker, "1day", sessions[0], sessions[-2]).rows
     except MarketDataError:
         return None
+
     if not rows:
         return None
 

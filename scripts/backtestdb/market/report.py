@@ -182,6 +182,7 @@ def make_run_notes(step: str, run: RunTotals) -> list[str]:
             f"{step}: {run.clamped:,} bars had a high or low within a tick of open or close: "
             "clamped"
         )
+
     if run.dropped:
         notes.append(
             f"{step}: {run.dropped:,} bars of other tickers were not stored (--all-tickers does)"

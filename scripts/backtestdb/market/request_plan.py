@@ -138,6 +138,7 @@ def make_cost(requests: Sequence[Request], sessions: Sequence[date]) -> Cost:
         rows += count * BARS_PER_SESSION[timeframe]
         size += count * BARS_PER_SESSION[timeframe] * BYTES_PER_BAR[timeframe]
         size += count * BYTES_SET_ASIDE if isinstance(request, SessionRequest) else 0
+
     return Cost(pages, rows, size)
 
 

@@ -98,6 +98,7 @@ def parse_splits(rows: Iterable[Mapping[str, Any]]) -> list[Split]:
             continue
         if split.split_from > 0 and split.split_to > 0 and split.split_from != split.split_to:
             found.add(split)
+
     return sorted(found)
 
 

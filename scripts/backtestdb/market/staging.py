@@ -112,6 +112,7 @@ def read_staging(path: Path) -> Staging | None:
             ) from error
         if code not in {*DAMAGE_CODES, sqlite3.SQLITE_ERROR}:
             raise
+
     return None
 
 

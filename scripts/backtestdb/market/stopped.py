@@ -52,6 +52,7 @@ def record_stopped(
         ask_for_successors(connection, source, list(stopped))
         rows = connection.execute("SELECT ticker, note FROM _stopped_tickers ORDER BY ticker")
         notes |= {ticker: note for ticker, note in rows if ticker in stopped}
+
     return notes
 
 

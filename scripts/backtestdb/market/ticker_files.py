@@ -76,6 +76,7 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
         raise UsageError(
             f"{file} is not UTF-8 text", next_step="save it as UTF-8 (CSV UTF-8)"
         ) from None
+
     lines = enumerate(text.splitlines(), start=1)
     return [
         (number, line)

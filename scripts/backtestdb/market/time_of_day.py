@@ -50,6 +50,7 @@ def fix_time_of_day(connection: sqlite3.Connection) -> int:
         ).rowcount
         if index_sql:
             connection.execute(index_sql)
+
     return changed
 
 

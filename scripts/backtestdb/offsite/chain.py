@@ -75,4 +75,5 @@ def find_gaps(names: Iterable[CopyName]) -> list[str]:
                 f"{len(missing)} {copy_class} copies of writer {writer} are gone, the first "
                 f"number {missing[0]}"
             )
+
     return gaps

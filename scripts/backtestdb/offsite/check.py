@@ -135,6 +135,7 @@ def check_segments(record: Record, listed: dict[str, Stored]) -> list[str]:
                 f"{record.name}: its segment {segment.name} has {stored.bytes:,} bytes instead of "
                 f"{segment.bytes:,}"
             )
+
     return problems
 
 

@@ -68,6 +68,7 @@ def compare_table(
             changed=0,
             there=there,
         )
+
     key = find_key(connection, table)
     match = " AND ".join(f"a.{name} IS b.{name}" for name in key)
     names = [quote(name) for name in shared_columns(connection, table)]
@@ -85,6 +86,7 @@ def compare_table(
         f"SELECT count(*) FROM older.{quote(table)} a JOIN main.{quote(table)} b ON {match} "
         f"WHERE {differs}",
     )
+
     return TableChange(
         table=table,
         added=count_missing("main", "older"),

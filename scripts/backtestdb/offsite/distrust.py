@@ -42,4 +42,5 @@ def drop_distrusted(state: State, damaged: set[str]) -> list[str]:
         if reference and reference.name in damaged:
             setattr(state, name, None)
             state.full_file, state.small_sha256 = "", ""
+
     return list(dict.fromkeys(found))

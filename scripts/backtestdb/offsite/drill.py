@@ -102,6 +102,7 @@ def verify_rows(database: Path, fetched: Fetched) -> int:
             raise VerificationError(
                 f"table {table} came back with {found[table]:,} rows instead of {count:,}"
             )
+
     return sum(found.values())
 
 

@@ -40,6 +40,7 @@ def fetch_copy(remote: Remote, name: CopyName, target: Path) -> Record:
     except BaseException:
         target.unlink(missing_ok=True)
         raise
+
     return records[0]
 
 

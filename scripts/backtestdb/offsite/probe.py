@@ -40,6 +40,7 @@ def probe_store(store: Store) -> list[Protection]:
         raise OffsiteError(
             f"{store.where} does not list what was stored", next_step="use another store"
         )
+
     return [*protections, probe_deleting(store, name)]
 
 

@@ -168,6 +168,7 @@ def write_its_manifest(record: Record, path: Path) -> None:
             raise VerificationError(
                 f"table {table} of {record.name} has {manifest.rows.get(table)} rows, not {count}"
             )
+
     write_manifest(manifest, manifest_path)
 
 

@@ -149,10 +149,12 @@ def explain(error: Exception, where: str) -> OffsiteError:
         return TooSlowError(
             f"{where}: no answer within {REQUEST_SECONDS} s", next_step=ANOTHER_TIME
         )
+
     if "dns error" in text or "lookup address" in text:
         return OffsiteError(
             f"{where}: the name of the server is not known here", next_step="check the network"
         )
+
     return OffsiteError(
         f"{where}: the server cannot be reached", next_step="check the network and OFFSITE_ENDPOINT"
     )

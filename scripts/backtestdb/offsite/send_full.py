@@ -82,12 +82,14 @@ def send_page_delta(
     segments = None
     if not has_changed_much or are_patches_small(sender, content, base, runs, base_digests):
         segments = send_page_patches(sender, content, base, runs, base_digests)
+
     if segments is None:
         if has_changed_much:
             return None
         encoding = "pages"
         parts = make_parts(read_page_delta(content.path, runs))
         segments = send_file(sender, "full-delta", content, parts, f"{encoding} {base.name}")
+
     record = finish(sender, "full-delta", content, encoding, segments, base, backup)
     chain.note_delta(base, record.sent_bytes)
     return record

@@ -41,6 +41,7 @@ def send_small(sender: Sender, content: Content, *, is_minute: bool) -> Record:
             record = send_patch(sender, "small-delta", content, data, small, SMALL_BASE)
             if record:
                 state.hour = keep_local(sender, record, content.path, HOUR_BASE)
+
     if record is None:
         record = send_small_base(sender, content, data)
     state.small_sha256 = content.sha256

@@ -134,6 +134,7 @@ def copy_stored_rows(connection: sqlite3.Connection, table: str) -> bool:
         connection, "fresh", table, rowid[0]
     ):
         return True
+
     connection.execute(f"DELETE FROM fresh.{quote(table)}")
     return False
 

@@ -76,6 +76,7 @@ def make_figures(facts: Facts) -> list[tuple[str, str, str]]:
         lag = facts.offsite.lag
         shown = "nothing yet" if lag is None else format_age(lag)
         figures.insert(4, ("off this machine", shown, "" if lag is None else "behind"))
+
     return figures
 
 
@@ -113,6 +114,7 @@ def find_worst(picture: Picture) -> list[dict[str, Any]]:
                     "more": max(len(worst) - WORST_SHOWN, 0),
                 }
             )
+
     return found
 
 

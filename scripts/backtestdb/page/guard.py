@@ -50,6 +50,7 @@ def find_refusal(
         follows_a_link = headers.get(b"sec-fetch-mode") == b"navigate" and not query
         if not follows_a_link or headers.get(b"sec-fetch-dest", b"document") != b"document":
             return 403, "this page does not answer other pages"
+
     return None
 
 

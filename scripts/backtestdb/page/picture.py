@@ -5,7 +5,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from typing import TypeVar
 
 from backtestdb.health.coverage_facts import UniverseCoverage
@@ -23,7 +23,7 @@ SELECT place, sum((
     WHERE ticker = t.ticker AND timeframe = ? AND timestamp >= first_ms AND timestamp < stop_ms))
 FROM tickers t CROSS JOIN spans GROUP BY place
 """
-EVERYONE = "SELECT DISTINCT ticker FROM universe_stocks WHERE is_active"
+MEMBERS = "SELECT DISTINCT ticker FROM universe_stocks WHERE is_active"
 Span = tuple[str, date, date]
 Item = TypeVar("Item")
 # In one statement: 200 spans of 10 tickers are 2,000 look-ups, some milliseconds.
@@ -111,10 +111,8 @@ def load_days(connection: sqlite3.Connection, timeframe: str, last: str) -> list
     if not last:
         return []
     end = date.fromisoformat(last)
-    sessions = sessions_between(
-        load_calendar(), date.fromordinal(end.toordinal() - 2 * DAYS_SHOWN), end
-    )
-    spans = [make_day_span(day) for day in sessions[-DAYS_SHOWN:]]
+    sessions = sessions_between(load_calendar(), end - timedelta(days=2 * DAYS_SHOWN), end)
+    spans = [(day.isoformat(), day, day + timedelta(days=1)) for day in sessions[-DAYS_SHOWN:]]
     counts = count_in_spans(connection, spans, timeframe)
     return [Day(place, counts[place]) for place, *_ in spans]
 
@@ -123,7 +121,7 @@ def count_in_spans(
     connection: sqlite3.Connection, spans: Sequence[Span], timeframe: str
 ) -> Counter[str]:
     """Return the bars of all universes' tickers in each span."""
-    members = [ticker for (ticker,) in connection.execute(EVERYONE)]
+    members = [ticker for (ticker,) in connection.execute(MEMBERS)]
     counts: Counter[str] = Counter()
 
     for some_spans in in_parts(spans, SPANS_AT_ONCE):
@@ -138,13 +136,10 @@ def count_in_spans(
                 tickers=", ".join(["(?)"] * len(some)),
             )
             counts.update(dict(connection.execute(sql, [*bound, *some, timeframe]).fetchall()))
+
     return counts
 
 
 def in_parts(values: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     for first in range(0, len(values), size):
         yield values[first : first + size]
-
-
-def make_day_span(day: date) -> Span:
-    return day.isoformat(), day, date.fromordinal(day.toordinal() + 1)

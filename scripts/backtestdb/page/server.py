@@ -39,6 +39,7 @@ def open_port(port: int) -> socket.socket:
             f"port {port} of {ADDRESS} cannot be used: {error.strerror}",
             next_step="change PORT in .env, or stop the program that has it",
         ) from error
+
     return listener
 
 

@@ -20,6 +20,7 @@ from backtestdb.market.coverage import (
 )
 from backtestdb.market.session_mask import mask_between
 from backtestdb.market.sessions import load_calendar, sessions_between
+from backtestdb.market.universes import load_tickers
 from backtestdb.new_york import date_of, end_of_day_ms, midnight_ms
 
 # So many sessions without a bar in a month, between bars of the same ticker, are worth a mark:
@@ -42,10 +43,6 @@ WITH RECURSIVE found (bar_ms) AS (
     FROM found WHERE bar_ms IS NOT NULL)
 SELECT (bar_ms - :shift) / 86400000 FROM found WHERE bar_ms IS NOT NULL
 """
-MEMBERS = (
-    "SELECT ticker FROM universe_stocks JOIN universe u ON u.id = universe_id"
-    " WHERE u.name = ? AND is_active ORDER BY ticker"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +178,7 @@ def load_states(connection: sqlite3.Connection, coverage: UniverseCoverage) -> S
     )
 
     stored, failed, beyond = {}, {}, {}
-    tickers = [ticker for (ticker,) in connection.execute(MEMBERS, (coverage.universe,)).fetchall()]
+    tickers = sorted(load_tickers(connection, coverage.universe))
     lookups = BarLookups(connection, coverage.timeframe, sessions) if sessions else None
     for ticker in tickers:
         mask = lookups.of(ticker) if lookups else 0

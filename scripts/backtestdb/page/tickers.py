@@ -89,6 +89,7 @@ def load_listed(connection: sqlite3.Connection) -> dict[str, Listed]:
         ]
         every.update(found)
         after = found[-1] if len(found) >= TICKERS_AT_ONCE else None
+
     return {
         ticker: Listed(
             ticker=ticker, name=names.get(ticker, ""), universes=tuple(universes.get(ticker, ()))
@@ -149,6 +150,7 @@ def load_rows(
                 holes=holes.get(each.ticker, {}),
             )
         )
+
     return rows
 
 

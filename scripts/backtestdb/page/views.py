@@ -202,4 +202,5 @@ def follow_database(datasette: Datasette, path: Path, facts: Facts) -> str:
         database = Database(datasette, path=str(path), is_mutable=True)
         database.inode = inode
         datasette.add_database(database, name=name)
+
     return name

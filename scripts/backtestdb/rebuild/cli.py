@@ -19,16 +19,6 @@ from backtestdb.rebuild.work_file import OtherTables, RebuildSpec
 INTRADAY_DAYS = 30
 
 
-def make_wanted(
-    settings: Settings, arguments: argparse.Namespace, now_local: datetime
-) -> RebuildSpec:
-    """Return the plan that the arguments name."""
-    return replace(
-        make_market_plan(settings, arguments, now_local),
-        other_tables=other_tables(settings, arguments),
-    )
-
-
 def other_tables(settings: Settings, arguments: argparse.Namespace) -> OtherTables:
     if arguments.market_only:
         return "none"
@@ -77,7 +67,8 @@ def make_market_plan(
 def run_rebuild(settings: Settings, arguments: argparse.Namespace, now_local: datetime) -> int:
     """Return the exit code. The key is asked for before anything else happens."""
     source = None if arguments.skip_backfill else make_source(settings)
-    wanted = make_wanted(settings, arguments, now_local)
+    market = make_market_plan(settings, arguments, now_local)
+    wanted = replace(market, other_tables=other_tables(settings, arguments))
     choices = RebuildOptions(
         end_was_given=arguments.end is not None,
         discard_irreplaceable=arguments.discard_irreplaceable,

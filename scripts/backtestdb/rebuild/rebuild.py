@@ -211,6 +211,7 @@ def plan_costs(connection: sqlite3.Connection, plan: RebuildSpec) -> dict[str, C
         jobs, lists = make_jobs(plan, members_of(connection, plan)), {}
         if plan.universe == RUSSELL2000:
             lists = {"spelling of the tickers": Cost(1, 0, 0)}
+
     bars = {
         label: make_cost(plan_job(connection, job), job.fetched_sessions)
         for label, job in jobs.items()

@@ -109,6 +109,7 @@ def load_record(path: Path) -> RebuildRecord | None:
             if primary_code(error) not in DAMAGE_CODES:
                 raise
             return None
+
     return RebuildRecord(parse_spec(row[0]), row[1]) if row else None
 
 
@@ -188,6 +189,7 @@ def create_schema(
             ensure_schema(connection)
         else:
             ensure_market_schema(connection)
+
     if other_tables == "platform":
         if platform_schema is None:
             raise ValueError("a plan with the platform's tables needs PLATFORM_SCHEMA")

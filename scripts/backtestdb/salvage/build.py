@@ -82,7 +82,7 @@ def build(
         prepare(target, file, choice)
         with transaction(target):
             not_created = create_objects(target, tables_and_indexes(schema, sources))
-            virtual = kept_virtual_tables(schema)
+            virtual = [one for one in schema.of_kind("table") if one.root == 0]
             backup_date = (
                 f"{newest_of(choice).taken_at_utc.astimezone():%Y_%m_%d}" if choice else ""
             )
@@ -228,10 +228,6 @@ def tables_and_indexes(schema: Schema, sources: dict[str, TableSource]) -> list[
     together."""
     tables = [one for one in schema.of_kind("table") if one.name in sources]
     return tables + [one for one in schema.of_kind("index") if one.table in sources and one.sql]
-
-
-def kept_virtual_tables(schema: Schema) -> list[SchemaObject]:
-    return [one for one in schema.of_kind("table") if one.root == 0]
 
 
 def load_sequences(

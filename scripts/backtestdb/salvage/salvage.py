@@ -79,9 +79,11 @@ def salvage(
         say(f"reading {database}, united with {describe(choice)}")
         first_page_is_lost = copy_database(database, copy, new, choice)
         step("copied")
+
         with open_pages(copy) as file:
             built = build(new, file, choice, first_page_is_lost=first_page_is_lost)
         step("built")
+
         verify_result(new, built.tables, database)
         (path,) = choose_free_names(
             lambda stamp: [database.with_name(f"{database.name}.salvaged-{stamp}")], now_local

@@ -100,6 +100,7 @@ def verify_place(
         depth >= leaf_depth if page.is_interior else depth != leaf_depth
     ):
         raise DamagedError(f"page {page.number} is at a wrong depth")
+
     if is_index:
         return
 

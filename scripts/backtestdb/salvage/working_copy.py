@@ -79,14 +79,17 @@ def graft_first_page(copy: Path, template: Path) -> bytes:
     it."""
     with template.open("rb") as file:
         header = bytearray(file.read(HEADER_BYTES))
+
     log = copy.with_name(copy.name + "-wal")
     page_size = page_size_of_log(log) or parse_page_size(bytes(header))
     pages = max(copy.stat().st_size // page_size, 1)
+
     header[16:18] = (page_size % 65535).to_bytes(2)  # the format writes 65536 as 1
     header[18:20] = b"\2\2" if log.exists() else b"\1\1"
     header[28:32] = pages.to_bytes(4)
     header[32:40] = bytes(8)
     header[92:96] = header[24:28]
+
     usable = page_size - header[20]
     empty_leaf = b"\x0d\0\0\0\0" + (usable % 65536).to_bytes(2) + b"\0"
     page = bytes(header) + empty_leaf + bytes(page_size - HEADER_BYTES - len(empty_leaf))

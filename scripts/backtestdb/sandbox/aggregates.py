@@ -156,7 +156,7 @@ def choose_sessions(
 
 
 def answer_grouped(exchange: Exchange, plan: Subscription, request: Request, day_text: str) -> Row:
-    """Return the day bars of everyone who traded on a date; no pages."""
+    """Return the day bars of every ticker that traded on a date; no pages."""
     day, adjusted = parse_day(day_text), request.flag("adjusted", default=True)
     verify_included(plan, None)
     verify_subscription(plan, exchange.today, day, day)

@@ -22,7 +22,7 @@ class Exchange:
     """Who is listed, which splits there are, and up to which day (included) anything has happened.
 
     With `junk`, the grouped answers hold a row of junk. Of the `missing` sessions the vendor has no
-    bar yet, of a ticker or (None) of anyone. While today is `unfinished`, its day bars are those of
+    bar yet, of a ticker or (None) of all. While today is `unfinished`, its day bars are those of
     an afternoon.
     """
 
@@ -36,7 +36,7 @@ class Exchange:
 
     def find_missing(self, ticker: str | None) -> Ints:
         """Return indexes of the sessions of which there is nothing of a ticker, or (None) of
-        anyone."""
+        any."""
         days = [day for whose, day in self.missing if whose is None or whose == ticker]
         found = [load_sessions().index_range(day, day) for day in days]
         return np.array([index for each in found for index in each], dtype=np.int64)
@@ -116,8 +116,8 @@ def load_minute_bars(
 def load_grouped_bars(
     exchange: Exchange, session: int, *, adjusted: bool
 ) -> tuple[Ints, ServedBars]:
-    """Return the day bars of everyone who traded in a session, stamped 16:00 New York, and whose
-    they are."""
+    """Return the day bars of every ticker that traded in a session, stamped 16:00 New York, and
+    whose they are."""
     traded, bars, divisors = load_market_days(exchange, session, adjusted=adjusted)
     start = np.full(len(traded), load_sessions().grouped_ms[session])
     quirk = uniform(exchange.universe.profiles.keys[traded], np.array([session]), QUIRK)
@@ -156,8 +156,8 @@ def load_market_days(
 
 
 def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteBars]:
-    """Return the five-minute bars of everyone in a session, as traded (unadjusted), and whose each
-    is."""
+    """Return the five-minute bars of every ticker in a session, as traded (unadjusted), and whose
+    each is."""
     universe, calendar = exchange.universe, load_sessions()
     traded, days, divisors = load_market_days(exchange, session, adjusted=False)
     parts: list[tuple[Ints, MinuteBars]] = []
@@ -168,10 +168,12 @@ def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteB
             continue
         at = np.full(len(places), session)
         chosen = Bars(**{f.name: getattr(days, f.name)[places] for f in fields(Bars)})
+
         keys = universe.profiles.keys[traded[places]][:, None]
         made = make_minute_bars(
             keys, at, calendar.open_ms[at], calendar.regular_bars[at], chosen, thin=thin
         )
+
         bars = divide(made.bars, divisors[places][made.row])
         parts.append(
             (traded[places][made.row], MinuteBars(made.row, made.start_ms, made.base_minutes, bars))

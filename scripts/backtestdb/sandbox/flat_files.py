@@ -120,7 +120,7 @@ def cut_range(content: bytes, asked: str) -> S3Answer:
 
 
 def make_csv(exchange: Exchange, session: int) -> bytes:
-    """Return every minute in which anything traded."""
+    """Return the CSV of a session: every minute in which a ticker traded."""
     # Arrow writes 3 million rows in a second; only the lake's commands ask for these files, and
     # they have it.
     import pyarrow as pa  # noqa: PLC0415
@@ -131,11 +131,13 @@ def make_csv(exchange: Exchange, session: int) -> bytes:
     texts = pa.DictionaryArray.from_arrays(pa.array(columns.pop("listing")), pa.array(names)).cast(
         pa.string()
     )
+
     table = (
         pa.table({"ticker": texts, **columns})
         .select(list(COLUMNS))
         .sort_by([("ticker", "ascending"), ("window_start", "ascending")])
     )
+
     output = pa.BufferOutputStream()
     output.write(",".join(COLUMNS).encode() + b"\n")
     pa_csv.write_csv(table, output, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
@@ -143,8 +145,8 @@ def make_csv(exchange: Exchange, session: int) -> bytes:
 
 
 def make_minutes(exchange: Exchange, session: int) -> dict[str, np.ndarray]:
-    """Return the 5-minute bars of everyone, each taken apart into as many minutes as it has base
-    bars (or shares)."""
+    """Return the 5-minute bars of every ticker, each taken apart into as many minutes as it has
+    base bars (or shares)."""
     listing, made = load_market_minutes(exchange, session)
     bars = made.bars
     count = np.clip(made.base_minutes, 1, np.maximum(bars.volume.astype(np.int64), 1))

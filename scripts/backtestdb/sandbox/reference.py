@@ -28,6 +28,7 @@ def answer_tickers(exchange: Exchange, request: Request) -> Row:
     then."""
     limit, active = request.number("limit", 100, 1000), request.flag("active", default=True)
     day = find_day(exchange, request)
+
     wanted = request.params
     stocks = wanted.get("market", "stocks") == "stocks"
     found = [

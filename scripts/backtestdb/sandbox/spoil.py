@@ -47,6 +47,7 @@ def spoil_payload(rule: Rule, payload: Payload, today: date) -> Payload:
         return payload | {
             "next_url": f"{rule.root}/v2/aggs/ticker/X/range/1/day/0/1?cursor=bGltaXQ9MQ=="
         }
+
     if rule.kind == "missing_results":
         return {
             name: value for name, value in payload.items() if name not in ("results", "next_url")
@@ -83,6 +84,7 @@ def spoil_rows(rule: Rule, payload: Payload) -> Payload:
         few = rows[: rule.rows]
         count = {"resultsCount": len(few), "queryCount": len(few), "count": len(few)}
         return none | count | {"results": few} if few else none
+
     if rule.kind == "shuffled":
         return payload | {"results": sorted(rows, key=lambda row: repr(row)[::-1])}
 

@@ -35,6 +35,7 @@ def wait_for_disk(scheduler: Scheduler) -> bool:
             scheduler.log.info("the loop ends, to be started anew with the mounts of today")
             return False
         scheduler.stop.wait(TICK_SECONDS)
+
     return True
 
 

@@ -46,6 +46,7 @@ def open_event_log(
         add_handler(
             log, RotatingFileHandler(log_path, maxBytes=max_bytes, backupCount=1, delay=True)
         )
+
     add_handler(log, logging.StreamHandler(sys.stdout))
     errors = RotatingFileHandler(folder / names[1], maxBytes=max_bytes, backupCount=1, delay=True)
     errors.setLevel(logging.ERROR)

@@ -208,6 +208,7 @@ def tick(scheduler: Scheduler) -> bool:
         if scheduler.job == "backups" or had_failed or scheduler.failures:
             tell_watcher(scheduler)
         tell_person(scheduler)
+
     return all(results)
 
 
@@ -235,8 +236,10 @@ def find_due(settings: Settings, now: datetime) -> list[Task]:
             every_minutes=settings.irreplaceable_every_minutes,
         )
     ]
+
     failed = find_kinds_that_failed_a_drill(settings.backup_dir, settings.database_path)
     due += [kind for kind in failed if kind not in due]
+
     last_drill = load_last_drill(settings.backup_dir, settings.database_path)
     if is_a_day_old(taken, now) and drill_is_due(last_drill, now):
         due.append("drill")
@@ -295,6 +298,7 @@ def tell_person(scheduler: Scheduler) -> None:
     settings = scheduler.settings
     if not (settings.notify_urls or settings.on_failure):
         return
+
     state = join_backups(find_state(scheduler))
     began, ended = find_changes(scheduler.told, state)
     if not (began or ended) or not is_time_to_try(scheduler, "message", scheduler.clock()):
@@ -307,10 +311,12 @@ def tell_person(scheduler: Scheduler) -> None:
         attempts = scheduler.attempts["message"] = scheduler.attempts.get("message", 0) + 1
         scheduler.not_before["message"] = retry_at(scheduler.clock(), attempts)
         return
+
     scheduler.attempts.pop("message", None)
     if began:
         reason, what = "\n".join(began.values()), ", ".join(began)
         run_user_command(settings, "ON_FAILURE", scheduler.log.error, kind=what, reason=reason)
+
     scheduler.told = dict(state)
     save_told(told_path(settings.database_path, scheduler.job), scheduler.told)
 

@@ -89,6 +89,7 @@ def send_message(urls: Sequence[str], message: Message, say: Say) -> bool:
     elif not all(results):
         failed = f"{results.count(False)} of {len(results)} addresses"
         say(f"the message was not delivered by NOTIFY_URLS: {failed}")
+
     return any(results)
 
 

@@ -134,6 +134,7 @@ def find_same_zone(localtime: Path, zones: Path) -> str:
         ]
     except OSError:
         return ""
+
     cities = [name for name in names if re.match(r"[A-Z][a-z]+/", name) and name[:3] != "Etc"]
     return min(cities or names, key=lambda name: (len(name), name), default="")
 

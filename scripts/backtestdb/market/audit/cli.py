@@ -48,6 +48,7 @@ def run_audit(settings: Settings, arguments: argparse.Namespace, now_utc: dateti
             print(make_json(result))
         else:
             print_result(result, RULES, Mender(connection), show_all=arguments.all)
+
     return FAILED if result.count("error") else DONE
 
 

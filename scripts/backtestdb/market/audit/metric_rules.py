@@ -46,15 +46,18 @@ def find_wrong_values(batch: Batch) -> Iterable[Hits]:
     days, metrics = batch.days, batch.metrics
     if not len(days) or not len(metrics.code):
         return
+
     right = make_right_values(days, batch.known.companies)
     place = np.minimum(np.searchsorted(days.key, metrics.key), len(days) - 1)
     paired = days.key[place] == metrics.key
     right = right[place]
+
     allowed = ABSOLUTE + RELATIVE * np.abs(right)
     allowed[:, :COPIED] = 0
     with np.errstate(invalid="ignore"):
         differs = ~(np.abs(metrics.values - right) <= allowed)
     differs &= ~(np.isnan(metrics.values) & np.isnan(right))
+
     places = np.flatnonzero(paired & differs.any(axis=1))
 
     def describe(i: int) -> str:

@@ -61,6 +61,7 @@ def latest_records(records: Sequence[RangeRecord]) -> list[RangeRecord]:
         )
         if not covered:
             latest.append(record)
+
     return latest
 
 

@@ -18,7 +18,7 @@ STALE_SESSIONS, STALE_FLAT_SESSIONS = 3, 5
 SPIKE, SPIKE_MOVES, GONE = log(2), 12.0, 0.25
 # Below 6:5 a night's news explains the price as well as a split does.
 SMALLEST_SPLIT = log(1.2)
-# A jump alone must be one of these ratios, because nobody lists it: those that companies choose.
+# A jump alone must be one of these ratios, because no list has it: those that companies choose.
 USUAL_RATIOS = (1.5, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 100)
 RATIO_TOLERANCE = 0.04
 # What is traded in dollars does not change by a split. After news that halve a price it is ten
