@@ -117,20 +117,33 @@ if way == "pinned":
     copy_pinned(source, Path(copy))
 else:
     ahead = {"deadline_seconds": 60, "on_bytes": lambda done, total: None}
+    ahead["hash_blocks"] = way == "hashed"
     copy_ahead(os.open(live, os.O_RDONLY), create_private(Path(copy)), **ahead)
 """
 
 
 @pytest.mark.parametrize(
     ("way", "journal", "flushes"),
-    [("ahead", "DELETE", 2), ("pinned", "WAL", 2), ("pinned", "DELETE", 0)],
+    [
+        ("ahead", "DELETE", 2),
+        ("hashed", "DELETE", 2),
+        ("pinned", "WAL", 2),
+        ("pinned", "DELETE", 0),
+    ],
 )
 def test_copy_is_flushed_as_it_grows_unless_writers_wait_for_it(
     tmp_path: Path, way: str, journal: str, flushes: int
 ) -> None:
     """The flush of their commits waits for ours, so that is never one of the whole copy."""
     log, copy = tmp_path / "calls", tmp_path / "copy.db"
-    strace = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", "trace=fsync"]
+    strace = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", "trace=fsync,fadvise64"]
     words = [str(SCRIPTS), way, journal, str(tmp_path / "live.db"), str(copy)]
     subprocess.run([*strace, sys.executable, "-c", COPY, *words], check=True)
-    assert log.read_text().count(f"<{copy}>") == flushes
+    lines = [line for line in log.read_text().splitlines() if f"<{copy}>" in line]
+    assert len([line for line in lines if "fsync(" in line]) == flushes
+
+    # What is hashed is not read again, and leaves the memory to the source.
+    forgotten = [re.findall(r">, (\d+), (\d+),", line) for line in lines if "fadvise64(" in line]
+    mb = 1 << 20
+    parts = [[(str(start * mb), str(8 * mb))] for start in (0, 8)]
+    assert forgotten == (parts if way == "hashed" else [])

@@ -33,11 +33,14 @@ MODULES: dict[str, tuple[str, ...]] = {
     "backups/retention": ("backups/test_retention", "backups/test_flushes"),
     "backups/shrinkage": ("backups/test_shrinkage_rules", "backups/test_retention"),
     "backups/identity": ("backups/test_identity_rules", "backups/test_restore_choice"),
-    "backups/catalogue": ("backups/test_catalogue", "backups/test_restore_choice"),
+    "backups/catalogue": ("backups/test_catalogue_rules",),
+    "backups/snapshot": ("backups/test_snapshot", "backups/test_unlocked_copy"),
+    "backups/precopy": ("backups/test_precopy", "backups/test_flushes"),
+    "pinned_copy": ("test_pinned_copy", "backups/test_flushes"),
     "backups/manifest": ("backups/test_catalogue", "backups/test_restore_choice"),
     "backups/restore_choice": ("backups/test_restore_choice",),
     "replace": ("test_replace", "backups/test_flushes"),
-    "free_name": ("test_replace",),
+    "free_name": ("test_free_name",),
     "table_copy": ("test_table_copy", "test_plain_tables", "salvage/test_platform_rules"),
 }
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
