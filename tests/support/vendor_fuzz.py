@@ -139,6 +139,7 @@ class FuzzRun:
         self.splits, self.renames = self.make_splits(), self.make_renames()
         self.database = make_database(self.folder / "own", some=self.tickers)
         self.backups = self.folder / "backups"
+        self.dropped_on, self.days_missing = "", set[str]()
 
     @property
     def today(self) -> str:
@@ -224,14 +225,26 @@ class FuzzRun:
                 for rule in rules
             )
         )
-        missing = [self.today] if self.chance(0.2, "missing session") else []
-        if missing and self.dice.random() < 0.5:
-            missing = [(self.tickers[0], self.today)] if step == self.drop_in_step else []
-        self.sandbox.set_missing(*missing)
+        self.sandbox.set_missing(*self.choose_missing(step))
         if self.chance(0.1, "no grouped endpoint"):
             self.sandbox.set_settings(grouped=False)
         if self.chance(0.1, "free plan"):
             self.sandbox.set_settings(free=True)
+
+    def choose_missing(self, step: int) -> list[Any]:
+        """Nothing, the newest session, or a ticker's bar of it. Of a day that lacks both in turn
+        the ticker would be told twice to have no bar."""
+        if not self.chance(0.2, "missing session"):
+            return []
+        if self.dice.random() >= 0.5:
+            if self.today == self.dropped_on:
+                return []
+            self.days_missing.add(self.today)
+            return [self.today]
+        if step != self.drop_in_step or self.today in self.days_missing:
+            return []
+        self.dropped_on = self.today
+        return [(self.tickers[0], self.today)]
 
     def choose_clock(self) -> tuple[str, timedelta]:
         """The moment that this machine's clock shows, and how far it is ahead of the vendor's as
