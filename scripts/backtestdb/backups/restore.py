@@ -268,6 +268,8 @@ def encoding_of(database: Path) -> str:
 
 
 def verify_same_encoding(irreplaceable: Backup, target: Path) -> None:
+    """Raise ProjectError when a small backup and the database that it shall go into hold their text
+    in different encodings (UTF-8, UTF-16)."""
     ours, theirs = encoding_of(target), encoding_of(irreplaceable.path)
     if ours != theirs:
         raise ProjectError(

@@ -225,6 +225,7 @@ def deadline(connection: sqlite3.Connection, seconds: float, purpose: str) -> It
 
 
 def read_facts(source: sqlite3.Connection, tables: list[str], structure: str = "") -> SourceFacts:
+    """Return what a pinned source holds of `tables`; `structure`: their hash, of a small backup."""
     ordinary = set(ordinary_table_names(source))
     filled = [
         table

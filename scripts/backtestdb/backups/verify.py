@@ -100,6 +100,8 @@ def read_closed(path: Path, read: Callable[[sqlite3.Connection], Result]) -> Res
 
 
 def read_contents(connection: sqlite3.Connection, like: Mapping[str, str] | None) -> dict[str, Any]:
+    """Given an open copy and the hashes of a manifest whose format to follow (`like`), return what
+    a manifest says of the contents: schema version, tables, rows and hashes."""
     contents = hash_contents(connection, like)
     return {
         "schema_version": schema_version(connection),

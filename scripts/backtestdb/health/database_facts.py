@@ -74,6 +74,8 @@ def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
 
 
 def make_failed_facts(path: Path, origin: str, error: sqlite3.Error) -> DatabaseFacts:
+    """Return the facts of a database that cannot be read: damaged, interrupted (its journal waits
+    to be rolled back), or unreadable for another reason."""
     code = primary_code(error)
     state: State = "damaged" if code in DAMAGE_CODES else "unreadable"
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN} and size_of(

@@ -86,6 +86,7 @@ def check_server(settings: Settings) -> Problem:
 
 
 def check_engine(engine: str) -> Problem:
+    """Return a problem when no scheduler answers at the address ENGINE."""
     reason = find_silence(engine)
     if reason:
         return wrong(

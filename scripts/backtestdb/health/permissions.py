@@ -156,6 +156,8 @@ def is_ours_alone(folder: Path, owner: int | None = None) -> bool:
 
 
 def is_shared(folder: Path) -> bool:
+    """Return whether a folder is not ours alone, so that no command to change it is printed: a
+    system folder, a home, a mount point, or what holds a home or this project."""
     real, kept = folder.resolve(), (Path.home().resolve(), PROJECT_DIR.resolve())
     return (
         real in SHARED

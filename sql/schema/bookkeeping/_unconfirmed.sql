@@ -1,7 +1,8 @@
 -- A row is: sessions of a ticker for which one answer had no bar, without a second sign that there
 -- is none: a later bar of the ticker, or the same answer to another run. Stored bars of them stay
 -- until then.
--- Written by: the backfills, in the transaction that stores the answer's bars.
+-- Written by: the backfills, in the transaction that stores the answer's bars; of tickers that the
+-- newest session of a first fill lacks, in the one that ends the metrics.
 -- Made again: by asking again.
 
 CREATE TABLE IF NOT EXISTS _unconfirmed (
