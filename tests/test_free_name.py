@@ -171,6 +171,18 @@ def test_name_that_is_not_free_is_not_taken(tmp_path: Path, suffix: str) -> None
     assert names_in(tmp_path) == {"live.db.arriving", taken.name}
 
 
+def test_name_beside_a_log_is_not_taken_even_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arriving, live = make_database(tmp_path / "live.db.arriving"), tmp_path / "live.db"
+    (tmp_path / "live.db-wal").write_bytes(b"of the platform")
+    linked: list[Path] = []
+    monkeypatch.setattr(free_name, "link_or_reserve", lambda _source, target: linked.append(target))
+    with pytest.raises(NameTakenError):
+        take_free_name(arriving, live)
+    assert linked == []
+
+
 def test_name_beside_which_a_log_appeared_is_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     "replace": ("test_replace", "backups/test_flushes"),
     "free_name": ("test_free_name",),
     "table_copy": ("test_table_copy",),
+    "salvage/union": ("salvage/test_union",),
+    "salvage/sources": ("salvage/test_sources",),
+    "salvage/rows": ("salvage/test_rows",),
+    "salvage/shapes": ("salvage/test_shapes",),
+    "salvage/working_copy": ("salvage/test_working_copy",),
 }
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Eq: (ast.NotEq, ast.LtE, ast.GtE),
