@@ -57,6 +57,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "salvage/union": ("salvage/test_union",),
     "salvage/sources": ("salvage/test_sources",),
     "salvage/rows": ("salvage/test_rows",),
+    "salvage/salvage": ("salvage/test_salvage_rules",),
+    "salvage/build": ("salvage/test_build",),
     "salvage/shapes": ("salvage/test_shapes",),
     "salvage/working_copy": ("salvage/test_working_copy",),
 }

@@ -253,6 +253,22 @@ def test_row_without_rowid_is_found_by_its_key_of_any_type(tmp_path: Path) -> No
         assert count_matches(backup, shape_of(sql), others) == 0
 
 
+def test_root_that_the_backup_names_is_believed_in_a_database_in_utf_16(tmp_path: Path) -> None:
+    sql = (
+        "CREATE TABLE t (name TEXT, PRIMARY KEY (name)) WITHOUT ROWID; INSERT INTO t VALUES ('ä');"
+    )
+    both = []
+    for name in ("live.db", "saved.db"):
+        both.append(
+            make_database(tmp_path / name, f"COMMIT; PRAGMA encoding = 'UTF-16le'; BEGIN; {sql}")
+        )
+    with open_pages(both[0]) as file, opened_saved(both[1]) as saved:
+        assert file.encoding == "utf-16-le"
+        table = described(file)
+        table = table._replace(one=replace(table.one, is_live=False))
+        assert find_source(file, table, saved).trees
+
+
 def test_row_that_neither_a_rowid_nor_a_key_reaches_matches_nothing(tmp_path: Path) -> None:
     sql = "CREATE TABLE t (rowid, _rowid_, oid);"
     saved = make_database(tmp_path / "saved.db", f"{sql} INSERT INTO t VALUES (1, 2, 3);")

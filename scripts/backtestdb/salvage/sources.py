@@ -11,7 +11,7 @@ from backtestdb.database import Connection, quote
 from backtestdb.salvage.objects import Schema, SchemaObject, create_objects
 from backtestdb.salvage.pages import PageFile
 from backtestdb.salvage.proofs import Index, describe_proofs, entry_of, is_named, load_entries
-from backtestdb.salvage.records import Value
+from backtestdb.salvage.records import Value, bindable
 from backtestdb.salvage.rows import Row, read_rows
 from backtestdb.salvage.shapes import Shape, describe_indexes, describe_table
 from backtestdb.salvage.trees import Gap, Tree, read_tree
@@ -144,12 +144,13 @@ def load_saved(
     listed = ", ".join(map(quote, names))
     if shape.rowid_names:
         where = f"{shape.rowid_names[0]} = ?"
-        key: list[Value] = [rowid]
+        key: list[Value | str] = [rowid]
     elif shape.is_index:
+        key = [bindable(values[names.index(name)]) for name in shape.key]
         where = " AND ".join(
-            f"{quote(name)} = {text_or_value(values[names.index(name)])}" for name in shape.key
+            f"{quote(name)} = {text_or_value(value)}"
+            for name, value in zip(shape.key, key, strict=True)
         )
-        key = [values[names.index(name)] for name in shape.key]
     else:
         return None
 
@@ -163,6 +164,6 @@ def load_saved(
     return list(row) if row else None
 
 
-def text_or_value(value: Value) -> str:
-    """Return text as its bytes, to be bound so: it need not be valid."""
+def text_or_value(value: Value | str) -> str:
+    """Return how a value stands in a statement: text that is no UTF-8 is bound as its bytes."""
     return "CAST(? AS TEXT)" if isinstance(value, bytearray) else "?"
