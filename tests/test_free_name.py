@@ -332,7 +332,8 @@ def test_file_is_moved_as_soon_as_its_holder_lets_go(
         clock = SimpleNamespace(sleep=let_go, monotonic=time.monotonic)
         monkeypatch.setattr(free_name, "time", clock)
         with held_by_nobody(live, 600):
-            assert pauses == [free_name.PAUSE_SECONDS]
+            assert len(pauses) == 1
+            assert pauses[0] > 0
 
 
 def test_every_change_of_a_name_is_flushed_before_anything_else_goes_by_it(

@@ -132,6 +132,7 @@ def test_sqlite_keeps_off_where_there_are_no_locks_and_off_a_log_that_it_cannot_
     monkeypatch.setattr(mounts, "MOUNTINFO", told)
     assert bool(cannot_be_opened(source)) is keeps_off[journal]
     assert is_in_wal_mode(source) is (journal == "WAL")
+    assert is_in_wal_mode(tmp_path / "missing.db") is False
 
 
 # ── a copy that counts
@@ -165,6 +166,17 @@ def test_steady_copy_holds_what_stands_only_in_the_log(tmp_path: Path, copy: Pat
     leave_log_behind(source)
     assert total_bytes(source) == source.stat().st_size + Path(f"{source}-wal").stat().st_size
     assert steady(source, copy) == ["first", "second"]
+
+
+def test_log_of_an_earlier_attempt_is_not_played_into_the_copy(tmp_path: Path, copy: Path) -> None:
+    """The source has emptied its log meanwhile and gone on."""
+    source = make_source(tmp_path / "source.db", "WAL")
+    leave_log_behind(source)
+    shutil.copyfile(f"{source}-wal", f"{copy}-wal")
+    with closing(sqlite3.connect(source)) as database, database:
+        database.execute("UPDATE agents SET name = 'newest'")
+    assert not Path(f"{source}-wal").exists()
+    assert steady(source, copy) == ["newest", "newest"]
 
 
 def test_source_that_is_missing_is_an_error_at_once(tmp_path: Path, copy: Path) -> None:

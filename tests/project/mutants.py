@@ -50,6 +50,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "backups/unlocked_copy": ("backups/test_unlocked_copy_rules",),
     "backups/manifest": ("backups/test_manifest",),
+    "backups/restore": ("backups/test_restore_rules",),
+    "backups/backup": ("backups/test_backup_rules",),
     "backups/restore_choice": ("backups/test_restore_choice",),
     "replace": ("test_replace", "backups/test_flushes"),
     "free_name": ("test_free_name",),
