@@ -185,6 +185,31 @@ def test_rows_that_break_a_rule_are_taken_as_they_were_stored(tmp_path: Path) ->
     assert outcome_of(built, "checked").is_whole
 
 
+KEYED = "CREATE TABLE lab (id TEXT PRIMARY KEY, n INT);"
+
+
+def test_row_without_a_key_is_taken_when_the_index_of_the_key_names_it(tmp_path: Path) -> None:
+    """SQLite lets a key be NULL that is not the rowid: so a program stores it that forgot one."""
+    rows = "INSERT INTO lab VALUES ('a', 1), (NULL, 2), (NULL, 3);"
+    built, new = build_from(tmp_path, make_database(tmp_path / "live.db", f"{KEYED} {rows}"))
+    assert query(new, "SELECT * FROM lab ORDER BY n") == [("a", 1), (None, 2), (None, 3)]
+    assert outcome_of(built, "lab").is_whole
+
+
+def test_page_of_another_table_in_the_place_of_a_keyed_one_is_not_taken(tmp_path: Path) -> None:
+    """What has the rowid for its key stores NULL there."""
+    other = "CREATE TABLE other (id INTEGER PRIMARY KEY, n INT); INSERT INTO other VALUES (1, 99);"
+    live = make_database(tmp_path / "live.db", f"{KEYED} INSERT INTO lab VALUES ('a', 1); {other}")
+    (lab,), (page,) = pages_of(live, "lab"), pages_of(live, "other")
+    data = bytearray(live.read_bytes())
+    data[(lab - 1) * PAGE : lab * PAGE] = data[(page - 1) * PAGE : page * PAGE]
+    live.write_bytes(data)
+    built, new = build_from(tmp_path, live)
+    assert query(new, "SELECT * FROM lab") == []
+    assert outcome_of(built, "lab").lost_rows == 1
+    assert query(new, "SELECT * FROM other") == [(1, 99)]
+
+
 def test_target_is_prepared_for_rows_of_any_kind(tmp_path: Path) -> None:
     backup = f"{TWO} CREATE VIEW named AS SELECT name FROM main.lab;"
     live = make_database(tmp_path / "live.db", TWO)

@@ -85,6 +85,33 @@ def test_rows_of_doubtful_pages_are_taken_only_when_an_index_names_them(tmp_path
         assert list(read_source(file, source, Counter({2: 2}))) == [None, None, None]
 
 
+def test_row_whose_key_is_null_is_taken_when_the_index_of_the_key_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite lets a key be NULL that is not the rowid; so does a page of another table look."""
+    sql = "CREATE TABLE t (id TEXT PRIMARY KEY, n INT); "
+    values = "(NULL, 1), ('b', NULL), (NULL, 3), (NULL, 4)"
+    loaded: list[int] = []
+    load_proofs = sources.load_proofs
+
+    def load_and_count(file: PageFile, indexes: list[Index]) -> list[tuple[Index, set[str]]]:
+        loaded.append(len(indexes))
+        return load_proofs(file, indexes)
+
+    monkeypatch.setattr(sources, "load_proofs", load_and_count)
+    live = make_database(tmp_path / "live.db", f"{sql} INSERT INTO t VALUES {values};")
+    with opened_source(live) as (file, source):
+        found = list(read_source(file, source, Counter()))
+        assert found == [(1, [None, 1]), (2, [b"b", None]), (3, [None, 3]), (4, [None, 4])]
+        assert loaded == [1]
+        source.indexes = []
+        found = list(read_source(file, source, Counter()))
+        assert found == [None, (2, [b"b", None]), None, None]
+        # Doubtful pages have to name more than that.
+        source.trees, source.doubtful = [], source.trees
+        assert list(read_source(file, source, Counter())) == [None] * 4
+
+
 @pytest.mark.parametrize(
     ("rows", "agrees"),
     [
@@ -244,12 +271,15 @@ def test_matches_are_rows_that_are_the_same_value_for_value(
 def test_row_without_rowid_is_found_by_its_key_of_any_type(tmp_path: Path) -> None:
     sql = "CREATE TABLE t (n INT, key, PRIMARY KEY (key)) WITHOUT ROWID;"
     saved = make_database(
-        tmp_path / "saved.db", f"{sql} INSERT INTO t VALUES (1, 'k'), (2, x'6b'), (3, 5);"
+        tmp_path / "saved.db",
+        f"{sql} INSERT INTO t VALUES (1, 'k'), (2, x'6b'), (3, 5), (4, CAST(x'ff6b' AS TEXT));",
     )
+    # Text need not be UTF-8.
     found: list[Row] = [(0, [bytearray(b"k"), 1]), (0, [b"k", 2]), (0, [5, 3])]
+    found.append((0, [bytearray(b"\xffk"), 4]))
     others: list[Row] = [(0, [bytearray(b"k"), 2]), (0, [b"5", 3]), (0, [bytearray(b"5"), 3])]
     with opened_saved(saved) as backup:
-        assert count_matches(backup, shape_of(sql), found) == 3
+        assert count_matches(backup, shape_of(sql), found) == 4
         assert count_matches(backup, shape_of(sql), others) == 0
 
 
