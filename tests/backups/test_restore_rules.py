@@ -428,6 +428,19 @@ def test_log_is_cut_after_a_merge(tmp_path: Path) -> None:
 # ── room
 
 
+def test_full_backup_that_goes_in_as_it_is_needs_room_for_the_old_its_journal_and_more(
+    live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = f"{OLD} INSERT INTO lab VALUES (2, zeroblob(50000));"
+    full = make_backup(tmp_path / "full.db", large, database_id="id")
+    old = live.stat().st_size
+    leave_free(monkeypatch, old + full.bytes + (full.bytes - old) - 1)
+    monkeypatch.setattr(restore_module, "replace_database", fail)
+    with pytest.raises(SpaceError, match="replacing") as refused:
+        put_back(RestoreChoice(full, None), live, database_id="id")
+    assert refused.value.missing_bytes == 1
+
+
 def test_merge_needs_twice_the_database_and_the_backup(
     live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from backtestdb.salvage.objects import Schema, load_backup_schema
 from backtestdb.salvage.pages import open_pages
 from backtestdb.salvage.union import TableOutcome
 from manifests import make_backup_of, make_manifest
-from small_salvage import make_database, pages_of
+from small_salvage import make_small_database, pages_of
 
 PAGE = 4096
 # Not in UTC: the date in a name is the user's.
@@ -44,7 +44,7 @@ TOO_NEW = 3_999_000
 
 
 def make_backup(path: Path, sql: str, kind: Kind = "full") -> Backup:
-    make_database(path, sql)
+    make_small_database(path, sql)
     return make_backup_of(path, make_manifest(path, kind, TAKEN_AT, {}))
 
 
@@ -119,7 +119,7 @@ def test_new_database_holds_all_that_is_irreplaceable_and_nothing_else(tmp_path:
         PRAGMA user_version = {0x01020304};"""
     umask = os.umask(0)
     try:
-        built, new = build_from(tmp_path, make_database(tmp_path / "live.db", sql))
+        built, new = build_from(tmp_path, make_small_database(tmp_path / "live.db", sql))
     finally:
         os.umask(umask)
 
@@ -180,7 +180,7 @@ def test_rows_that_break_a_rule_are_taken_as_they_were_stored(tmp_path: Path) ->
     sql = f"""{TWO} CREATE TABLE checked (n INT CHECK (n < 5), lab INT REFERENCES lab (id));
         PRAGMA ignore_check_constraints = ON;
         INSERT INTO checked VALUES (99, 99);"""
-    built, new = build_from(tmp_path, make_database(tmp_path / "live.db", sql))
+    built, new = build_from(tmp_path, make_small_database(tmp_path / "live.db", sql))
     assert query(new, "SELECT * FROM checked") == [(99, 99)]
     assert outcome_of(built, "checked").is_whole
 
@@ -191,7 +191,7 @@ KEYED = "CREATE TABLE lab (id TEXT PRIMARY KEY, n INT);"
 def test_row_without_a_key_is_taken_when_the_index_of_the_key_names_it(tmp_path: Path) -> None:
     """SQLite lets a key be NULL that is not the rowid: so a program stores it that forgot one."""
     rows = "INSERT INTO lab VALUES ('a', 1), (NULL, 2), (NULL, 3);"
-    built, new = build_from(tmp_path, make_database(tmp_path / "live.db", f"{KEYED} {rows}"))
+    built, new = build_from(tmp_path, make_small_database(tmp_path / "live.db", f"{KEYED} {rows}"))
     assert query(new, "SELECT * FROM lab ORDER BY n") == [("a", 1), (None, 2), (None, 3)]
     assert outcome_of(built, "lab").is_whole
 
@@ -199,7 +199,9 @@ def test_row_without_a_key_is_taken_when_the_index_of_the_key_names_it(tmp_path:
 def test_page_of_another_table_in_the_place_of_a_keyed_one_is_not_taken(tmp_path: Path) -> None:
     """What has the rowid for its key stores NULL there."""
     other = "CREATE TABLE other (id INTEGER PRIMARY KEY, n INT); INSERT INTO other VALUES (1, 99);"
-    live = make_database(tmp_path / "live.db", f"{KEYED} INSERT INTO lab VALUES ('a', 1); {other}")
+    live = make_small_database(
+        tmp_path / "live.db", f"{KEYED} INSERT INTO lab VALUES ('a', 1); {other}"
+    )
     (lab,), (page,) = pages_of(live, "lab"), pages_of(live, "other")
     data = bytearray(live.read_bytes())
     data[(lab - 1) * PAGE : lab * PAGE] = data[(page - 1) * PAGE : page * PAGE]
@@ -212,7 +214,7 @@ def test_page_of_another_table_in_the_place_of_a_keyed_one_is_not_taken(tmp_path
 
 def test_target_is_prepared_for_rows_of_any_kind(tmp_path: Path) -> None:
     backup = f"{TWO} CREATE VIEW named AS SELECT name FROM main.lab;"
-    live = make_database(tmp_path / "live.db", TWO)
+    live = make_small_database(tmp_path / "live.db", TWO)
     with (
         open_pages(live) as file,
         closing(connect(tmp_path / "new.db", create=True)) as target,
@@ -231,7 +233,7 @@ def test_target_is_prepared_for_rows_of_any_kind(tmp_path: Path) -> None:
 
 
 def test_what_this_sqlite_refuses_is_named(tmp_path: Path) -> None:
-    live = make_database(
+    live = make_small_database(
         tmp_path / "live.db",
         f"""{TWO} {MARKET} CREATE VIEW names AS SELECT name FROM lab;
         CREATE TABLE torn (x); INSERT INTO torn VALUES (1);
@@ -261,7 +263,9 @@ SEQUENCED = "CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT);"
 def test_rows_and_numbers_come_from_the_backup_where_the_file_does_not_tell(
     tmp_path: Path,
 ) -> None:
-    live = make_database(tmp_path / "live.db", f"{TWO} {SEQUENCED} INSERT INTO counted VALUES (3);")
+    live = make_small_database(
+        tmp_path / "live.db", f"{TWO} {SEQUENCED} INSERT INTO counted VALUES (3);"
+    )
     zero(live, *pages_of(live, "lab"))
     saved = f"{TABLE} INSERT INTO lab VALUES (2, 'b'), (5, 'e'); {SEQUENCED}"
     saved += "INSERT INTO counted VALUES (9); DELETE FROM counted;"
@@ -272,7 +276,9 @@ def test_rows_and_numbers_come_from_the_backup_where_the_file_does_not_tell(
 
 
 def test_backup_without_numbers_leaves_those_of_the_file(tmp_path: Path) -> None:
-    live = make_database(tmp_path / "live.db", f"{TWO} {SEQUENCED} INSERT INTO counted VALUES (3);")
+    live = make_small_database(
+        tmp_path / "live.db", f"{TWO} {SEQUENCED} INSERT INTO counted VALUES (3);"
+    )
     _, new = build_from(tmp_path, live, choice_of(tmp_path, full=TWO))
     assert query(new, "SELECT * FROM sqlite_sequence") == [("counted", 3)]
 
@@ -281,7 +287,7 @@ def test_backup_without_numbers_leaves_those_of_the_file(tmp_path: Path) -> None
 def test_page_of_another_table_in_the_place_of_the_numbers_is_no_number(
     tmp_path: Path, columns: str
 ) -> None:
-    live = make_database(
+    live = make_small_database(
         tmp_path / "live.db",
         f"{SEQUENCED} INSERT INTO counted VALUES (3); CREATE TABLE other ({columns}); "
         f"INSERT INTO other VALUES ({', '.join(['1'] * len(columns.split(', ')))});",
@@ -297,7 +303,7 @@ def test_page_of_another_table_in_the_place_of_the_numbers_is_no_number(
 
 def test_number_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     long = "counted_" + "x" * 5000
-    live = make_database(
+    live = make_small_database(
         tmp_path / "live.db",
         f"{SEQUENCED} {SEQUENCED.replace('counted', long)} "
         f"INSERT INTO counted VALUES (3); INSERT INTO {long} VALUES (4);",
@@ -308,7 +314,7 @@ def test_number_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
 
 
 def test_backup_with_other_columns_goes_beside_under_its_date(tmp_path: Path) -> None:
-    live = make_database(tmp_path / "live.db", TWO)
+    live = make_small_database(tmp_path / "live.db", TWO)
     zero(live, *pages_of(live, "lab"))
     saved = (
         "CREATE TABLE lab (id INTEGER PRIMARY KEY, title TEXT); INSERT INTO lab VALUES (1, 't');"
@@ -323,7 +329,7 @@ def test_full_text_index_of_which_a_page_is_lost_is_the_backups_or_empty(
     tmp_path: Path, has_backup: bool
 ) -> None:
     sql = "CREATE VIRTUAL TABLE notes USING fts5(body); INSERT INTO notes VALUES ('one'), ('two');"
-    live = make_database(tmp_path / "live.db", f"{sql} INSERT INTO notes VALUES ('three');")
+    live = make_small_database(tmp_path / "live.db", f"{sql} INSERT INTO notes VALUES ('three');")
     zero(live, *pages_of(live, "notes_data"))
     built, new = build_from(tmp_path, live, choice_of(tmp_path, full=sql) if has_backup else None)
     assert query(new, "SELECT count(*) FROM notes_content") == [(2 if has_backup else 0,)]
@@ -335,7 +341,7 @@ def test_lost_schema_and_version_are_those_of_the_newest_backup(
     tmp_path: Path, small: bool
 ) -> None:
     """Only a full backup says where tables begin; they are found all the same."""
-    live = make_database(tmp_path / "live.db", f"{TWO} PRAGMA user_version = 9;")
+    live = make_small_database(tmp_path / "live.db", f"{TWO} PRAGMA user_version = 9;")
     empty_schema(live)
     saved = f"{TWO} PRAGMA user_version = 5;"
     choice = choice_of(tmp_path, **{"small" if small else "full": saved})
@@ -346,7 +352,7 @@ def test_lost_schema_and_version_are_those_of_the_newest_backup(
 
 
 def test_lost_schema_without_a_backup_is_the_projects_own(tmp_path: Path) -> None:
-    live = make_database(tmp_path / "live.db", f"{TWO} PRAGMA user_version = 9;")
+    live = make_small_database(tmp_path / "live.db", f"{TWO} PRAGMA user_version = 9;")
     empty_schema(live)
     built, new = build_from(tmp_path, live, is_lost=True)
     assert query(new, "PRAGMA user_version") == [(0,)]
@@ -356,7 +362,7 @@ def test_lost_schema_without_a_backup_is_the_projects_own(tmp_path: Path) -> Non
 
 
 def test_table_of_the_backup_whose_parent_is_gone_goes_beside(tmp_path: Path) -> None:
-    live = make_database(tmp_path / "live.db", TWO)
+    live = make_small_database(tmp_path / "live.db", TWO)
     empty_schema(live)
     saved = (
         f"{TWO} CREATE TABLE child (lab INT REFERENCES gone (id)); INSERT INTO child VALUES (1);"
@@ -374,7 +380,7 @@ def test_orphaned_are_tables_of_the_backup_alone_that_refer_to_what_is_gone(
         CREATE TABLE child (a INT REFERENCES PARENT (id));
         CREATE TABLE orphan (a INT REFERENCES parent (id), b INT REFERENCES gone (id));
         CREATE VIRTUAL TABLE notes USING fts5(body);"""
-    path = make_database(tmp_path / "saved.db", sql)
+    path = make_small_database(tmp_path / "saved.db", sql)
     with closing(sqlite3.connect(path)) as saved:
         objects = load_backup_schema(saved, {"parent": 2, "child": 3, "orphan": 4})
     assert find_orphaned_tables(Schema(objects, is_complete=False)) == ["orphan"]
@@ -394,7 +400,7 @@ def test_pages_of_market_data_are_no_ones_rows(
 
     monkeypatch.setattr(build_module, "adopt_orphans", note)
     sql = f"{TWO} {MARKET} CREATE INDEX by_name ON lab (name);"
-    built, _ = build_from(tmp_path, make_database(tmp_path / "live.db", sql))
+    built, _ = build_from(tmp_path, make_small_database(tmp_path / "live.db", sql))
     assert asked == [["ohlcv_data", "index by_name", "index by_ticker"]]
     assert built.strays == 7
 

@@ -27,7 +27,7 @@ from backtestdb.salvage.salvage import (
 from backtestdb.salvage.union import TableOutcome
 from backup_tools import NOON, back_up, make_settings
 from manifests import make_backups
-from small_salvage import make_database, pages_of
+from small_salvage import make_small_database, pages_of
 
 LATER = NOON + timedelta(hours=5)
 TABLE = "CREATE TABLE lab (id INTEGER PRIMARY KEY, name TEXT);"
@@ -41,7 +41,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("original")
     settings = settings_in(folder)
     settings.database_path.parent.mkdir()
-    make_database(settings.database_path, TWO)
+    make_small_database(settings.database_path, TWO)
     back_up(settings)
     return folder
 
@@ -111,7 +111,7 @@ def test_salvage_of_a_kept_file_is_united_with_the_backups_of_the_database_in_us
 ) -> None:
     live = settings.database_path
     kept = live.rename(live.with_name("live.db.backup-2026-11-20-020000"))
-    make_database(live, TABLE)
+    make_small_database(live, TABLE)
     result = salvage(kept, settings.backup_dir, LATER, in_use=live)
     assert result.backup is not None
     assert result.path.name.startswith(f"{kept.name}.salvaged-")
@@ -201,7 +201,7 @@ def test_salvage_is_complete_when_nothing_at_all_is_missing(
 def test_result_is_something_when_one_table_is(
     tmp_path: Path, values: dict[str, int], is_something: bool
 ) -> None:
-    new = make_database(tmp_path / "new.db", TWO)
+    new = make_small_database(tmp_path / "new.db", TWO)
     tables = [TableOutcome(table="empty"), TableOutcome(table="lab", **values)]  # type: ignore[arg-type]
     if is_something:
         verify_result(new, tables, tmp_path / "live.db")
@@ -212,7 +212,7 @@ def test_result_is_something_when_one_table_is(
 
 
 def test_result_whose_index_is_not_its_tables_is_refused(tmp_path: Path) -> None:
-    new = make_database(
+    new = make_small_database(
         tmp_path / "new.db", f"{TWO} CREATE INDEX a ON lab (id); CREATE INDEX b ON lab (name);"
     )
     with closing(sqlite3.connect(new)) as database:
@@ -259,10 +259,10 @@ def test_backups_that_do_not_verify_are_said_and_left(settings: Settings) -> Non
 def test_lost_first_page_takes_the_header_of_the_full_backup_or_of_a_new_database(
     tmp_path: Path,
 ) -> None:
-    live = make_database(tmp_path / "live.db", TWO)
+    live = make_small_database(tmp_path / "live.db", TWO)
     full, small = make_backups(tmp_path, ("irreplaceable", {}, {}), ("full", {}, {}))
-    make_database(full.path, f"{TABLE} PRAGMA user_version = 1;")
-    make_database(small.path, f"{TABLE} PRAGMA user_version = 2;")
+    make_small_database(full.path, f"{TABLE} PRAGMA user_version = 1;")
+    make_small_database(small.path, f"{TABLE} PRAGMA user_version = 2;")
     copy, new = tmp_path / "copy.db", tmp_path / "new.db"
 
     def version_of_copy(choice: RestoreChoice | None) -> int:

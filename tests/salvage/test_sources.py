@@ -25,7 +25,7 @@ from backtestdb.salvage.trees import Gap, Tree, read_tree
 from small_salvage import (
     described,
     load_schema,
-    make_database,
+    make_small_database,
     opened_saved,
     opened_source,
     pages_of,
@@ -72,7 +72,7 @@ def test_lost_pages_are_the_gaps_or_one_where_there_is_no_tree_at_all(
 
 
 def test_rows_of_doubtful_pages_are_taken_only_when_an_index_names_them(tmp_path: Path) -> None:
-    with opened_source(make_database(tmp_path / "live.db", THREE)) as (file, source):
+    with opened_source(make_small_database(tmp_path / "live.db", THREE)) as (file, source):
         (index,) = source.indexes
         rows = [row for row in read_source(file, source, Counter()) if row]
         assert [rowid for rowid, _ in rows] == [1, 2, 3]
@@ -99,7 +99,10 @@ def test_row_whose_key_is_null_is_taken_when_the_index_of_the_key_names_it(
         return load_proofs(file, indexes)
 
     monkeypatch.setattr(sources, "load_proofs", load_and_count)
-    live = make_database(tmp_path / "live.db", f"{sql} INSERT INTO t VALUES {values};")
+    live = make_small_database(
+        tmp_path / "live.db",
+        f"{sql} INSERT INTO t VALUES {values}; ALTER TABLE t ADD COLUMN later TEXT;",
+    )
     with opened_source(live) as (file, source):
         found = list(read_source(file, source, Counter()))
         assert found == [(1, [None, 1]), (2, [b"b", None]), (3, [None, 3]), (4, [None, 4])]
@@ -125,7 +128,7 @@ def test_rows_agree_with_an_index_that_names_them_and_no_more(
 ) -> None:
     """The index of another table of the same shape, as if it were this one's."""
     other = f"{TABLE.replace(' t ', ' u ')} INSERT INTO u VALUES (1, {rows});"
-    with opened_source(make_database(tmp_path / "live.db", THREE + other)) as (file, source):
+    with opened_source(make_small_database(tmp_path / "live.db", THREE + other)) as (file, source):
         assert agrees_with_an_index(file, source, Counter())
         source.indexes = source_of(file, "u").indexes
         assert agrees_with_an_index(file, source, Counter()) is agrees
@@ -138,7 +141,7 @@ def test_rows_agree_with_an_index_that_names_them_and_no_more(
 
 def test_tables_are_described_with_their_indexes_and_all_entries(tmp_path: Path) -> None:
     sql = f"{THREE} CREATE TABLE u (x INT); CREATE INDEX u_x ON u (x); CREATE VIEW v AS SELECT 1;"
-    live = make_database(tmp_path / "live.db", sql)
+    live = make_small_database(tmp_path / "live.db", sql)
     with open_pages(live) as file:
         tables, entries = describe_tables(load_schema(file))
         assert list(tables) == ["t", "u"]
@@ -155,7 +158,7 @@ def test_tables_are_described_with_their_indexes_and_all_entries(tmp_path: Path)
 def test_root_that_the_file_names_is_followed_also_where_it_is_the_second_page(
     tmp_path: Path,
 ) -> None:
-    live = make_database(tmp_path / "live.db", THREE)
+    live = make_small_database(tmp_path / "live.db", THREE)
     assert pages_of(live, "t") == [2]
     with open_pages(live) as file:
         source = find_source(file, described(file), None)
@@ -165,7 +168,7 @@ def test_root_that_the_file_names_is_followed_also_where_it_is_the_second_page(
 
 
 def test_gaps_below_a_root_are_those_behind_which_pages_may_lie(tmp_path: Path) -> None:
-    live = make_database(tmp_path / "live.db", MANY)
+    live = make_small_database(tmp_path / "live.db", MANY)
     data = bytearray(live.read_bytes())
     root = pages_of(live, "t")[0]
     data[(root - 1) * 4096 : root * 4096] = bytes(4096)
@@ -178,7 +181,7 @@ def test_gaps_below_a_root_are_those_behind_which_pages_may_lie(tmp_path: Path) 
 @pytest.mark.parametrize("root", [1, -1])
 def test_table_that_cannot_begin_there_may_be_anywhere(tmp_path: Path, root: int) -> None:
     """Page 1 is the schema's, and the backup says -1 of what it does not know."""
-    with open_pages(make_database(tmp_path / "live.db", THREE)) as file:
+    with open_pages(make_small_database(tmp_path / "live.db", THREE)) as file:
         table = described(file)
         source = find_source(
             file, table._replace(one=replace(table.one, root=root, is_live=root == 1)), None
@@ -198,9 +201,11 @@ def test_table_that_cannot_begin_there_may_be_anywhere(tmp_path: Path, root: int
 def test_root_that_only_the_backup_names_is_believed_when_its_rows_are_there(
     tmp_path: Path, saved_rows: str, is_believed: bool
 ) -> None:
-    saved = make_database(tmp_path / "saved.db", f"{TABLE} INSERT INTO t VALUES {saved_rows};")
+    saved = make_small_database(
+        tmp_path / "saved.db", f"{TABLE} INSERT INTO t VALUES {saved_rows};"
+    )
     with (
-        open_pages(make_database(tmp_path / "live.db", THREE)) as file,
+        open_pages(make_small_database(tmp_path / "live.db", THREE)) as file,
         opened_saved(saved) as backup,
     ):
         table = described(file)
@@ -215,10 +220,13 @@ def test_root_that_only_the_backup_names_is_believed_when_its_rows_are_there(
 def test_tree_in_which_a_row_cannot_be_one_of_the_table_is_another_tables(tmp_path: Path) -> None:
     """However many of the others the backup knows."""
     sql = "CREATE TABLE t (name TEXT, n); INSERT INTO t VALUES ('a', 1), ('b', 2);"
-    live = make_database(
+    live = make_small_database(
         tmp_path / "live.db", sql.replace("name TEXT", "name") + "INSERT INTO t VALUES (3, 3);"
     )
-    with open_pages(live) as file, opened_saved(make_database(tmp_path / "s.db", sql)) as saved:
+    with (
+        open_pages(live) as file,
+        opened_saved(make_small_database(tmp_path / "s.db", sql)) as saved,
+    ):
         tree = read_tree(file, 2, is_index=False)
         assert not is_tree_of(file, tree, shape_of(sql), saved)
         assert not is_tree_of(file, Tree(), shape_of(sql), saved)
@@ -227,7 +235,7 @@ def test_tree_in_which_a_row_cannot_be_one_of_the_table_is_another_tables(tmp_pa
 def test_sample_ends_with_the_page_that_makes_it_large_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live = make_database(tmp_path / "live.db", MANY)
+    live = make_small_database(tmp_path / "live.db", MANY)
 
     def sizes(file: PageFile, source: TableSource, wanted: int) -> int:
         monkeypatch.setattr(sources, "COMPARED_ROWS", wanted)
@@ -256,7 +264,7 @@ def test_matches_are_rows_that_are_the_same_value_for_value(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = shape_of(TABLE)
-    with opened_saved(make_database(tmp_path / "saved.db", THREE)) as saved:
+    with opened_saved(make_small_database(tmp_path / "saved.db", THREE)) as saved:
         assert count_matches(None, shape, rows(b"a")) == 0
         assert count_matches(saved, shape, rows(b"a", b"b", b"c")) == 3
         assert count_matches(saved, shape, rows(b"a", b"A", b"zz", b"d")) == 1
@@ -270,7 +278,7 @@ def test_matches_are_rows_that_are_the_same_value_for_value(
 
 def test_row_without_rowid_is_found_by_its_key_of_any_type(tmp_path: Path) -> None:
     sql = "CREATE TABLE t (n INT, key, PRIMARY KEY (key)) WITHOUT ROWID;"
-    saved = make_database(
+    saved = make_small_database(
         tmp_path / "saved.db",
         f"{sql} INSERT INTO t VALUES (1, 'k'), (2, x'6b'), (3, 5), (4, CAST(x'ff6b' AS TEXT));",
     )
@@ -290,7 +298,9 @@ def test_root_that_the_backup_names_is_believed_in_a_database_in_utf_16(tmp_path
     both = []
     for name in ("live.db", "saved.db"):
         both.append(
-            make_database(tmp_path / name, f"COMMIT; PRAGMA encoding = 'UTF-16le'; BEGIN; {sql}")
+            make_small_database(
+                tmp_path / name, f"COMMIT; PRAGMA encoding = 'UTF-16le'; BEGIN; {sql}"
+            )
         )
     with open_pages(both[0]) as file, opened_saved(both[1]) as saved:
         assert file.encoding == "utf-16-le"
@@ -301,6 +311,6 @@ def test_root_that_the_backup_names_is_believed_in_a_database_in_utf_16(tmp_path
 
 def test_row_that_neither_a_rowid_nor_a_key_reaches_matches_nothing(tmp_path: Path) -> None:
     sql = "CREATE TABLE t (rowid, _rowid_, oid);"
-    saved = make_database(tmp_path / "saved.db", f"{sql} INSERT INTO t VALUES (1, 2, 3);")
+    saved = make_small_database(tmp_path / "saved.db", f"{sql} INSERT INTO t VALUES (1, 2, 3);")
     with opened_saved(saved) as backup:
         assert count_matches(backup, shape_of(sql), [(1, [1, 2, 3])]) == 0

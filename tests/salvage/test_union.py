@@ -28,7 +28,7 @@ from backtestdb.salvage.union import (
     put_beside,
     raise_sequences,
 )
-from small_salvage import make_database, opened_source, opened_target, pages_of, shape_of
+from small_salvage import make_small_database, opened_source, opened_target, pages_of, shape_of
 
 DATE = "2026_11_23"
 TABLE = "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT);"
@@ -53,8 +53,8 @@ def fill(
     """Fill a new database from one with the rows of `live`, and from a backup made by `saved`."""
     folder = folder / str(len([*folder.iterdir()]))
     folder.mkdir()
-    path = make_database(folder / "live.db", schema + live)
-    backup = make_database(folder / "saved.db", saved) if saved else None
+    path = make_small_database(folder / "live.db", schema + live)
+    backup = make_small_database(folder / "saved.db", saved) if saved else None
     with (
         opened_source(path) as (file, source),
         opened_target(folder / "new.db", schema, backup) as target,
@@ -190,13 +190,13 @@ def test_backup_whose_columns_are_others_goes_beside_whole(tmp_path: Path) -> No
 def test_backup_is_united_only_when_nothing_of_its_rows_is_lost(
     tmp_path: Path, ours: str, theirs: str, can: bool
 ) -> None:
-    saved = make_database(tmp_path / "saved.db", f"CREATE TABLE t ({theirs});")
+    saved = make_small_database(tmp_path / "saved.db", f"CREATE TABLE t ({theirs});")
     with opened_target(tmp_path / "new.db", f"CREATE TABLE t ({ours});", saved) as target:
         assert can_be_united(target, shape_of(f"CREATE TABLE t ({ours})")) is can
 
 
 def test_rows_go_beside_under_a_name_that_is_free(tmp_path: Path) -> None:
-    saved = make_database(
+    saved = make_small_database(
         tmp_path / "saved.db",
         "CREATE TABLE T (n INT NOT NULL CHECK (n < 5)); INSERT INTO t VALUES (1), (2);",
     )
@@ -222,7 +222,7 @@ def test_rows_that_fit_into_no_plain_columns_are_not_left_out_silently(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(union, "make_plain_table", lambda *_text: None)
-    saved = make_database(tmp_path / "saved.db", TABLE)
+    saved = make_small_database(tmp_path / "saved.db", TABLE)
     with (
         opened_target(tmp_path / "new.db", "", saved) as target,
         pytest.raises(VerificationError, match="the table t of the backup could not be put beside"),
@@ -243,8 +243,8 @@ SAVED_TWO = f"{TWO} INSERT INTO n_data VALUES (7); INSERT INTO n_docs VALUES (7)
 def test_tables_behind_a_full_text_index_are_taken_whole_or_from_the_backup(
     tmp_path: Path, has_backup: bool, all_whole: bool
 ) -> None:
-    live = make_database(tmp_path / "live.db", TWO)
-    saved = make_database(tmp_path / "saved.db", SAVED_TWO)
+    live = make_small_database(tmp_path / "live.db", TWO)
+    saved = make_small_database(tmp_path / "saved.db", SAVED_TWO)
     before = {
         "n_data": TableOutcome(table="n_data", from_damaged=2, is_whole=True),
         "n_docs": TableOutcome(table="n_docs", from_damaged=1, is_whole=all_whole),
@@ -305,7 +305,7 @@ def test_row_of_a_table_without_rowid_or_with_generated_columns_is_written_witho
 
 def add(folder: Path, ours: str, theirs: str) -> tuple[int, list[tuple[object, ...]]]:
     """Add the rows of `theirs` to `ours`, which begins with the table."""
-    saved = make_database(folder / "saved.db", theirs)
+    saved = make_small_database(folder / "saved.db", theirs)
     with opened_target(folder / "new.db", ours, saved) as target:
         added = add_from_backup(target, shape_of(ours.partition(";")[0]))
         return added, target.execute("SELECT * FROM main.t ORDER BY 1").fetchall()
@@ -386,7 +386,7 @@ def test_backup_without_the_table_adds_nothing(tmp_path: Path) -> None:
 def test_missing_are_rows_of_the_backup_whose_key_is_not_there(
     tmp_path: Path, ours: str, theirs: str, missing: int, saved_rows: int
 ) -> None:
-    saved = make_database(tmp_path / "saved.db", theirs)
+    saved = make_small_database(tmp_path / "saved.db", theirs)
     shape = shape_of(ours.partition(";")[0])
     with opened_target(tmp_path / "new.db", ours, saved) as target:
         assert count_missing(target, shape) == missing
@@ -425,7 +425,7 @@ def test_sequences_are_raised_and_never_lowered(tmp_path: Path) -> None:
 
 def test_pages_of_a_table_are_where_the_tests_expect_them(tmp_path: Path) -> None:
     """The page that `claims` above is about."""
-    live = make_database(tmp_path / "live.db", TABLE + FOUR)
+    live = make_small_database(tmp_path / "live.db", TABLE + FOUR)
     assert pages_of(live, "t") == [2]
     with closing(sqlite3.connect(live)) as database:
         assert database.execute("SELECT count(*) FROM t").fetchone() == (4,)

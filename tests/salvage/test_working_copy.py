@@ -21,7 +21,7 @@ from backtestdb.salvage.working_copy import (
     merge_log,
     page_size_of_log,
 )
-from small_salvage import make_database
+from small_salvage import make_small_database
 
 PAGE = 4096
 ROWS = "CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT); INSERT INTO t VALUES (1, 'a'), (2, 'b');"
@@ -30,7 +30,7 @@ MANY_TABLES = "".join(f"CREATE TABLE table_number_{n} (a TEXT, b TEXT, c);" for 
 
 @pytest.fixture
 def live(tmp_path: Path) -> Path:
-    return make_database(tmp_path / "live.db", ROWS)
+    return make_small_database(tmp_path / "live.db", ROWS)
 
 
 @pytest.fixture
@@ -42,7 +42,9 @@ def copy(tmp_path: Path) -> Path:
 def template(tmp_path: Path) -> Path:
     """Another database with the same settings; its header has something in every field."""
     deleted = "CREATE TABLE gone (x); INSERT INTO gone VALUES (zeroblob(20000)); DROP TABLE gone;"
-    return make_database(tmp_path / "template.db", f"PRAGMA user_version = 7; {ROWS} {deleted}")
+    return make_small_database(
+        tmp_path / "template.db", f"PRAGMA user_version = 7; {ROWS} {deleted}"
+    )
 
 
 def zero_first_page(path: Path) -> None:
@@ -82,6 +84,19 @@ def test_copy_is_private_the_same_and_without_the_rest_of_an_earlier_one(
     assert copy.read_bytes() == live.read_bytes() == before
     assert copy.stat().st_mode & 0o777 == 0o600
     assert not Path(f"{copy}-wal").exists()
+
+
+def test_log_of_an_earlier_attempt_is_not_merged_into_the_copy(
+    tmp_path: Path, copy: Path, template: Path
+) -> None:
+    """The damaged database has emptied its log meanwhile and gone on."""
+    live = make_with_log(tmp_path, ROWS)
+    shutil.copyfile(f"{live}-wal", f"{copy}-wal")
+    with closing(sqlite3.connect(live)) as database, database:
+        database.execute("UPDATE t SET text = 'newest'")
+    assert not Path(f"{live}-wal").exists()
+    make_private_copy(live, copy, template)
+    assert rows_of(copy) == [(1, "newest"), (2, "newest")]
 
 
 def test_copy_for_which_a_byte_is_missing_is_not_begun(
@@ -127,6 +142,7 @@ def test_copy_across_a_change_is_made_again_after_a_pause(
     copied, pauses = change_while_copying(monkeypatch, lambda: os.utime(live, (0, changed)), 1)
     assert make_private_copy(live, copy, template) is False
     assert (len(copied), len(pauses)) == (2, 1)
+    assert pauses[0] > 0
 
 
 def test_database_that_goes_on_changing_is_not_copied(
@@ -224,7 +240,7 @@ def test_file_shorter_than_its_first_page_has_no_sound_one(live: Path, size: int
 
 
 def test_database_of_one_page_has_a_sound_first_page(tmp_path: Path) -> None:
-    one = make_database(tmp_path / "one.db", "PRAGMA user_version = 7;")
+    one = make_small_database(tmp_path / "one.db", "PRAGMA user_version = 7;")
     assert one.stat().st_size == PAGE
     assert has_sound_first_page(one) is True
 
@@ -251,7 +267,7 @@ def test_transaction_that_was_never_committed_is_taken_back(
         f"{ROWS} WITH RECURSIVE m (i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM m LIMIT 200) "
         f"INSERT INTO t SELECT i, {text} FROM m;"
     )
-    working, killed = make_database(tmp_path / "working.db", sql), tmp_path / "live.db"
+    working, killed = make_small_database(tmp_path / "working.db", sql), tmp_path / "live.db"
     before = rows_of(working)
     with closing(sqlite3.connect(working, isolation_level=None)) as database:
         database.execute("PRAGMA cache_size = 2")
@@ -289,7 +305,7 @@ def test_file_that_is_no_log_tells_no_page_size(tmp_path: Path, content: bytes |
 def test_log_of_another_page_size_than_the_template_is_merged(tmp_path: Path, copy: Path) -> None:
     live = make_with_log(tmp_path, ROWS)
     zero_first_page(live)
-    small = make_database(tmp_path / "small.db", ROWS)
+    small = make_small_database(tmp_path / "small.db", ROWS)
     header = bytearray(small.read_bytes()[:100])
     header[16:18] = (1024).to_bytes(2)
     small.write_bytes(header)
@@ -323,7 +339,7 @@ def test_copy_that_cannot_be_opened_at_all_is_an_error(tmp_path: Path) -> None:
 
 
 def test_log_that_stays_behind_is_an_error(copy: Path) -> None:
-    with closing(sqlite3.connect(make_database(copy, ROWS))) as another:
+    with closing(sqlite3.connect(make_small_database(copy, ROWS))) as another:
         another.execute("PRAGMA journal_mode = WAL")
         another.execute("INSERT INTO t VALUES (3, 'c')")
         another.commit()

@@ -12,7 +12,7 @@ from backtestdb.salvage.shapes import Shape, describe_table
 from backtestdb.salvage.sources import Described, TableSource, describe_tables, find_source
 
 
-def make_database(path: Path, sql: str) -> Path:
+def make_small_database(path: Path, sql: str) -> Path:
     """Made by these statements; nothing is flushed."""
     with closing(sqlite3.connect(path)) as database:
         database.executescript(f"PRAGMA synchronous = OFF; BEGIN; {sql} COMMIT;")
@@ -47,7 +47,7 @@ def opened_source(path: Path, table: str = "t") -> Iterator[tuple[PageFile, Tabl
 @contextmanager
 def opened_target(path: Path, sql: str, saved: Path | None = None) -> Iterator[sqlite3.Connection]:
     """A new database with the tables that `sql` makes, and the backup `saved` attached."""
-    make_database(path, sql)
+    make_small_database(path, sql)
     with closing(connect(path)) as target:
         target.execute("PRAGMA synchronous = OFF")
         if saved:
