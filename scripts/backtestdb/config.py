@@ -323,6 +323,12 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "FLATFILES_SECRET": ("", parse_key),
     "ENGINE": ("processes", parse_engine),
 }
+# Fields of Settings that are not called like the setting, see field_of.
+OTHER_FIELDS = {
+    "GENERATED_SCRIPTS_DIR": "generated_scripts_dirs",
+    "GENERATED_SCRIPTS_MAX_MB": "generated_scripts_max_megabytes",
+    "SIDECAR_TZ": "sidecar_zone",
+}
 # Read when the new name is empty: what an older .env calls it.
 OLDER_NAMES = {"KEEP_SMALL_HOURLY": "MAX_IRREPLACEABLE_BACKUPS"}
 SECRETS = {
@@ -436,57 +442,23 @@ def make_settings(
     values: Mapping[str, Any], origins: Mapping[str, str], state_dir: Path
 ) -> Settings:
     """Given one parsed value for each name in PARSERS, return the settings."""
-    per_minute = values["POLYGON_REQUESTS_PER_MINUTE"]
-    slow_plan = 0 < per_minute <= 100
+    fields = {field_of(name): value for name, value in values.items()}
+    other_key = fields.pop("massive_api_key")
+    fields["api_key"] = fields["api_key"] or other_key
+
+    slow_plan = 0 < fields["requests_per_minute"] <= 100
+    fields["concurrency"] = fields["concurrency"] or (1 if slow_plan else 8)
+
+    path = fields["database_path"]
+    fields["database_path"] = follow_link(path)
     return Settings(
-        database_path=follow_link(values["DATABASE_PATH"]),
-        database_link=values["DATABASE_PATH"] if values["DATABASE_PATH"].is_symlink() else None,
-        backup_dir=values["BACKUP_DIR"],
-        generated_scripts_dirs=values["GENERATED_SCRIPTS_DIR"],
-        generated_scripts_max_megabytes=values["GENERATED_SCRIPTS_MAX_MB"],
-        max_backups=values["MAX_BACKUPS"],
-        keep_full_weekly=values["KEEP_FULL_WEEKLY"],
-        keep_full_monthly=values["KEEP_FULL_MONTHLY"],
-        keep_small_hourly=values["KEEP_SMALL_HOURLY"],
-        keep_small_daily=values["KEEP_SMALL_DAILY"],
-        keep_small_weekly=values["KEEP_SMALL_WEEKLY"],
-        keep_small_monthly=values["KEEP_SMALL_MONTHLY"],
-        min_backups=values["MIN_BACKUPS"],
-        backup_time=values["BACKUP_TIME"],
-        irreplaceable_every_minutes=values["IRREPLACEABLE_EVERY_MINUTES"],
-        heartbeat_url=values["HEARTBEAT_URL"],
-        notify_urls=values["NOTIFY_URLS"],
-        before_backup=values["BEFORE_BACKUP"],
-        after_backup=values["AFTER_BACKUP"],
-        on_failure=values["ON_FAILURE"],
-        api_key=values["POLYGON_API_KEY"] or values["MASSIVE_API_KEY"],
-        base_url=values["POLYGON_BASE_URL"],
-        requests_per_minute=per_minute,
-        concurrency=values["POLYGON_CONCURRENCY"] or (1 if slow_plan else 8),
-        timeout_seconds=values["POLYGON_TIMEOUT_SECONDS"],
-        watchlist_tickers=values["WATCHLIST_TICKERS"],
-        us_stock_types=values["US_STOCK_TYPES"],
-        platform_schema=values["PLATFORM_SCHEMA"],
-        update_delay_minutes=values["UPDATE_DELAY_MINUTES"],
-        port=values["PORT"],
-        offsite=values["OFFSITE"],
-        offsite_endpoint=values["OFFSITE_ENDPOINT"],
-        offsite_key_id=values["OFFSITE_KEY_ID"],
-        offsite_secret=values["OFFSITE_SECRET"],
-        offsite_passphrase=values["OFFSITE_PASSPHRASE"],
-        offsite_every_seconds=values["OFFSITE_EVERY_SECONDS"],
-        sidecar_user=values["SIDECAR_USER"],
-        sidecar_zone=values["SIDECAR_TZ"],
-        lake=values["LAKE"],
-        lake_endpoint=values["LAKE_ENDPOINT"],
-        lake_region=values["LAKE_REGION"],
-        lake_access_key=values["LAKE_ACCESS_KEY"],
-        lake_secret_key=values["LAKE_SECRET_KEY"],
-        flatfiles_endpoint=values["FLATFILES_ENDPOINT"],
-        flatfiles_bucket=values["FLATFILES_BUCKET"],
-        flatfiles_access_key=values["FLATFILES_ACCESS_KEY"],
-        flatfiles_secret=values["FLATFILES_SECRET"],
-        engine=values["ENGINE"],
+        **fields,
+        database_link=path if path.is_symlink() else None,
         state_dir=state_dir,
         origins=origins,
     )
+
+
+def field_of(name: str) -> str:
+    """Return the field of Settings for a name: POLYGON_BASE_URL is `base_url`."""
+    return OTHER_FIELDS.get(name) or name.lower().removeprefix("polygon_")
