@@ -117,9 +117,6 @@ class Version:
             ).empty_table()
         return read_part(self.store, part, columns)
 
-    def rows_of(self, table: str) -> int:
-        return sum(part.rows for part in self.parts_of(table))
-
 
 EMPTY = VersionRow(
     version=0, published_at_utc=datetime(1970, 1, 1, tzinfo=UTC), command="", tables={}

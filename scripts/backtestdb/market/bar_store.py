@@ -32,13 +32,7 @@ from backtestdb.market.request_log import (
     weigh_session,
 )
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
-from backtestdb.market.session_mask import (
-    EMPTY,
-    SessionMask,
-    first_sessions,
-    mask_between,
-    mask_of,
-)
+from backtestdb.market.session_mask import SessionMask, first_sessions, mask_of
 from backtestdb.market.sessions import (
     load_calendar,
     make_new_york_times,
@@ -99,28 +93,21 @@ def make_bar_store(
 ) -> BarStore:
     """Given the tickers of a run with the first session whose metrics are wanted. What an earlier
     run staged is taken up when it was for the same tickers, and loaded first when not."""
-    if timeframe != "1day":
-        return BarStore(
-            connection=connection,
-            calendar=calendar,
-            run=run,
-            ticker_set=EVERY_TICKER,
-            metrics_from=metrics_from,
-        )
-
-    ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, metrics_from)
     store = BarStore(
         connection=connection,
         calendar=calendar,
         run=run,
-        ticker_set=ticker_set,
+        ticker_set=EVERY_TICKER,
         metrics_from=metrics_from,
     )
+    if timeframe != "1day":
+        return store
 
-    store.staging = open_staging(connection)
-    if store.staging and (
-        store.staging.ticker_set != ticker_set or load_done(connection, LOADING_TASK)
-    ):
+    if not keep_every_ticker:
+        store.ticker_set = ensure_ticker_set(connection, metrics_from)
+    store.staging = staging = open_staging(connection)
+    is_of_others = staging is not None and staging.ticker_set != store.ticker_set
+    if staging and (is_of_others or load_done(connection, LOADING_TASK)):
         load_what_was_staged(store)
 
     return store
@@ -176,12 +163,10 @@ def save_range(
     asked_at_utc: str,
     run: str,
     metrics_from: date,
-    proven_from: date | None = None,
 ) -> SavedBars:
     """Put one ticker's answer in the place of what is stored of its sessions: good bars, rejected
     ones, the record, the metrics from `metrics_from` on. What the answer does not have stays until
-    a second one agrees (see evidence), and what lies before its first bar stays unless the
-    subscription is known to reach back to `proven_from`."""
+    a second one agrees, and what lies before its first bar stays (see evidence)."""
     request = result.request
     sessions = sessions_between(calendar, request.start, request.end)
     bars = parse_bars(result.answer.rows, request.timeframe, sessions, ticker=request.ticker)
@@ -190,7 +175,7 @@ def save_range(
 
     with transaction(connection):
         stored = load_stored_days(connection, request)
-        weighed = weigh_answer(connection, request, days, bars, stored, run, proven_from)
+        weighed = weigh_answer(connection, request, days, bars, stored, run)
         removed = remove_replaced(connection, request, days, bars, stored, weighed)
         save_bars(connection, bars, asked_at_utc)
         replace_rejected(connection, request, bars.rejected, asked_at_utc)
@@ -246,13 +231,8 @@ def weigh_answer(
     bars: ParsedBars,
     stored: Mapping[int, str],
     run: str,
-    proven_from: date | None,
 ) -> Weighed:
     """Return what of an answer about one ticker is believed (see evidence)."""
-    proven = EMPTY
-    if proven_from and days:
-        proven = mask_between(days, proven_from.isoformat(), days[-1])
-
     rejected = mask_of(days, {bar.session_date for bar in bars.rejected})
     unsure_mask = rejected | mask_of(days, find_cut_session(request, days, bars))
 
@@ -265,7 +245,6 @@ def weigh_answer(
         rejected=unsure_mask,
         stored=mask_of(days, set(stored.values())),
         doubted_before=load_doubted(connection, request, days, run) & same_kind,
-        proven=proven,
     )
 
 
@@ -443,15 +422,10 @@ def load_what_was_staged(store: BarStore) -> SavedBars:
     ):
         rejected = load_staging(store.connection, staging, store.run, advance)
 
-    drop_staging(store)
-    return SavedBars(rejected=count_reasons(rejected))
-
-
-def drop_staging(store: BarStore) -> None:
-    if store.staging is not None:
-        store.staging.connection.close()
+    close_staging(store)
     store.staging = None
     remove_staging(database_path(store.connection))
+    return SavedBars(rejected=count_reasons(rejected))
 
 
 def close_staging(store: BarStore) -> None:

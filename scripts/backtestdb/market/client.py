@@ -36,9 +36,8 @@ TIMEOUTS_IN_AN_ANSWER = 4
 CHUNK_BYTES = 65536
 CLOCK_IS_SAID_SECONDS = 120
 CLOCK_IS_WRONG_SECONDS = 12 * 3600
-BARS_LIMIT = (
-    50000  # base bars (minutes or days) in one page; the default of 5000 cuts a month of minutes
-)
+# Base bars (minutes or days) in one page; the default of 5000 cuts a month of minutes.
+BARS_LIMIT = 50000
 TICKERS_LIMIT = 1000
 SPLITS_LIMIT = 5000
 

@@ -150,26 +150,29 @@ def count_stored_sessions(
     connection: sqlite3.Connection, ticker: str, timeframe: str, sessions: Sequence[date]
 ) -> int:
     """Count sessions with at least one bar; a day bar is a session."""
-    counted = "count(*)" if timeframe == "1day" else f"count(DISTINCT {session_number(timeframe)})"
-    query = (
-        f"SELECT {counted} FROM ohlcv_data "
-        "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?"
-    )
-    values = (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1]))
-    return int(connection.execute(query, values).fetchone()[0])
+    counted = "*" if timeframe == "1day" else f"DISTINCT {session_number(timeframe)}"
+    rows = select_stored(connection, f"count({counted})", ticker, timeframe, sessions)
+    return int(rows.fetchone()[0])
 
 
 def load_stored_mask(
     connection: sqlite3.Connection, ticker: str, timeframe: str, sessions: Sequence[date]
 ) -> SessionMask:
     """Return the ones of `sessions` with at least one bar, as bits."""
-    query = (
-        f"SELECT DISTINCT {session_number(timeframe)} FROM ohlcv_data "
-        "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?"
+    numbers = f"DISTINCT {session_number(timeframe)}"
+    rows = select_stored(connection, numbers, ticker, timeframe, sessions)
+    return mask_of(sessions, (date.fromordinal(FIRST_DAY + number) for (number,) in rows))
+
+
+def select_stored(
+    connection: sqlite3.Connection, what: str, ticker: str, timeframe: str, sessions: Sequence[date]
+) -> sqlite3.Cursor:
+    """Select `what`, in SQL, from a ticker's bars from the first of `sessions` to the last."""
+    return connection.execute(
+        f"SELECT {what} FROM ohlcv_data "
+        "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?",
+        (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1])),
     )
-    values = (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1]))
-    days = (date.fromordinal(FIRST_DAY + number) for (number,) in connection.execute(query, values))
-    return mask_of(sessions, days)
 
 
 def session_number(timeframe: str) -> str:
@@ -230,8 +233,6 @@ def is_empty_between(connection: sqlite3.Connection, ticker: str, before: str, a
         "SELECT 1 FROM ohlcv_data "
         "WHERE ticker = ? AND timeframe = '1day' AND timestamp > ? AND timestamp < ? LIMIT 1"
     )
-    first_ms, last_ms = (
-        end_of_day_ms(date.fromisoformat(before)),
-        midnight_ms(date.fromisoformat(after)),
-    )
+    first_ms = end_of_day_ms(date.fromisoformat(before))
+    last_ms = midnight_ms(date.fromisoformat(after))
     return connection.execute(query, (ticker, first_ms, last_ms)).fetchone() is None

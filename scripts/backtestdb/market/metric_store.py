@@ -32,10 +32,7 @@ from backtestdb.new_york import end_of_day_ms, midnight_ms
 
 BAR_TYPES = {
     "timestamp": "int64",
-    "open": "float64",
-    "high": "float64",
-    "low": "float64",
-    "close": "float64",
+    **dict.fromkeys(("open", "high", "low", "close"), "float64"),
     "volume": "int64",
 }
 TICKERS_AT_ONCE = 100
@@ -161,10 +158,8 @@ def was_asked_between(
     """Return whether the vendor answered about every session between two bars: only then is it
     known that the ticker did not trade, and that the bars before may be those of another company.
     """
-    first, last = (
-        date.fromisoformat(last_before) + ONE_DAY,
-        date.fromisoformat(first_after) - ONE_DAY,
-    )
+    first = date.fromisoformat(last_before) + ONE_DAY
+    last = date.fromisoformat(first_after) - ONE_DAY
     sessions = sessions_between(load_calendar(), first, last)
     answered = load_answered(connection, "1day", sessions).of(ticker)
     return mask_between(sessions, first, last) & ~answered == 0

@@ -120,13 +120,11 @@ def count_final(sessions: Sequence[date], asked_at_utc: str) -> int:
 
 
 def load_unconfirmed(
-    connection: sqlite3.Connection, timeframe: str, days: Sequence[str], other_than_run: str = ""
+    connection: sqlite3.Connection, timeframe: str, days: Sequence[str]
 ) -> dict[str, SessionMask]:
-    """Return for each ticker those of `days` that were answered once without a bar;
-    `other_than_run` leaves out what that run was answered."""
+    """Return for each ticker those of `days` that were answered once without a bar."""
     rows = connection.execute(
-        "SELECT ticker, start_date, end_date FROM _unconfirmed WHERE timeframe = ? AND run <> ?",
-        (timeframe, other_than_run),
+        "SELECT ticker, start_date, end_date FROM _unconfirmed WHERE timeframe = ?", (timeframe,)
     )
     of_ticker: dict[str, SessionMask] = defaultdict(SessionMask)
     for ticker, start, end in rows:

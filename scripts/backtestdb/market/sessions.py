@@ -28,10 +28,8 @@ def load_calendar() -> ExchangeCalendar:
 def sessions_between(calendar: ExchangeCalendar, start: date, end: date) -> list[date]:
     """Return the sessions from `start` to `end`, both included, in order."""
     index = calendar.sessions
-    first, last = (
-        index.searchsorted(pd.Timestamp(start)),
-        index.searchsorted(pd.Timestamp(end), "right"),
-    )
+    first = index.searchsorted(pd.Timestamp(start))
+    last = index.searchsorted(pd.Timestamp(end), "right")
     return [stamp.date() for stamp in index[first:last]]
 
 

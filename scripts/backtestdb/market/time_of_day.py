@@ -16,13 +16,8 @@ from backtestdb.schema import SQL_DIR
 
 KINDS = [
     *("right", "no time", "New York, without seconds", "UTC", "UTC-4 all year", "UTC-5 all year"),
-    *(
-        "another time zone",
-        "no time of day",
-        "no weekday",
-        "weekday from Monday = 0",
-        "wrong weekday",
-    ),
+    *("another time zone", "no time of day"),
+    *("no weekday", "weekday from Monday = 0", "wrong weekday"),
 ]
 
 

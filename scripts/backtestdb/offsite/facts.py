@@ -16,7 +16,6 @@ CHECKS, DRILLS = "checks.jsonl", "drills.jsonl"
 # problem yet.
 STALE_AFTER = timedelta(minutes=5)
 CHECK_EVERY, DRILL_EVERY = timedelta(days=7), timedelta(days=30)
-OVERDUE_AFTER = timedelta(days=2)
 STAYS = "and make schedule-install for the process that stays"
 
 
