@@ -24,17 +24,8 @@ Say = Callable[[str], None]  # takes one message for the user
 DONE, FAILED, WRONG_USAGE, DONE_WITH_HOLES = 0, 1, 2, 3
 LOG_LINE_EVERY_SECONDS = 10.0
 LIKENESS = {
-    "–": "-",
-    "—": "-",
-    "…": "...",
-    "“": '"',
-    "”": '"',
-    "‘": "'",
-    "’": "'",
-    "·": ".",
-    "×": "x",
-    "≥": ">=",
-    "≤": "<=",
+    **dict(zip("–—“”‘’·×", """--""''.x""", strict=True)),
+    **{"…": "...", "≥": ">=", "≤": "<="},
 }
 
 
@@ -134,6 +125,18 @@ def explain_code(code: int, error: sqlite3.Error) -> tuple[str, str]:
         return what, "see that the disk is well and connected, then start the same command again"
 
     return f"SQLite: {error}", ""
+
+
+def describe_error(error: ProjectError | OSError | sqlite3.Error) -> str:
+    """Return what happened and what to do next on one line, for a log."""
+    if isinstance(error, ProjectError):
+        return join_advice(str(error), error.next_step)
+    explain = explain_os_error(error) if isinstance(error, OSError) else explain_sqlite_error(error)
+    return join_advice(*explain)
+
+
+def join_advice(what: str, next_step: str) -> str:
+    return f"{what}; next: {next_step}" if next_step else what
 
 
 def explain_os_error(error: OSError) -> tuple[str, str]:

@@ -130,7 +130,8 @@ def make_backup(
                 return Outcome(look_at_backup(unchanged.path), is_new=False, removed=[])
 
             findings = check_copy(partial(path), facts, full_check, hooks)
-            shrinkage = compare_with_newest(partial(path), kept_rows_of(findings), catalogue)
+            kept_rows = {table: findings.rows[table] for table in findings.content_sha256}
+            shrinkage = compare_with_newest(partial(path), kept_rows, catalogue)
             say_what_shrank(shrinkage, accept_loss=accept_loss, hooks=hooks)
 
             scripts = keep_scripts(settings, path, hooks) if kind == "full" else None
@@ -329,10 +330,6 @@ def find_missing_folders(settings: Settings) -> tuple[Path, ...]:
     if settings.scripts_dirs_are_default:
         return ()
     return tuple(folder for folder in settings.generated_scripts_dirs if not folder.is_dir())
-
-
-def kept_rows_of(findings: Findings) -> dict[str, int]:
-    return {table: findings.rows[table] for table in findings.content_sha256}
 
 
 def say_what_shrank(shrinkage: Shrinkage, *, accept_loss: bool, hooks: Hooks) -> None:

@@ -130,20 +130,14 @@ def with_counts(
     if row is None:
         return coverage
     *counts, tickers, state, provisional, has_several_ranges = row
-    names = (
-        "start",
-        "end",
-        "sessions",
-        "expected",
-        "stored",
-        "known_empty",
-        "set_aside",
-        "beyond_plan",
-    )
+    names = [
+        *("start", "end", "sessions", "expected", "stored"),
+        *("known_empty", "set_aside", "beyond_plan", "failed"),
+    ]
 
     return replace(
         coverage,
-        **dict(zip((*names, "failed"), counts, strict=True)),
+        **dict(zip(names, counts, strict=True)),
         provisional=provisional,
         has_several_ranges=bool(has_several_ranges),
         is_stale=tickers < coverage.tickers or state == "running",

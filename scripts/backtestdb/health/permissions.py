@@ -29,20 +29,8 @@ OURS = re.compile(
 OF_THE_SYSTEM = tuple(
     Path("/") / name
     for name in (
-        *(
-            "bin",
-            "boot",
-            "dev",
-            "etc",
-            "lib",
-            "lib32",
-            "lib64",
-            "proc",
-            "run",
-            "sbin",
-            "sys",
-            "usr",
-        ),
+        *("bin", "boot", "dev", "etc", "lib", "lib32", "lib64"),
+        *("proc", "run", "sbin", "sys", "usr"),
         *("Applications", "Library", "System", "private/etc"),
     )
 )

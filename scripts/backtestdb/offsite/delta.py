@@ -24,7 +24,7 @@ import zstandard
 
 from backtestdb.errors import VerificationError
 from backtestdb.offsite.errors import DamagedObjectError
-from backtestdb.offsite.objects import Part
+from backtestdb.offsite.objects import Part, as_dictionary, make_decompressor
 
 BLOCK_BYTES = 4096
 DIGEST_BYTES = 16
@@ -204,13 +204,4 @@ def make_patch(base: bytes, new: bytes) -> bytes:
 
 def apply_patch(base: bytes, patch: bytes) -> bytes:
     """Return what make_patch was given as `new`. Raise zstandard.ZstdError."""
-    decompressor = zstandard.ZstdDecompressor(
-        dict_data=as_dictionary(base), max_window_size=1 << 31
-    )
-    return decompressor.decompress(patch)
-
-
-def as_dictionary(base: bytes) -> zstandard.ZstdCompressionDict | None:
-    if not base:
-        return None
-    return zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    return make_decompressor(base).decompress(patch)

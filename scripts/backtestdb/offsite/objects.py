@@ -117,15 +117,20 @@ def open_stream(
     remote: Remote, segments: Sequence[Segment], *, base: bytes | None = None
 ) -> "zstandard.ZstdDecompressionReader":
     """Return what the segments hold, decompressed. `base`: what a patch was made from."""
-    dictionary = (
-        zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-        if base
-        else None
-    )
-    decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << 31)
-    return decompressor.stream_reader(
+    return make_decompressor(base or b"").stream_reader(
         io.BufferedReader(SegmentReader(remote, segments)), read_across_frames=True
     )
+
+
+def make_decompressor(base: bytes) -> zstandard.ZstdDecompressor:
+    return zstandard.ZstdDecompressor(dict_data=as_dictionary(base), max_window_size=1 << 31)
+
+
+def as_dictionary(base: bytes) -> zstandard.ZstdCompressionDict | None:
+    """Return what a patch was made from, in the form that `zstd --patch-from` gives it."""
+    if not base:
+        return None
+    return zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
 def read_all(remote: Remote, segments: Sequence[Segment], name: str) -> bytes:

@@ -29,7 +29,7 @@ from backtestdb.backups.drill import NO_ROOM, drill_is_due, load_last_drill
 from backtestdb.backups.leftovers import clean_leftovers
 from backtestdb.backups.manifest import Kind
 from backtestdb.config import PROJECT_DIR, Settings
-from backtestdb.console import explain_os_error, explain_sqlite_error, format_bytes
+from backtestdb.console import describe_error, format_bytes, join_advice
 from backtestdb.errors import ProjectError
 from backtestdb.scheduling.due import RETRY_LAST, BackupTimes, find_stale, retry_at, what_is_due
 from backtestdb.scheduling.health import (
@@ -167,17 +167,6 @@ def tick_safely(scheduler: Scheduler) -> bool:
     except (ProjectError, OSError, sqlite3.Error) as error:
         scheduler.log.error("the schedule could not be looked at: %s", describe_error(error))
         return False
-
-
-def describe_error(error: ProjectError | OSError | sqlite3.Error) -> str:
-    if isinstance(error, ProjectError):
-        return join_advice(str(error), error.next_step)
-    explain = explain_os_error(error) if isinstance(error, OSError) else explain_sqlite_error(error)
-    return join_advice(*explain)
-
-
-def join_advice(what: str, next_step: str) -> str:
-    return f"{what}; next: {next_step}" if next_step else what
 
 
 def tick(scheduler: Scheduler) -> bool:
