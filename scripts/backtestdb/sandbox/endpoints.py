@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 from urllib.parse import unquote
@@ -19,7 +18,7 @@ from backtestdb.sandbox.reference import (
     answer_ticker_events,
     answer_tickers,
 )
-from backtestdb.sandbox.request import Refusal, Request
+from backtestdb.sandbox.request import Answer, Refusal, Request
 from backtestdb.sandbox.state import Sandbox
 
 Payload = dict[str, Any]
@@ -27,15 +26,6 @@ TOO_MANY = {
     "status": "ERROR",
     "error": "You've exceeded the maximum requests per minute of your plan.",
 }
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Status, body and headers; the content type is JSON unless said otherwise."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 Endpoint = Callable[..., Payload]

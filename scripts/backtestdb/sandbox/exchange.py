@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, fields, replace
 from datetime import date
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from backtestdb.sandbox.intraday import MinuteBars, make_minute_bars
 from backtestdb.sandbox.listings import RENAMES, Rename, Universe
-from backtestdb.sandbox.made_up import SILENT, Bars, Profiles, make_day_bars
+from backtestdb.sandbox.made_up import SILENT, Bars, Profiles, join_bars, make_day_bars
 from backtestdb.sandbox.noise import uniform
 from backtestdb.sandbox.sessions import Floats, Ints, load_sessions
 from backtestdb.sandbox.source import load_real_prices, make_real_bars
@@ -60,17 +61,12 @@ def find_sessions(
 ) -> list[tuple[int, Ints]]:
     """Return the sessions in which a ticker traded, for each company that had it, in order of
     time."""
-    universe, wanted = (
-        exchange.universe,
-        load_sessions().index_range(first, min(last, exchange.today)),
-    )
-    found = []
+    universe, found = exchange.universe, []
+    wanted = load_sessions().index_range(first, min(last, exchange.today))
 
     for index in sorted(universe.by_ticker.get(ticker, []), key=lambda i: int(universe.first[i])):
-        start, stop = (
-            max(wanted.start, int(universe.first[index])),
-            min(wanted.stop, int(universe.stop[index])),
-        )
+        start = max(wanted.start, int(universe.first[index]))
+        stop = min(wanted.stop, int(universe.stop[index]))
         sessions = np.arange(start, max(start, stop))
         if universe.thin[index]:
             sessions = sessions[uniform(universe.profiles.keys[[index]], sessions, SILENT) >= 0.05]
@@ -81,18 +77,13 @@ def find_sessions(
 
 def load_day_bars(exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool) -> ServedBars:
     """Return day bars of one listing; each starts at midnight in New York."""
+    divisors = load_divisors(exchange, index, sessions, adjusted=adjusted)
+    bars = divide(make_unsplit_bars(exchange.universe, index, sessions), divisors)
     return ServedBars(
         start_ms=load_sessions().midnight_ms[sessions],
         base=np.ones(len(sessions), dtype=np.int64),
         quirk=uniform(exchange.universe.profiles.keys[[index]], sessions, QUIRK),
-        bars=leave_unfinished(
-            exchange,
-            sessions,
-            divide(
-                make_unsplit_bars(exchange.universe, index, sessions),
-                load_divisors(exchange, index, sessions, adjusted=adjusted),
-            ),
-        ),
+        bars=leave_unfinished(exchange, sessions, bars),
     )
 
 
@@ -167,30 +158,19 @@ def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteB
         if not len(places):
             continue
         at = np.full(len(places), session)
-        chosen = Bars(**{f.name: getattr(days, f.name)[places] for f in fields(Bars)})
-
         keys = universe.profiles.keys[traded[places]][:, None]
-        made = make_minute_bars(
-            keys, at, calendar.open_ms[at], calendar.regular_bars[at], chosen, thin=thin
-        )
+        opens, regular = calendar.open_ms[at], calendar.regular_bars[at]
+        made = make_minute_bars(keys, at, opens, regular, days.at(places), thin=thin)
 
         bars = divide(made.bars, divisors[places][made.row])
-        parts.append(
-            (traded[places][made.row], MinuteBars(made.row, made.start_ms, made.base_minutes, bars))
-        )
+        parts.append((traded[places][made.row], replace(made, bars=bars)))
 
-    joined = {
-        f.name: np.concatenate([getattr(made.bars, f.name) for _, made in parts])
-        for f in fields(Bars)
-    }
     row, start, base = (
         np.concatenate([getattr(made, name) for _, made in parts])
         for name in ("row", "start_ms", "base_minutes")
     )
-
-    return np.concatenate([listing for listing, _ in parts]), MinuteBars(
-        row, start, base, Bars(**joined)
-    )
+    joined = MinuteBars(row, start, base, join_bars([made.bars for _, made in parts]))
+    return np.concatenate([listing for listing, _ in parts]), joined
 
 
 def leave_unfinished(exchange: Exchange, sessions: Ints, bars: Bars) -> Bars:
@@ -216,12 +196,7 @@ def make_unsplit_bars(universe: Universe, index: int, sessions: Ints) -> Bars:
 def select_profiles(universe: Universe, indexes: Ints) -> Profiles:
     """Return the profiles of some listings."""
     every = universe.profiles
-    return Profiles(
-        every.keys[indexes],
-        every.log_price[indexes],
-        every.volatility[indexes],
-        every.log_volume[indexes],
-    )
+    return Profiles(*(column[indexes] for column in vars(every).values()))
 
 
 def load_divisors(exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool) -> Floats:
@@ -252,37 +227,24 @@ def put(bars: Bars, place: int, one: Bars) -> None:
 
 def join(parts: list[ServedBars]) -> ServedBars:
     """Return bars of companies that followed each other under one ticker, as one."""
-    columns = {
-        f.name: np.concatenate([getattr(part.bars, f.name) for part in parts]) for f in fields(Bars)
-    }
     return ServedBars(
         start_ms=np.concatenate([part.start_ms for part in parts]),
         base=np.concatenate([part.base for part in parts]),
         quirk=np.concatenate([part.quirk for part in parts]),
-        bars=Bars(**columns),
+        bars=join_bars([part.bars for part in parts]),
     )
 
 
 def make_no_bars() -> ServedBars:
     """Return what an unknown ticker has."""
     none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
-    return ServedBars(
-        none,
-        none,
-        nothing,
-        Bars(
-            open=nothing,
-            high=nothing,
-            low=nothing,
-            close=nothing,
-            volume=nothing,
-            vwap=nothing,
-            trades=none,
-        ),
-    )
+    columns: dict[str, Any] = {field.name: nothing for field in fields(Bars)}
+    bars = Bars(**columns | {"trades": none})
+    return ServedBars(none, none, nothing, bars)
 
 
 def take(served: ServedBars, where: npt.NDArray[np.bool_] | slice) -> ServedBars:
     """Return the bars at some places."""
-    bars = Bars(**{field.name: getattr(served.bars, field.name)[where] for field in fields(Bars)})
-    return ServedBars(served.start_ms[where], served.base[where], served.quirk[where], bars)
+    return ServedBars(
+        served.start_ms[where], served.base[where], served.quirk[where], served.bars.at(where)
+    )

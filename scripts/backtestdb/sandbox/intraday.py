@@ -98,10 +98,8 @@ def make_regular(
 
     highs = np.where(top, high, np.minimum(np.round(highs, 4), high))
     lows = np.where(bottom, low, np.maximum(np.round(lows, 4), low))
-    highs, lows = (
-        np.maximum(highs, np.maximum(opened, closed)),
-        np.minimum(lows, np.minimum(opened, closed)),
-    )
+    highs = np.maximum(highs, np.maximum(opened, closed))
+    lows = np.minimum(lows, np.minimum(opened, closed))
 
     kept = slot < regular
 

@@ -83,15 +83,11 @@ def make_listings(count: int) -> list[Listing]:
     The stock number n is the same company whatever the count."""
     named = list(dict.fromkeys([*parse_ticker_file(TECH_SECTOR_FILE), *REAL_TICKERS, *TRAPS]))
     listings = [make_named_listing(ticker) for ticker in named]
-    listings.append(
-        Listing(
-            ticker="META",
-            company="META the fund",
-            kind="ETF",
-            first=OLD_META[1],
-            delisted=OLD_META[2],
-        )
+    ticker, first, delisted = OLD_META
+    fund = Listing(
+        ticker=ticker, company=f"{ticker} the fund", kind="ETF", first=first, delisted=delisted
     )
+    listings.append(fund)
 
     listings += [make_numbered_stock(number) for number in range(max(0, count - len(named)))]
     listings += [
@@ -169,12 +165,8 @@ def make_universe(listings: Sequence[Listing]) -> Universe:
         listings=listings,
         by_ticker=by_ticker,
         profiles=make_profiles(listings, thin),
-        first=np.searchsorted(
-            sessions, np.array([each.first for each in listings], dtype="datetime64[D]")
-        ),
-        stop=np.searchsorted(
-            sessions, np.array([each.delisted for each in listings], dtype="datetime64[D]")
-        ),
+        first=np.searchsorted(sessions, np.array([each.first for each in listings], "M8[D]")),
+        stop=np.searchsorted(sessions, np.array([each.delisted for each in listings], "M8[D]")),
         thin=thin,
     )
 

@@ -1,9 +1,10 @@
 """Made-up day bars: plausible, repeatable, the same whichever endpoint serves them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
+import numpy.typing as npt
 
 from backtestdb.sandbox.noise import Keys, centred, uniform, walk
 from backtestdb.sandbox.sessions import Floats, Ints
@@ -23,6 +24,17 @@ class Bars:
     volume: Floats
     vwap: Floats
     trades: Ints
+
+    def at(self, where: npt.NDArray[np.bool_] | Ints | slice) -> "Bars":
+        """Return the bars at some places."""
+        return Bars(**{name: column[where] for name, column in vars(self).items()})
+
+
+def join_bars(parts: Sequence[Bars]) -> Bars:
+    """Return the bars of all parts, one part behind the other."""
+    return Bars(
+        **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Bars)}
+    )
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""A request as the endpoints see it, and the refusals that they may raise."""
+"""A request as the endpoints see it, their answer, and the refusals that they may raise."""
 
 import base64
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -45,6 +46,15 @@ class Request:
         """Return the address of the next page: its parameters are in the cursor, the key is not."""
         text = base64.urlsafe_b64encode(urlencode(cursor).encode()).decode()
         return f"{self.root}{path}?cursor={text}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status, body and headers, on their way to the client."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def bad_request(reason: str) -> Refusal:

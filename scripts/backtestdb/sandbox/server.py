@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 from backtestdb.sandbox.control import answer_control
 from backtestdb.sandbox.endpoints import (
-    Answer,
     answer_request,
     make_json_answer,
     verify_key,
@@ -18,7 +17,7 @@ from backtestdb.sandbox.endpoints import (
 )
 from backtestdb.sandbox.faults import Rule
 from backtestdb.sandbox.flat_files import BUCKET, answer_s3
-from backtestdb.sandbox.request import Refusal, Request, parse_params, take_key
+from backtestdb.sandbox.request import Answer, Refusal, Request, parse_params, take_key
 from backtestdb.sandbox.spoil import make_fault_answer, spoil_body, spoil_payload
 from backtestdb.sandbox.state import Sandbox
 
@@ -89,14 +88,8 @@ class Handler(BaseHTTPRequestHandler):
 
         answer = make_fault_answer(rule) if rule else None
         if answer is None:
-            made = answer_s3(
-                sandbox.flat_files,
-                sandbox.exchange,
-                sandbox.settings.plan,
-                sandbox.settings.keys,
-                request,
-            )
-            answer = Answer(made.status, made.body, dict(made.headers))
+            plan, keys = sandbox.settings.plan, sandbox.settings.keys
+            answer = answer_s3(sandbox.flat_files, sandbox.exchange, plan, keys, request)
 
         if rule is None or self.spoil_connection(rule, answer):
             entry["status"] = answer.status

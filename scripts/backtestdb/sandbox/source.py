@@ -71,10 +71,7 @@ def make_real_bars(real: RealPrices, profile: Profiles, sessions: Ints) -> Bars:
     Before the source the made-up closes lead to its first open, after it they start at its last
     close."""
     inside = (sessions >= real.start) & (sessions < real.stop)
-    at_start, at_end = (
-        walk(profile.keys, np.array([real.start])),
-        walk(profile.keys, np.array([real.stop])),
-    )
+    at_start, at_end = (walk(profile.keys, np.array([at])) for at in (real.start, real.stop))
 
     before = np.log(real.columns[0, 0]) - profile.volatility * at_start
     after = np.log(real.columns[3, -1]) - profile.volatility * at_end

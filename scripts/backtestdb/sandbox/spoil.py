@@ -5,8 +5,9 @@ from datetime import date
 from math import ceil
 
 from backtestdb.sandbox.bad_bars import spoil_bars
-from backtestdb.sandbox.endpoints import TOO_MANY, Answer, Payload, make_json_answer
+from backtestdb.sandbox.endpoints import TOO_MANY, Payload, make_json_answer
 from backtestdb.sandbox.faults import Rule
+from backtestdb.sandbox.request import Answer
 
 BAD_GATEWAY = (
     b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
