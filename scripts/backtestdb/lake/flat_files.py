@@ -18,11 +18,8 @@ from backtestdb.lake.store import make_s3
 
 FOLDER = "us_stocks_sip/minute_aggs_v1"
 DENIED = (
-    "ACCESS_DENIED",
-    "AccessDenied",
-    "INVALID_ACCESS_KEY",
-    "InvalidAccessKeyId",
-    "SIGNATURE_DOES_NOT_MATCH",
+    *("ACCESS_DENIED", "AccessDenied"),
+    *("INVALID_ACCESS_KEY", "InvalidAccessKeyId", "SIGNATURE_DOES_NOT_MATCH"),
 )
 TYPES = {
     "ticker": pa.string(),

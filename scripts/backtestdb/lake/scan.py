@@ -72,12 +72,10 @@ def connect(version: Version, threads: int | None = None) -> duckdb.DuckDBPyConn
 
     for table in SCHEMAS:
         parts = version.parts_of(table)
-        source = (
-            describe_files(version, table, parts)
-            if version.store.is_local and parts
-            else f"{table}_files"
-        )
-        if source == f"{table}_files":
+        if version.store.is_local and parts:
+            source = describe_files(version, table, parts)
+        else:
+            source = f"{table}_files"
             connection.register(source, make_dataset(version, table, parts))
         connection.execute(
             f"CREATE VIEW {table} AS SELECT *{SHOWN_BESIDE.get(table, '')} FROM {source}"
