@@ -55,6 +55,7 @@ def find_misspelt(names: Iterable[str], known: Collection[str]) -> dict[str, str
     besides."""
     given = set(names)
     found = {}
+
     for name in sorted(given - set(known)):
         near = get_close_matches(
             name.upper(), [one for one in known if one not in given], n=1, cutoff=ALIKE

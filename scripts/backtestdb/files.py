@@ -211,6 +211,7 @@ def remove_tree(path: Path) -> None:
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return
+
     path.chmod(0o700)
     for entry in os.scandir(path):
         if entry.is_dir(follow_symlinks=False):

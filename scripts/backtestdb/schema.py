@@ -183,6 +183,7 @@ def add_column(connection: sqlite3.Connection, statement: str, schema: str) -> l
     addition = ADD_COLUMN.match(statement)
     if not addition:
         raise ValueError(f"a migration may only add columns: {statement}")
+
     table, column = addition.groups()
     columns = column_names(connection, table, schema)
     if not columns or column in columns:

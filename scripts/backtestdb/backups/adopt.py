@@ -75,6 +75,7 @@ def verify_may_change_hands(backup: Backup) -> None:
     manifest = backup.manifest
     # Format 1 named itself.
     is_adopted_file = manifest and Path(manifest.source_path).name == backup.path.name
+
     if manifest and (
         manifest.database_id or (Path(manifest.source_path).exists() and not is_adopted_file)
     ):

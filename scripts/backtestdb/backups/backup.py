@@ -246,6 +246,7 @@ def holds_the_same(catalogue: list[Backup], contents: Contents | None) -> bool:
     standing for it."""
     newest, small = find_newest(catalogue), next(iter(verified(catalogue, "irreplaceable")), None)
     manifest = small.manifest if small else None
+
     return (
         small is not None
         and manifest is not None

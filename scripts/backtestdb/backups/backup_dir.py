@@ -77,6 +77,7 @@ def verify_source_is_no_backup(database: Path, backup_dir: Path) -> None:
     backups = [
         path for path in backup_dir.iterdir() if path.suffix == ".db" and is_backup_name(path)
     ]
+
     if (real.parent == backup_dir.resolve() and is_backup_name(real)) or any(
         same_file(database, path) for path in backups
     ):

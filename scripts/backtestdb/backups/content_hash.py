@@ -162,9 +162,11 @@ def hash_structure(connection: sqlite3.Connection) -> str:
     with names_as_stored(connection):
         query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
         rows = connection.execute(query).fetchall()
+
     parts: list[object] = [row for row in rows if row[2] in kept or row[0] in {"view", "trigger"}]
     if has_sequences(connection, "main"):
         sequences = connection.execute("SELECT name, seq FROM sqlite_sequence ORDER BY name")
         parts += [row for row in sequences if row[0] in kept]
     parts += header_numbers(connection)
+
     return hashlib.sha256(repr(parts).encode()).hexdigest()

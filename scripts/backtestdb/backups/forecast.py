@@ -146,6 +146,7 @@ def describe_forecast(found: Forecast, settings: Settings, free: int) -> tuple[s
     WARN_DAYS."""
     if found.days is None or not found.is_near:
         return "", ""
+
     when = "now" if found.days <= 1 else f"in {found.days} days"
     what = (
         f"{settings.backup_dir} is full {when}: {format_bytes(free)} are free, "

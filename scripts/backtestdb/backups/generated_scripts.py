@@ -231,6 +231,7 @@ def match_parts(parts: Mapping[str, str], folders: Sequence[Path]) -> dict[str, 
     matched: dict[str, Path | None] = {
         part: Path(source) for part, source in parts.items() if Path(source) in folders
     }
+
     free = [folder for folder in folders if folder not in matched.values()]
     for part in parts:
         if part not in matched:

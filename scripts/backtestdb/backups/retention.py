@@ -95,6 +95,7 @@ def choose_last_of_periods(
     the newest `count` periods whose newest is not kept already."""
     chosen: set[Path] = set()
     last: object = None
+
     for period, path in backups:
         if period == last or len(chosen) == count:
             continue
@@ -153,6 +154,7 @@ def finish_removal(expired: Path, on_step: Callable[[str], None] = lambda _name:
     if database.with_suffix(".json").exists():
         expired.unlink()
         return
+
     remove_database(database)
     database.with_suffix(FAILED_DRILL).unlink(missing_ok=True)
     on_step("expired database removed")

@@ -108,6 +108,7 @@ def find_lost_rows(catalogue: Sequence[Backup], rows: Mapping[str, int]) -> dict
         return {}
     if not rows:
         return dict(newest.manifest.losses) if newest.is_suspicious else {}
+
     losses = find_losses(load_expected(newest.manifest), rows)
     # A rename is judged by the next backup, which looks at the columns.
     has_new_tables = bool(rows.keys() - newest.manifest.rows.keys())

@@ -81,6 +81,7 @@ def load_facts(
         settings.database_path, settings.origins["DATABASE_PATH"], now, read
     )
     path = quota_path(settings.state_dir, settings.base_url, settings.api_key)
+
     return Facts(
         checked_at=now,
         database=database,

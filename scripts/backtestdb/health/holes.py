@@ -60,6 +60,7 @@ def load_asked(
     query = (
         f"SELECT universe, timeframe, start_date, end_date, {ranges} FROM _coverage ORDER BY 1, 2"
     )
+
     for universe, timeframe, start, end, text in connection.execute(query).fetchall():
         pairs = json.loads(text) if text else [(start, end)]
         yield (

@@ -106,6 +106,7 @@ def check_writable(name: str, folder: Path) -> Iterator[Problem]:
     """Yield a folder that this user cannot write, and what helps."""
     if not folder.exists() or os.access(folder, os.W_OK | os.X_OK):
         return
+
     what = f"the folder {folder} of {name} cannot be written by you"
     if name == "BACKUP_DIR" and is_ours_alone(folder, owner=0):
         # As `sudo make backup` leaves it: what belongs to root in there is a backup of ours.
@@ -136,6 +137,7 @@ def is_ours_alone(folder: Path, owner: int | None = None) -> bool:
         return False
     if folder.stat().st_uid != (os.getuid() if owner is None else owner):
         return False
+
     try:
         names = [path.name for path in folder.iterdir()]
     except OSError:

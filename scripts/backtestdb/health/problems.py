@@ -50,6 +50,7 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
         if backups.full.count or backups.irreplaceable.count
         else "make restore"
     )
+
     path, origin = database.path, database.origin
     if database.state == "missing":
         what = f"there is no database at {path} (DATABASE_PATH, from {origin})"
@@ -160,6 +161,7 @@ def judge_age(coverage: UniverseCoverage, now: datetime) -> Iterator[Problem]:
     needs no calendar; HOLIDAYS_IN_BETWEEN of them may have been none."""
     if not coverage.last:
         return
+
     missing = weekdays_after(
         date.fromisoformat(coverage.last), last_update_moment(now, 0).astimezone(NEW_YORK).date()
     )

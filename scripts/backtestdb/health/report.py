@@ -173,6 +173,7 @@ def describe_counts(row: UniverseCoverage) -> str:
         "beyond the plan": row.beyond_plan,
         "failed": row.failed,
     }
+
     shown = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
     return (
         f"{count_of(row.sessions or 0, 'session')}, {row.expected or 0:,} sessions of tickers: "

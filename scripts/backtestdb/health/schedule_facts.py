@@ -109,10 +109,12 @@ def find_own(folder: Path, marked: str, plain: str, suffix: str) -> str:
     starts the program of another checkout that is there. Empty where there is none."""
     if (folder / f"{marked}{suffix}").is_file():
         return marked
+
     try:
         text = unescape((folder / f"{plain}{suffix}").read_text()).replace("%%", "%")
     except OSError:
         return ""
+
     found = re.search(r"[\">](/[^\"<>]*)/scripts/run_\w+\.py", text)
     if found and Path(found[1]) != PROJECT_DIR and Path(found[1], "scripts").is_dir():
         return ""
@@ -124,6 +126,7 @@ def make_native(kind: str, is_loaded: bool, exit_codes: list[str]) -> ScheduleFa
     result = f"exit code {exit_codes[0]}" if exit_codes else ""
     failed = bool(exit_codes) and exit_codes[0] != "0"
     could_not_start = failed and exit_codes[0] in COULD_NOT_START
+
     return ScheduleFacts(
         kind=kind,
         installed=True,

@@ -103,6 +103,7 @@ def make_columns(rows: pa.Table) -> list[list[Any]]:
     """Return the values in the order of BAR_COLUMNS."""
     stamps = as_stamps_ms(rows)
     local = make_new_york_times(stamps)
+
     return [
         rows["ticker"].to_pylist(),
         stamps.tolist(),

@@ -58,6 +58,7 @@ class FlatFiles:
             raise NotThereError(f"there is no flat file of {session_date}") from error
         except OSError as error:
             raise self.explain(error, session_date) from error
+
         return parse_minutes(content, session_date)
 
     def explain(self, error: OSError, session_date: date) -> FlatFilesError:

@@ -27,6 +27,7 @@ class Owned:
         tickers."""
         days = rows["session_date"].combine_chunks().cast(pa.int32()).to_numpy()
         mask = np.isin(days, np.array(sorted(self.sessions), dtype="int32"))
+
         if self.ranges:
             tickers = rows["ticker"].combine_chunks().dictionary_encode()
             codes = tickers.indices.to_numpy()
@@ -49,6 +50,7 @@ def load_owned(version: Version) -> Owned:
     rows = version.read(PartKey("asked")).to_pylist()
     ranges: dict[str, list[tuple[int, int]]] = defaultdict(list)
     sessions = set()
+
     for row in rows:
         first, last = ((row[name] - EPOCH).days for name in ("start_date", "end_date"))
         if row["ticker"] == WHOLE_MARKET:

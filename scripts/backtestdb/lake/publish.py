@@ -116,6 +116,7 @@ def merge_minutes(base: Version, bucket: int, rows: pa.Table, owned: Owned) -> d
     with these beside."""
     merged = dict(split_by_period("bars_5min", rows))
     months = {key.period for key in base.parts if (key.table, key.bucket) == ("bars_5min", bucket)}
+
     for month in months | set(merged):
         if not owned.holds_any(month):
             continue

@@ -103,6 +103,7 @@ def make_dataset(version: Version, table: str, parts: Sequence[Part]) -> Any:
     schema = full_schema(table)
     if not parts:
         return schema.empty_table()
+
     files, root = make_s3(version.store.options), version.store.root.removeprefix("s3://")
     kind = pa_dataset.ParquetFileFormat()
     fragments = [

@@ -98,6 +98,7 @@ def choose_explanation(seen_ratio: float, splits: Sequence[Split]) -> tuple[Spli
         for count in range(min(len(splits), SPLITS_TOGETHER) + 1)
         for chosen in combinations(splits, count)
     ]
+
     ratios = {chosen: log(prod(split.ratio for split in chosen)) for chosen in every}
     nearest = min(every, key=lambda chosen: abs(log(seen_ratio) - ratios[chosen]))
     unexplained = abs(log(seen_ratio) - ratios[nearest])

@@ -94,6 +94,7 @@ def make_s3(options: Mapping[str, str]) -> pa_fs.S3FileSystem:
     keys."""
     endpoint = options.get("AWS_ENDPOINT_URL", "")
     scheme, _, host = endpoint.rpartition("://")
+
     return pa_fs.S3FileSystem(
         access_key=options.get("AWS_ACCESS_KEY_ID"),
         secret_key=options.get("AWS_SECRET_ACCESS_KEY"),

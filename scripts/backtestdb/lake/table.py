@@ -358,11 +358,13 @@ class Draft:
         when that is its content already."""
         rows = rows.cast(SCHEMAS[key.table])
         content = hash_content(rows)
+
         if not self.needs(key, len(rows), content, made_from):
             return None
         if not len(rows) and key.period:
             self.drop(key)
             return None
+
         part = write_part(self.store, key, rows, made_from, content)
         self.take(part)
         return part

@@ -241,6 +241,7 @@ def compute_metrics(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None
             deferred_indexes(connection, "daily_metrics", rows),
         ):
             save_due_metrics(connection, tickers, first, advance)
+
     for job in jobs:
         save_missing_metrics(connection, job.tickers, job.sessions[0], job.sessions[-1])
 

@@ -209,8 +209,10 @@ def clamp_within_a_tick(prices: np.ndarray) -> np.ndarray:
     top, bottom = np.fmax(opened, close), np.fmin(opened, close)
     # A difference of floats may exceed it by a breath.
     tick = np.where(top >= 1, TICK, SMALL_TICK) * (1 + 1e-6)
+
     is_low_high = (high < top) & (top - high <= tick) & (low <= bottom + tick)
     is_high_low = (low > bottom) & (low - bottom <= tick) & (high >= top - tick)
+
     high[is_low_high] = top[is_low_high]
     low[is_high_low] = bottom[is_high_low]
     return np.asarray(is_low_high | is_high_low)
@@ -299,6 +301,7 @@ def reject_places(bars: ParsedBars, places: Sequence[int]) -> ParsedBars:
     them."""
     if not places:
         return bars
+
     keep = ~np.isin(np.arange(len(bars)), places)
     return replace(
         bars,
@@ -317,6 +320,7 @@ def make_rejected(bars: ParsedBars, place: int) -> RejectedBar:
     """Return a bar as RejectedBar, in the vendor's letters."""
     values = [*bars.prices[:, place].tolist(), float(bars.volume[place])]
     stamp = int(bars.timestamps[place])
+
     return RejectedBar(
         str(bars.tickers[place]),
         bars.timeframe,

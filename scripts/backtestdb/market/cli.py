@@ -58,10 +58,12 @@ def add_range_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose bars: tech_sector, us-stocks, russell2000 …; given again: together, with "
         "fewer requests",
     )
+
     parser.add_argument("--start", type=parse_date, help="first session, YYYY-MM-DD")
     parser.add_argument(
         "--end", type=parse_date, help="last session; default: the last completed one"
     )
+
     add_output_arguments(parser)
 
 
@@ -69,6 +71,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that print a plan or a report, and those that ask again."""
     add_flag(parser, "--plan", "print what it would cost and send no request")
     add_flag(parser, "--json", "the plan or the coverage for programs")
+
     add_flag(
         parser,
         "--again",
@@ -112,6 +115,7 @@ def choose_range(arguments: argparse.Namespace, now_utc: datetime) -> tuple[date
         start = end - timedelta(days=arguments.days - 1)
     else:
         start = years_before(end, arguments.years)
+
     if start > end:
         raise UsageError(f"--start {start} lies behind --end {end}")
     return start, end
@@ -228,6 +232,7 @@ def run_metrics_again(settings: Settings, names: Sequence[str]) -> int:
         tickers = list(dict.fromkeys(t for name in chosen for t in load_members(connection, name)))
         with progress("metrics", len(tickers)) as advance:
             count = compute_metrics_again(connection, tickers, advance)
+
     print(f"{count:,} rows of daily metrics computed anew from the stored bars")
     return DONE
 
@@ -285,6 +290,7 @@ def tickers_to_plan(
         return load_members(connection, universe)
     if universe == "tech_sector":
         return choose_tickers(universe, [], None, settings.watchlist_tickers)
+
     about = {US_STOCKS: TICKERS_ABOUT, "russell2000": RUSSELL_ABOUT}.get(universe)
     if about is None:
         return load_members(connection, universe)

@@ -355,6 +355,7 @@ class MarketData:
             if time.monotonic() > deadline:
                 seconds = TIMEOUTS_IN_AN_ANSWER * self.timeout_seconds
                 raise PassingFaultError(f"the answer was not complete after {seconds:.1f} s")
+
         return b"".join(parts)
 
     def compare_clocks(self) -> None:

@@ -189,6 +189,7 @@ def count_rejected(
         " WHERE timeframe = ? AND session_date BETWEEN ? AND ?",
         (timeframe, sessions[0].isoformat(), sessions[-1].isoformat()),
     ).fetchall()
+
     members, asked_for = set(tickers), set(sessions)
     return sum(
         1

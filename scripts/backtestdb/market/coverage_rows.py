@@ -38,7 +38,9 @@ def merge_ranges(calendar: ExchangeCalendar, ranges: Iterable[Range]) -> list[Ra
     """Return the same sessions in the fewest ranges, oldest first: those that overlap, or have no
     session between them, are one."""
     merged: list[Range] = []
+
     for start, end in sorted(ranges):
+        # Two sessions are the ends themselves: none lies between.
         if merged and (
             start <= merged[-1][1] or len(sessions_between(calendar, merged[-1][1], start)) <= 2
         ):

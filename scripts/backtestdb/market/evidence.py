@@ -57,6 +57,7 @@ def find_thin_sessions(received: Sequence[int]) -> list[int]:
     """Return the places of the answers about the whole market that have far fewer rows than those
     beside them; `received`: rows of each, in order of session."""
     thin = []
+
     for place, rows in enumerate(received):
         around = [
             *received[max(0, place - NEIGHBOURS) : place],

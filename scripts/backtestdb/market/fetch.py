@@ -279,6 +279,7 @@ class Requester:
         place of the market."""
         if endpoint == GROUPED:
             return ask_whether_refused(self.client, "1day", ticker, session_date)
+
         others = [self.answered_tickers.get(endpoint), *self.tickers[:WITNESSES], WITNESS]
         candidates = list(dict.fromkeys(each for each in others if each and each != ticker))
         for other in candidates[:WITNESSES]:

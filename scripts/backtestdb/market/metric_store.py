@@ -120,6 +120,7 @@ def save_metrics(
     known that they have none).
     """
     until, since = end, start
+
     for ticker in tickers:
         newest = "SELECT max(date) FROM daily_metrics WHERE ticker = ?"
         (day,) = connection.execute(newest, (ticker,)).fetchone()
@@ -128,6 +129,7 @@ def save_metrics(
             oldest = "SELECT min(date) FROM daily_metrics WHERE ticker = ? AND date >= ?"
             (day,) = connection.execute(oldest, (ticker, changed_from.isoformat())).fetchone()
             since = min(since, date.fromisoformat(day)) if day else since
+
     return save_metric_rows(connection, compute_metric_rows(connection, tickers, since, until))
 
 

@@ -124,6 +124,7 @@ def save_limits(
         day.isoformat() if day else None
         for day in (limits.history_starts, limits.proven_from, limits.refused_session)
     ]
+
     connection.execute(
         "INSERT OR REPLACE INTO _vendor_limits (endpoint, history_starts, proven_from,"
         " refused_session, is_refused, learnt_at_utc) VALUES (?, ?, ?, ?, ?, ?)",

@@ -110,6 +110,7 @@ def parse_window(content: bytes, now: float, window_seconds: float = WINDOW_SECO
     """Return the times that still count, oldest first. A line that a killed process tore counts as
     a request now."""
     granted = []
+
     for line in content.splitlines():
         try:
             moment = float(line)

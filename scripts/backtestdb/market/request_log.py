@@ -142,6 +142,7 @@ def load_doubted(
         "<> ?",
         (request.ticker, request.timeframe, run),
     )
+
     mask = EMPTY
     for start, end in rows:
         mask |= mask_between(days, start, end)
@@ -160,6 +161,7 @@ def save_unconfirmed(
     place of what was kept of them before. The caller's transaction."""
     if not days:
         return
+
     doubtful &= first_sessions(len(days))
     forget_unconfirmed(connection, request.ticker, request.timeframe, days[0], days[-1])
     connection.executemany(
@@ -296,6 +298,7 @@ def save_session_answer(
         " AND run <> ?)",
         (session_date, ticker_set, counts[0], run),
     ).fetchone()[0]
+
     connection.execute(
         "INSERT OR REPLACE INTO _sessions_asked (session_date, ticker_set, received, stored,"
         " dropped, set_aside, metrics_due, asked_at_utc, run, is_confirmed)"

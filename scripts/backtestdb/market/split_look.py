@@ -130,6 +130,7 @@ def refetch_due_ticker(connection: sqlite3.Connection, source: Source, ticker: s
         raise
     except MarketDataError as error:
         return str(error)
+
     left = describe_left(parts)
     if not left:
         clear_due_ticker(connection, ticker)

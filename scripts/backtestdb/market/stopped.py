@@ -63,6 +63,7 @@ def find_stopped(
     later."""
     first_ms = midnight_ms(newest[0])
     found = {}
+
     for ticker in tickers:
         (stamp,) = connection.execute(
             "SELECT max(timestamp) FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day'",
@@ -101,6 +102,7 @@ def ask_for_successors(
         "ORDER BY ticker"
     )
     waiting = [row for row in connection.execute(query).fetchall() if row[0] in set(tickers)]
+
     for ticker, text in waiting[:EVENTS_AT_MOST]:
         last_bar = date.fromisoformat(text)
         try:
@@ -109,6 +111,7 @@ def ask_for_successors(
             raise
         except MarketDataError:
             events = []
+
         successor = find_successor(events, ticker, last_bar)
         with transaction(connection):
             connection.execute(
@@ -121,6 +124,7 @@ def parse_events(results: object) -> list[TickerEvent]:
     """Return the changes of ticker in the vendor's `results`, oldest first; rows of other kinds are
     left out."""
     found = []
+
     for row in results.get("events") or [] if isinstance(results, dict) else []:
         try:
             found.append(

@@ -57,13 +57,17 @@ def ensure_right_times(connection: sqlite3.Connection) -> None:
         "CREATE TEMP TABLE right_times (timestamp INTEGER PRIMARY KEY, time_of_day TEXT, "
         "day_of_week INTEGER, utc TEXT, minus_4 TEXT, minus_5 TEXT)"
     )
+
     rows = connection.execute(
         "SELECT DISTINCT timestamp FROM ohlcv_data WHERE timeframe = '5min'"
     ).fetchall()
     stamps = np.array([stamp for (stamp,) in rows], dtype="int64")
+
     local, utc = make_new_york_times(stamps), pd.DatetimeIndex(stamps.astype("datetime64[ms]"))
     clocks = [local, utc, utc - pd.Timedelta(hours=4), utc - pd.Timedelta(hours=5)]
     texts = [clock.strftime("%H:%M:%S").tolist() for clock in clocks]
     columns = [stamps.tolist(), texts[0], sunday_based_weekday(local).tolist(), *texts[1:]]
+
+    # Nothing but a temporary table is written: no other program has to wait.
     with transaction(connection, "DEFERRED"):
         save_rows(connection, "INSERT INTO temp.right_times", "", columns)

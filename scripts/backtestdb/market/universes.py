@@ -173,6 +173,7 @@ def choose_tickers(
         return tickers
     if name == "tech_sector":
         return watchlist or parse_ticker_file(TECH_SECTOR_FILE)
+
     raise UsageError(
         f"which tickers belong to {name!r}?",
         next_step="give --tickers AAPL,MSFT or --from-file FILE",

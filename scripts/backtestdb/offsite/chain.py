@@ -53,6 +53,7 @@ def newest_first(
     found = [name for name in names if name.copy_class in wanted]
     if until_utc is not None:
         found = [name for name in found if name.taken_at_utc <= until_utc]
+
     return sorted(
         found,
         key=lambda name: (name.taken_at_utc, -wanted.index(name.copy_class), name.number),

@@ -52,11 +52,12 @@ def hash_blocks(path: Path) -> bytes:
 def find_changed_runs(digests: bytes, base_digests: bytes) -> list[tuple[int, int]]:
     """Return runs of changed or added blocks as (first, count)."""
     runs: list[tuple[int, int]] = []
+
     for number in range(len(digests) // DIGEST_BYTES):
         at = slice(number * DIGEST_BYTES, (number + 1) * DIGEST_BYTES)
         if digests[at] == base_digests[at]:
             continue
-        if runs and sum(runs[-1]) == number:
+        if runs and sum(runs[-1]) == number:  # first + count: the run goes on
             runs[-1] = (runs[-1][0], runs[-1][1] + 1)
         else:
             runs.append((number, 1))
@@ -68,6 +69,7 @@ def read_page_delta(path: Path, runs: list[tuple[int, int]]) -> Iterator[bytes]:
     the blocks of all runs one after the other."""
     head = {"block_bytes": BLOCK_BYTES, "bytes": path.stat().st_size, "runs": runs}
     yield MAGIC + json.dumps(head, separators=(",", ":")).encode() + b"\n"
+
     with path.open("rb") as file:
         for first, count in runs:
             file.seek(first * BLOCK_BYTES)
@@ -82,6 +84,7 @@ def apply_pages(stream: io.BufferedReader, target: Path) -> None:
     DamagedObjectError."""
     if stream.readline() != MAGIC:
         raise DamagedObjectError("a page delta does not begin like one")
+
     head = json.loads(stream.readline())
     with target.open("r+b") as file:
         for first, count in head["runs"]:

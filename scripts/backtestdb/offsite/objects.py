@@ -67,6 +67,7 @@ def put_proven(store: Store, name: str, data: bytes) -> None:
     name that is taken is what a lost answer leaves behind, and the content decides."""
     with suppress(NameTakenError):
         store.put(name, data)
+
     returned = store.get(name)
     if returned != data:
         raise OffsiteError(
@@ -162,5 +163,6 @@ def cut_stream(chunks: Iterable[bytes], size: int, skip: int = 0) -> Iterator[by
         while len(waiting) >= size:
             yield bytes(waiting[:size])
             del waiting[:size]
+
     if waiting:
         yield bytes(waiting)

@@ -31,6 +31,7 @@ def find_owners(remote: Remote, names: Iterable[CopyName]) -> dict[str, Owner]:
     by_writer: dict[str, list[CopyName]] = {}
     for name in sorted(names, key=lambda name: name.taken_at_utc, reverse=True):
         by_writer.setdefault(name.writer, []).append(name)
+
     owners = {}
     for writer, found in by_writer.items():
         owner = read_first_owner(remote, found)

@@ -61,6 +61,7 @@ def unlock_key(locked: bytes, passphrase: str, where: str) -> DataKey:
             f"OFFSITE_PASSPHRASE does not open key.age at {where}",
             next_step="take the passphrase from the recovery sheet",
         ) from None
+
     if KEY_LINE not in text:
         raise OffsiteError(f"key.age at {where} holds no key")
     return DataKey(text)

@@ -62,9 +62,11 @@ def send_patch(
     """Return None, with nothing sent, when a new base is cheaper."""
     if len(data) + base.bytes > PATCH_LIMIT_BYTES:
         return None
+
     patch = make_patch((sender.folder / base_file).read_bytes(), data)
     if chain.is_too_large(len(patch), base) and copy_class != "minute":
         return None
+
     folder = f"{copy_class}/segments"
     segments = send_segments(sender.remote, folder, cut(patch, sender.state.segment_bytes))
     record = finish(sender, copy_class, content, "patch", segments, base)

@@ -58,6 +58,7 @@ def open_remote(settings: Settings) -> Remote:
     cannot be used."""
     store = open_store(make_target(settings))
     passphrase = find_passphrase(settings)
+
     try:
         locked = store.get(KEY_NAME)
     except MissingObjectError:
@@ -65,6 +66,7 @@ def open_remote(settings: Settings) -> Remote:
             f"{store.where} holds no key.age: it was never set up, or its disk is not connected",
             next_step="make offsite-init, or connect the disk",
         ) from None
+
     return Remote(store, unlock_key(locked, passphrase, store.where))
 
 
@@ -73,10 +75,13 @@ def ensure_key(store: Store, passphrase: str) -> tuple[DataKey, bool]:
     replaced: with it everything sealed would be lost."""
     with suppress(MissingObjectError):
         return unlock_key(store.get(KEY_NAME), passphrase, store.where), False
+
     key = make_data_key()
     locked = lock_key(key, passphrase)
     with suppress(NameTakenError):
         store.put(KEY_NAME, locked)
+
+    # Another machine may have been quicker: then its key is the one.
     if store.get(KEY_NAME) == locked:
         return key, True
     return unlock_key(store.get(KEY_NAME), passphrase, store.where), False

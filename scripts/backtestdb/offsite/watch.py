@@ -211,6 +211,7 @@ def copy_now(watch: Watch, path: Path, written_by: int | None) -> SmallCopy:
     database = watch.settings.database_path
     if not cannot_be_opened(database):
         return take_small_copy(database, path, written_by)
+
     with steady_copy(
         database,
         path.with_name("steady.db"),

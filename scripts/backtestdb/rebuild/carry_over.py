@@ -86,6 +86,7 @@ def load_planned_universe(connection: sqlite3.Connection, universe: str) -> Plan
     ).fetchall()
     if not rows:
         return None
+
     return PlannedUniverse(
         universe,
         [ticker for ticker, _, is_active in rows if is_active],

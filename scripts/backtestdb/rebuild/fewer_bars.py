@@ -49,6 +49,7 @@ def stop_at_fewer_bars(
     fewer = find_fewer_bars(database, work, jobs)
     if not fewer:
         return
+
     told = "; ".join(each.describe() for each in fewer)
     if not (sys.stdin.isatty() and ask(f"{told}. Replace the old file all the same?")):
         raise FewerBarsError(

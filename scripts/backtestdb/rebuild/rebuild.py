@@ -252,9 +252,11 @@ def load_old_content(
     request."""
     if choices.discard_irreplaceable:
         return OldContent({})
+
     work = work_path(settings.database_path)
     trial = work.with_name(f"{work.name}.trial{ARRIVING}")
     remove_database(trial)
+
     try:
         create_schema(trial, form_of(work), plan.other_tables, settings.platform_schema)
         return read_old_content(settings, choices.carry_over_from, trial, now_local)
@@ -334,11 +336,13 @@ def show_history_start(
     """Print what the key's plan makes of a rebuild."""
     if starts is None:
         return
+
     sessions = make_jobs(plan, [WITNESS])[LABELS["1day"]].sessions
     covered = sum(1 for day in sessions if day >= starts)
     requests = sum(cost.requests for cost in costs.values())
     duration = format_duration(duration_seconds(requests, settings.requests_per_minute))
     size = format_bytes(sum(cost.bytes for cost in costs.values()))
+
     say(
         f"your plan begins {starts}: {covered:,} of {len(sessions):,} sessions, {requests:,} "
         f"requests, {duration}, {size} at most"

@@ -96,9 +96,11 @@ def load_minute_bars(
     key = universe.profiles.keys[[index]]
     day = make_unsplit_bars(universe, index, sessions)
     open_ms, regular = calendar.open_ms[sessions], calendar.regular_bars[sessions]
+
     made = make_minute_bars(key, sessions, open_ms, regular, day, thin=bool(universe.thin[index]))
     divisors = load_divisors(exchange, index, sessions, adjusted=adjusted)
     quirk = uniform(key, made.start_ms, QUIRK)
+
     return ServedBars(
         made.start_ms, made.base_minutes, quirk, divide(made.bars, divisors[made.row])
     )

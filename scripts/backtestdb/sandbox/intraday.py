@@ -116,10 +116,12 @@ def make_path(key: Keys, counters: Ints, regular: Ints, day: Bars) -> Floats:
     edge = np.arange(REGULAR + 1)
     walked = np.cumsum(centred(key, counters, STEP), axis=1)
     walked = np.concatenate([np.zeros((len(walked), 1)), walked], axis=1)
+
     done = np.minimum(edge / regular, 1.0)
     pinned = walked - done * np.take_along_axis(walked, regular, axis=1)
     path = first + (last - first) * done + pinned * (high - low) * 0.08
     path = np.clip(np.round(path, 4), low, high)
+
     path[:, :1] = first
     return np.where(edge >= regular, last, path)
 

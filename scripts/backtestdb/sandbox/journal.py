@@ -28,6 +28,7 @@ class Journal:
             "status": None,
             "fault": None,
         }
+
         with self.lock:
             self.entries.append(entry)
         return entry

@@ -141,6 +141,7 @@ def letters(number: int) -> str:
 def rename_listings(listings: Iterable[Listing], renames: Iterable[Rename]) -> list[Listing]:
     """Return the listings with one that ends and one that begins for each rename."""
     changed = list(listings)
+
     for rename in renames:
         for place, each in enumerate(changed):
             if each.ticker == rename.ticker and each.is_listed(rename.day):
@@ -178,6 +179,7 @@ def make_profiles(listings: list[Listing], thin: Ints) -> Profiles:
     level, step, crowd = (
         uniform(keys, np.zeros(1, dtype=np.int64), stream) for stream in (20, 21, 22)
     )
+
     return Profiles(
         keys=keys,
         log_price=np.log(6.0) + level * np.log(400 / 6),

@@ -76,6 +76,7 @@ def with_details(keys: Keys, counters: Ints, prices: Sequence[Floats], volume: F
     that fit."""
     opened, high, low, closed = prices
     share_per_trade = 40 + 80 * uniform(keys, counters, TRADES)
+
     return Bars(
         open=opened,
         high=high,

@@ -97,6 +97,7 @@ def make_ticker_row(listing: Listing, day: date) -> Row:
         "share_class_figi": f"BBG{code // 36**6 % 36**6:09X}",
         "last_updated_utc": f"{day}T00:00:00Z",
     }
+
     return row if row["active"] else row | {"delisted_utc": f"{listing.delisted}T00:00:00Z"}
 
 
@@ -158,9 +159,11 @@ def make_page(
     """Return rows from the cursor's offset on; `next_url` when there are more."""
     offset = request.number("offset", 1, 10**6) if "offset" in request.params else 0
     page = [make_row(each) for each in found[offset : offset + limit]]
+
     answer: Row = {"status": "OK", "count": len(page)}
     if page:
         answer["results"] = page
+
     if offset + limit < len(found):
         rest = {name: value for name, value in request.params.items() if name != "offset"}
         answer["next_url"] = request.next_url(request.path, rest | {"offset": str(offset + limit)})

@@ -78,6 +78,7 @@ def parse_params(query: str) -> dict[str, str]:
     out."""
     params = dict(parse_qsl(query, keep_blank_values=True))
     cursor = params.pop("cursor", None)
+
     if cursor is not None:
         try:
             params |= dict(

@@ -66,6 +66,7 @@ def parse_split(row: dict[str, Any]) -> Split:
     Split may have."""
     execution_date = date.fromisoformat(row["execution_date"])
     moves_prices = bool(row.get("moves_prices", True))
+
     return Split(
         ticker=str(row["ticker"]),
         execution_date=execution_date,

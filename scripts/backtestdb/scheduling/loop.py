@@ -251,6 +251,7 @@ def tell_watcher(scheduler: Scheduler) -> None:
         settings.database_path,
     )
     others = other.failures.values() if other else ()
+
     state = find_state(scheduler)
     reasons = [*state.values(), *others, find_stale(scheduler.clock(), taken.full)]
     reason = "\n".join(filter(None, reasons))
@@ -418,15 +419,18 @@ def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -
     after `stop`."""
     kill_at = time.monotonic() + limit_seconds(kind)
     next_liveness = 0.0
+
     while True:
         scheduler.ticked = time.monotonic()
         if scheduler.stop.is_set():
             kill_at = min(kill_at, time.monotonic() + FINISH_SECONDS)
         if time.monotonic() > kill_at:
             process.kill()
+
         if time.monotonic() > next_liveness:
             next_liveness = time.monotonic() + TICK_SECONDS
             save_liveness_if_possible(scheduler, kind)
+
         try:
             return process.communicate(timeout=LOOK_SECONDS)
         except subprocess.TimeoutExpired:

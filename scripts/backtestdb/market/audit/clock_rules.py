@@ -36,6 +36,7 @@ def find_bars_off_the_grid(batch: Batch) -> Iterable[Hits]:
     days, minutes = batch.days, batch.minutes
     broken = days.timestamp != days.midnight
     yield from flagged(days, broken, lambda days, i: f"begins at {clock(days, i)}, not at midnight")
+
     broken = (minutes.timestamp % FIVE_MINUTES_MS != 0) | (minutes.minute < FIRST_MINUTE)
     broken |= minutes.minute >= STOP_MINUTE
     yield from flagged(
@@ -62,6 +63,7 @@ def find_second_bars(batch: Batch) -> Iterable[Hits]:
     yield from flagged(
         days, again, lambda days, i: f"a second day bar of the session, at {clock(days, i)}"
     )
+
     again = minutes.follows & equals_before(minutes.timestamp // FIVE_MINUTES_MS)
     yield from flagged(
         minutes,

@@ -25,9 +25,12 @@ def add_batch(market: Market, batch: Batch) -> None:
     market.tickers += batch.tickers
     keys = np.unique(batch.days.key)
     codes, places = np.divmod(keys, np.int64(CODE))
+
+    # Bars on days without a session are named by another rule.
     places = batch.known.place_of(places)
     codes, places = codes[places >= 0], places[places >= 0]
     np.add.at(market.traded, places, 1)
+
     edges = np.searchsorted(codes, np.arange(len(batch.tickers) + 1)).tolist()
     for ticker, first, stop in zip(batch.tickers, edges[:-1], edges[1:], strict=True):
         if first < stop:

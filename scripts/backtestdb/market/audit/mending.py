@@ -87,6 +87,7 @@ def load_universes_with_bars(
     tickers_of: dict[str, list[str]] = {}
     for ticker, universe in universe_of.items():
         tickers_of.setdefault(universe, []).append(ticker)
+
     return [
         universe
         for universe, tickers in sorted(tickers_of.items())

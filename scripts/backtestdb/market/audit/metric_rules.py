@@ -23,15 +23,15 @@ def find_unpaired_rows(batch: Batch) -> Iterable[Hits]:
     first = np.full(len(batch.tickers), np.iinfo("int64").max)
     np.minimum.at(first, metrics.code, metrics.day)
     has_none = np.isin(np.arange(len(batch.tickers)), metrics.code, invert=True)
+
     lacking = ~np.isin(days.key, metrics.key) & (
         (days.day >= first[days.code]) | has_none[days.code]
     )
     without_row = "a day bar without its row of daily_metrics"
     yield hits_of(batch, days.code, days.day, lacking, lambda _: without_row)
-    extra, without_bar = (
-        ~np.isin(metrics.key, days.key),
-        "a row of daily_metrics without its day bar",
-    )
+
+    extra = ~np.isin(metrics.key, days.key)
+    without_bar = "a row of daily_metrics without its day bar"
     yield hits_of(batch, metrics.code, metrics.day, extra, lambda _: without_bar)
 
 
@@ -84,6 +84,7 @@ def make_right_values(days: Bars, companies: Collection[tuple[str, str]]) -> Flo
             **{name: getattr(days, name) for name in BAR_METRICS[3:]},
         }
     )
+
     with np.errstate(all="ignore"):  # an impossible bar is the business of its own rule
         return make_metrics(frame, changed)[list(COMPARED)].to_numpy("float64")
 

@@ -78,6 +78,7 @@ def make_parts(stored: Sequence[Stored]) -> Iterator[list[Stored]]:
             part, rows = [], 0
         part.append(each)
         rows += each.rows
+
     if part:
         yield part
 
@@ -122,6 +123,7 @@ def load_range_records(connection: sqlite3.Connection, tickers: Sequence[str]) -
     such table."""
     if "_ranges_asked" not in table_names(connection):
         return []
+
     query = (
         "SELECT ticker, timeframe, start_date, end_date, bars, asked_at_utc FROM _ranges_asked "
         "WHERE ticker = ?"
@@ -209,6 +211,7 @@ def load_universes(connection: sqlite3.Connection) -> list[Universe]:
         "SELECT id, name, total_stocks, updated_at FROM universe ORDER BY id"
     ).fetchall()
     active = "SELECT ticker FROM universe_stocks WHERE universe_id = ? AND is_active = 1"
+
     return [
         Universe(
             name,

@@ -63,6 +63,7 @@ def describe_result(result: AuditResult) -> str:
         f"5-minute bars and {result.metrics:,} rows of metrics against {result.rules} rules in "
         f"{format_duration(result.seconds)}"
     )
+
     accepted = f", {result.accepted:,} sessions accepted" if result.accepted else ""
     errors, warnings = result.count("error"), result.count("warning")
     found = f"{errors:,} errors, {warnings:,} warnings" if result.findings else "nothing found"
