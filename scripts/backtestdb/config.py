@@ -1,5 +1,4 @@
-"""Settings: read here and nowhere else, from the environment and from `.env`; the environment
-wins."""
+"""Settings, read here and nowhere else: the environment first, then `.env`."""
 
 import os
 import pwd
@@ -155,8 +154,7 @@ def parse_local_time(text: str) -> time:
 
 
 def parse_tickers(text: str) -> tuple[str, ...]:
-    """Given tickers with commas between them, return each once, in its own spelling: tickers are
-    case-sensitive."""
+    """Return tickers that commas separate, each once, as written: tickers are case-sensitive."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
@@ -172,8 +170,7 @@ def parse_url(text: str) -> str:
 
 
 def parse_watcher(text: str) -> str:
-    """Return the address of a watcher. Plain http is taken: it may stand in the user's own
-    network."""
+    """Return the address of a watcher; plain http too: it may be in the user's own network."""
     address = text.strip()
     url = urlsplit(address)
     if address and (url.scheme not in {"https", "http"} or not url.hostname or " " in address):
@@ -202,8 +199,7 @@ def parse_text(text: str) -> str:
 
 
 def parse_key(text: str) -> str:
-    """Return a key of visible ASCII. Raise ValueError for any other, which would fail deep inside
-    of the first request."""
+    """Return a key of visible ASCII; any other would fail deep inside of the first request."""
     key = text.strip()
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError(
@@ -266,8 +262,7 @@ def parse_endpoint(text: str) -> str:
 
 
 def parse_passphrase(text: str) -> str:
-    """Return a passphrase of 12 characters and more: the least that scrypt at a second a guess
-    makes safe."""
+    """Return a passphrase of 12 characters or more, safe where a guess costs scrypt a second."""
     if text and len(text.strip()) < 12:
         raise ValueError("is shorter than 12 characters")
     return text.strip()
@@ -382,8 +377,7 @@ def load_settings(
 
 
 def known_names() -> set[str]:
-    """Return everything that may stand in `.env`: the settings, their older names, and the names of
-    files that hold one."""
+    """Return what may stand in `.env`: settings, their older names, and names for files of them."""
     return {
         *(*PARSERS, *OLDER_NAMES.values()),
         *(f"{name}_FILE" for name in PARSERS),

@@ -40,8 +40,7 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
 
 
 def guard(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None) -> int:
-    """Given a command, return its exit code; an error that the user can act on is printed, not
-    raised."""
+    """Run a command and return its exit code; print an error that the user can act on."""
     try:
         code = main(arguments)
         sys.stdout.flush()  # or a reader that went away shows only after the exit code is chosen
@@ -75,8 +74,7 @@ codecs.register_error("plain", write_plainly)
 
 
 def drop_output() -> None:
-    """Drop what is still buffered when the reader of the output has gone, so that it does not fail
-    once more at the end."""
+    """Drop what is buffered for a reader that has gone; at the end it would fail once more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
@@ -149,8 +147,7 @@ def explain_os_error(error: OSError) -> tuple[str, str]:
 
 
 def say(message: str) -> None:
-    """Write a message for the user on standard error: plain on a terminal, with the local time in a
-    log."""
+    """Write to standard error for the user: plain on a terminal, with the local time in a log."""
     if not sys.stderr.isatty():
         message = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {message}"
     print(message, file=sys.stderr, flush=True)
@@ -255,8 +252,7 @@ def print_blocks(title: str, columns: Sequence[str], cells: Sequence[Sequence[st
 
 
 def output_width() -> int:
-    """Return the number of columns of the terminal, or of COLUMNS; in a pipe or a log nothing needs
-    to fit."""
+    """Return the columns of the terminal, or COLUMNS; in a pipe or a log nothing needs to fit."""
     if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
         return max(shutil.get_terminal_size((80, 24)).columns, 20)
     return 160

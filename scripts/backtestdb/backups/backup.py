@@ -158,8 +158,7 @@ def make_backup(
 
 @contextmanager
 def removed_on_failure(path: Path) -> Iterator[None]:
-    """Give the space of a run that fails back at once; what a killed run leaves is removed by the
-    next run."""
+    """Give the space of a failed run back at once; a killed run's goes with the next run."""
     try:
         yield
     except BaseException:
@@ -242,8 +241,7 @@ def take_snapshot(
 
 
 def holds_the_same(catalogue: list[Backup], contents: Contents | None) -> bool:
-    """Return whether the newest small backup holds what the database holds, so that it can go on
-    standing for it."""
+    """Return whether the newest small backup holds what the database holds and can stand for it."""
     newest, small = find_newest(catalogue), next(iter(verified(catalogue, "irreplaceable")), None)
     manifest = small.manifest if small else None
 
@@ -266,8 +264,7 @@ def holds_the_same(catalogue: list[Backup], contents: Contents | None) -> bool:
 
 
 def check_copy(copy: Path, facts: SourceFacts, full_check: bool, hooks: Hooks) -> Findings:
-    """Read the copy again, with nothing of it in memory, and compare it with the state it was made
-    from."""
+    """Read the copy anew, not from memory, and compare it with the state it was made from."""
     findings = examine(copy, full=full_check, flush=True)
     if findings.tables != facts.tables:
         different = sorted(set(findings.tables) ^ set(facts.tables))
@@ -362,8 +359,7 @@ def publish(manifest: Manifest, path: Path, hooks: Hooks) -> None:
 
 
 def confirm(manifest_path: Path, now: datetime) -> None:
-    """Set the time of a manifest, which says when its backup was last known to hold all that there
-    is."""
+    """Set the time at which a backup was last known to hold all that there is."""
     os.utime(manifest_path, (now.timestamp(), now.timestamp()))
 
 

@@ -67,8 +67,7 @@ def hash_contents(
 def hash_table(
     connection: sqlite3.Connection, table: str, schema: str = "main", *, like: str = MARK
 ) -> tuple[str, int]:
-    """Return the hash and the number of bytes that went into it. `like`: a hash of the form that is
-    wanted."""
+    """Return the hash and how many bytes went into it, in the form of the hash `like`."""
     columns = column_names(connection, table, schema)
     order = rowid_name(connection, table, schema)
     query = f"SELECT {', '.join(map(quote, columns))} FROM {schema}.{quote(table)}"
@@ -146,8 +145,7 @@ def encode_row_as_tuple(row: Sequence[Any], waiting: list[bytes | bytearray]) ->
 
 
 def header_numbers(connection: sqlite3.Connection, schema: str = "main") -> list[int]:
-    """Return `user_version`, in which programs count their migrations, and `application_id` where
-    one is set."""
+    """Return `user_version`, where programs count migrations, and `application_id` if set."""
     version, application = (
         int(connection.execute(f"PRAGMA {schema}.{name}").fetchone()[0])
         for name in ("user_version", "application_id")

@@ -48,8 +48,7 @@ class Identity:
 
 
 def is_same_place(one: str, other: str) -> bool:
-    """Compare by name with links resolved, or by device and inode: a folder may be mounted
-    twice."""
+    """Compare names with links resolved, then device and inode: a folder may be mounted twice."""
     return os.path.realpath(one) == os.path.realpath(other) or same_file(Path(one), Path(other))
 
 
@@ -90,8 +89,7 @@ def read_database_id(database: Path) -> str:
 
 
 def identify(database: Path, database_id: str, backups: Iterable[Backup]) -> Identity:
-    """Given the id in the file and every backup in the folder, newest first, return who the
-    database is."""
+    """Given the id in the file and all backups, newest first, return who the database is."""
     path = os.path.realpath(database)
     manifests = [backup.manifest for backup in backups if backup.manifest]
     here = [manifest for manifest in manifests if is_same_place(manifest.source_path, path)]
@@ -141,8 +139,7 @@ def load_own_catalogue(
 
 
 def find_identities(backups: Sequence[Backup]) -> list[tuple[Identity, Backup]]:
-    """Return every database that has verified backups here, each with its newest; `backups`: newest
-    first."""
+    """Return every database that has verified backups here, each with its own, newest first."""
     found: list[tuple[Identity, Backup]] = []
     for backup in backups:
         manifest = backup.manifest

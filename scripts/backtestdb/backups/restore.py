@@ -1,5 +1,4 @@
-"""Put a backup in the place of the database, which is kept; whole-old or whole-new at every
-kill."""
+"""Put a backup in the place of the database, which is kept; whole-old or whole-new if killed."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence

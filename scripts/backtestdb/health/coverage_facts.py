@@ -1,5 +1,4 @@
-"""How much of each universe is there, from what the backfills recorded: nothing large is counted
-here."""
+"""How much of each universe is there, as the backfills recorded it; nothing large is counted."""
 
 import sqlite3
 from dataclasses import dataclass, replace

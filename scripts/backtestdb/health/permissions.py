@@ -46,8 +46,7 @@ CLOSE = "make doctor ARGS=--close"
 
 
 def check_permissions(env_file: Path, backup_dir: Path, database: Path) -> list[Problem]:
-    """Return what is wrong with the modes: key and backups are for the user's eyes; the folders
-    have to be writable."""
+    """Return wrong modes: key and backups are for the user alone, folders have to be writable."""
     found = [
         *check_env_file(env_file),
         *check_backups(backup_dir),
@@ -93,8 +92,7 @@ def find_open(backup_dir: Path) -> list[Path]:
 
 
 def close_to_others(backup_dir: Path) -> int:
-    """Take every right of others on what `find_open` names; links are not followed. Return how
-    many."""
+    """Take every right of others on what `find_open` names, which no link is; return how many."""
     shown = find_open(backup_dir)
     for path in shown:
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~OTHERS)

@@ -82,8 +82,7 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
 
 
 def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Problem]:
-    """Yield rows that were lost, backups that are missing or old, and what is wrong with their
-    folder."""
+    """Yield lost rows, backups that are missing or old, and what is wrong with their folder."""
     age = backups.full.newest_age
     if backups.lost_rows:
         way_back = "make restore-from-backup; or, when it was meant, make backup ARGS=--accept-loss"

@@ -24,8 +24,7 @@ LAKE_COUNTS = ("expected", "stored", "known_empty", "rejected", "failed")
 def facts_as_json(
     facts: Facts, problems: Sequence[Problem], holes: Sequence[Any] | None = None
 ) -> str:
-    """Return the facts for programs: times in UTC with their zone, ages in seconds, sizes in
-    bytes."""
+    """Return the facts for programs: times in UTC, ages in seconds, sizes in bytes."""
     values = {
         "ok": not problems,
         "problems": [asdict(problem) for problem in problems],

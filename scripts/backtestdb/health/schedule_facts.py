@@ -1,5 +1,4 @@
-"""Whether something makes the backups by itself: launchd, a systemd user timer, cron, or the
-container's loop."""
+"""What makes backups by itself: launchd, a systemd user timer, cron, or the container's loop."""
 
 import re
 import shutil
@@ -25,8 +24,7 @@ COULD_NOT_START = {"203", "78", "126", "127"}
 
 @dataclass(frozen=True)
 class User:
-    """Whose schedule: the number of the user, the home folder, and where programs keep their
-    settings."""
+    """Whose schedule: the user's number, the home folder, and where settings of programs lie."""
 
     number: int
     home: Path
@@ -56,8 +54,7 @@ NONE = ScheduleFacts(kind="none", installed=False, loaded=False)
 def look_at_schedule(
     platform: str, user: User, backup_dir: Path, database: Path, now: datetime
 ) -> ScheduleFacts:
-    """Return the first schedule that is loaded, else the first that is installed. `platform` as in
-    sys.platform."""
+    """Return the first loaded schedule, else the first installed. `platform`: sys.platform."""
     native = look_at_launchd(user) if platform == "darwin" else look_at_systemd(user)
     found = [
         native,

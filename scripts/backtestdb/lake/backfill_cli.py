@@ -119,8 +119,7 @@ def fetch_listed(client: MarketData, since: date) -> list[Split]:
 
 
 def find_first_session(store: Store, sessions: Sequence[date]) -> date:
-    """Return the first session of the lake's 5-minute bars or of what is asked for, whichever is
-    earlier."""
+    """Return the first session of the lake's 5-minute bars, or of the request if earlier."""
     parts = open_lake(store, may_be_missing=True).parts_of("bars_5min")
     return min([sessions[0], *(date.fromisoformat(part.first_session) for part in parts)])
 

@@ -32,8 +32,7 @@ ROWS_SHOWN = 1000
 
 @contextmanager
 def progress_lines() -> Iterator[Progress]:
-    """Yield progress for work that counts one thing after the other; the last line ends with the
-    work, however it ends."""
+    """Yield progress for work that counts one thing after the other; it ends with the work."""
     with ExitStack() as shown:
 
         def start(label: str, total: int) -> Callable[[int], None]:

@@ -1,5 +1,4 @@
-"""`make lake-export`: bars of some tickers out of the lake into the database, as if a backfill had
-fetched them."""
+"""`make lake-export`: bars out of the lake into the database, as if a backfill had fetched them."""
 
 import argparse
 import sqlite3
@@ -117,8 +116,7 @@ def make_columns(rows: pa.Table) -> list[list[Any]]:
 def find_whole_ranges(
     version: Version, ticker: str, sessions: Sequence[date]
 ) -> list[tuple[date, date]]:
-    """Return runs of sessions of which the lake has an answer, an empty one included: only those
-    are a record."""
+    """Return runs of sessions with an answer, also an empty one: only those are a record."""
     owned = load_owned(version)
     rows = pa.table(
         {

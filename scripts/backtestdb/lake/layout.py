@@ -126,8 +126,7 @@ PARTITION_COLUMNS = ["period", "bucket"]
 
 @dataclass(frozen=True, order=True)
 class PartKey:
-    """Which part of which table a file is. A small table is one part: period "", bucket
-    NO_BUCKET."""
+    """Which part of which table a file is; a small table is one: period "", bucket NO_BUCKET."""
 
     table: str
     period: str = ""
@@ -159,8 +158,7 @@ class Part:
 
 
 def bucket_of(ticker: str) -> int:
-    """Return 0 … BUCKETS - 1, the same in every process and, with its md5 function, in any SQL
-    engine."""
+    """Return 0 … BUCKETS - 1, the same in every process and in SQL engines with md5."""
     return md5(ticker.encode(), usedforsecurity=False).digest()[0] % BUCKETS
 
 
@@ -180,8 +178,7 @@ def full_schema(table: str) -> pa.Schema:
 
 
 def split_by_period(table: str, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """Given rows of a bucket, return each period's, in the order that files have: ticker, then
-    time."""
+    """Return each period's rows of a bucket in the order of files: ticker, then time."""
     # As numbers: a text for each row took 40 times as long (0.21 s for 310,000 rows).
     unit = "datetime64[Y]" if PERIODS[table] == "year" else "datetime64[M]"
     periods = rows["session_date"].to_numpy().astype(unit)
@@ -210,8 +207,7 @@ def is_sorted(rows: pa.Table, order: str) -> bool:
 
 
 def hash_content(rows: pa.Table) -> str:
-    """Return a hash of the values in order, NULLs included, whatever chunks or buffers they lie
-    in."""
+    """Return a hash of values and NULLs in order, in whatever chunks or buffers they lie."""
     digest = blake2b(digest_size=16)
 
     for field in rows.schema:

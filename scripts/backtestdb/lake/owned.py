@@ -23,8 +23,7 @@ class Owned:
     ranges: dict[str, list[tuple[int, int]]]
 
     def mask(self, rows: pa.Table) -> np.ndarray:
-        """Return for each row of 5-minute bars whether it is in one of these sessions of
-        tickers."""
+        """Return for each 5-minute bar whether it is in one of these sessions of tickers."""
         days = rows["session_date"].combine_chunks().cast(pa.int32()).to_numpy()
         mask = np.isin(days, np.array(sorted(self.sessions), dtype="int32"))
 

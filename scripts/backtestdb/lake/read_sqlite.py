@@ -78,8 +78,7 @@ def load_tickers(reader: Reader) -> list[str]:
 
 
 def load_bars(reader: Reader, table: str, tickers: Sequence[str]) -> pa.Table:
-    """Given tickers in order, return their bars of a table's timeframe by ticker and time, in its
-    schema."""
+    """Return bars of tickers (in order) by ticker and time, in the schema of their table."""
     rows = fetch(
         reader,
         (QUERIES / "lake_bars.sql").read_text(),
@@ -147,8 +146,7 @@ def load_metrics(reader: Reader, tickers: Sequence[str]) -> pa.Table:
 
 
 def load_small(reader: Reader) -> dict[str, pa.Table]:
-    """Return universes, splits and coverage. A database without the bookkeeping (an older one) has
-    no rows of it."""
+    """Return universes, splits and coverage; no rows of what an older database lacks."""
     there = set(
         fetch(reader, "SELECT name FROM sqlite_schema WHERE type = 'table'")["name"].to_pylist()
     )

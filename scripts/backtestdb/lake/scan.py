@@ -86,8 +86,7 @@ def connect(version: Version, threads: int | None = None) -> duckdb.DuckDBPyConn
 
 
 def describe_files(version: Version, table: str, parts: Sequence[Part]) -> str:
-    """Return a call of DuckDB's own reader, which leaves out files whose period or bucket is not
-    asked for."""
+    """Return a call of DuckDB's reader without the files of other periods and buckets."""
     names = ", ".join(
         "'" + str(Path(version.store.root, part.path)).replace("'", "''") + "'" for part in parts
     )

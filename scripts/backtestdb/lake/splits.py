@@ -48,8 +48,7 @@ def as_split(row: dict[str, Any]) -> Split:
 
 
 def make_ratios(rows: pa.Table, splits: Iterable[Split], owned: Owned) -> np.ndarray:
-    """Return for each bar the product of the ratios of the splits after it; 1 for bars that the
-    database brought."""
+    """Return for each bar the product of later splits; 1 for bars that the database brought."""
     ratios = np.ones(len(rows))
     mine = owned.mask(rows)
 
@@ -161,8 +160,7 @@ def load_around(
 
 
 def find_jump(rows: pa.Table, executed: date) -> float | None:
-    """Return the last close before a day by the first open from it on, as traded; None where one of
-    them is missing."""
+    """Return the close before a day by the open from it on, as traded; None if one is missing."""
     place = int(pc.sum(pc.less(rows["session_date"], executed).cast(pa.int64())).as_py() or 0)
     if not 0 < place < len(rows):
         return None

@@ -213,8 +213,7 @@ def find_sessions(rows: pa.Table) -> dict[str, str]:
 
 
 def encode(rows: pa.Table) -> pa.Buffer:
-    """Return rows as a Parquet file. Prices are not encoded as a dictionary: nearly all of them
-    differ."""
+    """Return rows as a Parquet file; no dictionary for prices: nearly all of them differ."""
     names = rows.column_names
     output = pa.BufferOutputStream()
     pq.write_table(
@@ -268,8 +267,7 @@ def schema_of(table: str) -> pa.Schema:
 
 
 def ensure_delta(store: Store, table: str) -> DeltaTable:
-    """Return the table as it is now, whatever an interrupted publication left; made when it is
-    missing."""
+    """Return the table as it is now, after any interrupted publication; made if missing."""
     try:
         return open_delta(store, table)
     except TableNotFoundError:
@@ -430,8 +428,7 @@ class Draft:
 
 
 def commit_versions(base: Version, rows: Sequence[VersionRow]) -> Version:
-    """Let `versions` hold these rows, if it still is as `base` saw it. Raise CommitFailedError if
-    not."""
+    """Let `versions` hold these rows. Raise CommitFailedError if it is not as `base` saw it."""
     store = base.store
     log = ensure_delta(store, VERSIONS)
     if log.version() != max(base.log_version, 0):

@@ -180,8 +180,7 @@ def fetch_planned(
     label: str,
     total: RunTotals,
 ) -> None:
-    """Send some requests; each answer is stored as it comes, and so is what was learnt of the
-    plan."""
+    """Send some requests; store each answer, and what it tells of the plan, as it comes."""
     limits = requester.limits
     with progress(label, len(planned)) as advance:
         for request, result in fetch_all(

@@ -202,8 +202,7 @@ def save_range(
 
 
 def load_stored_days(connection: sqlite3.Connection, request: RangeRequest) -> dict[int, str]:
-    """Return the time stamps that are stored of what is asked for, with the day of each in New
-    York."""
+    """Return the stored time stamps of what is asked for, with each one's day in New York."""
     stamps = [
         stamp
         for (stamp,) in connection.execute(
@@ -251,8 +250,7 @@ def weigh_answer(
 def load_rejected_sessions(
     connection: sqlite3.Connection, request: RangeRequest, days: Sequence[str]
 ) -> SessionMask:
-    """Return those of `days` of which an answer before had bars of the ticker that cannot be
-    true."""
+    """Return those of `days` for which an earlier answer had bars that cannot be true."""
     rows = connection.execute(
         "SELECT DISTINCT session_date FROM _bars_set_aside WHERE ticker = ? AND timeframe = ?",
         (request.ticker, request.timeframe),
@@ -285,8 +283,7 @@ def remove_replaced(
     stored: Mapping[int, str],
     weighed: Weighed,
 ) -> int:
-    """Remove stored bars that a believed answer does not have, and their metrics; return how
-    many."""
+    """Remove stored bars that a believed answer lacks, and their metrics; return how many."""
     replaced = {day for place, day in enumerate(days) if weighed.replaced >> place & 1}
     coming = set(bars.timestamps.tolist())
     gone = [
@@ -312,8 +309,7 @@ def replace_rejected(
     rejected: Sequence[RejectedBar],
     asked_at_utc: str,
 ) -> None:
-    """Put the rejected bars of an answer in the place of those before: a bar may have been mended
-    since."""
+    """Put an answer's rejected bars in the place of earlier ones: a bar may have been mended."""
     connection.execute(
         "DELETE FROM _bars_set_aside "
         "WHERE ticker = ? AND timeframe = ? AND session_date BETWEEN ? AND ?",
@@ -361,8 +357,7 @@ def find_lacking(store: BarStore, answer: SessionAnswer, bars: ParsedBars) -> li
 
 
 def load_traded(store: BarStore, session_date: date) -> set[str]:
-    """Return the tickers of a run with a day bar of a session, as far as its metrics are
-    computed."""
+    """Return tickers of a run with a day bar of a session whose metrics are computed."""
     query = "SELECT ticker FROM daily_metrics WHERE date = ?"
     traded = {ticker for (ticker,) in store.connection.execute(query, (session_date.isoformat(),))}
     return traded if store.ticker_set == EVERY_TICKER else traded & set(store.metrics_from)

@@ -1,5 +1,4 @@
-"""What the scripts of the pipeline share: arguments, the connection to the vendor, one run from
-plan to report."""
+"""What the pipeline's scripts share: arguments, the vendor's client, a run from plan to report."""
 
 import argparse
 import sqlite3
@@ -164,8 +163,7 @@ def make_again_jobs(
 def make_backfill_jobs(
     connection: sqlite3.Connection, timeframe: str, arguments: argparse.Namespace, now_utc: datetime
 ) -> list[Job]:
-    """Return a job for each universe that the arguments name, or for what is to be asked for
-    again."""
+    """Return a job for each universe of the arguments, or for what is asked for again."""
     names = list(dict.fromkeys(arguments.universe))
     if (again := parse_again(arguments)) is not None:
         return make_again_jobs(connection, timeframe, names, again)
@@ -179,8 +177,7 @@ def make_backfill_jobs(
 def run_backfill(
     settings: Settings, timeframe: str, arguments: argparse.Namespace, now_utc: datetime
 ) -> int:
-    """Run 02_backfill_daily.py or 03_backfill_intraday.py behind its arguments; return the exit
-    code."""
+    """Run 02_backfill_daily.py or 03_backfill_intraday.py; return the exit code."""
     names = list(dict.fromkeys(arguments.universe))
     if not names:
         step = "make backfill-daily" if timeframe == "1day" else "make backfill-intraday"
@@ -269,8 +266,7 @@ def print_backfill_cost(
 
 
 def connect_to_plan(settings: Settings) -> sqlite3.Connection:
-    """Return the database, read only; an empty one in memory where there is none, or none with the
-    tables of the plan."""
+    """Return the database, read only; an empty one in memory if it is missing or has no tables."""
     if settings.database_path.is_file():
         connection = connect(settings.database_path, read_only=True)
         if {"_sessions_asked", "_vendor_limits", "universe"} <= set(table_names(connection)):

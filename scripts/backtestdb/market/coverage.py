@@ -167,7 +167,7 @@ def load_stored_mask(
 def select_stored(
     connection: sqlite3.Connection, what: str, ticker: str, timeframe: str, sessions: Sequence[date]
 ) -> sqlite3.Cursor:
-    """Select `what`, in SQL, from a ticker's bars from the first of `sessions` to the last."""
+    """Load `what`, in SQL, from a ticker's bars from the first of `sessions` to the last."""
     return connection.execute(
         f"SELECT {what} FROM ohlcv_data "
         "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?",
@@ -203,8 +203,7 @@ def count_rejected(
 def load_gap_notes(
     connection: sqlite3.Connection, tickers: Sequence[str], sessions: Sequence[date]
 ) -> list[str]:
-    """Return a sentence for each ticker that did not trade for months between bars, although it was
-    asked for."""
+    """Return sentences about tickers asked for that did not trade for months between bars."""
     members, asked = set(tickers), load_answered(connection, "1day", sessions)
     rows = connection.execute(
         "SELECT ticker, last_before, first_after FROM _ticker_gaps "

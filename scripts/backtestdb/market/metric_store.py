@@ -1,5 +1,4 @@
-"""Rows of daily_metrics: day bars are read from the database, metrics written to it. Knows no
-HTTP."""
+"""Rows of daily_metrics, computed from the database's day bars. Knows no HTTP."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -230,8 +229,7 @@ def tickers_without_metrics(
 def save_missing_metrics(
     connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date
 ) -> None:
-    """Compute the metrics of bars that an earlier job fetched as its warm-up, or for another
-    universe."""
+    """Compute metrics of bars that an earlier job fetched as warm-up or for another universe."""
     lacking = tickers_without_metrics(connection, tickers, start, end)
     for first in range(0, len(lacking), TICKERS_AT_ONCE):
         with transaction(connection):
@@ -296,8 +294,7 @@ def save_due_metrics(
     start: date,
     advance: Callable[[int], None],
 ) -> None:
-    """Compute what `find_due_metrics` found, some tickers a transaction; killed, it goes on where
-    it was."""
+    """Compute what `find_due_metrics` found, by tickers; killed, it goes on where it was."""
     done = load_done(connection, METRICS_TASK)
     advance(done)
     parts = [

@@ -71,8 +71,7 @@ class PlanLimits:
 
 @dataclass(frozen=True)
 class KnownLimits:
-    """What is known of all endpoints, and the tickers of each timeframe that the plan does not
-    include."""
+    """What is known of all endpoints, and tickers of each timeframe beyond the plan."""
 
     of_endpoint: Mapping[str, PlanLimits] = field(default_factory=dict)
     refused_tickers: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -197,8 +196,7 @@ def recheck_limits(
 def choose_witness(
     connection: sqlite3.Connection, tickers: Sequence[str], refused: Collection[str]
 ) -> str:
-    """Return a ticker that the vendor is known to have bars of; the first one that it did not
-    refuse otherwise."""
+    """Return a ticker with bars at the vendor, if known; else the first that it did not refuse."""
     entitled = [ticker for ticker in tickers if ticker not in refused] or list(tickers)
     rows = connection.execute("SELECT DISTINCT ticker FROM _ranges_asked WHERE bars > 0")
     with_bars = {ticker for (ticker,) in rows}

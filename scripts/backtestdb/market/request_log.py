@@ -135,8 +135,7 @@ def load_unconfirmed(
 def load_doubted(
     connection: sqlite3.Connection, request: RangeRequest, days: Sequence[str], run: str
 ) -> SessionMask:
-    """Return those of `days` that another run was answered without a bar of the request's
-    ticker."""
+    """Return those of `days` for which another run's answer had no bar of the ticker."""
     rows = connection.execute(
         "SELECT start_date, end_date FROM _unconfirmed WHERE ticker = ? AND timeframe = ? AND run "
         "<> ?",
@@ -176,8 +175,7 @@ def save_unconfirmed(
 def forget_unconfirmed(
     connection: sqlite3.Connection, ticker: str, timeframe: str, start: str, end: str
 ) -> None:
-    """Take the days from `start` to `end` out of what waits for a second answer; what lies around
-    them stays."""
+    """Let `start` to `end` wait for no second answer any more; what lies around them stays."""
     touched = connection.execute(
         "SELECT start_date, end_date, run, asked_at_utc FROM _unconfirmed"
         " WHERE ticker = ? AND timeframe = ? AND start_date <= ? AND end_date >= ?",

@@ -1,5 +1,4 @@
-"""Tickers that stopped: members without a bar in the newest sessions, and who may have taken their
-place."""
+"""Tickers that stopped: members without newest bars, and who may have taken their place."""
 
 import sqlite3
 from collections.abc import Collection, Sequence
@@ -59,8 +58,7 @@ def record_stopped(
 def find_stopped(
     connection: sqlite3.Connection, tickers: Sequence[str], newest: Sequence[date]
 ) -> dict[str, date]:
-    """Return the day of the last bar of those that have bars, but none in the `newest` sessions or
-    later."""
+    """Return the last bar's day of those with bars, but none in `newest` sessions or later."""
     first_ms = midnight_ms(newest[0])
     found = {}
 
@@ -121,8 +119,7 @@ def ask_for_successors(
 
 
 def parse_events(results: object) -> list[TickerEvent]:
-    """Return the changes of ticker in the vendor's `results`, oldest first; rows of other kinds are
-    left out."""
+    """Return changes of ticker in the vendor's `results`, oldest first, without other kinds."""
     found = []
 
     for row in results.get("events") or [] if isinstance(results, dict) else []:

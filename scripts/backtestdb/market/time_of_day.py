@@ -22,8 +22,7 @@ KINDS = [
 
 
 def count_kinds(connection: sqlite3.Connection) -> dict[str, int]:
-    """Return rows of each kind that `sql/queries/time_of_day_kinds.sql` tells apart; kinds without
-    rows left out."""
+    """Return rows of each kind that `sql/queries/time_of_day_kinds.sql` tells apart, without 0."""
     ensure_right_times(connection)
     found = dict(
         connection.execute((SQL_DIR / "queries" / "time_of_day_kinds.sql").read_text()).fetchall()

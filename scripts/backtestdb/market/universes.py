@@ -106,8 +106,7 @@ def write_universe(
 
 
 def load_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
-    """Return the active tickers of a universe in the order in which they came in; none for an
-    unknown universe."""
+    """Return active tickers of a universe as they came in; none for an unknown universe."""
     return [ticker for ticker, is_active in load_rows(connection, universe) if is_active]
 
 
@@ -123,8 +122,7 @@ def load_members(connection: sqlite3.Connection, universe: str) -> list[str]:
 
 
 def require_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
-    """Return what `load_tickers` does. Raise UsageError with the universes that there are where it
-    returns nothing."""
+    """Return what `load_tickers` does. Raise UsageError with all universes if that is nothing."""
     tickers = load_tickers(connection, universe)
     if tickers:
         return tickers

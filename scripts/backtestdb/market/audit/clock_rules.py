@@ -49,8 +49,7 @@ def find_bars_off_the_grid(batch: Batch) -> Iterable[Hits]:
 
 
 def clock(bars: Bars, i: int) -> str:
-    """Return the time of a bar in New York, seconds and their fraction only where they are not
-    0."""
+    """Return a bar's time in New York; seconds and their fraction only where they are not 0."""
     seconds, milliseconds = divmod(int(bars.timestamp[i]) % 60_000, 1000)
     exact = f":{seconds:02}.{milliseconds:03}" if seconds or milliseconds else ""
     return f"{bars.minute[i] // 60:02}:{bars.minute[i] % 60:02}{exact}"

@@ -117,8 +117,7 @@ def find_wrong_volumes(batch: Batch) -> Iterable[Hits]:
 
 
 def find_cut_sessions(batch: Batch) -> Iterable[Hits]:
-    """Yield sessions with a small share of their 5-minute bars, of tickers that usually have nearly
-    all."""
+    """Yield sessions with few 5-minute bars, of tickers that usually have nearly all."""
     sessions = make_sessions(batch)
     broken = np.zeros(len(sessions.code), dtype=bool)
 

@@ -45,8 +45,7 @@ def hits_of(
 
 
 def find_wrong_values(batch: Batch) -> Iterable[Hits]:
-    """Yield rows that differ from what the stored bars give, computed again and compared column by
-    column."""
+    """Yield rows that differ in a column from what the stored bars give, computed again."""
     days, metrics = batch.days, batch.metrics
     if not len(days) or not len(metrics.code):
         return

@@ -1,5 +1,4 @@
-"""The database's side of the audit: rows into columns, records and lists into values. Reads
-only."""
+"""The audit's reading of the database: rows into columns, records and lists into values."""
 
 import json
 import sqlite3
@@ -39,8 +38,7 @@ class Stored:
 
 
 def count_stored(connection: sqlite3.Connection) -> list[Stored]:
-    """Return every ticker with bars or metrics, or a record of bars, in order; from the indexes
-    alone."""
+    """Return tickers with bars, metrics or a record of bars, in order; from the indexes alone."""
     bars: dict[tuple[str, str], int] = {}
     query = "SELECT ticker, timeframe, count(*) FROM ohlcv_data GROUP BY ticker, timeframe"
     for ticker, timeframe, count in connection.execute(query):
@@ -119,8 +117,7 @@ def load_metrics(connection: sqlite3.Connection, tickers: Sequence[str]) -> Metr
 
 
 def load_range_records(connection: sqlite3.Connection, tickers: Sequence[str]) -> list[RangeRecord]:
-    """Return what was recorded of answers about ranges of these tickers; none where there is no
-    such table."""
+    """Return what was recorded of answers about ranges of these tickers; none without the table."""
     if "_ranges_asked" not in table_names(connection):
         return []
 

@@ -23,8 +23,7 @@ OLD_AFTER_DAYS = {"us-stocks": 35, "russell2000": 200}
 
 
 def find_lost_range_bars(batch: Batch) -> Iterable[Hits]:
-    """Yield answers whose bars are not all there. A record that a later one overlaps says nothing
-    any more."""
+    """Yield answers that lost bars; a record that a later one overlaps says nothing any more."""
     bars_of = {bars.timeframe: bars for bars in (batch.days, batch.minutes)}
     for record in latest_records(batch.records):
         bars = bars_of.get(record.timeframe)

@@ -38,8 +38,7 @@ def print_result(
 
 
 def make_rows(found: Sequence[Finding], *, show_all: bool) -> list[list[object]]:
-    """Return the rows of the table for findings of one rule, the last for those that are not
-    shown."""
+    """Return table rows for findings of one rule, and one for those that are not shown."""
     shown = found if show_all else found[:SHOWN_OF_A_RULE]
     rows: list[list[object]] = []
     for each in shown:
@@ -56,8 +55,7 @@ def make_rows(found: Sequence[Finding], *, show_all: bool) -> list[list[object]]
 
 
 def describe_result(result: AuditResult) -> str:
-    """Return one line: what was read, against how many rules, how long it took and what was
-    found."""
+    """Return one line: what was read, how many rules, how long it took, what was found."""
     read = (
         f"{result.tickers:,} tickers, {result.day_bars:,} day bars, {result.minute_bars:,} "
         f"5-minute bars and {result.metrics:,} rows of metrics against {result.rules} rules in "
