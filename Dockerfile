@@ -21,12 +21,12 @@ RUN for set in $PACKAGES $EXTRA; do \
       pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes -r "locks/$set.txt" || exit; \
     done
 
+COPY sql sql
+COPY scripts scripts
 # The modes of a clone depend on its owner's umask; whichever user the container gets has to read
-# this.
-COPY --chmod=755 sql sql
-COPY --chmod=755 scripts scripts
-# The root file system is read-only at run time, so Python could not keep what it compiles.
-RUN python -m compileall -q scripts
+# this. (COPY --chmod is refused by the builder that Docker 20.10 has by default.) The root file
+# system is read-only at run time, so Python could not keep what it compiles.
+RUN chmod -R a+rX sql scripts && python -m compileall -q scripts
 
 USER 1000:1000
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Call `docker compose` with what the compose file cannot work out: folders, owner and time zone of
-the host. `update` builds the images anew on the newest base, then starts what they are for."""
+"""Call `docker compose`, or docker-compose 1.28 and later, with what the compose file cannot work
+out: folders, owner and time zone of the host. `update` builds the images anew on the newest base,
+then starts what they are for."""
 
 import os
 import sys
@@ -9,15 +10,14 @@ from collections.abc import Sequence
 from backtestdb import console
 from backtestdb.config import load_settings
 from backtestdb.scheduling.compose import (
-    compose,
     keep_for_compose,
     make_environment,
     prepare_folders,
     remove_earlier_projects,
     show_why_not,
     verify_database,
-    verify_engine,
 )
+from backtestdb.scheduling.compose_command import compose, verify_engine
 from backtestdb.scheduling.health import remove_liveness
 from backtestdb.scheduling.sidecar import find_owner
 

@@ -78,8 +78,8 @@ class Settings:
 
     @property
     def scripts_dirs_are_default(self) -> bool:
-        """Return whether the user named no folder of scripts. The sidecar gets its default from the
-        compose file, because the project lies elsewhere in the container."""
+        """Return whether the user named no folder of scripts. The sidecar's default is
+        beside the database, because the project is not in the container."""
         beside = self.database_path.parent / SCRIPTS_FOLDER
         return self.origins[
             "GENERATED_SCRIPTS_DIR"
@@ -336,7 +336,7 @@ OFF, OFF_WHEN_EMPTY = "off", {"UPDATE_DELAY_MINUTES"}
 # What `make sidecar-up` works out and writes into .env, for `docker compose` by hand.
 WORKED_OUT = {
     *("DATABASE_DIR", "SIDECAR_BACKUPS", "SIDECAR_BELOW", "SIDECAR_PROPAGATION"),
-    *("SIDECAR_OWNER", "SIDECAR_ZONE", "SIDECAR_STATE_DIR", "SIDECAR_EXTRA"),
+    *("SIDECAR_OWNER", "SIDECAR_ZONE", "SIDECAR_STATE_DIR", "SIDECAR_EXTRA", "SIDECAR_SCRIPTS"),
     *("OFFSITE_FOLDER", "OFFSITE_SECRETS_DIR"),
 }
 # NAME_FILE names a file that holds the value: a container's secret, a file only its owner reads.

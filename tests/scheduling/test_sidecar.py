@@ -21,6 +21,7 @@ import pytest
 from backtestdb.backups.catalogue import load_catalogue
 from backtestdb.config import PROJECT_DIR
 from backtestdb.files import exclusive_lock
+from backtestdb.scheduling.compose_command import MAIN_FILE, NO_NEW_FOLDERS_FILE
 from backup_tools import leftovers, make_platform_database, read_all, verify_every_listed
 from container_engine import docker, engine_answers
 from writers import add_counters, read_counters
@@ -57,7 +58,8 @@ class Sidecar:
 
     def environment(self) -> dict[str, str]:
         files = [
-            PROJECT_DIR / "docker-compose.yml",
+            PROJECT_DIR / MAIN_FILE,
+            PROJECT_DIR / NO_NEW_FOLDERS_FILE,
             *([self.override] if self.override.exists() else []),
         ]
         return {
@@ -501,13 +503,22 @@ def test_sidecar_that_does_not_become_healthy_says_why(sidecar: Sidecar) -> None
 def test_compose_by_hand_means_the_container_of_make(sidecar: Sidecar) -> None:
     """By what sidecar-up wrote into `.env`; a changed setting would make the container anew."""
     sidecar.make_database()
-    both = ("PATH", "HOME", "COMPOSE_ENV_FILES", "COMPOSE_FILE", "COMPOSE_PROJECT_NAME")
+    both = ("PATH", "HOME", "COMPOSE_ENV_FILES", "COMPOSE_PROJECT_NAME")
     environment = sidecar.environment()
-    written = {name: environment[name] for name in environment.keys() - {*both}}
+    written = {name: environment[name] for name in environment.keys() - {*both, "COMPOSE_FILE"}}
     env_file = Path(written.pop("BACKTEST_ENV_FILE"))
     env_file.write_text("".join(f"{name}='{value}'\n" for name, value in written.items()))
     up = ("up", "--detach", "--wait")
-    sidecar.script("run_compose.py", *up, **dict.fromkeys(written, ""))
+    done = subprocess.run(
+        [sys.executable, PROJECT_DIR / "scripts" / "run_compose.py", *up],
+        env={name: environment[name] for name in both if name in environment}
+        | {"BACKTEST_ENV_FILE": str(env_file)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"COMPOSE_FILE='{MAIN_FILE}:{NO_NEW_FOLDERS_FILE}" in env_file.read_text()
     before = sidecar.inspect("{{.Id}}")
     wait_until(lambda: kinds(sidecar) == KINDS)
 

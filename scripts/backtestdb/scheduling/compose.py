@@ -1,9 +1,7 @@
-"""Before and after `docker compose`: is the engine there, may the container write, what does it
-say."""
+"""Before and after compose: what it is told, may the container write, what does it say."""
 
 import json
 import os
-import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +12,12 @@ from backtestdb.backups.forecast import warn_of_full_disk
 from backtestdb.backups.known_folders import MARK_NAME, remember_folder
 from backtestdb.config import PROJECT_DIR, Settings
 from backtestdb.errors import DatabaseFileError, ProjectError
+from backtestdb.scheduling.compose_command import (
+    ask_docker,
+    compose,
+    find_compose,
+    list_containers,
+)
 from backtestdb.scheduling.offsite_container import make_offsite_variables, prepare_offsite
 from backtestdb.scheduling.sidecar import (
     Owner,
@@ -26,51 +30,9 @@ from backtestdb.scheduling.sidecar import (
     put_into_env_text,
 )
 
-USE_HOST_SCHEDULE = (
-    "start Docker, or let this machine's own schedule make the backups: make schedule-install"
-)
-INSTALL_COMPOSE = (
-    "install docker-compose-plugin (Debian 13: docker-compose), or use make schedule-install"
-)
 SHOWN_LINES = 3
 # Without a shell of Python's own, which that user may not be allowed to read.
 PROBE = 'file="./.write-probe-$$"; : >"$file" && rm "$file"'
-
-
-def compose(variables: dict[str, str], *arguments: str) -> int:
-    command = ["docker", "compose", "--project-directory", str(PROJECT_DIR), *arguments]
-    return subprocess.run(command, env=os.environ | variables, check=False).returncode
-
-
-def ask_docker(*arguments: str, variables: dict[str, str] | None = None) -> str:
-    """Return what docker prints; empty where it fails."""
-    done = subprocess.run(
-        ["docker", *arguments],
-        env=os.environ | (variables or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return "" if done.returncode else done.stdout.strip()
-
-
-def verify_engine() -> None:
-    """Raise ProjectError unless a container engine answers."""
-    if not shutil.which("docker"):
-        raise ProjectError("there is no docker command on PATH", next_step=USE_HOST_SCHEDULE)
-    asked = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
-    if asked.returncode:
-        reason = asked.stderr.strip().splitlines()[-1:]
-        raise ProjectError(
-            f"no container engine answers: {''.join(reason)}", next_step=USE_HOST_SCHEDULE
-        )
-
-    # The plugin is a package of its own; without it docker takes --project-directory for a flag it
-    # does not know.
-    if subprocess.run(
-        ["docker", "compose", "version"], capture_output=True, check=False
-    ).returncode:
-        raise ProjectError("docker is there without its compose plugin", next_step=INSTALL_COMPOSE)
 
 
 def prepare_folders(settings: Settings, owner: Owner) -> None:
@@ -160,6 +122,7 @@ def make_environment(settings: Settings, owner: Owner) -> dict[str, str]:
     computed = {
         "COMPOSE_PROJECT_NAME": make_project_name(PROJECT_DIR),
         "COMPOSE_PROFILES": choose_profiles(settings),
+        "COMPOSE_FILE": find_compose().files,
     }
     chosen = {
         name: value
@@ -168,16 +131,8 @@ def make_environment(settings: Settings, owner: Owner) -> dict[str, str]:
     }
 
     return {
-        "PWD": str(PROJECT_DIR),
         "DATABASE_PATH": str(settings.database_path),
         "BACKUP_DIR": str(settings.backup_dir),
-        # Empty: the compose file's default, beside the database, because the project is not in the
-        # container.
-        "GENERATED_SCRIPTS_DIR": ""
-        if settings.scripts_dirs_are_default
-        else ":".join(map(str, settings.generated_scripts_dirs)),
-        "SIDECAR_USER": settings.sidecar_user,
-        "SIDECAR_TZ": settings.sidecar_zone,
         "NOTIFY_URLS": " ".join(settings.notify_urls),
         **make_variables(settings, owner, engine),
         **make_offsite_variables(settings),
@@ -197,7 +152,7 @@ def read_env_text() -> str:
 
 
 def keep_for_compose(variables: dict[str, str]) -> None:
-    """Write them into `.env`, so that `docker compose up` by hand means the same container."""
+    """Write them into `.env`, so that compose by hand means the same container."""
     path = env_path()
     if not path.is_file():
         return
@@ -206,6 +161,7 @@ def keep_for_compose(variables: dict[str, str]) -> None:
         "DATABASE_DIR",
         "COMPOSE_PROJECT_NAME",
         "COMPOSE_PROFILES",
+        "COMPOSE_FILE",
         "OFFSITE_SECRETS_DIR",
         "OFFSITE_FOLDER",
     )
@@ -215,9 +171,6 @@ def keep_for_compose(variables: dict[str, str]) -> None:
         for name, value in variables.items()
         if name.startswith("SIDECAR_") or name in names
     }
-    for own in ("SIDECAR_USER", "SIDECAR_TZ"):
-        kept.pop(own)
-
     text = put_into_env_text(read_env_text(), kept)
     if text != read_env_text():
         replace_text(path.resolve(), text)
@@ -269,8 +222,7 @@ def remove_earlier_projects(variables: dict[str, str]) -> None:
 
 def show_why_not(variables: dict[str, str]) -> None:
     """Print the last health output and log lines: the engine says `is unhealthy` and no more."""
-    command = ("compose", "--project-directory", str(PROJECT_DIR), "ps", "--all", "--quiet")
-    for container in ask_docker(*command, variables=variables).split():
+    for container in list_containers(variables, "--all"):
         template = "{{.Name}}|{{json .State}}"
         name, _, state = ask_docker("inspect", "--format", template, container).partition("|")
         with suppress(ValueError):

@@ -47,10 +47,11 @@ def make_offsite_variables(settings: Settings) -> dict[str, str]:
     """Return the variables of the container, without key and passphrase: these are in files."""
     if not settings.offsite:
         return {}
+    secrets = str(secrets_folder(settings))
     return {
         "OFFSITE": settings.offsite,
         "OFFSITE_ENDPOINT": settings.offsite_endpoint,
         "OFFSITE_EVERY_SECONDS": str(settings.offsite_every_seconds),
-        "OFFSITE_SECRETS_DIR": str(secrets_folder(settings)),
-        "OFFSITE_FOLDER": settings.offsite if settings.offsite.startswith("/") else "",
+        "OFFSITE_SECRETS_DIR": secrets,
+        "OFFSITE_FOLDER": settings.offsite if settings.offsite.startswith("/") else secrets,
     }

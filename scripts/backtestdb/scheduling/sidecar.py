@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backtestdb.backups.known_folders import find_mount_point
-from backtestdb.config import PROJECT_DIR, Settings
+from backtestdb.config import PROJECT_DIR, SCRIPTS_FOLDER, Settings
 from backtestdb.mounts import mount_of
 from backtestdb.names import make_mark
 
@@ -85,10 +85,19 @@ def make_variables(settings: Settings, owner: Owner, engine: str) -> dict[str, s
         "SIDECAR_BELOW": below,
         "SIDECAR_PROPAGATION": choose_propagation(mounted, engine),
         "SIDECAR_OWNER": str(owner),
-        "SIDECAR_ZONE": find_time_zone(LOCALTIME, TIMEZONE, ZONES),
+        "SIDECAR_ZONE": settings.sidecar_zone or find_time_zone(LOCALTIME, TIMEZONE, ZONES),
+        "SIDECAR_SCRIPTS": choose_scripts_folders(settings),
         "SIDECAR_STATE_DIR": str(settings.state_dir),
         "SIDECAR_EXTRA": "notify" if settings.notify_urls else "",
     }
+
+
+def choose_scripts_folders(settings: Settings) -> str:
+    """Return the folders of generated scripts; where the user named none, the one beside the
+    database, because the project is not in the container."""
+    if settings.scripts_dirs_are_default:
+        return str(settings.database_path.parent / SCRIPTS_FOLDER)
+    return ":".join(map(str, settings.generated_scripts_dirs))
 
 
 def choose_profiles(settings: Settings) -> str:
