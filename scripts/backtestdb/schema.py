@@ -40,8 +40,7 @@ def class_of(table: str) -> str:
 
 
 def tables_to_keep(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """Return the tables of this database that no download brings back: see KEPT_CLASSES, and every
-    unknown one."""
+    """Return tables that no download brings back: KEPT_CLASSES, and every unknown one."""
     classes = load_table_classes()
     return [
         t
@@ -148,8 +147,7 @@ def record_migrations(connection: sqlite3.Connection, schema: str = "main") -> N
 
 
 def agents_table_was_renamed(connection: sqlite3.Connection, schema: str = "main") -> bool:
-    """Return whether a newer platform renamed `trading_agents`: tables that refer to an agent are
-    there, it is not."""
+    """Return whether tables refer to an agent and `trading_agents` is gone: a newer platform."""
     tables = set(table_names(connection, schema))
     return "trading_agents" not in tables and bool(
         tables & {"live_signals", "agent_knowledge", "agent_activity_log"}

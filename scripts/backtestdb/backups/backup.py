@@ -105,6 +105,7 @@ def make_backup(
     needs_copy = hooks.cannot_be_opened(settings.database_path)
     if not needs_copy:
         verify_source(settings.database_path)
+
     ensure_backup_dir(settings.backup_dir, settings.database_path)
     verify_source_is_no_backup(settings.database_path, settings.backup_dir)
 

@@ -73,11 +73,13 @@ def restore_from_backup(
     """
     hooks = hooks or Hooks()
     target = settings.database_path
+
     with lock_if_possible(settings.backup_dir):
         choice = choose_backup(
             settings.backup_dir, target, path, hooks.say, all_are_meant=all_are_meant
         )
         hooks.step("chosen")
+
         if not approve(choice):
             raise DeclinedError("nothing was changed: the restore was not confirmed")
 
@@ -87,6 +89,7 @@ def restore_from_backup(
         replacement = restore_database(
             choice, target, choose_kept_name(target, now_local), database_id, hooks.say
         )
+
         # Said before anything else that can fail.
         for line in describe_replacement(replacement, target):
             hooks.say(line)

@@ -75,6 +75,7 @@ def backfill_together(
     started, sent_before = time.monotonic(), source.client.requests_sent
     timeframe, tickers = jobs[0].timeframe, all_tickers(jobs)
 
+    # Before the first request: of a run that is killed, the range is known and not its count.
     for job in jobs:
         if job.universe:
             asked = job.sessions[0], job.sessions[-1]
@@ -90,7 +91,6 @@ def backfill_together(
         timeframe=timeframe,
         keep_every_ticker=keep_every_ticker,
     )
-
     total = RunTotals()
 
     try:

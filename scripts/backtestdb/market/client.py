@@ -272,15 +272,18 @@ class MarketData:
         within the quota, after a random pause that doubles its bound (full jitter), or after
         Retry-After. A full window is waited for and is no attempt."""
         cause, attempt, waits = "", 0, 0
+
         while attempt < ATTEMPTS and waits < WAITS_FOR_QUOTA:
             self.quota.take()
             with self.counting:
                 self.requests_sent += 1
+
             try:
                 body = self.attempt_json(url, query)
                 self.compare_clocks()
                 verify(body)
                 return body
+
             except OverQuotaError as fault:
                 cause, waits = str(fault), waits + 1
                 if waits == 1:
@@ -290,6 +293,7 @@ class MarketData:
                     )
                 asked = fault.retry_after_seconds
                 self.pause(self.quota.window_seconds if asked is None else asked)
+
             except PassingFaultError as fault:
                 cause, attempt = str(fault), attempt + 1
                 if attempt < ATTEMPTS:

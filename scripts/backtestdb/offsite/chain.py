@@ -62,8 +62,7 @@ def newest_first(
 
 
 def find_gaps(names: Iterable[CopyName]) -> list[str]:
-    """Return sentences about copies that were there and are gone although older ones of their class
-    are still kept."""
+    """Return sentences about copies that are gone although older ones of their class are kept."""
     numbers: dict[tuple[str, str], list[int]] = {}
     for name in names:
         numbers.setdefault((name.copy_class, name.writer), []).append(name.number)

@@ -1,5 +1,4 @@
-"""`run_offsite.py` and `restore_database.py --from-offsite`: arguments to results, results to
-words."""
+"""`run_offsite.py` and `restore_database.py --from-offsite`: from arguments to words."""
 
 from collections.abc import Callable
 from dataclasses import replace

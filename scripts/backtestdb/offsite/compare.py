@@ -12,8 +12,7 @@ from backtestdb.table_copy import rowid_name
 
 @dataclass(frozen=True, kw_only=True)
 class TableChange:
-    """From the older state to the newer one. `there`: whether the table is in the older and in the
-    newer."""
+    """From the older state to the newer; `there`: whether the table is in each of them."""
 
     table: str
     added: int

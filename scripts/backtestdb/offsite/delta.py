@@ -80,8 +80,7 @@ def read_page_delta(path: Path, runs: list[tuple[int, int]]) -> Iterator[bytes]:
 
 
 def apply_pages(stream: io.BufferedReader, target: Path) -> None:
-    """Turn `target`, which holds the base, into what the page delta was made of. Raise
-    DamagedObjectError."""
+    """Turn the base in `target` into what the delta was made of. Raise DamagedObjectError."""
     if stream.readline() != MAGIC:
         raise DamagedObjectError("a page delta does not begin like one")
 
@@ -142,8 +141,7 @@ def make_page_patches(
 def cut_blocks(
     runs: Iterable[tuple[int, int]], part_blocks: int, skip: int = 0
 ) -> Iterator[list[int]]:
-    """Yield the numbers of the blocks of all runs, after the first `skip`, in lists of
-    `part_blocks`."""
+    """Yield numbers of all runs' blocks after the first `skip`, in lists of `part_blocks`."""
     numbers = [number for first, count in runs for number in range(first, first + count)]
     for start in range(skip, len(numbers), part_blocks):
         yield numbers[start : start + part_blocks]

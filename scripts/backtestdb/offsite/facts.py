@@ -95,8 +95,7 @@ def parse_time(text: object) -> datetime | None:
 
 
 def find_offsite_problems(facts: OffsiteFacts | None) -> list[OffsiteProblem]:
-    """Return what needs the user, the most urgent first; none when all is well or OFFSITE is not
-    set."""
+    """Return what needs the user, the most urgent first; none if OFFSITE is not set."""
     if facts is None:
         return []
     problems = []

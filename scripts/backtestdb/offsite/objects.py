@@ -154,8 +154,7 @@ def cut(data: bytes, size: int = SEGMENT_BYTES) -> Iterator[bytes]:
 
 
 def cut_stream(chunks: Iterable[bytes], size: int, skip: int = 0) -> Iterator[bytes]:
-    """Yield the bytes of `chunks` after the first `skip`, in pieces of `size`; the last one may be
-    shorter."""
+    """Yield the bytes of `chunks` after the first `skip`, in pieces of `size` or a last rest."""
     waiting = bytearray()
     for chunk in chunks:
         waiting += chunk[skip:]

@@ -45,8 +45,7 @@ def make_data_key() -> DataKey:
 
 
 def lock_key(key: DataKey, passphrase: str) -> bytes:
-    """Return the key locked with scrypt at about a second of work: guessing costs as much for each
-    guess."""
+    """Return the key locked with scrypt: about a second of work for each guess."""
     locked: bytes = pyrage.passphrase.encrypt(key.text.encode(), passphrase)
     return locked
 

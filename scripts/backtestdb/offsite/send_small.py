@@ -1,5 +1,4 @@
-"""Send a copy of the irreplaceable tables: whole, or as a patch to the base or to the copy of its
-hour."""
+"""Send the irreplaceable tables: whole, or as a patch to the base or the copy of its hour."""
 
 import hashlib
 import shutil
@@ -29,6 +28,8 @@ def send_small(sender: Sender, content: Content, *, is_minute: bool) -> Record:
         find_local(sender, state.small, SMALL_BASE),
         find_local(sender, state.hour, HOUR_BASE),
     )
+
+    # A new reference of the hour costs a patch to the base: the first one tells how much.
     base_price = small.sent_bytes if small else 0
     hour_price = small.first_delta_bytes if small and small.first_delta_bytes > 0 else base_price
     hour_is_due = chain.needs_new_reference(hour, now, chain.HOUR_MAX_AGE, hour_price)
@@ -44,6 +45,7 @@ def send_small(sender: Sender, content: Content, *, is_minute: bool) -> Record:
 
     if record is None:
         record = send_small_base(sender, content, data)
+
     state.small_sha256 = content.sha256
     if not is_minute:
         state.small_file = content.file
@@ -96,8 +98,7 @@ def keep_local(sender: Sender, record: Record, path: Path, name: str) -> Referen
 
 
 def find_local(sender: Sender, reference: Reference | None, name: str) -> Reference | None:
-    """Return the reference, if its file is here and has not changed: a delta to another file would
-    be worthless."""
+    """Return the reference if its file is here as it was: else a delta would be worthless."""
     path = sender.folder / name
     if not reference or not path.is_file():
         return None

@@ -54,8 +54,7 @@ def find_passphrase(settings: Settings) -> str:
 
 
 def open_remote(settings: Settings) -> Remote:
-    """Return the target that `make offsite-init` made. Raise ProjectError with the cause when it
-    cannot be used."""
+    """Return the target of `make offsite-init`. Raise ProjectError when it cannot be used."""
     store = open_store(make_target(settings))
     passphrase = find_passphrase(settings)
 

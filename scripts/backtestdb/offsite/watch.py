@@ -159,8 +159,7 @@ def stretch(watch: Watch, cpu_seconds: float) -> None:
 
 
 def look_at_commits(watch: Watch, sender: Sender, commits: Commits) -> None:
-    """Send a new small backup, then what was committed since. Nothing is read when nothing was
-    committed."""
+    """Send a new small backup, then what was committed since; without a commit read nothing."""
     looked_at = watch.clock()
     if drop_damaged(watch, sender):
         commits.seen = None
@@ -283,8 +282,7 @@ def prove(watch: Watch, sender: Sender) -> None:
 
 
 def drop_damaged(watch: Watch, sender: Sender) -> bool:
-    """Forget what a check found damaged, so that it is sent anew; return whether there was such a
-    thing."""
+    """Forget what a check found damaged: it is sent anew. Return whether there was any."""
     dropped = drop_distrusted(sender.state, load_distrusted(watch.folder))
     for name in dropped:
         watch.log.error("%s is damaged where it lies: a new base is sent", name)

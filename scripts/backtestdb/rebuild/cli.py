@@ -1,5 +1,4 @@
-"""`restore_database.py` without --from-backup: arguments to plan, plan to result, result to
-words."""
+"""`restore_database.py` without --from-backup: from arguments to a plan to words."""
 
 import argparse
 from collections.abc import Sequence

@@ -122,13 +122,17 @@ def rebuild(
 
         with closing(connect(work_path(database))) as connection:
             prepare_to_fill(connection, plan)
+
+            # Asked first: what the key's plan lacks is in the plan that the user agrees to.
             starts = probe_plan_limits(connection, source, plan)
             costs = plan_costs(connection, plan)
             old = load_old_content(settings, plan, choices, now_local)
             show_plan(settings, plan, costs, old)
             show_left_behind(settings.database_path, plan)
             show_history_start(settings, plan, costs, starts)
+
             verify_space_to_rebuild(database, sum(cost.bytes for cost in costs.values()))
+
             is_there = look_at_file(database) not in {"missing", "empty"}
             question = (
                 f"Replace {database}? The old file is kept." if is_there else "Go on with less?"
@@ -177,8 +181,7 @@ def expected_tables(plan: RebuildSpec) -> set[str]:
 
 
 def remove_unstarted(connection: sqlite3.Connection, work: Path) -> None:
-    """Remove a work file without a single answer in it: it holds nothing that a later run could
-    continue."""
+    """Remove a work file without any answer: a later run has nothing to continue."""
     asked = "SELECT EXISTS (SELECT 1 FROM _ranges_asked) OR EXISTS (SELECT 1 FROM _sessions_asked)"
     if not connection.execute(asked).fetchone()[0] and not staging_path(work).exists():
         connection.close()
@@ -248,8 +251,7 @@ def make_jobs(plan: RebuildSpec, tickers: list[str]) -> dict[str, Job]:
 def load_old_content(
     settings: Settings, plan: RebuildSpec, choices: RebuildOptions, now_local: datetime
 ) -> OldContent:
-    """Return what will be carried over, tried out once on an empty database before the first
-    request."""
+    """Return what will be carried over, tried on an empty database before any request."""
     if choices.discard_irreplaceable:
         return OldContent({})
 
@@ -350,8 +352,7 @@ def show_history_start(
 
 
 def show_left_behind(database: Path, plan: RebuildSpec) -> None:
-    """Print which bars of the old database the new one will not have. They stay in the kept
-    file."""
+    """Print which old bars the new database will lack; they stay in the kept file."""
     if look_at_file(database) != "database":
         return
     with closing(connect(database, read_only=True)) as connection:
@@ -362,8 +363,7 @@ def show_left_behind(database: Path, plan: RebuildSpec) -> None:
 def run_jobs(
     connection: sqlite3.Connection, source: Source | None, plan: RebuildSpec, settings: Settings
 ) -> list[tuple[str, Report]]:
-    """Fill the new file; return a report for each job. Raise NothingFetchedError when a job brings
-    no bar."""
+    """Fill the new file; return each job's report. Raise NothingFetchedError for no bar."""
     reports: list[tuple[str, Report]] = []
     if not plan.universe:
         return reports

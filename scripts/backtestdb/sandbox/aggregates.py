@@ -80,8 +80,7 @@ def parse_range(
 
 
 def parse_instant(text: str, *, is_end: bool) -> int:
-    """Given ms UTC, or a date in New York, return ms UTC: of a date its midnight, or its last
-    ms."""
+    """Return ms UTC of ms UTC, or of a New York date: its midnight, or its last ms."""
     if text.isascii() and text.isdigit() and len(text) <= 14:
         return int(text)
     day = parse_day(text)
@@ -115,8 +114,7 @@ def answer_range(exchange: Exchange, plan: Subscription, request: Request, *part
 def load_page(
     exchange: Exchange, asked: AskedRange, covered: date
 ) -> tuple[ServedBars, int | None]:
-    """Return the bars of one page, and the instant at which the next one begins (descending:
-    ends)."""
+    """Return the bars of a page, and where the next begins (descending: ends), in ms."""
     load, step = (
         (load_day_bars, 1) if asked.timespan == "day" else (load_minute_bars, BASE_BARS_A_SESSION)
     )

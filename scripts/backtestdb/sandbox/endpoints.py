@@ -86,7 +86,6 @@ def answer_request(sandbox: Sandbox, request: Request) -> Payload:
 def make_json_answer(
     status: int, payload: Payload, headers: dict[str, str] | None = None
 ) -> Answer:
-    """Return a payload on its way, with a request_id of its own as every answer of the vendor
-    has."""
+    """Return a payload on its way, with a request_id of its own like the vendor's."""
     body = orjson.dumps({"request_id": uuid4().hex, **payload})
     return Answer(status, body, {"Content-Type": "application/json", **(headers or {})})

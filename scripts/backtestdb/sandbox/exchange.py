@@ -36,8 +36,7 @@ class Exchange:
     renames: tuple[Rename, ...] = RENAMES
 
     def find_missing(self, ticker: str | None) -> Ints:
-        """Return indexes of the sessions of which there is nothing of a ticker, or (None) of
-        any."""
+        """Return indexes of sessions with nothing of a ticker, or (None) of any."""
         days = [day for whose, day in self.missing if whose is None or whose == ticker]
         found = [load_sessions().index_range(day, day) for day in days]
         return np.array([index for each in found for index in each], dtype=np.int64)
@@ -59,8 +58,7 @@ class ServedBars:
 def find_sessions(
     exchange: Exchange, ticker: str, first: date, last: date
 ) -> list[tuple[int, Ints]]:
-    """Return the sessions in which a ticker traded, for each company that had it, in order of
-    time."""
+    """Return the sessions in which a ticker traded, by company, in order of time."""
     universe, found = exchange.universe, []
     wanted = load_sessions().index_range(first, min(last, exchange.today))
 
@@ -90,8 +88,7 @@ def load_day_bars(exchange: Exchange, index: int, sessions: Ints, *, adjusted: b
 def load_minute_bars(
     exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool
 ) -> ServedBars:
-    """Return five-minute bars of one listing, 04:00 to 20:00 New York, in agreement with its day
-    bars."""
+    """Return 5-minute bars of a listing, 04:00 to 20:00 New York, that fit its day bars."""
     universe, calendar = exchange.universe, load_sessions()
     key = universe.profiles.keys[[index]]
     day = make_unsplit_bars(universe, index, sessions)
@@ -109,8 +106,7 @@ def load_minute_bars(
 def load_grouped_bars(
     exchange: Exchange, session: int, *, adjusted: bool
 ) -> tuple[Ints, ServedBars]:
-    """Return the day bars of every ticker that traded in a session, stamped 16:00 New York, and
-    whose they are."""
+    """Return a session's day bars, stamped 16:00 New York, and whose they are."""
     traded, bars, divisors = load_market_days(exchange, session, adjusted=adjusted)
     start = np.full(len(traded), load_sessions().grouped_ms[session])
     quirk = uniform(exchange.universe.profiles.keys[traded], np.array([session]), QUIRK)
@@ -149,8 +145,7 @@ def load_market_days(
 
 
 def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteBars]:
-    """Return the five-minute bars of every ticker in a session, as traded (unadjusted), and whose
-    each is."""
+    """Return a session's 5-minute bars of all tickers, unadjusted, and whose each is."""
     universe, calendar = exchange.universe, load_sessions()
     traded, days, divisors = load_market_days(exchange, session, adjusted=False)
     parts: list[tuple[Ints, MinuteBars]] = []
@@ -176,8 +171,7 @@ def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteB
 
 
 def leave_unfinished(exchange: Exchange, sessions: Ints, bars: Bars) -> Bars:
-    """Return bars with those of today as they are while it goes on: half of the volume, another
-    close."""
+    """Return bars with today's as during the session: half the volume, another close."""
     today = load_sessions().index_range(exchange.today, exchange.today)
     going_on = np.isin(sessions, np.array(today)) & exchange.unfinished
     if not going_on.any():

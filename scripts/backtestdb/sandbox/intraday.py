@@ -20,8 +20,7 @@ Prices = tuple[Floats, Floats, Floats, Floats]
 
 @dataclass(frozen=True)
 class MinuteBars:
-    """Bars in order of time: where each lies (row of the day bars), its start in ms UTC, its base
-    minutes."""
+    """Bars by time: which row of the day bars, its start in ms UTC, its base minutes."""
 
     row: Ints
     start_ms: Ints
@@ -127,8 +126,7 @@ def make_path(key: Keys, counters: Ints, regular: Ints, day: Bars) -> Floats:
 
 
 def make_extended(key: Keys, counters: Ints, day: Bars) -> Prices:
-    """Return prices outside regular hours: within 1 % of the open before it, of the close after
-    it."""
+    """Return prices outside regular hours: within 1 % of the day's open or, after it, close."""
     before = np.arange(counters.shape[1]) < BEFORE
     anchor = np.where(before, day.open[:, None], day.close[:, None])
     opened = np.round(anchor * (1 + 0.006 * (uniform(key, counters, DRIFT) - 0.5)), 4)

@@ -1,5 +1,4 @@
-"""Who is listed in the sandbox: the tech sector, the real prices, the traps, and as many others as
-asked."""
+"""Who is listed: the tech sector, real prices, traps, and as many others as asked for."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

@@ -48,8 +48,7 @@ class Profiles:
 
 
 def make_day_bars(profiles: Profiles, sessions: Ints) -> Bars:
-    """Return bars of many companies on one session, or of one company on many sessions
-    (broadcast)."""
+    """Return bars of companies in a session, or of a company in sessions (broadcast)."""
     keys, sigma = profiles.keys, profiles.volatility
     opened = np.exp(
         profiles.log_price + sigma * (walk(keys, sessions) + 0.3 * centred(keys, sessions + 1, GAP))
@@ -72,8 +71,7 @@ def make_volume(profiles: Profiles, sessions: Ints) -> Floats:
 
 
 def with_details(keys: Keys, counters: Ints, prices: Sequence[Floats], volume: Floats) -> Bars:
-    """Return bars from opens, highs, lows and closes, with an average price and a number of trades
-    that fit."""
+    """Return bars from four prices, with a mean price and a number of trades that fit."""
     opened, high, low, closed = prices
     share_per_trade = 40 + 80 * uniform(keys, counters, TRADES)
 

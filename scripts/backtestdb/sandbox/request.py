@@ -21,8 +21,7 @@ class Refusal(Exception):  # noqa: N818  (an answer of the API, not a failure of
 
 @dataclass(frozen=True)
 class Request:
-    """Path and parameters without the key, and the root of the addresses that the answer may
-    hold."""
+    """Path, parameters without the key, and the root of addresses in the answer."""
 
     path: str
     params: dict[str, str]
@@ -74,8 +73,7 @@ def take_key(authorization: str | None, query: str) -> tuple[str | None, str | N
 
 
 def parse_params(query: str) -> dict[str, str]:
-    """Return the parameters of an address; those inside a cursor count as if they were written
-    out."""
+    """Return an address's parameters; those inside a cursor count as if written out."""
     params = dict(parse_qsl(query, keep_blank_values=True))
     cursor = params.pop("cursor", None)
 

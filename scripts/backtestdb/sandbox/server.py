@@ -47,8 +47,7 @@ class SandboxServer(ThreadingHTTPServer):
             super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that go away in the middle of an answer: the tests do it all
-        day."""
+        """Say nothing of clients that leave during an answer: tests do it all day."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -140,14 +139,12 @@ class Handler(BaseHTTPRequestHandler):
         return super().date_time_string(int(now + self.server.sandbox.settings.clock_seconds))
 
     def root(self) -> str:
-        """Return how the client calls this server, so that next_url stays on the host that it
-        knows."""
+        """Return how the client calls this server, for a next_url on the same host."""
         host, port = self.server.server_address[:2]
         return f"http://{self.headers.get('Host') or f'{host!s}:{port}'}"
 
     def make_answer(self, request: Request, rule: Rule | None) -> Answer:
-        """Return the answer of the endpoint, unless a rule puts another in its place or spoils
-        it."""
+        """Return the endpoint's answer, unless a rule replaces or spoils it."""
         if rule and (replacement := make_fault_answer(rule)):
             return replacement
         payload = answer_request(self.server.sandbox, request)
@@ -157,8 +154,7 @@ class Handler(BaseHTTPRequestHandler):
         return spoil_body(rule, answer) if rule else answer
 
     def spoil_connection(self, rule: Rule, answer: Answer) -> bool:
-        """Treat the connection as the rule says; return whether the answer is to be sent after
-        it."""
+        """Treat the connection as the rule says; return whether an answer follows."""
         if rule.kind in ("slow", "timeout"):
             self.server.sandbox.released.wait(rule.seconds)
         if rule.kind in ("reset_midway", "cut_json"):

@@ -23,8 +23,7 @@ REAL_TICKERS = ("AAPL", "MSFT", "IBM", "GOOG", "FB")
 
 @dataclass(frozen=True)
 class RealPrices:
-    """A ticker's source rows: columns open, high, low, close, volume, the first row at session
-    `start`."""
+    """A ticker's rows: open, high, low, close, volume, the first one at session `start`."""
 
     start: int
     columns: Floats
@@ -45,8 +44,7 @@ def find_source_file() -> Path:
 
 @cache
 def load_real_prices() -> dict[str, RealPrices]:
-    """Return rows of each of the five tickers; every session of the exchange between first and last
-    is there."""
+    """Return rows of five tickers, one for each session from the first to the last."""
     rows: dict[str, list[list[float]]] = {ticker: [] for ticker in REAL_TICKERS}
     first: dict[str, date] = {}
 

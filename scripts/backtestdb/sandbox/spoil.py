@@ -42,8 +42,7 @@ def make_fault_answer(rule: Rule) -> Answer | None:
 
 
 def spoil_payload(rule: Rule, payload: Payload, today: date) -> Payload:
-    """Return a payload with a foreign next_url, without its rows, with another frame, or with bad
-    bars among them."""
+    """Return a payload with a foreign next_url, no rows, another frame, or bad bars."""
     if rule.kind == "foreign_next_url":
         return payload | {
             "next_url": f"{rule.root}/v2/aggs/ticker/X/range/1/day/0/1?cursor=bGltaXQ9MQ=="
