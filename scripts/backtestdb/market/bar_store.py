@@ -55,9 +55,9 @@ from backtestdb.new_york import end_of_day_ms, midnight_ms
 
 @dataclass(frozen=True, kw_only=True)
 class SavedBars:
-    """What came of one answer: `bars` stored, bars of other tickers `dropped`, `rejected`: "ticker:
-    reason" and how many, `removed`: stored bars that the answer did not have any more, `doubtful`:
-    sessions that wait for a second answer, `kept`: sessions before the answer's first bar whose
+    """What came of one answer: `bars` stored, those of other tickers `dropped`, those `clamped` by
+    at most a tick, `rejected`: "ticker: reason" and how many, `removed`: stored bars that it lacks,
+    `doubtful`: sessions that wait for a second answer, `kept`: sessions before its first bar whose
     stored bars stayed."""
 
     bars: int = 0

@@ -91,8 +91,7 @@ class Scheduler:
     the market data, each in a process of its own, so that neither waits for the other. `attempts`
     and `not_before` are forgotten with the process: at a start, overdue means now. `failures` (task
     -> reason) are kept in the liveness file until that task succeeds; `told`: those that the last
-    message was about. `clock` returns the time with
-    its zone; `stop` is set by a signal."""
+    message was about. `clock` returns the time with its zone; `stop` is set by a signal."""
 
     settings: Settings
     log: logging.Logger
@@ -143,9 +142,9 @@ def run_loop(scheduler: Scheduler) -> None:
 
 
 def end_when_stuck(scheduler: Scheduler) -> None:
-    """End a loop that has not looked for STUCK_SECONDS: it hangs (on a disk that does not answer,
-    say): the process ends, and whatever started it starts it anew. A backup under way is looked
-    after every LOOK_SECONDS."""
+    """End the process of a loop that has not looked for STUCK_SECONDS: it hangs, say on a disk that
+    does not answer, and what started it starts it anew. While a backup is made, the loop looks at
+    it every LOOK_SECONDS."""
     while not scheduler.stop.wait(TICK_SECONDS):
         if time.monotonic() - scheduler.ticked > STUCK_SECONDS:
             os._exit(STUCK_EXIT_CODE)
