@@ -95,7 +95,7 @@ class ForeignHostError(StoppedRunError):
 
 
 class PassingFaultError(Exception):
-    """Worth another attempt, after `retry_after_seconds` where the vendor says so."""
+    """A fault worth another attempt, after `retry_after_seconds` where the vendor says so."""
 
     def __init__(self, cause: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(cause)

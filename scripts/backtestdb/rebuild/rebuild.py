@@ -232,7 +232,7 @@ def members_of(connection: sqlite3.Connection, plan: RebuildSpec) -> list[str]:
 
 
 def make_jobs(plan: RebuildSpec, tickers: list[str]) -> dict[str, Job]:
-    """Return None for the schema alone."""
+    """Return a job for each timeframe that is wanted; none for the schema alone."""
     starts = {"1day": plan.daily_start, "5min": plan.intraday_start}
     return {
         LABELS[timeframe]: make_job(
