@@ -146,9 +146,9 @@ def record_migrations(connection: sqlite3.Connection, schema: str = "main") -> N
     )
 
 
-def agents_table_was_renamed(connection: sqlite3.Connection, schema: str = "main") -> bool:
+def agents_table_was_renamed(connection: sqlite3.Connection) -> bool:
     """Return whether tables refer to an agent and `trading_agents` is gone: a newer platform."""
-    tables = set(table_names(connection, schema))
+    tables = set(table_names(connection))
     return "trading_agents" not in tables and bool(
         tables & {"live_signals", "agent_knowledge", "agent_activity_log"}
     )

@@ -64,13 +64,11 @@ def hash_contents(
     return Contents(hashes, hash_structure(connection), total)
 
 
-def hash_table(
-    connection: sqlite3.Connection, table: str, schema: str = "main", *, like: str = MARK
-) -> tuple[str, int]:
+def hash_table(connection: sqlite3.Connection, table: str, *, like: str = MARK) -> tuple[str, int]:
     """Return the hash and how many bytes went into it, in the form of the hash `like`."""
-    columns = column_names(connection, table, schema)
-    order = rowid_name(connection, table, schema)
-    query = f"SELECT {', '.join(map(quote, columns))} FROM {schema}.{quote(table)}"
+    columns = column_names(connection, table)
+    order = rowid_name(connection, table)
+    query = f"SELECT {', '.join(map(quote, columns))} FROM main.{quote(table)}"
     if order:
         query += f" ORDER BY {order[0]}"
 
@@ -144,10 +142,10 @@ def encode_row_as_tuple(row: Sequence[Any], waiting: list[bytes | bytearray]) ->
     return len(encoded)
 
 
-def header_numbers(connection: sqlite3.Connection, schema: str = "main") -> list[int]:
+def header_numbers(connection: sqlite3.Connection) -> list[int]:
     """Return `user_version`, where programs count migrations, and `application_id` if set."""
     version, application = (
-        int(connection.execute(f"PRAGMA {schema}.{name}").fetchone()[0])
+        int(connection.execute(f"PRAGMA main.{name}").fetchone()[0])
         for name in ("user_version", "application_id")
     )
     return [version, application] if application else [version]

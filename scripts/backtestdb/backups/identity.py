@@ -56,11 +56,11 @@ def make_database_id() -> str:
     return uuid.uuid4().hex
 
 
-def load_database_id(connection: sqlite3.Connection, schema: str = "main") -> str:
+def load_database_id(connection: sqlite3.Connection) -> str:
     """Return the id in an open database, empty where there is none."""
-    if "_identity" not in table_names(connection, schema):
+    if "_identity" not in table_names(connection):
         return ""
-    row = connection.execute(f"SELECT database_id FROM {schema}._identity").fetchone()
+    row = connection.execute("SELECT database_id FROM main._identity").fetchone()
     return str(row[0]) if row else ""
 
 

@@ -143,9 +143,9 @@ def read_all(remote: Remote, segments: Sequence[Segment], name: str) -> bytes:
         raise DamagedObjectError(f"{name} cannot be decompressed: {error}") from None
 
 
-def compress_parts(parts: Iterable[bytes], level: int = LEVEL) -> Iterator[bytes]:
+def compress_parts(parts: Iterable[bytes]) -> Iterator[bytes]:
     """Return each part a zstd frame of its own; joined, the frames are one stream."""
-    compressor = zstandard.ZstdCompressor(level=level)
+    compressor = zstandard.ZstdCompressor(level=LEVEL)
     return (compressor.compress(part) for part in parts)
 
 
