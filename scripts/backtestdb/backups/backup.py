@@ -125,6 +125,7 @@ def make_backup(
                 settings, source, kind, path, catalogue, hooks, accept_loss
             )
             if facts is None:
+                # Nothing changed: the newest small backup goes on standing for the database.
                 remove_database(partial(path))
                 unchanged = verified(catalogue, kind)[0]
                 confirm(unchanged.manifest_path, now)
@@ -151,6 +152,7 @@ def make_backup(
 
         remember_folder(settings.database_path, settings.backup_dir)
         made = look_at_backup(path)
+        # Older ones may go only now: the new one is verified, and its name is on the disk.
         removed = prune(settings, [made, *catalogue], kind, hooks)
 
     missing = find_missing_folders(settings) if kind == "full" else ()

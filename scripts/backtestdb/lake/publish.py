@@ -61,6 +61,7 @@ def publish(
     owned = load_owned(base)
 
     with open_reader(database) as reader, ThreadPoolExecutor(BUCKETS_AT_ONCE) as threads:
+        # Read in turn, written several at once: as many buckets as that are in memory, no more.
         under_way: deque[Future[None]] = deque()
         for bucket, tickers in enumerate(list_by_bucket(load_tickers(reader))):
             tables = load_bucket(reader, tickers)

@@ -280,6 +280,7 @@ class MarketData:
 
             try:
                 body = self.attempt_json(url, query)
+                # A clock that is half a day off ends the run before an answer is believed.
                 self.compare_clocks()
                 verify(body)
                 return body
