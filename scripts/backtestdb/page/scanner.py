@@ -3,24 +3,25 @@
 import sqlite3
 from typing import Any
 
-COLUMNS = ("id", "name", "description", "total_stocks", "created_at", "updated_at")
 NOT_FOUND = {"success": False, "error": "Universe not found"}
 Body = dict[str, Any]
 
 
 def load_universes(connection: sqlite3.Connection) -> Body:
-    rows = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM universe ORDER BY name")
-    return {"success": True, "universes": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}
+    # All columns, as the platform: a later one of it may add some.
+    rows = connection.execute("SELECT * FROM universe ORDER BY name")
+    return {"success": True, "universes": [name_columns(rows, row) for row in rows]}
 
 
 def load_universe(connection: sqlite3.Connection, name: str) -> Body | None:
     """Return None for an unknown name."""
-    row = connection.execute(
-        f"SELECT {', '.join(COLUMNS)} FROM universe WHERE name = ?", (name,)
-    ).fetchone()
-    return (
-        None if row is None else {"success": True, "universe": dict(zip(COLUMNS, row, strict=True))}
-    )
+    rows = connection.execute("SELECT * FROM universe WHERE name = ?", (name,))
+    row = rows.fetchone()
+    return None if row is None else {"success": True, "universe": name_columns(rows, row)}
+
+
+def name_columns(rows: sqlite3.Cursor, row: tuple[Any, ...]) -> Body:
+    return dict(zip((column[0] for column in rows.description), row, strict=True))
 
 
 def load_universe_tickers(connection: sqlite3.Connection, name: str) -> Body | None:
