@@ -25,7 +25,7 @@ def needs_new_reference(
 ) -> bool:
     """Return whether a new reference is due; `price`: the bytes that it would cost. What its deltas
     grew by is what a new reference would have saved: once that has reached the price, waiting was
-    wrong. (Never more than twice the best possible.)"""
+    wrong. (Never more than twice the best possible, and one delta.)"""
     if reference is None:
         return True
     age = now_utc - reference.sent_at_utc
@@ -40,6 +40,7 @@ def note_delta(reference: Reference, delta_bytes: int) -> None:
     """Remember what a delta to `reference` cost."""
     if reference.first_delta_bytes < 0:
         reference.first_delta_bytes = delta_bytes
+    reference.last_delta_bytes = delta_bytes
     reference.grown_bytes += max(delta_bytes - reference.first_delta_bytes, 0)
 
 

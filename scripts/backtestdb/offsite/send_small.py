@@ -31,7 +31,9 @@ def send_small(sender: Sender, content: Content, *, is_minute: bool) -> Record:
 
     # A new reference of the hour costs a patch to the base: the first one tells how much.
     base_price = small.sent_bytes if small else 0
-    hour_price = small.first_delta_bytes if small and small.first_delta_bytes > 0 else base_price
+    # A new copy of the hour costs about what the last delta to the small base did; they grow all
+    # day, so the first one is the smallest.
+    hour_price = small.last_delta_bytes if small and small.last_delta_bytes > 0 else base_price
     hour_is_due = chain.needs_new_reference(hour, now, chain.HOUR_MAX_AGE, hour_price)
 
     record = None

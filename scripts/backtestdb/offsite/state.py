@@ -23,7 +23,7 @@ STATE_NAME = "state.json"
 @dataclass(kw_only=True)
 class Reference:
     """A copy that deltas are made from. `grown_bytes`: by how much its deltas were larger than the
-    first of them, added up; `first_delta_bytes` -1 until there is one."""
+    first of them, added up; `first_delta_bytes` and `last_delta_bytes` -1 until there is one."""
 
     name: str
     sha256: str
@@ -31,6 +31,7 @@ class Reference:
     sent_bytes: int
     sent_at_utc: datetime
     first_delta_bytes: int = -1
+    last_delta_bytes: int = -1
     grown_bytes: int = 0
 
 
