@@ -29,7 +29,6 @@ def send_small(sender: Sender, content: Content, *, is_minute: bool) -> Record:
         find_local(sender, state.hour, HOUR_BASE),
     )
 
-    # A new reference of the hour costs a patch to the base: the first one tells how much.
     base_price = small.sent_bytes if small else 0
     # A new copy of the hour costs about what the last delta to the small base did; they grow all
     # day, so the first one is the smallest.
