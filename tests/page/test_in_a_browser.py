@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,12 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs chromium (apt-get in
 
 MONTH = "/coverage/tech_sector/1day/2012-08"
 OWN_PAGES = ["/", "/tickers", "/tickers?order=holes", MONTH, "/ticker/AAPL", "/backtesting"]
+DATASETTES_PAGES = [
+    *("/backtesting/ohlcv_data", "/backtesting/ohlcv_data?_sort=id&_facet=ticker"),
+    *("/backtesting/ohlcv_data?ticker__exact=AAPL&_sort_desc=timestamp", "/backtesting/universe/1"),
+    "/backtesting/bars_of_a_ticker?ticker=AAPL&timeframe=1day",
+    *("/backtesting?sql=SELECT+1", "/backtesting?sql=SELEC", "/backtesting/no_such_table"),
+]
 # Text below 11 px, and text whose contrast with what is behind it is below 4.5:1.
 POOR_TEXT = """
 (() => {
@@ -236,6 +243,7 @@ def test_datasettes_own_pages_send_no_request_elsewhere(
 ) -> None:
     tab.open(server.url + path, dark=True)
     assert "invert" in tab.evaluate("getComputedStyle(document.documentElement).filter")
+    assert tab.evaluate("document.querySelector('html[lang=en] [role=main] h1') !== null")
     assert_quiet(tab, server)
 
 
@@ -270,6 +278,14 @@ def axe(pytestconfig: pytest.Config) -> str:
     return script.read_text()
 
 
+def run_axe(tab: Tab, axe: str) -> Any:
+    """Return the rules that are broken, and where."""
+    tab.evaluate(f"{axe}; 0")
+    return tab.await_value(
+        "axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))"
+    )
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1100, 390])
@@ -280,8 +296,16 @@ def test_axe_finds_nothing_on_any_page(
     for number, path in enumerate([*OWN_PAGES, "/ticker/NOPE"]):
         open_drawn(tab, server.url + path, width=width, dark=dark)
         tab.save_picture(tmp_path / f"{number}.png")
-        tab.evaluate(f"{axe}; 0")
-        found = tab.await_value(
-            "axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))"
-        )
-        assert found == [], path
+        assert run_axe(tab, axe) == [], path
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1100, 390])
+def test_axe_finds_nothing_on_datasettes_pages(
+    server: Server, tab: Tab, axe: str, width: int, dark: bool, tmp_path: Path
+) -> None:
+    for number, path in enumerate(DATASETTES_PAGES):
+        tab.open(server.url + path, width=width, dark=dark)
+        tab.save_picture(tmp_path / f"{number}.png")
+        assert run_axe(tab, axe) == [], path

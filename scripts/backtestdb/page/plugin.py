@@ -46,8 +46,7 @@ class Page:
                 r"^/coverage/(?P<universe>[^/]+)/(?P<timeframe>1day|5min)/(?P<month>\d{4}-\d\d)/?$",
                 self.views.show_month,
             ),
-            (r"^/-/page\.(?P<form>css|js)$", self.views.send_static),
-            (r"^/-/dark.css$", self.views.show_dark_style),
+            (r"^/-/(?P<name>page|datasette)\.(?P<form>css|js)$", self.views.send_static),
             (r"^/metrics$", self.api.show_metrics),
             (r"^/status.json$", self.api.show_status),
             (universes + r"/?$", self.api.answer_universes),
@@ -61,7 +60,12 @@ class Page:
 
     @hookimpl
     def extra_css_urls(self) -> list[str]:
-        return ["/-/dark.css"]
+        return ["/-/datasette.css"]
+
+    @hookimpl
+    def extra_js_urls(self) -> list[dict[str, Any]]:
+        # A module runs once the page is read.
+        return [{"url": "/-/datasette.js", "module": True}]
 
     @hookimpl
     def prepare_connection(self, conn: sqlite3.Connection, database: str) -> None:

@@ -29,11 +29,6 @@ STATIC_DIR = Path(__file__).with_name("static")
 STATIC_TYPES = {"css": "text/css", "js": "text/javascript"}
 FIRST_YEAR, LAST_YEAR = 1970, 2100
 NOT_KEPT = {"cache-control": "no-store"}
-# Datasette's own pages know no dark: turned round, they are.
-DARK_STYLE = (
-    "@media (prefers-color-scheme: dark) { html { background: #fff; filter: invert(.9) "
-    "hue-rotate(180deg) } }"
-)
 Handler = Callable[["Views", Any, Datasette], Awaitable[Response]]
 
 
@@ -142,16 +137,13 @@ class Views:
         }
 
     async def send_static(self, request: Any) -> Response:
-        form = request.url_vars["form"]
-        text = (STATIC_DIR / f"page.{form}").read_text()
+        name, form = request.url_vars["name"], request.url_vars["form"]
+        text = (STATIC_DIR / f"{name}.{form}").read_text()
         return Response(
             text,
             content_type=f"{STATIC_TYPES[form]}; charset=utf-8",
             headers={"cache-control": "no-cache"},
         )
-
-    async def show_dark_style(self) -> Response:
-        return Response(DARK_STYLE, content_type="text/css")
 
     def find_absence(self) -> dict[str, Any] | None:
         """Return what is said in the place of a page when there is no database, None when there is
