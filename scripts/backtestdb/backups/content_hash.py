@@ -64,11 +64,13 @@ def hash_contents(
     return Contents(hashes, hash_structure(connection), total)
 
 
-def hash_table(connection: sqlite3.Connection, table: str, *, like: str = MARK) -> tuple[str, int]:
+def hash_table(
+    connection: sqlite3.Connection, table: str, schema: str = "main", *, like: str = MARK
+) -> tuple[str, int]:
     """Return the hash and how many bytes went into it, in the form of the hash `like`."""
-    columns = column_names(connection, table)
-    order = rowid_name(connection, table)
-    query = f"SELECT {', '.join(map(quote, columns))} FROM main.{quote(table)}"
+    columns = column_names(connection, table, schema)
+    order = rowid_name(connection, table, schema)
+    query = f"SELECT {', '.join(map(quote, columns))} FROM {schema}.{quote(table)}"
     if order:
         query += f" ORDER BY {order[0]}"
 
