@@ -122,6 +122,7 @@ def test_entry_of_a_row_is_its_key_and_rowid_or_nothing_where_it_ends_before() -
     assert entry_of(row, Index((0,), 3)) == make_entry([bytearray(b"a"), 9])
     assert entry_of(row, Index((0, 2), 3)) == ""
     assert entry_of((9, []), Index((0,), 3)) == ""
+    assert entry_of((9, [1]), Index((2,), 3)) == ""
 
 
 def test_row_is_named_when_one_index_names_it() -> None:
