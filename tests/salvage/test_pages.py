@@ -1,5 +1,5 @@
-"""Pages read without SQLite, byte by byte (https://www.sqlite.org/fileformat2.html, chapter 1): each
-is believed wholly or not at all."""
+"""Pages read without SQLite, byte by byte: each is believed wholly or not at all. Numbers are those
+of https://www.sqlite.org/fileformat2.html, chapter 1."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
