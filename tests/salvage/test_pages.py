@@ -62,6 +62,11 @@ def test_number_is_read_with_its_sign_wherever_it_stands(number: int) -> None:
             parse_varint(b"\x01" + coded[:length], 1)
 
 
+def test_number_behind_the_end_of_a_page_is_damage() -> None:
+    with pytest.raises(DamagedError, match="a number goes beyond its page"):
+        parse_varint(b"\x01", 5)
+
+
 @pytest.mark.parametrize(
     ("stored", "size"), [(1, 65536), (512, 512), (4096, 4096), (32768, 32768), (0, 0), (2, 2)]
 )
