@@ -275,12 +275,12 @@ def expected_local(kind: int, size: int, usable: int) -> int:
     return rest if rest <= most else least
 
 
-@pytest.mark.parametrize("usable", [480, 512, 1016, 4096, 65536])
+@pytest.mark.parametrize("usable", [480, 512, 522, 1016, 1024, 4096, 65536])
 @pytest.mark.parametrize("kind", [2, 10, 13])
 def test_part_of_a_payload_that_lies_in_the_page_is_that_of_the_format(
     kind: int, usable: int
 ) -> None:
-    sizes = [*range(1, 3 * usable)] if usable < 600 else [*range(1, 3 * usable, 7)]
+    sizes = [*range(1, 3 * usable)] if usable < 1100 else [*range(1, 3 * usable, 7)]
     sizes += [usable - 36, usable - 35, usable - 34]
     assert [local_bytes(kind, size, usable) for size in sizes] == [
         expected_local(kind, size, usable) for size in sizes
