@@ -4,6 +4,7 @@ One data key (an X25519 identity) seals every object. It is kept at the store as
 sealed under the passphrase, in the form that `age -d -i key.age` takes: plain age opens everything.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,6 +15,10 @@ from backtestdb.offsite.errors import DamagedObjectError, OffsiteError
 
 Seal = Callable[[bytes], bytes]
 KEY_LINE = "AGE-SECRET-KEY-"
+# age times this machine's scrypt for a few milliseconds and refuses a file that would take 16 times
+# a second here. One busy moment spoils that: beside 16 busy loops it refused every second time.
+UNLOCK_ATTEMPTS, UNLOCK_PAUSE_SECONDS = 20, 0.1
+TOO_MUCH_WORK = "Excessive work"
 
 
 @dataclass(frozen=True)
@@ -51,15 +56,28 @@ def lock_key(key: DataKey, passphrase: str) -> bytes:
 
 
 @lru_cache(maxsize=8)
-def unlock_key(locked: bytes, passphrase: str, where: str) -> DataKey:
-    """Raise OffsiteError when the passphrase is another one, or the file is damaged."""
-    try:
-        text = pyrage.passphrase.decrypt(locked, passphrase).decode()
-    except (pyrage.DecryptError, ValueError, UnicodeDecodeError):
+def unlock_key(
+    locked: bytes, passphrase: str, where: str, attempts: int = UNLOCK_ATTEMPTS
+) -> DataKey:
+    """Given `key.age`, return the key in it. Raise OffsiteError when the passphrase is another one,
+    the file is damaged, or this machine is too slow or too busy for age to try."""
+    for _ in range(attempts):
+        try:
+            text = pyrage.passphrase.decrypt(locked, passphrase).decode()
+            break
+        except (pyrage.DecryptError, ValueError, UnicodeDecodeError) as error:
+            if TOO_MUCH_WORK not in str(error):
+                raise OffsiteError(
+                    f"OFFSITE_PASSPHRASE does not open key.age at {where}",
+                    next_step="take the passphrase from the recovery sheet",
+                ) from None
+        time.sleep(UNLOCK_PAUSE_SECONDS)
+    else:
         raise OffsiteError(
-            f"OFFSITE_PASSPHRASE does not open key.age at {where}",
-            next_step="take the passphrase from the recovery sheet",
-        ) from None
+            f"key.age at {where} was locked on a machine that is much faster than this one is now; "
+            "whether the passphrase is right was not tried",
+            next_step="the same command when less is running here, or on a faster machine",
+        )
 
     if KEY_LINE not in text:
         raise OffsiteError(f"key.age at {where} holds no key")
