@@ -17,13 +17,13 @@ import pyarrow as pa
 from backtestdb.database import transaction
 from backtestdb.lake.compute import compute_metrics
 from backtestdb.lake.executor import Engine
-from backtestdb.lake.layout import METRIC_NAMES
 from backtestdb.lake.publish import publish
 from backtestdb.lake.store import Store
 from backtestdb.lake.table import open_lake
 from backtestdb.market.bar_rows import save_bar_columns
 from backtestdb.market.first_fill import deferred_indexes
 from backtestdb.market.metric_store import save_metrics
+from backtestdb.market.metrics import COMPUTED_METRICS
 from backtestdb.market.sessions import make_midnights_ms
 from backtestdb.schema import ensure_schema
 from lake_flat_files import last_sessions, now
@@ -162,14 +162,14 @@ def compare_metrics(database: Path, store: Store) -> float:
                 rows["ticker"].to_pylist(),
                 [str(day) for day in rows["session_date"].to_pylist()],
             )
-            query = f"SELECT {', '.join(METRIC_NAMES)} FROM daily_metrics"
+            query = f"SELECT {', '.join(COMPUTED_METRICS)} FROM daily_metrics"
             query += " WHERE ticker = ? AND date BETWEEN ? AND ? ORDER BY date"
             expected = [
                 row
                 for ticker in dict.fromkeys(tickers)
                 for row in connection.execute(query, (ticker, min(days), max(days)))
             ]
-            for name, column in zip(METRIC_NAMES, zip(*expected, strict=True), strict=True):
+            for name, column in zip(COMPUTED_METRICS, zip(*expected, strict=True), strict=True):
                 theirs = np.array(column, dtype="float64")
                 mine = rows[name].cast(pa.float64()).to_numpy()
                 if (np.isnan(mine) != np.isnan(theirs)).any():

@@ -56,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
         required=True,
         help="tech_sector, us-stocks, russell2000, or a name of your own",
     )
+
     parser.add_argument("--tickers", type=parse_ticker_list, default=[], help="A,B,C")
     parser.add_argument(
         "--from-file",
@@ -65,6 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--years", type=parse_positive, default=5, help="us-stocks: with those delisted within (5)"
     )
+
     return parser
 
 
@@ -81,6 +83,7 @@ def create_named(
         tickers, unknown = match_tickers(tickers, listed)
         if unknown:
             print(f"not in the vendor's list of us-stocks: {', '.join(unknown)}")
+
     return save_universe(connection, chosen.universe, tickers)
 
 

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Give an older database the learning-lab columns of its agents. The second time there is nothing
-to do."""
+"""Give an older database the learning-lab columns of its agents; a second run changes nothing."""
 
 from collections.abc import Sequence
 from contextlib import closing

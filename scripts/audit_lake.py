@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Read the whole lake: every file's checksum, every bar by the rules, every session's rows against
-its record."""
+"""Read the whole lake: checksums of files, rules about bars, sessions against their record."""
 
 from collections.abc import Sequence
 

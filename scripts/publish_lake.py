@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Bring the lake (LAKE in .env) to what the database holds; only what changed is written, as one
-version."""
+"""Bring the lake (LAKE in .env) to what the database holds; only changes, as one version."""
 
 from collections.abc import Sequence
 

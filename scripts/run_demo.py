@@ -148,6 +148,7 @@ def running_sandbox() -> Iterator[str]:
         KEY,
     ]
     process = subprocess.Popen([*command, "--exit-with-stdin"], stdin=-1, stdout=-1, text=True)
+
     try:
         line = process.stdout.readline() if process.stdout else ""
         if "http://" not in line:

@@ -99,11 +99,13 @@ def watch(settings: Settings, *, quiet: bool) -> int:
     watching = prepare(settings, stop, quiet=quiet)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+
     try:
         run_watch(watching)
     except BusyError:
         if not quiet:
             raise
+
     return console.DONE
 
 

@@ -142,11 +142,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_flag(what, "--health", "exit code 1 when backups are stale or the loop hangs")
     add_flag(what, "--newest", "exit code 1 when backups are stale")
     add_flag(what, "--forget", "this schedule was taken down: remove its sign of life")
+
     add_flag(parser, "--updates", "the market data's schedule in the place of the backups'")
     add_flag(parser, "--quiet", "print failures only: cron mails what is printed")
     parser.add_argument(
         "--now", type=parse_moment, help="with --health: the time to judge by (ISO 8601)"
     )
+
     return parser.parse_args(arguments)
 
 

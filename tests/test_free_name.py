@@ -5,10 +5,12 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -169,6 +171,18 @@ def test_name_that_is_not_free_is_not_taken(tmp_path: Path, suffix: str) -> None
     assert names_in(tmp_path) == {"live.db.arriving", taken.name}
 
 
+def test_name_beside_a_log_is_not_taken_even_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arriving, live = make_database(tmp_path / "live.db.arriving"), tmp_path / "live.db"
+    (tmp_path / "live.db-wal").write_bytes(b"of the platform")
+    linked: list[Path] = []
+    monkeypatch.setattr(free_name, "link_or_reserve", lambda _source, target: linked.append(target))
+    with pytest.raises(NameTakenError):
+        take_free_name(arriving, live)
+    assert linked == []
+
+
 def test_name_beside_which_a_log_appeared_is_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,3 +303,86 @@ def test_database_in_use_is_one_that_can_be_locked_and_is_left_as_it_is(tmp_path
         other.execute("BEGIN IMMEDIATE")
         assert can_be_locked(live)
     assert live.read_bytes() == before
+
+
+def test_database_whose_header_sqlite_refuses_cannot_be_locked(tmp_path: Path) -> None:
+    content = bytearray(make_database(tmp_path / "whole.db").read_bytes())
+    content[16:18] = b"\x00\x03"  # a page size that is no power of two
+    live = tmp_path / "live.db"
+    live.write_bytes(content)
+    assert not can_be_locked(live)
+
+
+# ── what happens in between
+
+
+def test_file_is_moved_as_soon_as_its_holder_lets_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = tmp_path / "live.db"
+    live.write_text("damaged")
+    pauses: list[float] = []
+    with ExitStack() as held:
+        held.enter_context(locked_by_another(live, 0x40000000))
+
+        def let_go(seconds: float) -> None:
+            pauses.append(seconds)
+            held.close()
+
+        clock = SimpleNamespace(sleep=let_go, monotonic=time.monotonic)
+        monkeypatch.setattr(free_name, "time", clock)
+        with held_by_nobody(live, 600):
+            assert len(pauses) == 1
+            assert pauses[0] > 0
+
+
+def test_every_change_of_a_name_is_flushed_before_anything_else_goes_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut leaves is then one of the states that the next run knows."""
+    seen: list[set[str]] = []
+    monkeypatch.setattr(free_name, "fsync_directory", lambda folder: seen.append(names_in(folder)))
+    live = tmp_path / "live.db"
+    live.write_text("damaged")
+    move_aside(live, tmp_path / KEPT, timeout_seconds=600)
+    assert seen == [{KEPT}]
+
+    (tmp_path / "live.db-wal").write_text("wal")
+    move_stray_companions(live, tmp_path / KEPT)
+    assert seen[1:] == [{KEPT, "live.db.stray-2026-11-23-020000-wal"}]
+
+    arriving = make_database(tmp_path / "live.db.arriving")
+    before = names_in(tmp_path)
+    take_free_name(arriving, live)
+    assert seen[2:] == [before | {"live.db"}]
+
+
+def test_free_name_cannot_be_written_to_until_it_is_proven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arriving, live = make_database(tmp_path / "live.db.arriving"), tmp_path / "live.db"
+    tried: list[str] = []
+
+    def write(_folder: Path) -> None:
+        with closing(sqlite3.connect(live, timeout=0)) as other:
+            try:
+                other.execute("INSERT INTO agents VALUES (77)")
+            except sqlite3.OperationalError as error:
+                tried.append(str(error))
+
+    monkeypatch.setattr(free_name, "fsync_directory", write)
+    take_free_name(arriving, live)
+    assert tried == ["database is locked"]
+
+
+def test_free_name_is_given_to_a_database_that_a_newer_sqlite_wrote(tmp_path: Path) -> None:
+    arriving, live = make_database(tmp_path / "live.db.arriving"), tmp_path / "live.db"
+    with closing(sqlite3.connect(arriving)) as database, database:
+        database.execute("CREATE VIEW numbers AS SELECT id FROM agents")
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute(
+            "UPDATE sqlite_schema SET sql = 'CREATE VIEW numbers AS PICK id' WHERE type = 'view'"
+        )
+    assert can_be_locked(arriving)
+    take_free_name(arriving, live)
+    assert b"CREATE VIEW numbers AS PICK id" in live.read_bytes()

@@ -1,5 +1,6 @@
 """A copy through one pinned read transaction."""
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -8,9 +9,11 @@ import pytest
 
 from backtestdb.database import connect
 from backtestdb.errors import BusyError
+from backtestdb.newer_sqlite import load_writer_version, sqlite_version_number
 from backtestdb.pinned_copy import PAGES_PER_STEP, copy_pinned, make_step_watch
 
 PAGE_BYTES = 4096
+NEWER_VERSION = 3_999_000
 
 
 def make_large(path: Path) -> Path:
@@ -19,6 +22,12 @@ def make_large(path: Path) -> Path:
         database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         size = PAGE_BYTES * PAGES_PER_STEP * 5 // 2
         database.execute(f"CREATE TABLE chart AS SELECT zeroblob({size}) AS image")
+    return path
+
+
+def make_small(path: Path) -> Path:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE agents (name TEXT)")
     return path
 
 
@@ -93,3 +102,44 @@ def test_step_after_the_deadline_is_the_last_unless_all_is_done(
     in_time = make_step_watch("copying", 600, lambda *numbers: seen.append(numbers))
     in_time(code, remaining, 5)
     assert seen.count((5, 5)) == 1
+
+
+@pytest.mark.parametrize(("private", "mode"), [(True, 0o600), (False, 0o644)])
+def test_copy_may_be_read_by_others_unless_it_is_private(
+    tmp_path: Path, private: bool, mode: int
+) -> None:
+    """What the user's umask takes away comes on top of that."""
+    live, copy = make_small(tmp_path / "live.db"), tmp_path / "copy.db"
+    before = os.umask(0)
+    try:
+        with closing(connect(live)) as source:
+            if private:
+                copy_pinned(source, copy, private=True)
+            else:
+                copy_pinned(source, copy)
+    finally:
+        os.umask(before)
+    assert copy.stat().st_mode & 0o777 == mode
+
+
+def test_copy_of_what_a_newer_sqlite_wrote_is_whole_and_says_who_wrote_it(tmp_path: Path) -> None:
+    live, copy = make_small(tmp_path / "live.db"), tmp_path / "copy.db"
+    with closing(sqlite3.connect(live)) as database, database:
+        database.execute("CREATE VIEW names AS SELECT name FROM agents")
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute(
+            "UPDATE sqlite_schema SET sql = 'CREATE VIEW names AS PICK name' WHERE type = 'view'"
+        )
+    with closing(connect(live, lenient=True)) as source:
+        copy_pinned(source, copy, written_by=NEWER_VERSION)
+    assert b"CREATE VIEW names AS PICK name" in copy.read_bytes()
+    assert copy.read_bytes()[96:100] == NEWER_VERSION.to_bytes(4)
+
+
+def test_copy_without_a_word_about_who_wrote_the_source_keeps_the_version_of_this_sqlite(
+    tmp_path: Path,
+) -> None:
+    live, copy = make_small(tmp_path / "live.db"), tmp_path / "copy.db"
+    with closing(connect(live)) as source:
+        copy_pinned(source, copy)
+    assert load_writer_version(copy) == sqlite_version_number()

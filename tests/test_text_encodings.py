@@ -11,6 +11,7 @@ from backtestdb.database import connect
 from backtestdb.salvage.salvage import salvage
 from backup_tools import (
     back_up,
+    change,
     environment_of,
     make_platform_database,
     make_settings,
@@ -71,6 +72,16 @@ def test_salvage_of_a_database_in_utf_16_brings_every_row(settings: Settings) ->
     names = strategy_names(settings.database_path)
     back_up(settings)
     zero(settings.database_path, pages_of(settings.database_path, "strategies"))
+    assert strategy_names(salvage(settings.database_path, settings.backup_dir, LATER).path) == names
+
+
+def test_salvage_of_a_database_in_utf_16_brings_what_is_newer_than_the_backup(
+    settings: Settings,
+) -> None:
+    back_up(settings)
+    change(settings.database_path, f"newer {WORD}")
+    names = strategy_names(settings.database_path)
+    zero(settings.database_path, pages_of(settings.database_path, "ohlcv_data")[:2])
     assert strategy_names(salvage(settings.database_path, settings.backup_dir, LATER).path) == names
 
 

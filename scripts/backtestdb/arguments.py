@@ -1,5 +1,4 @@
-"""Types of command line arguments: text to value, or a sentence that argparse prints (exit code
-2)."""
+"""Types of command line arguments: text to value, or a sentence for argparse (exit code 2)."""
 
 import argparse
 from datetime import date

@@ -1,5 +1,4 @@
-"""Count the commits of all programs to one database, so that a commit of another program does not
-go unseen."""
+"""Count the commits of all programs to one database: none is to go unseen."""
 
 import os
 import sqlite3

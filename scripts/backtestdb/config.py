@@ -1,5 +1,4 @@
-"""Settings: read here and nowhere else, from the environment and from `.env`; the environment
-wins."""
+"""Settings, read here and nowhere else: the environment first, then `.env`."""
 
 import os
 import pwd
@@ -155,8 +154,7 @@ def parse_local_time(text: str) -> time:
 
 
 def parse_tickers(text: str) -> tuple[str, ...]:
-    """Given tickers with commas between them, return each once, in its own spelling: tickers are
-    case-sensitive."""
+    """Return tickers that commas separate, each once, as written: tickers are case-sensitive."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
@@ -172,8 +170,7 @@ def parse_url(text: str) -> str:
 
 
 def parse_watcher(text: str) -> str:
-    """Return the address of a watcher. Plain http is taken: it may stand in the user's own
-    network."""
+    """Return the address of a watcher; plain http too: it may be in the user's own network."""
     address = text.strip()
     url = urlsplit(address)
     if address and (url.scheme not in {"https", "http"} or not url.hostname or " " in address):
@@ -202,8 +199,7 @@ def parse_text(text: str) -> str:
 
 
 def parse_key(text: str) -> str:
-    """Return a key of visible ASCII. Raise ValueError for any other, which would fail deep inside
-    of the first request."""
+    """Return a key of visible ASCII; any other would fail deep inside of the first request."""
     key = text.strip()
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError(
@@ -266,8 +262,7 @@ def parse_endpoint(text: str) -> str:
 
 
 def parse_passphrase(text: str) -> str:
-    """Return a passphrase of 12 characters and more: the least that scrypt at a second a guess
-    makes safe."""
+    """Return a passphrase of 12 characters or more, safe where a guess costs scrypt a second."""
     if text and len(text.strip()) < 12:
         raise ValueError("is shorter than 12 characters")
     return text.strip()
@@ -323,6 +318,12 @@ PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "FLATFILES_SECRET": ("", parse_key),
     "ENGINE": ("processes", parse_engine),
 }
+# Fields of Settings that are not called like the setting, see field_of.
+OTHER_FIELDS = {
+    "GENERATED_SCRIPTS_DIR": "generated_scripts_dirs",
+    "GENERATED_SCRIPTS_MAX_MB": "generated_scripts_max_megabytes",
+    "SIDECAR_TZ": "sidecar_zone",
+}
 # Read when the new name is empty: what an older .env calls it.
 OLDER_NAMES = {"KEEP_SMALL_HOURLY": "MAX_IRREPLACEABLE_BACKUPS"}
 SECRETS = {
@@ -376,8 +377,7 @@ def load_settings(
 
 
 def known_names() -> set[str]:
-    """Return everything that may stand in `.env`: the settings, their older names, and the names of
-    files that hold one."""
+    """Return what may stand in `.env`: settings, their older names, and names for files of them."""
     return {
         *(*PARSERS, *OLDER_NAMES.values()),
         *(f"{name}_FILE" for name in PARSERS),
@@ -436,57 +436,23 @@ def make_settings(
     values: Mapping[str, Any], origins: Mapping[str, str], state_dir: Path
 ) -> Settings:
     """Given one parsed value for each name in PARSERS, return the settings."""
-    per_minute = values["POLYGON_REQUESTS_PER_MINUTE"]
-    slow_plan = 0 < per_minute <= 100
+    fields = {field_of(name): value for name, value in values.items()}
+    other_key = fields.pop("massive_api_key")
+    fields["api_key"] = fields["api_key"] or other_key
+
+    slow_plan = 0 < fields["requests_per_minute"] <= 100
+    fields["concurrency"] = fields["concurrency"] or (1 if slow_plan else 8)
+
+    path = fields["database_path"]
+    fields["database_path"] = follow_link(path)
     return Settings(
-        database_path=follow_link(values["DATABASE_PATH"]),
-        database_link=values["DATABASE_PATH"] if values["DATABASE_PATH"].is_symlink() else None,
-        backup_dir=values["BACKUP_DIR"],
-        generated_scripts_dirs=values["GENERATED_SCRIPTS_DIR"],
-        generated_scripts_max_megabytes=values["GENERATED_SCRIPTS_MAX_MB"],
-        max_backups=values["MAX_BACKUPS"],
-        keep_full_weekly=values["KEEP_FULL_WEEKLY"],
-        keep_full_monthly=values["KEEP_FULL_MONTHLY"],
-        keep_small_hourly=values["KEEP_SMALL_HOURLY"],
-        keep_small_daily=values["KEEP_SMALL_DAILY"],
-        keep_small_weekly=values["KEEP_SMALL_WEEKLY"],
-        keep_small_monthly=values["KEEP_SMALL_MONTHLY"],
-        min_backups=values["MIN_BACKUPS"],
-        backup_time=values["BACKUP_TIME"],
-        irreplaceable_every_minutes=values["IRREPLACEABLE_EVERY_MINUTES"],
-        heartbeat_url=values["HEARTBEAT_URL"],
-        notify_urls=values["NOTIFY_URLS"],
-        before_backup=values["BEFORE_BACKUP"],
-        after_backup=values["AFTER_BACKUP"],
-        on_failure=values["ON_FAILURE"],
-        api_key=values["POLYGON_API_KEY"] or values["MASSIVE_API_KEY"],
-        base_url=values["POLYGON_BASE_URL"],
-        requests_per_minute=per_minute,
-        concurrency=values["POLYGON_CONCURRENCY"] or (1 if slow_plan else 8),
-        timeout_seconds=values["POLYGON_TIMEOUT_SECONDS"],
-        watchlist_tickers=values["WATCHLIST_TICKERS"],
-        us_stock_types=values["US_STOCK_TYPES"],
-        platform_schema=values["PLATFORM_SCHEMA"],
-        update_delay_minutes=values["UPDATE_DELAY_MINUTES"],
-        port=values["PORT"],
-        offsite=values["OFFSITE"],
-        offsite_endpoint=values["OFFSITE_ENDPOINT"],
-        offsite_key_id=values["OFFSITE_KEY_ID"],
-        offsite_secret=values["OFFSITE_SECRET"],
-        offsite_passphrase=values["OFFSITE_PASSPHRASE"],
-        offsite_every_seconds=values["OFFSITE_EVERY_SECONDS"],
-        sidecar_user=values["SIDECAR_USER"],
-        sidecar_zone=values["SIDECAR_TZ"],
-        lake=values["LAKE"],
-        lake_endpoint=values["LAKE_ENDPOINT"],
-        lake_region=values["LAKE_REGION"],
-        lake_access_key=values["LAKE_ACCESS_KEY"],
-        lake_secret_key=values["LAKE_SECRET_KEY"],
-        flatfiles_endpoint=values["FLATFILES_ENDPOINT"],
-        flatfiles_bucket=values["FLATFILES_BUCKET"],
-        flatfiles_access_key=values["FLATFILES_ACCESS_KEY"],
-        flatfiles_secret=values["FLATFILES_SECRET"],
-        engine=values["ENGINE"],
+        **fields,
+        database_link=path if path.is_symlink() else None,
         state_dir=state_dir,
         origins=origins,
     )
+
+
+def field_of(name: str) -> str:
+    """Return the field of Settings for a name: POLYGON_BASE_URL is `base_url`."""
+    return OTHER_FIELDS.get(name) or name.lower().removeprefix("polygon_")

@@ -24,17 +24,8 @@ Say = Callable[[str], None]  # takes one message for the user
 DONE, FAILED, WRONG_USAGE, DONE_WITH_HOLES = 0, 1, 2, 3
 LOG_LINE_EVERY_SECONDS = 10.0
 LIKENESS = {
-    "–": "-",
-    "—": "-",
-    "…": "...",
-    "“": '"',
-    "”": '"',
-    "‘": "'",
-    "’": "'",
-    "·": ".",
-    "×": "x",
-    "≥": ">=",
-    "≤": "<=",
+    **dict(zip("–—“”‘’·×", """--""''.x""", strict=True)),
+    **{"…": "...", "≥": ">=", "≤": "<="},
 }
 
 
@@ -49,8 +40,7 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
 
 
 def guard(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None) -> int:
-    """Given a command, return its exit code; an error that the user can act on is printed, not
-    raised."""
+    """Run a command and return its exit code; print an error that the user can act on."""
     try:
         code = main(arguments)
         sys.stdout.flush()  # or a reader that went away shows only after the exit code is chosen
@@ -84,8 +74,7 @@ codecs.register_error("plain", write_plainly)
 
 
 def drop_output() -> None:
-    """Drop what is still buffered when the reader of the output has gone, so that it does not fail
-    once more at the end."""
+    """Drop what is buffered for a reader that has gone; at the end it would fail once more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
@@ -136,6 +125,18 @@ def explain_code(code: int, error: sqlite3.Error) -> tuple[str, str]:
     return f"SQLite: {error}", ""
 
 
+def describe_error(error: ProjectError | OSError | sqlite3.Error) -> str:
+    """Return what happened and what to do next on one line, for a log."""
+    if isinstance(error, ProjectError):
+        return join_advice(str(error), error.next_step)
+    explain = explain_os_error(error) if isinstance(error, OSError) else explain_sqlite_error(error)
+    return join_advice(*explain)
+
+
+def join_advice(what: str, next_step: str) -> str:
+    return f"{what}; next: {next_step}" if next_step else what
+
+
 def explain_os_error(error: OSError) -> tuple[str, str]:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -146,8 +147,7 @@ def explain_os_error(error: OSError) -> tuple[str, str]:
 
 
 def say(message: str) -> None:
-    """Write a message for the user on standard error: plain on a terminal, with the local time in a
-    log."""
+    """Write to standard error for the user: plain on a terminal, with the local time in a log."""
     if not sys.stderr.isatty():
         message = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {message}"
     print(message, file=sys.stderr, flush=True)
@@ -252,8 +252,7 @@ def print_blocks(title: str, columns: Sequence[str], cells: Sequence[Sequence[st
 
 
 def output_width() -> int:
-    """Return the number of columns of the terminal, or of COLUMNS; in a pipe or a log nothing needs
-    to fit."""
+    """Return the columns of the terminal, or COLUMNS; in a pipe or a log nothing needs to fit."""
     if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
         return max(shutil.get_terminal_size((80, 24)).columns, 20)
     return 160

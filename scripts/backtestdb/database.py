@@ -116,8 +116,7 @@ def transaction(connection: sqlite3.Connection, mode: str = "IMMEDIATE") -> Iter
 
 
 def primary_code(error: sqlite3.Error) -> int:
-    """Return SQLite's result code without its extension; 0 for errors of the Python module
-    itself."""
+    """Return SQLite's result code without its extension; 0 for an error of the Python module."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
@@ -190,8 +189,7 @@ def look_at_file(path: Path, *, timeout_seconds: float = 30.0) -> FileState:
 
 
 def verify_no_dangling_link(path: Path) -> None:
-    """Raise DatabaseFileError for one: its disk is not there, which is not the same as an empty
-    place."""
+    """Raise DatabaseFileError for a link whose disk is not there: that is no empty place."""
     if path.is_symlink() and not path.exists():
         raise DatabaseFileError(
             f"{path} is a symbolic link to {path.readlink()}, and nothing is there",
@@ -223,14 +221,12 @@ def reading_text(connection: sqlite3.Connection, make: Callable[[bytes], object]
 
 
 def names_as_stored(connection: sqlite3.Connection) -> AbstractContextManager[None]:
-    """Read also names that are not UTF-8, with surrogates for their bytes; SQL that Python sends
-    cannot hold them."""
+    """Read also names that are not UTF-8, as surrogates; SQL from Python cannot hold them."""
     return reading_text(connection, lambda data: data.decode("utf-8", "surrogateescape"))
 
 
 def table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """Return tables in order of creation, without SQLite's own; `schema` is main or an attached
-    name."""
+    """Return the tables of a `schema` (main or attached) without SQLite's own, as created."""
     with names_as_stored(connection):
         rows = connection.execute(
             f"SELECT name FROM {schema}.sqlite_schema"
@@ -343,8 +339,7 @@ def find_faults(connection: sqlite3.Connection, check: str, schema: str) -> list
 
 
 def count_foreign_key_violations(connection: sqlite3.Connection, schema: str = "main") -> int:
-    """Count rows whose parent is missing. The platform's databases may hold some: counted, not
-    refused."""
+    """Count rows whose parent is missing: the platform's databases may hold some."""
     return sum(1 for _ in connection.execute(f"PRAGMA {schema}.foreign_key_check"))
 
 

@@ -41,8 +41,7 @@ def read_env_file(env_file: Path) -> Mapping[str, str | None]:
 
 
 def verify_names(names: Iterable[str], known: Collection[str], env_file: Path) -> None:
-    """Raise SettingsError for a name that nothing reads and that looks like a setting which is not
-    set."""
+    """Raise SettingsError for a name that nothing reads and that nearly is an unset setting."""
     for name, setting in find_misspelt(names, known).items():
         raise SettingsError(
             f"{name} in {env_file} is read by nothing: the setting is called {setting}",
@@ -51,10 +50,10 @@ def verify_names(names: Iterable[str], known: Collection[str], env_file: Path) -
 
 
 def find_misspelt(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Given unknown names, return for each the setting that it nearly is, unless that is set
-    besides."""
+    """Return for each unknown name the setting that it nearly is, unless that is set too."""
     given = set(names)
     found = {}
+
     for name in sorted(given - set(known)):
         near = get_close_matches(
             name.upper(), [one for one in known if one not in given], n=1, cutoff=ALIKE

@@ -1,5 +1,4 @@
-"""The errors that a user may see. Each says what is wrong and what to do next; `console.run` prints
-it."""
+"""The errors that a user may see, each with what is wrong and what to do next."""
 
 
 class ProjectError(Exception):
@@ -37,8 +36,7 @@ class BusyError(ProjectError):
 
 
 class SpaceError(ProjectError):
-    """The disk has too little room; raised before anything is written. `missing_bytes`: what has to
-    be freed."""
+    """The disk lacks `missing_bytes` of room; raised before anything is written."""
 
     def __init__(self, what: str, *, missing_bytes: int = 0, next_step: str = "") -> None:
         super().__init__(what, next_step=next_step)

@@ -72,8 +72,7 @@ def forget_cached(path: Path) -> None:
 
 
 def rename_durably(source: Path, target: Path) -> None:
-    """Flush `source`, give it its final name in one step, and flush the directory that holds the
-    name."""
+    """Flush `source`, give it its final name in one step, and flush the folder of the name."""
     fsync_file(source)
     source.replace(target)
     fsync_directory(target.parent)
@@ -104,8 +103,7 @@ def append_line(path: Path, line: str, *, keep: int) -> None:
 
 
 def remove_database(path: Path) -> None:
-    """Remove a database file of our own making with its companions; those that are missing are
-    fine."""
+    """Remove a database file of our own making and those companions that are there."""
     for suffix in ("", *DATABASE_COMPANIONS):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
@@ -123,8 +121,7 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def free_bytes(directory: Path) -> int:
-    """Return what an ordinary user may still write in the nearest existing folder above
-    `directory`."""
+    """Return what an ordinary user may still write at `directory`, which need not exist."""
     while not directory.exists():
         directory = directory.parent
     return shutil.disk_usage(directory).free
@@ -181,8 +178,7 @@ def is_locked(path: Path) -> bool:
 
 
 def wait_for_lock(descriptor: int, path: Path, purpose: str, deadline: float) -> None:
-    """Take the lock of an open file. Raise BusyError with the holder's process id at `deadline`
-    (monotonic seconds)."""
+    """Lock an open file. Raise BusyError with the holder's process id at a monotonic `deadline`."""
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -211,6 +207,7 @@ def remove_tree(path: Path) -> None:
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return
+
     path.chmod(0o700)
     for entry in os.scandir(path):
         if entry.is_dir(follow_symlinks=False):

@@ -16,8 +16,7 @@ def name_holders(path: Path) -> list[str] | None:
 
 
 def find_holders(device: int, inode: int) -> Iterator[str]:
-    """Yield, on Linux, every process that has the file open, of those whose descriptors may be
-    read."""
+    """Yield, on Linux, processes with the file open whose descriptors may be read."""
     for process in Path("/proc").iterdir():
         if (
             process.name.isdigit()
@@ -32,8 +31,7 @@ def find_holders(device: int, inode: int) -> Iterator[str]:
 
 
 def has_open(process: Path, device: int, inode: int) -> bool:
-    """Return whether a process has the file of this device and inode open, as far as this user may
-    see."""
+    """Return whether a process has this device and inode open, as far as this user may see."""
     try:
         descriptors = list((process / "fd").iterdir())
     except OSError:

@@ -1,5 +1,4 @@
-"""What replacements and interrupted work leave beside the database: copies that are kept until the
-user is sure."""
+"""What replacements and interrupted work leave beside the database, until the user is sure."""
 
 from dataclasses import dataclass
 from pathlib import Path

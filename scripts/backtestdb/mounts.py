@@ -60,8 +60,7 @@ def unescape(text: str) -> str:
 
 
 def find_mount(path: Path, mounts: list[Mount]) -> Mount | None:
-    """Return the mount that `path`, absolute and without links, lies on; of two at one point the
-    later covers."""
+    """Return the mount of a `path`, absolute and without links; of two at a point the later."""
     holding = [mount for mount in mounts if path.is_relative_to(mount.point)]
     return max(
         enumerate(holding),

@@ -34,8 +34,7 @@ def make_undo_command(kept_as: Path) -> str:
 
 
 def make_mark(project: Path) -> str:
-    """Return what tells a checkout from others on the same machine: of its path, as names can hold
-    it."""
+    """Return what tells a checkout from others on this machine: of its path, fit for names."""
     return hashlib.sha256(os.fsencode(project)).hexdigest()[:8]
 
 

@@ -10,8 +10,7 @@ Object = tuple[str, str, str, str | None]
 
 @dataclass(frozen=True)
 class Outline:
-    """`objects`: type, name, table and text of everything in the schema. `rows` leaves virtual
-    tables out."""
+    """`objects`: the schema's type, name, table and text. `rows`: not of virtual tables."""
 
     pages: int
     objects: frozenset[Object]
@@ -19,8 +18,7 @@ class Outline:
 
 
 def read_outline(connection: sqlite3.Connection) -> Outline:
-    """Return the outline of what this connection sees now; of one state when a transaction is
-    open."""
+    """Return the outline of what is seen now: of one state within a transaction."""
     with names_as_stored(connection):
         query = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"
         objects = frozenset(connection.execute(query).fetchall())

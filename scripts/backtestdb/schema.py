@@ -40,8 +40,7 @@ def class_of(table: str) -> str:
 
 
 def tables_to_keep(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """Return the tables of this database that no download brings back: see KEPT_CLASSES, and every
-    unknown one."""
+    """Return tables that no download brings back: KEPT_CLASSES, and every unknown one."""
     classes = load_table_classes()
     return [
         t
@@ -147,10 +146,9 @@ def record_migrations(connection: sqlite3.Connection, schema: str = "main") -> N
     )
 
 
-def agents_table_was_renamed(connection: sqlite3.Connection, schema: str = "main") -> bool:
-    """Return whether a newer platform renamed `trading_agents`: tables that refer to an agent are
-    there, it is not."""
-    tables = set(table_names(connection, schema))
+def agents_table_was_renamed(connection: sqlite3.Connection) -> bool:
+    """Return whether tables refer to an agent and `trading_agents` is gone: a newer platform."""
+    tables = set(table_names(connection))
     return "trading_agents" not in tables and bool(
         tables & {"live_signals", "agent_knowledge", "agent_activity_log"}
     )
@@ -183,6 +181,7 @@ def add_column(connection: sqlite3.Connection, statement: str, schema: str) -> l
     addition = ADD_COLUMN.match(statement)
     if not addition:
         raise ValueError(f"a migration may only add columns: {statement}")
+
     table, column = addition.groups()
     columns = column_names(connection, table, schema)
     if not columns or column in columns:

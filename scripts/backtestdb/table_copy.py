@@ -8,12 +8,14 @@ that is not valid UTF-8 would not survive the way through Python.
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from backtestdb.database import (
     column_names,
     count_rows,
+    primary_code,
     quote,
     unreadable_table_names,
     virtual_table_names,
@@ -84,8 +86,22 @@ def verify_readable(connection: sqlite3.Connection, tables: Iterable[str], sourc
         raise VerificationError(
             f"{', '.join(map(ascii, hidden))}: {TOO_NEW}, or its name is not UTF-8: its rows "
             "cannot be carried",
-            next_step=f"make backup copies it as it is; {NEWER_PYTHON}",
+            next_step=NEWER_PYTHON,
         )
+
+
+@contextmanager
+def unknown_words_named(name: str) -> Iterator[None]:
+    """Raise VerificationError when this SQLite reads the rows of a table, but does not know all
+    words of its text or of an index of it: an option may decide how rows are stored."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if primary_code(error) != sqlite3.SQLITE_ERROR:
+            raise
+        raise VerificationError(
+            f"{name!a}: {TOO_NEW} ({error}): it cannot be carried", next_step=NEWER_PYTHON
+        ) from error
 
 
 def carry_table(connection: sqlite3.Connection, table: str, source: str, target: str) -> None:
@@ -94,11 +110,12 @@ def carry_table(connection: sqlite3.Connection, table: str, source: str, target:
     which are stored the same, and the table gets its own text afterwards."""
     stand_ins: list[str] = []
     try:
-        with_stand_ins(
-            connection,
-            stand_ins,
-            lambda: create_objects(connection, source, target, "table", table),
-        )
+        with unknown_words_named(table):
+            with_stand_ins(
+                connection,
+                stand_ins,
+                lambda: create_objects(connection, source, target, "table", table),
+            )
         if stand_ins and has_generated_columns(connection, table, target):
             raise sqlite3.IntegrityError(f"{', '.join(stand_ins)} would have to be computed")
         copy_rows(connection, table, source, target)
@@ -111,7 +128,10 @@ def carry_table(connection: sqlite3.Connection, table: str, source: str, target:
         # own again.
         if uses_missing_function(connection, sql):
             continue
-        with_stand_ins(connection, stand_ins, partial(create_object, connection, name, sql, target))
+        with unknown_words_named(name):
+            with_stand_ins(
+                connection, stand_ins, partial(create_object, connection, name, sql, target)
+            )
         if uses_missing_collation(connection, name, target):
             drop_object(connection, name, target)
 

@@ -41,8 +41,7 @@ def read_untouched(
 
 
 def read_shared(path: Path, look: Callable[[sqlite3.Connection], Found]) -> Found:
-    """Return what `look` finds through an ordinary read-only connection, for a process that has
-    others."""
+    """Return what `look` finds, read-only, for a process with other connections."""
     with closing(connect(path, read_only=True, timeout_seconds=BUSY_SECONDS)) as connection:
         return look(connection)
 
@@ -57,8 +56,7 @@ def open_immutable(path: Path) -> sqlite3.Connection:
 
 
 def busy_companions(path: Path) -> list[str]:
-    """Return the -wal and -journal that hold something: the file alone is not the whole
-    database."""
+    """Return a -wal and -journal that hold something: the file alone is not the database."""
     companions = [Path(f"{path}{suffix}") for suffix in DATABASE_COMPANIONS if suffix != "-shm"]
     return [companion.name for companion in companions if size_of(companion)]
 

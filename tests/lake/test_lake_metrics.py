@@ -17,13 +17,13 @@ import pytest
 
 from backtestdb.lake.compute import compute_metrics
 from backtestdb.lake.executor import Engine, EngineError
-from backtestdb.lake.layout import METRIC_NAMES
 from backtestdb.lake.store import Store
 from backtestdb.lake.table import open_lake
+from backtestdb.market.metrics import COMPUTED_METRICS
 from commands import Project
 from lake_tools import BARS, NOW, make_lake_database, publish_here, read_lake
 
-NAMES = ("ticker", "timestamp", *METRIC_NAMES)
+NAMES = ("ticker", "timestamp", *COMPUTED_METRICS)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from backtestdb.errors import DatabaseFileError, VerificationError
-from backtestdb.lake.layout import METRIC_NAMES, bucket_of
+from backtestdb.lake.layout import bucket_of
 from backtestdb.lake.store import Store
 from backtestdb.lake.table import open_lake
+from backtestdb.market.metrics import COMPUTED_METRICS
 from lake_tools import (
     BARS,
     TICKERS,
@@ -56,7 +57,7 @@ def test_lake_holds_every_row_of_the_database(database: Path, root: Path) -> Non
     for table, timeframe in (("bars_1day", "1day"), ("bars_5min", "5min")):
         rows = read_database(database, timeframe)
         assert rows and read_lake(root, table, BARS) == rows
-    names = ("ticker", "timestamp", "close", *METRIC_NAMES)
+    names = ("ticker", "timestamp", "close", *COMPUTED_METRICS)
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute(
             f"SELECT {', '.join(names)} FROM daily_metrics ORDER BY ticker, timestamp"

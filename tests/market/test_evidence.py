@@ -4,7 +4,7 @@ what is right is downloaded, not typed."""
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
@@ -22,13 +22,14 @@ from backtestdb.sandbox.listings import letters
 from commands import Project
 from contents import query_all
 from market_runs import DIRECTLY, make_database, make_source, run_backfill, run_update
-from sandbox_process import SandboxProcess, running_sandbox
+from sandbox_process import SandboxOptions, SandboxProcess
 
 FEW = ["AAPL", "IBM", "MSFT"]
 # So many that a session of the whole market costs fewer requests than each ticker's range.
 MANY = [*FEW, *(f"Z{letters(number)}" for number in range(30))]
 BEFORE_WEEK = "2026-11-09"
 START, BEFORE, TODAY, NEXT = "2026-10-01", "2026-11-18", "2026-11-19", "2026-11-20"
+SANDBOX = SandboxOptions("--tickers", "400", today=TODAY)
 CONTENT = {
     "ohlcv_data": "ticker, timeframe, timestamp, open, high, low, close, volume, time_of_day, "
     "day_of_week",
@@ -38,17 +39,10 @@ CONTENT = {
 }
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[SandboxProcess]:
-    with running_sandbox("--tickers", "400", today=TODAY) as running:
-        yield running
-
-
-@pytest.fixture
-def sandbox(server: SandboxProcess) -> SandboxProcess:
-    server.reset(TODAY)
-    server.clear_log()
-    return server
+@pytest.fixture(autouse=True)
+def honest_vendor(sandbox: SandboxProcess) -> None:
+    sandbox.reset(TODAY)
+    sandbox.clear_log()
 
 
 def read_content(database: Path, tickers: Sequence[str] = FEW) -> dict[str, list[tuple]]:

@@ -429,7 +429,7 @@ def test_pages_of_a_sound_table_are_read_as_sqlite_reads_them(
     with open_pages(database) as file:
         tree = read_tree(file, root, is_index=shape.is_index)
         found = [row for row in read_rows(file, tree.pages, shape, Counter()) if row]
-        values = [tuple(decode(row[1], file.encoding)) for row in found]
+        values = [tuple(decode(row[1], "utf-8")) for row in found]
     assert not tree.gaps
     assert sorted(values, key=lambda row: row[0]) == expected
 

@@ -75,6 +75,7 @@ def verify_may_change_hands(backup: Backup) -> None:
     manifest = backup.manifest
     # Format 1 named itself.
     is_adopted_file = manifest and Path(manifest.source_path).name == backup.path.name
+
     if manifest and (
         manifest.database_id or (Path(manifest.source_path).exists() and not is_adopted_file)
     ):
@@ -95,8 +96,7 @@ def whose(path: Path, current: Identity, catalogue: list[Backup]) -> Identity:
 
 
 def leave_wal(path: Path) -> None:
-    """Merge what stands in a -wal beside the file: a backup is one file that opens on read-only
-    media."""
+    """Merge a -wal into its file: a backup is one file that opens on read-only media."""
     with closing(connect(path)) as connection:
         mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
     if mode != "delete":

@@ -105,6 +105,7 @@ def make_backup(
     needs_copy = hooks.cannot_be_opened(settings.database_path)
     if not needs_copy:
         verify_source(settings.database_path)
+
     ensure_backup_dir(settings.backup_dir, settings.database_path)
     verify_source_is_no_backup(settings.database_path, settings.backup_dir)
 
@@ -124,13 +125,15 @@ def make_backup(
                 settings, source, kind, path, catalogue, hooks, accept_loss
             )
             if facts is None:
+                # Nothing changed: the newest small backup goes on standing for the database.
                 remove_database(partial(path))
                 unchanged = verified(catalogue, kind)[0]
                 confirm(unchanged.manifest_path, now)
                 return Outcome(look_at_backup(unchanged.path), is_new=False, removed=[])
 
             findings = check_copy(partial(path), facts, full_check, hooks)
-            shrinkage = compare_with_newest(partial(path), kept_rows_of(findings), catalogue)
+            kept_rows = {table: findings.rows[table] for table in findings.content_sha256}
+            shrinkage = compare_with_newest(partial(path), kept_rows, catalogue)
             say_what_shrank(shrinkage, accept_loss=accept_loss, hooks=hooks)
 
             scripts = keep_scripts(settings, path, hooks) if kind == "full" else None
@@ -149,6 +152,7 @@ def make_backup(
 
         remember_folder(settings.database_path, settings.backup_dir)
         made = look_at_backup(path)
+        # Older ones may go only now: the new one is verified, and its name is on the disk.
         removed = prune(settings, [made, *catalogue], kind, hooks)
 
     missing = find_missing_folders(settings) if kind == "full" else ()
@@ -157,8 +161,7 @@ def make_backup(
 
 @contextmanager
 def removed_on_failure(path: Path) -> Iterator[None]:
-    """Give the space of a run that fails back at once; what a killed run leaves is removed by the
-    next run."""
+    """Give the space of a failed run back at once; a killed run's goes with the next run."""
     try:
         yield
     except BaseException:
@@ -241,10 +244,10 @@ def take_snapshot(
 
 
 def holds_the_same(catalogue: list[Backup], contents: Contents | None) -> bool:
-    """Return whether the newest small backup holds what the database holds, so that it can go on
-    standing for it."""
+    """Return whether the newest small backup holds what the database holds and can stand for it."""
     newest, small = find_newest(catalogue), next(iter(verified(catalogue, "irreplaceable")), None)
     manifest = small.manifest if small else None
+
     return (
         small is not None
         and manifest is not None
@@ -264,8 +267,7 @@ def holds_the_same(catalogue: list[Backup], contents: Contents | None) -> bool:
 
 
 def check_copy(copy: Path, facts: SourceFacts, full_check: bool, hooks: Hooks) -> Findings:
-    """Read the copy again, with nothing of it in memory, and compare it with the state it was made
-    from."""
+    """Read the copy anew, not from memory, and compare it with the state it was made from."""
     findings = examine(copy, full=full_check, flush=True)
     if findings.tables != facts.tables:
         different = sorted(set(findings.tables) ^ set(facts.tables))
@@ -331,10 +333,6 @@ def find_missing_folders(settings: Settings) -> tuple[Path, ...]:
     return tuple(folder for folder in settings.generated_scripts_dirs if not folder.is_dir())
 
 
-def kept_rows_of(findings: Findings) -> dict[str, int]:
-    return {table: findings.rows[table] for table in findings.content_sha256}
-
-
 def say_what_shrank(shrinkage: Shrinkage, *, accept_loss: bool, hooks: Hooks) -> None:
     for before, after in shrinkage.renames.items():
         hooks.say(f"note: table {before} seems to have been renamed to {after}")
@@ -364,8 +362,7 @@ def publish(manifest: Manifest, path: Path, hooks: Hooks) -> None:
 
 
 def confirm(manifest_path: Path, now: datetime) -> None:
-    """Set the time of a manifest, which says when its backup was last known to hold all that there
-    is."""
+    """Set the time at which a backup was last known to hold all that there is."""
     os.utime(manifest_path, (now.timestamp(), now.timestamp()))
 
 

@@ -1,5 +1,4 @@
-"""The folder that backups go to: there, writable, on the disk it was always on, and not the source
-itself."""
+"""The folder that backups go to: there, writable, on its usual disk, and not the source itself."""
 
 from pathlib import Path
 
@@ -24,8 +23,7 @@ class AbsentDiskError(ProjectError):
 
 
 def ensure_backup_dir(backup_dir: Path, database: Path) -> None:
-    """Create the folder where it may be created; raise ProjectError with the reason where it may
-    not."""
+    """Create the folder where it may be created; else raise ProjectError with the reason."""
     if backup_dir.exists() and not backup_dir.is_dir():
         raise ProjectError(f"BACKUP_DIR {backup_dir} is a file", next_step="change BACKUP_DIR")
     if reason := find_reason_to_keep_off(backup_dir, database):
@@ -61,8 +59,7 @@ def find_missing_disk(path: Path) -> Path | None:
 
 
 def verify_disk_of_database(database: Path) -> None:
-    """Raise DatabaseFileError before a database is made on the system's disk, below where its own
-    will be mounted."""
+    """Raise DatabaseFileError where a new database would lie below a disk that is not mounted."""
     if missing := find_missing_disk(database):
         raise DatabaseFileError(
             f"the disk of DATABASE_PATH {database} is not there: nothing is mounted at {missing}",
@@ -71,12 +68,12 @@ def verify_disk_of_database(database: Path) -> None:
 
 
 def verify_source_is_no_backup(database: Path, backup_dir: Path) -> None:
-    """Raise ProjectError when DATABASE_PATH leads, through links or by name, to a file that is a
-    backup."""
+    """Raise ProjectError when DATABASE_PATH leads, by a link or by name, to a backup."""
     real = database.resolve()
     backups = [
         path for path in backup_dir.iterdir() if path.suffix == ".db" and is_backup_name(path)
     ]
+
     if (real.parent == backup_dir.resolve() and is_backup_name(real)) or any(
         same_file(database, path) for path in backups
     ):

@@ -59,8 +59,7 @@ def run_restore_from_backup(
 
 
 def load_kept_rows(database: Path) -> dict[str, int]:
-    """Return rows of each table that no download brings back; none where the database is missing or
-    cannot be read."""
+    """Return the rows of each table that no download brings back; none where it cannot be read."""
 
     def count(connection: sqlite3.Connection) -> dict[str, int]:
         virtual = virtual_table_names(connection)

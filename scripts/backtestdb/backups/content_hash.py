@@ -67,8 +67,7 @@ def hash_contents(
 def hash_table(
     connection: sqlite3.Connection, table: str, schema: str = "main", *, like: str = MARK
 ) -> tuple[str, int]:
-    """Return the hash and the number of bytes that went into it. `like`: a hash of the form that is
-    wanted."""
+    """Return the hash and how many bytes went into it, in the form of the hash `like`."""
     columns = column_names(connection, table, schema)
     order = rowid_name(connection, table, schema)
     query = f"SELECT {', '.join(map(quote, columns))} FROM {schema}.{quote(table)}"
@@ -145,11 +144,10 @@ def encode_row_as_tuple(row: Sequence[Any], waiting: list[bytes | bytearray]) ->
     return len(encoded)
 
 
-def header_numbers(connection: sqlite3.Connection, schema: str = "main") -> list[int]:
-    """Return `user_version`, in which programs count their migrations, and `application_id` where
-    one is set."""
+def header_numbers(connection: sqlite3.Connection) -> list[int]:
+    """Return `user_version`, where programs count migrations, and `application_id` if set."""
     version, application = (
-        int(connection.execute(f"PRAGMA {schema}.{name}").fetchone()[0])
+        int(connection.execute(f"PRAGMA main.{name}").fetchone()[0])
         for name in ("user_version", "application_id")
     )
     return [version, application] if application else [version]
@@ -162,9 +160,11 @@ def hash_structure(connection: sqlite3.Connection) -> str:
     with names_as_stored(connection):
         query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
         rows = connection.execute(query).fetchall()
+
     parts: list[object] = [row for row in rows if row[2] in kept or row[0] in {"view", "trigger"}]
     if has_sequences(connection, "main"):
         sequences = connection.execute("SELECT name, seq FROM sqlite_sequence ORDER BY name")
         parts += [row for row in sequences if row[0] in kept]
     parts += header_numbers(connection)
+
     return hashlib.sha256(repr(parts).encode()).hexdigest()

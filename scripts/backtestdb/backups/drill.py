@@ -128,8 +128,7 @@ def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:
 
 
 def rehearse(settings: Settings, backup: Backup, scratch: Path, now_local: datetime) -> Rehearsal:
-    """Restore a backup as a real restore does, with the scratch folder in the place of the
-    user's."""
+    """Restore a backup as a real restore does, into the scratch folder."""
     manifest = backup.manifest
     scripts = manifest.generated_scripts if manifest else None
 
@@ -182,8 +181,7 @@ def is_lack_of_space(error: Exception) -> bool:
 
 
 def verify_restored(settings: Settings, manifest: Manifest | None) -> None:
-    """Raise VerificationError unless the restored database is what the manifest says, row for
-    row."""
+    """Raise VerificationError unless the restored rows are those of the manifest."""
     if manifest is None:
         raise VerificationError("the manifest is missing or damaged")
     with closing(connect_to_read(settings.database_path)) as connection:
@@ -222,8 +220,7 @@ def save_drill(drill: Drill, folder: Path, now_local: datetime) -> Path:
 
 
 def load_drills(backup_dir: Path, database: Path) -> list[Drill]:
-    """Return the history of this database's backups, oldest first; a line that cannot be read is no
-    drill."""
+    """Return the history of these backups, oldest first, without lines that cannot be read."""
     history = drill_folder(backup_dir) / "history.jsonl"
     lines = history.read_text(errors="replace").splitlines() if history.is_file() else []
     drills = [drill for line in lines if (drill := parse_drill(line))]

@@ -1,5 +1,4 @@
-"""When BACKUP_DIR is full: the backups of the days to come, by the sizes of those that are
-there."""
+"""When BACKUP_DIR is full: the backups of the days to come, by the sizes of those there are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -142,10 +141,10 @@ def warn_of_full_disk(settings: Settings) -> str:
 
 
 def describe_forecast(found: Forecast, settings: Settings, free: int) -> tuple[str, str]:
-    """Return what is said and what helps; both empty where the folder is not full within
-    WARN_DAYS."""
+    """Return what is said and what helps; empty if WARN_DAYS do not fill the folder."""
     if found.days is None or not found.is_near:
         return "", ""
+
     when = "now" if found.days <= 1 else f"in {found.days} days"
     what = (
         f"{settings.backup_dir} is full {when}: {format_bytes(free)} are free, "

@@ -1,5 +1,4 @@
-"""The folders of generated scripts: copied with each full backup, hashed, and brought back with
-it."""
+"""Folders of generated scripts: copied and hashed with a full backup, brought back with it."""
 
 import os
 import shutil
@@ -133,8 +132,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def remove_copy(path: Path) -> None:
-    """Remove what was begun of a copy that failed. A folder has its own list of what it lacks, and
-    stays."""
+    """Remove a copy that failed; a folder says itself what it lacks, and stays."""
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
 
@@ -151,8 +149,7 @@ def keep_times(source: Path, target: Path) -> None:
 
 
 def describe_scripts(directory: Path, folder: str) -> GeneratedScripts:
-    """Given a folder, return every file below it with its SHA-256 and every link with what it
-    says."""
+    """Return every file below a folder with its SHA-256, and every link with its target."""
     files, links = {}, {}
     for path in walk(directory):
         name = path.relative_to(directory).as_posix()
@@ -194,8 +191,7 @@ def verify_scripts(directory: Path, expected: GeneratedScripts) -> None:
 
 @dataclass(frozen=True)
 class RestoredPart:
-    """A folder of scripts, and where the folder that stood there is now (None: there was none, or
-    the same)."""
+    """A folder of scripts, and where the one before it is now (None: none, or the same one)."""
 
     folder: Path
     kept_as: Path | None
@@ -231,6 +227,7 @@ def match_parts(parts: Mapping[str, str], folders: Sequence[Path]) -> dict[str, 
     matched: dict[str, Path | None] = {
         part: Path(source) for part, source in parts.items() if Path(source) in folders
     }
+
     free = [folder for folder in folders if folder not in matched.values()]
     for part in parts:
         if part not in matched:

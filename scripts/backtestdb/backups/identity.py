@@ -48,8 +48,7 @@ class Identity:
 
 
 def is_same_place(one: str, other: str) -> bool:
-    """Compare by name with links resolved, or by device and inode: a folder may be mounted
-    twice."""
+    """Compare names with links resolved, then device and inode: a folder may be mounted twice."""
     return os.path.realpath(one) == os.path.realpath(other) or same_file(Path(one), Path(other))
 
 
@@ -57,11 +56,11 @@ def make_database_id() -> str:
     return uuid.uuid4().hex
 
 
-def load_database_id(connection: sqlite3.Connection, schema: str = "main") -> str:
+def load_database_id(connection: sqlite3.Connection) -> str:
     """Return the id in an open database, empty where there is none."""
-    if "_identity" not in table_names(connection, schema):
+    if "_identity" not in table_names(connection):
         return ""
-    row = connection.execute(f"SELECT database_id FROM {schema}._identity").fetchone()
+    row = connection.execute("SELECT database_id FROM main._identity").fetchone()
     return str(row[0]) if row else ""
 
 
@@ -90,8 +89,7 @@ def read_database_id(database: Path) -> str:
 
 
 def identify(database: Path, database_id: str, backups: Iterable[Backup]) -> Identity:
-    """Given the id in the file and every backup in the folder, newest first, return who the
-    database is."""
+    """Given the id in the file and all backups, newest first, return who the database is."""
     path = os.path.realpath(database)
     manifests = [backup.manifest for backup in backups if backup.manifest]
     here = [manifest for manifest in manifests if is_same_place(manifest.source_path, path)]
@@ -141,8 +139,7 @@ def load_own_catalogue(
 
 
 def find_identities(backups: Sequence[Backup]) -> list[tuple[Identity, Backup]]:
-    """Return every database that has verified backups here, each with its newest; `backups`: newest
-    first."""
+    """Return every database that has verified backups here, each with its own, newest first."""
     found: list[tuple[Identity, Backup]] = []
     for backup in backups:
         manifest = backup.manifest

@@ -31,8 +31,7 @@ def memory_path(database: Path) -> Path:
 
 
 def load_known_folders(database: Path) -> dict[str, KnownFolder]:
-    """Given the path of a database, return its backup folders by their paths; none where the memory
-    cannot be read."""
+    """Return the known backup folders of a database, by path; none if there is no memory."""
     try:
         values = json.loads(memory_path(database).read_text())
     except (OSError, ValueError):
@@ -80,8 +79,7 @@ def read_mark(backup_dir: Path) -> str:
 
 
 def ensure_mark(backup_dir: Path) -> str:
-    """Return the folder's mark, made where there is none. Two databases that share a folder share
-    it."""
+    """Return the folder's mark, made if there is none; databases that share it have one."""
     path = backup_dir / MARK_NAME
     if not read_mark(backup_dir):
         write_atomically(path, uuid.uuid4().hex + "\n")

@@ -20,8 +20,7 @@ OURS = re.compile(
 
 
 def clean_leftovers(backup_dir: Path) -> list[str]:
-    """Finish or remove what a killed run began; return a sentence for each backup that was
-    completed."""
+    """Finish or remove what a killed run began; return a sentence for each finished backup."""
     finish_removals(backup_dir)
     messages = []
     for waiting in sorted(backup_dir.glob(f"*.json{PARTIAL}")):
@@ -38,8 +37,7 @@ def clean_leftovers(backup_dir: Path) -> list[str]:
 
 
 def remove_drill_scratch(backup_dir: Path) -> None:
-    """Remove what a killed drill had restored: it is as large as a backup, and the next drill may
-    be a week away."""
+    """Remove what a killed drill restored: large, and the next drill may be a week away."""
     folder = drill_folder(backup_dir)
     if (folder / DRILL_SCRATCH).exists():
         with suppress(BusyError), exclusive_lock(folder / DRILL_LOCK, "a drill"):

@@ -99,8 +99,7 @@ class Manifest:
 
     @property
     def is_suspicious(self) -> bool:
-        """Return whether this is a true copy of a database that had lost rows: restored only when
-        it is named."""
+        """Return whether the database had lost rows: a true copy of it is restored only by name."""
         return bool(self.losses) and not self.accepts_loss
 
     @property
@@ -131,8 +130,7 @@ def format_utc(moment: datetime) -> str:
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Raise VerificationError when this is not a complete manifest for the database of the same
-    name."""
+    """Raise VerificationError unless this is a complete manifest of the database of that name."""
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -209,8 +207,7 @@ def parse_loss(values: Mapping[str, Any]) -> Loss:
 
 
 def parse_generated_scripts(values: Any) -> GeneratedScripts:
-    """Given decoded JSON, return what it says of the scripts. Raise VerificationError like
-    parse_manifest."""
+    """Return what decoded JSON says of the scripts. Raise VerificationError like parse_manifest."""
     if not isinstance(values, dict):
         raise VerificationError("the manifest's generated_scripts is not an object")
     return GeneratedScripts(

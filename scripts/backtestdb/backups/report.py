@@ -136,6 +136,7 @@ def describe(backup: Backup, fault: str) -> dict[str, object]:
     """Return what `--json` says of a backup. `fault`: what reading it again has found."""
     manifest = backup.manifest
     scripts = manifest.generated_scripts if manifest else None
+
     return {
         "path": str(backup.path),
         "kind": backup.kind,

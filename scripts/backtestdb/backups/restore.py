@@ -1,5 +1,4 @@
-"""Put a backup in the place of the database, which is kept; whole-old or whole-new at every
-kill."""
+"""Put a backup in the place of the database, which is kept; whole-old or whole-new if killed."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -74,11 +73,13 @@ def restore_from_backup(
     """
     hooks = hooks or Hooks()
     target = settings.database_path
+
     with lock_if_possible(settings.backup_dir):
         choice = choose_backup(
             settings.backup_dir, target, path, hooks.say, all_are_meant=all_are_meant
         )
         hooks.step("chosen")
+
         if not approve(choice):
             raise DeclinedError("nothing was changed: the restore was not confirmed")
 
@@ -88,6 +89,7 @@ def restore_from_backup(
         replacement = restore_database(
             choice, target, choose_kept_name(target, now_local), database_id, hooks.say
         )
+
         # Said before anything else that can fail.
         for line in describe_replacement(replacement, target):
             hooks.say(line)
@@ -106,6 +108,7 @@ def describe_replacement(done: Replacement, target: Path) -> list[str]:
         lines.append(f"undo with: {make_undo_command(done.kept_as)}")
     elif done.kept_as:
         lines.append(f"what stood there is damaged, and kept as {done.kept_as}")
+
     if done.moved_to:
         lines.append(f"what stood there was no database any more, and is kept as {done.moved_to}")
     if done.written_since:
@@ -143,11 +146,13 @@ def restore_database(
     holds_id = (
         full and full.manifest and load_id_of_source(full.path, read_only=True) == database_id
     )
+
     if full and holds_id and not choice.irreplaceable:
         verify_space_to_replace(target, full.bytes)
         return replace_database(target, full.path, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
     if choice.irreplaceable and not choice.full and look_at_file(target) in {"database", "too_new"}:
         return merge_in_place(choice.irreplaceable, target, kept_as, database_id)
+
     return replace_with_built(choice, target, kept_as, database_id, say)
 
 
@@ -212,6 +217,7 @@ def replace_with_built(
     verify_space_to_replace(target, size)
     verify_space(target.parent, 2 * size, f"building {new}")
     remove_database(new)
+
     try:
         build(choice, new, database_id, say)
         return replace_database(target, new, kept_as, timeout_seconds=WAIT_FOR_OTHERS_SECONDS)
@@ -254,6 +260,7 @@ def describe_older_tables(connection: sqlite3.Connection) -> list[str]:
     older, newer = tables_to_keep(connection), tables_to_keep(connection, "small")
     gone, made = sorted(set(older) - set(newer)), sorted(set(newer) - set(older))
     new_names = f"; new in it: {', '.join(made)}" if made else ""
+
     return [
         f"note: {table} is in the full backup and not in the newer small one, so it was renamed or "
         f"dropped in between{new_names}. It comes back as the full backup holds it; drop it when "

@@ -64,6 +64,7 @@ def choose_backup(
     holds backups of several."""
     if path is not None:
         return choose_named(path, backup_dir, target, say)
+
     load = (
         load_catalogue
         if all_are_meant
@@ -81,10 +82,12 @@ def choose_backup(
         return True
 
     full = find_good((b for b in catalogue if b.kind == "full" and is_wanted(b)), say, left_out)
+    # A small one made before the full one is older than what that holds of its tables.
     newer = (backup for backup in catalogue if not full or backup.taken_at_utc > full.taken_at_utc)
     irreplaceable = find_good(
         (b for b in newer if b.kind == "irreplaceable" and is_wanted(b)), say, left_out
     )
+
     if not full and not irreplaceable:
         others = find_identities([backup for backup in everything if backup.other_database])
         is_bad = any(not is_foreign(backup) for backup in catalogue)

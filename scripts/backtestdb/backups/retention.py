@@ -82,31 +82,26 @@ def choose_expired(
         (retention.weekly, week_of),
         (retention.monthly, month_of),
     ):
-
-        def period_in_zone(
-            moment: datetime, period_of: Callable[[datetime], object] = period_of
-        ) -> object:
-            return period_of(moment.astimezone(zone))
-
-        kept |= choose_last_of_periods(ours, count, period_in_zone, kept)
+        periods = [(period_of(one.taken_at_utc.astimezone(zone)), one.path) for one in ours]
+        kept |= choose_last_of_periods(periods, count, kept)
 
     return [backup for backup in ours if backup.path not in kept]
 
 
 def choose_last_of_periods(
-    backups: Iterable[Backup], count: int, period_of: Callable[[datetime], object], kept: Set[Path]
+    backups: Iterable[tuple[object, Path]], count: int, kept: Set[Path]
 ) -> set[Path]:
-    """Return the newest backup of each of the newest `count` periods whose newest is not kept
-    already."""
+    """Given the period and the path of each backup, newest first, return the newest of each of
+    the newest `count` periods whose newest is not kept already."""
     chosen: set[Path] = set()
     last: object = None
-    for backup in backups:
-        period = period_of(backup.taken_at_utc)
+
+    for period, path in backups:
         if period == last or len(chosen) == count:
             continue
         last = period
-        if backup.path not in kept:
-            chosen.add(backup.path)
+        if path not in kept:
+            chosen.add(path)
     return chosen
 
 
@@ -159,6 +154,7 @@ def finish_removal(expired: Path, on_step: Callable[[str], None] = lambda _name:
     if database.with_suffix(".json").exists():
         expired.unlink()
         return
+
     remove_database(database)
     database.with_suffix(FAILED_DRILL).unlink(missing_ok=True)
     on_step("expired database removed")

@@ -69,8 +69,7 @@ def compare_with_newest(copy: Path, now: Mapping[str, int], backups: Iterable[Ba
 
 
 def load_shapes(database: Path, rows: Mapping[str, int]) -> dict[str, TableShape]:
-    """Return the shape of each table; nothing of a backup that cannot be read any more: it tells
-    nothing about names."""
+    """Return the shape of each table; none if the backup cannot be read any more."""
     try:
         with closing(connect(database, read_only=True)) as connection:
             return {
@@ -104,8 +103,7 @@ def load_expected(manifest: Manifest | None) -> dict[str, Expected]:
 
 
 def find_losses(expected: Mapping[str, Expected], now: Mapping[str, int]) -> dict[str, Loss]:
-    """Return the tables that had rows and are empty or gone, or lost more than half of FEW_ROWS or
-    more."""
+    """Return tables that are empty or gone, or lost more than half of FEW_ROWS rows or more."""
     known = {*expected, *now}
     return {
         table: Loss(before.rows, before.at_utc, now.get(table, 0))
@@ -119,8 +117,7 @@ def has_lost(before: int, now: int) -> bool:
 
 
 def is_index_of_text(table: str, tables: Container[str]) -> bool:
-    """Return whether this is a full-text module's own table; the text lies in <name>_content, which
-    counts."""
+    """Return whether the table is a full-text module's own; its text, <name>_content, counts."""
     match = INDEX_OF_TEXT.fullmatch(table)
     return match is not None and any(
         f"{match['of']}_{suffix}" in tables for suffix in ("docsize", "segdir")

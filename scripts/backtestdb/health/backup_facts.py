@@ -22,12 +22,12 @@ class KindFacts:
     to be still up to date; None without any. `newest_bytes`: size of the newest, 0 without any."""
 
     kind: Kind
-    count: int
-    newest: Path | None
-    newest_at_utc: datetime | None
-    newest_age: timedelta | None
-    newest_bytes: int
-    bytes_used: int
+    count: int = 0
+    newest: Path | None = None
+    newest_at_utc: datetime | None = None
+    newest_age: timedelta | None = None
+    newest_bytes: int = 0
+    bytes_used: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +108,7 @@ def find_lost_rows(catalogue: Sequence[Backup], rows: Mapping[str, int]) -> dict
         return {}
     if not rows:
         return dict(newest.manifest.losses) if newest.is_suspicious else {}
+
     losses = find_losses(load_expected(newest.manifest), rows)
     # A rename is judged by the next backup, which looks at the columns.
     has_new_tables = bool(rows.keys() - newest.manifest.rows.keys())
@@ -118,15 +119,7 @@ def make_kind_facts(catalogue: Sequence[Backup], kind: Kind, now: datetime) -> K
     """Return count, newest and sizes of the verified backups of one kind."""
     backups = verified(catalogue, kind)
     if not backups:
-        return KindFacts(
-            kind=kind,
-            count=0,
-            newest=None,
-            newest_at_utc=None,
-            newest_age=None,
-            newest_bytes=0,
-            bytes_used=0,
-        )
+        return KindFacts(kind=kind)
 
     newest = backups[0]
     moment = newest.confirmed_at_utc if kind == "irreplaceable" else newest.taken_at_utc

@@ -1,5 +1,4 @@
-"""How much of each universe is there, from what the backfills recorded: nothing large is counted
-here."""
+"""How much of each universe is there, as the backfills recorded it; nothing large is counted."""
 
 import sqlite3
 from dataclasses import dataclass, replace
@@ -130,20 +129,14 @@ def with_counts(
     if row is None:
         return coverage
     *counts, tickers, state, provisional, has_several_ranges = row
-    names = (
-        "start",
-        "end",
-        "sessions",
-        "expected",
-        "stored",
-        "known_empty",
-        "set_aside",
-        "beyond_plan",
-    )
+    names = [
+        *("start", "end", "sessions", "expected", "stored"),
+        *("known_empty", "set_aside", "beyond_plan", "failed"),
+    ]
 
     return replace(
         coverage,
-        **dict(zip((*names, "failed"), counts, strict=True)),
+        **dict(zip(names, counts, strict=True)),
         provisional=provisional,
         has_several_ranges=bool(has_several_ranges),
         is_stale=tickers < coverage.tickers or state == "running",

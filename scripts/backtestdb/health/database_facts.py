@@ -93,6 +93,7 @@ def load_database_facts(connection: sqlite3.Connection, path: Path, origin: str)
         Table(name, classes.get(name, "irreplaceable"), *count_quickly(connection, name))
         for name in table_names(connection)
     ]
+
     has_rows = any(table.rows for table in tables if table.group != "bookkeeping")
     return DatabaseFacts(
         path=path,

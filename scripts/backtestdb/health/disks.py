@@ -1,5 +1,4 @@
-"""Where the files lie: mounts that lose locks, and folders that the system keeps from background
-jobs."""
+"""Where files lie: mounts that lose locks, folders that background jobs may not read."""
 
 from collections.abc import Iterator
 from pathlib import Path

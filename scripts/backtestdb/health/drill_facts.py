@@ -35,8 +35,7 @@ def load_drill_facts(backup_dir: Path, database: Path) -> list[DrillFacts]:
 
 
 def make_drill_facts(drill: Drill) -> DrillFacts:
-    """Return one line of a drill: when, whether it passed, how long the slowest restore took and
-    what went wrong."""
+    """Return a drill on one line: when, its outcome, its slowest restore, what went wrong."""
     problems = [
         drill.problem,
         *(f"{one.backup}: {one.problem}" for one in drill.rehearsals if one.problem),

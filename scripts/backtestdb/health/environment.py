@@ -142,6 +142,5 @@ def refuse_to_block(path: Path, _look: Callable[[sqlite3.Connection], list[str]]
 
 
 def folders_to_search(working_folder: Path, home: Path) -> dict[Path, int]:
-    """Return where programs are usually started from, and how many levels below to look; cron
-    starts them at home."""
+    """Return where programs usually start (cron: at home), and how many levels below to look."""
     return {home: 0, PROJECT_DIR.parent: 1, PROJECT_DIR: 2, working_folder: 2}

@@ -36,8 +36,7 @@ from backtestdb.untouched import Reader, read_untouched
 
 @dataclass(frozen=True)
 class QuotaFacts:
-    """Requests of the last minute, by all commands of this user with this key; `per_minute` 0: no
-    limit."""
+    """Requests of the last minute by all of the user's commands; `per_minute` 0 means no limit."""
 
     used: int
     per_minute: int
@@ -81,6 +80,7 @@ def load_facts(
         settings.database_path, settings.origins["DATABASE_PATH"], now, read
     )
     path = quota_path(settings.state_dir, settings.base_url, settings.api_key)
+
     return Facts(
         checked_at=now,
         database=database,
@@ -144,8 +144,7 @@ def load_contents(path: Path, origin: str, now: datetime, read: Reader[Contents]
 def look_at_part(
     connection: sqlite3.Connection, path: Path, look: Callable[[sqlite3.Connection], Contents]
 ) -> Contents:
-    """Return what this SQLite can read of a database that a newer one wrote. Raise sqlite3.Error
-    for any other."""
+    """Return what can be read of a newer SQLite's database. Raise sqlite3.Error for any other."""
     skip_unreadable_schema(connection)
     if not was_written_by_newer_sqlite(connection, path):
         raise sqlite3.DatabaseError("damaged")

@@ -1,5 +1,4 @@
-"""Holes by name: which tickers of a universe miss how many sessions, and of which the vendor has
-nothing."""
+"""Holes by name: tickers that miss sessions, and tickers of which the vendor has nothing."""
 
 import json
 import sqlite3
@@ -38,16 +37,14 @@ class Holes:
 
 
 def load_holes(connection: sqlite3.Connection) -> list[Holes]:
-    """Return what was asked for and counted once; read ticker by ticker, so that it takes seconds
-    for a whole market."""
+    """Return what was asked for and counted, ticker by ticker: seconds for a whole market."""
     if not has_records(connection):
         return []
     return [find_holes(connection, *row) for row in load_asked(connection)]
 
 
 def has_records(connection: sqlite3.Connection) -> bool:
-    """Return whether this database tells what was asked for: those of the platform and of older
-    programs do not."""
+    """Return whether this database tells what was asked for; older programs' do not."""
     tables = set(table_names(connection))
     return tables >= RECORDS and "run" in column_names(connection, "_ranges_asked")
 
@@ -60,6 +57,7 @@ def load_asked(
     query = (
         f"SELECT universe, timeframe, start_date, end_date, {ranges} FROM _coverage ORDER BY 1, 2"
     )
+
     for universe, timeframe, start, end, text in connection.execute(query).fetchall():
         pairs = json.loads(text) if text else [(start, end)]
         yield (
@@ -72,8 +70,7 @@ def load_asked(
 def find_holes(
     connection: sqlite3.Connection, universe: str, timeframe: str, ranges: list[tuple[date, date]]
 ) -> Holes:
-    """Return how many sessions of each ticker could not be fetched, and the tickers of which the
-    vendor has nothing."""
+    """Return how many sessions failed by ticker, and tickers of which the vendor has nothing."""
     tickers = sorted(load_tickers(connection, universe))
     failed_of: Counter[str] = Counter()
     silent = set(tickers)

@@ -76,8 +76,7 @@ def choose_sample(connection: sqlite3.Connection, turn: int) -> list[str]:
 
 
 def find_difference(connection: sqlite3.Connection, ticker: str, tables: set[str]) -> str:
-    """Return the first value of a ticker's newest row of metrics that its day bars do not give;
-    empty where all agree."""
+    """Return the first of a ticker's newest metrics that its day bars do not give; else empty."""
     cursor = connection.execute(
         "SELECT * FROM daily_metrics WHERE ticker = ? ORDER BY date DESC LIMIT 1", (ticker,)
     )
@@ -175,8 +174,7 @@ def count_run(closes: Sequence[float], direction: int) -> int:
 
 
 def is_lively(closes: Sequence[float]) -> bool:
-    """Return whether the newest 100 bars hold a rise and a fall: else both means of 500 bars may be
-    nearly nothing."""
+    """Return whether 100 bars hold a rise and a fall: else means of 500 may be nearly nothing."""
     newest = closes[-100:]
     changes = [after - before for before, after in pairwise(newest)]
     return any(change > 0 for change in changes) and any(change < 0 for change in changes)
@@ -193,8 +191,7 @@ def make_rsi(closes: Sequence[float]) -> float | None:
 
 
 def find_older_time(connection: sqlite3.Connection, ticker: str) -> str:
-    """Return the newest 5-minute bar of a ticker if its time of day or its weekday is not New
-    York's; else empty."""
+    """Return the newest 5-minute bar if its clock or weekday is not New York's; else empty."""
     row = connection.execute(
         "SELECT timestamp, time_of_day, day_of_week FROM ohlcv_data "
         "WHERE ticker = ? AND timeframe = '5min' ORDER BY timestamp DESC LIMIT 1",

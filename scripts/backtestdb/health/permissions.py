@@ -29,20 +29,8 @@ OURS = re.compile(
 OF_THE_SYSTEM = tuple(
     Path("/") / name
     for name in (
-        *(
-            "bin",
-            "boot",
-            "dev",
-            "etc",
-            "lib",
-            "lib32",
-            "lib64",
-            "proc",
-            "run",
-            "sbin",
-            "sys",
-            "usr",
-        ),
+        *("bin", "boot", "dev", "etc", "lib", "lib32", "lib64"),
+        *("proc", "run", "sbin", "sys", "usr"),
         *("Applications", "Library", "System", "private/etc"),
     )
 )
@@ -58,8 +46,7 @@ CLOSE = "make doctor ARGS=--close"
 
 
 def check_permissions(env_file: Path, backup_dir: Path, database: Path) -> list[Problem]:
-    """Return what is wrong with the modes: key and backups are for the user's eyes; the folders
-    have to be writable."""
+    """Return wrong modes: key and backups are for the user alone, folders have to be writable."""
     found = [
         *check_env_file(env_file),
         *check_backups(backup_dir),
@@ -105,8 +92,7 @@ def find_open(backup_dir: Path) -> list[Path]:
 
 
 def close_to_others(backup_dir: Path) -> int:
-    """Take every right of others on what `find_open` names; links are not followed. Return how
-    many."""
+    """Take every right of others on what `find_open` names, which no link is; return how many."""
     shown = find_open(backup_dir)
     for path in shown:
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~OTHERS)
@@ -118,6 +104,7 @@ def check_writable(name: str, folder: Path) -> Iterator[Problem]:
     """Yield a folder that this user cannot write, and what helps."""
     if not folder.exists() or os.access(folder, os.W_OK | os.X_OK):
         return
+
     what = f"the folder {folder} of {name} cannot be written by you"
     if name == "BACKUP_DIR" and is_ours_alone(folder, owner=0):
         # As `sudo make backup` leaves it: what belongs to root in there is a backup of ours.
@@ -148,6 +135,7 @@ def is_ours_alone(folder: Path, owner: int | None = None) -> bool:
         return False
     if folder.stat().st_uid != (os.getuid() if owner is None else owner):
         return False
+
     try:
         names = [path.name for path in folder.iterdir()]
     except OSError:

@@ -50,6 +50,7 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
         if backups.full.count or backups.irreplaceable.count
         else "make restore"
     )
+
     path, origin = database.path, database.origin
     if database.state == "missing":
         what = f"there is no database at {path} (DATABASE_PATH, from {origin})"
@@ -81,8 +82,7 @@ def judge_database(database: DatabaseFacts, backups: BackupFacts) -> Iterator[Pr
 
 
 def judge_backups(backups: BackupFacts, database: DatabaseFacts) -> Iterator[Problem]:
-    """Yield rows that were lost, backups that are missing or old, and what is wrong with their
-    folder."""
+    """Yield lost rows, backups that are missing or old, and what is wrong with their folder."""
     age = backups.full.newest_age
     if backups.lost_rows:
         way_back = "make restore-from-backup; or, when it was meant, make backup ARGS=--accept-loss"
@@ -160,6 +160,7 @@ def judge_age(coverage: UniverseCoverage, now: datetime) -> Iterator[Problem]:
     needs no calendar; HOLIDAYS_IN_BETWEEN of them may have been none."""
     if not coverage.last:
         return
+
     missing = weekdays_after(
         date.fromisoformat(coverage.last), last_update_moment(now, 0).astimezone(NEW_YORK).date()
     )

@@ -26,8 +26,7 @@ class Metric:
 
 
 def facts_as_prometheus(facts: Facts, problems: Sequence[Problem]) -> str:
-    """Return the text of a collector's file. Every line ends in a line feed; the collector reads
-    nothing else."""
+    """Return the text of a collector's file: the collector reads only lines with a line feed."""
     return "".join(
         line + "\n" for metric in make_metrics(facts, problems) for line in describe(metric)
     )

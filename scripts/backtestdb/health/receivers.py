@@ -1,5 +1,4 @@
-"""Do those who are told of failures answer? A test that says it is one, sent to the watcher and by
-NOTIFY_URLS."""
+"""Do those who are told of failures answer? A test message to the watcher and NOTIFY_URLS."""
 
 from collections.abc import Iterator
 

@@ -24,8 +24,7 @@ LAKE_COUNTS = ("expected", "stored", "known_empty", "rejected", "failed")
 def facts_as_json(
     facts: Facts, problems: Sequence[Problem], holes: Sequence[Any] | None = None
 ) -> str:
-    """Return the facts for programs: times in UTC with their zone, ages in seconds, sizes in
-    bytes."""
+    """Return the facts for programs: times in UTC, ages in seconds, sizes in bytes."""
     values = {
         "ok": not problems,
         "problems": [asdict(problem) for problem in problems],
@@ -173,6 +172,7 @@ def describe_counts(row: UniverseCoverage) -> str:
         "beyond the plan": row.beyond_plan,
         "failed": row.failed,
     }
+
     shown = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
     return (
         f"{count_of(row.sessions or 0, 'session')}, {row.expected or 0:,} sessions of tickers: "

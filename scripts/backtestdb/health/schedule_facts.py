@@ -1,5 +1,4 @@
-"""Whether something makes the backups by itself: launchd, a systemd user timer, cron, or the
-container's loop."""
+"""What makes backups by itself: launchd, a systemd user timer, cron, or the container's loop."""
 
 import re
 import shutil
@@ -25,8 +24,7 @@ COULD_NOT_START = {"203", "78", "126", "127"}
 
 @dataclass(frozen=True)
 class User:
-    """Whose schedule: the number of the user, the home folder, and where programs keep their
-    settings."""
+    """Whose schedule: the user's number, the home folder, and where settings of programs lie."""
 
     number: int
     home: Path
@@ -56,8 +54,7 @@ NONE = ScheduleFacts(kind="none", installed=False, loaded=False)
 def look_at_schedule(
     platform: str, user: User, backup_dir: Path, database: Path, now: datetime
 ) -> ScheduleFacts:
-    """Return the first schedule that is loaded, else the first that is installed. `platform` as in
-    sys.platform."""
+    """Return the first loaded schedule, else the first installed. `platform`: sys.platform."""
     native = look_at_launchd(user) if platform == "darwin" else look_at_systemd(user)
     found = [
         native,
@@ -109,10 +106,12 @@ def find_own(folder: Path, marked: str, plain: str, suffix: str) -> str:
     starts the program of another checkout that is there. Empty where there is none."""
     if (folder / f"{marked}{suffix}").is_file():
         return marked
+
     try:
         text = unescape((folder / f"{plain}{suffix}").read_text()).replace("%%", "%")
     except OSError:
         return ""
+
     found = re.search(r"[\">](/[^\"<>]*)/scripts/run_\w+\.py", text)
     if found and Path(found[1]) != PROJECT_DIR and Path(found[1], "scripts").is_dir():
         return ""
@@ -124,6 +123,7 @@ def make_native(kind: str, is_loaded: bool, exit_codes: list[str]) -> ScheduleFa
     result = f"exit code {exit_codes[0]}" if exit_codes else ""
     failed = bool(exit_codes) and exit_codes[0] != "0"
     could_not_start = failed and exit_codes[0] in COULD_NOT_START
+
     return ScheduleFacts(
         kind=kind,
         installed=True,

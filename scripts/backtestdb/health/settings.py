@@ -88,8 +88,7 @@ def nearest_there(path: Path) -> Path:
 
 
 def read_names(env_file: Path) -> Mapping[str, str | None]:
-    """Return the settings of the file. A file that cannot be read is told about by
-    load_settings."""
+    """Return the settings of the file; load_settings tells about one that cannot be read."""
     try:
         return read_env_file(env_file)
     except SettingsError:
@@ -151,8 +150,7 @@ def find_databases(name: str, folders: Mapping[Path, int]) -> list[Path]:
 
 
 def search(folder: Path, name: str, depth: int) -> Iterator[Path]:
-    """Yield files of this name in `folder` and `depth` levels below; folders that may not be read
-    are passed over."""
+    """Yield files of this name in `folder` and `depth` levels below, as far as they may be read."""
     try:
         entries = sorted(folder.iterdir())
     except OSError:

@@ -21,6 +21,7 @@ def check_sqlite(version: tuple[int, int, int], *, is_wal: bool) -> Problem:
     text = ".".join(map(str, version))
     if not has_wal_bug(version):
         return ok("SQLite", text)
+
     what = f"SQLite {text} has a rare fault that can damage a WAL database under two writers"
     if not is_wal:
         return ok(

@@ -17,8 +17,7 @@ HOUR_MS = 60 * 60_000
 
 
 def load_hours(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Given dates as datetime64[D], each a session, return the regular open and close of each, ms
-    UTC."""
+    """Given sessions as datetime64[D], return each regular open and close, ms UTC."""
     schedule = load_calendar().schedule
     found = schedule.index.get_indexer(pd.DatetimeIndex(days))
     opens, closes = (

@@ -64,8 +64,7 @@ class FilledByApi:
 def plan_ranges(
     owned: Owned, tickers: Sequence[str], sessions: Sequence[date]
 ) -> list[RangeRequest]:
-    """Return one request for each ticker that lacks a session: from the first that it lacks to the
-    last."""
+    """Return a request for each ticker that lacks sessions: from the first to the last of them."""
     rest = [day for day in sessions if (day - EPOCH).days not in owned.sessions]
     ranges = []
     for ticker in dict.fromkeys(tickers):

@@ -1,5 +1,4 @@
-"""Is the lake what it says: files against the log, rows against the rules, sessions against the
-record."""
+"""Is the lake what it says: files against the log, rows against rules, sessions against records."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -118,8 +117,7 @@ def check_counts(lake: Lake) -> Iterator[Finding]:
 
 
 def check_lineage(version: Version) -> Iterator[Finding]:
-    """Yield the tables with metrics that were computed here and do not follow their bars any
-    more."""
+    """Yield the tables whose metrics were computed here and do not follow their bars."""
     for table in INPUTS:
         due = [
             key

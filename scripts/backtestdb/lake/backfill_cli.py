@@ -119,8 +119,7 @@ def fetch_listed(client: MarketData, since: date) -> list[Split]:
 
 
 def find_first_session(store: Store, sessions: Sequence[date]) -> date:
-    """Return the first session of the lake's 5-minute bars or of what is asked for, whichever is
-    earlier."""
+    """Return the first session of the lake's 5-minute bars, or of the request if earlier."""
     parts = open_lake(store, may_be_missing=True).parts_of("bars_5min")
     return min([sessions[0], *(date.fromisoformat(part.first_session) for part in parts)])
 
@@ -183,9 +182,8 @@ def describe_splits(splits: Sequence[Split]) -> str:
 
 def print_rejected(rejected: dict[str, int]) -> None:
     if rejected:
-        print(
-            "rejected: " + ", ".join(f"{reason} ({count:,})" for reason, count in rejected.items())
-        )
+        counts = [f"{reason} ({count:,})" for reason, count in rejected.items()]
+        print(f"rejected: {', '.join(counts)}")
 
 
 def report(
@@ -209,11 +207,8 @@ def report(
         save_summary(settings, version, counted)
 
     if as_json:
-        print(
-            json.dumps(
-                {"coverage": [asdict(each) for each in counted], "missing": holes}, default=str
-            )
-        )
+        found = {"coverage": [asdict(each) for each in counted], "missing": holes}
+        print(json.dumps(found, default=str))
     elif counted:
         print_coverage(counted)
 
@@ -226,18 +221,8 @@ def report(
 
 def print_coverage(counted: Sequence[LakeCoverage]) -> None:
     """Print a row for each universe."""
-    names = ("expected", "stored", "known_empty", "rejected", "failed")
-    print_table(
-        "5-minute bars in the lake (sessions of tickers)",
-        ["universe", "from", "to", "tickers", *(name.replace("_", " ") for name in names)],
-        [
-            [
-                each.universe,
-                str(each.start_date),
-                str(each.end_date),
-                each.tickers,
-                *(getattr(each, n) for n in names),
-            ]
-            for each in counted
-        ],
-    )
+    names = {"universe": "universe", "start_date": "from", "end_date": "to", "tickers": "tickers"}
+    names |= {n: n.replace("_", " ") for n in ("expected", "stored", "known_empty")}
+    names |= {"rejected": "rejected", "failed": "failed"}
+    rows = [[getattr(each, name) for name in names] for each in counted]
+    print_table("5-minute bars in the lake (sessions of tickers)", list(names.values()), rows)

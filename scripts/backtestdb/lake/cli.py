@@ -32,8 +32,7 @@ ROWS_SHOWN = 1000
 
 @contextmanager
 def progress_lines() -> Iterator[Progress]:
-    """Yield progress for work that counts one thing after the other; the last line ends with the
-    work, however it ends."""
+    """Yield progress for work that counts one thing after the other; it ends with the work."""
     with ExitStack() as shown:
 
         def start(label: str, total: int) -> Callable[[int], None]:
@@ -69,14 +68,10 @@ def run_publish(settings: Settings, arguments: argparse.Namespace) -> int:
 
     save_summary(settings, open_lake(store))
 
-    print(
-        f"{settings.lake}: version {done.version}, {done.rows:,} rows, {format_bytes(done.bytes)}; "
-        + (
-            f"{done.files} of {done.files_in_all} files written"
-            if done.is_new
-            else "nothing had changed"
-        )
-    )
+    written = f"{done.files} of {done.files_in_all} files written"
+    what = written if done.is_new else "nothing had changed"
+    size = format_bytes(done.bytes)
+    print(f"{settings.lake}: version {done.version}, {done.rows:,} rows, {size}; {what}")
     return DONE
 
 
@@ -122,18 +117,12 @@ def run_query(settings: Settings, arguments: argparse.Namespace) -> int:
             f"DuckDB: {error}", next_step="docs/DATABASE.md, chapter 10, has examples"
         ) from error
 
+    shown = rows[:ROWS_SHOWN]
     if arguments.json:
-        print(
-            json.dumps(
-                [dict(zip(columns, row, strict=True)) for row in rows[:ROWS_SHOWN]], default=str
-            )
-        )
+        print(json.dumps([dict(zip(columns, row, strict=True)) for row in shown], default=str))
     else:
-        print_table(
-            f"{settings.lake}, version {version.number}",
-            columns,
-            [[show(c) for c in r] for r in rows[:ROWS_SHOWN]],
-        )
+        title = f"{settings.lake}, version {version.number}"
+        print_table(title, columns, [[show(cell) for cell in row] for row in shown])
 
     if len(rows) > ROWS_SHOWN:
         say(f"only the first {ROWS_SHOWN} rows are shown; --csv prints all")

@@ -81,8 +81,7 @@ def compute_metrics(
 
 
 def make_tasks(version: Version, table: str) -> list[ComputeTask]:
-    """Return one task for each bucket of daily metrics, which need all years, and for each month of
-    a bucket otherwise."""
+    """Return a task for each bucket of daily metrics (all years), else each month of a bucket."""
     due = [(key, make_lineage(version.parts, key)) for key in find_due_parts(version.parts, table)]
 
     groups: dict[object, list[tuple[PartKey, str]]] = {}
@@ -128,8 +127,7 @@ def find_store(given: Store) -> Store:
 
 
 def make_daily_metrics(bars: pa.Table) -> pa.Table:
-    """Given day bars of whole tickers, by ticker and time, return daily_metrics, the same rows in
-    the same order."""
+    """Return daily_metrics for day bars of whole tickers, both in order of ticker and time."""
     frame = pd.DataFrame(
         {
             "ticker": bars["ticker"].to_numpy(),

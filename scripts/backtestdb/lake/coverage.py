@@ -1,5 +1,4 @@
-"""No silent holes in the lake either: expected = stored + known empty + rejected + failed, in
-sessions of tickers."""
+"""No silent holes: expected = stored + known empty + rejected + failed, in sessions of tickers."""
 
 import json
 from collections.abc import Sequence
@@ -44,8 +43,7 @@ class LakeCoverage:
 def count_coverage(
     version: Version, universe: str, tickers: Sequence[str], sessions: Sequence[date]
 ) -> LakeCoverage:
-    """Given the members of a universe and sessions in order, at least one, return what the lake has
-    of them."""
+    """Given members and at least one session, in order, return what the lake has of them."""
     lake = Lake(version)
     lake.connection.register(
         "asked_for", pa.table({"ticker": pa.array(sorted(set(tickers)), pa.string())})

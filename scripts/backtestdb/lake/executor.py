@@ -105,8 +105,7 @@ class Engine:
 
 
 def end_with_parent() -> None:
-    """Watch the command: a worker of a killed one would wait for work for ever, with the memory of
-    its last part."""
+    """Watch the command: a killed one's worker would wait for ever, with all of its memory."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -119,8 +118,7 @@ def end_with_parent() -> None:
 
 @contextmanager
 def connect_to_cluster(engine: str) -> Iterator[Any]:
-    """Yield a client of the scheduler at an address. Raise EngineError when it does not answer or
-    has no worker."""
+    """Yield a client of a scheduler. Raise EngineError when it does not answer or has no worker."""
     from distributed import Client  # noqa: PLC0415  only a cluster pays for it
 
     try:

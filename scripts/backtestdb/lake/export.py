@@ -1,5 +1,4 @@
-"""`make lake-export`: bars of some tickers out of the lake into the database, as if a backfill had
-fetched them."""
+"""`make lake-export`: bars out of the lake into the database, as if a backfill had fetched them."""
 
 import argparse
 import sqlite3
@@ -103,6 +102,7 @@ def make_columns(rows: pa.Table) -> list[list[Any]]:
     """Return the values in the order of BAR_COLUMNS."""
     stamps = as_stamps_ms(rows)
     local = make_new_york_times(stamps)
+
     return [
         rows["ticker"].to_pylist(),
         stamps.tolist(),
@@ -116,8 +116,7 @@ def make_columns(rows: pa.Table) -> list[list[Any]]:
 def find_whole_ranges(
     version: Version, ticker: str, sessions: Sequence[date]
 ) -> list[tuple[date, date]]:
-    """Return runs of sessions of which the lake has an answer, an empty one included: only those
-    are a record."""
+    """Return runs of sessions with an answer, also an empty one: only those are a record."""
     owned = load_owned(version)
     rows = pa.table(
         {

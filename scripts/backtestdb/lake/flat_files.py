@@ -18,11 +18,8 @@ from backtestdb.lake.store import make_s3
 
 FOLDER = "us_stocks_sip/minute_aggs_v1"
 DENIED = (
-    "ACCESS_DENIED",
-    "AccessDenied",
-    "INVALID_ACCESS_KEY",
-    "InvalidAccessKeyId",
-    "SIGNATURE_DOES_NOT_MATCH",
+    *("ACCESS_DENIED", "AccessDenied"),
+    *("INVALID_ACCESS_KEY", "InvalidAccessKeyId", "SIGNATURE_DOES_NOT_MATCH"),
 )
 TYPES = {
     "ticker": pa.string(),
@@ -61,6 +58,7 @@ class FlatFiles:
             raise NotThereError(f"there is no flat file of {session_date}") from error
         except OSError as error:
             raise self.explain(error, session_date) from error
+
         return parse_minutes(content, session_date)
 
     def explain(self, error: OSError, session_date: date) -> FlatFilesError:

@@ -12,8 +12,7 @@ NEEDS_ALL_BEFORE = {"daily_metrics": True, "session_aggregates": False}
 
 
 def find_inputs(parts: Mapping[PartKey, Part], key: PartKey) -> list[Part]:
-    """Return the bars that a computed part needs, oldest first; empty when its own period has
-    none."""
+    """Return the bars that a computed part needs, oldest first; none without bars of its period."""
     table = INPUTS[key.table]
     if PartKey(table, key.period, key.bucket) not in parts:
         return []
@@ -30,8 +29,7 @@ def find_inputs(parts: Mapping[PartKey, Part], key: PartKey) -> list[Part]:
 
 
 def make_lineage(parts: Mapping[PartKey, Part], key: PartKey) -> str:
-    """Return what `made_from` of a computed part is when it follows its inputs; "" when it has
-    none."""
+    """Return the `made_from` of a computed part that follows its inputs; "" for none."""
     inputs = find_inputs(parts, key)
     if not inputs:
         return ""
@@ -39,8 +37,7 @@ def make_lineage(parts: Mapping[PartKey, Part], key: PartKey) -> str:
 
 
 def find_due_parts(parts: Mapping[PartKey, Part], table: str) -> list[PartKey]:
-    """Return the parts of a computed table that do not follow their inputs, and those whose inputs
-    are gone."""
+    """Return computed parts that do not follow their inputs, and those without inputs."""
     wanted = {PartKey(table, k.period, k.bucket) for k in parts if k.table == INPUTS[table]}
     there = {k for k in parts if k.table == table}
     due = [

@@ -77,8 +77,7 @@ def make_session_bars(minutes: pa.Table, session_date: date) -> SessionBars:
 
 
 def rank_by_bucket(tickers: pa.DictionaryArray) -> tuple[np.ndarray, list[str]]:
-    """Return a number for each row so that numbers are in order of bucket and ticker; the tickers
-    in that order."""
+    """Return for each row its number by bucket and ticker, and the tickers in that order."""
     names = [name or "" for name in tickers.dictionary.to_pylist()]
     ranked = sorted(range(len(names)), key=lambda place: (bucket_of(names[place]), names[place]))
     rank = np.empty(len(names), dtype=np.int32)

@@ -23,10 +23,10 @@ class Owned:
     ranges: dict[str, list[tuple[int, int]]]
 
     def mask(self, rows: pa.Table) -> np.ndarray:
-        """Return for each row of 5-minute bars whether it is in one of these sessions of
-        tickers."""
+        """Return for each 5-minute bar whether it is in one of these sessions of tickers."""
         days = rows["session_date"].combine_chunks().cast(pa.int32()).to_numpy()
         mask = np.isin(days, np.array(sorted(self.sessions), dtype="int32"))
+
         if self.ranges:
             tickers = rows["ticker"].combine_chunks().dictionary_encode()
             codes = tickers.indices.to_numpy()
@@ -49,6 +49,7 @@ def load_owned(version: Version) -> Owned:
     rows = version.read(PartKey("asked")).to_pylist()
     ranges: dict[str, list[tuple[int, int]]] = defaultdict(list)
     sessions = set()
+
     for row in rows:
         first, last = ((row[name] - EPOCH).days for name in ("start_date", "end_date"))
         if row["ticker"] == WHOLE_MARKET:

@@ -61,6 +61,7 @@ def publish(
     owned = load_owned(base)
 
     with open_reader(database) as reader, ThreadPoolExecutor(BUCKETS_AT_ONCE) as threads:
+        # Read in turn, written several at once: as many buckets as that are in memory, no more.
         under_way: deque[Future[None]] = deque()
         for bucket, tickers in enumerate(list_by_bucket(load_tickers(reader))):
             tables = load_bucket(reader, tickers)
@@ -112,10 +113,10 @@ def put_bucket(draft: Draft, bucket: int, tables: Mapping[str, pa.Table], owned:
 
 
 def merge_minutes(base: Version, bucket: int, rows: pa.Table, owned: Owned) -> dict[str, pa.Table]:
-    """Return the database's 5-minute bars by month, without those that backfill-lake brought, and
-    with these beside."""
+    """Return 5-minute bars by month: the database's own, not backfill-lake's, and these."""
     merged = dict(split_by_period("bars_5min", rows))
     months = {key.period for key in base.parts if (key.table, key.bucket) == ("bars_5min", bucket)}
+
     for month in months | set(merged):
         if not owned.holds_any(month):
             continue
@@ -145,8 +146,7 @@ def put_periods(
 
 
 def put_small(draft: Draft, table: str, rows: pa.Table) -> None:
-    """Put a small table into the draft. Splits that backfill-lake applied are the lake's own, and
-    stay."""
+    """Put a small table into the draft; splits that backfill-lake applied stay."""
     if table == "splits":
         there = draft.base.read(PartKey(table))
         rows = pa.concat_tables([rows, there.filter(pc.equal(there["origin"], "lake"))])

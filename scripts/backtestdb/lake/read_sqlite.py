@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 
 from backtestdb.config import PROJECT_DIR
 from backtestdb.errors import DatabaseFileError
-from backtestdb.lake.layout import COUNTS, METRIC_NAMES, SCHEMAS
+from backtestdb.lake.layout import COUNTS, SCHEMAS
+from backtestdb.market.metrics import COMPUTED_METRICS
 from backtestdb.new_york import NEW_YORK
 
 QUERIES = PROJECT_DIR / "sql" / "queries"
@@ -77,8 +78,7 @@ def load_tickers(reader: Reader) -> list[str]:
 
 
 def load_bars(reader: Reader, table: str, tickers: Sequence[str]) -> pa.Table:
-    """Given tickers in order, return their bars of a table's timeframe by ticker and time, in its
-    schema."""
+    """Return bars of tickers (in order) by ticker and time, in the schema of their table."""
     rows = fetch(
         reader,
         (QUERIES / "lake_bars.sql").read_text(),
@@ -116,7 +116,7 @@ def with_nulls(table: str, columns: dict[str, Any], count: int) -> pa.Table:
 
 def load_metrics(reader: Reader, tickers: Sequence[str]) -> pa.Table:
     """Return the stored daily metrics of tickers by ticker and date."""
-    chosen = ", ".join(f"ifnull({name}, {NOTHING}) AS {name}" for name in METRIC_NAMES)
+    chosen = ", ".join(f"ifnull({name}, {NOTHING}) AS {name}" for name in COMPUTED_METRICS)
     prices = ", ".join(
         f"CAST({name} AS REAL) AS {name}" for name in ("open", "high", "low", "close")
     )
@@ -137,7 +137,7 @@ def load_metrics(reader: Reader, tickers: Sequence[str]) -> pa.Table:
         pa.timestamp("us", tz="UTC")
     )
 
-    for name in METRIC_NAMES:
+    for name in COMPUTED_METRICS:
         values = rows[name].cast(pa.float64()).combine_chunks()
         known = pc.if_else(pc.is_inf(values), pa.scalar(None, pa.float64()), values)
         columns[name] = known.cast(pa.int64()) if name in COUNTS else known
@@ -146,8 +146,7 @@ def load_metrics(reader: Reader, tickers: Sequence[str]) -> pa.Table:
 
 
 def load_small(reader: Reader) -> dict[str, pa.Table]:
-    """Return universes, splits and coverage. A database without the bookkeeping (an older one) has
-    no rows of it."""
+    """Return universes, splits and coverage; no rows of what an older database lacks."""
     there = set(
         fetch(reader, "SELECT name FROM sqlite_schema WHERE type = 'table'")["name"].to_pylist()
     )

@@ -72,12 +72,10 @@ def connect(version: Version, threads: int | None = None) -> duckdb.DuckDBPyConn
 
     for table in SCHEMAS:
         parts = version.parts_of(table)
-        source = (
-            describe_files(version, table, parts)
-            if version.store.is_local and parts
-            else f"{table}_files"
-        )
-        if source == f"{table}_files":
+        if version.store.is_local and parts:
+            source = describe_files(version, table, parts)
+        else:
+            source = f"{table}_files"
             connection.register(source, make_dataset(version, table, parts))
         connection.execute(
             f"CREATE VIEW {table} AS SELECT *{SHOWN_BESIDE.get(table, '')} FROM {source}"
@@ -88,8 +86,7 @@ def connect(version: Version, threads: int | None = None) -> duckdb.DuckDBPyConn
 
 
 def describe_files(version: Version, table: str, parts: Sequence[Part]) -> str:
-    """Return a call of DuckDB's own reader, which leaves out files whose period or bucket is not
-    asked for."""
+    """Return a call of DuckDB's reader without the files of other periods and buckets."""
     names = ", ".join(
         "'" + str(Path(version.store.root, part.path)).replace("'", "''") + "'" for part in parts
     )
@@ -105,6 +102,7 @@ def make_dataset(version: Version, table: str, parts: Sequence[Part]) -> Any:
     schema = full_schema(table)
     if not parts:
         return schema.empty_table()
+
     files, root = make_s3(version.store.options), version.store.root.removeprefix("s3://")
     kind = pa_dataset.ParquetFileFormat()
     fragments = [

@@ -8,6 +8,7 @@ by its ratio. These bars came as traded, so no answer is adjusted by it; those o
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import date
 from itertools import combinations
 from math import log, prod
@@ -30,13 +31,8 @@ SPLITS_TOGETHER = 6
 # A price that moves by a quarter overnight is news; one that moves by a small split's ratio is not.
 NIGHT = log(1.25)
 SEEN_COLUMNS = [
-    "ticker",
-    "session_date",
-    "timestamp",
-    "open",
-    "close",
-    "traded_open",
-    "traded_close",
+    *("ticker", "session_date", "timestamp"),
+    *("open", "close", "traded_open", "traded_close"),
 ]
 
 
@@ -52,8 +48,7 @@ def as_split(row: dict[str, Any]) -> Split:
 
 
 def make_ratios(rows: pa.Table, splits: Iterable[Split], owned: Owned) -> np.ndarray:
-    """Return for each bar the product of the ratios of the splits after it; 1 for bars that the
-    database brought."""
+    """Return for each bar the product of later splits; 1 for bars that the database brought."""
     ratios = np.ones(len(rows))
     mine = owned.mask(rows)
 
@@ -102,6 +97,7 @@ def choose_explanation(seen_ratio: float, splits: Sequence[Split]) -> tuple[Spli
         for count in range(min(len(splits), SPLITS_TOGETHER) + 1)
         for chosen in combinations(splits, count)
     ]
+
     ratios = {chosen: log(prod(split.ratio for split in chosen)) for chosen in every}
     nearest = min(every, key=lambda chosen: abs(log(seen_ratio) - ratios[chosen]))
     unexplained = abs(log(seen_ratio) - ratios[nearest])
@@ -134,13 +130,17 @@ def judge(
     return findings
 
 
+def find_keys(draft: Draft, bucket: int) -> list[PartKey]:
+    """Return the months of a bucket's 5-minute bars, oldest first."""
+    return sorted(key for key in draft.parts if (key.table, key.bucket) == ("bars_5min", bucket))
+
+
 def load_around(
     draft: Draft, bucket: int, ticker: str, first: date, last: date, owned: Owned
 ) -> pa.Table:
     """Return a ticker's bars as they came, from the last month with some before `first` to the
     first one after `last`."""
-    keys = sorted(key for key in draft.parts if (key.table, key.bucket) == ("bars_5min", bucket))
-    found = []
+    keys, found = find_keys(draft, bucket), []
 
     before = [key for key in keys if key.period < f"{first:%Y-%m}"]
     between = [key for key in keys if f"{first:%Y-%m}" <= key.period <= f"{last:%Y-%m}"]
@@ -160,8 +160,7 @@ def load_around(
 
 
 def find_jump(rows: pa.Table, executed: date) -> float | None:
-    """Return the last close before a day by the first open from it on, as traded; None where one of
-    them is missing."""
+    """Return the close before a day by the open from it on, as traded; None if one is missing."""
     place = int(pc.sum(pc.less(rows["session_date"], executed).cast(pa.int64())).as_py() or 0)
     if not 0 < place < len(rows):
         return None
@@ -174,24 +173,14 @@ def adjust_bucket(
     """Rewrite the months that have a bar from before one of the confirmed splits."""
     last = max(split.execution_date for split in confirmed)
     mine = [split for split in every if bucket_of(split.ticker) == bucket]
-    for key in sorted(
-        key for key in draft.parts if (key.table, key.bucket) == ("bars_5min", bucket)
-    ):
+    for key in find_keys(draft, bucket):
         if key.period <= f"{last:%Y-%m}":
             rows = read_part(draft.store, draft.parts[key])
             draft.put(key, adjust(rows, make_ratios(rows, mine, owned)))
 
 
 def describe(split: Split, state: str, seen_ratio: float) -> dict[str, Any]:
-    return {
-        "ticker": split.ticker,
-        "execution_date": split.execution_date,
-        "split_from": split.split_from,
-        "split_to": split.split_to,
-        "state": state,
-        "seen_ratio": seen_ratio,
-        "origin": "lake",
-    }
+    return asdict(split) | {"state": state, "seen_ratio": seen_ratio, "origin": "lake"}
 
 
 def save_lake_splits(draft: Draft, rows: Sequence[dict[str, Any]]) -> None:
@@ -199,8 +188,6 @@ def save_lake_splits(draft: Draft, rows: Sequence[dict[str, Any]]) -> None:
     part = draft.parts.get(SPLITS)
     there = read_part(draft.store, part).to_pylist() if part else []
     others = [row for row in there if row["origin"] != "lake"]
-    ordered = sorted(
-        rows,
-        key=lambda row: (row["ticker"], row["execution_date"], row["split_from"], row["split_to"]),
-    )
+    order = ("ticker", "execution_date", "split_from", "split_to")
+    ordered = sorted(rows, key=lambda row: tuple(row[name] for name in order))
     draft.put(SPLITS, pa.Table.from_pylist([*others, *ordered], schema=SCHEMAS["splits"]))

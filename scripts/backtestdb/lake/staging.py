@@ -70,6 +70,7 @@ def stage_session(task: StageTask) -> Staged:
         except (NotThereError, NotInSubscriptionError) as error:
             return Staged(session_date=task.session_date, missing=str(error), rejected={}, lost=[])
         write_staged(path, session)
+
     return load_staged(path)
 
 

@@ -28,8 +28,7 @@ class StoreError(ProjectError):
 
 @dataclass(frozen=True)
 class Store:
-    """`root`: an absolute folder, or s3://bucket/prefix. `options`: as deltalake wants them, keys
-    included."""
+    """`root`: an absolute folder or s3://bucket/prefix. `options`: for deltalake, with the keys."""
 
     root: str
     options: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -72,8 +71,7 @@ class Store:
         self.flush(path)
 
     def flush(self, path: str) -> None:
-        """Bring a file to the disk: a log entry may get there only after the files that it
-        names."""
+        """Bring a file to the disk: only afterwards may a log entry name it."""
         if self.is_local:
             target = Path(self.root, path)
             fsync_file(target)
@@ -94,6 +92,7 @@ def make_s3(options: Mapping[str, str]) -> pa_fs.S3FileSystem:
     keys."""
     endpoint = options.get("AWS_ENDPOINT_URL", "")
     scheme, _, host = endpoint.rpartition("://")
+
     return pa_fs.S3FileSystem(
         access_key=options.get("AWS_ACCESS_KEY_ID"),
         secret_key=options.get("AWS_SECRET_ACCESS_KEY"),

@@ -1,5 +1,4 @@
-"""The figures of a version for `make status` (see `summary`, which reads them without a
-package)."""
+"""The figures of a version for `make status`; `summary` reads them without a package."""
 
 import json
 from collections.abc import Sequence
@@ -41,8 +40,7 @@ def make_summary(version: Version) -> dict[str, Any]:
 def save_summary(
     settings: Settings, version: Version, coverage: Sequence[LakeCoverage] = ()
 ) -> None:
-    """Leave the figures of a version for `make status`. Coverage that was not counted this time
-    stays as it was."""
+    """Leave the figures of a version for `make status`; without `coverage` it stays as it was."""
     before = lake_facts(settings) or {}
     counted = {row["universe"]: row for row in before.get("coverage", [])}
     for each in coverage:

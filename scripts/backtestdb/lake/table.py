@@ -117,9 +117,6 @@ class Version:
             ).empty_table()
         return read_part(self.store, part, columns)
 
-    def rows_of(self, table: str) -> int:
-        return sum(part.rows for part in self.parts_of(table))
-
 
 EMPTY = VersionRow(
     version=0, published_at_utc=datetime(1970, 1, 1, tzinfo=UTC), command="", tables={}
@@ -216,8 +213,7 @@ def find_sessions(rows: pa.Table) -> dict[str, str]:
 
 
 def encode(rows: pa.Table) -> pa.Buffer:
-    """Return rows as a Parquet file. Prices are not encoded as a dictionary: nearly all of them
-    differ."""
+    """Return rows as a Parquet file; no dictionary for prices: nearly all of them differ."""
     names = rows.column_names
     output = pa.BufferOutputStream()
     pq.write_table(
@@ -271,8 +267,7 @@ def schema_of(table: str) -> pa.Schema:
 
 
 def ensure_delta(store: Store, table: str) -> DeltaTable:
-    """Return the table as it is now, whatever an interrupted publication left; made when it is
-    missing."""
+    """Return the table as it is now, after any interrupted publication; made if missing."""
     try:
         return open_delta(store, table)
     except TableNotFoundError:
@@ -361,11 +356,13 @@ class Draft:
         when that is its content already."""
         rows = rows.cast(SCHEMAS[key.table])
         content = hash_content(rows)
+
         if not self.needs(key, len(rows), content, made_from):
             return None
         if not len(rows) and key.period:
             self.drop(key)
             return None
+
         part = write_part(self.store, key, rows, made_from, content)
         self.take(part)
         return part
@@ -431,8 +428,7 @@ class Draft:
 
 
 def commit_versions(base: Version, rows: Sequence[VersionRow]) -> Version:
-    """Let `versions` hold these rows, if it still is as `base` saw it. Raise CommitFailedError if
-    not."""
+    """Let `versions` hold these rows. Raise CommitFailedError if it is not as `base` saw it."""
     store = base.store
     log = ensure_delta(store, VERSIONS)
     if log.version() != max(base.log_version, 0):

@@ -75,6 +75,7 @@ def backfill_together(
     started, sent_before = time.monotonic(), source.client.requests_sent
     timeframe, tickers = jobs[0].timeframe, all_tickers(jobs)
 
+    # Before the first request: of a run that is killed, the range is known and not its count.
     for job in jobs:
         if job.universe:
             asked = job.sessions[0], job.sessions[-1]
@@ -90,7 +91,6 @@ def backfill_together(
         timeframe=timeframe,
         keep_every_ticker=keep_every_ticker,
     )
-
     total = RunTotals()
 
     try:
@@ -180,8 +180,7 @@ def fetch_planned(
     label: str,
     total: RunTotals,
 ) -> None:
-    """Send some requests; each answer is stored as it comes, and so is what was learnt of the
-    plan."""
+    """Send some requests; store each answer, and what it tells of the plan, as it comes."""
     limits = requester.limits
     with progress(label, len(planned)) as advance:
         for request, result in fetch_all(
@@ -241,6 +240,7 @@ def compute_metrics(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None
             deferred_indexes(connection, "daily_metrics", rows),
         ):
             save_due_metrics(connection, tickers, first, advance)
+
     for job in jobs:
         save_missing_metrics(connection, job.tickers, job.sessions[0], job.sessions[-1])
 

@@ -40,6 +40,7 @@ def save_bar_columns(connection: sqlite3.Connection, columns: Sequence[list[Any]
     updates = ", ".join(
         f"{name} = excluded.{name}" for name in names if name not in {"ticker", "timeframe"}
     )
+
     save_rows(
         connection,
         f"INSERT INTO ohlcv_data ({', '.join(names)})",

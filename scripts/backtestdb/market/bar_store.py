@@ -32,13 +32,7 @@ from backtestdb.market.request_log import (
     weigh_session,
 )
 from backtestdb.market.request_plan import RangeRequest, Request, SessionRequest
-from backtestdb.market.session_mask import (
-    EMPTY,
-    SessionMask,
-    first_sessions,
-    mask_between,
-    mask_of,
-)
+from backtestdb.market.session_mask import SessionMask, first_sessions, mask_of
 from backtestdb.market.sessions import (
     load_calendar,
     make_new_york_times,
@@ -61,9 +55,9 @@ from backtestdb.new_york import end_of_day_ms, midnight_ms
 
 @dataclass(frozen=True, kw_only=True)
 class SavedBars:
-    """What came of one answer: `bars` stored, bars of other tickers `dropped`, `rejected`: "ticker:
-    reason" and how many, `removed`: stored bars that the answer did not have any more, `doubtful`:
-    sessions that wait for a second answer, `kept`: sessions before the answer's first bar whose
+    """What came of one answer: `bars` stored, those of other tickers `dropped`, those `clamped` by
+    at most a tick, `rejected`: "ticker: reason" and how many, `removed`: stored bars that it lacks,
+    `doubtful`: sessions that wait for a second answer, `kept`: sessions before its first bar whose
     stored bars stayed."""
 
     bars: int = 0
@@ -99,28 +93,21 @@ def make_bar_store(
 ) -> BarStore:
     """Given the tickers of a run with the first session whose metrics are wanted. What an earlier
     run staged is taken up when it was for the same tickers, and loaded first when not."""
-    if timeframe != "1day":
-        return BarStore(
-            connection=connection,
-            calendar=calendar,
-            run=run,
-            ticker_set=EVERY_TICKER,
-            metrics_from=metrics_from,
-        )
-
-    ticker_set = EVERY_TICKER if keep_every_ticker else ensure_ticker_set(connection, metrics_from)
     store = BarStore(
         connection=connection,
         calendar=calendar,
         run=run,
-        ticker_set=ticker_set,
+        ticker_set=EVERY_TICKER,
         metrics_from=metrics_from,
     )
+    if timeframe != "1day":
+        return store
 
-    store.staging = open_staging(connection)
-    if store.staging and (
-        store.staging.ticker_set != ticker_set or load_done(connection, LOADING_TASK)
-    ):
+    if not keep_every_ticker:
+        store.ticker_set = ensure_ticker_set(connection, metrics_from)
+    store.staging = staging = open_staging(connection)
+    is_of_others = staging is not None and staging.ticker_set != store.ticker_set
+    if staging and (is_of_others or load_done(connection, LOADING_TASK)):
         load_what_was_staged(store)
 
     return store
@@ -176,12 +163,10 @@ def save_range(
     asked_at_utc: str,
     run: str,
     metrics_from: date,
-    proven_from: date | None = None,
 ) -> SavedBars:
     """Put one ticker's answer in the place of what is stored of its sessions: good bars, rejected
     ones, the record, the metrics from `metrics_from` on. What the answer does not have stays until
-    a second one agrees (see evidence), and what lies before its first bar stays unless the
-    subscription is known to reach back to `proven_from`."""
+    a second one agrees, and what lies before its first bar stays (see evidence)."""
     request = result.request
     sessions = sessions_between(calendar, request.start, request.end)
     bars = parse_bars(result.answer.rows, request.timeframe, sessions, ticker=request.ticker)
@@ -190,7 +175,7 @@ def save_range(
 
     with transaction(connection):
         stored = load_stored_days(connection, request)
-        weighed = weigh_answer(connection, request, days, bars, stored, run, proven_from)
+        weighed = weigh_answer(connection, request, days, bars, stored, run)
         removed = remove_replaced(connection, request, days, bars, stored, weighed)
         save_bars(connection, bars, asked_at_utc)
         replace_rejected(connection, request, bars.rejected, asked_at_utc)
@@ -217,8 +202,7 @@ def save_range(
 
 
 def load_stored_days(connection: sqlite3.Connection, request: RangeRequest) -> dict[int, str]:
-    """Return the time stamps that are stored of what is asked for, with the day of each in New
-    York."""
+    """Return the stored time stamps of what is asked for, with each one's day in New York."""
     stamps = [
         stamp
         for (stamp,) in connection.execute(
@@ -246,13 +230,8 @@ def weigh_answer(
     bars: ParsedBars,
     stored: Mapping[int, str],
     run: str,
-    proven_from: date | None,
 ) -> Weighed:
     """Return what of an answer about one ticker is believed (see evidence)."""
-    proven = EMPTY
-    if proven_from and days:
-        proven = mask_between(days, proven_from.isoformat(), days[-1])
-
     rejected = mask_of(days, {bar.session_date for bar in bars.rejected})
     unsure_mask = rejected | mask_of(days, find_cut_session(request, days, bars))
 
@@ -265,15 +244,13 @@ def weigh_answer(
         rejected=unsure_mask,
         stored=mask_of(days, set(stored.values())),
         doubted_before=load_doubted(connection, request, days, run) & same_kind,
-        proven=proven,
     )
 
 
 def load_rejected_sessions(
     connection: sqlite3.Connection, request: RangeRequest, days: Sequence[str]
 ) -> SessionMask:
-    """Return those of `days` of which an answer before had bars of the ticker that cannot be
-    true."""
+    """Return those of `days` for which an earlier answer had bars that cannot be true."""
     rows = connection.execute(
         "SELECT DISTINCT session_date FROM _bars_set_aside WHERE ticker = ? AND timeframe = ?",
         (request.ticker, request.timeframe),
@@ -306,8 +283,7 @@ def remove_replaced(
     stored: Mapping[int, str],
     weighed: Weighed,
 ) -> int:
-    """Remove stored bars that a believed answer does not have, and their metrics; return how
-    many."""
+    """Remove stored bars that a believed answer lacks, and their metrics; return how many."""
     replaced = {day for place, day in enumerate(days) if weighed.replaced >> place & 1}
     coming = set(bars.timestamps.tolist())
     gone = [
@@ -333,8 +309,7 @@ def replace_rejected(
     rejected: Sequence[RejectedBar],
     asked_at_utc: str,
 ) -> None:
-    """Put the rejected bars of an answer in the place of those before: a bar may have been mended
-    since."""
+    """Put an answer's rejected bars in the place of earlier ones: a bar may have been mended."""
     connection.execute(
         "DELETE FROM _bars_set_aside "
         "WHERE ticker = ? AND timeframe = ? AND session_date BETWEEN ? AND ?",
@@ -382,8 +357,7 @@ def find_lacking(store: BarStore, answer: SessionAnswer, bars: ParsedBars) -> li
 
 
 def load_traded(store: BarStore, session_date: date) -> set[str]:
-    """Return the tickers of a run with a day bar of a session, as far as its metrics are
-    computed."""
+    """Return tickers of a run with a day bar of a session whose metrics are computed."""
     query = "SELECT ticker FROM daily_metrics WHERE date = ?"
     traded = {ticker for (ticker,) in store.connection.execute(query, (session_date.isoformat(),))}
     return traded if store.ticker_set == EVERY_TICKER else traded & set(store.metrics_from)
@@ -443,15 +417,10 @@ def load_what_was_staged(store: BarStore) -> SavedBars:
     ):
         rejected = load_staging(store.connection, staging, store.run, advance)
 
-    drop_staging(store)
-    return SavedBars(rejected=count_reasons(rejected))
-
-
-def drop_staging(store: BarStore) -> None:
-    if store.staging is not None:
-        store.staging.connection.close()
+    close_staging(store)
     store.staging = None
     remove_staging(database_path(store.connection))
+    return SavedBars(rejected=count_reasons(rejected))
 
 
 def close_staging(store: BarStore) -> None:

@@ -209,8 +209,10 @@ def clamp_within_a_tick(prices: np.ndarray) -> np.ndarray:
     top, bottom = np.fmax(opened, close), np.fmin(opened, close)
     # A difference of floats may exceed it by a breath.
     tick = np.where(top >= 1, TICK, SMALL_TICK) * (1 + 1e-6)
+
     is_low_high = (high < top) & (top - high <= tick) & (low <= bottom + tick)
     is_high_low = (low > bottom) & (low - bottom <= tick) & (high >= top - tick)
+
     high[is_low_high] = top[is_low_high]
     low[is_high_low] = bottom[is_high_low]
     return np.asarray(is_low_high | is_high_low)
@@ -254,15 +256,13 @@ def find_broken_numbers(prices: np.ndarray, volume: np.ndarray) -> dict[str, np.
 
 
 def find_ticker_names(tickers: np.ndarray) -> np.ndarray:
-    """Return which of `tickers` can be names; an answer about one ticker repeats it, so each is
-    looked at once."""
+    """Return which of `tickers` can be names, each looked at once: an answer may repeat it."""
     names = {ticker: TICKER_NAME.fullmatch(ticker) is not None for ticker in set(tickers.tolist())}
     return np.array([names[ticker] for ticker in tickers.tolist()], dtype=bool)
 
 
 def reject_unlike_neighbours(bars: ParsedBars) -> ParsedBars:
-    """Return the bars without those above BELIEVED_PRICE that are unlike the other bars of their
-    ticker."""
+    """Reject bars above BELIEVED_PRICE that are unlike their ticker's others; return the rest."""
     top, bottom = bars.prices.max(axis=0, initial=0), bars.prices.min(axis=0, initial=np.inf)
     unlike: list[int] = []
 
@@ -288,17 +288,16 @@ def reject_unlike_neighbours(bars: ParsedBars) -> ParsedBars:
 
 
 def find_lone_high_prices(bars: ParsedBars) -> list[int]:
-    """Return places of bars above BELIEVED_PRICE without another bar of their ticker in the same
-    answer."""
+    """Return places of bars above BELIEVED_PRICE that are alone of their ticker in an answer."""
     high = np.flatnonzero(bars.prices.max(axis=0, initial=0) > BELIEVED_PRICE).tolist()
     return [place for place in high if (bars.tickers == bars.tickers[place]).sum() == 1]
 
 
 def reject_places(bars: ParsedBars, places: Sequence[int]) -> ParsedBars:
-    """Return the bars without those at `places`, which are rejected as unlike the bars beside
-    them."""
+    """Reject the bars at `places` as unlike the bars beside them; return the rest."""
     if not places:
         return bars
+
     keep = ~np.isin(np.arange(len(bars)), places)
     return replace(
         bars,
@@ -317,6 +316,7 @@ def make_rejected(bars: ParsedBars, place: int) -> RejectedBar:
     """Return a bar as RejectedBar, in the vendor's letters."""
     values = [*bars.prices[:, place].tolist(), float(bars.volume[place])]
     stamp = int(bars.timestamps[place])
+
     return RejectedBar(
         str(bars.tickers[place]),
         bars.timeframe,

@@ -1,5 +1,4 @@
-"""What the scripts of the pipeline share: arguments, the connection to the vendor, one run from
-plan to report."""
+"""What the pipeline's scripts share: arguments, the vendor's client, a run from plan to report."""
 
 import argparse
 import sqlite3
@@ -58,10 +57,12 @@ def add_range_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose bars: tech_sector, us-stocks, russell2000 …; given again: together, with "
         "fewer requests",
     )
+
     parser.add_argument("--start", type=parse_date, help="first session, YYYY-MM-DD")
     parser.add_argument(
         "--end", type=parse_date, help="last session; default: the last completed one"
     )
+
     add_output_arguments(parser)
 
 
@@ -69,6 +70,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that print a plan or a report, and those that ask again."""
     add_flag(parser, "--plan", "print what it would cost and send no request")
     add_flag(parser, "--json", "the plan or the coverage for programs")
+
     add_flag(
         parser,
         "--again",
@@ -112,6 +114,7 @@ def choose_range(arguments: argparse.Namespace, now_utc: datetime) -> tuple[date
         start = end - timedelta(days=arguments.days - 1)
     else:
         start = years_before(end, arguments.years)
+
     if start > end:
         raise UsageError(f"--start {start} lies behind --end {end}")
     return start, end
@@ -160,8 +163,7 @@ def make_again_jobs(
 def make_backfill_jobs(
     connection: sqlite3.Connection, timeframe: str, arguments: argparse.Namespace, now_utc: datetime
 ) -> list[Job]:
-    """Return a job for each universe that the arguments name, or for what is to be asked for
-    again."""
+    """Return a job for each universe of the arguments, or for what is asked for again."""
     names = list(dict.fromkeys(arguments.universe))
     if (again := parse_again(arguments)) is not None:
         return make_again_jobs(connection, timeframe, names, again)
@@ -175,8 +177,7 @@ def make_backfill_jobs(
 def run_backfill(
     settings: Settings, timeframe: str, arguments: argparse.Namespace, now_utc: datetime
 ) -> int:
-    """Run 02_backfill_daily.py or 03_backfill_intraday.py behind its arguments; return the exit
-    code."""
+    """Run 02_backfill_daily.py or 03_backfill_intraday.py; return the exit code."""
     names = list(dict.fromkeys(arguments.universe))
     if not names:
         step = "make backfill-daily" if timeframe == "1day" else "make backfill-intraday"
@@ -228,6 +229,7 @@ def run_metrics_again(settings: Settings, names: Sequence[str]) -> int:
         tickers = list(dict.fromkeys(t for name in chosen for t in load_members(connection, name)))
         with progress("metrics", len(tickers)) as advance:
             count = compute_metrics_again(connection, tickers, advance)
+
     print(f"{count:,} rows of daily metrics computed anew from the stored bars")
     return DONE
 
@@ -264,8 +266,7 @@ def print_backfill_cost(
 
 
 def connect_to_plan(settings: Settings) -> sqlite3.Connection:
-    """Return the database, read only; an empty one in memory where there is none, or none with the
-    tables of the plan."""
+    """Return the database, read only; an empty one in memory if it is missing or has no tables."""
     if settings.database_path.is_file():
         connection = connect(settings.database_path, read_only=True)
         if {"_sessions_asked", "_vendor_limits", "universe"} <= set(table_names(connection)):
@@ -285,6 +286,7 @@ def tickers_to_plan(
         return load_members(connection, universe)
     if universe == "tech_sector":
         return choose_tickers(universe, [], None, settings.watchlist_tickers)
+
     about = {US_STOCKS: TICKERS_ABOUT, "russell2000": RUSSELL_ABOUT}.get(universe)
     if about is None:
         return load_members(connection, universe)

@@ -36,16 +36,14 @@ TIMEOUTS_IN_AN_ANSWER = 4
 CHUNK_BYTES = 65536
 CLOCK_IS_SAID_SECONDS = 120
 CLOCK_IS_WRONG_SECONDS = 12 * 3600
-BARS_LIMIT = (
-    50000  # base bars (minutes or days) in one page; the default of 5000 cuts a month of minutes
-)
+# Base bars (minutes or days) in one page; the default of 5000 cuts a month of minutes.
+BARS_LIMIT = 50000
 TICKERS_LIMIT = 1000
 SPLITS_LIMIT = 5000
 
 
 class MarketDataError(ProjectError):
-    """A request that brought no data. `kind`: what failures have in common that have the same
-    cause."""
+    """A request that brought no data. `kind`: the same for failures of one cause."""
 
     @property
     def kind(self) -> str:
@@ -65,8 +63,7 @@ class UnreachableError(StoppedRunError):
 
 
 class WrongClockError(StoppedRunError):
-    """This machine's clock and the vendor's are a day apart: no session could be told to be
-    over."""
+    """This machine's clock is a day from the vendor's: no session can be told to be over."""
 
 
 class NotInPlanError(MarketDataError):
@@ -74,8 +71,7 @@ class NotInPlanError(MarketDataError):
 
 
 class UndocumentedAnswerError(MarketDataError):
-    """A status that the vendor does not document for what was asked: a wrong address, a captive
-    portal."""
+    """A status not documented for what was asked: a wrong address, a captive portal."""
 
     def __init__(self, what: str, status: int, *, next_step: str = "") -> None:
         super().__init__(what, next_step=next_step)
@@ -99,8 +95,7 @@ class ForeignHostError(StoppedRunError):
 
 
 class PassingFaultError(Exception):
-    """Inside this module: worth another attempt, after `retry_after_seconds` where the vendor says
-    so."""
+    """A fault worth another attempt, after `retry_after_seconds` where the vendor says so."""
 
     def __init__(self, cause: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(cause)
@@ -191,8 +186,7 @@ class MarketData:
         )
 
     def fetch_grouped(self, session_date: date) -> Answer:
-        """Return the day bar of every US ticker of one session; each row carries its ticker in
-        `T`."""
+        """Return the day bar of every US ticker of one session; `T` is a row's ticker."""
         path = f"/v2/aggs/grouped/locale/us/market/stocks/{session_date}"
         return self.fetch_pages(path, {"adjusted": "true"}, verify_bars)
 
@@ -225,8 +219,7 @@ class MarketData:
         return Answer(rows)
 
     def fetch_splits(self, executed_since: date) -> Answer:
-        """Return splits executed on or after a day; the endpoint before 2026 where the new one is
-        not there."""
+        """Return splits from a day on, by the endpoint before 2026 if there is no new one."""
         query = {"execution_date.gte": executed_since.isoformat()}
         try:
             return self.fetch_pages("/stocks/v1/splits", {**query, "limit": SPLITS_LIMIT})
@@ -279,15 +272,19 @@ class MarketData:
         within the quota, after a random pause that doubles its bound (full jitter), or after
         Retry-After. A full window is waited for and is no attempt."""
         cause, attempt, waits = "", 0, 0
+
         while attempt < ATTEMPTS and waits < WAITS_FOR_QUOTA:
             self.quota.take()
             with self.counting:
                 self.requests_sent += 1
+
             try:
                 body = self.attempt_json(url, query)
+                # A clock that is half a day off ends the run before an answer is believed.
                 self.compare_clocks()
                 verify(body)
                 return body
+
             except OverQuotaError as fault:
                 cause, waits = str(fault), waits + 1
                 if waits == 1:
@@ -297,6 +294,7 @@ class MarketData:
                     )
                 asked = fault.retry_after_seconds
                 self.pause(self.quota.window_seconds if asked is None else asked)
+
             except PassingFaultError as fault:
                 cause, attempt = str(fault), attempt + 1
                 if attempt < ATTEMPTS:
@@ -345,8 +343,7 @@ class MarketData:
         return self.read_answer(response, content)
 
     def read_content(self, response: requests.Response, deadline: float) -> bytes:
-        """Return the whole body, before `deadline` (monotonic seconds) and while the run goes
-        on."""
+        """Return the whole body before `deadline` (monotonic), as long as the run goes on."""
         parts = []
         # read1 returns what is there; read would wait for the whole chunk, however slowly it comes.
         while part := response.raw.read1(CHUNK_BYTES, decode_content=True):
@@ -356,6 +353,7 @@ class MarketData:
             if time.monotonic() > deadline:
                 seconds = TIMEOUTS_IN_AN_ANSWER * self.timeout_seconds
                 raise PassingFaultError(f"the answer was not complete after {seconds:.1f} s")
+
         return b"".join(parts)
 
     def compare_clocks(self) -> None:
@@ -519,8 +517,7 @@ def parse_origin(url: str) -> tuple[str, str, int | None]:
 
 
 def parse_retry_after(text: str | None) -> float | None:
-    """Return seconds, bounded; None where the header is missing or holds a date (the vendor sends
-    seconds)."""
+    """Return bounded seconds; None if the header is missing or a date (the vendor: seconds)."""
     if not text or not text.strip().isdecimal():
         return None
     return min(float(text), LONGEST_RETRY_AFTER_SECONDS)

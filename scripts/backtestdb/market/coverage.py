@@ -150,26 +150,29 @@ def count_stored_sessions(
     connection: sqlite3.Connection, ticker: str, timeframe: str, sessions: Sequence[date]
 ) -> int:
     """Count sessions with at least one bar; a day bar is a session."""
-    counted = "count(*)" if timeframe == "1day" else f"count(DISTINCT {session_number(timeframe)})"
-    query = (
-        f"SELECT {counted} FROM ohlcv_data "
-        "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?"
-    )
-    values = (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1]))
-    return int(connection.execute(query, values).fetchone()[0])
+    counted = "*" if timeframe == "1day" else f"DISTINCT {session_number(timeframe)}"
+    rows = select_stored(connection, f"count({counted})", ticker, timeframe, sessions)
+    return int(rows.fetchone()[0])
 
 
 def load_stored_mask(
     connection: sqlite3.Connection, ticker: str, timeframe: str, sessions: Sequence[date]
 ) -> SessionMask:
     """Return the ones of `sessions` with at least one bar, as bits."""
-    query = (
-        f"SELECT DISTINCT {session_number(timeframe)} FROM ohlcv_data "
-        "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?"
+    numbers = f"DISTINCT {session_number(timeframe)}"
+    rows = select_stored(connection, numbers, ticker, timeframe, sessions)
+    return mask_of(sessions, (date.fromordinal(FIRST_DAY + number) for (number,) in rows))
+
+
+def select_stored(
+    connection: sqlite3.Connection, what: str, ticker: str, timeframe: str, sessions: Sequence[date]
+) -> sqlite3.Cursor:
+    """Load `what`, in SQL, from a ticker's bars from the first of `sessions` to the last."""
+    return connection.execute(
+        f"SELECT {what} FROM ohlcv_data "
+        "WHERE ticker = ? AND timeframe = ? AND timestamp BETWEEN ? AND ?",
+        (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1])),
     )
-    values = (ticker, timeframe, midnight_ms(sessions[0]), end_of_day_ms(sessions[-1]))
-    days = (date.fromordinal(FIRST_DAY + number) for (number,) in connection.execute(query, values))
-    return mask_of(sessions, days)
 
 
 def session_number(timeframe: str) -> str:
@@ -186,6 +189,7 @@ def count_rejected(
         " WHERE timeframe = ? AND session_date BETWEEN ? AND ?",
         (timeframe, sessions[0].isoformat(), sessions[-1].isoformat()),
     ).fetchall()
+
     members, asked_for = set(tickers), set(sessions)
     return sum(
         1
@@ -199,8 +203,7 @@ def count_rejected(
 def load_gap_notes(
     connection: sqlite3.Connection, tickers: Sequence[str], sessions: Sequence[date]
 ) -> list[str]:
-    """Return a sentence for each ticker that did not trade for months between bars, although it was
-    asked for."""
+    """Return sentences about tickers asked for that did not trade for months between bars."""
     members, asked = set(tickers), load_answered(connection, "1day", sessions)
     rows = connection.execute(
         "SELECT ticker, last_before, first_after FROM _ticker_gaps "
@@ -230,8 +233,6 @@ def is_empty_between(connection: sqlite3.Connection, ticker: str, before: str, a
         "SELECT 1 FROM ohlcv_data "
         "WHERE ticker = ? AND timeframe = '1day' AND timestamp > ? AND timestamp < ? LIMIT 1"
     )
-    first_ms, last_ms = (
-        end_of_day_ms(date.fromisoformat(before)),
-        midnight_ms(date.fromisoformat(after)),
-    )
+    first_ms = end_of_day_ms(date.fromisoformat(before))
+    last_ms = midnight_ms(date.fromisoformat(after))
     return connection.execute(query, (ticker, first_ms, last_ms)).fetchone() is None

@@ -1,5 +1,4 @@
-"""Rows of `_coverage`: which ranges of a universe are asked for, how far its counting is, and what
-it counted."""
+"""Rows of `_coverage`: the ranges asked for, how far counting them is, and what it counted."""
 
 import json
 import sqlite3
@@ -16,8 +15,7 @@ Range = tuple[date, date]
 
 
 def load_ranges(connection: sqlite3.Connection, universe: str, timeframe: str) -> list[Range]:
-    """Return first and last session of each range that was asked for of a universe, oldest
-    first."""
+    """Return first and last session of each range asked for of a universe, oldest first."""
     row = connection.execute(
         "SELECT ranges, start_date, end_date FROM _coverage WHERE universe = ? AND timeframe = ?",
         (universe, timeframe),
@@ -38,7 +36,9 @@ def merge_ranges(calendar: ExchangeCalendar, ranges: Iterable[Range]) -> list[Ra
     """Return the same sessions in the fewest ranges, oldest first: those that overlap, or have no
     session between them, are one."""
     merged: list[Range] = []
+
     for start, end in sorted(ranges):
+        # Two sessions are the ends themselves: none lies between.
         if merged and (
             start <= merged[-1][1] or len(sessions_between(calendar, merged[-1][1], start)) <= 2
         ):
@@ -56,8 +56,7 @@ def start_counting(
     asked: Range,
     now_utc_text: str,
 ) -> None:
-    """Note that a run asks for a range of a universe: what was counted of it is old until the run
-    has counted."""
+    """Note that a run asks for a range: what was counted of it is old until the run has counted."""
     ranges = merge_ranges(calendar, [*load_ranges(connection, universe, timeframe), asked])
     connection.execute(
         "INSERT INTO _coverage (universe, timeframe, start_date, end_date, tickers, expected, "

@@ -37,19 +37,17 @@ def weigh_range(
     stored: SessionMask,
     *,
     doubted_before: SessionMask = EMPTY,
-    proven: SessionMask = EMPTY,
 ) -> Weighed:
     """Given the asked sessions, those of which the answer has bars that can be true (`good`), those
     of which it has some that cannot, or may not have all (`rejected`), those with `stored` bars,
-    those that another run was answered without bars, and those that the subscription is `proven` to
-    cover, return what is believed."""
+    and those that another run was answered without bars, return what is believed."""
     answered = good | rejected
     empty = every & ~answered
     before_first_bar = every & answered.before() if answered else every
     behind_last_bar = every & ~answered.until()
 
     # A subscription that ends there is answered the same.
-    kept = empty & before_first_bar & stored & ~proven
+    kept = empty & before_first_bar & stored
     unsure = (empty & (behind_last_bar | stored) & ~kept) | rejected
     doubtful = unsure & ~doubted_before
     return Weighed(every & ~doubtful & ~kept, doubtful, kept)
@@ -59,6 +57,7 @@ def find_thin_sessions(received: Sequence[int]) -> list[int]:
     """Return the places of the answers about the whole market that have far fewer rows than those
     beside them; `received`: rows of each, in order of session."""
     thin = []
+
     for place, rows in enumerate(received):
         around = [
             *received[max(0, place - NEIGHBOURS) : place],

@@ -1,5 +1,4 @@
-"""Several requests at once, in bounded numbers; the answers come to one thread, which alone
-writes."""
+"""Several requests at once, in bounded numbers; one thread takes the answers and alone writes."""
 
 import queue
 import threading
@@ -132,8 +131,7 @@ class FailureCount:
 
 
 class EmptySessionError(MarketDataError):
-    """A session of the calendar of which the vendor has no bar at all: not there yet, or nothing
-    traded."""
+    """A session of the calendar without any bar: not there yet, or nothing traded."""
 
     @property
     def kind(self) -> str:
@@ -214,8 +212,7 @@ class Requester:
         )
 
     def fetch_range(self, request: RangeRequest) -> RangeAnswer | None:
-        """Return the answer about one ticker, trimmed to what the plan has; None when it has none
-        of it."""
+        """Return the answer about one ticker, trimmed to the plan; None when it has none of it."""
         for _ in range(REFUSALS):
             trimmed = self.trim(request)
             if trimmed is None:
@@ -275,10 +272,10 @@ class Requester:
             self.limits = self.conclude(endpoint, ticker, limits, concerns, starts, refused)
 
     def is_other_refused(self, endpoint: str, ticker: str, session_date: date) -> bool | None:
-        """Return whether the same session is refused of another ticker, or of one ticker in the
-        place of the market."""
+        """Return whether the session is refused of another ticker too, or of one for the market."""
         if endpoint == GROUPED:
             return ask_whether_refused(self.client, "1day", ticker, session_date)
+
         others = [self.answered_tickers.get(endpoint), *self.tickers[:WITNESSES], WITNESS]
         candidates = list(dict.fromkeys(each for each in others if each and each != ticker))
         for other in candidates[:WITNESSES]:

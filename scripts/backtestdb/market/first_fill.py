@@ -74,7 +74,9 @@ def read_bars(
     sessions; NaN where there is no bar."""
     values = np.full((5, stop - first, sessions), np.nan)
     rows = staging.connection.execute("SELECT stored, bars FROM sessions ORDER BY session_date")
+
     for session, (count, blob) in enumerate(rows):
+        # Numbers, prices, volumes, one behind the other: see stage_session.
         places = place_of[np.frombuffer(blob, "int32", count)] - first
         here = (places >= 0) & (places < stop - first)
         prices = np.frombuffer(blob, "float64", 4 * count, 4 * count).reshape(4, count)

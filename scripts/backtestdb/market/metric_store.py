@@ -1,5 +1,4 @@
-"""Rows of daily_metrics: day bars are read from the database, metrics written to it. Knows no
-HTTP."""
+"""Rows of daily_metrics, computed from the database's day bars. Knows no HTTP."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -32,10 +31,7 @@ from backtestdb.new_york import end_of_day_ms, midnight_ms
 
 BAR_TYPES = {
     "timestamp": "int64",
-    "open": "float64",
-    "high": "float64",
-    "low": "float64",
-    "close": "float64",
+    **dict.fromkeys(("open", "high", "low", "close"), "float64"),
     "volume": "int64",
 }
 TICKERS_AT_ONCE = 100
@@ -123,6 +119,7 @@ def save_metrics(
     known that they have none).
     """
     until, since = end, start
+
     for ticker in tickers:
         newest = "SELECT max(date) FROM daily_metrics WHERE ticker = ?"
         (day,) = connection.execute(newest, (ticker,)).fetchone()
@@ -131,6 +128,7 @@ def save_metrics(
             oldest = "SELECT min(date) FROM daily_metrics WHERE ticker = ? AND date >= ?"
             (day,) = connection.execute(oldest, (ticker, changed_from.isoformat())).fetchone()
             since = min(since, date.fromisoformat(day)) if day else since
+
     return save_metric_rows(connection, compute_metric_rows(connection, tickers, since, until))
 
 
@@ -161,10 +159,8 @@ def was_asked_between(
     """Return whether the vendor answered about every session between two bars: only then is it
     known that the ticker did not trade, and that the bars before may be those of another company.
     """
-    first, last = (
-        date.fromisoformat(last_before) + ONE_DAY,
-        date.fromisoformat(first_after) - ONE_DAY,
-    )
+    first = date.fromisoformat(last_before) + ONE_DAY
+    last = date.fromisoformat(first_after) - ONE_DAY
     sessions = sessions_between(load_calendar(), first, last)
     answered = load_answered(connection, "1day", sessions).of(ticker)
     return mask_between(sessions, first, last) & ~answered == 0
@@ -233,8 +229,7 @@ def tickers_without_metrics(
 def save_missing_metrics(
     connection: sqlite3.Connection, tickers: Sequence[str], start: date, end: date
 ) -> None:
-    """Compute the metrics of bars that an earlier job fetched as its warm-up, or for another
-    universe."""
+    """Compute metrics of bars that an earlier job fetched as warm-up or for another universe."""
     lacking = tickers_without_metrics(connection, tickers, start, end)
     for first in range(0, len(lacking), TICKERS_AT_ONCE):
         with transaction(connection):
@@ -299,8 +294,7 @@ def save_due_metrics(
     start: date,
     advance: Callable[[int], None],
 ) -> None:
-    """Compute what `find_due_metrics` found, some tickers a transaction; killed, it goes on where
-    it was."""
+    """Compute what `find_due_metrics` found, by tickers; killed, it goes on where it was."""
     done = load_done(connection, METRICS_TASK)
     advance(done)
     parts = [

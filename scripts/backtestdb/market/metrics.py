@@ -123,8 +123,7 @@ def make_rsi(close: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_exponential_means(values: np.ndarray) -> np.ndarray:
-    """Return Wilder's mean down each column: every session moves it by 1/14 of its distance to the
-    new value."""
+    """Return Wilder's mean of columns: a session moves it 1/14 of the way to its value."""
     means = values.copy()
     for i in range(1, len(values)):
         means[i] = means[i - 1] + (values[i] - means[i - 1]) / RSI_WINDOW

@@ -21,7 +21,6 @@ from backtestdb.market.sessions import sessions_back
 from backtestdb.new_york import date_of
 
 GROUPED = "grouped"
-RANGES = ("1day", "5min")
 # A second run at once relies on what the first one learnt; an hour later one request finds out
 # anew. Whether an endpoint or a ticker belongs to the plan changes with the plan only.
 BELIEVED_FOR = timedelta(hours=1)
@@ -72,8 +71,7 @@ class PlanLimits:
 
 @dataclass(frozen=True)
 class KnownLimits:
-    """What is known of all endpoints, and the tickers of each timeframe that the plan does not
-    include."""
+    """What is known of all endpoints, and tickers of each timeframe beyond the plan."""
 
     of_endpoint: Mapping[str, PlanLimits] = field(default_factory=dict)
     refused_tickers: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -125,6 +123,7 @@ def save_limits(
         day.isoformat() if day else None
         for day in (limits.history_starts, limits.proven_from, limits.refused_session)
     ]
+
     connection.execute(
         "INSERT OR REPLACE INTO _vendor_limits (endpoint, history_starts, proven_from,"
         " refused_session, is_refused, learnt_at_utc) VALUES (?, ?, ?, ?, ?, ?)",
@@ -197,15 +196,10 @@ def recheck_limits(
 def choose_witness(
     connection: sqlite3.Connection, tickers: Sequence[str], refused: Collection[str]
 ) -> str:
-    """Return a ticker that the vendor is known to have bars of; the first one that it did not
-    refuse otherwise."""
+    """Return a ticker with bars at the vendor, if known; else the first that it did not refuse."""
     entitled = [ticker for ticker in tickers if ticker not in refused] or list(tickers)
-    with_bars = {
-        ticker
-        for (ticker,) in connection.execute(
-            "SELECT DISTINCT ticker FROM _ranges_asked WHERE bars > 0"
-        )
-    }
+    rows = connection.execute("SELECT DISTINCT ticker FROM _ranges_asked WHERE bars > 0")
+    with_bars = {ticker for (ticker,) in rows}
     return next((ticker for ticker in entitled if ticker in with_bars), entitled[0])
 
 
@@ -260,10 +254,8 @@ def probe_history(
         return None
 
     starts = date_of(rows[0]["t"])
-    if (
-        ask_whether_refused(client, endpoint, ticker, sessions_back(calendar, starts, 1))
-        is not True
-    ):
+    before = sessions_back(calendar, starts, 1)
+    if ask_whether_refused(client, endpoint, ticker, before) is not True:
         return None
 
     for each in {endpoint, "1day"}:
@@ -354,10 +346,8 @@ def find_silent_cut(
         save_limits(connection, timeframe, replace(limits, proven_from=asked_from), now_utc)
         return
 
-    if (
-        ask_whether_refused(client, timeframe, ticker, sessions_back(calendar, before, 1))
-        is not True
-    ):
+    one_more = sessions_back(calendar, before, 1)
+    if ask_whether_refused(client, timeframe, ticker, one_more) is not True:
         return
 
     with transaction(connection):
@@ -376,16 +366,12 @@ def find_late_beginning(
 ) -> tuple[date | None, date | None, str]:
     """Return since when `tickers` were asked for one by one, and the first bar of any of them, with
     its ticker, when that came later."""
+    query = (
+        "SELECT ticker, min(start_date), min(first_date) FROM _ranges_asked "
+        "WHERE timeframe = ? GROUP BY ticker"
+    )
     members = set(tickers)
-    rows = [
-        row
-        for row in connection.execute(
-            "SELECT ticker, min(start_date), min(first_date) FROM _ranges_asked "
-            "WHERE timeframe = ? GROUP BY ticker",
-            (timeframe,),
-        )
-        if row[0] in members
-    ]
+    rows = [row for row in connection.execute(query, (timeframe,)) if row[0] in members]
     began = [(first, ticker) for ticker, _, first in rows if first]
     if not began:
         return None, None, ""

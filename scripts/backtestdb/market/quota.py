@@ -22,8 +22,7 @@ class StoppedError(Exception):
 
 
 def quota_path(state_dir: Path, base_url: str, api_key: str) -> Path:
-    """Return the file for a key at a host. A digest names it, so that the key is not on the
-    disk."""
+    """Return the file of a key at a host, named by a digest: the key is not to be on disk."""
     digest = hashlib.sha256(f"{base_url} {api_key}".encode()).hexdigest()
     return state_dir / f"quota-{digest[:16]}"
 
@@ -107,9 +106,9 @@ class Quota:
 
 
 def parse_window(content: bytes, now: float, window_seconds: float = WINDOW_SECONDS) -> list[float]:
-    """Return the times that still count, oldest first. A line that a killed process tore counts as
-    a request now."""
+    """Return times that still count, oldest first; a line torn by a kill counts as now."""
     granted = []
+
     for line in content.splitlines():
         try:
             moment = float(line)

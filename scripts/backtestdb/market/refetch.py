@@ -1,5 +1,4 @@
-"""What is stored of a ticker, asked for again and replaced: after a split, or at the user's
-wish."""
+"""What is stored of a ticker, asked for again and replaced: after a split, or as the user wants."""
 
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -108,8 +107,7 @@ def refetch_ranges(
 
 
 def find_first_metrics(connection: sqlite3.Connection, request: RangeRequest) -> date:
-    """Return the first session of a range with metrics: those before it are a warm-up, which has
-    none."""
+    """Return the first session of a range that has metrics: the warm-up has none."""
     (first,) = connection.execute(
         "SELECT min(date) FROM daily_metrics WHERE ticker = ? AND date BETWEEN ? AND ?",
         (request.ticker, request.start.isoformat(), request.end.isoformat()),

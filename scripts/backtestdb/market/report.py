@@ -38,33 +38,23 @@ def describe_cost(requests: int, settings: Settings) -> str:
 def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) -> int:
     """Print a cost for each step of `plans`; return the exit code. `rows` is an upper bound: no bar
     where nothing traded."""
-    rows = [
-        {
-            "step": step,
-            "requests": plan.requests,
-            "rows_at_most": plan.rows,
-            "bytes_at_most": plan.bytes,
-        }
-        for step, plan in plans.items()
-    ]
+    rows = [(step, plan.requests, plan.rows, plan.bytes) for step, plan in plans.items()]
     total = sum(plan.requests for plan in plans.values())
-    seconds = duration_seconds(total, settings.requests_per_minute)
+    per_minute = settings.requests_per_minute
+    seconds = duration_seconds(total, per_minute)
 
     if as_json:
-        print(json.dumps({"steps": rows, "requests": total, "seconds_at_quota": seconds}))
+        names = ("step", "requests", "rows_at_most", "bytes_at_most")
+        steps = [dict(zip(names, row, strict=True)) for row in rows]
+        print(json.dumps({"steps": steps, "requests": total, "seconds_at_quota": seconds}))
         return DONE
 
     print_table(
         "Plan (no request was sent)",
         ["step", "requests", "rows at most", "disk at most"],
-        [
-            [step, plan.requests, plan.rows, format_bytes(plan.bytes)]
-            for step, plan in plans.items()
-        ],
+        [[*others, format_bytes(size)] for *others, size in rows],
     )
-    quota = (
-        f"{settings.requests_per_minute} a minute" if settings.requests_per_minute else "no quota"
-    )
+    quota = f"{per_minute} a minute" if per_minute else "no quota"
     print(f"{count_of(total, 'request')} at {quota}: {format_duration(seconds)}")
 
     return DONE
@@ -235,18 +225,17 @@ def print_update(done: Update, *, as_json: bool) -> int:
     steps = [
         (f"{universe}: {LABELS[timeframe]}", report) for universe, timeframe, report in done.reports
     ]
-    if not as_json:
-        code = print_reports(steps)
+    if as_json:
+        reports = make_json_reports(steps)
+        splits = {"asked_again": done.splits.refetched, "due": done.splits.due}
+        failures = {"splits_failure": done.splits.failure, "list_failure": done.list_failure}
+        print(json.dumps({"reports": reports, "splits": splits, **failures}))
+    else:
+        print_reports(steps)
         if done.list_failure:
             print(f"FAILED list of us-stocks: {done.list_failure}")
-        return DONE_WITH_HOLES if done.list_failure else code
 
-    reports = make_json_reports(steps)
-    splits = {"asked_again": done.splits.refetched, "due": done.splits.due}
-    failures = {"splits_failure": done.splits.failure, "list_failure": done.list_failure}
-    print(json.dumps({"reports": reports, "splits": splits, **failures}))
     has_holes = done.list_failure or any(report.has_holes for _, report in steps)
-
     return DONE_WITH_HOLES if has_holes else DONE
 
 

@@ -120,13 +120,11 @@ def count_final(sessions: Sequence[date], asked_at_utc: str) -> int:
 
 
 def load_unconfirmed(
-    connection: sqlite3.Connection, timeframe: str, days: Sequence[str], other_than_run: str = ""
+    connection: sqlite3.Connection, timeframe: str, days: Sequence[str]
 ) -> dict[str, SessionMask]:
-    """Return for each ticker those of `days` that were answered once without a bar;
-    `other_than_run` leaves out what that run was answered."""
+    """Return for each ticker those of `days` that were answered once without a bar."""
     rows = connection.execute(
-        "SELECT ticker, start_date, end_date FROM _unconfirmed WHERE timeframe = ? AND run <> ?",
-        (timeframe, other_than_run),
+        "SELECT ticker, start_date, end_date FROM _unconfirmed WHERE timeframe = ?", (timeframe,)
     )
     of_ticker: dict[str, SessionMask] = defaultdict(SessionMask)
     for ticker, start, end in rows:
@@ -137,13 +135,13 @@ def load_unconfirmed(
 def load_doubted(
     connection: sqlite3.Connection, request: RangeRequest, days: Sequence[str], run: str
 ) -> SessionMask:
-    """Return those of `days` that another run was answered without a bar of the request's
-    ticker."""
+    """Return those of `days` for which another run's answer had no bar of the ticker."""
     rows = connection.execute(
         "SELECT start_date, end_date FROM _unconfirmed WHERE ticker = ? AND timeframe = ? AND run "
         "<> ?",
         (request.ticker, request.timeframe, run),
     )
+
     mask = EMPTY
     for start, end in rows:
         mask |= mask_between(days, start, end)
@@ -162,6 +160,7 @@ def save_unconfirmed(
     place of what was kept of them before. The caller's transaction."""
     if not days:
         return
+
     doubtful &= first_sessions(len(days))
     forget_unconfirmed(connection, request.ticker, request.timeframe, days[0], days[-1])
     connection.executemany(
@@ -176,8 +175,7 @@ def save_unconfirmed(
 def forget_unconfirmed(
     connection: sqlite3.Connection, ticker: str, timeframe: str, start: str, end: str
 ) -> None:
-    """Take the days from `start` to `end` out of what waits for a second answer; what lies around
-    them stays."""
+    """Let `start` to `end` wait for no second answer any more; what lies around them stays."""
     touched = connection.execute(
         "SELECT start_date, end_date, run, asked_at_utc FROM _unconfirmed"
         " WHERE ticker = ? AND timeframe = ? AND start_date <= ? AND end_date >= ?",
@@ -298,6 +296,7 @@ def save_session_answer(
         " AND run <> ?)",
         (session_date, ticker_set, counts[0], run),
     ).fetchone()[0]
+
     connection.execute(
         "INSERT OR REPLACE INTO _sessions_asked (session_date, ticker_set, received, stored,"
         " dropped, set_aside, metrics_due, asked_at_utc, run, is_confirmed)"

@@ -23,8 +23,7 @@ BYTES_SET_ASIDE = 45
 
 @dataclass(frozen=True)
 class RangeRequest:
-    """One question to the vendor: a ticker's bars of the sessions from `start` to `end`, both
-    included."""
+    """One question to the vendor: a ticker's bars from session `start` to `end`, both included."""
 
     ticker: str
     timeframe: str

@@ -57,8 +57,7 @@ class SessionMask(int):
             left ^= lowest
 
     def runs(self) -> Iterator[tuple[int, int]]:
-        """Yield first and last place of each run of sessions that follow each other, lowest
-        first."""
+        """Yield first and last place of each run of adjacent sessions, lowest first."""
         left, shift = int(self), 0
         while left:
             first = (left & -left).bit_length() - 1

@@ -1,5 +1,4 @@
-"""Sessions of the New York exchange: which days have one, when it closes, and its midnight in
-UTC."""
+"""Sessions of the New York exchange: which days, when each closes, and its midnight in UTC."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
@@ -28,10 +27,8 @@ def load_calendar() -> ExchangeCalendar:
 def sessions_between(calendar: ExchangeCalendar, start: date, end: date) -> list[date]:
     """Return the sessions from `start` to `end`, both included, in order."""
     index = calendar.sessions
-    first, last = (
-        index.searchsorted(pd.Timestamp(start)),
-        index.searchsorted(pd.Timestamp(end), "right"),
-    )
+    first = index.searchsorted(pd.Timestamp(start))
+    last = index.searchsorted(pd.Timestamp(end), "right")
     return [stamp.date() for stamp in index[first:last]]
 
 
@@ -63,8 +60,7 @@ def load_final_seconds() -> dict[date, int]:
 
 
 def sessions_back(calendar: ExchangeCalendar, session_date: date, count: int) -> date:
-    """Return the session `count` sessions before the first one that is not before
-    `session_date`."""
+    """Return the session `count` sessions before the first that is `session_date` or later."""
     position = calendar.sessions.searchsorted(pd.Timestamp(session_date)) - count
     return pd.Timestamp(calendar.sessions[max(position, 0)]).date()
 
@@ -80,8 +76,7 @@ def make_midnights_ms(session_dates: pd.DatetimeIndex) -> np.ndarray:
 
 
 def make_new_york_times(timestamps_ms: np.ndarray) -> pd.DatetimeIndex:
-    """Return milliseconds UTC as naive New York times: the zone is converted first, the date taken
-    afterwards."""
+    """Return UTC ms as naive New York times; the date is taken in that zone."""
     return (
         pd.DatetimeIndex(timestamps_ms.astype("datetime64[ms]"), tz="UTC")
         .tz_convert(NEW_YORK)

@@ -53,8 +53,7 @@ def plan_looks(connection: sqlite3.Connection) -> Cost:
 
 
 def load_waiting_splits(connection: sqlite3.Connection, last_look: datetime) -> list[KnownSplit]:
-    """Return the splits that the last look saw before the opening of their day: they are judged
-    once more after it."""
+    """Return splits seen before the opening of their day: they are judged once more after it."""
     known = load_known_splits(connection, look_since(last_look, last_look))
     return [each for each in known if each.changed_at_utc > last_look]
 
@@ -94,8 +93,7 @@ def look_at_splits(connection: sqlite3.Connection, source: Source) -> SplitLook:
 
 
 def read_list(connection: sqlite3.Connection, source: Source) -> str:
-    """Compare the vendor's list with what is known, and keep what changed; return why that was not
-    possible."""
+    """Compare the vendor's list with what is known and keep changes; return why that failed."""
     now_utc, last_look = source.now_utc(), load_last_look(connection)
     since = look_since(last_look, now_utc)
     known = load_known_splits(connection, since)
@@ -122,14 +120,14 @@ def read_list(connection: sqlite3.Connection, source: Source) -> str:
 
 
 def refetch_due_ticker(connection: sqlite3.Connection, source: Source, ticker: str) -> str:
-    """Ask again for all that is stored of a ticker; return what is left to do, nothing when all was
-    replaced."""
+    """Ask again for all that is stored of a ticker; return what is left to do, if anything."""
     try:
         parts = refetch_ticker(connection, source, ticker)
     except StoppedRunError:
         raise
     except MarketDataError as error:
         return str(error)
+
     left = describe_left(parts)
     if not left:
         clear_due_ticker(connection, ticker)

@@ -98,6 +98,7 @@ def has_older_bars(connection: sqlite3.Connection, known: KnownSplit, now_utc: d
         make_sqlite_time(moment.astimezone(UTC).isoformat())
         for moment in (known.changed_at_utc, now_utc)
     )
+
     (found,) = connection.execute(
         # Both times are whole seconds: a bar of the same second may have come before the change.
         "SELECT EXISTS (SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe IN ('1day', '5min')"

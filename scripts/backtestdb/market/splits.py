@@ -83,8 +83,7 @@ class SplitLook:
 
 
 def parse_splits(rows: Iterable[Mapping[str, Any]]) -> list[Split]:
-    """Return the vendor's rows, oldest first, each split once; rows that are no split are left
-    out."""
+    """Return the vendor's rows, oldest first, each split once, without rows that are none."""
     found = set()
     for row in rows:
         try:

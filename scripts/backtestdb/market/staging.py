@@ -117,8 +117,7 @@ def read_staging(path: Path) -> Staging | None:
 
 
 def load_job(connection: sqlite3.Connection) -> Job | None:
-    """Return the first fill that the database knows to be under way, as long as its set of tickers
-    is still that one."""
+    """Return the first fill that is under way, as long as its set of tickers is still that one."""
     row = connection.execute(
         "SELECT staging_key, ticker_set, tickers_sha256 FROM _first_fill"
     ).fetchone()

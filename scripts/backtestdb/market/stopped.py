@@ -1,5 +1,4 @@
-"""Tickers that stopped: members without a bar in the newest sessions, and who may have taken their
-place."""
+"""Tickers that stopped: members without newest bars, and who may have taken their place."""
 
 import sqlite3
 from collections.abc import Collection, Sequence
@@ -59,10 +58,10 @@ def record_stopped(
 def find_stopped(
     connection: sqlite3.Connection, tickers: Sequence[str], newest: Sequence[date]
 ) -> dict[str, date]:
-    """Return the day of the last bar of those that have bars, but none in the `newest` sessions or
-    later."""
+    """Return the last bar's day of those with bars, but none in `newest` sessions or later."""
     first_ms = midnight_ms(newest[0])
     found = {}
+
     for ticker in tickers:
         (stamp,) = connection.execute(
             "SELECT max(timestamp) FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day'",
@@ -101,6 +100,7 @@ def ask_for_successors(
         "ORDER BY ticker"
     )
     waiting = [row for row in connection.execute(query).fetchall() if row[0] in set(tickers)]
+
     for ticker, text in waiting[:EVENTS_AT_MOST]:
         last_bar = date.fromisoformat(text)
         try:
@@ -109,6 +109,7 @@ def ask_for_successors(
             raise
         except MarketDataError:
             events = []
+
         successor = find_successor(events, ticker, last_bar)
         with transaction(connection):
             connection.execute(
@@ -118,9 +119,9 @@ def ask_for_successors(
 
 
 def parse_events(results: object) -> list[TickerEvent]:
-    """Return the changes of ticker in the vendor's `results`, oldest first; rows of other kinds are
-    left out."""
+    """Return changes of ticker in the vendor's `results`, oldest first, without other kinds."""
     found = []
+
     for row in results.get("events") or [] if isinstance(results, dict) else []:
         try:
             found.append(

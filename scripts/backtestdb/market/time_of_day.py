@@ -16,19 +16,13 @@ from backtestdb.schema import SQL_DIR
 
 KINDS = [
     *("right", "no time", "New York, without seconds", "UTC", "UTC-4 all year", "UTC-5 all year"),
-    *(
-        "another time zone",
-        "no time of day",
-        "no weekday",
-        "weekday from Monday = 0",
-        "wrong weekday",
-    ),
+    *("another time zone", "no time of day"),
+    *("no weekday", "weekday from Monday = 0", "wrong weekday"),
 ]
 
 
 def count_kinds(connection: sqlite3.Connection) -> dict[str, int]:
-    """Return rows of each kind that `sql/queries/time_of_day_kinds.sql` tells apart; kinds without
-    rows left out."""
+    """Return rows of each kind that `sql/queries/time_of_day_kinds.sql` tells apart, without 0."""
     ensure_right_times(connection)
     found = dict(
         connection.execute((SQL_DIR / "queries" / "time_of_day_kinds.sql").read_text()).fetchall()
@@ -62,13 +56,17 @@ def ensure_right_times(connection: sqlite3.Connection) -> None:
         "CREATE TEMP TABLE right_times (timestamp INTEGER PRIMARY KEY, time_of_day TEXT, "
         "day_of_week INTEGER, utc TEXT, minus_4 TEXT, minus_5 TEXT)"
     )
+
     rows = connection.execute(
         "SELECT DISTINCT timestamp FROM ohlcv_data WHERE timeframe = '5min'"
     ).fetchall()
     stamps = np.array([stamp for (stamp,) in rows], dtype="int64")
+
     local, utc = make_new_york_times(stamps), pd.DatetimeIndex(stamps.astype("datetime64[ms]"))
     clocks = [local, utc, utc - pd.Timedelta(hours=4), utc - pd.Timedelta(hours=5)]
     texts = [clock.strftime("%H:%M:%S").tolist() for clock in clocks]
     columns = [stamps.tolist(), texts[0], sunday_based_weekday(local).tolist(), *texts[1:]]
+
+    # Nothing but a temporary table is written: no other program has to wait.
     with transaction(connection, "DEFERRED"):
         save_rows(connection, "INSERT INTO temp.right_times", "", columns)

@@ -106,14 +106,8 @@ def write_universe(
 
 
 def load_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
-    """Return the active tickers of a universe in the order in which they came in; none for an
-    unknown universe."""
-    rows = connection.execute(
-        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id"
-        " WHERE universe.name = ? AND is_active = 1 ORDER BY universe_stocks.id",
-        (universe,),
-    )
-    return [ticker for (ticker,) in rows]
+    """Return active tickers of a universe as they came in; none for an unknown universe."""
+    return [ticker for ticker, is_active in load_rows(connection, universe) if is_active]
 
 
 def load_members(connection: sqlite3.Connection, universe: str) -> list[str]:
@@ -123,17 +117,12 @@ def load_members(connection: sqlite3.Connection, universe: str) -> list[str]:
     active = require_tickers(connection, universe)
     if universe != US_STOCKS:
         return active
-    rows = connection.execute(
-        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id"
-        " WHERE universe.name = ? AND is_active = 0 ORDER BY universe_stocks.id",
-        (universe,),
-    )
-    return active + [ticker for (ticker,) in rows]
+    rows = load_rows(connection, universe)
+    return active + [ticker for ticker, is_active in rows if not is_active]
 
 
 def require_tickers(connection: sqlite3.Connection, universe: str) -> list[str]:
-    """Return what `load_tickers` does. Raise UsageError with the universes that there are where it
-    returns nothing."""
+    """Return what `load_tickers` does. Raise UsageError with all universes if that is nothing."""
     tickers = load_tickers(connection, universe)
     if tickers:
         return tickers
@@ -182,6 +171,7 @@ def choose_tickers(
         return tickers
     if name == "tech_sector":
         return watchlist or parse_ticker_file(TECH_SECTOR_FILE)
+
     raise UsageError(
         f"which tickers belong to {name!r}?",
         next_step="give --tickers AAPL,MSFT or --from-file FILE",
@@ -214,9 +204,13 @@ def update_us_stocks(
 def load_listed(connection: sqlite3.Connection, universe: str = US_STOCKS) -> list[str]:
     """Return all tickers that a universe has or had, of us-stocks the vendor's list as far as this
     database has it; nothing where the universe was never made."""
-    rows = connection.execute(
-        "SELECT ticker FROM universe_stocks JOIN universe ON universe.id = universe_id "
-        "WHERE universe.name = ?",
+    return [ticker for ticker, _ in load_rows(connection, universe)]
+
+
+def load_rows(connection: sqlite3.Connection, universe: str) -> list[tuple[str, int]]:
+    """Return ticker and is_active of all that came in, in that order."""
+    return connection.execute(
+        "SELECT ticker, is_active FROM universe_stocks JOIN universe ON universe.id = universe_id "
+        "WHERE universe.name = ? ORDER BY universe_stocks.id",
         (universe,),
-    )
-    return [ticker for (ticker,) in rows]
+    ).fetchall()

@@ -1,7 +1,7 @@
 """`make update`: the stored universes up to the last session, late corrections, splits."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
@@ -15,7 +15,7 @@ from backtestdb.market.split_look import look_at_splits
 from backtestdb.market.splits import SplitLook
 from backtestdb.market.universes import load_members
 from backtestdb.new_york import date_of
-from backtestdb.timeframes import TIMEFRAMES
+from backtestdb.timeframes import LABELS, TIMEFRAMES
 
 CORRECTED_SESSIONS = 3
 
@@ -36,24 +36,20 @@ def make_update_jobs(
     """Return for each timeframe a job for every range of every universe that has bars of it; the
     newest range goes on to `end`, and what lies between two ranges is left alone. When sessions are
     new, the last ones before them are asked for again."""
-    names = [
-        name for (name,) in connection.execute("SELECT name FROM universe ORDER BY id").fetchall()
-    ]
+    names = connection.execute("SELECT name FROM universe ORDER BY id").fetchall()
     jobs: dict[str, list[Job]] = {timeframe: [] for timeframe in TIMEFRAMES}
 
-    for name in names:
+    for (name,) in names:
         members = load_members(connection, name)
         for timeframe in TIMEFRAMES:
             ranges = load_ranges(connection, name, timeframe)
             if not ranges and not has_ranges(connection, name):
                 ranges = guess_ranges(connection, members, timeframe)
-            for start, until in ranges[:-1]:
-                jobs[timeframe].append(
-                    make_job(calendar, timeframe, members, start, until, universe=name)
-                )
-            for start, until in ranges[-1:]:
-                job = make_job(calendar, timeframe, members, start, max(end, until), universe=name)
-                if end > until:
+            for start, until in ranges:
+                is_newest = (start, until) == ranges[-1]
+                last = max(end, until) if is_newest else until
+                job = make_job(calendar, timeframe, members, start, last, universe=name)
+                if last > until:
                     earlier = sessions_between(calendar, start, until)
                     job = replace(job, refetch=tuple(earlier[-CORRECTED_SESSIONS:]))
                 jobs[timeframe].append(job)
@@ -89,18 +85,9 @@ def update(
     def look() -> None:
         done.splits = look_at_splits(connection, source)
 
-    run_together(connection, source, jobs["5min"], done)
-    if jobs["1day"]:
-        labels = [job.universe for job in jobs["1day"]]
-        reports = backfill_together(
-            connection,
-            source,
-            jobs["1day"],
-            f"daily bars of {', '.join(labels)}",
-            before_metrics=look,
-        )
-        done.reports += list(zip(labels, ["1day"] * len(labels), reports, strict=True))
-    elif jobs["5min"]:
+    done.reports += run_together(connection, source, jobs["5min"])
+    done.reports += run_together(connection, source, jobs["1day"], before_metrics=look)
+    if jobs["5min"] and not jobs["1day"]:
         look()
 
     for _, _, report in done.reports[-1:]:
@@ -109,10 +96,14 @@ def update(
 
 
 def run_together(
-    connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], done: Update
-) -> None:
+    connection: sqlite3.Connection,
+    source: Source,
+    jobs: Sequence[Job],
+    before_metrics: Callable[[], None] = lambda: None,
+) -> list[tuple[str, str, Report]]:
+    """Return universe, timeframe and report of jobs of one timeframe; nothing without jobs."""
     if not jobs:
-        return
-    labels = [job.universe for job in jobs]
-    reports = backfill_together(connection, source, jobs, f"5-minute bars of {', '.join(labels)}")
-    done.reports += list(zip(labels, ["5min"] * len(labels), reports, strict=True))
+        return []
+    label = f"{LABELS[jobs[0].timeframe]} of {', '.join(job.universe for job in jobs)}"
+    reports = backfill_together(connection, source, jobs, label, before_metrics=before_metrics)
+    return [(job.universe, job.timeframe, each) for job, each in zip(jobs, reports, strict=True)]

@@ -17,8 +17,7 @@ UPDATES_KEPT = 100
 
 
 def us_stocks_are_old(connection: sqlite3.Connection, now_utc: datetime) -> bool:
-    """Return whether us-stocks has bars and its list is a week old: companies that came in since
-    are not in it."""
+    """Return whether us-stocks has bars and its list, a week old, lacks new companies."""
     if not {"universe", "_coverage"} <= set(table_names(connection)):
         return False
     row = connection.execute(
@@ -34,8 +33,7 @@ def us_stocks_are_old(connection: sqlite3.Connection, now_utc: datetime) -> bool
 
 
 def renew_us_stocks(connection: sqlite3.Connection, source: Source, types: Sequence[str]) -> str:
-    """Fetch the list anew; return why that failed, or an empty text. The bars are updated in either
-    case."""
+    """Fetch the list anew; return why that failed, or "": the bars are updated in either case."""
     query = "SELECT min(start_date) FROM _coverage WHERE universe = ?"
     (start,) = connection.execute(query, (US_STOCKS,)).fetchone()
 

@@ -1,5 +1,4 @@
-"""How far a piece of work has come that is stored part by part: a killed run goes on where it
-was."""
+"""How far work that is stored part by part has come: a killed run goes on where it was."""
 
 import sqlite3
 

@@ -54,6 +54,7 @@ def newest_first(
     found = [name for name in names if name.copy_class in wanted]
     if until_utc is not None:
         found = [name for name in found if name.taken_at_utc <= until_utc]
+
     return sorted(
         found,
         key=lambda name: (name.taken_at_utc, -wanted.index(name.copy_class), name.number),
@@ -62,8 +63,7 @@ def newest_first(
 
 
 def find_gaps(names: Iterable[CopyName]) -> list[str]:
-    """Return sentences about copies that were there and are gone although older ones of their class
-    are still kept."""
+    """Return sentences about copies that are gone although older ones of their class are kept."""
     numbers: dict[tuple[str, str], list[int]] = {}
     for name in names:
         numbers.setdefault((name.copy_class, name.writer), []).append(name.number)

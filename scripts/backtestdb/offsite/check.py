@@ -17,8 +17,7 @@ SHARES = 13
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """`problems`: sentences, none when all is well. `damaged`: names of records that do not come
-    back."""
+    """`problems`: sentences, if any. `damaged`: names of records that do not come back."""
 
     share: str
     copies: int
@@ -92,8 +91,7 @@ def check_copies(
 
 
 def is_in_share(name: str, share: int) -> bool:
-    """Return whether a name is in the share: by the hash in a segment's name, or the number at a
-    record's end."""
+    """Return whether a segment, by its hash, or a record, by its number, is in the share."""
     match = SEGMENT_NAME.fullmatch(name)
     if match:
         return int(match[1][:8], 16) % SHARES == share
@@ -102,8 +100,7 @@ def is_in_share(name: str, share: int) -> bool:
 
 
 def find_lost(names: Sequence[CopyName], sent: Sequence[CopyName]) -> list[str]:
-    """Return what a gap in the numbers does not show: the newest and the oldest, and all of
-    them."""
+    """Return losses without a gap in the numbers: the newest, the oldest, or all of them."""
     lost = set(sent) - set(names)
     return [
         f"{name} was sent and proven by this machine, and is gone" for name in sorted(lost, key=str)
@@ -113,8 +110,7 @@ def find_lost(names: Sequence[CopyName], sent: Sequence[CopyName]) -> list[str]:
 def check_record(
     remote: Remote, name: CopyName, listed: dict[str, Stored], owners: dict[str, str]
 ) -> list[str]:
-    """Return what is wrong with a copy, as far as a listing tells. Its segments are added to
-    `owners`."""
+    """Return what a listing shows to be wrong with a copy; add its segments to `owners`."""
     try:
         record = load_record(remote, name)
     except (VerificationError, MissingObjectError) as error:

@@ -1,7 +1,5 @@
-"""`run_offsite.py` and `restore_database.py --from-offsite`: arguments to results, results to
-words."""
+"""`run_offsite.py` and `restore_database.py --from-offsite`: from arguments to words."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -99,7 +97,6 @@ def run_restore_from_offsite(
     beside: bool,
     assume_yes: bool,
     writer: str = "",
-    restore: Callable[..., int] = run_restore_from_backup,
 ) -> int:
     """Given a moment (empty: the newest copies), fetch them, then restore like from any backup, and
     return the exit code. With a moment and a database that is in order only its irreplaceable
@@ -131,7 +128,7 @@ def run_restore_from_offsite(
             say=say,
         )
         say(f"fetched {format_bytes(fetched.sent_bytes)} from {settings.offsite}")
-        return restore(
+        return run_restore_from_backup(
             replace(settings, backup_dir=folder),
             None,
             now_local,

@@ -53,8 +53,7 @@ class Commits:
         return (*self.files[:2], version)
 
     def writer_version(self) -> int | None:
-        """Return the version of the SQLite that wrote the file; None where this process has it not
-        open."""
+        """Return the version of the SQLite that wrote the file; None if it is not open."""
         if self.descriptor < 0:
             return None
         log = self.database.with_name(self.database.name + "-wal")

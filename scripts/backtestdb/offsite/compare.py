@@ -1,20 +1,18 @@
 """What differs between two states of the same tables: rows added, removed, changed, by table."""
 
 import sqlite3
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from backtestdb.database import column_names, connect, ordinary_table_names, quote
+from backtestdb.database import column_names, connect, count_rows, ordinary_table_names, quote
 from backtestdb.schema import tables_to_keep
 from backtestdb.table_copy import rowid_name
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableChange:
-    """From the older state to the newer one. `there`: whether the table is in the older and in the
-    newer."""
+    """From the older state to the newer; `there`: whether the table is in each of them."""
 
     table: str
     added: int
@@ -38,7 +36,7 @@ def compare_states(older: Path, newer: Path) -> list[TableChange]:
         connection.execute("BEGIN")
         changes = [
             compare_table(connection, table, table in before, table in now)
-            for table in union(before, now)
+            for table in dict.fromkeys([*before, *now])
         ]
         connection.execute("ROLLBACK")
 
@@ -50,17 +48,13 @@ def kept_tables(connection: sqlite3.Connection, schema: str) -> list[str]:
     return [table for table in tables_to_keep(connection, schema) if table in ordinary]
 
 
-def union(one: Sequence[str], other: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys([*one, *other]))
-
-
 def compare_table(
     connection: sqlite3.Connection, table: str, was_there: bool, is_there: bool
 ) -> TableChange:
     """Given a table of either state, return how many rows were added, removed and changed."""
     there = (was_there, is_there)
     if not all(there):
-        rows = count_rows(connection, "main" if is_there else "older", table)
+        rows = count_rows(connection, [table], "main" if is_there else "older")[table]
         return TableChange(
             table=table,
             added=rows if is_there else 0,
@@ -111,10 +105,6 @@ def find_key(connection: sqlite3.Connection, table: str) -> list[str]:
 def shared_columns(connection: sqlite3.Connection, table: str) -> list[str]:
     older = set(column_names(connection, table, "older"))
     return [name for name in column_names(connection, table, "main") if name in older]
-
-
-def count_rows(connection: sqlite3.Connection, schema: str, table: str) -> int:
-    return count(connection, f"SELECT count(*) FROM {schema}.{quote(table)}")
 
 
 def count(connection: sqlite3.Connection, query: str) -> int:

@@ -24,7 +24,7 @@ import zstandard
 
 from backtestdb.errors import VerificationError
 from backtestdb.offsite.errors import DamagedObjectError
-from backtestdb.offsite.objects import Part
+from backtestdb.offsite.objects import Part, as_dictionary, make_decompressor
 
 BLOCK_BYTES = 4096
 DIGEST_BYTES = 16
@@ -52,11 +52,12 @@ def hash_blocks(path: Path) -> bytes:
 def find_changed_runs(digests: bytes, base_digests: bytes) -> list[tuple[int, int]]:
     """Return runs of changed or added blocks as (first, count)."""
     runs: list[tuple[int, int]] = []
+
     for number in range(len(digests) // DIGEST_BYTES):
         at = slice(number * DIGEST_BYTES, (number + 1) * DIGEST_BYTES)
         if digests[at] == base_digests[at]:
             continue
-        if runs and sum(runs[-1]) == number:
+        if runs and sum(runs[-1]) == number:  # first + count: the run goes on
             runs[-1] = (runs[-1][0], runs[-1][1] + 1)
         else:
             runs.append((number, 1))
@@ -68,6 +69,7 @@ def read_page_delta(path: Path, runs: list[tuple[int, int]]) -> Iterator[bytes]:
     the blocks of all runs one after the other."""
     head = {"block_bytes": BLOCK_BYTES, "bytes": path.stat().st_size, "runs": runs}
     yield MAGIC + json.dumps(head, separators=(",", ":")).encode() + b"\n"
+
     with path.open("rb") as file:
         for first, count in runs:
             file.seek(first * BLOCK_BYTES)
@@ -78,10 +80,10 @@ def read_page_delta(path: Path, runs: list[tuple[int, int]]) -> Iterator[bytes]:
 
 
 def apply_pages(stream: io.BufferedReader, target: Path) -> None:
-    """Turn `target`, which holds the base, into what the page delta was made of. Raise
-    DamagedObjectError."""
+    """Turn the base in `target` into what the delta was made of. Raise DamagedObjectError."""
     if stream.readline() != MAGIC:
         raise DamagedObjectError("a page delta does not begin like one")
+
     head = json.loads(stream.readline())
     with target.open("r+b") as file:
         for first, count in head["runs"]:
@@ -139,8 +141,7 @@ def make_page_patches(
 def cut_blocks(
     runs: Iterable[tuple[int, int]], part_blocks: int, skip: int = 0
 ) -> Iterator[list[int]]:
-    """Yield the numbers of the blocks of all runs, after the first `skip`, in lists of
-    `part_blocks`."""
+    """Yield numbers of all runs' blocks after the first `skip`, in lists of `part_blocks`."""
     numbers = [number for first, count in runs for number in range(first, first + count)]
     for start in range(skip, len(numbers), part_blocks):
         yield numbers[start : start + part_blocks]
@@ -204,13 +205,4 @@ def make_patch(base: bytes, new: bytes) -> bytes:
 
 def apply_patch(base: bytes, patch: bytes) -> bytes:
     """Return what make_patch was given as `new`. Raise zstandard.ZstdError."""
-    decompressor = zstandard.ZstdDecompressor(
-        dict_data=as_dictionary(base), max_window_size=1 << 31
-    )
-    return decompressor.decompress(patch)
-
-
-def as_dictionary(base: bytes) -> zstandard.ZstdCompressionDict | None:
-    if not base:
-        return None
-    return zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    return make_decompressor(base).decompress(patch)

@@ -29,8 +29,7 @@ def load_distrusted(folder: Path) -> set[str]:
 
 
 def drop_distrusted(state: State, damaged: set[str]) -> list[str]:
-    """Let `state` forget the references that are damaged, so that the next copy is a new one;
-    return them."""
+    """Let `state` forget damaged references and return them: the next copy is a new one."""
     found = [
         reference.name
         for reference in (state.full, state.small, state.hour)

@@ -1,5 +1,4 @@
-"""Prove that the copies elsewhere bring a database back, by bringing it back into a folder that is
-emptied."""
+"""Prove that copies elsewhere bring a database back: into a folder that is emptied."""
 
 import json
 import sqlite3

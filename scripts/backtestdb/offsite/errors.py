@@ -8,8 +8,7 @@ class OffsiteError(ProjectError):
 
 
 class TooSlowError(OffsiteError):
-    """No answer in time: the server or the network is gone, or the line is too slow for so many
-    bytes."""
+    """No answer in time: server or network gone, or a line too slow for so many bytes."""
 
 
 class MissingObjectError(OffsiteError):

@@ -16,7 +16,6 @@ CHECKS, DRILLS = "checks.jsonl", "drills.jsonl"
 # problem yet.
 STALE_AFTER = timedelta(minutes=5)
 CHECK_EVERY, DRILL_EVERY = timedelta(days=7), timedelta(days=30)
-OVERDUE_AFTER = timedelta(days=2)
 STAYS = "and make schedule-install for the process that stays"
 
 
@@ -96,8 +95,7 @@ def parse_time(text: object) -> datetime | None:
 
 
 def find_offsite_problems(facts: OffsiteFacts | None) -> list[OffsiteProblem]:
-    """Return what needs the user, the most urgent first; none when all is well or OFFSITE is not
-    set."""
+    """Return what needs the user, the most urgent first; none if OFFSITE is not set."""
     if facts is None:
         return []
     problems = []

@@ -1,7 +1,7 @@
 """When copies were last checked where they lie, and what came out: a line each, the newest last."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -19,13 +19,6 @@ NAME = "checks.jsonl"
 LINES_KEPT = 500
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    checked_at_utc: datetime
-    is_good: bool
-    result: CheckResult
-
-
 def check_and_save(
     settings: Settings, remote: Remote, now_utc: datetime, *, everything: bool, say: Say
 ) -> CheckResult:
@@ -34,7 +27,7 @@ def check_and_save(
     sent = find_sent(folder, now_utc)
     result = check_copies(remote, now_utc, everything=everything, sent=sent, say=say)
     save_distrusted(folder, result.damaged)
-    save_check(folder, Check(checked_at_utc=now_utc, is_good=not result.problems, result=result))
+    save_check(folder, result, now_utc)
     return result
 
 
@@ -46,7 +39,11 @@ def find_sent(folder: Path, now_utc: datetime) -> list[CopyName]:
     return choose_due(load_sent(folders), now_utc)
 
 
-def save_check(folder: Path, check: Check) -> None:
+def save_check(folder: Path, result: CheckResult, now_utc: datetime) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    values = asdict(check) | {"checked_at_utc": check.checked_at_utc.isoformat()}
+    values = {
+        "checked_at_utc": now_utc.isoformat(),
+        "is_good": not result.problems,
+        "result": asdict(result),
+    }
     append_line(folder / NAME, json.dumps(values), keep=LINES_KEPT)

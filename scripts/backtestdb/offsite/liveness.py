@@ -1,5 +1,4 @@
-"""What the living process last did, for status, doctor and the page: a small file beside its
-state."""
+"""What the living process did last, for status, doctor and the page: a small file."""
 
 import hashlib
 import json
@@ -34,8 +33,7 @@ class Liveness:
 
 
 def save_liveness(folder: Path, liveness: Liveness) -> None:
-    """Write the file whole-old or whole-new; not flushed, because it is written again within a
-    minute."""
+    """Write the file whole-old or whole-new, unflushed: within a minute it is written again."""
     values: dict[str, Any] = asdict(liveness)
     for name in TIMES:
         values[name] = values[name].isoformat() if values[name] else None

@@ -67,6 +67,7 @@ def put_proven(store: Store, name: str, data: bytes) -> None:
     name that is taken is what a lost answer leaves behind, and the content decides."""
     with suppress(NameTakenError):
         store.put(name, data)
+
     returned = store.get(name)
     if returned != data:
         raise OffsiteError(
@@ -117,15 +118,20 @@ def open_stream(
     remote: Remote, segments: Sequence[Segment], *, base: bytes | None = None
 ) -> "zstandard.ZstdDecompressionReader":
     """Return what the segments hold, decompressed. `base`: what a patch was made from."""
-    dictionary = (
-        zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-        if base
-        else None
-    )
-    decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << 31)
-    return decompressor.stream_reader(
+    return make_decompressor(base or b"").stream_reader(
         io.BufferedReader(SegmentReader(remote, segments)), read_across_frames=True
     )
+
+
+def make_decompressor(base: bytes) -> zstandard.ZstdDecompressor:
+    return zstandard.ZstdDecompressor(dict_data=as_dictionary(base), max_window_size=1 << 31)
+
+
+def as_dictionary(base: bytes) -> zstandard.ZstdCompressionDict | None:
+    """Return what a patch was made from, in the form that `zstd --patch-from` gives it."""
+    if not base:
+        return None
+    return zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
 def read_all(remote: Remote, segments: Sequence[Segment], name: str) -> bytes:
@@ -137,9 +143,9 @@ def read_all(remote: Remote, segments: Sequence[Segment], name: str) -> bytes:
         raise DamagedObjectError(f"{name} cannot be decompressed: {error}") from None
 
 
-def compress_parts(parts: Iterable[bytes], level: int = LEVEL) -> Iterator[bytes]:
+def compress_parts(parts: Iterable[bytes]) -> Iterator[bytes]:
     """Return each part a zstd frame of its own; joined, the frames are one stream."""
-    compressor = zstandard.ZstdCompressor(level=level)
+    compressor = zstandard.ZstdCompressor(level=LEVEL)
     return (compressor.compress(part) for part in parts)
 
 
@@ -148,8 +154,7 @@ def cut(data: bytes, size: int = SEGMENT_BYTES) -> Iterator[bytes]:
 
 
 def cut_stream(chunks: Iterable[bytes], size: int, skip: int = 0) -> Iterator[bytes]:
-    """Yield the bytes of `chunks` after the first `skip`, in pieces of `size`; the last one may be
-    shorter."""
+    """Yield the bytes of `chunks` after the first `skip`, in pieces of `size` or a last rest."""
     waiting = bytearray()
     for chunk in chunks:
         waiting += chunk[skip:]
@@ -157,5 +162,6 @@ def cut_stream(chunks: Iterable[bytes], size: int, skip: int = 0) -> Iterator[by
         while len(waiting) >= size:
             yield bytes(waiting[:size])
             del waiting[:size]
+
     if waiting:
         yield bytes(waiting)

@@ -1,5 +1,4 @@
-"""Whose copies are these? Several databases may share a target: a second checkout, another
-machine."""
+"""Whose copies are these? A target may have those of a second checkout or another machine."""
 
 import os
 from collections.abc import Iterable
@@ -31,6 +30,7 @@ def find_owners(remote: Remote, names: Iterable[CopyName]) -> dict[str, Owner]:
     by_writer: dict[str, list[CopyName]] = {}
     for name in sorted(names, key=lambda name: name.taken_at_utc, reverse=True):
         by_writer.setdefault(name.writer, []).append(name)
+
     owners = {}
     for writer, found in by_writer.items():
         owner = read_first_owner(remote, found)
@@ -92,8 +92,7 @@ def choose_own(
 
 
 def is_mine(owner: Owner, path: str, database_id: str) -> bool:
-    """Return whether an owner is this database. Two ids that differ are two databases, whatever the
-    paths say."""
+    """Return whether an owner is this database: the path is, and ids, if both have one, too."""
     if database_id and owner.database_id and database_id != owner.database_id:
         return False
     return owner.database == path

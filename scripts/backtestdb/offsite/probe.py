@@ -12,8 +12,7 @@ PROBE_FOLDER = "probe"
 
 @dataclass(frozen=True)
 class Protection:
-    """`holds` False is no failure: names never come twice, and what is deleted shows at the next
-    check."""
+    """`holds` False is no failure: names never repeat, and a check notices what is deleted."""
 
     what: str
     holds: bool

@@ -98,8 +98,7 @@ def keep_needed(remote: Remote, name: CopyName, expired: set[CopyName], needed: 
 
 
 def prune(remote: Remote, plan: PrunePlan, say: Say) -> None:
-    """Remove what the plan names, records first. Raise OffsiteError where these credentials may not
-    delete."""
+    """Remove what is planned, records first. Raise OffsiteError where that is not allowed."""
     for name in plan.copies:
         remote.store.delete(str(name))
     for text in plan.objects:

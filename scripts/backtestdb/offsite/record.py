@@ -101,8 +101,7 @@ def save_record(remote: Remote, record: Record) -> int:
 
 
 def load_record(remote: Remote, name: CopyName) -> Record:
-    """Raise MissingObjectError, or DamagedObjectError when it is not the record that was stored
-    there."""
+    """Raise MissingObjectError, or DamagedObjectError for anything but what was stored."""
     text = str(name)
     data = remote.key.open(remote.store.get(text), text)
     try:

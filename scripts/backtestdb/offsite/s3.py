@@ -59,8 +59,7 @@ class BucketStore:
         self.bucket = self.connect({})
 
     def connect(self, headers: dict[str, str]) -> S3Store:
-        """Return a connection. Empty settings fall back to what the AWS tools of this machine
-        use."""
+        """Return a connection; empty settings are those of this machine's AWS tools."""
         target = self.target
         return S3Store(
             self.name,

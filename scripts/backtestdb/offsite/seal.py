@@ -45,8 +45,7 @@ def make_data_key() -> DataKey:
 
 
 def lock_key(key: DataKey, passphrase: str) -> bytes:
-    """Return the key locked with scrypt at about a second of work: guessing costs as much for each
-    guess."""
+    """Return the key locked with scrypt: about a second of work for each guess."""
     locked: bytes = pyrage.passphrase.encrypt(key.text.encode(), passphrase)
     return locked
 
@@ -61,6 +60,7 @@ def unlock_key(locked: bytes, passphrase: str, where: str) -> DataKey:
             f"OFFSITE_PASSPHRASE does not open key.age at {where}",
             next_step="take the passphrase from the recovery sheet",
         ) from None
+
     if KEY_LINE not in text:
         raise OffsiteError(f"key.age at {where} holds no key")
     return DataKey(text)

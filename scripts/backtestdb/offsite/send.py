@@ -95,8 +95,7 @@ def describe_backup(backup: Backup) -> Content:
 
 
 def make_parts(chunks: Iterator[bytes]) -> MakeParts:
-    """Given the bytes of a file, return how its parts are made: each a zstd frame of its own, which
-    joined are one stream."""
+    """Return how a file's parts are made: each is a zstd frame, and joined they are one stream."""
     compressor = zstandard.ZstdCompressor(level=LEVEL)
 
     def parts(size: int, skip: int) -> Iterator[Part]:

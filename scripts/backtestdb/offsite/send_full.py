@@ -41,8 +41,7 @@ def send_full(sender: Sender, backup: Backup) -> Record:
 
 
 def send_full_content(sender: Sender, content: Content, backup: Backup | None = None) -> Record:
-    """Given a file, send it whole or what changed since the base. `backup`: whose generated scripts
-    go with it."""
+    """Send a file whole, or what changed since the base. `backup`: with its generated scripts."""
     state, digests = sender.state, hash_blocks(content.path)
     base = find_full_base(sender)
     is_due = chain.needs_new_reference(

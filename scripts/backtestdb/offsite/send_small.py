@@ -1,5 +1,4 @@
-"""Send a copy of the irreplaceable tables: whole, or as a patch to the base or to the copy of its
-hour."""
+"""Send the irreplaceable tables: whole, or as a patch to the base or the copy of its hour."""
 
 import hashlib
 import shutil
@@ -29,6 +28,7 @@ def send_small(sender: Sender, content: Content, *, is_minute: bool) -> Record:
         find_local(sender, state.small, SMALL_BASE),
         find_local(sender, state.hour, HOUR_BASE),
     )
+
     base_price = small.sent_bytes if small else 0
     # A new copy of the hour costs about what the last delta to the small base did; they grow all
     # day, so the first one is the smallest.
@@ -46,6 +46,7 @@ def send_small(sender: Sender, content: Content, *, is_minute: bool) -> Record:
 
     if record is None:
         record = send_small_base(sender, content, data)
+
     state.small_sha256 = content.sha256
     if not is_minute:
         state.small_file = content.file
@@ -64,9 +65,11 @@ def send_patch(
     """Return None, with nothing sent, when a new base is cheaper."""
     if len(data) + base.bytes > PATCH_LIMIT_BYTES:
         return None
+
     patch = make_patch((sender.folder / base_file).read_bytes(), data)
     if chain.is_too_large(len(patch), base) and copy_class != "minute":
         return None
+
     folder = f"{copy_class}/segments"
     segments = send_segments(sender.remote, folder, cut(patch, sender.state.segment_bytes))
     record = finish(sender, copy_class, content, "patch", segments, base)
@@ -96,8 +99,7 @@ def keep_local(sender: Sender, record: Record, path: Path, name: str) -> Referen
 
 
 def find_local(sender: Sender, reference: Reference | None, name: str) -> Reference | None:
-    """Return the reference, if its file is here and has not changed: a delta to another file would
-    be worthless."""
+    """Return the reference if its file is here as it was: else a delta would be worthless."""
     path = sender.folder / name
     if not reference or not path.is_file():
         return None

@@ -1,5 +1,4 @@
-"""The names of all copies that this machine sent, a line each, so that a check notices the loss of
-any of them."""
+"""The names of all copies that this machine sent: a check notices the loss of any."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -36,8 +35,7 @@ def read_names(folder: Path) -> Iterator[CopyName]:
 
 
 def choose_due(names: Iterable[CopyName], now_utc: datetime) -> list[CopyName]:
-    """Return those that no rule lets go yet: see prune.KEEP, and the same ages for a bucket's
-    lifecycle."""
+    """Return those that no rule lets go yet: prune.KEEP, as in a bucket's lifecycle."""
     return [name for name in names if now_utc - name.taken_at_utc < KEEP[name.copy_class]]
 
 

@@ -27,6 +27,7 @@ from backtestdb.table_copy import (
     copy_rows,
     create_object,
     create_objects,
+    has_generated_columns,
     rowid_name,
     verify_counts,
     write_schema_row,
@@ -98,7 +99,9 @@ def copy_pinned_tables(connection: sqlite3.Connection) -> tuple[dict[str, int], 
 
     for table in ordinary:
         create_objects(connection, "main", "fresh", "table", table)
-        if has_generated_columns(connection, table) or not copy_stored_rows(connection, table):
+        # With generated columns `*` means others to SELECT than to INSERT: then by name.
+        by_name = has_generated_columns(connection, table, "main")
+        if by_name or not copy_stored_rows(connection, table):
             copy_rows(connection, table, "main", "fresh")
 
     rows = verify_counts(connection, ordinary, "main", "fresh")
@@ -110,14 +113,6 @@ def copy_pinned_tables(connection: sqlite3.Connection) -> tuple[dict[str, int], 
     carry_views_and_triggers(connection, "main", "fresh")
     carry_header_numbers(connection)
     return rows, find_indexes(connection, set(ordinary))
-
-
-def has_generated_columns(connection: sqlite3.Connection, table: str) -> bool:
-    """Return whether a table has columns that go over by name: `*` means other columns to SELECT
-    than to INSERT."""
-    return any(
-        column[6] for column in connection.execute(f"PRAGMA main.table_xinfo({quote(table)})")
-    )
 
 
 def copy_stored_rows(connection: sqlite3.Connection, table: str) -> bool:

@@ -1,5 +1,4 @@
-"""Where copies are kept: bytes under a name that is never written twice. An S3 bucket or a
-folder."""
+"""Where copies are kept, an S3 bucket or a folder: bytes whose name is written once."""
 
 import os
 import secrets
@@ -26,8 +25,7 @@ class Stored:
 
 
 class Store(Protocol):
-    """Names are relative, with `/` between their parts. `where` is for messages and holds no
-    secret."""
+    """Names are relative, with `/` between parts; `where`, for messages, holds no secret."""
 
     where: str
 

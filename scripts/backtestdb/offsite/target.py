@@ -54,10 +54,10 @@ def find_passphrase(settings: Settings) -> str:
 
 
 def open_remote(settings: Settings) -> Remote:
-    """Return the target that `make offsite-init` made. Raise ProjectError with the cause when it
-    cannot be used."""
+    """Return the target of `make offsite-init`. Raise ProjectError when it cannot be used."""
     store = open_store(make_target(settings))
     passphrase = find_passphrase(settings)
+
     try:
         locked = store.get(KEY_NAME)
     except MissingObjectError:
@@ -65,6 +65,7 @@ def open_remote(settings: Settings) -> Remote:
             f"{store.where} holds no key.age: it was never set up, or its disk is not connected",
             next_step="make offsite-init, or connect the disk",
         ) from None
+
     return Remote(store, unlock_key(locked, passphrase, store.where))
 
 
@@ -73,10 +74,13 @@ def ensure_key(store: Store, passphrase: str) -> tuple[DataKey, bool]:
     replaced: with it everything sealed would be lost."""
     with suppress(MissingObjectError):
         return unlock_key(store.get(KEY_NAME), passphrase, store.where), False
+
     key = make_data_key()
     locked = lock_key(key, passphrase)
     with suppress(NameTakenError):
         store.put(KEY_NAME, locked)
+
+    # Another machine may have been quicker: then its key is the one.
     if store.get(KEY_NAME) == locked:
         return key, True
     return unlock_key(store.get(KEY_NAME), passphrase, store.where), False

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from backtestdb.backups.identity import load_id_of_source, load_own_catalogue, r
 from backtestdb.backups.manifest import Kind
 from backtestdb.backups.unlocked_copy import cannot_be_opened, steady_copy
 from backtestdb.config import Settings
-from backtestdb.console import explain_os_error, explain_sqlite_error, format_bytes
+from backtestdb.console import describe_error, format_bytes
 from backtestdb.errors import ProjectError
 from backtestdb.files import exclusive_lock, hash_file, remove_database
 from backtestdb.offsite.commits import Commits
@@ -79,9 +80,7 @@ def make_watch(settings: Settings, log: logging.Logger, stop: threading.Event) -
 def run_watch(watch: Watch) -> None:
     """Send what is committed and every new full backup, until `stop` is set. Failures are logged,
     and tried again. Raise BusyError when another process sends from this BACKUP_DIR already."""
-    with exclusive_lock(
-        watch.folder / ".lock", f"the sender of copies to {watch.settings.offsite}"
-    ):
+    with sole_sender(watch):
         watch.log.info(
             "watching %s, every %d s, to %s",
             watch.settings.database_path,
@@ -97,13 +96,16 @@ def run_watch(watch: Watch) -> None:
 def send_once(watch: Watch) -> None:
     """Look once at the database and at the backups, and send what is new. Raise BusyError when the
     process that stays is running, ProjectError, OSError or sqlite3.Error when a copy fails."""
-    with exclusive_lock(
-        watch.folder / ".lock", f"the sender of copies to {watch.settings.offsite}"
-    ):
+    with sole_sender(watch):
         look_at_commits(watch, make_sender(watch, "small"), Commits(watch.settings.database_path))
         note_success(watch, "small")
         look_at_backups(watch, make_sender(watch, "full"))
         note_success(watch, "full")
+
+
+def sole_sender(watch: Watch) -> AbstractContextManager[None]:
+    purpose = f"the sender of copies to {watch.settings.offsite}"
+    return exclusive_lock(watch.folder / ".lock", purpose)
 
 
 def make_sender(watch: Watch, name: str) -> Sender:
@@ -157,8 +159,7 @@ def stretch(watch: Watch, cpu_seconds: float) -> None:
 
 
 def look_at_commits(watch: Watch, sender: Sender, commits: Commits) -> None:
-    """Send a new small backup, then what was committed since. Nothing is read when nothing was
-    committed."""
+    """Send a new small backup, then what was committed since; without a commit read nothing."""
     looked_at = watch.clock()
     if drop_damaged(watch, sender):
         commits.seen = None
@@ -209,6 +210,7 @@ def copy_now(watch: Watch, path: Path, written_by: int | None) -> SmallCopy:
     database = watch.settings.database_path
     if not cannot_be_opened(database):
         return take_small_copy(database, path, written_by)
+
     with steady_copy(
         database,
         path.with_name("steady.db"),
@@ -280,8 +282,7 @@ def prove(watch: Watch, sender: Sender) -> None:
 
 
 def drop_damaged(watch: Watch, sender: Sender) -> bool:
-    """Forget what a check found damaged, so that it is sent anew; return whether there was such a
-    thing."""
+    """Forget what a check found damaged: it is sent anew. Return whether there was any."""
     dropped = drop_distrusted(sender.state, load_distrusted(watch.folder))
     for name in dropped:
         watch.log.error("%s is damaged where it lies: a new base is sent", name)
@@ -318,7 +319,7 @@ def note_success(watch: Watch, what: str) -> None:
         keep_liveness(watch)
 
 
-def note_failure(watch: Watch, what: str, error: Exception) -> None:
+def note_failure(watch: Watch, what: str, error: ProjectError | OSError | sqlite3.Error) -> None:
     """Say a failure once for each cause, not at every look."""
     message = describe_error(error)
     with watch.lock:
@@ -335,15 +336,3 @@ def keep_liveness(watch: Watch) -> None:
         save_liveness(watch.folder, watch.liveness)
     except OSError as error:
         watch.log.error("no sign of life could be left: %s", error.strerror)
-
-
-def describe_error(error: Exception) -> str:
-    if isinstance(error, ProjectError):
-        what, next_step = str(error), error.next_step
-    elif isinstance(error, sqlite3.Error):
-        what, next_step = explain_sqlite_error(error)
-    elif isinstance(error, OSError):
-        what, next_step = explain_os_error(error)
-    else:
-        raise error
-    return f"{what}; next: {next_step}" if next_step else what

@@ -1,5 +1,4 @@
-"""What no download brings back: read from the old database, what is left of it or a file, into the
-new one."""
+"""What no download brings back: from the old database, its remains or a file to the new."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -32,8 +31,7 @@ from backtestdb.table_copy import carry_header_numbers, carry_tables
 
 @dataclass(frozen=True)
 class PlannedUniverse:
-    """The list that a rebuild made or updated: its name, active and delisted tickers, names of
-    companies."""
+    """A rebuild's list: its name, active and delisted tickers, names of companies."""
 
     name: str
     active: list[str]
@@ -86,6 +84,7 @@ def load_planned_universe(connection: sqlite3.Connection, universe: str) -> Plan
     ).fetchall()
     if not rows:
         return None
+
     return PlannedUniverse(
         universe,
         [ticker for ticker, _, is_active in rows if is_active],
@@ -215,8 +214,7 @@ def salvaged_content(settings: Settings, now_local: datetime) -> Iterator[Salvag
 
 
 def carry_from(source: Path, work: Path, universe: str) -> dict[str, int]:
-    """Carry over into the new database while it is still beside the old one; return rows per
-    table."""
+    """Fill the new database, while it is beside the old one; return rows per table."""
     carried: dict[str, int] = {}
     with closing(connect(source)) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")

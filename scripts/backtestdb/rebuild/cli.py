@@ -1,7 +1,7 @@
-"""`restore_database.py` without --from-backup: arguments to plan, plan to result, result to
-words."""
+"""`restore_database.py` without --from-backup: from arguments to a plan to words."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -11,7 +11,7 @@ from backtestdb.errors import DeclinedError
 from backtestdb.market.cli import choose_end, make_source
 from backtestdb.market.report import print_reports
 from backtestdb.market.sessions import years_before
-from backtestdb.market.universes import US_STOCKS, choose_tickers
+from backtestdb.market.universes import RUSSELL2000, US_STOCKS, choose_tickers
 from backtestdb.names import make_undo_command
 from backtestdb.rebuild.rebuild import RebuildOptions, RebuildResult, rebuild
 from backtestdb.rebuild.work_file import OtherTables, RebuildSpec
@@ -33,33 +33,22 @@ def make_market_plan(
         return RebuildSpec()
     end = choose_end(arguments.end, now_local)
 
-    if arguments.full_us_stocks:
-        # Which tickers they are the vendor tells once the user agreed to the plan.
-        return RebuildSpec(
-            universe=US_STOCKS,
-            tickers=(),
-            daily_start=years_before(end, 5).isoformat(),
-            intraday_start="",
-            end=end.isoformat(),
-        )
-
+    # Which tickers us-stocks has the vendor tells once the user agreed to the plan.
+    tickers: Sequence[str] = ()
+    universe, years, intraday_start = US_STOCKS, 5, ""
     if arguments.russell2000:
-        tickers = choose_tickers("russell2000", [], arguments.russell2000, [])
-        return RebuildSpec(
-            universe="russell2000",
-            tickers=tuple(tickers),
-            daily_start=years_before(end, 5).isoformat(),
-            intraday_start="",
-            end=end.isoformat(),
-        )
+        universe = RUSSELL2000
+        tickers = choose_tickers(universe, [], arguments.russell2000, [])
+    elif not arguments.full_us_stocks:
+        universe, years = "tech_sector", 1
+        tickers = choose_tickers(universe, [], None, settings.watchlist_tickers)
+        intraday_start = (end - timedelta(days=INTRADAY_DAYS - 1)).isoformat()
 
-    tickers = choose_tickers("tech_sector", [], None, settings.watchlist_tickers)
-    intraday_start = end - timedelta(days=INTRADAY_DAYS - 1)
     return RebuildSpec(
-        universe="tech_sector",
+        universe=universe,
         tickers=tuple(tickers),
-        daily_start=years_before(end, 1).isoformat(),
-        intraday_start=intraday_start.isoformat(),
+        daily_start=years_before(end, years).isoformat(),
+        intraday_start=intraday_start,
         end=end.isoformat(),
     )
 

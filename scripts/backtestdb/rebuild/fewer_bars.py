@@ -1,5 +1,4 @@
-"""A rebuild that brings far fewer bars than the old file has is stopped before it takes its
-place."""
+"""A rebuild with far fewer bars than the old file is stopped before it replaces it."""
 
 import sqlite3
 import sys
@@ -44,11 +43,11 @@ class FewerBars:
 def stop_at_fewer_bars(
     database: Path, work: sqlite3.Connection, jobs: dict[str, Job], ask: Callable[[str], bool]
 ) -> None:
-    """Raise FewerBarsError unless the user says that the new content may take the place of so many
-    more bars."""
+    """Raise FewerBarsError unless the user wants far fewer bars in the old ones' place."""
     fewer = find_fewer_bars(database, work, jobs)
     if not fewer:
         return
+
     told = "; ".join(each.describe() for each in fewer)
     if not (sys.stdin.isatty() and ask(f"{told}. Replace the old file all the same?")):
         raise FewerBarsError(

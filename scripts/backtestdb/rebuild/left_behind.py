@@ -1,5 +1,4 @@
-"""Which stored bars a rebuild does not bring into the new database, and the command that brings
-them back."""
+"""Stored bars that a rebuild leaves behind, and the command that brings them back."""
 
 import shlex
 import sqlite3
@@ -80,8 +79,7 @@ def load_universe_of(connection: sqlite3.Connection) -> dict[str, str]:
 
 
 def planned_tickers(connection: sqlite3.Connection, plan: RebuildSpec) -> set[str]:
-    """Return those of the plan; of a universe that the vendor lists, the members that the old
-    database knows."""
+    """Return the plan's, or the old database's members of a universe that the vendor lists."""
     if plan.tickers or not plan.universe:
         return set(plan.tickers)
     return set(load_listed(connection, plan.universe))

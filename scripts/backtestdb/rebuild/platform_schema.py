@@ -73,8 +73,7 @@ def run_schema(scratch: Path, schema_file: Path) -> None:
 
 
 def authorize(action: int, *details: str | None) -> int:
-    """Return SQLite's answer to a step of a statement. Settings of the connection (PRAGMA) are
-    passed over."""
+    """Return SQLite's answer to a step of a statement; PRAGMAs are passed over."""
     if action == sqlite3.SQLITE_PRAGMA:
         return sqlite3.SQLITE_IGNORE
     takes_rows_away = action == sqlite3.SQLITE_DELETE and not str(details[0]).startswith("sqlite_")

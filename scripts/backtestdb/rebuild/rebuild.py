@@ -122,13 +122,17 @@ def rebuild(
 
         with closing(connect(work_path(database))) as connection:
             prepare_to_fill(connection, plan)
+
+            # Asked first: what the key's plan lacks is in the plan that the user agrees to.
             starts = probe_plan_limits(connection, source, plan)
             costs = plan_costs(connection, plan)
             old = load_old_content(settings, plan, choices, now_local)
             show_plan(settings, plan, costs, old)
             show_left_behind(settings.database_path, plan)
             show_history_start(settings, plan, costs, starts)
+
             verify_space_to_rebuild(database, sum(cost.bytes for cost in costs.values()))
+
             is_there = look_at_file(database) not in {"missing", "empty"}
             question = (
                 f"Replace {database}? The old file is kept." if is_there else "Go on with less?"
@@ -177,8 +181,7 @@ def expected_tables(plan: RebuildSpec) -> set[str]:
 
 
 def remove_unstarted(connection: sqlite3.Connection, work: Path) -> None:
-    """Remove a work file without a single answer in it: it holds nothing that a later run could
-    continue."""
+    """Remove a work file without any answer: a later run has nothing to continue."""
     asked = "SELECT EXISTS (SELECT 1 FROM _ranges_asked) OR EXISTS (SELECT 1 FROM _sessions_asked)"
     if not connection.execute(asked).fetchone()[0] and not staging_path(work).exists():
         connection.close()
@@ -229,7 +232,7 @@ def members_of(connection: sqlite3.Connection, plan: RebuildSpec) -> list[str]:
 
 
 def make_jobs(plan: RebuildSpec, tickers: list[str]) -> dict[str, Job]:
-    """Return None for the schema alone."""
+    """Return a job for each timeframe that is wanted; none for the schema alone."""
     starts = {"1day": plan.daily_start, "5min": plan.intraday_start}
     return {
         LABELS[timeframe]: make_job(
@@ -248,13 +251,14 @@ def make_jobs(plan: RebuildSpec, tickers: list[str]) -> dict[str, Job]:
 def load_old_content(
     settings: Settings, plan: RebuildSpec, choices: RebuildOptions, now_local: datetime
 ) -> OldContent:
-    """Return what will be carried over, tried out once on an empty database before the first
-    request."""
+    """Return what will be carried over, tried on an empty database before any request."""
     if choices.discard_irreplaceable:
         return OldContent({})
+
     work = work_path(settings.database_path)
     trial = work.with_name(f"{work.name}.trial{ARRIVING}")
     remove_database(trial)
+
     try:
         create_schema(trial, form_of(work), plan.other_tables, settings.platform_schema)
         return read_old_content(settings, choices.carry_over_from, trial, now_local)
@@ -334,11 +338,13 @@ def show_history_start(
     """Print what the key's plan makes of a rebuild."""
     if starts is None:
         return
+
     sessions = make_jobs(plan, [WITNESS])[LABELS["1day"]].sessions
     covered = sum(1 for day in sessions if day >= starts)
     requests = sum(cost.requests for cost in costs.values())
     duration = format_duration(duration_seconds(requests, settings.requests_per_minute))
     size = format_bytes(sum(cost.bytes for cost in costs.values()))
+
     say(
         f"your plan begins {starts}: {covered:,} of {len(sessions):,} sessions, {requests:,} "
         f"requests, {duration}, {size} at most"
@@ -346,8 +352,7 @@ def show_history_start(
 
 
 def show_left_behind(database: Path, plan: RebuildSpec) -> None:
-    """Print which bars of the old database the new one will not have. They stay in the kept
-    file."""
+    """Print which old bars the new database will lack; they stay in the kept file."""
     if look_at_file(database) != "database":
         return
     with closing(connect(database, read_only=True)) as connection:
@@ -358,8 +363,7 @@ def show_left_behind(database: Path, plan: RebuildSpec) -> None:
 def run_jobs(
     connection: sqlite3.Connection, source: Source | None, plan: RebuildSpec, settings: Settings
 ) -> list[tuple[str, Report]]:
-    """Fill the new file; return a report for each job. Raise NothingFetchedError when a job brings
-    no bar."""
+    """Fill the new file; return each job's report. Raise NothingFetchedError for no bar."""
     reports: list[tuple[str, Report]] = []
     if not plan.universe:
         return reports

@@ -21,11 +21,13 @@ def verify_new_content(
     a transaction, holds what it must."""
     verify_tables(path, table_names(connection))
     verify_integrity(connection)
+
     missing = set(expected_tables) - set(table_names(connection))
     if missing:
         raise VerificationError(
             f"tables are missing in the new database: {', '.join(sorted(missing))}"
         )
+
     violations = count_foreign_key_violations(connection)
     if violations:
         raise VerificationError(f"{violations} rows of the new database have no parent")

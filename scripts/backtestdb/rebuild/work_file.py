@@ -96,8 +96,7 @@ class FileForm(NamedTuple):
 
 
 def load_record(path: Path) -> RebuildRecord | None:
-    """Return the rebuild that made the file at `path`; None when there is no such file or no such
-    record."""
+    """Return the rebuild that made the file; None if there is no file or no record of it."""
     if look_at_file(path) != "database":
         return None
     with closing(connect(path)) as connection:

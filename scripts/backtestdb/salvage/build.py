@@ -240,7 +240,7 @@ def load_sequences(
             tree = read_tree(file, one.root, is_index=False)
             for record in read_records(file, tree.pages, Counter()):
                 if record and len(record[1]) == 2:
-                    found.append(decode(record[1], file.encoding))
+                    found.append(decode(record[1], "utf-8"))
 
     if has_backup and has_sequences(target, "saved"):
         found += target.execute("SELECT name, seq FROM saved.sqlite_sequence").fetchall()

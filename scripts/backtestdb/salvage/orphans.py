@@ -12,7 +12,7 @@ from itertools import islice, pairwise
 
 from backtestdb.salvage.objects import parse_objects
 from backtestdb.salvage.pages import INDEX_KINDS, DamagedError, Page, PageFile, parse_page
-from backtestdb.salvage.proofs import load_entries
+from backtestdb.salvage.proofs import load_proofs
 from backtestdb.salvage.rows import Row, make_row, read_records, read_rows
 from backtestdb.salvage.scan import Scan
 from backtestdb.salvage.shapes import Shape, fits
@@ -71,11 +71,7 @@ def adopt(
         kept = without_overlaps(file, inside(file, trees, source.gaps))
 
     if scan.free_list != "known":
-        source.proofs = [
-            (index, entries)
-            for index in source.indexes
-            if (entries := load_entries(file, index)) is not None
-        ]
+        source.proofs = load_proofs(file, source.indexes)
 
     is_doubtful = scan.free_list == "broken" or (
         scan.free_list == "likely" and not is_known_to_backup(file, source.shape, kept, saved)

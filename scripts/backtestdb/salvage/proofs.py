@@ -27,6 +27,10 @@ class Index:
     root: int
 
 
+# Indexes, each with what load_entries found in it.
+Proofs = list[tuple[Index, set[str]]]
+
+
 def describe_proofs(
     connection: sqlite3.Connection, shape: Shape, objects: Iterable[SchemaObject]
 ) -> list[Index]:
@@ -65,6 +69,13 @@ def load_entries(file: PageFile, index: Index) -> set[str] | None:
         for record in records
         if record and len(record[1]) == len(index.places) + 1
     }
+
+
+def load_proofs(file: PageFile, indexes: Iterable[Index]) -> Proofs:
+    """Return those of the indexes of which something can still be read."""
+    return [
+        (index, entries) for index in indexes if (entries := load_entries(file, index)) is not None
+    ]
 
 
 def make_entry(values: Sequence[Value]) -> str:

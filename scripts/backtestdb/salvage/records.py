@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 
 from backtestdb.salvage.pages import DamagedError, parse_varint
 
@@ -63,3 +64,24 @@ def decode(values: Sequence[Value], encoding: str) -> list[object]:
         ]
     except UnicodeDecodeError as error:
         raise DamagedError(str(error)) from error
+
+
+def in_utf_8(values: list[Value], encoding: str) -> list[Value]:
+    """Return a record's values with text in UTF-8, whatever the encoding of the file. Raise
+    DamagedError for text of another encoding that is none; text in UTF-8 stays as it is stored."""
+    if encoding == "utf-8":
+        return values
+    return [
+        bytearray(value.encode()) if isinstance(value, str) else value  # type: ignore[misc]
+        for value in decode(values, encoding)
+    ]
+
+
+def bindable(value: Value) -> Value | str:
+    """Return a value as it is bound to a statement: text as text. Text that is no UTF-8 stays what
+    it is, to be cast within SQLite; in a database in UTF-16, where there is none, SQLite 3.40 cuts
+    what is bound to be cast at an even number of bytes."""
+    if isinstance(value, bytearray):
+        with suppress(UnicodeDecodeError):
+            return value.decode()
+    return value

@@ -13,7 +13,7 @@ from backtestdb.salvage.pages import (
     parse_page,
     read_payload,
 )
-from backtestdb.salvage.records import Value, parse_record
+from backtestdb.salvage.records import Value, in_utf_8, parse_record
 from backtestdb.salvage.shapes import Shape, fits
 from backtestdb.salvage.trees import Tree
 
@@ -23,15 +23,16 @@ Row = tuple[int, list[Value]]
 def read_records(
     file: PageFile, pages: Sequence[int], claims: Counter[int]
 ) -> Iterator[Row | None]:
-    """Yield the rowid (0 in a table WITHOUT ROWID) and the stored values of each row; None where
-    they are lost."""
+    """Yield the rowid (0 in a table WITHOUT ROWID) and the stored values of each row, text in
+    UTF-8; None where they are lost."""
     for number in pages:
         page = parse_page(file, number)
         for cell in page.cells:
             try:
                 if any(claims[number] > 1 for number in (page.number, *list_overflow(file, cell))):
                     raise DamagedError("two rows lay claim to one page")
-                yield cell.rowid, parse_record(read_payload(file, page, cell))
+                values = parse_record(read_payload(file, page, cell))
+                yield cell.rowid, in_utf_8(values, file.encoding)
             except DamagedError:
                 yield None
 

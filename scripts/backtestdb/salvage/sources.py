@@ -4,14 +4,22 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from backtestdb.database import Connection, quote
 from backtestdb.salvage.objects import Schema, SchemaObject, create_objects
 from backtestdb.salvage.pages import PageFile
-from backtestdb.salvage.proofs import Index, describe_proofs, entry_of, is_named, load_entries
-from backtestdb.salvage.records import Value
+from backtestdb.salvage.proofs import (
+    Index,
+    Proofs,
+    describe_proofs,
+    entry_of,
+    is_named,
+    load_entries,
+    load_proofs,
+)
+from backtestdb.salvage.records import Value, bindable
 from backtestdb.salvage.rows import Row, read_rows
 from backtestdb.salvage.shapes import Shape, describe_indexes, describe_table
 from backtestdb.salvage.trees import Gap, Tree, read_tree
@@ -32,7 +40,7 @@ class TableSource:
     trees: list[Tree] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     doubtful: list[Tree] = field(default_factory=list)
-    proofs: list[tuple[Index, set[str]]] = field(default_factory=list)
+    proofs: Proofs = field(default_factory=list)
 
     @property
     def lost_pages(self) -> int:
@@ -42,12 +50,28 @@ class TableSource:
 
 def read_source(file: PageFile, source: TableSource, claims: Counter[int]) -> Iterator[Row | None]:
     """Yield every row of the table; None for each that is not taken."""
-    yield from read_rows(
-        file, [n for tree in source.trees for n in tree.pages], source.shape, claims
-    )
+    pages = [number for tree in source.trees for number in tree.pages]
+    proofs: Proofs | None = None
+    for row in read_rows(file, pages, replace(source.shape, key=()), claims):
+        if row and lacks_key(source.shape, row):
+            # SQLite lets a key be NULL that is not the rowid. Another table's page in the place of
+            # this one's looks the same: the index of the key has to name the row.
+            proofs = load_proofs(file, source.indexes) if proofs is None else proofs
+            yield row if is_named(row, proofs) else None
+        else:
+            yield row
+
     doubtful = [number for tree in source.doubtful for number in tree.pages]
     for row in read_rows(file, doubtful, source.shape, claims):
         yield row if row and is_named(row, source.proofs) else None
+
+
+def lacks_key(shape: Shape, row: Row) -> bool:
+    """Return whether a column of the row's key is NULL."""
+    return any(
+        value is None and column.name in shape.key
+        for column, value in zip(shape.columns, row[1], strict=False)
+    )
 
 
 def agrees_with_an_index(file: PageFile, source: TableSource, claims: Counter[int]) -> bool:
@@ -144,12 +168,13 @@ def load_saved(
     listed = ", ".join(map(quote, names))
     if shape.rowid_names:
         where = f"{shape.rowid_names[0]} = ?"
-        key: list[Value] = [rowid]
+        key: list[Value | str] = [rowid]
     elif shape.is_index:
+        key = [bindable(values[names.index(name)]) for name in shape.key]
         where = " AND ".join(
-            f"{quote(name)} = {text_or_value(values[names.index(name)])}" for name in shape.key
+            f"{quote(name)} = {text_or_value(value)}"
+            for name, value in zip(shape.key, key, strict=True)
         )
-        key = [values[names.index(name)] for name in shape.key]
     else:
         return None
 
@@ -163,6 +188,6 @@ def load_saved(
     return list(row) if row else None
 
 
-def text_or_value(value: Value) -> str:
-    """Return text as its bytes, to be bound so: it need not be valid."""
+def text_or_value(value: Value | str) -> str:
+    """Return how a value stands in a statement: text that is no UTF-8 is bound as its bytes."""
     return "CAST(? AS TEXT)" if isinstance(value, bytearray) else "?"

@@ -11,7 +11,7 @@ from backtestdb.errors import VerificationError
 from backtestdb.plain_tables import make_plain_table
 from backtestdb.salvage.objects import SchemaObject
 from backtestdb.salvage.pages import PageFile
-from backtestdb.salvage.records import Value
+from backtestdb.salvage.records import Value, bindable
 from backtestdb.salvage.shapes import Shape
 from backtestdb.salvage.sources import TableSource, agrees_with_an_index, read_source
 from backtestdb.table_copy import allow_schema_writes, has_sequences, rowid_name
@@ -143,9 +143,10 @@ def insert_row(
     target: sqlite3.Connection, shape: Shape, rowid: int, values: Sequence[Value]
 ) -> bool:
     """Return whether it was new: a second row of one key is not taken."""
-    texts = tuple(isinstance(value, bytearray) for value in values)
+    bound = [bindable(value) for value in values]
+    texts = tuple(isinstance(value, bytearray) for value in bound)
     written = [
-        v for column, v in zip(shape.columns, values, strict=False) if not column.is_generated
+        v for column, v in zip(shape.columns, bound, strict=False) if not column.is_generated
     ]
     key = [rowid] if shape.rowid_names else []
     return target.execute(make_insert(shape, texts), [*key, *written]).rowcount == 1
@@ -153,8 +154,8 @@ def insert_row(
 
 @cache
 def make_insert(shape: Shape, texts: tuple[bool, ...]) -> str:
-    """Return the statement for a row. Text travels as its bytes and becomes text inside SQLite: it
-    need not be valid UTF-8. Columns behind the last value get their default."""
+    """Return the statement for a row. `texts`: where a value is text that is no UTF-8: it travels
+    as its bytes and becomes text inside SQLite. Columns behind the last value get their default."""
     columns = [c for c in zip(shape.columns, texts, strict=False) if not c[0].is_generated]
     names = [*shape.rowid_names, *(quote(column.name) for column, _ in columns)]
     marks = ["?" for _ in shape.rowid_names] + [

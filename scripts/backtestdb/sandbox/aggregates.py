@@ -20,7 +20,7 @@ from backtestdb.sandbox.exchange import (
 )
 from backtestdb.sandbox.request import Request, bad_request, parse_day
 from backtestdb.sandbox.rows import Row, make_rows
-from backtestdb.sandbox.sessions import MINUTE_MS, Ints, load_sessions
+from backtestdb.sandbox.sessions import MINUTE_MS, load_sessions
 from backtestdb.sandbox.subscription import Subscription, verify_included, verify_subscription
 
 # A page of `limit` base bars is cut from about as many sessions as fill it, not from the whole
@@ -31,9 +31,8 @@ BASE_BARS_A_SESSION = 250
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnsweredSessions:
-    """A range as asked: instants in ms UTC, both included, and the dates in New York that they fall
-    on."""
+class AskedRange:
+    """A range as asked: instants in ms UTC, both included, and their dates in New York."""
 
     ticker: str
     timespan: str
@@ -45,18 +44,16 @@ class AnsweredSessions:
 
     @property
     def first(self) -> date:
-        """Return the date in New York of the first instant."""
         return date_of(self.from_ms)
 
     @property
     def last(self) -> date:
-        """Return the date in New York of the last instant."""
         return date_of(self.to_ms)
 
 
 def parse_range(
     request: Request, ticker: str, bar: tuple[str, str], from_text: str, to_text: str
-) -> AnsweredSessions:
+) -> AskedRange:
     """Return what a range request asks for; 400 when it cannot be."""
     if bar not in (("1", "day"), ("5", "minute")):
         raise bad_request(f"the sandbox has 1/day and 5/minute bars, not {'/'.join(bar)}")
@@ -71,7 +68,7 @@ def parse_range(
     start = midnight_ms(date_of(from_ms)) if bar[1] == "day" else from_ms - from_ms % window
     limit, adjusted = request.number("limit", 5000, 50_000), request.flag("adjusted", default=True)
 
-    return AnsweredSessions(
+    return AskedRange(
         ticker=ticker,
         timespan=bar[1],
         from_ms=start,
@@ -83,8 +80,7 @@ def parse_range(
 
 
 def parse_instant(text: str, *, is_end: bool) -> int:
-    """Given ms UTC, or a date in New York, return ms UTC: of a date its midnight, or its last
-    ms."""
+    """Return ms UTC of ms UTC, or of a New York date: its midnight, or its last ms."""
     if text.isascii() and text.isdigit() and len(text) <= 14:
         return int(text)
     day = parse_day(text)
@@ -116,10 +112,9 @@ def answer_range(exchange: Exchange, plan: Subscription, request: Request, *part
 
 
 def load_page(
-    exchange: Exchange, asked: AnsweredSessions, covered: date
+    exchange: Exchange, asked: AskedRange, covered: date
 ) -> tuple[ServedBars, int | None]:
-    """Return the bars of one page, and the instant at which the next one begins (descending:
-    ends)."""
+    """Return the bars of a page, and where the next begins (descending: ends), in ms."""
     load, step = (
         (load_day_bars, 1) if asked.timespan == "day" else (load_minute_bars, BASE_BARS_A_SESSION)
     )
@@ -127,7 +122,9 @@ def load_page(
     if not found:
         return make_no_bars(), None
 
-    sessions, near = choose_sessions(found, asked.limit // step + 2, descending=asked.descending)
+    # Those among the sessions of the range that a page can hold.
+    sessions, count = np.concatenate([own for _, own in found]), asked.limit // step + 2
+    near = sessions[-count:] if asked.descending else sessions[:count]
     parts = [
         load(exchange, index, own[np.isin(own, near)], adjusted=asked.adjusted)
         for index, own in found
@@ -145,14 +142,6 @@ def load_page(
 
     midnight = load_sessions().midnight_ms
     return served, int(midnight[near[0]]) - 1 if asked.descending else int(midnight[near[-1] + 1])
-
-
-def choose_sessions(
-    found: list[tuple[int, Ints]], count: int, *, descending: bool
-) -> tuple[Ints, Ints]:
-    """Return all sessions of a range, and those among them that a page can hold."""
-    sessions = np.concatenate([own for _, own in found])
-    return sessions, sessions[-count:] if descending else sessions[:count]
 
 
 def answer_grouped(exchange: Exchange, plan: Subscription, request: Request, day_text: str) -> Row:

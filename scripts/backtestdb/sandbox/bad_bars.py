@@ -36,8 +36,7 @@ def spoil_bars(rows: list[Row], kinds: tuple[str, ...], today: date) -> list[Row
 
 
 def make_added_row(row: Row, kind: str, today: date) -> Row:
-    """Return a copy of a good row, at a time at which nothing can have traded, or at its own
-    again."""
+    """Return a copy of a good row, at its own time or when nothing can have traded."""
     if kind == "duplicate":
         return dict(row)
     day = date_of(row["t"])

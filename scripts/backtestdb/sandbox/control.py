@@ -90,10 +90,8 @@ def set_splits(sandbox: Sandbox, given: Payload) -> Payload:
 
 def set_settings(sandbox: Sandbox, given: Payload) -> Payload:
     """Change some of the settings, `history_years`, `free` and `junk` among them."""
-    plan_names, names = (
-        {each.name for each in fields(Subscription)},
-        {each.name for each in fields(Settings)},
-    )
+    plan_names = {each.name for each in fields(Subscription)}
+    names = {each.name for each in fields(Settings)}
     of_exchange = {"junk", "unfinished"}
 
     known = (names - {"plan"}) | plan_names | of_exchange

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 from urllib.parse import unquote
@@ -19,7 +18,7 @@ from backtestdb.sandbox.reference import (
     answer_ticker_events,
     answer_tickers,
 )
-from backtestdb.sandbox.request import Refusal, Request
+from backtestdb.sandbox.request import Answer, Refusal, Request
 from backtestdb.sandbox.state import Sandbox
 
 Payload = dict[str, Any]
@@ -27,15 +26,6 @@ TOO_MANY = {
     "status": "ERROR",
     "error": "You've exceeded the maximum requests per minute of your plan.",
 }
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Status, body and headers; the content type is JSON unless said otherwise."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 Endpoint = Callable[..., Payload]
@@ -96,7 +86,6 @@ def answer_request(sandbox: Sandbox, request: Request) -> Payload:
 def make_json_answer(
     status: int, payload: Payload, headers: dict[str, str] | None = None
 ) -> Answer:
-    """Return a payload on its way, with a request_id of its own as every answer of the vendor
-    has."""
+    """Return a payload on its way, with a request_id of its own like the vendor's."""
     body = orjson.dumps({"request_id": uuid4().hex, **payload})
     return Answer(status, body, {"Content-Type": "application/json", **(headers or {})})

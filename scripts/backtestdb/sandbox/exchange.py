@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, fields, replace
 from datetime import date
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from backtestdb.sandbox.intraday import MinuteBars, make_minute_bars
 from backtestdb.sandbox.listings import RENAMES, Rename, Universe
-from backtestdb.sandbox.made_up import SILENT, Bars, Profiles, make_day_bars
+from backtestdb.sandbox.made_up import SILENT, Bars, Profiles, join_bars, make_day_bars
 from backtestdb.sandbox.noise import uniform
 from backtestdb.sandbox.sessions import Floats, Ints, load_sessions
 from backtestdb.sandbox.source import load_real_prices, make_real_bars
@@ -35,8 +36,7 @@ class Exchange:
     renames: tuple[Rename, ...] = RENAMES
 
     def find_missing(self, ticker: str | None) -> Ints:
-        """Return indexes of the sessions of which there is nothing of a ticker, or (None) of
-        any."""
+        """Return indexes of sessions with nothing of a ticker, or (None) of any."""
         days = [day for whose, day in self.missing if whose is None or whose == ticker]
         found = [load_sessions().index_range(day, day) for day in days]
         return np.array([index for each in found for index in each], dtype=np.int64)
@@ -58,19 +58,13 @@ class ServedBars:
 def find_sessions(
     exchange: Exchange, ticker: str, first: date, last: date
 ) -> list[tuple[int, Ints]]:
-    """Return the sessions in which a ticker traded, for each company that had it, in order of
-    time."""
-    universe, wanted = (
-        exchange.universe,
-        load_sessions().index_range(first, min(last, exchange.today)),
-    )
-    found = []
+    """Return the sessions in which a ticker traded, by company, in order of time."""
+    universe, found = exchange.universe, []
+    wanted = load_sessions().index_range(first, min(last, exchange.today))
 
     for index in sorted(universe.by_ticker.get(ticker, []), key=lambda i: int(universe.first[i])):
-        start, stop = (
-            max(wanted.start, int(universe.first[index])),
-            min(wanted.stop, int(universe.stop[index])),
-        )
+        start = max(wanted.start, int(universe.first[index]))
+        stop = min(wanted.stop, int(universe.stop[index]))
         sessions = np.arange(start, max(start, stop))
         if universe.thin[index]:
             sessions = sessions[uniform(universe.profiles.keys[[index]], sessions, SILENT) >= 0.05]
@@ -81,33 +75,29 @@ def find_sessions(
 
 def load_day_bars(exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool) -> ServedBars:
     """Return day bars of one listing; each starts at midnight in New York."""
+    divisors = load_divisors(exchange, index, sessions, adjusted=adjusted)
+    bars = divide(make_unsplit_bars(exchange.universe, index, sessions), divisors)
     return ServedBars(
         start_ms=load_sessions().midnight_ms[sessions],
         base=np.ones(len(sessions), dtype=np.int64),
         quirk=uniform(exchange.universe.profiles.keys[[index]], sessions, QUIRK),
-        bars=leave_unfinished(
-            exchange,
-            sessions,
-            divide(
-                make_unsplit_bars(exchange.universe, index, sessions),
-                load_divisors(exchange, index, sessions, adjusted=adjusted),
-            ),
-        ),
+        bars=leave_unfinished(exchange, sessions, bars),
     )
 
 
 def load_minute_bars(
     exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool
 ) -> ServedBars:
-    """Return five-minute bars of one listing, 04:00 to 20:00 New York, in agreement with its day
-    bars."""
+    """Return 5-minute bars of a listing, 04:00 to 20:00 New York, that fit its day bars."""
     universe, calendar = exchange.universe, load_sessions()
     key = universe.profiles.keys[[index]]
     day = make_unsplit_bars(universe, index, sessions)
     open_ms, regular = calendar.open_ms[sessions], calendar.regular_bars[sessions]
+
     made = make_minute_bars(key, sessions, open_ms, regular, day, thin=bool(universe.thin[index]))
     divisors = load_divisors(exchange, index, sessions, adjusted=adjusted)
     quirk = uniform(key, made.start_ms, QUIRK)
+
     return ServedBars(
         made.start_ms, made.base_minutes, quirk, divide(made.bars, divisors[made.row])
     )
@@ -116,8 +106,7 @@ def load_minute_bars(
 def load_grouped_bars(
     exchange: Exchange, session: int, *, adjusted: bool
 ) -> tuple[Ints, ServedBars]:
-    """Return the day bars of every ticker that traded in a session, stamped 16:00 New York, and
-    whose they are."""
+    """Return a session's day bars, stamped 16:00 New York, and whose they are."""
     traded, bars, divisors = load_market_days(exchange, session, adjusted=adjusted)
     start = np.full(len(traded), load_sessions().grouped_ms[session])
     quirk = uniform(exchange.universe.profiles.keys[traded], np.array([session]), QUIRK)
@@ -156,8 +145,7 @@ def load_market_days(
 
 
 def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteBars]:
-    """Return the five-minute bars of every ticker in a session, as traded (unadjusted), and whose
-    each is."""
+    """Return a session's 5-minute bars of all tickers, unadjusted, and whose each is."""
     universe, calendar = exchange.universe, load_sessions()
     traded, days, divisors = load_market_days(exchange, session, adjusted=False)
     parts: list[tuple[Ints, MinuteBars]] = []
@@ -167,35 +155,23 @@ def load_market_minutes(exchange: Exchange, session: int) -> tuple[Ints, MinuteB
         if not len(places):
             continue
         at = np.full(len(places), session)
-        chosen = Bars(**{f.name: getattr(days, f.name)[places] for f in fields(Bars)})
-
         keys = universe.profiles.keys[traded[places]][:, None]
-        made = make_minute_bars(
-            keys, at, calendar.open_ms[at], calendar.regular_bars[at], chosen, thin=thin
-        )
+        opens, regular = calendar.open_ms[at], calendar.regular_bars[at]
+        made = make_minute_bars(keys, at, opens, regular, days.at(places), thin=thin)
 
         bars = divide(made.bars, divisors[places][made.row])
-        parts.append(
-            (traded[places][made.row], MinuteBars(made.row, made.start_ms, made.base_minutes, bars))
-        )
+        parts.append((traded[places][made.row], replace(made, bars=bars)))
 
-    joined = {
-        f.name: np.concatenate([getattr(made.bars, f.name) for _, made in parts])
-        for f in fields(Bars)
-    }
     row, start, base = (
         np.concatenate([getattr(made, name) for _, made in parts])
         for name in ("row", "start_ms", "base_minutes")
     )
-
-    return np.concatenate([listing for listing, _ in parts]), MinuteBars(
-        row, start, base, Bars(**joined)
-    )
+    joined = MinuteBars(row, start, base, join_bars([made.bars for _, made in parts]))
+    return np.concatenate([listing for listing, _ in parts]), joined
 
 
 def leave_unfinished(exchange: Exchange, sessions: Ints, bars: Bars) -> Bars:
-    """Return bars with those of today as they are while it goes on: half of the volume, another
-    close."""
+    """Return bars with today's as during the session: half the volume, another close."""
     today = load_sessions().index_range(exchange.today, exchange.today)
     going_on = np.isin(sessions, np.array(today)) & exchange.unfinished
     if not going_on.any():
@@ -216,12 +192,7 @@ def make_unsplit_bars(universe: Universe, index: int, sessions: Ints) -> Bars:
 def select_profiles(universe: Universe, indexes: Ints) -> Profiles:
     """Return the profiles of some listings."""
     every = universe.profiles
-    return Profiles(
-        every.keys[indexes],
-        every.log_price[indexes],
-        every.volatility[indexes],
-        every.log_volume[indexes],
-    )
+    return Profiles(*(column[indexes] for column in vars(every).values()))
 
 
 def load_divisors(exchange: Exchange, index: int, sessions: Ints, *, adjusted: bool) -> Floats:
@@ -252,37 +223,24 @@ def put(bars: Bars, place: int, one: Bars) -> None:
 
 def join(parts: list[ServedBars]) -> ServedBars:
     """Return bars of companies that followed each other under one ticker, as one."""
-    columns = {
-        f.name: np.concatenate([getattr(part.bars, f.name) for part in parts]) for f in fields(Bars)
-    }
     return ServedBars(
         start_ms=np.concatenate([part.start_ms for part in parts]),
         base=np.concatenate([part.base for part in parts]),
         quirk=np.concatenate([part.quirk for part in parts]),
-        bars=Bars(**columns),
+        bars=join_bars([part.bars for part in parts]),
     )
 
 
 def make_no_bars() -> ServedBars:
     """Return what an unknown ticker has."""
     none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
-    return ServedBars(
-        none,
-        none,
-        nothing,
-        Bars(
-            open=nothing,
-            high=nothing,
-            low=nothing,
-            close=nothing,
-            volume=nothing,
-            vwap=nothing,
-            trades=none,
-        ),
-    )
+    columns: dict[str, Any] = {field.name: nothing for field in fields(Bars)}
+    bars = Bars(**columns | {"trades": none})
+    return ServedBars(none, none, nothing, bars)
 
 
 def take(served: ServedBars, where: npt.NDArray[np.bool_] | slice) -> ServedBars:
     """Return the bars at some places."""
-    bars = Bars(**{field.name: getattr(served.bars, field.name)[where] for field in fields(Bars)})
-    return ServedBars(served.start_ms[where], served.base[where], served.quirk[where], bars)
+    return ServedBars(
+        served.start_ms[where], served.base[where], served.quirk[where], served.bars.at(where)
+    )

@@ -20,6 +20,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from backtestdb.sandbox.exchange import Exchange, load_market_minutes
+from backtestdb.sandbox.request import Answer
 from backtestdb.sandbox.sessions import MINUTE_MS, Ints, load_sessions
 from backtestdb.sandbox.signature import find_signer
 from backtestdb.sandbox.subscription import Subscription, find_wall
@@ -51,20 +52,12 @@ class FlatFiles:
         key = (session, exchange.splits, len(exchange.universe.listings), exchange.junk)
         with self.lock:
             if key not in self.kept:
-                self.kept[key] = gzip.compress(
-                    make_csv(exchange, session), compresslevel=1, mtime=0
-                )
+                content = make_csv(exchange, session)
+                self.kept[key] = gzip.compress(content, compresslevel=1, mtime=0)
             self.kept.move_to_end(key)
             while len(self.kept) > FILES_KEPT:
                 self.kept.popitem(last=False)
             return self.kept[key]
-
-
-@dataclass(frozen=True)
-class S3Answer:
-    status: int
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def answer_s3(
@@ -73,7 +66,7 @@ def answer_s3(
     plan: Subscription,
     keys: tuple[str, ...],
     request: tuple[str, str, Mapping[str, str]],
-) -> S3Answer:
+) -> Answer:
     """Given a `request` (method, target and headers, names in lower case), return what S3 answers.
     Access keys are the API's keys, each its own secret. A session that is not over has no file; one
     before the plan's history is forbidden."""
@@ -82,7 +75,7 @@ def answer_s3(
     if refused:
         return refuse(403, refused)
     if urlsplit(target).path.rstrip("/") == BUCKET:
-        return S3Answer(200, EMPTY_LIST, {"Content-Type": "application/xml"})
+        return Answer(200, EMPTY_LIST, {"Content-Type": "application/xml"})
 
     match = OBJECT.fullmatch(urlsplit(target).path)
     found = load_sessions().index_range(*(date.fromisoformat(match[3]),) * 2) if match else range(0)
@@ -94,15 +87,15 @@ def answer_s3(
     return cut_range(files.make(exchange, found.start), headers.get("range", ""))
 
 
-def refuse(status: int, code: str) -> S3Answer:
+def refuse(status: int, code: str) -> Answer:
     body = (
         "<?xml "
         f'version="1.0"?><Error><Code>{escape(code)}</Code><Message>{escape(code)}</Message></Error>'
     )
-    return S3Answer(status, body.encode(), {"Content-Type": "application/xml"})
+    return Answer(status, body.encode(), {"Content-Type": "application/xml"})
 
 
-def cut_range(content: bytes, asked: str) -> S3Answer:
+def cut_range(content: bytes, asked: str) -> Answer:
     """Return the whole, or bytes=FIRST-LAST of it."""
     headers = {
         "Content-Type": "application/gzip",
@@ -111,12 +104,12 @@ def cut_range(content: bytes, asked: str) -> S3Answer:
     }
     match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
     if match is None:
-        return S3Answer(200, content, headers)
+        return Answer(200, content, headers)
 
     first = int(match[1])
     last = min(int(match[2] or len(content)), len(content) - 1)
     headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
-    return S3Answer(206, content[first : last + 1], headers)
+    return Answer(206, content[first : last + 1], headers)
 
 
 def make_csv(exchange: Exchange, session: int) -> bytes:
@@ -160,10 +153,7 @@ def make_minutes(exchange: Exchange, session: int) -> dict[str, np.ndarray]:
     ends = np.where(minute == parts - 1, closed, np.round(opened + step * (minute + 1), 4))
     # Rounding must not leave the bar's own range; one minute reaches its high and one its low.
     starts, ends = (np.clip(edge, bars.low[row], bars.high[row]) for edge in (starts, ends))
-    at_high, at_low = (
-        (made.start_ms // MINUTE_MS // 5) % count,
-        (made.start_ms // MINUTE_MS // 7) % count,
-    )
+    at_high, at_low = ((made.start_ms // MINUTE_MS // part) % count for part in (5, 7))
     high = np.where(minute == at_high[row], bars.high[row], np.maximum(starts, ends))
     low = np.where(minute == at_low[row], bars.low[row], np.minimum(starts, ends))
 

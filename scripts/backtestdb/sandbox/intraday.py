@@ -20,8 +20,7 @@ Prices = tuple[Floats, Floats, Floats, Floats]
 
 @dataclass(frozen=True)
 class MinuteBars:
-    """Bars in order of time: where each lies (row of the day bars), its start in ms UTC, its base
-    minutes."""
+    """Bars by time: which row of the day bars, its start in ms UTC, its base minutes."""
 
     row: Ints
     start_ms: Ints
@@ -98,10 +97,8 @@ def make_regular(
 
     highs = np.where(top, high, np.minimum(np.round(highs, 4), high))
     lows = np.where(bottom, low, np.maximum(np.round(lows, 4), low))
-    highs, lows = (
-        np.maximum(highs, np.maximum(opened, closed)),
-        np.minimum(lows, np.minimum(opened, closed)),
-    )
+    highs = np.maximum(highs, np.maximum(opened, closed))
+    lows = np.minimum(lows, np.minimum(opened, closed))
 
     kept = slot < regular
 
@@ -118,17 +115,18 @@ def make_path(key: Keys, counters: Ints, regular: Ints, day: Bars) -> Floats:
     edge = np.arange(REGULAR + 1)
     walked = np.cumsum(centred(key, counters, STEP), axis=1)
     walked = np.concatenate([np.zeros((len(walked), 1)), walked], axis=1)
+
     done = np.minimum(edge / regular, 1.0)
     pinned = walked - done * np.take_along_axis(walked, regular, axis=1)
     path = first + (last - first) * done + pinned * (high - low) * 0.08
     path = np.clip(np.round(path, 4), low, high)
+
     path[:, :1] = first
     return np.where(edge >= regular, last, path)
 
 
 def make_extended(key: Keys, counters: Ints, day: Bars) -> Prices:
-    """Return prices outside regular hours: within 1 % of the open before it, of the close after
-    it."""
+    """Return prices outside regular hours: within 1 % of the day's open or, after it, close."""
     before = np.arange(counters.shape[1]) < BEFORE
     anchor = np.where(before, day.open[:, None], day.close[:, None])
     opened = np.round(anchor * (1 + 0.006 * (uniform(key, counters, DRIFT) - 0.5)), 4)

@@ -9,8 +9,7 @@ from typing import Any
 
 @dataclass
 class Journal:
-    """Every request with its arrival on the monotonic clock (the same for all processes of a
-    machine)."""
+    """Every request with its arrival, on the machine's one monotonic clock."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
@@ -18,8 +17,7 @@ class Journal:
     def open_entry(
         self, path: str, *, key_was_right: bool, key_place: str | None
     ) -> dict[str, Any]:
-        """Note an arrival; the status stays None until there is an answer, and after a broken
-        connection."""
+        """Note an arrival; without an answer, or after a broken connection, status is None."""
         entry = {
             "arrived": time.monotonic(),
             "path": path,
@@ -28,6 +26,7 @@ class Journal:
             "status": None,
             "fault": None,
         }
+
         with self.lock:
             self.entries.append(entry)
         return entry

@@ -1,5 +1,4 @@
-"""Who is listed in the sandbox: the tech sector, the real prices, the traps, and as many others as
-asked."""
+"""Who is listed: the tech sector, real prices, traps, and as many others as asked for."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -83,15 +82,11 @@ def make_listings(count: int) -> list[Listing]:
     The stock number n is the same company whatever the count."""
     named = list(dict.fromkeys([*parse_ticker_file(TECH_SECTOR_FILE), *REAL_TICKERS, *TRAPS]))
     listings = [make_named_listing(ticker) for ticker in named]
-    listings.append(
-        Listing(
-            ticker="META",
-            company="META the fund",
-            kind="ETF",
-            first=OLD_META[1],
-            delisted=OLD_META[2],
-        )
+    ticker, first, delisted = OLD_META
+    fund = Listing(
+        ticker=ticker, company=f"{ticker} the fund", kind="ETF", first=first, delisted=delisted
     )
+    listings.append(fund)
 
     listings += [make_numbered_stock(number) for number in range(max(0, count - len(named)))]
     listings += [
@@ -145,6 +140,7 @@ def letters(number: int) -> str:
 def rename_listings(listings: Iterable[Listing], renames: Iterable[Rename]) -> list[Listing]:
     """Return the listings with one that ends and one that begins for each rename."""
     changed = list(listings)
+
     for rename in renames:
         for place, each in enumerate(changed):
             if each.ticker == rename.ticker and each.is_listed(rename.day):
@@ -169,12 +165,8 @@ def make_universe(listings: Sequence[Listing]) -> Universe:
         listings=listings,
         by_ticker=by_ticker,
         profiles=make_profiles(listings, thin),
-        first=np.searchsorted(
-            sessions, np.array([each.first for each in listings], dtype="datetime64[D]")
-        ),
-        stop=np.searchsorted(
-            sessions, np.array([each.delisted for each in listings], dtype="datetime64[D]")
-        ),
+        first=np.searchsorted(sessions, np.array([each.first for each in listings], "M8[D]")),
+        stop=np.searchsorted(sessions, np.array([each.delisted for each in listings], "M8[D]")),
         thin=thin,
     )
 
@@ -186,6 +178,7 @@ def make_profiles(listings: list[Listing], thin: Ints) -> Profiles:
     level, step, crowd = (
         uniform(keys, np.zeros(1, dtype=np.int64), stream) for stream in (20, 21, 22)
     )
+
     return Profiles(
         keys=keys,
         log_price=np.log(6.0) + level * np.log(400 / 6),

@@ -1,9 +1,10 @@
 """Made-up day bars: plausible, repeatable, the same whichever endpoint serves them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
+import numpy.typing as npt
 
 from backtestdb.sandbox.noise import Keys, centred, uniform, walk
 from backtestdb.sandbox.sessions import Floats, Ints
@@ -24,6 +25,17 @@ class Bars:
     vwap: Floats
     trades: Ints
 
+    def at(self, where: npt.NDArray[np.bool_] | Ints | slice) -> "Bars":
+        """Return the bars at some places."""
+        return Bars(**{name: column[where] for name, column in vars(self).items()})
+
+
+def join_bars(parts: Sequence[Bars]) -> Bars:
+    """Return the bars of all parts, one part behind the other."""
+    return Bars(
+        **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Bars)}
+    )
+
 
 @dataclass(frozen=True)
 class Profiles:
@@ -36,8 +48,7 @@ class Profiles:
 
 
 def make_day_bars(profiles: Profiles, sessions: Ints) -> Bars:
-    """Return bars of many companies on one session, or of one company on many sessions
-    (broadcast)."""
+    """Return bars of companies in a session, or of a company in sessions (broadcast)."""
     keys, sigma = profiles.keys, profiles.volatility
     opened = np.exp(
         profiles.log_price + sigma * (walk(keys, sessions) + 0.3 * centred(keys, sessions + 1, GAP))
@@ -60,10 +71,10 @@ def make_volume(profiles: Profiles, sessions: Ints) -> Floats:
 
 
 def with_details(keys: Keys, counters: Ints, prices: Sequence[Floats], volume: Floats) -> Bars:
-    """Return bars from opens, highs, lows and closes, with an average price and a number of trades
-    that fit."""
+    """Return bars from four prices, with a mean price and a number of trades that fit."""
     opened, high, low, closed = prices
     share_per_trade = 40 + 80 * uniform(keys, counters, TRADES)
+
     return Bars(
         open=opened,
         high=high,

@@ -1,5 +1,4 @@
-"""The endpoints of reference data: the list of tickers, one ticker, and the splits (new and
-old)."""
+"""The endpoints of reference data: tickers, one ticker, and splits (new and old)."""
 
 from collections.abc import Callable
 from datetime import date
@@ -24,8 +23,7 @@ COMPARISONS: dict[str, Callable[[str, str], bool]] = {
 
 
 def answer_tickers(exchange: Exchange, request: Request) -> Row:
-    """Return the reference list in order of ticker: companies listed on a date, or those gone by
-    then."""
+    """Return the reference list by ticker: companies of a date, or those gone by then."""
     limit, active = request.number("limit", 100, 1000), request.flag("active", default=True)
     day = find_day(exchange, request)
 
@@ -58,8 +56,7 @@ def answer_ticker(exchange: Exchange, request: Request, ticker: str) -> Row:
 
 
 def answer_ticker_events(exchange: Exchange, request: Request, ticker: str) -> Row:  # noqa: ARG001
-    """Return the names of the company that has or had a ticker, newest first; 404 for a ticker that
-    no company had."""
+    """Return names of a ticker's company, newest first; 404 if no company had the ticker."""
     if ticker not in exchange.universe.by_ticker:
         raise Refusal(404, {"status": "NOT_FOUND", "message": "Ticker not found."})
     first = exchange.universe.listings[exchange.universe.by_ticker[ticker][0]].first
@@ -80,8 +77,7 @@ def find_day(exchange: Exchange, request: Request) -> date:
 
 
 def make_ticker_row(listing: Listing, day: date) -> Row:
-    """Return a row of the reference list; the identifiers belong to the company, not to its
-    ticker."""
+    """Return a row of the reference list; identifiers are the company's, not the ticker's."""
     code = make_key(listing.company)
     row: Row = {
         "ticker": listing.ticker,
@@ -97,6 +93,7 @@ def make_ticker_row(listing: Listing, day: date) -> Row:
         "share_class_figi": f"BBG{code // 36**6 % 36**6:09X}",
         "last_updated_utc": f"{day}T00:00:00Z",
     }
+
     return row if row["active"] else row | {"delisted_utc": f"{listing.delisted}T00:00:00Z"}
 
 
@@ -143,8 +140,7 @@ def make_split_row(split: Split) -> Row:
 
 
 def matches(request: Request, name: str, value: str) -> bool:
-    """Return whether a value fits the parameters `name`, `name.gte`, `name.gt`, `name.lte` and
-    `name.lt`."""
+    """Return whether a value fits the parameters `name` and `name.` gte, gt, lte, lt."""
     return all(
         compare(value, request.params[name + suffix])
         for suffix, compare in COMPARISONS.items()
@@ -158,9 +154,11 @@ def make_page(
     """Return rows from the cursor's offset on; `next_url` when there are more."""
     offset = request.number("offset", 1, 10**6) if "offset" in request.params else 0
     page = [make_row(each) for each in found[offset : offset + limit]]
+
     answer: Row = {"status": "OK", "count": len(page)}
     if page:
         answer["results"] = page
+
     if offset + limit < len(found):
         rest = {name: value for name, value in request.params.items() if name != "offset"}
         answer["next_url"] = request.next_url(request.path, rest | {"offset": str(offset + limit)})

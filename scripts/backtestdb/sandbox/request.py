@@ -1,8 +1,9 @@
-"""A request as the endpoints see it, and the refusals that they may raise."""
+"""A request as the endpoints see it, their answer, and the refusals that they may raise."""
 
 import base64
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -20,8 +21,7 @@ class Refusal(Exception):  # noqa: N818  (an answer of the API, not a failure of
 
 @dataclass(frozen=True)
 class Request:
-    """Path and parameters without the key, and the root of the addresses that the answer may
-    hold."""
+    """Path, parameters without the key, and the root of addresses in the answer."""
 
     path: str
     params: dict[str, str]
@@ -47,6 +47,15 @@ class Request:
         return f"{self.root}{path}?cursor={text}"
 
 
+@dataclass(frozen=True)
+class Answer:
+    """Status, body and headers, on their way to the client."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 def bad_request(reason: str) -> Refusal:
     """Return a 400 with its reason."""
     return Refusal(400, {"status": "ERROR", "error": reason})
@@ -64,10 +73,10 @@ def take_key(authorization: str | None, query: str) -> tuple[str | None, str | N
 
 
 def parse_params(query: str) -> dict[str, str]:
-    """Return the parameters of an address; those inside a cursor count as if they were written
-    out."""
+    """Return an address's parameters; those inside a cursor count as if written out."""
     params = dict(parse_qsl(query, keep_blank_values=True))
     cursor = params.pop("cursor", None)
+
     if cursor is not None:
         try:
             params |= dict(

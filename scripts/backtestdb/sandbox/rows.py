@@ -14,29 +14,16 @@ Row = dict[str, Any]
 def make_rows(served: ServedBars, tickers: list[str] | None = None) -> list[Row]:
     """Return a dictionary for each bar, beginning with the ticker T where tickers are given."""
     bars = served.bars
-    arrays = (
-        bars.volume,
-        bars.vwap,
-        bars.open,
-        bars.close,
-        bars.high,
-        bars.low,
-        served.start_ms,
-        bars.trades,
-    )
-    columns = [array.tolist() for array in arrays]
-    rows: list[Row]
-
-    if tickers is None:
-        rows = [
-            {"v": v, "vw": vw, "o": o, "c": c, "h": h, "l": low, "t": t, "n": n}
-            for v, vw, o, c, h, low, t, n in zip(*columns, strict=True)
-        ]
-    else:
-        rows = [
-            {"T": ticker, "v": v, "vw": vw, "o": o, "c": c, "h": h, "l": low, "t": t, "n": n}
-            for ticker, v, vw, o, c, h, low, t, n in zip(tickers, *columns, strict=True)
-        ]
+    columns = {
+        **({} if tickers is None else {"T": tickers}),
+        **{"v": bars.volume.tolist(), "vw": bars.vwap.tolist()},
+        **{"o": bars.open.tolist(), "c": bars.close.tolist()},
+        **{"h": bars.high.tolist(), "l": bars.low.tolist()},
+        **{"t": served.start_ms.tolist(), "n": bars.trades.tolist()},
+    }
+    rows: list[Row] = [
+        dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+    ]
 
     put_oddities(rows, served.quirk)
     return rows

@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 from backtestdb.sandbox.control import answer_control
 from backtestdb.sandbox.endpoints import (
-    Answer,
     answer_request,
     make_json_answer,
     verify_key,
@@ -18,7 +17,7 @@ from backtestdb.sandbox.endpoints import (
 )
 from backtestdb.sandbox.faults import Rule
 from backtestdb.sandbox.flat_files import BUCKET, answer_s3
-from backtestdb.sandbox.request import Refusal, Request, parse_params, take_key
+from backtestdb.sandbox.request import Answer, Refusal, Request, parse_params, take_key
 from backtestdb.sandbox.spoil import make_fault_answer, spoil_body, spoil_payload
 from backtestdb.sandbox.state import Sandbox
 
@@ -48,8 +47,7 @@ class SandboxServer(ThreadingHTTPServer):
             super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that go away in the middle of an answer: the tests do it all
-        day."""
+        """Say nothing of clients that leave during an answer: tests do it all day."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -89,14 +87,8 @@ class Handler(BaseHTTPRequestHandler):
 
         answer = make_fault_answer(rule) if rule else None
         if answer is None:
-            made = answer_s3(
-                sandbox.flat_files,
-                sandbox.exchange,
-                sandbox.settings.plan,
-                sandbox.settings.keys,
-                request,
-            )
-            answer = Answer(made.status, made.body, dict(made.headers))
+            plan, keys = sandbox.settings.plan, sandbox.settings.keys
+            answer = answer_s3(sandbox.flat_files, sandbox.exchange, plan, keys, request)
 
         if rule is None or self.spoil_connection(rule, answer):
             entry["status"] = answer.status
@@ -147,14 +139,12 @@ class Handler(BaseHTTPRequestHandler):
         return super().date_time_string(int(now + self.server.sandbox.settings.clock_seconds))
 
     def root(self) -> str:
-        """Return how the client calls this server, so that next_url stays on the host that it
-        knows."""
+        """Return how the client calls this server, for a next_url on the same host."""
         host, port = self.server.server_address[:2]
         return f"http://{self.headers.get('Host') or f'{host!s}:{port}'}"
 
     def make_answer(self, request: Request, rule: Rule | None) -> Answer:
-        """Return the answer of the endpoint, unless a rule puts another in its place or spoils
-        it."""
+        """Return the endpoint's answer, unless a rule replaces or spoils it."""
         if rule and (replacement := make_fault_answer(rule)):
             return replacement
         payload = answer_request(self.server.sandbox, request)
@@ -164,8 +154,7 @@ class Handler(BaseHTTPRequestHandler):
         return spoil_body(rule, answer) if rule else answer
 
     def spoil_connection(self, rule: Rule, answer: Answer) -> bool:
-        """Treat the connection as the rule says; return whether the answer is to be sent after
-        it."""
+        """Treat the connection as the rule says; return whether an answer follows."""
         if rule.kind in ("slow", "timeout"):
             self.server.sandbox.released.wait(rule.seconds)
         if rule.kind in ("reset_midway", "cut_json"):

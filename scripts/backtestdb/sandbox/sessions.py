@@ -26,8 +26,7 @@ MINUTE_MS = 60_000
 
 @dataclass(frozen=True, kw_only=True)
 class Sessions:
-    """One entry a session: its date, three instants in ms UTC, its number of regular five-minute
-    bars."""
+    """An entry a session: its date, three instants in ms UTC, how many regular 5-minute bars."""
 
     dates: npt.NDArray[np.datetime64]
     midnight_ms: Ints
@@ -36,8 +35,7 @@ class Sessions:
     regular_bars: Ints
 
     def index_range(self, first: date, last: date) -> range:
-        """Return indexes of the sessions from first to last, both included; empty when there are
-        none."""
+        """Return indexes of sessions from first to last, both included, if there are any."""
         start = int(np.searchsorted(self.dates, np.datetime64(first), side="left"))
         return range(start, int(np.searchsorted(self.dates, np.datetime64(last), side="right")))
 

@@ -23,8 +23,7 @@ REAL_TICKERS = ("AAPL", "MSFT", "IBM", "GOOG", "FB")
 
 @dataclass(frozen=True)
 class RealPrices:
-    """A ticker's source rows: columns open, high, low, close, volume, the first row at session
-    `start`."""
+    """A ticker's rows: open, high, low, close, volume, the first one at session `start`."""
 
     start: int
     columns: Floats
@@ -45,8 +44,7 @@ def find_source_file() -> Path:
 
 @cache
 def load_real_prices() -> dict[str, RealPrices]:
-    """Return rows of each of the five tickers; every session of the exchange between first and last
-    is there."""
+    """Return rows of five tickers, one for each session from the first to the last."""
     rows: dict[str, list[list[float]]] = {ticker: [] for ticker in REAL_TICKERS}
     first: dict[str, date] = {}
 
@@ -71,10 +69,7 @@ def make_real_bars(real: RealPrices, profile: Profiles, sessions: Ints) -> Bars:
     Before the source the made-up closes lead to its first open, after it they start at its last
     close."""
     inside = (sessions >= real.start) & (sessions < real.stop)
-    at_start, at_end = (
-        walk(profile.keys, np.array([real.start])),
-        walk(profile.keys, np.array([real.stop])),
-    )
+    at_start, at_end = (walk(profile.keys, np.array([at])) for at in (real.start, real.stop))
 
     before = np.log(real.columns[0, 0]) - profile.volatility * at_start
     after = np.log(real.columns[3, -1]) - profile.volatility * at_end

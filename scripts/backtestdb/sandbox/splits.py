@@ -66,6 +66,7 @@ def parse_split(row: dict[str, Any]) -> Split:
     Split may have."""
     execution_date = date.fromisoformat(row["execution_date"])
     moves_prices = bool(row.get("moves_prices", True))
+
     return Split(
         ticker=str(row["ticker"]),
         execution_date=execution_date,
@@ -81,8 +82,7 @@ def parse_split(row: dict[str, Any]) -> Split:
 
 
 def with_source_splits(splits: Iterable[Split]) -> tuple[Split, ...]:
-    """Return the given splits and those of the source; where both have a split, the given one is
-    listed."""
+    """Return the given splits and the source's, without those that a given one replaces."""
     given = tuple(splits)
     taken = {(split.ticker, split.execution_date) for split in given if split.in_source}
     kept = (split for split in SOURCE_SPLITS if (split.ticker, split.execution_date) not in taken)
@@ -92,8 +92,7 @@ def with_source_splits(splits: Iterable[Split]) -> tuple[Split, ...]:
 def make_divisors(
     splits: Iterable[Split], sessions: Ints, *, adjusted: bool, today: date
 ) -> Floats:
-    """Return by what to divide the unsplit prices of one ticker at each session (volumes:
-    multiply)."""
+    """Return divisors of a ticker's unsplit prices by session (volumes: factors)."""
     dates = load_sessions().dates
     divisors: Floats = np.ones(len(sessions))
 

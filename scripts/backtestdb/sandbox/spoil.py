@@ -5,8 +5,9 @@ from datetime import date
 from math import ceil
 
 from backtestdb.sandbox.bad_bars import spoil_bars
-from backtestdb.sandbox.endpoints import TOO_MANY, Answer, Payload, make_json_answer
+from backtestdb.sandbox.endpoints import TOO_MANY, Payload, make_json_answer
 from backtestdb.sandbox.faults import Rule
+from backtestdb.sandbox.request import Answer
 
 BAD_GATEWAY = (
     b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
@@ -41,8 +42,7 @@ def make_fault_answer(rule: Rule) -> Answer | None:
 
 
 def spoil_payload(rule: Rule, payload: Payload, today: date) -> Payload:
-    """Return a payload with a foreign next_url, without its rows, with another frame, or with bad
-    bars among them."""
+    """Return a payload with a foreign next_url, no rows, another frame, or bad bars."""
     if rule.kind == "foreign_next_url":
         return payload | {
             "next_url": f"{rule.root}/v2/aggs/ticker/X/range/1/day/0/1?cursor=bGltaXQ9MQ=="

@@ -36,8 +36,7 @@ class Settings:
 
 @dataclass(kw_only=True)
 class Sandbox:
-    """One server's state; exchange and settings are replaced as a whole, so a request sees one
-    version."""
+    """A server's state; exchange and settings change as a whole: a request sees one version."""
 
     exchange: Exchange
     settings: Settings

@@ -40,6 +40,7 @@ def verify_subscription(plan: Subscription, today: date, first: date, last: date
                 "message": f"Your plan covers {wall} to {'yesterday' if plan.free else 'today'}.",
             },
         )
+
     return max(first, wall)
 
 

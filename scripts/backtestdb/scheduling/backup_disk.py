@@ -5,13 +5,13 @@ import time
 from datetime import timedelta
 
 from backtestdb.backups.backup_dir import CONNECT_DISK, describe_absent
+from backtestdb.console import join_advice
 from backtestdb.mounts import follows_host
 from backtestdb.scheduling.event_log import open_event_log
 from backtestdb.scheduling.loop import (
     TICK_SECONDS,
     Scheduler,
     is_time_to_try,
-    join_advice,
     note_failure,
     tell_everybody,
     why_disk_is_absent,

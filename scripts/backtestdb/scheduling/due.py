@@ -67,6 +67,7 @@ def full_is_due(
     earlier = [moment for moment in taken if moment.astimezone(zone).date() <= today]
     if not earlier:
         return True
+
     newest = max(earlier)
     newest_day = newest.astimezone(zone).date()
     return newest_day < last_backup_day(local, backup_time) or (
@@ -108,6 +109,7 @@ def find_stale(now: datetime, taken_full: Iterable[datetime]) -> str:
     newest = newest_until(now, taken_full)
     if newest is None:
         return "there is no verified full backup"
+
     hours = (now - newest) / timedelta(hours=1)
     if now - newest > STALE_AFTER:
         return (

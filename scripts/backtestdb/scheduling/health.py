@@ -113,6 +113,7 @@ def load_backup_times(backup_dir: Path, database: Path) -> BackupTimes:
         if backup.manifest
         for moment in (backup.manifest.clock_utc, backup.confirmed_at_utc)
     )
+
     return BackupTimes(tuple(full), tuple(irreplaceable))
 
 

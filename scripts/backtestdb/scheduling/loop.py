@@ -29,7 +29,7 @@ from backtestdb.backups.drill import NO_ROOM, drill_is_due, load_last_drill
 from backtestdb.backups.leftovers import clean_leftovers
 from backtestdb.backups.manifest import Kind
 from backtestdb.config import PROJECT_DIR, Settings
-from backtestdb.console import explain_os_error, explain_sqlite_error, format_bytes
+from backtestdb.console import describe_error, format_bytes, join_advice
 from backtestdb.errors import ProjectError
 from backtestdb.scheduling.due import RETRY_LAST, BackupTimes, find_stale, retry_at, what_is_due
 from backtestdb.scheduling.health import (
@@ -91,8 +91,7 @@ class Scheduler:
     the market data, each in a process of its own, so that neither waits for the other. `attempts`
     and `not_before` are forgotten with the process: at a start, overdue means now. `failures` (task
     -> reason) are kept in the liveness file until that task succeeds; `told`: those that the last
-    message was about. `clock` returns the time with
-    its zone; `stop` is set by a signal."""
+    message was about. `clock` returns the time with its zone; `stop` is set by a signal."""
 
     settings: Settings
     log: logging.Logger
@@ -143,9 +142,9 @@ def run_loop(scheduler: Scheduler) -> None:
 
 
 def end_when_stuck(scheduler: Scheduler) -> None:
-    """End a loop that has not looked for STUCK_SECONDS: it hangs (on a disk that does not answer,
-    say): the process ends, and whatever started it starts it anew. A backup under way is looked
-    after every LOOK_SECONDS."""
+    """End the process of a loop that has not looked for STUCK_SECONDS: it hangs, say on a disk that
+    does not answer, and what started it starts it anew. While a backup is made, the loop looks at
+    it every LOOK_SECONDS."""
     while not scheduler.stop.wait(TICK_SECONDS):
         if time.monotonic() - scheduler.ticked > STUCK_SECONDS:
             os._exit(STUCK_EXIT_CODE)
@@ -167,17 +166,6 @@ def tick_safely(scheduler: Scheduler) -> bool:
     except (ProjectError, OSError, sqlite3.Error) as error:
         scheduler.log.error("the schedule could not be looked at: %s", describe_error(error))
         return False
-
-
-def describe_error(error: ProjectError | OSError | sqlite3.Error) -> str:
-    if isinstance(error, ProjectError):
-        return join_advice(str(error), error.next_step)
-    explain = explain_os_error(error) if isinstance(error, OSError) else explain_sqlite_error(error)
-    return join_advice(*explain)
-
-
-def join_advice(what: str, next_step: str) -> str:
-    return f"{what}; next: {next_step}" if next_step else what
 
 
 def tick(scheduler: Scheduler) -> bool:
@@ -262,6 +250,7 @@ def tell_watcher(scheduler: Scheduler) -> None:
         settings.database_path,
     )
     others = other.failures.values() if other else ()
+
     state = find_state(scheduler)
     reasons = [*state.values(), *others, find_stale(scheduler.clock(), taken.full)]
     reason = "\n".join(filter(None, reasons))
@@ -429,15 +418,18 @@ def wait_for(scheduler: Scheduler, kind: Task, process: subprocess.Popen[str]) -
     after `stop`."""
     kill_at = time.monotonic() + limit_seconds(kind)
     next_liveness = 0.0
+
     while True:
         scheduler.ticked = time.monotonic()
         if scheduler.stop.is_set():
             kill_at = min(kill_at, time.monotonic() + FINISH_SECONDS)
         if time.monotonic() > kill_at:
             process.kill()
+
         if time.monotonic() > next_liveness:
             next_liveness = time.monotonic() + TICK_SECONDS
             save_liveness_if_possible(scheduler, kind)
+
         try:
             return process.communicate(timeout=LOOK_SECONDS)
         except subprocess.TimeoutExpired:

@@ -52,6 +52,7 @@ def find_moves_without_volume(batch: Batch) -> Iterable[Hits]:
     bars = batch.days
     with np.errstate(invalid="ignore"):
         broken = (bars.volume == 0) & (bars.high > bars.low)
+
     yield from flagged(
         bars,
         broken,

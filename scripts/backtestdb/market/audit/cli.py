@@ -103,11 +103,13 @@ def change_accepted(
     rule, ticker, session_date = parse_accepted(arguments.accept or arguments.take_back)
     ensure_schema(connection, ["bookkeeping"])
     where = f"{rule} of {ticker}, {session_date or 'every session'}"
+
     with transaction(connection):
         if arguments.accept:
             save_accepted(connection, rule, ticker, session_date, now_utc)
         elif not remove_accepted(connection, rule, ticker, session_date):
             raise UsageError(f"{where} is not accepted")
+
     print(f"{where}: {'accepted' if arguments.accept else 'no longer accepted'}")
     return DONE
 

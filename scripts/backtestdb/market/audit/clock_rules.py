@@ -36,6 +36,7 @@ def find_bars_off_the_grid(batch: Batch) -> Iterable[Hits]:
     days, minutes = batch.days, batch.minutes
     broken = days.timestamp != days.midnight
     yield from flagged(days, broken, lambda days, i: f"begins at {clock(days, i)}, not at midnight")
+
     broken = (minutes.timestamp % FIVE_MINUTES_MS != 0) | (minutes.minute < FIRST_MINUTE)
     broken |= minutes.minute >= STOP_MINUTE
     yield from flagged(
@@ -48,8 +49,7 @@ def find_bars_off_the_grid(batch: Batch) -> Iterable[Hits]:
 
 
 def clock(bars: Bars, i: int) -> str:
-    """Return the time of a bar in New York, seconds and their fraction only where they are not
-    0."""
+    """Return a bar's time in New York; seconds and their fraction only where they are not 0."""
     seconds, milliseconds = divmod(int(bars.timestamp[i]) % 60_000, 1000)
     exact = f":{seconds:02}.{milliseconds:03}" if seconds or milliseconds else ""
     return f"{bars.minute[i] // 60:02}:{bars.minute[i] % 60:02}{exact}"
@@ -62,6 +62,7 @@ def find_second_bars(batch: Batch) -> Iterable[Hits]:
     yield from flagged(
         days, again, lambda days, i: f"a second day bar of the session, at {clock(days, i)}"
     )
+
     again = minutes.follows & equals_before(minutes.timestamp // FIVE_MINUTES_MS)
     yield from flagged(
         minutes,

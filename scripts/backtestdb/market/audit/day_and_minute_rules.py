@@ -56,17 +56,15 @@ def find_wrong_ranges(batch: Batch) -> Iterable[Hits]:
             (low > sessions.regular_low + tolerance(low)) | (low < sessions.low - tolerance(low))
         )
 
-    texts = {}
-    for place in np.flatnonzero(broken_low).tolist():
-        texts[place] = describe_edge(
-            "low", low[place], sessions.regular_low[place], sessions.low[place]
-        )
-
-    for place in np.flatnonzero(broken_high).tolist():
-        texts[place] = describe_edge(
-            "high", high[place], sessions.regular_high[place], sessions.high[place]
-        )
-
+    edges = (
+        ("low", broken_low, low, sessions.regular_low, sessions.low),
+        ("high", broken_high, high, sessions.regular_high, sessions.high),
+    )
+    texts = {
+        place: describe_edge(name, day[place], regular[place], every[place])
+        for name, broken, day, regular, every in edges
+        for place in np.flatnonzero(broken).tolist()
+    }
     yield hits_in(batch, sessions, broken_high | broken_low, "1day", texts)
 
 
@@ -119,8 +117,7 @@ def find_wrong_volumes(batch: Batch) -> Iterable[Hits]:
 
 
 def find_cut_sessions(batch: Batch) -> Iterable[Hits]:
-    """Yield sessions with a small share of their 5-minute bars, of tickers that usually have nearly
-    all."""
+    """Yield sessions with few 5-minute bars, of tickers that usually have nearly all."""
     sessions = make_sessions(batch)
     broken = np.zeros(len(sessions.code), dtype=bool)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from backtestdb.market.audit.columns import Ints
+from backtestdb.market.audit.columns import CODE, Ints
 from backtestdb.market.audit.rule import WHOLE_MARKET, Batch, Hits, Market, Rule
 
 # A ticker that trades in 99 of 100 sessions, over at least 100, does not miss one for want of a
@@ -24,10 +24,13 @@ def add_batch(market: Market, batch: Batch) -> None:
     """Count the sessions of a batch's day bars into the market, and remember the holes in them."""
     market.tickers += batch.tickers
     keys = np.unique(batch.days.key)
-    codes, places = np.divmod(keys, np.int64(1 << 20))
+    codes, places = np.divmod(keys, np.int64(CODE))
+
+    # Bars on days without a session are named by another rule.
     places = batch.known.place_of(places)
     codes, places = codes[places >= 0], places[places >= 0]
     np.add.at(market.traded, places, 1)
+
     edges = np.searchsorted(codes, np.arange(len(batch.tickers) + 1)).tolist()
     for ticker, first, stop in zip(batch.tickers, edges[:-1], edges[1:], strict=True):
         if first < stop:

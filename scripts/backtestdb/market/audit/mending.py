@@ -21,8 +21,7 @@ class Mender:
         self.database = connection.execute("PRAGMA database_list").fetchone()[2]
 
     def command(self, mend: Mend, findings: Sequence[Finding]) -> str:
-        """Return one command for findings of one rule, timeframe and universe; empty when there is
-        none."""
+        """Return a command for findings of one rule, timeframe and universe; else empty."""
         first = findings[0]
         if mend == "fix-times" and first.timeframe == "5min":
             return "make fix-time-of-day"
@@ -81,12 +80,12 @@ def load_universe_of(connection: sqlite3.Connection) -> dict[str, str]:
 def load_universes_with_bars(
     connection: sqlite3.Connection, universe_of: Mapping[str, str]
 ) -> list[str]:
-    """Return the universes that together have every ticker with day bars, each ticker counted in
-    one of them."""
+    """Return the universes that together have every ticker with day bars, each in one of them."""
     has_bars = "SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe = '1day' LIMIT 1"
     tickers_of: dict[str, list[str]] = {}
     for ticker, universe in universe_of.items():
         tickers_of.setdefault(universe, []).append(ticker)
+
     return [
         universe
         for universe, tickers in sorted(tickers_of.items())
@@ -100,7 +99,6 @@ def make_list_command(universe: str) -> str:
 
 
 def make_universe_command(tickers: Sequence[str]) -> str:
-    """Return the command that puts tickers into a universe: without one no backfill reaches
-    them."""
+    """Return the command that puts tickers into a universe: else no backfill reaches them."""
     names = shlex.quote(",".join(dict.fromkeys(tickers)))
     return f'make create-universe ARGS="--universe {KEPT_UNIVERSE} --tickers {names}"'

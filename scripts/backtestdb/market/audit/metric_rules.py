@@ -1,6 +1,6 @@
 """The rows of daily_metrics against the day bars that they are computed from."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 import pandas as pd
@@ -23,26 +23,29 @@ def find_unpaired_rows(batch: Batch) -> Iterable[Hits]:
     first = np.full(len(batch.tickers), np.iinfo("int64").max)
     np.minimum.at(first, metrics.code, metrics.day)
     has_none = np.isin(np.arange(len(batch.tickers)), metrics.code, invert=True)
+
     lacking = ~np.isin(days.key, metrics.key) & (
         (days.day >= first[days.code]) | has_none[days.code]
     )
-    yield hits_of(batch, days.code, days.day, lacking, "a day bar without its row of daily_metrics")
+    without_row = "a day bar without its row of daily_metrics"
+    yield hits_of(batch, days.code, days.day, lacking, lambda _: without_row)
+
     extra = ~np.isin(metrics.key, days.key)
-    yield hits_of(
-        batch, metrics.code, metrics.day, extra, "a row of daily_metrics without its day bar"
-    )
+    without_bar = "a row of daily_metrics without its day bar"
+    yield hits_of(batch, metrics.code, metrics.day, extra, lambda _: without_bar)
 
 
-def hits_of(batch: Batch, code: Ints, day: Ints, broken: Flags, text: str) -> Hits:
+def hits_of(
+    batch: Batch, code: Ints, day: Ints, broken: Flags, describe: Callable[[int], str]
+) -> Hits:
+    """Return hits where `broken` is true; `describe` takes a place."""
     places = np.flatnonzero(broken)
-    return Hits(
-        "1day", [batch.tickers[c] for c in code[places].tolist()], day[places], lambda _: text
-    )
+    tickers = [batch.tickers[c] for c in code[places].tolist()]
+    return Hits("1day", tickers, day[places], lambda i: describe(int(places[i])))
 
 
 def find_wrong_values(batch: Batch) -> Iterable[Hits]:
-    """Yield rows that differ from what the stored bars give, computed again and compared column by
-    column."""
+    """Yield rows that differ in a column from what the stored bars give, computed again."""
     days, metrics = batch.days, batch.metrics
     if not len(days) or not len(metrics.code):
         return
@@ -58,22 +61,13 @@ def find_wrong_values(batch: Batch) -> Iterable[Hits]:
         differs = ~(np.abs(metrics.values - right) <= allowed)
     differs &= ~(np.isnan(metrics.values) & np.isnan(right))
 
-    places = np.flatnonzero(paired & differs.any(axis=1))
+    def describe(row: int) -> str:
+        column = int(np.flatnonzero(differs[row])[0])
+        stored, computed = value_text(metrics.values[row, column]), value_text(right[row, column])
+        return f"{COMPARED[column]} is {stored}, computed from the bars {computed}"
 
-    def describe(i: int) -> str:
-        column = int(np.flatnonzero(differs[places[i]])[0])
-        stored, computed = metrics.values[places[i], column], right[places[i], column]
-        return (
-            f"{COMPARED[column]} is {value_text(stored)}, computed from the bars "
-            f"{value_text(computed)}"
-        )
-
-    yield Hits(
-        "1day",
-        [batch.tickers[c] for c in metrics.code[places].tolist()],
-        metrics.day[places],
-        describe,
-    )
+    wrong = paired & differs.any(axis=1)
+    yield hits_of(batch, metrics.code, metrics.day, wrong, describe)
 
 
 def make_right_values(days: Bars, companies: Collection[tuple[str, str]]) -> Floats:
@@ -89,6 +83,7 @@ def make_right_values(days: Bars, companies: Collection[tuple[str, str]]) -> Flo
             **{name: getattr(days, name) for name in BAR_METRICS[3:]},
         }
     )
+
     with np.errstate(all="ignore"):  # an impossible bar is the business of its own rule
         return make_metrics(frame, changed)[list(COMPARED)].to_numpy("float64")
 

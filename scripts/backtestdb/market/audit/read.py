@@ -1,5 +1,4 @@
-"""The database's side of the audit: rows into columns, records and lists into values. Reads
-only."""
+"""The audit's reading of the database: rows into columns, records and lists into values."""
 
 import json
 import sqlite3
@@ -39,8 +38,7 @@ class Stored:
 
 
 def count_stored(connection: sqlite3.Connection) -> list[Stored]:
-    """Return every ticker with bars or metrics, or a record of bars, in order; from the indexes
-    alone."""
+    """Return tickers with bars, metrics or a record of bars, in order; from the indexes alone."""
     bars: dict[tuple[str, str], int] = {}
     query = "SELECT ticker, timeframe, count(*) FROM ohlcv_data GROUP BY ticker, timeframe"
     for ticker, timeframe, count in connection.execute(query):
@@ -78,6 +76,7 @@ def make_parts(stored: Sequence[Stored]) -> Iterator[list[Stored]]:
             part, rows = [], 0
         part.append(each)
         rows += each.rows
+
     if part:
         yield part
 
@@ -118,10 +117,10 @@ def load_metrics(connection: sqlite3.Connection, tickers: Sequence[str]) -> Metr
 
 
 def load_range_records(connection: sqlite3.Connection, tickers: Sequence[str]) -> list[RangeRecord]:
-    """Return what was recorded of answers about ranges of these tickers; none where there is no
-    such table."""
+    """Return what was recorded of answers about ranges of these tickers; none without the table."""
     if "_ranges_asked" not in table_names(connection):
         return []
+
     query = (
         "SELECT ticker, timeframe, start_date, end_date, bars, asked_at_utc FROM _ranges_asked "
         "WHERE ticker = ?"
@@ -209,6 +208,7 @@ def load_universes(connection: sqlite3.Connection) -> list[Universe]:
         "SELECT id, name, total_stocks, updated_at FROM universe ORDER BY id"
     ).fetchall()
     active = "SELECT ticker FROM universe_stocks WHERE universe_id = ? AND is_active = 1"
+
     return [
         Universe(
             name,

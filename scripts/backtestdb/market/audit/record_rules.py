@@ -1,11 +1,10 @@
 """The records of the vendor's answers, and the lists of tickers, against what is stored."""
 
 from collections.abc import Iterable, Sequence
-from datetime import date
 
 import numpy as np
 
-from backtestdb.market.audit.columns import EPOCH
+from backtestdb.market.audit.columns import CODE, EPOCH
 from backtestdb.market.audit.rule import (
     NO_DAY,
     WHOLE_MARKET,
@@ -24,23 +23,18 @@ OLD_AFTER_DAYS = {"us-stocks": 35, "russell2000": 200}
 
 
 def find_lost_range_bars(batch: Batch) -> Iterable[Hits]:
-    """Yield answers whose bars are not all there. A record that a later one overlaps says nothing
-    any more."""
+    """Yield answers that lost bars; a record that a later one overlaps says nothing any more."""
     bars_of = {bars.timeframe: bars for bars in (batch.days, batch.minutes)}
     for record in latest_records(batch.records):
         bars = bars_of.get(record.timeframe)
         if bars is None or record.ticker not in bars.tickers:
             continue
-        code = bars.tickers.index(record.ticker)
-        edges = np.searchsorted(
-            bars.key, [(code << 20) + record.first, (code << 20) + record.last + 1]
-        )
+        start = bars.tickers.index(record.ticker) * CODE
+        edges = np.searchsorted(bars.key, [start + record.first, start + record.last + 1])
         stored = int(edges[1] - edges[0])
         if stored < record.bars:
-            text = (
-                f"{record.bars:,} bars came in answer of {record.asked_at_utc}, {stored:,} are "
-                "stored"
-            )
+            came = f"{record.bars:,} bars came in answer of {record.asked_at_utc}"
+            text = f"{came}, {stored:,} are stored"
             yield Hits(
                 record.timeframe,
                 [record.ticker] * 2,
@@ -88,19 +82,12 @@ def describe_list(universe: Universe, today: int, watchlist: Sequence[str]) -> s
         return f"total_stocks says {universe.said}, {len(universe.active)} members are active"
     if universe.name == "tech_sector" and watchlist and universe.active != frozenset(watchlist):
         differing = sorted(universe.active ^ frozenset(watchlist))
-        return (
-            "differs from its list in "
-            f"{', '.join(differing[:5])}{' …' if len(differing) > 5 else ''}"
-        )
+        more = " …" if len(differing) > 5 else ""
+        return f"differs from its list in {', '.join(differing[:5])}{more}"
 
     days = OLD_AFTER_DAYS.get(universe.name)
-    if days and universe.updated_on and today - day_of(universe.updated_on) > days:
-        return f"its list is {today - day_of(universe.updated_on)} days old"
-    return ""
-
-
-def day_of(day: date) -> int:
-    return day.toordinal() - EPOCH
+    age = today - (universe.updated_on.toordinal() - EPOCH) if universe.updated_on else 0
+    return f"its list is {age} days old" if days and age > days else ""
 
 
 def find_orphans(market: Market) -> Iterable[Hits]:

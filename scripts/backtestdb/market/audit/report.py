@@ -38,56 +38,34 @@ def print_result(
 
 
 def make_rows(found: Sequence[Finding], *, show_all: bool) -> list[list[object]]:
-    """Return the rows of the table for findings of one rule, the last for those that are not
-    shown."""
+    """Return table rows for findings of one rule, and one for those that are not shown."""
     shown = found if show_all else found[:SHOWN_OF_A_RULE]
-    rows: list[list[object]] = [
-        [
-            *(
-                each.rule,
-                each.level,
-                each.ticker,
-                each.first_session or "–",
-                each.last_session or "–",
-            ),
-            *(each.sessions, each.what),
-        ]
-        for each in shown
-    ]
+    rows: list[list[object]] = []
+    for each in shown:
+        ends = each.first_session or "–", each.last_session or "–"
+        rows.append([each.rule, each.level, each.ticker, *ends, each.sessions, each.what])
 
     more = found[len(shown) :]
     if more:
-        sessions = sum(each.sessions for each in more)
-        rows.append(
-            [
-                found[0].rule,
-                found[0].level,
-                f"{len(more):,} more",
-                "–",
-                "–",
-                sessions,
-                "ARGS=--all shows them",
-            ]
-        )
+        rule, level, sessions = found[0].rule, found[0].level, sum(each.sessions for each in more)
+        count, way = f"{len(more):,} more", "ARGS=--all shows them"
+        rows.append([rule, level, count, "–", "–", sessions, way])
 
     return rows
 
 
 def describe_result(result: AuditResult) -> str:
-    """Return one line: what was read, against how many rules, how long it took and what was
-    found."""
+    """Return one line: what was read, how many rules, how long it took, what was found."""
     read = (
         f"{result.tickers:,} tickers, {result.day_bars:,} day bars, {result.minute_bars:,} "
         f"5-minute bars and {result.metrics:,} rows of metrics against {result.rules} rules in "
         f"{format_duration(result.seconds)}"
     )
-    accepted = f", {result.accepted:,} sessions accepted" if result.accepted else ""
-    if not result.findings:
-        return f"{read}: nothing found{accepted}"
 
-    return (
-        f"{read}: {result.count('error'):,} errors, {result.count('warning'):,} warnings{accepted}"
-    )
+    accepted = f", {result.accepted:,} sessions accepted" if result.accepted else ""
+    errors, warnings = result.count("error"), result.count("warning")
+    found = f"{errors:,} errors, {warnings:,} warnings" if result.findings else "nothing found"
+    return f"{read}: {found}{accepted}"
 
 
 def make_json(result: AuditResult) -> str:

@@ -42,8 +42,7 @@ class AuditResult:
 
 @dataclass
 class Collector:
-    """Hits become findings, one for each rule, ticker and timeframe. `accepted_hits` counts what
-    was left out."""
+    """Hits become findings by rule, ticker and timeframe; `accepted_hits` counts those left out."""
 
     accepted: Accepted
     findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)

@@ -58,8 +58,7 @@ def same_as_before(*columns: Floats) -> Flags:
 
 
 def long_runs(goes_on: Flags, length: int) -> Flags:
-    """Return the members of runs of at least `length`; `goes_on` is false at the first member of
-    each."""
+    """Return members of runs of `length` or more; `goes_on` is false at the first of each."""
     starts = np.flatnonzero(~goes_on)
     lengths = np.diff(np.append(starts, len(goes_on)))
     return (
@@ -81,8 +80,7 @@ def find_spikes(batch: Batch) -> Iterable[Hits]:
 
 
 def farthest(bars: Bars, before: Floats, after: Floats) -> Floats:
-    """Return how far the bar's highest or lowest price is from the prices beside it, in
-    logarithms."""
+    """Return how far a bar's high or low is from the prices beside it, in logarithms."""
     up = logs(bars.high) - np.maximum(before, after)
     down = np.minimum(before, after) - logs(bars.low)
     return np.maximum(up, down)
@@ -106,8 +104,7 @@ def shifted(values: Floats, by: int) -> Floats:
 
 
 def usual_moves(bars: Bars) -> Floats:
-    """Return for each bar the median of its ticker's moves from close to close, without their
-    sign."""
+    """Return for each bar its ticker's median move, without sign, from close to close."""
     moves = np.abs(logs(bars.close) - shifted(logs(bars.close), 1))
     moves[~bars.follows] = np.nan
     return of_ticker(bars, [median(moves[part]) for part in ticker_slices(bars)])
@@ -163,8 +160,7 @@ def find_splits_not_applied(batch: Batch) -> Iterable[Hits]:
 
 
 def shows_split(seen: float, ratio: float) -> bool:
-    """Return whether the split explains a night better than none does by far. `seen`: a
-    logarithm."""
+    """Return whether a split explains a night far better than none does. `seen`: a logarithm."""
     expected = log(ratio)
     return abs(expected) >= SMALLEST_SPLIT and abs(seen - expected) < abs(expected) / 3
 
