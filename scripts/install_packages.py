@@ -77,7 +77,7 @@ def prepare(project: Path, name: str) -> None:
 
 
 def ensure(project: Path, venv: Path, name: str) -> None:
-    """See that .venv has the set. Raise SetUpError."""
+    """Install the set of this name where .venv does not have it. Raise SetUpError."""
     lock, stamp = project / "locks" / f"{name}.txt", venv / f"ready-{name}"
     if stamp.is_file() and filecmp.cmp(lock, stamp, shallow=False):
         return  # another command was faster

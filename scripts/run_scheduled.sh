@@ -1,7 +1,8 @@
 #!/bin/sh
-# What launchd, systemd and cron start: run_scheduled.sh PROGRAM [options], with the Python of .venv.
-# After an upgrade or removal of Python, `./db` makes .venv anew first; where it cannot, it says why,
-# and the job failed. It asks for no newer packages: a backup does not wait for a package index.
+# What launchd, systemd and cron start: run_scheduled.sh PROGRAM [options], with the Python of
+# .venv. After an upgrade or removal of Python, `./db` makes .venv anew first; where it cannot, it
+# says why, and the job failed. It asks for no newer packages: a backup does not wait for a package
+# index.
 set -eu
 
 project=$(cd "$(dirname "$0")/.." && pwd -P)

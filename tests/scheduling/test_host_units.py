@@ -280,6 +280,9 @@ def test_disk_that_can_be_taken_off_is_refused_on_macos_until_access_was_given(
     away = replace(job, settings=replace(job.settings, backup_dir=Path("/Volumes/Backup/x")))
     with pytest.raises(ProjectError, match="keeps background jobs out of /Volumes/Backup/x"):
         verify_folders_are_open(away, mac.home)
+    # The access is given to Python, so launchd starts that and no shell.
+    started = plistlib.loads(make_plist(away, mac.home).encode())["ProgramArguments"]
+    assert started == [str(job.python), str(job.program), "--once"]
 
 
 def test_two_checkouts_have_two_timers_and_each_removes_its_own(linux: Installation) -> None:

@@ -127,7 +127,8 @@ def make_plist(job: Job, home: Path) -> str:
     """Return the property list that launchd loads. The jobs keep bounded logs themselves; what
     Python says when it cannot start goes to the user's Library: a log on a disk that is not
     connected would be exit code 78 with no log at all."""
-    # Full Disk Access is given to a program: a shell, which could not even read the script, has none.
+    # Full Disk Access is given to a program: to this Python, not to a shell, which could not even
+    # read the script.
     starter = job.python if find_closed_folders(job, home) else job.starter
     log, error_log = Path("/dev/null"), home / "Library" / "Logs" / f"{job.label}.log"
     paths = {
