@@ -65,6 +65,64 @@ def test_plain_tables_of_every_table_of_the_schema_have_its_columns_keys_and_def
     assert len(load_table_classes()) > 37
 
 
+DEFAULTS = (
+    "CREATE TABLE t (a VARCHAR(10) DEFAULT 'x', b DECIMAL(10, 2) DEFAULT -1.5 NOT NULL, "
+    "c DOUBLE PRECISION DEFAULT 7 NOT NULL, d DEFAULT (1 + 2) CHECK (d > 0), e DEFAULT +7, "
+    "f DEFAULT 2.25 NOT NULL, g DEFAULT CURRENT_TIME, h UNSIGNED BIG INT)"
+)
+UNIQUE = (
+    "CREATE TABLE t (a TEXT UNIQUE DEFAULT 1, b, CHECK (a > 'x'), UNIQUE (a, b COLLATE german), "
+    "CONSTRAINT named UNIQUE (b), FOREIGN KEY (b) REFERENCES other (id))"
+)
+# The text, whether indexes of UNIQUE are kept, and what stands in the parentheses of the plain one.
+EXACTLY = [
+    (
+        DEFAULTS,
+        False,
+        "a VARCHAR(10) DEFAULT 'x', b DECIMAL(10,2) DEFAULT -1.5, c DOUBLE PRECISION DEFAULT 7, "
+        "d  DEFAULT (1 + 2), e  DEFAULT +7, f  DEFAULT 2.25, g  DEFAULT CURRENT_TIME, "
+        "h UNSIGNED BIG INT",
+    ),
+    (UNIQUE, False, "a TEXT DEFAULT 1, b"),
+    (UNIQUE, True, "a TEXT UNIQUE DEFAULT 1, b, UNIQUE (a, b), UNIQUE (b)"),
+    ("CREATE TABLE t (a INTEGER PRIMARY KEY DESC, b)", False, "a INTEGER PRIMARY KEY DESC, b"),
+    ("CREATE TABLE t (a INTEGER PRIMARY KEY ASC)", False, "a INTEGER PRIMARY KEY"),
+    ("CREATE TABLE t (a INTEGER PRIMARY KEY NOT NULL)", False, "a INTEGER PRIMARY KEY"),
+    ("CREATE TABLE t (a INTEGER PRIMARY KEY DESC NOT NULL)", False, "a INTEGER PRIMARY KEY DESC"),
+    (
+        "CREATE TABLE t (a INTEGER PRIMARY KEY AUTOINCREMENT)",
+        False,
+        "a INTEGER PRIMARY KEY AUTOINCREMENT",
+    ),
+    # Words in parentheses are no words of the column.
+    ("CREATE TABLE t (a CHECK (is_unique(PRIMARY, KEY)), b)", True, "a, b"),
+    # A column of the name of an option is a column.
+    ("CREATE TABLE t (a ANY, strict)", False, "a ANY, strict"),
+    ("CREATE TABLE t (a ANY, b) STRICT", False, "a, b"),
+    # This SQLite does not understand the default.
+    ("CREATE TABLE t (a INT DEFAULT (b), b)", False, "a INT, b"),
+    # What was cut has the columns that are left.
+    ("CREATE TABLE t (a INTEGER, b", False, "a INTEGER, b"),
+]
+
+
+@pytest.mark.parametrize(("sql", "keep_unique", "inside"), EXACTLY)
+def test_plain_table_says_what_decides_how_rows_are_stored_and_nothing_else(
+    sql: str, keep_unique: bool, inside: str
+) -> None:
+    if keep_unique:
+        plain = make_plain_table(sql, "t", keep_unique=True)
+    else:
+        plain = make_plain_table(sql, "t")
+    assert plain == f'CREATE TABLE "t" ({inside})'
+
+
+def test_plain_table_of_one_without_rowid_has_none() -> None:
+    sql = "CREATE TABLE t (a, b, PRIMARY KEY (b)) WITHOUT ROWID, FUTURE"
+    plain = 'CREATE TABLE "it""s" (a, b, PRIMARY KEY (b)) WITHOUT ROWID'
+    assert make_plain_table(sql, 'it"s') == plain
+
+
 @pytest.mark.parametrize(
     "text", ["", "CREATE TABLE t", "CREATE TABLE t AS", "CREATE TABLE t (,)", "x" * 100]
 )

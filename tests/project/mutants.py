@@ -67,6 +67,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     "salvage/rows": ("salvage/test_rows",),
     "salvage/salvage": ("salvage/test_salvage_rules",),
     "salvage/build": ("salvage/test_build",),
+    "salvage/records": ("salvage/test_records",),
+    "salvage/proofs": ("salvage/test_proofs",),
+    "salvage/objects": ("salvage/test_objects",),
+    "salvage/scan": ("salvage/test_scan",),
+    "salvage/trees": ("salvage/test_trees",),
     "salvage/shapes": ("salvage/test_shapes",),
     "salvage/working_copy": ("salvage/test_working_copy",),
 }

@@ -1,6 +1,7 @@
 """Make a backup of a database file that has no manifest: check it in full, then write one."""
 
 import shlex
+import sqlite3
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from backtestdb.backups.identity import (
 from backtestdb.backups.manifest import Manifest, write_manifest
 from backtestdb.backups.shrinkage import Shrinkage
 from backtestdb.backups.verify import examine, make_manifest
-from backtestdb.database import connect
+from backtestdb.database import BUSY_CODES, connect, primary_code
 from backtestdb.errors import UsageError, VerificationError
 from backtestdb.files import fsync_directory
 
@@ -96,9 +97,16 @@ def whose(path: Path, current: Identity, catalogue: list[Backup]) -> Identity:
 
 
 def leave_wal(path: Path) -> None:
-    """Merge a -wal into its file: a backup is one file that opens on read-only media."""
+    """Merge a -wal into its file: a backup is one file that opens on read-only media. Raise
+    VerificationError while another program has it open."""
     with closing(connect(path)) as connection:
-        mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+        try:
+            mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if primary_code(error) not in BUSY_CODES:
+                raise
+            mode = "busy"
+
     if mode != "delete":
         raise VerificationError(f"{path.name} is in use by another program")
 
