@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Write .env from .env.example with the absolute path of the database; an existing .env is left
-alone."""
+"""Write .env from .env.example with the database's absolute path; an existing .env stays."""
 
 import argparse
 import os

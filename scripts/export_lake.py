@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Put a slice of the lake into the database, for the platform: bars of some tickers, with the
-record of them."""
+"""Put bars of some tickers, with their records, from the lake into the database."""
 
 from collections.abc import Sequence
 

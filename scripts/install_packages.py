@@ -103,8 +103,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def runs(venv: Path) -> bool:
-    """Return whether the interpreter is there and finds its packages: neither is so after an
-    upgrade of Python."""
+    """Return whether the interpreter finds its packages: not so after an upgrade of Python."""
     try:
         command = [venv / "bin" / "python", "-Ic", "import pip"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -113,8 +112,7 @@ def runs(venv: Path) -> bool:
 
 
 def create(venv: Path) -> None:
-    """Make the virtual environment, anew where its interpreter is gone. Raise SetUpError with the
-    reason."""
+    """Make the virtual environment, anew without its interpreter. Raise SetUpError."""
     if venv.is_symlink():
         venv.unlink()  # --clear would empty the folder that it points to
     version = "{}.{}.{}".format(*sys.version_info)
@@ -135,8 +133,7 @@ def create(venv: Path) -> None:
 
 
 def install(venv: Path, lock: Path) -> None:
-    """Given a lock file, install what it names, and nothing whose hash is another. Raise
-    SetUpError."""
+    """Install what a lock file names, each with the hash in it. Raise SetUpError."""
     say(f"installing requirements-{lock.stem}.txt into .venv")
     command = [
         venv / "bin" / "python",

@@ -62,8 +62,7 @@ def write_lock(name: str, *, upgrade: bool) -> int:
 
 
 def show_outdated() -> int:
-    """Print what the package index and the image registry have that is newer than what is pinned
-    here."""
+    """Print what the index and the image registry have that is newer than the pins."""
     command = [sys.executable, "-m", "pip", "list", "--outdated", "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

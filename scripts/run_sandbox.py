@@ -67,8 +67,7 @@ def parse_tickers(text: str) -> int:
 
 
 def load_splits(text: str) -> tuple[Split, ...]:
-    """Given the path of a JSON list of ticker, execution_date, split_from, split_to, return made-up
-    splits."""
+    """Return made-up splits of a JSON file: ticker, execution_date, split_from, split_to."""
     try:
         return tuple(parse_split(row) for row in json.loads(Path(text).read_text()))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -62,8 +62,7 @@ def guard(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] 
 
 
 def write_plainly(error: UnicodeError) -> tuple[str, int]:
-    """Return what a terminal or log that is not UTF-8 can show: `–` as `-`, what has no likeness as
-    `?`."""
+    """Return what is shown without UTF-8: `–` as `-`, what has no likeness as `?`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]

@@ -1,5 +1,4 @@
-"""Days of the exchange's own zone and their instants in UTC. Standard library only: what makes a
-backup knows them too."""
+"""Days of the exchange's zone in UTC. Standard library only: what makes a backup uses it."""
 
 from datetime import date, datetime
 from zoneinfo import ZoneInfo

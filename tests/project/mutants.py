@@ -67,6 +67,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "salvage/rows": ("salvage/test_rows",),
     "salvage/salvage": ("salvage/test_salvage_rules",),
     "salvage/build": ("salvage/test_build",),
+    "salvage/pages": ("salvage/test_pages",),
     "salvage/records": ("salvage/test_records",),
     "salvage/proofs": ("salvage/test_proofs",),
     "salvage/objects": ("salvage/test_objects",),

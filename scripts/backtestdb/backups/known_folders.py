@@ -42,8 +42,7 @@ def load_known_folders(database: Path) -> dict[str, KnownFolder]:
 
 
 def parse_known(value: object) -> KnownFolder:
-    """Return what a value of the memory says; releases before the mark kept the mount point
-    alone."""
+    """Return what the memory says; before there were marks it kept the mount point alone."""
     if not isinstance(value, dict):
         return KnownFolder(str(value))
     marks = value.get("marks")

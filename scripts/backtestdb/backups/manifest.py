@@ -47,8 +47,7 @@ class GeneratedScripts:
 
 @dataclass(frozen=True)
 class Loss:
-    """A table that has fewer rows than it should: `before`, in the backup of `before_at_utc`, and
-    `now`."""
+    """A table with fewer rows than `before`, in the backup of `before_at_utc`: `now`."""
 
     before: int
     before_at_utc: datetime

@@ -181,8 +181,7 @@ def describe_choice(choice: RestoreChoice) -> str:
 
 
 def print_changed_rows(before: Mapping[str, int], after: Mapping[str, int]) -> None:
-    """Print the tables whose number of rows changes by a restore, and what that says about the
-    others."""
+    """Print tables whose rows a restore changes in number, and what that says of the others."""
     if not before or not after:
         return
     tables = sorted(before.keys() | after.keys())

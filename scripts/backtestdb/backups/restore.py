@@ -140,8 +140,7 @@ def choose_database_id(choice: RestoreChoice, current: Identity) -> str:
 def restore_database(
     choice: RestoreChoice, target: Path, kept_as: Path, database_id: str, say: Say
 ) -> Replacement:
-    """Put the chosen backups in the place of the database. `database_id`: of the restored database,
-    empty for none."""
+    """Put the chosen backups in the database's place, with this `database_id` (empty: none)."""
     full = choice.full
     holds_id = (
         full and full.manifest and load_id_of_source(full.path, read_only=True) == database_id
@@ -195,8 +194,7 @@ def merge_in_place(
 
 
 def carry_small(connection: sqlite3.Connection, irreplaceable: Backup) -> None:
-    """Carry the tables of the attached schema `irreplaceable` to main; compare what arrives with
-    the backup's manifest."""
+    """Carry tables of the attached `irreplaceable` to main; compare them with the manifest."""
     carry_tables(connection, tables_to_keep(connection, "small"), source="small", target="main")
     expected = irreplaceable.manifest.content_sha256 if irreplaceable.manifest else {}
     for table, digest in expected.items():

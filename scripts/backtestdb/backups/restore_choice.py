@@ -174,8 +174,7 @@ def find_good(backups: Iterable[Backup], say: Say, left_out: list[LeftOut]) -> B
 
 
 def choose_named(path: Path, backup_dir: Path, target: Path, say: Say) -> RestoreChoice:
-    """Return the file that the user named. Raise ProjectError when it is missing, the database
-    itself, or not sound."""
+    """Return the user's file. Raise ProjectError if it is missing, not sound, or the database."""
     if not path.is_file():
         raise DatabaseFileError(
             f"there is no file {path}", next_step="make backups lists what there is"

@@ -1,5 +1,4 @@
-"""What needs the user about the lake: its place, its engine and its holes. Asked without a package
-of the lake."""
+"""What needs the user about the lake, its place, engine or holes, without the lake's packages."""
 
 import socket
 from collections.abc import Iterator, Mapping

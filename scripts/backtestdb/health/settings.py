@@ -1,5 +1,4 @@
-"""Settings: are they valid, do the environment and `.env` agree, and what did a relative path leave
-behind?"""
+"""Settings: valid? The same in the environment and `.env`? What did a relative path leave?"""
 
 import os
 from collections.abc import Iterator, Mapping

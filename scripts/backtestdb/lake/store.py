@@ -88,8 +88,7 @@ class Store:
 
 
 def make_s3(options: Mapping[str, str]) -> pa_fs.S3FileSystem:
-    """Given the options of a store, return pyarrow's own S3 file system with the same endpoint and
-    keys."""
+    """Return pyarrow's own S3 file system with the endpoint and keys of a store's options."""
     endpoint = options.get("AWS_ENDPOINT_URL", "")
     scheme, _, host = endpoint.rpartition("://")
 

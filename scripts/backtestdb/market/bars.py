@@ -242,8 +242,7 @@ def find_broken_rules(
 
 
 def find_broken_numbers(prices: np.ndarray, volume: np.ndarray) -> dict[str, np.ndarray]:
-    """Given `prices` (open, high, low, close as rows), return for each rule about numbers which
-    bars break it."""
+    """Given `prices` (rows: open, high, low, close), return the bars that break each rule."""
     opened, high, low, close = prices
     return {
         "not a finite number": ~np.isfinite(prices).all(axis=0) | ~np.isfinite(volume),

@@ -227,8 +227,7 @@ class MarketData:
             return self.fetch_pages("/v3/reference/splits", {**query, "limit": TICKERS_LIMIT})
 
     def fetch_ticker_events(self, ticker: str) -> Any:
-        """Return the `results` about the names of the company that a ticker belongs to or belonged
-        to."""
+        """Return the `results` about the names of a ticker's company."""
         url = f"{self.base_url}/vX/reference/tickers/{quote(ticker, safe='')}/events"
         return self.fetch_json(url, {"types": "ticker_change"}).get("results")
 
@@ -454,8 +453,7 @@ def verify_bars(body: Mapping[str, Any], ticker: str = "", *, adjusted: bool = T
 
 
 def explain_unreachable(error: BaseException, base_url: str) -> tuple[str, str] | None:
-    """Return what is wrong and what to do, when a request never left; None for a connection that
-    may work again."""
+    """Return why a request never left, and what to do; None for what may work again."""
     host = urlsplit(base_url).netloc
     if isinstance(error, requests.exceptions.ProxyError):
         return f"the proxy on the way to {host} does not answer", "check HTTPS_PROXY and NO_PROXY"

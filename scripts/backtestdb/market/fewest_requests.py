@@ -58,8 +58,7 @@ def group_sessions(rows: list[SessionMask]) -> dict[int, SessionMask]:
 def find_minimum_cover(
     weights: list[int], column_weights: list[int], edges: list[list[int]]
 ) -> tuple[list[int], list[int]]:
-    """Return rows and columns of the least total weight such that each edge (row to column) has an
-    end among them."""
+    """Return the lightest set of rows and columns with an end of each edge (row to column)."""
     supply, room = list(weights), list(column_weights)
     flow: dict[tuple[int, int], int] = defaultdict(int)
     carrying: list[set[int]] = [set() for _ in column_weights]

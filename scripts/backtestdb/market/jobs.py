@@ -211,8 +211,7 @@ def plan_jobs(
 def add_staged(
     asked: AnsweredSessions, tickers: Sequence[str], staged: SessionMask
 ) -> AnsweredSessions:
-    """Return what was asked with what a killed run staged for the same tickers: it is as good as
-    stored."""
+    """Return what was asked, and what a killed run staged for these tickers: as good as stored."""
     if not staged:
         return asked
     of_ticker = {ticker: asked.of_ticker.get(ticker, EMPTY) | staged for ticker in tickers}

@@ -36,8 +36,7 @@ SAVE_UNCONFIRMED = (
 def load_answered(
     connection: sqlite3.Connection, timeframe: str, sessions: Sequence[date]
 ) -> AnsweredSessions:
-    """Return the answered ones of `sessions` for each ticker: finally, and once without a bar
-    (`unconfirmed`)."""
+    """Return each ticker's `sessions` with a final answer, and those once empty (`unconfirmed`)."""
     days, final_times = [day.isoformat() for day in sessions], load_final_times(sessions)
     reached = mask_between(days, "", load_frontier(connection, timeframe).isoformat())
     unconfirmed = load_unconfirmed(connection, timeframe, days)

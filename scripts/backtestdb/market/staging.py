@@ -136,8 +136,7 @@ def hash_tickers(connection: sqlite3.Connection, ticker_set: int) -> str:
 
 
 def connect_alone(path: Path) -> sqlite3.Connection:
-    """Return a connection that keeps its lock for as long as it is open: two processes must not
-    fill one staging file."""
+    """Return a connection that holds its lock until it is closed: two must not fill one file."""
     connection = connect(path, create=True, timeout_seconds=1.0)
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     return connection

@@ -86,8 +86,7 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
 
 
 def choose_rows(lines: Sequence[tuple[int, str]]) -> list[Row]:
-    """Return the lines cut into cells by the delimiter that makes a header of one of them, and most
-    cells in all."""
+    """Return lines cut into cells by the delimiter that gives a header, then most cells."""
     candidates = []
     for delimiter in DELIMITERS:
         rows = [(number, split_line(line, delimiter)) for number, line in lines]

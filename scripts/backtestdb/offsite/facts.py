@@ -116,7 +116,8 @@ def find_offsite_problems(facts: OffsiteFacts | None) -> list[OffsiteProblem]:
         problems.append(OffsiteProblem("offsite_failed", what, "make offsite-send"))
 
     if facts.check_problems:
-        what = f"at {facts.target}: {facts.check_problems[0]}" + more_of(facts.check_problems)
+        more = f", and {found - 1} more" if (found := len(facts.check_problems)) > 1 else ""
+        what = f"at {facts.target}: {facts.check_problems[0]}{more}"
         problems.append(
             OffsiteProblem("offsite_damaged", what, 'make offsite-check ARGS="--everything"')
         )
@@ -126,10 +127,6 @@ def find_offsite_problems(facts: OffsiteFacts | None) -> list[OffsiteProblem]:
         problems.append(OffsiteProblem("offsite_drill_failed", what, "make offsite-drill"))
 
     return problems
-
-
-def more_of(problems: tuple[str, ...]) -> str:
-    return f", and {len(problems) - 1} more" if len(problems) > 1 else ""
 
 
 def is_due(last_utc: datetime | None, every: timedelta, now_utc: datetime) -> bool:

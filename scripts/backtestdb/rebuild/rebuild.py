@@ -210,7 +210,8 @@ def plan_costs(connection: sqlite3.Connection, plan: RebuildSpec) -> dict[str, C
         jobs = make_jobs(plan, unknown)
         lists = {"list of tickers": Cost(REQUESTS_AT_MOST, 0, 0)}
     else:
-        save_planned_universe(connection, plan)
+        if plan.universe and plan.tickers:
+            save_universe(connection, plan.universe, plan.tickers)
         jobs, lists = make_jobs(plan, members_of(connection, plan)), {}
         if plan.universe == RUSSELL2000:
             lists = {"spelling of the tickers": Cost(1, 0, 0)}
@@ -220,11 +221,6 @@ def plan_costs(connection: sqlite3.Connection, plan: RebuildSpec) -> dict[str, C
         for label, job in jobs.items()
     }
     return lists | bars | ({"splits": plan_looks(connection)} if jobs else {})
-
-
-def save_planned_universe(connection: sqlite3.Connection, plan: RebuildSpec) -> None:
-    if plan.universe and plan.tickers:
-        save_universe(connection, plan.universe, plan.tickers)
 
 
 def members_of(connection: sqlite3.Connection, plan: RebuildSpec) -> list[str]:

@@ -8,7 +8,7 @@ better than a wrong one."""
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from itertools import islice, pairwise
+from itertools import islice
 
 from backtestdb.salvage.objects import parse_objects
 from backtestdb.salvage.pages import INDEX_KINDS, DamagedError, Page, PageFile, parse_page
@@ -182,9 +182,14 @@ def without_overlaps(file: PageFile, trees: Iterable[Tree]) -> list[Tree]:
         if (bounds := bounds_of(file, tree))
     )
     clashing: set[int] = set()
-    for (one, first, _), (other, second, _) in pairwise(ordered):
-        if other[0] <= one[1]:
-            clashing |= {first, second}
+    last, furthest = None, -1
+    for (low, high), index, _ in ordered:
+        # Not only the one before: a longer one further back may reach over it.
+        if last is not None and low <= last:
+            clashing |= {index, furthest}
+        if last is None or high > last:
+            last, furthest = high, index
+
     return [tree for _, index, tree in ordered if index not in clashing]
 
 

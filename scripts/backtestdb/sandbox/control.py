@@ -34,8 +34,7 @@ def answer_control(
 
 
 def read_log(sandbox: Sandbox, given: Payload) -> Payload:
-    """Return the requests from number `since` on, and the most that arrived in any one window under
-    one key."""
+    """Return requests from number `since` on, and the most of one key in any one window."""
     entries = sandbox.journal.read(int(given.get("since", 0)))
     most = max((window.most for window in sandbox.windows.values()), default=0)
     return {"requests": entries, "most_in_window": most}

@@ -51,8 +51,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Rename:
-    """The company that has `ticker` until the day before `day` is called `successor` from then
-    on."""
+    """The company called `ticker` is called `successor` from `day` on."""
 
     ticker: str
     successor: str
@@ -114,8 +113,7 @@ def make_named_listing(ticker: str) -> Listing:
 
 
 def make_numbered_stock(number: int) -> Listing:
-    """Return a made-up stock: one in 20 listed late, one in 20 delisted again, some of them no
-    common stock."""
+    """Return a made-up stock: one in 20 is listed late, one delisted, some are no common stock."""
     ticker = f"Z{letters(number)}"
     lot, day, kind = (
         int(make_key(f"{ticker} {what}") % 10_000) for what in ("life", "day", "kind")

@@ -1,5 +1,4 @@
-"""AWS Signature Version 4, the way S3 clients prove their secret: computed again from what
-arrived."""
+"""AWS Signature Version 4, how S3 clients prove their secret: computed from what arrived."""
 
 import hashlib
 import hmac

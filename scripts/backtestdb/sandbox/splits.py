@@ -62,8 +62,7 @@ SOURCE_SPLITS = (
 
 
 def parse_split(row: dict[str, Any]) -> Split:
-    """Return a split from its JSON form: ticker, execution_date, split_from, split_to and what a
-    Split may have."""
+    """Return a split from JSON: ticker, execution_date, split_from, split_to, a Split's others."""
     execution_date = date.fromisoformat(row["execution_date"])
     moves_prices = bool(row.get("moves_prices", True))
 

@@ -409,7 +409,10 @@ def run_process(scheduler: Scheduler, kind: Task) -> tuple[int, str, str]:
 
     # After `stop` it had FINISH_SECONDS; a backup survives its kill by design.
     if process.returncode < 0 and scheduler.job == "backups" and not why_disk_is_absent(scheduler):
-        remove_leftovers(scheduler)
+        with lock_backups(scheduler.settings.backup_dir):
+            for message in clean_leftovers(scheduler.settings.backup_dir):
+                scheduler.log.info(message)
+
     return process.returncode, out, err
 
 
@@ -459,12 +462,6 @@ def save_liveness_if_possible(scheduler: Scheduler, running: Task | None = None)
         save_liveness(scheduler.folder, settings.database_path, liveness)
     except OSError as error:
         scheduler.log.error("the sign of life could not be written: %s", describe_error(error))
-
-
-def remove_leftovers(scheduler: Scheduler) -> None:
-    with lock_backups(scheduler.settings.backup_dir):
-        for message in clean_leftovers(scheduler.settings.backup_dir):
-            scheduler.log.info(message)
 
 
 def describe_made(out: str) -> str:

@@ -1,5 +1,4 @@
-"""Findings that the user has looked at and accepts, and when the audits were: the tables of the
-audit."""
+"""The audit's tables: findings that the user looked at and accepts, and when audits were."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -45,8 +44,7 @@ def load_accepted(connection: sqlite3.Connection) -> Accepted:
 def save_accepted(
     connection: sqlite3.Connection, rule: str, ticker: str, session_date: str, now_utc: datetime
 ) -> None:
-    """Record that a finding is meant: of one session, or of all sessions of the ticker (""). The
-    caller's transaction."""
+    """Accept a finding of one session, or of all (""), in the caller's transaction."""
     connection.execute(
         "INSERT INTO _audit_accepted (rule, ticker, session_date, accepted_at_utc)"
         " VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",

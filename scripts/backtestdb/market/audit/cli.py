@@ -85,8 +85,7 @@ def look(
 
 
 def record(connection: sqlite3.Connection, result: AuditResult, now_utc: datetime) -> None:
-    """Record when the audit was, for the schedule. A database that cannot be written is examined
-    all the same."""
+    """Record when the audit was, for the schedule; a database that is read only stays as it is."""
     try:
         ensure_schema(connection, ["bookkeeping"])
         with transaction(connection):

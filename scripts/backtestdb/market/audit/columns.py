@@ -1,5 +1,4 @@
-"""Stored rows as columns of numpy, with what each time stamp means in New York. Knows no
-database."""
+"""Stored rows as columns of numpy, and their times in New York. Knows no database."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,8 +105,7 @@ def make_bars(
 
 
 def make_floats(column: Sequence[Any]) -> Floats:
-    """Return a column as floats. SQLite keeps what cannot be made a number as text: that is NaN, as
-    NULL is."""
+    """Return a column as floats; NULL, and text where SQLite found no number, are NaN."""
     try:
         return np.array(column, dtype="float64")
     except (TypeError, ValueError):
@@ -115,8 +113,7 @@ def make_floats(column: Sequence[Any]) -> Floats:
 
 
 def make_ints(column: Sequence[Any]) -> Ints:
-    """Return a column as whole numbers. Any other value becomes 0: a time stamp in 1970, where
-    there is no session."""
+    """Return a column as whole numbers; anything else is 0, a time in 1970 without a session."""
     try:
         return np.array(column, dtype="int64")
     except (TypeError, ValueError, OverflowError):

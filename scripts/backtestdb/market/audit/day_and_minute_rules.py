@@ -136,8 +136,7 @@ def find_cut_sessions(batch: Batch) -> Iterable[Hits]:
 
 
 def find_minutes_without_day(batch: Batch) -> Iterable[Hits]:
-    """Yield sessions with 5-minute bars and no day bar, within the time from a ticker's first day
-    bar to its last."""
+    """Yield sessions between a ticker's first and last day bar with 5-minute bars alone."""
     sessions, days = make_sessions(batch), batch.days
     broken = (sessions.day_bar < 0) & (sessions.regular > 0)
     for place in np.flatnonzero(broken).tolist():

@@ -1,5 +1,4 @@
-"""What shows only when every ticker was read: sessions that lack most tickers, and holes in a
-ticker's life."""
+"""What shows only at the end: sessions that lack most tickers, holes in a ticker's life."""
 
 from collections.abc import Iterable
 
@@ -38,8 +37,7 @@ def add_batch(market: Market, batch: Batch) -> None:
 
 
 def add_ticker(market: Market, ticker: str, places: Ints) -> None:
-    """Count a ticker's day bars into the market; `places`: the sessions in which it has one, in
-    order."""
+    """Count a ticker's day bars into the market; `places`: its sessions, in order."""
     holes = np.flatnonzero(np.diff(places) > HOLE_AT_MOST) + 1
     for life in np.split(places, holes):
         begin, end = int(life[0]), int(life[-1])

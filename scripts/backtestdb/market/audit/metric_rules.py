@@ -17,8 +17,7 @@ RELATIVE, ABSOLUTE = 1e-7, 1e-7
 
 
 def find_unpaired_rows(batch: Batch) -> Iterable[Hits]:
-    """Yield day bars without a row of metrics, from the ticker's first row on, and rows without a
-    day bar."""
+    """Yield day bars since the ticker's first metrics without any, and metrics without a bar."""
     days, metrics = batch.days, batch.metrics
     first = np.full(len(batch.tickers), np.iinfo("int64").max)
     np.minimum.at(first, metrics.code, metrics.day)

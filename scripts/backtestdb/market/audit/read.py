@@ -145,8 +145,7 @@ def load_known(
     now_utc: datetime,
     watchlist: Sequence[str] = (),
 ) -> Known:
-    """Return the calendar as numbers, and what the project's own tables say; without those tables,
-    as if they were empty."""
+    """Return the calendar as numbers, and what our own tables, if they are there, say."""
     schedule = calendar.schedule
     local = [
         pd.DatetimeIndex(schedule[name].array).tz_convert(NEW_YORK) for name in ("open", "close")
@@ -228,8 +227,7 @@ def parse_day(text: str | None) -> date | None:
 
 
 def add_answers(connection: sqlite3.Connection, market: Market) -> None:
-    """Add how far each ticker was asked for, which tickers anything was asked about, and how many
-    bars came."""
+    """Add how far tickers were asked for, which at all, and how many bars came."""
     until: dict[str, int] = {}
     for ticker, day in connection.execute(
         "SELECT ticker, max(end_date) FROM _ranges_asked WHERE timeframe = '1day' GROUP BY ticker"

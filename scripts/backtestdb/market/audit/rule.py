@@ -100,8 +100,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Universe:
-    """`said`: total_stocks of its row; `active`: its active members; `updated_on`: when its list
-    was saved."""
+    """`said`: its row's total_stocks; `active`: members; `updated_on`: when its list was saved."""
 
     name: str
     said: int | None

@@ -1,5 +1,4 @@
-"""The audit from beginning to end: tickers batch by batch, every rule on each, then the market as a
-whole."""
+"""The audit: every rule on tickers, batch by batch, then on the market as a whole."""
 
 import gc
 import sqlite3
