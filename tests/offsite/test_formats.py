@@ -200,6 +200,17 @@ def test_the_key_opens_with_its_passphrase_only() -> None:
     assert KEY.text not in repr(KEY)
 
 
+def test_key_of_a_much_faster_machine_is_not_called_a_wrong_passphrase() -> None:
+    """The work stands in the head of the file, and age refuses it before it tries the passphrase;
+    on a busy machine it refuses keys of its own, too."""
+    locked = lock_key(KEY, "correct horse battery")
+    head = locked.split(b"\n")[1]
+    faster = locked.replace(head, head.rsplit(b" ", 1)[0] + b" 40")
+    with pytest.raises(OffsiteError, match="much faster") as caught:
+        unlock_key(faster, "correct horse battery", "here", attempts=2)
+    assert "OFFSITE_PASSPHRASE" not in str(caught.value)
+
+
 @given(st.sampled_from(CLASSES), st.datetimes(), st.integers(0, 2**32 - 1), st.integers(0, 10**9))
 def test_a_name_says_what_it_was_made_of(copy_class, moment, writer, number) -> None:  # type: ignore[no-untyped-def]
     from datetime import UTC
