@@ -67,11 +67,18 @@ def fail(what: str, next_step: str) -> int:
 
 def prepare(project: Path, name: str) -> None:
     """Given the name of a set, see that .venv runs and has it. Raise SetUpError."""
-    venv, lock = project / ".venv", project / "locks" / f"{name}.txt"
+    venv, names = project / ".venv", [name]
     if not runs(venv):
+        # What sends messages is asked for once, when the schedule is installed.
+        names += ["notify"] if (venv / "ready-notify").is_file() else []
         create(venv)
+    for each in names:
+        ensure(project, venv, each)
 
-    stamp = venv / f"ready-{name}"
+
+def ensure(project: Path, venv: Path, name: str) -> None:
+    """Install the set of this name where .venv does not have it. Raise SetUpError."""
+    lock, stamp = project / "locks" / f"{name}.txt", venv / f"ready-{name}"
     if stamp.is_file() and filecmp.cmp(lock, stamp, shallow=False):
         return  # another command was faster
     # Read before: when an update of the project brings other locks meanwhile, what is said to be

@@ -14,6 +14,7 @@ import pytest
 
 from backup_tools import make_platform_database
 from commands import COMMANDS, PROJECT_DIR, Project, copy_project
+from receivers import watcher
 
 SETS = ("backup", "notify", "offsite", "market", "demo", "page", "lake", "dev")
 WISHED = {"requests", "pandas", "ta", "python-dotenv", "schedule"}
@@ -151,9 +152,21 @@ def test_light_commands_run_offline_from_a_folder_of_wheels_and_follow_python_an
     interpreter = checkout.folder / ".venv" / "bin" / "python"
     interpreter.unlink()
     interpreter.symlink_to("/opt/homebrew/opt/python@3.10/bin/python3.10")
-    gone = checkout.run("make", "backups")
-    assert gone.returncode == 0, gone.stderr
-    assert "making .venv anew, because the interpreter that it was made with is gone" in gone.stderr
+    # A job of the schedule, first without what it needs, then with it.
+    job = ("scripts/run_scheduled.sh", "scripts/run_scheduler.py", "--once")
+    for small in (checkout.project.folder / "backups").glob("irreplaceable-*"):
+        small.unlink()  # so that one is due
+    with watcher() as (url, pings):
+        heartbeat = {"HEARTBEAT_URL": url}
+        gone = checkout.run(*job, PIP_FIND_LINKS="", **heartbeat)
+        assert gone.returncode == 1, gone.stderr
+        what = "making .venv anew, because the interpreter that it was made with is gone"
+        assert what in gone.stderr
+        assert "error: the packages of requirements-backup.txt are not installed" in gone.stderr
+        assert pings == []
+        mended = checkout.run(*job, **heartbeat)
+        assert mended.returncode == 0, mended.stdout + mended.stderr
+        assert pings[-1] == "/ping/secret-id"
 
     packages = next((checkout.folder / ".venv" / "lib").glob("python3.*"))
     packages.rename(packages.with_name("python3.10"))

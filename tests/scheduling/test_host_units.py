@@ -113,7 +113,9 @@ def install(tmp_path: Path, *tools: str, inside: str = "my & <pro>ject 100%") ->
         made.project / "scripts",
         ignore=shutil.ignore_patterns("__pycache__", "market", "rebuild"),
     )
-    shutil.copytree(PROJECT_DIR / "sql", made.project / "sql")
+    for name in ("sql", "locks"):
+        shutil.copytree(PROJECT_DIR / name, made.project / name)
+    shutil.copy(PROJECT_DIR / "db", made.project / "db")
     (made.project / ".venv").symlink_to(sys.prefix)
     database = make_platform_database(made.project / "backtesting.db", bars=10)
     (made.project / ".env").write_text(
@@ -141,7 +143,7 @@ def linux(tmp_path: Path) -> Installation:
 def test_plist_is_whole_absolute_and_at_the_times_of_the_settings(mac: Installation) -> None:
     values = plistlib.loads(make_plist(mac.job(), mac.home).encode())
     assert values["ProgramArguments"] == [
-        f"{mac.project}/.venv/bin/python",
+        f"{mac.project}/scripts/run_scheduled.sh",
         f"{mac.project}/scripts/run_scheduler.py",
         "--once",
     ]
@@ -278,6 +280,9 @@ def test_disk_that_can_be_taken_off_is_refused_on_macos_until_access_was_given(
     away = replace(job, settings=replace(job.settings, backup_dir=Path("/Volumes/Backup/x")))
     with pytest.raises(ProjectError, match="keeps background jobs out of /Volumes/Backup/x"):
         verify_folders_are_open(away, mac.home)
+    # The access is given to Python, so launchd starts that and no shell.
+    started = plistlib.loads(make_plist(away, mac.home).encode())["ProgramArguments"]
+    assert started == [str(job.python), str(job.program), "--once"]
 
 
 def test_two_checkouts_have_two_timers_and_each_removes_its_own(linux: Installation) -> None:
@@ -346,8 +351,8 @@ def test_systemd_units_hold_absolute_paths_and_the_times_of_the_settings(
     started = re.search(r"^ExecStart=(.*)$", make_service(job), re.MULTILINE)
     assert started
     assert "100%%/" in started[1]  # a single % begins a specifier
-    python, program, option = shlex.split(started[1].replace("%%", "%"))
-    assert (Path(python), Path(program), option) == (job.python, job.program, "--once")
+    starter, program, option = shlex.split(started[1].replace("%%", "%"))
+    assert (Path(starter), Path(program), option) == (job.starter, job.program, "--once")
     assert re.findall("OnCalendar=(.*)", make_timer(job)) == ["*-*-* 03:20:00", "*-*-* *:20:00"]
     assert "Persistent=true" in make_timer(job)
 
@@ -546,3 +551,41 @@ def test_uninstall_fails_while_the_timer_stays_enabled(linux: Installation) -> N
     assert done.returncode == 1
     assert "next: systemctl --user disable --now ai-backtest-backup.timer" in done.stderr
     assert (linux.units / "ai-backtest-backup.timer").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "packages"),
+    [
+        ("scripts/run_scheduler.py --once", "backup"),
+        ("scripts/run_scheduler.py --updates --once", "market"),
+        ("scripts/run_offsite.py watch", "offsite"),
+    ],
+)
+def test_scheduled_job_whose_python_is_gone_mends_it_or_fails_with_the_reason(
+    words: str, packages: str, tmp_path: Path
+) -> None:
+    """With a stand-in of ./db: it is asked, for the right packages, and heard. What ./db does is in
+    test_set_up.py."""
+    linux = install(tmp_path)
+    venv, db = linux.project / ".venv", linux.project / "db"
+    venv.unlink()
+    (venv / "bin").mkdir(parents=True)
+    (venv / f"ready-{packages}").touch()
+    (venv / "bin" / "python").symlink_to("/opt/homebrew/opt/python@3.10/bin/python3.10")
+    (linux.project / "scripts" / "job.py").write_text("import sys; sys.exit(int(sys.argv[-1]))\n")
+
+    def run(number: int) -> subprocess.CompletedProcess[str]:
+        command = [linux.job().starter, linux.project / "scripts" / "job.py", *words.split()]
+        return subprocess.run(
+            [*map(str, command), str(number)], capture_output=True, text=True, check=False, cwd="/"
+        )
+
+    db.write_text('#!/bin/sh\necho "no index for $*" >&2\nexit 1\n')
+    failed = run(0)
+    assert (failed.returncode, failed.stderr) == (1, f"no index for setup {packages}\n")
+
+    mended = shlex.quote(str(venv / "bin" / "python"))
+    db.write_text(f"#!/bin/sh\nln -sf {shlex.quote(sys.executable)} {mended}\n")
+    assert run(3).returncode == 3
+    db.write_text("#!/bin/sh\nexit 9\n")  # not asked again
+    assert run(0).returncode == 0

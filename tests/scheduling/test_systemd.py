@@ -74,9 +74,7 @@ class Host:
         return done
 
     def problems(self, folder: str = PROJECT) -> dict[str, str]:
-        """By the interpreter itself: `./db` would mend a .venv that is gone."""
-        python = "$([ -e .venv ] && echo .venv || echo away)/bin/python"  # fmt: skip
-        done = self.run(f"{python} scripts/show_status.py --json", folder, code=None)
+        done = self.run(".venv/bin/python scripts/show_status.py --json", folder, code=None)
         return {one["name"]: one["next_step"] for one in json.loads(done.stdout)["problems"]}
 
 
@@ -136,7 +134,8 @@ def test_schedule_lives_in_a_real_systemd_from_its_installation_to_its_end(host:
 
     fires_by_its_timer(host)
     failure_is_told_and_mended(host)
-    interpreter_that_went_away_leads_to_the_installation(host)
+    interpreter_that_went_away_is_made_anew(host)
+    starter_that_went_away_leads_to_the_installation(host)
     second_checkout_has_units_of_its_own(host)
 
     host.run("./db schedule-uninstall")
@@ -166,12 +165,21 @@ def failure_is_told_and_mended(host: Host) -> None:
     assert "last exit code: 0" in host.run("./db schedule-status").stdout
 
 
-def interpreter_that_went_away_leads_to_the_installation(host: Host) -> None:
+def interpreter_that_went_away_is_made_anew(host: Host) -> None:
+    host.run("rm ~/Backups/ai-backtest/irreplaceable-*")
+    host.run("ln -sf /usr/bin/python3.10 .venv/bin/python")
+    host.run("systemctl --user start ai-backtest-backup.service")
+    assert count_backups(host) == 2
+    assert "last exit code: 0" in host.run("./db schedule-status").stdout
+
+
+def starter_that_went_away_leads_to_the_installation(host: Host) -> None:
     """Exit code 203 of systemd.exec(5)."""
-    host.run("mv .venv away")
+    starter = "scripts/run_scheduled.sh"
+    host.run(f"mv {starter} away")
     host.run("systemctl --user start ai-backtest-backup.service", code=None)
     assert host.problems()["schedule_failed"] == "make schedule-install"
-    host.run("mv away .venv && ./db schedule-install")
+    host.run(f"mv away {starter} && ./db schedule-install")
     wait_until(lambda: "schedule_failed" not in host.problems())
 
 

@@ -113,6 +113,11 @@ class Job:
         return self.project / ".venv" / "bin" / "python"
 
     @property
+    def starter(self) -> Path:
+        """Return what is started in the place of `python`: it mends .venv after an upgrade."""
+        return self.project / "scripts" / "run_scheduled.sh"
+
+    @property
     def program(self) -> Path:
         name = "run_offsite.py" if self.lives else "run_scheduler.py"
         return self.project / "scripts" / name
@@ -122,9 +127,12 @@ def make_plist(job: Job, home: Path) -> str:
     """Return the property list that launchd loads. The jobs keep bounded logs themselves; what
     Python says when it cannot start goes to the user's Library: a log on a disk that is not
     connected would be exit code 78 with no log at all."""
+    # Full Disk Access is given to a program: to this Python, not to a shell, which could not even
+    # read the script.
+    starter = job.python if find_closed_folders(job, home) else job.starter
     log, error_log = Path("/dev/null"), home / "Library" / "Logs" / f"{job.label}.log"
     paths = {
-        **{"python": job.python, "program": job.program, "project": job.project},
+        **{"starter": starter, "program": job.program, "project": job.project},
         **{"log": log, "error_log": error_log, "label": job.label},
     }
     values = {name: escape(str(path)) for name, path in paths.items()}
@@ -149,7 +157,7 @@ def make_calendar_entry(entry: Mapping[str, int]) -> str:
 
 
 def make_service(job: Job) -> str:
-    values = {"python": escape_unit(job.python), "program": escape_unit(job.program)}
+    values = {"starter": escape_unit(job.starter), "program": escape_unit(job.program)}
     words = {"what": job.what, "unit": job.unit, "options": " ".join(job.options)}
     template = "living.service" if job.lives else "job.service"
     return fill(job, template, values | words)
@@ -175,7 +183,7 @@ def make_crontab_line(job: Job) -> str:
     command in a crontab, and a # behind the command is a comment of the shell: by it the line is
     found again. cron mails what the job says of failures."""
     command = (
-        f"{shlex.quote(str(job.python))} {shlex.quote(str(job.program))} "
+        f"{shlex.quote(str(job.starter))} {shlex.quote(str(job.program))} "
         f"{' '.join(job.options)} --quiet"
     )
     return (
@@ -204,18 +212,22 @@ def verify_settings_reach_job(job: Job) -> None:
         )
 
 
-def verify_folders_are_open(job: Job, home: Path) -> None:
-    """Raise ProjectError for folders that macOS keeps from background jobs."""
+def find_closed_folders(job: Job, home: Path) -> list[Path]:
+    """Return those of the job's folders that macOS keeps from background jobs."""
     used = (job.project, job.settings.database_path.parent, job.settings.backup_dir)
     # Disks that can be taken off, too, since macOS 10.15.
     closed = [Path("/Volumes")]
     closed += [home / name for name in (*PROTECTED_FOLDERS, *SYNCED_FOLDERS)]
-
-    found = [
+    return [
         path
         for path in dict.fromkeys(used)
         if any(path.resolve().is_relative_to(folder) for folder in closed)
     ]
+
+
+def verify_folders_are_open(job: Job, home: Path) -> None:
+    """Raise ProjectError for folders that macOS keeps from background jobs."""
+    found = find_closed_folders(job, home)
     if found:
         raise ProjectError(
             f"macOS keeps background jobs out of {' and '.join(map(str, found))}",
