@@ -75,6 +75,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "salvage/trees": ("salvage/test_trees",),
     "salvage/shapes": ("salvage/test_shapes",),
     "salvage/working_copy": ("salvage/test_working_copy",),
+    "salvage/orphans": ("salvage/test_orphans",),
 }
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Eq: (ast.NotEq, ast.LtE, ast.GtE),
