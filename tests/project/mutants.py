@@ -76,6 +76,13 @@ MODULES: dict[str, tuple[str, ...]] = {
     "salvage/shapes": ("salvage/test_shapes",),
     "salvage/working_copy": ("salvage/test_working_copy",),
     "salvage/orphans": ("salvage/test_orphans",),
+    "backups/generated_scripts": (
+        "backups/test_generated_scripts_rules",
+        "backups/test_generated_scripts::test_copied_folder_keeps_names_times_and_links",
+        "backups/test_generated_scripts::"
+        "test_names_that_differ_only_in_case_are_noticed_where_the_disk_ignores_it",
+    ),
+    "backups/drill": ("backups/test_drill_rules",),
 }
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Eq: (ast.NotEq, ast.LtE, ast.GtE),
