@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -215,7 +216,8 @@ def test_rehearsal_restores_into_an_empty_private_folder_and_empties_it(
 
     monkeypatch.setattr(drill_module, "verify_restored", look)
     clock = iter([100.0, 107.12345])
-    monkeypatch.setattr(drill_module.time, "monotonic", lambda: next(clock))
+    stopwatch = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(drill_module, "time", stopwatch)
     found = rehearse(settings, write_backup(settings), scratch, NOON)
 
     assert seen == [(True, ["backtesting.db"], 0o700)]
