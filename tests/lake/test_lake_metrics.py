@@ -6,9 +6,11 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections import defaultdict
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -113,18 +115,27 @@ def wait_for_worker(parent: int, timeout_seconds: float = 120) -> int:
     """A process of the pool that a command has started."""
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
-        listed = subprocess.run(
-            ["ps", "-A", "-ww", "-o", "pid=", "-o", "ppid=", "-o", "command="],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for line in listed.stdout.splitlines():
-            pid, ppid, what = [*line.split(None, 2), ""][:3]
-            if int(ppid) == parent and "spawn_main" in what:
-                return int(pid)
+        for pid, ppid, what in list_processes():
+            if ppid == parent and "spawn_main" in what:
+                return pid
         time.sleep(0.05)
     raise AssertionError("no worker came")
+
+
+def list_processes() -> Iterator[tuple[int, int, str]]:
+    """Number, parent, command. A small image has no ps, and macOS has no /proc."""
+    if sys.platform != "linux":
+        shown = ["ps", "-A", "-ww", "-o", "pid=", "-o", "ppid=", "-o", "command="]
+        listed = subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+        for line in listed.splitlines():
+            pid, ppid, what = [*line.split(None, 2), ""][:3]
+            yield int(pid), int(ppid), what
+        return
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            ppid = stat.read_text(errors="replace").rpartition(")")[2].split()[1]
+            what = stat.with_name("cmdline").read_text(errors="replace")
+            yield int(stat.parent.name), int(ppid), what
 
 
 def test_workers_end_when_the_command_is_killed(database: Path, tmp_path: Path) -> None:
