@@ -44,7 +44,7 @@ def environment_for(database: Path, folder: Path) -> dict[str, str]:
     return os.environ | {
         "DATABASE_PATH": str(database),
         "BACKUP_DIR": str(folder / "backups"),
-        "GENERATED_SCRIPTS_DIR": str(folder / "none"),
+        "GENERATED_SCRIPTS_DIR": str(folder / "scripts"),
         "BACKTEST_ENV_FILE": str(folder / "none.env"),
         "HEARTBEAT_URL": "",
         "RESTIC_PASSWORD": "x",
@@ -79,6 +79,7 @@ def make_ways(database: Path, folder: Path) -> dict[str, list[list[object]]]:
 def scratch(parent: Path) -> Iterator[Path]:
     """Give a folder that is gone afterwards."""
     folder = Path(tempfile.mkdtemp(dir=parent))
+    (folder / "scripts").mkdir()  # one that is set and missing ends a backup with exit code 2
     try:
         yield folder
     finally:
@@ -86,14 +87,20 @@ def scratch(parent: Path) -> Iterator[Path]:
 
 
 def time_of(name: str, database: Path, parent: Path, limit_seconds: float) -> float | None:
-    """Return the seconds of one way, None when it was stopped or failed."""
+    """Return the seconds of one way, None when it was stopped or failed. Raise CalledProcessError
+    when our own command fails: that is no measurement."""
     with scratch(parent) as folder:
         os.sync()
         started = time.monotonic()
         for command in make_ways(database, folder)[name]:
             try:
                 run(command, environment_for(database, folder), limit_seconds)
-            except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+            except subprocess.TimeoutExpired:
+                return None
+            except subprocess.CalledProcessError as error:
+                if COMMAND in command:
+                    error.add_note(error.stderr.decode())
+                    raise
                 return None
         if (folder / "copy").exists():
             fsync_file(folder / "copy")
