@@ -16,7 +16,7 @@ from backtestdb.offsite.errors import DamagedObjectError, OffsiteError
 Seal = Callable[[bytes], bytes]
 KEY_LINE = "AGE-SECRET-KEY-"
 # age times this machine's scrypt for a few milliseconds and refuses a file that would take 16 times
-# a second here. One busy moment spoils that: beside 16 busy loops it refused every second time.
+# a second here. One busy moment spoils that: beside 16 busy loops it refused one time of two.
 UNLOCK_ATTEMPTS, UNLOCK_PAUSE_SECONDS = 20, 0.1
 TOO_MUCH_WORK = "Excessive work"
 
