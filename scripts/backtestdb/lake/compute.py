@@ -115,6 +115,7 @@ def run_task(task: ComputeTask) -> list[Part]:
 
 
 def find_store(given: Store) -> Store:
+    """Return the store with this machine's own keys. Raise StoreError where LAKE is another one."""
     if given.is_local:
         return given
     mine = make_store(load_settings())

@@ -196,6 +196,7 @@ def sort_rows(table: str, rows: pa.Table) -> pa.Table:
 
 
 def is_sorted(rows: pa.Table, order: str) -> bool:
+    """Return whether rows are sorted by ticker, and those of a ticker by the column `order`."""
     if len(rows) < 2:
         return True
     ticker, moment = rows["ticker"].combine_chunks(), rows[order].combine_chunks()

@@ -154,6 +154,7 @@ def put_small(draft: Draft, table: str, rows: pa.Table) -> None:
 
 
 def verify_rows_left(draft: Draft) -> None:
+    """Raise VerificationError for a draft with far fewer day bars than the version before it."""
     before, after = (
         sum(part.rows for key, part in parts.items() if key.table == "bars_1day")
         for parts in (draft.base.parts, draft.parts)
@@ -166,6 +167,7 @@ def verify_rows_left(draft: Draft) -> None:
 
 
 def describe(base: Version, version: Version) -> Published:
+    """Return what a publication added to the version before it, and what there is now."""
     before = {part.path for part in base.parts.values()}
     return Published(
         version=version.number,
