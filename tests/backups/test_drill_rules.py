@@ -15,7 +15,6 @@ import pytest
 from backtestdb.backups import drill as drill_module
 from backtestdb.backups.backup_dir import DRILL_LOCK, drill_folder
 from backtestdb.backups.catalogue import FAILED_DRILL, Backup
-from backtestdb.backups.content_hash import hash_contents
 from backtestdb.backups.drill import (
     Drill,
     Rehearsal,
@@ -32,13 +31,18 @@ from backtestdb.backups.drill import (
     verify_restored,
 )
 from backtestdb.backups.generated_scripts import copy_scripts
-from backtestdb.backups.manifest import Manifest, write_manifest
+from backtestdb.backups.manifest import Manifest
 from backtestdb.config import Settings
-from backtestdb.database import connect_to_read
 from backtestdb.errors import BusyError, ProjectError, SpaceError, VerificationError
 from backtestdb.files import exclusive_lock
 from backup_tools import NOON, make_settings
-from manifests import FIRST_TAKEN_AT_UTC, make_backups, make_manifest
+from manifests import (
+    FIRST_TAKEN_AT_UTC,
+    make_backups,
+    make_exact_manifest,
+    make_manifest,
+    name_backup,
+)
 from small_salvage import make_small_database, pages_of
 
 DATABASE = (
@@ -60,19 +64,6 @@ def settings(tmp_path: Path) -> Settings:
     return settings
 
 
-def describe(database: Path) -> Manifest:
-    """What the manifest of a backup of this database says about its rows."""
-    with closing(connect_to_read(database)) as connection:
-        rows = {
-            name: int(connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0])
-            for name in ("t", "other")
-        }
-        contents = hash_contents(connection, dict.fromkeys(rows, "")).tables
-    return make_manifest(
-        database, "full", FIRST_TAKEN_AT_UTC, rows, content_sha256=contents, bytes=9
-    )
-
-
 def write_backup(settings: Settings, kind: str = "full", hour: int = 2) -> Backup:
     """A file of one byte with its manifest: what a catalogue looks at."""
     stem = {"full": "backtesting", "irreplaceable": "irreplaceable"}[kind]
@@ -81,16 +72,7 @@ def write_backup(settings: Settings, kind: str = "full", hour: int = 2) -> Backu
     source = os.path.realpath(settings.database_path)
     taken = FIRST_TAKEN_AT_UTC + timedelta(hours=hour)
     manifest = make_manifest(path, kind, taken, {"t": 2, "other": 1}, source_path=source)  # type: ignore[arg-type]
-    write_manifest(manifest, path.with_suffix(".json"))
-    return Backup(
-        path=path,
-        kind=manifest.kind,
-        bytes=1,
-        taken_at_utc=taken,
-        confirmed_at_utc=taken,
-        manifest=manifest,
-        problem="",
-    )
+    return name_backup(manifest, path)
 
 
 @pytest.fixture
@@ -319,7 +301,7 @@ def test_lack_of_space_is_told_from_other_errors(tmp_path: Path) -> None:
 )
 def test_restored_rows_are_those_of_the_manifest(settings: Settings, sql: str, found: str) -> None:
     make_small_database(settings.database_path, DATABASE)
-    manifest = describe(settings.database_path)
+    manifest = make_exact_manifest(settings.database_path)
     with closing(sqlite3.connect(settings.database_path)) as database:
         database.executescript(f"PRAGMA synchronous = OFF; {sql}")
     if not found:
@@ -332,7 +314,7 @@ def test_restored_rows_are_those_of_the_manifest(settings: Settings, sql: str, f
 @pytest.mark.parametrize("digest", ["0" * 64, "f" * 64])
 def test_restored_rows_have_the_hash_of_the_manifest(settings: Settings, digest: str) -> None:
     make_small_database(settings.database_path, DATABASE)
-    manifest = describe(settings.database_path)
+    manifest = make_exact_manifest(settings.database_path)
     contents = dict(manifest.content_sha256) | {"other": digest}
     with pytest.raises(VerificationError, match="table other came back with other rows"):
         verify_restored(settings, replace(manifest, content_sha256=contents))
@@ -348,7 +330,7 @@ def test_restored_database_is_checked_in_full(settings: Settings) -> None:
     """An index that has another value than its table: a quick check does not see that."""
     sql = DATABASE + "CREATE INDEX named ON t (text);"
     path = make_small_database(settings.database_path, sql)
-    manifest = describe(path)
+    manifest = make_exact_manifest(path)
     (page,) = pages_of(path, "named")
     data = bytearray(path.read_bytes())
     page_size = int.from_bytes(data[16:18])
@@ -368,7 +350,7 @@ def test_restored_scripts_are_those_of_the_manifest(
         folder.mkdir()
         (folder / "scan.py").write_text(folder.name)
     scripts = copy_scripts(folders, tmp_path / "copy", "copy", limit_bytes=100)
-    manifest = replace(describe(settings.database_path), generated_scripts=scripts)
+    manifest = make_exact_manifest(settings.database_path, generated_scripts=scripts)
     aside = replace(settings, generated_scripts_dirs=tuple(folders))
     verify_restored(aside, manifest)
     # A manifest of before several folders.

@@ -1,9 +1,7 @@
 """What the next backup finds of a run that was killed: finished, removed, or left to its owner."""
 
-import hashlib
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,21 +9,12 @@ import pytest
 from backtestdb.backups import leftovers as leftovers_module
 from backtestdb.backups.catalogue import EXPIRED, Backup, look_at_backup
 from backtestdb.backups.leftovers import clean_leftovers
-from backtestdb.backups.manifest import GeneratedScripts, write_manifest
-from backtestdb.backups.verify import examine
+from backtestdb.backups.manifest import GeneratedScripts
 from backtestdb.files import exclusive_lock
-from manifests import FIRST_TAKEN_AT_UTC, make_manifest
+from manifests import ONE_SCRIPT, make_exact_manifest, name_backup, write_one_script
 
 STEM = "backtesting-2026-11-23-020000"
-SCRIPTS_NAME = "claude-scripts-2026-11-23-020000"
-SCRIPTS = GeneratedScripts(
-    folder=SCRIPTS_NAME,
-    count=1,
-    files={"one.py": hashlib.sha256(b"print()\n").hexdigest()},
-    links={},
-    parts={},
-    not_copied={},
-)
+SCRIPTS_NAME = ONE_SCRIPT.folder
 
 
 def make_backup(folder: Path, *, scripts: GeneratedScripts | None = None) -> Backup:
@@ -33,20 +22,9 @@ def make_backup(folder: Path, *, scripts: GeneratedScripts | None = None) -> Bac
     path = folder / f"{STEM}.db"
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE lab (name TEXT)")
-    findings = examine(path)
-    manifest = make_manifest(path, "full", FIRST_TAKEN_AT_UTC, findings.rows)
-    manifest = replace(
-        manifest,
-        bytes=findings.bytes,
-        sha256=findings.sha256,
-        content_sha256=findings.content_sha256,
-        generated_scripts=scripts,
-    )
     if scripts:
-        (folder / SCRIPTS_NAME).mkdir()
-        (folder / SCRIPTS_NAME / "one.py").write_text("print()\n")
-    write_manifest(manifest, path.with_suffix(".json"))
-    return look_at_backup(path)
+        write_one_script(folder / SCRIPTS_NAME)
+    return name_backup(make_exact_manifest(path, generated_scripts=scripts), path)
 
 
 def kill_before_its_name(backup: Backup) -> None:
@@ -58,7 +36,7 @@ def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("scripts", [None, SCRIPTS])
+@pytest.mark.parametrize("scripts", [None, ONE_SCRIPT])
 def test_backup_that_lacks_only_the_name_of_its_manifest_is_completed_flushed_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripts: GeneratedScripts | None
 ) -> None:
@@ -79,7 +57,7 @@ def test_backup_that_lacks_only_the_name_of_its_manifest_is_completed_flushed_an
 
 @pytest.mark.parametrize("way", ["database", "scripts"])
 def test_what_is_not_what_the_waiting_manifest_says_is_no_backup(tmp_path: Path, way: str) -> None:
-    backup = make_backup(tmp_path, scripts=SCRIPTS)
+    backup = make_backup(tmp_path, scripts=ONE_SCRIPT)
     kill_before_its_name(backup)
     damaged = backup.path if way == "database" else tmp_path / SCRIPTS_NAME / "one.py"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\7")
@@ -98,7 +76,7 @@ def test_manifest_that_was_not_written_to_its_end_is_removed(tmp_path: Path) -> 
 def test_scripts_of_a_backup_whose_database_got_no_name_are_removed_and_no_others(
     tmp_path: Path, has_scripts: bool
 ) -> None:
-    backup = make_backup(tmp_path, scripts=SCRIPTS if has_scripts else None)
+    backup = make_backup(tmp_path, scripts=ONE_SCRIPT if has_scripts else None)
     kill_before_its_name(backup)
     backup.path.rename(f"{backup.path}.partial")
     (tmp_path / SCRIPTS_NAME).mkdir(exist_ok=True)
@@ -123,7 +101,7 @@ def test_partial_files_of_ours_are_removed_and_those_of_others_are_not(tmp_path:
 
 
 def test_removal_that_was_begun_is_ended(tmp_path: Path) -> None:
-    backup = make_backup(tmp_path, scripts=SCRIPTS)
+    backup = make_backup(tmp_path, scripts=ONE_SCRIPT)
     backup.manifest_path.rename(backup.manifest_path.with_suffix(EXPIRED))
     assert clean_leftovers(tmp_path) == []
     assert names_in(tmp_path) == set()

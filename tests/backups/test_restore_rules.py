@@ -28,14 +28,13 @@ from backtestdb.backups.restore import (
     verify_same_encoding,
 )
 from backtestdb.backups.restore_choice import RestoreChoice
-from backtestdb.backups.verify import examine
 from backtestdb.config import Settings
 from backtestdb.database import connect
 from backtestdb.errors import BusyError, DeclinedError, ProjectError, SpaceError, VerificationError
 from backtestdb.newer_sqlite import load_writer_version
 from backtestdb.replace import Replacement
 from backup_tools import NOON, back_up, make_settings
-from manifests import FIRST_TAKEN_AT_UTC, make_backup_of, make_manifest
+from manifests import FIRST_TAKEN_AT_UTC, make_backup_of, make_exact_manifest, make_manifest
 
 LATER = NOON + timedelta(days=1)
 NEWER_VERSION = 3_999_000
@@ -68,14 +67,7 @@ def make_backup(
 ) -> Backup:
     """A backup with the manifest of what it really holds."""
     make(path, sql, database_id=database_id, pragma=pragma)
-    findings = examine(path)
-    values = {
-        "bytes": findings.bytes,
-        "content_sha256": findings.content_sha256,
-        "database_id": database_id,
-    }
-    manifest = make_manifest(path, kind, FIRST_TAKEN_AT_UTC, findings.rows, **values)
-    return replace(make_backup_of(path, manifest), bytes=findings.bytes)
+    return make_backup_of(path, make_exact_manifest(path, kind, database_id=database_id))
 
 
 def make_too_new(path: Path) -> Path:

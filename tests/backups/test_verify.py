@@ -14,13 +14,7 @@ import pytest
 from backtestdb.backups import verify
 from backtestdb.backups.catalogue import Backup, look_at_backup
 from backtestdb.backups.identity import Identity
-from backtestdb.backups.manifest import (
-    GeneratedScripts,
-    Loss,
-    Manifest,
-    load_manifest,
-    write_manifest,
-)
+from backtestdb.backups.manifest import Loss, Manifest, load_manifest, write_manifest
 from backtestdb.backups.shrinkage import Shrinkage
 from backtestdb.backups.verify import (
     examine,
@@ -30,7 +24,14 @@ from backtestdb.backups.verify import (
     verify_backup,
 )
 from backtestdb.errors import VerificationError
-from manifests import FIRST_TAKEN_AT_UTC, make_manifest
+from backup_tools import flip_bit
+from manifests import (
+    FIRST_TAKEN_AT_UTC,
+    ONE_SCRIPT,
+    make_exact_manifest,
+    name_backup,
+    write_one_script,
+)
 
 SCHEMA = """
 PRAGMA synchronous = OFF;
@@ -49,14 +50,6 @@ PRAGMA writable_schema = ON;
 UPDATE sqlite_schema SET rootpage = (SELECT sum(rootpage) FROM sqlite_schema
     WHERE name IN ('by_name', 'by_mood')) - rootpage WHERE name IN ('by_name', 'by_mood');
 """
-SCRIPTS = GeneratedScripts(
-    folder="claude-scripts-2026-11-23-020000",
-    count=1,
-    files={"one.py": hashlib.sha256(b"print()\n").hexdigest()},
-    links={},
-    parts={},
-    not_copied={},
-)
 
 
 @pytest.fixture
@@ -69,17 +62,7 @@ def backup(tmp_path: Path) -> Backup:
 
 
 def describe(path: Path, **values: object) -> Backup:
-    findings = examine(path)
-    manifest = make_manifest(path, "full", FIRST_TAKEN_AT_UTC, findings.rows)
-    manifest = replace(
-        manifest,
-        bytes=findings.bytes,
-        sha256=findings.sha256,
-        content_sha256=findings.content_sha256,
-        **values,  # type: ignore[arg-type]
-    )
-    write_manifest(manifest, path.with_suffix(".json"))
-    return look_at_backup(path)
+    return name_backup(make_exact_manifest(path, **values), path)
 
 
 def manifest_of(backup: Backup) -> Manifest:
@@ -91,12 +74,6 @@ def swap_indexes(backup: Backup) -> Backup:
     with closing(sqlite3.connect(backup.path)) as database:
         database.executescript(SWAPPED_INDEXES)
     return describe(backup.path)
-
-
-def flip_last_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
 
 
 # ── what is found in a file
@@ -200,7 +177,7 @@ def test_manifest_of_a_file_says_what_was_found_in_it_and_whose_it_is(backup: Ba
         source=Identity("an id", "/live.db", ("/earlier.db",)),
         shrinkage=Shrinkage(losses=loss, renames={"old": "new"}),
         accepts_loss=True,
-        scripts=SCRIPTS,
+        scripts=ONE_SCRIPT,
         taken_at_utc=FIRST_TAKEN_AT_UTC,
         clock_utc=FIRST_TAKEN_AT_UTC - timedelta(hours=1),
     )
@@ -213,7 +190,7 @@ def test_manifest_of_a_file_says_what_was_found_in_it_and_whose_it_is(backup: Ba
     assert manifest.earlier_paths == ("/earlier.db",)
     assert (manifest.losses, manifest.renames) == (loss, {"old": "new"})
     assert manifest.accepts_loss
-    assert manifest.generated_scripts == SCRIPTS
+    assert manifest.generated_scripts == ONE_SCRIPT
     assert manifest.taken_at_utc - manifest.clock_utc == timedelta(hours=1)
     write_manifest(manifest, backup.path.with_name("irreplaceable-2026-11-23-020000.json"))
     assert load_manifest(backup.path.with_name("irreplaceable-2026-11-23-020000.json")) == manifest
@@ -243,7 +220,7 @@ def test_file_that_is_missing_does_not_pass(backup: Backup) -> None:
 
 
 def test_flipped_bit_that_sqlite_does_not_see_is_found_by_the_hash(backup: Backup) -> None:
-    flip_last_bit(backup.path)
+    flip_bit(backup.path, backup.bytes - 1, 0)
     with pytest.raises(VerificationError, match="its SHA-256 are not those of the manifest"):
         verify_against_manifest(backup.path, manifest_of(backup))
 
@@ -288,11 +265,10 @@ def test_backup_with_a_problem_does_not_pass_and_is_not_read(backup: Backup) -> 
 
 
 def test_backup_passes_only_with_its_generated_scripts(backup: Backup) -> None:
-    with_scripts = describe(backup.path, generated_scripts=SCRIPTS)
+    with_scripts = describe(backup.path, generated_scripts=ONE_SCRIPT)
     with pytest.raises(VerificationError):
         verify_backup(with_scripts)
-    with_scripts.scripts_path.mkdir()
-    (with_scripts.scripts_path / "one.py").write_text("print()\n")
+    write_one_script(with_scripts.scripts_path)
     verify_backup(with_scripts)
 
 
@@ -315,7 +291,7 @@ def test_all_backups_are_told_the_bad_ones_with_their_reason(
     bad = tmp_path / "backtesting-2026-11-24-020000.db"
     bad.write_bytes(backup.path.read_bytes())
     described = describe(bad)
-    flip_last_bit(bad)
+    flip_bit(bad, described.bytes - 1, 0)
     listed = [look_at_backup(foreign), described, backup]
     said: list[str] = []
     found = verify_all(listed, full=False, say=said.append)

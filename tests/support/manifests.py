@@ -1,5 +1,7 @@
-"""Backups as a catalogue sees them, without files: for rules that go by manifests alone."""
+"""Manifests, and the backups that a catalogue sees in them: of no file, of a file of one byte, of
+a real database."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -7,11 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from backtestdb.backups.catalogue import Backup, look_at_backup
-from backtestdb.backups.manifest import FORMAT, Kind, Manifest, write_manifest
+from backtestdb.backups.manifest import (
+    FORMAT,
+    GeneratedScripts,
+    Kind,
+    Manifest,
+    write_manifest,
+)
+from backtestdb.backups.verify import examine
 
 FIRST_TAKEN_AT_UTC = datetime(2026, 11, 23, 2, tzinfo=UTC)
 # Kind, rows per table, and fields of Manifest.
 Told = tuple[Kind, Mapping[str, int], Mapping[str, Any]]
+ONE_SCRIPT = GeneratedScripts(
+    folder="claude-scripts-2026-11-23-020000",
+    count=1,
+    files={"one.py": hashlib.sha256(b"print()\n").hexdigest()},
+    links={},
+    parts={},
+    not_copied={},
+)
 
 
 def make_manifest(
@@ -45,6 +62,21 @@ def make_manifest(
     return replace(manifest, **values)
 
 
+def make_exact_manifest(path: Path, kind: Kind = "full", **values: Any) -> Manifest:
+    """The manifest of what the database at `path` really holds; `values`: other fields of it."""
+    findings = examine(path)
+    return make_manifest(
+        path,
+        kind,
+        FIRST_TAKEN_AT_UTC,
+        findings.rows,
+        bytes=findings.bytes,
+        sha256=findings.sha256,
+        content_sha256=findings.content_sha256,
+        **values,
+    )
+
+
 def make_backups(folder: Path, *told: Told) -> list[Backup]:
     """Given backups from the oldest to the newest, an hour apart, return them newest first."""
     backups: list[Backup] = []
@@ -60,7 +92,7 @@ def make_backup_of(path: Path, manifest: Manifest) -> Backup:
     return Backup(
         path=path,
         kind=manifest.kind,
-        bytes=1,
+        bytes=manifest.bytes,
         taken_at_utc=manifest.taken_at_utc,
         confirmed_at_utc=manifest.taken_at_utc,
         manifest=manifest,
@@ -73,6 +105,16 @@ def write_backup_file(folder: Path, stem: str, source: Path, database_id: str = 
     path = folder / f"{stem}.db"
     path.write_bytes(b"x")
     values = {"source_path": str(source), "database_id": database_id}
-    manifest = make_manifest(path, "full", FIRST_TAKEN_AT_UTC, {}, **values)
+    return name_backup(make_manifest(path, "full", FIRST_TAKEN_AT_UTC, {}, **values), path)
+
+
+def name_backup(manifest: Manifest, path: Path) -> Backup:
+    """Write the manifest beside the file, which makes it a backup, and look at that."""
     write_manifest(manifest, path.with_suffix(".json"))
     return look_at_backup(path)
+
+
+def write_one_script(folder: Path) -> None:
+    """What ONE_SCRIPT tells of."""
+    folder.mkdir()
+    (folder / "one.py").write_text("print()\n")
