@@ -18,7 +18,8 @@ from backup_tools import (
     strategy_names,
 )
 from commands import Project
-from salvage_tools import LATER, pages_of, zero
+from salvage_tools import LATER, pages_of
+from small_database import zero
 
 WORD = "häß\u20ac \U0001f600"
 
@@ -71,7 +72,7 @@ def test_rebuild_of_a_database_in_utf_16_carries_everything_over(
 def test_salvage_of_a_database_in_utf_16_brings_every_row(settings: Settings) -> None:
     names = strategy_names(settings.database_path)
     back_up(settings)
-    zero(settings.database_path, pages_of(settings.database_path, "strategies"))
+    zero(settings.database_path, *pages_of(settings.database_path, "strategies"))
     assert strategy_names(salvage(settings.database_path, settings.backup_dir, LATER).path) == names
 
 
@@ -81,7 +82,7 @@ def test_salvage_of_a_database_in_utf_16_brings_what_is_newer_than_the_backup(
     back_up(settings)
     change(settings.database_path, f"newer {WORD}")
     names = strategy_names(settings.database_path)
-    zero(settings.database_path, pages_of(settings.database_path, "ohlcv_data")[:2])
+    zero(settings.database_path, *pages_of(settings.database_path, "ohlcv_data")[:2])
     assert strategy_names(salvage(settings.database_path, settings.backup_dir, LATER).path) == names
 
 

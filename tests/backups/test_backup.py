@@ -25,6 +25,7 @@ from backtestdb.errors import BusyError, DatabaseFileError, ProjectError
 from backtestdb.files import make_stamp
 from backtestdb.scheduling.notify import run_backup
 from backup_tools import (
+    BACKUP_STEPS,
     NOON,
     KillAtStep,
     back_up,
@@ -42,22 +43,6 @@ from backup_tools import (
     verify_every_listed,
 )
 
-STEPS = (
-    "locked",
-    "cleaned",
-    "pinned",
-    "copying",
-    "copied",
-    "checked",
-    "scripts copied",
-    "manifest written",
-    "scripts named",
-    "database named",
-    "manifest named",
-    "expired",
-    "expired database removed",
-    "pruned",
-)
 BACKUP = PROJECT_DIR / "scripts" / "backup_database.py"
 
 
@@ -315,7 +300,7 @@ def verify_after_kill(settings: Settings, before: list[str]) -> None:
     assert len(verify_every_listed(settings.backup_dir)) == 3
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", BACKUP_STEPS)
 def test_backup_killed_at_a_step_leaves_none_or_a_whole_one(settings: Settings, step: str) -> None:
     before = make_history(settings)
     child = run_in_child(lambda: back_up(settings, minutes=10, hooks=Hooks(step=KillAtStep(step))))

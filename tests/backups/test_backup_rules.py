@@ -34,8 +34,9 @@ from backtestdb.backups.snapshot import SPARE_BYTES, SourceFacts
 from backtestdb.backups.verify import Findings, examine
 from backtestdb.config import Settings
 from backtestdb.errors import DatabaseFileError, ProjectError, SpaceError, VerificationError
-from backup_tools import NOON, make_settings
+from backup_tools import BACKUP_STEPS, NOON, make_settings
 from manifests import make_backups, make_manifest
+from small_database import make_small_database, run_sql
 
 LAB = "CREATE TABLE lab (id INTEGER PRIMARY KEY, name TEXT);"
 BARS = "CREATE TABLE ohlcv_data (id INTEGER PRIMARY KEY, ticker TEXT);"
@@ -55,14 +56,8 @@ LOSS = Loss(before=40, before_at_utc=NOON.astimezone(UTC), now=0)
 def settings(tmp_path: Path) -> Settings:
     settings = make_settings(tmp_path)
     settings.database_path.parent.mkdir()
-    run(settings.database_path, f"{LAB} {BARS} {ROWS}")
+    make_small_database(settings.database_path, f"{LAB} {BARS} {ROWS}")
     return settings
-
-
-def run(path: Path, sql: str) -> Path:
-    with closing(sqlite3.connect(path)) as database:
-        database.executescript(f"PRAGMA synchronous = OFF; BEGIN; {sql} COMMIT;")
-    return path
 
 
 class Listener:
@@ -110,20 +105,7 @@ def test_full_backup_takes_its_steps_in_order_and_tells_them(
     outcome = back_up(settings, hooks=listener.hooks)
     made = outcome.backup
     stamp = f"{NOON:%Y-%m-%d-%H%M%S}"
-    assert listener.steps == [
-        "locked",
-        "cleaned",
-        "pinned",
-        "copying",
-        "copied",
-        "checked",
-        "scripts copied",
-        "manifest written",
-        "scripts named",
-        "database named",
-        "manifest named",
-        "pruned",
-    ]
+    assert listener.steps == [step for step in BACKUP_STEPS if not step.startswith("expired")]
     assert [line.partition(":")[0] for line in listener.said] == [
         "snapshot",
         "checked",
@@ -183,7 +165,7 @@ def test_small_backup_has_no_market_data_and_no_scripts(
 
 def test_small_backup_of_what_has_not_changed_is_the_newest_confirmed(settings: Settings) -> None:
     first = back_up(settings, "irreplaceable").backup
-    run(settings.database_path, "INSERT INTO lab (name) VALUES ('c');")
+    run_sql(settings.database_path, "INSERT INTO lab (name) VALUES ('c');")
     second = back_up(settings, "irreplaceable", minutes=1).backup
     before = names_in(settings.backup_dir)
     outcome = back_up(settings, "irreplaceable", minutes=60)
@@ -210,7 +192,7 @@ def test_table_that_was_emptied_makes_a_suspicious_backup_and_is_said(
     settings: Settings, listener: Listener
 ) -> None:
     assert not back_up(settings).is_suspicious
-    run(settings.database_path, "DELETE FROM lab;")
+    run_sql(settings.database_path, "DELETE FROM lab;")
     outcome = back_up(settings, minutes=1, hooks=listener.hooks)
     assert outcome.is_suspicious
     assert any(line.startswith("SUSPICIOUS, rows were lost: lab:") for line in listener.said)
@@ -430,7 +412,7 @@ def test_nothing_holds_the_same_without_a_small_backup_or_without_contents(tmp_p
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    return run(tmp_path / "copy.db", f"{LAB} {BARS} {ROWS}")
+    return make_small_database(tmp_path / "copy.db", f"{LAB} {BARS} {ROWS}")
 
 
 def test_copy_is_read_from_the_disk_and_told(
@@ -476,13 +458,14 @@ def test_copy_that_is_not_what_its_source_was_is_refused(
 
 
 def test_table_that_arrived_empty_is_refused(copy: Path) -> None:
-    run(copy, "DELETE FROM lab;")
+    run_sql(copy, "DELETE FROM lab;")
     with pytest.raises(VerificationError, match=r"tables arrived empty .*: lab$"):
         check_copy(copy, SourceFacts(["lab", "ohlcv_data"], ["lab"]), False, Hooks())
 
 
 def test_rows_that_break_a_rule_are_noted(copy: Path, listener: Listener) -> None:
-    run(copy, "CREATE TABLE child (lab INT REFERENCES lab (id)); INSERT INTO child VALUES (99);")
+    sql = "CREATE TABLE child (lab INT REFERENCES lab (id)); INSERT INTO child VALUES (99);"
+    run_sql(copy, sql)
     with closing(sqlite3.connect(copy)) as database:
         database.execute("CREATE TABLE broken (x)")
         database.execute("INSERT INTO broken VALUES (NULL)")

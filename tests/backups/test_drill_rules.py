@@ -43,7 +43,7 @@ from manifests import (
     make_manifest,
     name_backup,
 )
-from small_salvage import make_small_database, pages_of
+from small_database import make_small_database, pages_of
 
 DATABASE = (
     "CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT); INSERT INTO t VALUES (1, 'a'), (2, 'b');"

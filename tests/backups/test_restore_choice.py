@@ -23,7 +23,14 @@ from backtestdb.config import Settings
 from backtestdb.database import connect
 from backtestdb.errors import DatabaseFileError, ProjectError, UsageError, VerificationError
 from backtestdb.schema import ensure_schema
-from backup_tools import back_up, change, make_platform_database, make_settings
+from backup_tools import (
+    back_up,
+    change,
+    copy_with_backups,
+    flip_bit,
+    make_platform_database,
+    make_settings,
+)
 from manifests import make_backups, write_backup_file
 
 
@@ -42,11 +49,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(original: Path, tmp_path: Path) -> Settings:
     """A copy of all that, which says of itself that it is the first."""
-    shutil.copytree(original, tmp_path / "copy")
-    settings = make_settings(tmp_path / "copy")
-    for path in settings.backup_dir.glob("*.json"):
-        tell(path, source_path=str(settings.database_path))
-    return settings
+    return copy_with_backups(original, tmp_path / "copy")
 
 
 def tell(manifest_path: Path, **values: object) -> None:
@@ -60,9 +63,7 @@ def names(settings: Settings, kind: str) -> list[Path]:
 
 
 def damage(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[-9] ^= 1
-    path.write_bytes(data)
+    flip_bit(path, path.stat().st_size - 9, 0)
 
 
 def choose(

@@ -1,7 +1,6 @@
 """The way back, decision by decision, on a database of two tables: one irreplaceable, one not."""
 
 import os
-import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -33,7 +32,7 @@ from backtestdb.database import connect
 from backtestdb.errors import BusyError, DeclinedError, ProjectError, SpaceError, VerificationError
 from backtestdb.newer_sqlite import load_writer_version
 from backtestdb.replace import Replacement
-from backup_tools import NOON, back_up, make_settings
+from backup_tools import NOON, back_up, copy_with_backups, make_settings
 from manifests import FIRST_TAKEN_AT_UTC, make_backup_of, make_exact_manifest, make_manifest
 
 LATER = NOON + timedelta(days=1)
@@ -131,12 +130,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(original: Path, tmp_path: Path) -> Settings:
-    shutil.copytree(original, tmp_path / "all")
-    settings = make_settings(tmp_path / "all")
-    for manifest in settings.backup_dir.glob("*.json"):
-        text = manifest.read_text()
-        manifest.write_text(text.replace(str(original), str(tmp_path / "all")))
-    return settings
+    return copy_with_backups(original, tmp_path / "all")
 
 
 def restore(settings: Settings, **how: object) -> restore_module.RestoreResult:

@@ -26,7 +26,7 @@ from backtestdb.salvage.objects import Schema, load_backup_schema
 from backtestdb.salvage.pages import open_pages
 from backtestdb.salvage.union import TableOutcome
 from manifests import make_backup_of, make_manifest
-from small_salvage import make_small_database, pages_of
+from small_database import make_small_database, pages_of, zero
 
 PAGE = 4096
 # Not in UTC: the date in a name is the user's.
@@ -59,13 +59,6 @@ def change_text(path: Path, name: str, sql: str) -> None:
         database.execute("PRAGMA writable_schema = ON")
         database.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, name))
         database.commit()
-
-
-def zero(path: Path, *pages: int) -> None:
-    data = bytearray(path.read_bytes())
-    for page in pages:
-        data[(page - 1) * PAGE : page * PAGE] = bytes(PAGE)
-    path.write_bytes(data)
 
 
 def empty_schema(path: Path) -> None:

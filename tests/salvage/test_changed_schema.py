@@ -16,7 +16,8 @@ from backtestdb.salvage.salvage import SalvageResult, salvage
 from backtestdb.schema import ensure_schema, load_table_classes
 from backup_tools import back_up, environment_of, make_settings
 from commands import Project
-from salvage_tools import LATER, pages_of, zero
+from salvage_tools import LATER, pages_of
+from small_database import zero
 
 KEPT = sorted(name for name, group in load_table_classes().items() if group == "irreplaceable")
 ROWS = 12
@@ -83,7 +84,7 @@ def test_salvage_after_a_change_of_columns_keeps_every_row_of_the_backup(
         connection.execute("PRAGMA foreign_keys = OFF")
         united = {table for table in KEPT if change(connection, table)}
     for table in KEPT:
-        zero(database, pages_of(database, table))
+        zero(database, *pages_of(database, table))
     salvaged = salvage(database, settings.backup_dir, LATER)
     assert not salvaged.is_complete
     losses = "\n".join(describe_losses(salvaged))
@@ -130,7 +131,7 @@ def test_restore_over_damage_behind_a_renamed_column_succeeds(
     database = settings.database_path
     with closing(connect(database)) as connection:
         rename_column(connection, "strategies")
-    zero(database, pages_of(database, "strategies"))
+    zero(database, *pages_of(database, "strategies"))
     project = Project(tmp_path, settings=environment_of(settings))
     said = project.check("restore_database.py", "--skip-backfill", "--yes", expect=3)
     assert "strategies has other columns in the backup" in said

@@ -24,7 +24,7 @@ from backtestdb.salvage.objects import (
     without_conflicts,
 )
 from backtestdb.salvage.pages import DamagedError, open_pages
-from small_salvage import make_small_database, pages_of
+from small_database import make_small_database, pages_of
 
 SQL = """
 CREATE TABLE t (a INTEGER PRIMARY KEY AUTOINCREMENT, b TEXT UNIQUE);

@@ -25,14 +25,8 @@ from backtestdb.salvage.scan import FreeList, Scan, scan_pages
 from backtestdb.salvage.shapes import Shape
 from backtestdb.salvage.sources import WHOLE_TREE, TableSource, describe_tables, find_source
 from backtestdb.salvage.trees import Gap, Tree
-from small_salvage import (
-    load_schema,
-    make_small_database,
-    opened_saved,
-    opened_source,
-    pages_of,
-    shape_of,
-)
+from small_database import make_small_database, pages_of, zero
+from small_salvage import load_schema, opened_saved, opened_source, shape_of
 
 PAGE = 512
 ROWS = (
@@ -52,13 +46,6 @@ def make_deep(path: Path, *tables: str, rows: int = 60, options: str = "") -> Pa
                 + ROWS.format(name, rows, name)
             )
     return path
-
-
-def zero(path: Path, *pages: int) -> None:
-    data = bytearray(path.read_bytes())
-    for page in pages:
-        data[(page - 1) * PAGE : page * PAGE] = bytes(PAGE)
-    path.write_bytes(data)
 
 
 def root_of(path: Path, table: str) -> int:

@@ -22,7 +22,7 @@ from backtestdb.salvage.pages import (
     parse_varint,
     read_payload,
 )
-from small_salvage import make_small_database
+from small_database import make_small_database
 
 PAGE = 512
 CHILD = b"\x01\x02\x03\x04"

@@ -19,7 +19,7 @@ from backtestdb.salvage.proofs import (
 )
 from backtestdb.salvage.rows import Row
 from backtestdb.salvage.shapes import describe_table
-from small_salvage import make_small_database, pages_of
+from small_database import make_small_database, pages_of
 
 TABLE = """
 CREATE TABLE t (a TEXT, virtual TEXT AS (upper(a)) VIRTUAL, b INT, c REAL UNIQUE);

@@ -8,7 +8,8 @@ import pytest
 from backtestdb.salvage.pages import PageFile, open_pages
 from backtestdb.salvage.rows import claim_pages, read_records, read_rows
 from backtestdb.salvage.sources import TableSource
-from small_salvage import make_small_database, opened_source, pages_of, shape_of
+from small_database import make_small_database, pages_of
+from small_salvage import opened_source, shape_of
 
 TABLE = "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b TEXT);"
 TWO = f"{TABLE} INSERT INTO t VALUES (3, 'x', 'y'), (5, 'z', NULL);"

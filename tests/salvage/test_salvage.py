@@ -36,9 +36,9 @@ from salvage_tools import (
     pages_of,
     read_content,
     share_of_newer,
-    zero,
     zero_pages,
 )
+from small_database import zero
 
 LEAST = {0.01: 0.95, 0.05: 0.85}
 QUICK_SEEDS = range(1)
@@ -101,7 +101,7 @@ def test_salvage_of_zeroed_pages_brings_the_backup_and_nearly_all_newer_rows(
 def test_salvage_of_tables_that_are_whole_is_exact(damaged: DamagedDatabase) -> None:
     """Damage in the market data is no reason to bring deleted rows back."""
     zero(
-        damaged.settings.database_path, pages_of(damaged.settings.database_path, "ohlcv_data")[:10]
+        damaged.settings.database_path, *pages_of(damaged.settings.database_path, "ohlcv_data")[:10]
     )
     salvaged = salvage_of(damaged)
     assert salvaged.is_complete
@@ -136,7 +136,7 @@ def test_salvage_of_a_table_whose_root_became_an_empty_page_brings_the_backup(
 def test_salvage_without_the_root_of_a_table_finds_its_pages(
     damaged: DamagedDatabase, table: str
 ) -> None:
-    zero(damaged.settings.database_path, pages_of(damaged.settings.database_path, table)[:1])
+    zero(damaged.settings.database_path, pages_of(damaged.settings.database_path, table)[0])
     salvaged = salvage_of(damaged)
     assert assert_nothing_wrong(damaged, salvaged) > 0.99
     assert [outcome.table for outcome in salvaged.tables if not outcome.is_whole] == [table]
@@ -152,7 +152,7 @@ def test_salvage_without_the_list_of_free_pages_brings_no_deleted_row_back(
         trunks = list(find_trunks(file))
     assert trunks
     roots = [pages_of(database, table)[0] for table in ("trading_agents", "backtest_sets")]
-    zero(database, [*trunks, *[1] * first_page, *roots])
+    zero(database, *trunks, *[1] * first_page, *roots)
     assert assert_nothing_wrong(damaged, salvage_of(damaged)) > 0.9
 
 
@@ -167,7 +167,7 @@ def test_salvage_of_a_row_whose_overflow_page_is_lost_takes_the_one_of_the_backu
                 "SELECT pageno FROM dbstat WHERE name = 'agent_knowledge' AND pagetype = 'overflow'"
             )
         ]
-    zero(database, overflow)
+    zero(database, *overflow)
     salvaged = salvage_of(damaged)
     assert_nothing_wrong(damaged, salvaged)
     (outcome,) = [outcome for outcome in salvaged.tables if outcome.table == "agent_knowledge"]
@@ -181,7 +181,8 @@ def test_salvage_with_the_whole_schema_gone_takes_that_of_the_backup(
 ) -> None:
     zero(
         damaged.settings.database_path,
-        [1, *pages_of(damaged.settings.database_path, "sqlite_schema")],
+        1,
+        *pages_of(damaged.settings.database_path, "sqlite_schema"),
     )
     assert assert_nothing_wrong(damaged, salvage_of(damaged)) > 0.99
 
@@ -194,7 +195,7 @@ def test_salvage_with_the_schema_gone_after_a_vacuum_mistakes_no_table_for_anoth
     database = damaged.settings.database_path
     with closing(connect(database)) as connection:
         connection.execute("VACUUM")
-    zero(database, [1, *pages_of(database, "sqlite_schema")])
+    zero(database, 1, *pages_of(database, "sqlite_schema"))
     assert assert_nothing_wrong(damaged, salvage_of(damaged)) > 0.8
 
 
@@ -220,7 +221,7 @@ def test_salvage_sees_what_stands_in_the_log_and_not_what_was_never_committed(
         connection.execute("ROLLBACK")
     log = copied / "live" / ("backtesting.db-wal" if journal == "WAL" else "backtesting.db-journal")
     assert log.stat().st_size > PAGE
-    zero(copy.settings.database_path, [1])
+    zero(copy.settings.database_path, 1)
     salvaged = salvage_of(copy)
     assert assert_nothing_wrong(copy, salvaged) > 0.99
     assert b"last" in b"".join(
@@ -310,7 +311,7 @@ def test_salvage_takes_a_full_text_index_whole_or_from_the_backup(tmp_path: Path
     back_up(damaged.settings, minutes=9)
     with closing(connect(database)) as connection:
         connection.execute("INSERT INTO found VALUES ('later')")
-    zero(database, pages_of(database, "found_data")[2:5])
+    zero(database, *pages_of(database, "found_data")[2:5])
     salvaged = salvage(database, damaged.settings.backup_dir, LATER)
     with closing(connect(salvaged.path)) as connection:
         assert connection.execute("SELECT count(*) FROM found").fetchone() == (2000,)
@@ -461,7 +462,7 @@ def test_restore_over_a_damaged_database_salvages_it_by_itself(
     if damage_done == "noise":
         database.write_bytes(random.Random(1).randbytes(100 * PAGE))
     elif damage_done == "schema":
-        zero(database, pages_of(database, "sqlite_schema")[3:5])
+        zero(database, *pages_of(database, "sqlite_schema")[3:5])
     else:
         zero_pages(database, 0.05, 8, first_page=damage_done == "first page")
     output = project_of(damaged).check("restore_database.py", "--skip-backfill", "--yes", expect=3)

@@ -1,7 +1,6 @@
 """A salvage from beginning to end, on a database of one table: what is said, in which order, and
 what it calls complete."""
 
-import shutil
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
@@ -25,9 +24,9 @@ from backtestdb.salvage.salvage import (
     verify_result,
 )
 from backtestdb.salvage.union import TableOutcome
-from backup_tools import NOON, back_up, make_settings
+from backup_tools import NOON, back_up, copy_with_backups, make_settings
 from manifests import make_backups
-from small_salvage import make_small_database, pages_of
+from small_database import make_small_database, pages_of
 
 LATER = NOON + timedelta(hours=5)
 TABLE = "CREATE TABLE lab (id INTEGER PRIMARY KEY, name TEXT);"
@@ -53,12 +52,8 @@ def settings_in(folder: Path) -> Settings:
 @pytest.fixture
 def settings(original: Path, tmp_path: Path) -> Settings:
     """A copy of both, in which the database has a row more."""
-    beside = shutil.ignore_patterns("*.disks.json")
-    shutil.copytree(original, tmp_path, dirs_exist_ok=True, ignore=beside)
+    copy_with_backups(original, tmp_path)
     settings = settings_in(tmp_path)
-    before = str(settings_in(original).database_path)
-    for manifest in settings.backup_dir.glob("*.json"):
-        manifest.write_text(manifest.read_text().replace(before, str(settings.database_path)))
     with closing(sqlite3.connect(settings.database_path)) as database, database:
         database.execute("INSERT INTO lab VALUES (3, 'c')")
     return settings

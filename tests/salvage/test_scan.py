@@ -17,7 +17,7 @@ from backtestdb.salvage.scan import (
     parse_trunk,
     scan_pages,
 )
-from small_salvage import pages_of
+from small_database import pages_of, zero
 
 PAGE = 512
 ROWS = (
@@ -51,13 +51,6 @@ def scan(path: Path, *, is_lost: bool = False) -> Scan:
 def query(path: Path, sql: str) -> list[int]:
     with closing(sqlite3.connect(path)) as database:
         return [number for (number,) in database.execute(sql)]
-
-
-def zero(path: Path, *pages: int) -> None:
-    data = bytearray(path.read_bytes())
-    for page in pages:
-        data[(page - 1) * PAGE : page * PAGE] = bytes(PAGE)
-    path.write_bytes(data)
 
 
 @pytest.fixture

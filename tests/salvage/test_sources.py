@@ -22,13 +22,12 @@ from backtestdb.salvage.sources import (
     sample_rows,
 )
 from backtestdb.salvage.trees import Gap, Tree, read_tree
+from small_database import make_small_database, pages_of
 from small_salvage import (
     described,
     load_schema,
-    make_small_database,
     opened_saved,
     opened_source,
-    pages_of,
     shape_of,
     source_of,
 )

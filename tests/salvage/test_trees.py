@@ -19,7 +19,7 @@ from backtestdb.salvage.pages import (
     parse_page,
 )
 from backtestdb.salvage.trees import Gap, Tree, children_of, read_tree, verify_place
-from small_salvage import pages_of
+from small_database import pages_of, zero
 
 PAGE = 512
 ROWS = (
@@ -55,12 +55,6 @@ def depth_of_leaves(path: Path) -> int:
         "SELECT max(length(path) - length(replace(path, '/', ''))) FROM dbstat WHERE name = 't'",
     )
     return int(one[0]) - 1
-
-
-def zero(path: Path, page: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[(page - 1) * PAGE : page * PAGE] = bytes(PAGE)
-    path.write_bytes(data)
 
 
 def read(path: Path, *, is_index: bool = False) -> Tree:

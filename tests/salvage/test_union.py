@@ -28,7 +28,8 @@ from backtestdb.salvage.union import (
     put_beside,
     raise_sequences,
 )
-from small_salvage import make_small_database, opened_source, opened_target, pages_of, shape_of
+from small_database import make_small_database, pages_of
+from small_salvage import opened_source, opened_target, shape_of
 
 DATE = "2026_11_23"
 TABLE = "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT);"

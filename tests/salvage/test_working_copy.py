@@ -21,7 +21,7 @@ from backtestdb.salvage.working_copy import (
     merge_log,
     page_size_of_log,
 )
-from small_salvage import make_small_database
+from small_database import make_small_database
 
 PAGE = 4096
 ROWS = "CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT); INSERT INTO t VALUES (1, 'a'), (2, 'b');"

@@ -4,6 +4,7 @@ killed."""
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import time
@@ -32,6 +33,23 @@ SELECT 'T' || (n / 20000), 1600000000000 + n % 20000 * 300000, 100 + n % 977 / 7
     99 + n % 977 / 7.0, 100.5 + n % 977 / 7.0, n % 100003, '5min', '09:30:00', n % 5 FROM numbers
 """
 BYTES_PER_BAR = 185
+# What a backup tells of itself when it has scripts to keep, and an older backup to remove.
+BACKUP_STEPS = (
+    "locked",
+    "cleaned",
+    "pinned",
+    "copying",
+    "copied",
+    "checked",
+    "scripts copied",
+    "manifest written",
+    "scripts named",
+    "database named",
+    "manifest named",
+    "expired",
+    "expired database removed",
+    "pruned",
+)
 
 
 def make_settings(folder: Path, **values: object) -> Settings:
@@ -77,6 +95,18 @@ def make_platform_database(
             add_strategy(connection, f"{word} {n}")
         connection.execute("COMMIT")
     return path
+
+
+def copy_with_backups(original: Path, folder: Path) -> Settings:
+    """Copy the database and the backups that lie below `original`, as if they had been made below
+    `folder`."""
+    # Without what is remembered about the disk of the backups: theirs is another.
+    beside = shutil.ignore_patterns("*.disks.json")
+    shutil.copytree(original, folder, dirs_exist_ok=True, ignore=beside)
+    settings = make_settings(folder)
+    for manifest in settings.backup_dir.glob("*.json"):
+        manifest.write_text(manifest.read_text().replace(str(original), str(folder)))
+    return settings
 
 
 def add_strategy(connection: sqlite3.Connection, name: str) -> None:

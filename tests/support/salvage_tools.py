@@ -3,9 +3,7 @@ it."""
 
 import os
 import random
-import shutil
 import sqlite3
-from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,8 +12,9 @@ from pathlib import Path
 from backtestdb.config import Settings
 from backtestdb.database import connect, quote
 from backtestdb.schema import tables_to_keep
-from backup_tools import NOON, back_up, make_settings
+from backup_tools import NOON, back_up, copy_with_backups, make_settings
 from platform_database import make_used_database
+from small_database import zero
 
 Key = tuple[object, ...]
 Content = dict[str, dict[Key, tuple[object, ...]]]
@@ -40,11 +39,8 @@ class DamagedDatabase:
 
     def copy_to(self, folder: Path) -> "DamagedDatabase":
         """The same in another folder, to be damaged there."""
-        shutil.copytree(self.settings.database_path.parents[1], folder, dirs_exist_ok=True)
-        settings = make_settings(folder)
+        settings = copy_with_backups(self.settings.database_path.parents[1], folder)
         for manifest in settings.backup_dir.glob("*.json"):
-            before, after = (str(one.database_path) for one in (self.settings, settings))
-            manifest.write_text(manifest.read_text().replace(before, after))
             os.utime(manifest, (LATER.timestamp(), LATER.timestamp()))
         return DamagedDatabase(settings, self.live, self.saved)
 
@@ -183,15 +179,8 @@ def zero_pages(database: Path, share: float, seed: int, *, first_page: bool) -> 
     pages = database.stat().st_size // PAGE
     hit = random.Random(seed).sample(range(2, pages + 1), max(round(share * pages) - first_page, 1))
     hit += [1] if first_page else []
-    zero(database, hit)
+    zero(database, *hit)
     return hit
-
-
-def zero(database: Path, pages: Iterable[int]) -> None:
-    with database.open("r+b") as file:
-        for page in pages:
-            file.seek((page - 1) * PAGE)
-            file.write(bytes(PAGE))
 
 
 def find_wrong(result: Content, damaged: DamagedDatabase) -> list[str]:

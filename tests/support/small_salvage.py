@@ -1,4 +1,4 @@
-"""A few tables in one small file, read page by page: for the rules that a salvage goes by."""
+"""A small database, read page by page: for the rules that a salvage goes by."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -10,13 +10,7 @@ from backtestdb.salvage.objects import Schema, load_live_schema
 from backtestdb.salvage.pages import PageFile, open_pages
 from backtestdb.salvage.shapes import Shape, describe_table
 from backtestdb.salvage.sources import Described, TableSource, describe_tables, find_source
-
-
-def make_small_database(path: Path, sql: str) -> Path:
-    """Made by these statements; nothing is flushed."""
-    with closing(sqlite3.connect(path)) as database:
-        database.executescript(f"PRAGMA synchronous = OFF; BEGIN; {sql} COMMIT;")
-    return path
+from small_database import make_small_database
 
 
 def shape_of(sql: str, table: str = "t") -> Shape:
@@ -61,10 +55,3 @@ def opened_saved(path: Path) -> Iterator[sqlite3.Connection]:
     with closing(connect(path, read_only=True)) as saved:
         saved.text_factory = bytearray
         yield saved
-
-
-def pages_of(path: Path, name: str, kind: str = "%") -> list[int]:
-    """The pages of a table or an index, as SQLite says: leaf, internal and overflow."""
-    query = "SELECT pageno FROM dbstat WHERE name = ? AND pagetype LIKE ? ORDER BY path"
-    with closing(sqlite3.connect(path)) as database:
-        return [page for (page,) in database.execute(query, (name, kind))]
