@@ -21,6 +21,7 @@ from backtestdb.database import (
     virtual_table_names,
 )
 from backtestdb.errors import DatabaseFileError, VerificationError
+from schema_text import change_text
 
 
 @pytest.fixture
@@ -214,10 +215,7 @@ def test_integrity_check_finds_a_broken_page(path: Path) -> None:
 def test_only_the_full_check_compares_indexes_with_their_tables(path: Path) -> None:
     with closing(connect(path)) as connection:
         connection.execute("CREATE INDEX i ON t (x) WHERE x > 10")
-        connection.execute("PRAGMA writable_schema = ON")
-        connection.execute(
-            "UPDATE sqlite_schema SET sql = 'CREATE INDEX i ON t (x) WHERE x > 9' WHERE name = 'i'"
-        )
+    change_text(path, "i", "CREATE INDEX i ON t (x) WHERE x > 9")
     with closing(connect(path)) as connection:
         verify_integrity(connection)
         with pytest.raises(

@@ -29,6 +29,7 @@ from backtestdb.free_name import (
     take_free_name,
     take_lock,
 )
+from schema_text import NEWER_VIEW, add_newer_view
 
 NOW = datetime(2026, 11, 23, 2).astimezone()
 KEPT = "live.db.backup-2026-11-23-020000"
@@ -377,12 +378,7 @@ def test_free_name_cannot_be_written_to_until_it_is_proven(
 
 def test_free_name_is_given_to_a_database_that_a_newer_sqlite_wrote(tmp_path: Path) -> None:
     arriving, live = make_database(tmp_path / "live.db.arriving"), tmp_path / "live.db"
-    with closing(sqlite3.connect(arriving)) as database, database:
-        database.execute("CREATE VIEW numbers AS SELECT id FROM agents")
-        database.execute("PRAGMA writable_schema = ON")
-        database.execute(
-            "UPDATE sqlite_schema SET sql = 'CREATE VIEW numbers AS PICK id' WHERE type = 'view'"
-        )
+    add_newer_view(arriving)
     assert can_be_locked(arriving)
     take_free_name(arriving, live)
-    assert b"CREATE VIEW numbers AS PICK id" in live.read_bytes()
+    assert NEWER_VIEW.encode() in live.read_bytes()

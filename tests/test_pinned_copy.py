@@ -11,9 +11,9 @@ from backtestdb.database import connect
 from backtestdb.errors import BusyError
 from backtestdb.newer_sqlite import load_writer_version, sqlite_version_number
 from backtestdb.pinned_copy import PAGES_PER_STEP, copy_pinned, make_step_watch
+from schema_text import NEWER_VERSION, NEWER_VIEW, add_newer_view
 
 PAGE_BYTES = 4096
-NEWER_VERSION = 3_999_000
 
 
 def make_large(path: Path) -> Path:
@@ -124,15 +124,10 @@ def test_copy_may_be_read_by_others_unless_it_is_private(
 
 def test_copy_of_what_a_newer_sqlite_wrote_is_whole_and_says_who_wrote_it(tmp_path: Path) -> None:
     live, copy = make_small(tmp_path / "live.db"), tmp_path / "copy.db"
-    with closing(sqlite3.connect(live)) as database, database:
-        database.execute("CREATE VIEW names AS SELECT name FROM agents")
-        database.execute("PRAGMA writable_schema = ON")
-        database.execute(
-            "UPDATE sqlite_schema SET sql = 'CREATE VIEW names AS PICK name' WHERE type = 'view'"
-        )
+    add_newer_view(live)
     with closing(connect(live, lenient=True)) as source:
         copy_pinned(source, copy, written_by=NEWER_VERSION)
-    assert b"CREATE VIEW names AS PICK name" in copy.read_bytes()
+    assert NEWER_VIEW.encode() in copy.read_bytes()
     assert copy.read_bytes()[96:100] == NEWER_VERSION.to_bytes(4)
 
 

@@ -26,6 +26,7 @@ from backtestdb.replace import (
     shrink_log,
     verify_space_to_replace,
 )
+from schema_text import NEWER_VIEW, add_newer_view
 from writers import read_counters, running_writer
 
 
@@ -186,19 +187,10 @@ def test_copy_of_a_database_with_a_damaged_page_is_kept_as_it_is_and_not_called_
     assert read_words(live) == {"new"}
 
 
-def add_odd_view(path: Path) -> Path:
-    """A view in words that no SQLite reads, as those of a newer one are to an older."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("CREATE VIEW odd AS SELECT 1")
-        connection.execute("PRAGMA writable_schema = ON")
-        connection.execute("UPDATE sqlite_schema SET sql = 'CREATE VIEW odd AS' WHERE name = 'odd'")
-    return path
-
-
-def count_views(path: Path) -> int:
+def count_newer_views(path: Path) -> int:
     with closing(connect(path, lenient=True)) as connection:
-        query = "SELECT count(*) FROM sqlite_schema WHERE name = 'odd'"
-        return int(connection.execute(query).fetchone()[0])
+        query = "SELECT count(*) FROM sqlite_schema WHERE sql = ?"
+        return int(connection.execute(query, (NEWER_VIEW,)).fetchone()[0])
 
 
 @pytest.mark.parametrize("page_size", [4096, 1024, 8192])
@@ -210,7 +202,7 @@ def test_what_this_sqlite_cannot_read_goes_through_a_replacement_as_it_is(
     with closing(sqlite3.connect(new)) as connection:
         connection.execute(f"PRAGMA page_size = {page_size}")
         connection.execute("CREATE TABLE makes_the_size_stay (x)")
-    add_odd_view(make_words(new, "new"))
+    add_newer_view(make_words(new, "new"))
     live, missing = tmp_path / "live.db", tmp_path / "missing.db"
     make_words(live, "old", journal=journal)
     (tmp_path / "live.db.resized.arriving").write_text("left by a killed replacement")
@@ -218,15 +210,15 @@ def test_what_this_sqlite_cannot_read_goes_through_a_replacement_as_it_is(
         holder.execute("SELECT count(*) FROM words").fetchone()
         replace_database(live, new, tmp_path / "kept.db")
         replace_database(missing, new, tmp_path / "none.db")
-    assert (count_views(live), count_views(missing)) == (1, 1)
+    assert (count_newer_views(live), count_newer_views(missing)) == (1, 1)
 
 
 def test_too_new_database_is_kept_whole(tmp_path: Path) -> None:
-    live = add_odd_view(make_words(tmp_path / "live.db", "old"))
+    live = add_newer_view(make_words(tmp_path / "live.db", "old"))
     new = make_words(tmp_path / "new.db", "new")
     done = replace_through_sqlite(live, new, tmp_path / "kept.db", "too_new", None, 60)
     assert (done.kept, done.kept_is_sound) == ([tmp_path / "kept.db"], True)
-    assert count_views(tmp_path / "kept.db") == 1
+    assert count_newer_views(tmp_path / "kept.db") == 1
     assert read_words(live) == {"new"}
 
 
@@ -315,8 +307,8 @@ def make_busy_error() -> sqlite3.OperationalError:
 def test_error_before_the_commit_says_that_nothing_was_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    live = add_odd_view(make_words(tmp_path / "live.db", "old"))
-    new = add_odd_view(make_words(tmp_path / "new.db", "new"))
+    live = add_newer_view(make_words(tmp_path / "live.db", "old"))
+    new = add_newer_view(make_words(tmp_path / "new.db", "new"))
 
     def fail(*_: object) -> None:
         raise error
@@ -325,7 +317,7 @@ def test_error_before_the_commit_says_that_nothing_was_replaced(
     with pytest.raises(ProjectError, match=r"was not replaced: .* holds what it held") as caught:
         replace_through_sqlite(live, new, tmp_path / "kept.db", "database", None, 60)
     assert caught.value.next_step.startswith("see that the disk is well")
-    assert count_views(live) == 1
+    assert count_newer_views(live) == 1
     assert read_words_leniently(live) == {"old"}
 
 

@@ -13,6 +13,7 @@ from backtestdb.database import connect, table_names, transaction, verify_integr
 from backtestdb.errors import VerificationError
 from backtestdb.schema import ensure_schema, tables_to_keep
 from backtestdb.table_copy import carry_header_numbers, carry_tables
+from schema_text import NEWER_VIEW, add_newer_view, change_text
 
 PLATFORM = """
 CREATE TABLE ohlcv_data (id INTEGER PRIMARY KEY, ticker TEXT);
@@ -85,14 +86,6 @@ def attached(old: Path, fresh: Path) -> Iterator[sqlite3.Connection]:
         connection.execute("BEGIN")
         yield connection
         connection.execute("COMMIT")
-
-
-def change_text(path: Path, name: str, sql: str) -> None:
-    """Write into the schema what another SQLite would have written, or an earlier program."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA writable_schema = ON")
-        connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, name))
-        connection.commit()
 
 
 def every_row(
@@ -225,10 +218,7 @@ def test_carrying_a_table_whose_own_rules_drop_rows_is_refused(tmp_path: Path) -
     with closing(connect(tmp_path / "old.db", create=True)) as connection:
         connection.execute("CREATE TABLE t (x)")
         connection.execute("INSERT INTO t VALUES (NULL), (1)")
-        connection.execute("PRAGMA writable_schema = ON")
-        connection.execute(
-            "UPDATE sqlite_schema SET sql = 'CREATE TABLE t (x NOT NULL ON CONFLICT IGNORE)'"
-        )
+    change_text(tmp_path / "old.db", "t", "CREATE TABLE t (x NOT NULL ON CONFLICT IGNORE)")
     with pytest.raises(VerificationError, match="table t arrived with 1 rows instead of 2"):
         carry(tmp_path / "old.db", make_fresh(tmp_path / "fresh.db"))
 
@@ -278,21 +268,16 @@ def test_carrying_twice_without_the_module_of_a_virtual_table_gives_the_same_as_
 # ── what this SQLite cannot read
 
 
-TOO_NEW_VIEW = "CREATE VIEW names AS PICK name OUT OF strategies"
-
-
 def test_view_in_words_that_this_sqlite_does_not_know_is_carried_as_it_is_and_once(
     old: Path, tmp_path: Path
 ) -> None:
-    with closing(sqlite3.connect(old)) as connection:
-        connection.execute("CREATE VIEW names AS SELECT name FROM strategies")
-    change_text(old, "names", TOO_NEW_VIEW)
+    add_newer_view(old)
     fresh = make_fresh(tmp_path / "fresh.db")
     for _ in range(2):
         with attached(old, fresh) as connection:
             carry_tables(connection, ["strategies"])
             query = "SELECT sql FROM fresh.sqlite_schema WHERE name = 'names'"
-            assert connection.execute(query).fetchall() == [(TOO_NEW_VIEW,)]
+            assert connection.execute(query).fetchall() == [(NEWER_VIEW,)]
 
 
 def test_table_that_this_sqlite_cannot_read_is_not_carried_without_its_rows(

@@ -36,6 +36,7 @@ from backtestdb.config import Settings
 from backtestdb.errors import DatabaseFileError, ProjectError, SpaceError, VerificationError
 from backup_tools import BACKUP_STEPS, NOON, make_settings
 from manifests import make_backups, make_manifest
+from schema_text import change_text
 from small_database import make_small_database, run_sql
 
 LAB = "CREATE TABLE lab (id INTEGER PRIMARY KEY, name TEXT);"
@@ -469,12 +470,8 @@ def test_rows_that_break_a_rule_are_noted(copy: Path, listener: Listener) -> Non
     with closing(sqlite3.connect(copy)) as database:
         database.execute("CREATE TABLE broken (x)")
         database.execute("INSERT INTO broken VALUES (NULL)")
-        database.execute("PRAGMA writable_schema = ON")
-        database.execute(
-            "UPDATE sqlite_schema SET sql = 'CREATE TABLE broken (x NOT NULL)'"
-            " WHERE name = 'broken'"
-        )
         database.commit()
+    change_text(copy, "broken", "CREATE TABLE broken (x NOT NULL)")
     check_copy(
         copy, SourceFacts(["broken", "child", "lab", "ohlcv_data"], []), False, listener.hooks
     )

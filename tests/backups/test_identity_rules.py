@@ -21,6 +21,7 @@ from backtestdb.backups.identity import (
     save_database_id,
 )
 from manifests import FIRST_TAKEN_AT_UTC, Told, make_backups, make_manifest, write_backup_file
+from schema_text import add_newer_view
 
 ONE, TWO = "1" * 32, "2" * 32
 
@@ -149,10 +150,7 @@ def test_own_catalogue_goes_by_the_id_that_is_told_or_read(tmp_path: Path) -> No
 def test_id_is_read_of_a_copy_whose_schema_this_sqlite_cannot_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "copy.db"
     make_with_id(path, ONE)
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("CREATE VIEW odd AS SELECT 1")
-        connection.execute("PRAGMA writable_schema = ON")
-        connection.execute("UPDATE sqlite_schema SET sql = 'CREATE VIEW odd AS' WHERE name = 'odd'")
+    add_newer_view(path)
     assert load_id_of_source(path) == load_id_of_source(path, read_only=True) == ONE
 
 

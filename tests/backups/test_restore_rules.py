@@ -34,9 +34,9 @@ from backtestdb.newer_sqlite import load_writer_version
 from backtestdb.replace import Replacement
 from backup_tools import NOON, back_up, copy_with_backups, make_settings
 from manifests import FIRST_TAKEN_AT_UTC, make_backup_of, make_exact_manifest, make_manifest
+from schema_text import NEWER_VERSION, NEWER_VIEW, make_too_new
 
 LATER = NOON + timedelta(days=1)
-NEWER_VERSION = 3_999_000
 LAB = "CREATE TABLE lab (id INTEGER PRIMARY KEY, name TEXT);"
 BARS = "CREATE TABLE ohlcv_data (id INTEGER PRIMARY KEY, ticker TEXT);"
 OLD = f"{LAB} {BARS} INSERT INTO lab VALUES (1, 'old'); INSERT INTO ohlcv_data VALUES (1, 'OLD');"
@@ -67,21 +67,6 @@ def make_backup(
     """A backup with the manifest of what it really holds."""
     make(path, sql, database_id=database_id, pragma=pragma)
     return make_backup_of(path, make_exact_manifest(path, kind, database_id=database_id))
-
-
-def make_too_new(path: Path) -> Path:
-    """Add a view in words that this SQLite does not know, as one that knows them would leave it."""
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("CREATE VIEW names AS SELECT name FROM lab")
-        database.execute("PRAGMA writable_schema = ON")
-        database.execute(
-            "UPDATE sqlite_schema SET sql = 'CREATE VIEW names AS PICK name' WHERE name = 'names'"
-        )
-        database.commit()
-    with path.open("r+b") as file:
-        file.seek(96)
-        file.write(NEWER_VERSION.to_bytes(4))
-    return path
 
 
 def rows_of(path: Path, table: str = "lab") -> list[object]:
@@ -482,7 +467,7 @@ def test_built_database_is_private_and_says_who_wrote_it(tmp_path: Path) -> None
     assert new.stat().st_mode & 0o777 == 0o600
     assert load_writer_version(new) == NEWER_VERSION
     assert load_id_of_source(new) == "id"
-    assert b"CREATE VIEW names AS PICK name" in new.read_bytes()
+    assert NEWER_VIEW.encode() in new.read_bytes()
 
 
 def test_built_database_without_an_id_has_none(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from backtestdb.backups.snapshot import (
 from backtestdb.database import connect
 from backtestdb.errors import BusyError, DatabaseFileError, SpaceError
 from backtestdb.newer_sqlite import load_writer_version
+from schema_text import NEWER_VERSION, NEWER_VIEW, make_too_new
 
 SCHEMA = """
 PRAGMA synchronous = OFF;
@@ -40,7 +41,6 @@ INSERT INTO notes VALUES ('momentum breaks out');
 COMMIT;
 """
 SPARE_BYTES = 1 << 20
-NEWER_VERSION = 3_999_000
 # 100,000 steps of SQLite take less than a hundredth of a second; this takes several times as many.
 MANY_STEPS = (
     "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000)"
@@ -58,21 +58,6 @@ def make_live(path: Path, journal: str = "DELETE") -> Path:
         database.execute(f"PRAGMA journal_mode = {journal}")
         database.executescript(SCHEMA)
     return path
-
-
-def make_unreadable_for_this_sqlite(path: Path) -> None:
-    """Add a view in words that this SQLite does not know, and the version of one that may."""
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("CREATE VIEW names AS SELECT name FROM strategies")
-        database.execute("PRAGMA writable_schema = ON")
-        database.execute(
-            "UPDATE sqlite_schema SET sql = 'CREATE VIEW names AS PICK name OUT OF strategies'"
-            " WHERE name = 'names'"
-        )
-        database.commit()
-    with path.open("r+b") as file:
-        file.seek(96)
-        file.write(NEWER_VERSION.to_bytes(4))
 
 
 def rows_of(path: Path, sql: str) -> list[tuple[object, ...]]:
@@ -112,7 +97,7 @@ def test_source_that_is_no_database_is_refused_with_the_way_back(
 
 def test_source_that_is_a_database_is_taken_a_newer_sqlite_or_not(live: Path) -> None:
     verify_source(live)
-    make_unreadable_for_this_sqlite(live)
+    make_too_new(live)
     verify_source(live)
 
 
@@ -193,10 +178,10 @@ def test_copy_keeps_what_this_sqlite_cannot_read_and_who_wrote_it(
     live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large_bytes: int
 ) -> None:
     monkeypatch.setattr(snapshot, "LARGE_BYTES", large_bytes)
-    make_unreadable_for_this_sqlite(live)
+    make_too_new(live)
     copy_everything(live, tmp_path / "copy.db")
     assert load_writer_version(tmp_path / "copy.db") == NEWER_VERSION
-    assert b"PICK name OUT OF strategies" in (tmp_path / "copy.db").read_bytes()
+    assert NEWER_VIEW.encode() in (tmp_path / "copy.db").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -309,7 +294,7 @@ def test_small_copy_for_which_a_byte_is_missing_is_not_begun(
 
 
 def test_small_copy_keeps_the_version_of_a_newer_sqlite(live: Path, tmp_path: Path) -> None:
-    make_unreadable_for_this_sqlite(live)
+    make_too_new(live)
     fresh = tmp_path / "fresh.db"
     with pinned_source(live, fresh=fresh) as source:
         copy_irreplaceable_tables(source, fresh, expected_bytes=0)

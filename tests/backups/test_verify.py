@@ -32,6 +32,7 @@ from manifests import (
     name_backup,
     write_one_script,
 )
+from schema_text import change_text
 
 SCHEMA = """
 PRAGMA synchronous = OFF;
@@ -99,11 +100,8 @@ def test_rows_that_break_a_rule_are_listed_up_to_a_number(backup: Backup) -> Non
     with closing(sqlite3.connect(backup.path)) as database:
         database.execute("CREATE TABLE t (x)")
         database.executemany("INSERT INTO t VALUES (?)", [(None,)] * 30)
-        database.execute("PRAGMA writable_schema = ON")
-        database.execute(
-            "UPDATE sqlite_schema SET sql = 'CREATE TABLE t (x NOT NULL)' WHERE name = 't'"
-        )
         database.commit()
+    change_text(backup.path, "t", "CREATE TABLE t (x NOT NULL)")
     broken = examine(backup.path).broken_rules
     assert len(broken) == verify.RULES_LISTED
     assert set(broken) == {"NULL value in t.x"}

@@ -26,6 +26,7 @@ from backtestdb.salvage.objects import Schema, load_backup_schema
 from backtestdb.salvage.pages import open_pages
 from backtestdb.salvage.union import TableOutcome
 from manifests import make_backup_of, make_manifest
+from schema_text import NEWER_VERSION, change_text, write_version
 from small_database import make_small_database, pages_of, zero
 
 PAGE = 4096
@@ -40,7 +41,6 @@ CREATE INDEX by_ticker ON ohlcv_data (ticker);
 CREATE TRIGGER bar_noted AFTER INSERT ON ohlcv_data BEGIN SELECT 1; END;
 INSERT INTO ohlcv_data (ticker) VALUES ('AAPL');
 """
-TOO_NEW = 3_999_000
 
 
 def make_backup(path: Path, sql: str, kind: Kind = "full") -> Backup:
@@ -52,13 +52,6 @@ def choice_of(folder: Path, full: str = "", small: str = "") -> RestoreChoice | 
     one = make_backup(folder / "full.db", full) if full else None
     other = make_backup(folder / "small.db", small, "irreplaceable") if small else None
     return RestoreChoice(one, other) if one or other else None
-
-
-def change_text(path: Path, name: str, sql: str) -> None:
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA writable_schema = ON")
-        database.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, name))
-        database.commit()
 
 
 def empty_schema(path: Path) -> None:
@@ -432,9 +425,7 @@ def test_table_of_the_backup_in_newer_words_is_not_doubtful(tmp_path: Path) -> N
     assert choice is not None
     path = newest_of(choice).path
     change_text(path, "lab", "CREATE TABLE lab (id INTEGER PRIMARY KEY, name TEXT) TOO_NEW")
-    with path.open("r+b") as file:
-        file.seek(96)
-        file.write(TOO_NEW.to_bytes(4))
+    write_version(path, NEWER_VERSION)
     with opened_backup(choice) as saved:
         (lab,) = load_known_objects(choice, saved)
     assert lab.plain

@@ -24,6 +24,7 @@ from backtestdb.salvage.objects import (
     without_conflicts,
 )
 from backtestdb.salvage.pages import DamagedError, open_pages
+from schema_text import write_version
 from small_database import make_small_database, pages_of
 
 SQL = """
@@ -53,12 +54,6 @@ def run(path: Path, *statements: str) -> None:
 def load(path: Path, parentless: tuple[int, ...] = (), *, is_lost: bool = False) -> Schema:
     with open_pages(path) as file:
         return load_live_schema(file, parentless, first_page_is_lost=is_lost)
-
-
-def write_version(path: Path, version: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(96)
-        file.write(version.to_bytes(4))
 
 
 # ── one object
