@@ -38,6 +38,7 @@ from backup_tools import BACKUP_STEPS, NOON, make_settings
 from manifests import make_backups, make_manifest
 from schema_text import change_text
 from small_database import make_small_database, run_sql
+from small_disk import leave_free
 
 LAB = "CREATE TABLE lab (id INTEGER PRIMARY KEY, name TEXT);"
 BARS = "CREATE TABLE ohlcv_data (id INTEGER PRIMARY KEY, ticker TEXT);"
@@ -88,10 +89,6 @@ def back_up(
 def names_in(folder: Path) -> set[str]:
     """Without the lock and the mark of the disk."""
     return {path.name for path in folder.iterdir() if not path.name.startswith((".", "backup"))}
-
-
-def leave_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr(files, "free_bytes", lambda _folder: free)
 
 
 # ── from beginning to end

@@ -1,9 +1,7 @@
 """A disk that fills up in the middle: exit 1, the cause named, nothing lost, nothing pruned."""
 
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +23,7 @@ from backup_tools import (
     read_all,
     verify_every_listed,
 )
+from small_disk import fill, leave_free, small_disk
 
 pytestmark = pytest.mark.root
 DISK_BYTES = 12 << 20
@@ -32,23 +31,8 @@ DISK_BYTES = 12 << 20
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    mount_point = tmp_path / "disk"
-    mount_point.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(mount_point)]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("this system does not let the tests mount a tmpfs")
-    yield mount_point
-    subprocess.run(["umount", str(mount_point)], check=True)
-
-
-def fill(disk: Path, leave_bytes: int = 0) -> None:
-    """Leave that much; what is written later does not fit."""
-    with (disk / "filler").open("ab") as file, suppress(OSError):
-        while (free := shutil.disk_usage(disk).free) > leave_bytes:
-            file.write(bytes(min(1 << 16, free - leave_bytes)))
-            file.flush()
+    with small_disk(tmp_path / "disk", DISK_BYTES) as disk:
+        yield disk
 
 
 def exit_code_of(work: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -74,7 +58,7 @@ def settings(tmp_path: Path, tiny_disk: Path) -> Settings:
 @pytest.fixture
 def filled_after_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """The look at the free space comes too early: somebody else fills the disk after it."""
-    monkeypatch.setattr("backtestdb.files.free_bytes", lambda _directory: 1 << 40)
+    leave_free(monkeypatch, 1 << 40)
 
 
 @pytest.mark.usefixtures("filled_after_the_look")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb import files
 from backtestdb.backups import restore as restore_module
 from backtestdb.backups.backup import Hooks
 from backtestdb.backups.catalogue import Backup, lock_backups
@@ -35,6 +34,7 @@ from backtestdb.replace import Replacement
 from backup_tools import NOON, back_up, copy_with_backups, make_settings
 from manifests import FIRST_TAKEN_AT_UTC, make_backup_of, make_exact_manifest, make_manifest
 from schema_text import NEWER_VERSION, NEWER_VIEW, make_too_new
+from small_disk import leave_free
 
 LATER = NOON + timedelta(days=1)
 LAB = "CREATE TABLE lab (id INTEGER PRIMARY KEY, name TEXT);"
@@ -84,10 +84,6 @@ def put_back(
     kept_as = target.with_name(f"{target.name}.backup-2026-11-24-020000")
     says: list[str] = [] if said is None else said
     return restore_database(choice, target, kept_as, database_id, says.append)
-
-
-def leave_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr(files, "free_bytes", lambda _folder: free)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb import files
 from backtestdb.backups import snapshot
 from backtestdb.backups.snapshot import (
     copy_everything,
@@ -26,6 +25,7 @@ from backtestdb.database import connect
 from backtestdb.errors import BusyError, DatabaseFileError, SpaceError
 from backtestdb.newer_sqlite import load_writer_version
 from schema_text import NEWER_VERSION, NEWER_VIEW, make_too_new
+from small_disk import leave_free
 
 SCHEMA = """
 PRAGMA synchronous = OFF;
@@ -67,10 +67,6 @@ def rows_of(path: Path, sql: str) -> list[tuple[object, ...]]:
 
 def count_open_files() -> int:
     return len([*Path("/dev/fd").iterdir()])
-
-
-def leave_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr(files, "free_bytes", lambda _folder: free)
 
 
 # ── the source

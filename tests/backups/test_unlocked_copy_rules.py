@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backtestdb import files, mounts
+from backtestdb import mounts
 from backtestdb.backups import unlocked_copy
 from backtestdb.backups.unlocked_copy import (
     cannot_be_opened,
@@ -19,6 +19,7 @@ from backtestdb.backups.unlocked_copy import (
     total_bytes,
 )
 from backtestdb.errors import BusyError, DatabaseFileError, SpaceError
+from small_disk import leave_free
 
 Pauses = list[float]
 
@@ -189,11 +190,11 @@ def test_copy_for_which_a_byte_is_missing_is_not_begun(
 ) -> None:
     """Room for the copy, and for the journal or log that its readers may need."""
     needed = 2 * source.stat().st_size
-    monkeypatch.setattr(files, "free_bytes", lambda _folder: needed - 1)
+    leave_free(monkeypatch, needed - 1)
     with pytest.raises(SpaceError) as refused:
         steady(source, copy)
     assert refused.value.missing_bytes == 1
-    monkeypatch.setattr(files, "free_bytes", lambda _folder: needed)
+    leave_free(monkeypatch, needed)
     assert steady(source, copy) == ["first"]
 
 

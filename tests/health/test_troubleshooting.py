@@ -8,8 +8,8 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from contents import find_damage, query_all
 from large_database import make_large_database
 from mending import run_printed_command, with_schedule
 from sandbox_process import running_sandbox
+from small_disk import small_disk
 
 # Bars of today's market: older ones would be stale, as status says.
 END = last_completed_session(load_calendar(), datetime.now(UTC)).isoformat()
@@ -239,22 +240,6 @@ def test_429s_are_named_by_doctor_online_and_end_with_the_named_setting(tmp_path
         assert len(sandbox.fetch_log()) == 5
         sandbox.set_settings(requests_per_minute=0)
         assert "vendor" not in ask_doctor(project, "--online", POLYGON_REQUESTS_PER_MINUTE="3")
-
-
-@contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[None]:
-    folder.mkdir(mode=0o700)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("needs a file system of its own: mount is not permitted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.root

@@ -37,14 +37,10 @@ from lake_tools import (
     take_newest_day_away,
     wait_until_ready,
 )
+from s3_server import free_port
 
 # moto writes its objects into memory and speaks S3 over HTTP, conditional writes included.
 SERVER = "from moto.server import main; import sys; main(['-p', sys.argv[1]])"
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

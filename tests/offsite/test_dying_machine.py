@@ -22,7 +22,8 @@ from backup_tools import environment_of, make_platform_database
 from container_engine import engine_answers
 from diary_writer import SCHEMA, insert
 from offsite_tools import EVERY_SECONDS, PASSPHRASE, Site, make_site, start_watch
-from s3_server import S3Server, wait_until
+from s3_server import S3Server
+from waiting import wait_until
 
 PROMISED_SECONDS = 4.0 + 2 * EVERY_SECONDS
 WRITER = Path(__file__).parents[1] / "support" / "diary_writer.py"

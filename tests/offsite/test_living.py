@@ -28,7 +28,7 @@ from backtestdb.scheduling.health import find_overdue
 from backtestdb.scheduling.loop import Scheduler, find_state
 from backup_tools import change, environment_of, make_platform_database
 from offsite_tools import Site, make_site, start_watch
-from s3_server import wait_until
+from waiting import wait_until
 
 
 def make_filled_site(folder: Path, journal: str = "WAL") -> Site:

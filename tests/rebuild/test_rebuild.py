@@ -1,9 +1,7 @@
 """restore_database.py from scratch: real processes, real HTTP against the sandbox, real files."""
 
-import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from commands import Project
 from contents import digest_market, find_damage, query_all, read_tables
 from platform_database import KEPT_TABLES, make_used_database
 from sandbox_process import SandboxOptions, SandboxProcess
+from small_disk import fill, small_disk
 
 END = "2013-03-01"
 FEW = "AAPL,MSFT,IBM"
@@ -283,28 +282,12 @@ def wait_for_requests(sandbox: SandboxProcess, process: subprocess.Popen[str]) -
         assert process.poll() is None, process.communicate()
 
 
-@contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)],
-        check=False,
-        capture_output=True,
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small disk needs root")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 @pytest.mark.root
 def test_restore_without_room_says_how_much_is_missing_before_the_first_request(
     tmp_path: Path, sandbox: SandboxProcess
 ) -> None:
     sandbox.clear_log()
-    with small_disk(tmp_path / "disk", 3) as disk:
+    with small_disk(tmp_path / "disk", 3 << 20) as disk:
         project = Project(disk, url=sandbox.url, settings={"WATCHLIST_TICKERS": FEW})
         make_used_database(project.database, rows=10)
         before = project.database.read_bytes()
@@ -320,7 +303,7 @@ def test_restore_on_a_disk_that_fills_up_names_it_and_leaves_the_old_database(
 ) -> None:
     sandbox.clear_log()
     sandbox.set_faults({"match": "ticker/AAPL", "kind": "slow", "seconds": 60, "times": 1})
-    with small_disk(tmp_path / "disk", 16) as disk:
+    with small_disk(tmp_path / "disk", 16 << 20) as disk:
         project = Project(disk, url=sandbox.url, settings={"WATCHLIST_TICKERS": FEW})
         make_used_database(project.database, rows=10)
         before = project.database.read_bytes()
@@ -334,17 +317,11 @@ def test_restore_on_a_disk_that_fills_up_names_it_and_leaves_the_old_database(
         assert project.database.read_bytes() == before
 
 
-def fill(disk: Path) -> None:
-    free = shutil.disk_usage(disk).free
-    with suppress(OSError):  # the process may take a part of it meanwhile
-        (disk / "filler").write_bytes(bytes(free))
-
-
 @pytest.mark.root
 def test_restore_in_a_read_only_folder_names_the_cause(
     tmp_path: Path, sandbox: SandboxProcess
 ) -> None:
-    with small_disk(tmp_path / "disk", 16) as disk:
+    with small_disk(tmp_path / "disk", 16 << 20) as disk:
         project = Project(disk, url=sandbox.url, settings={"WATCHLIST_TICKERS": FEW})
         make_used_database(project.database, rows=10)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from backtestdb import files
 from backtestdb.errors import BusyError, DatabaseFileError, SpaceError
 from backtestdb.salvage import working_copy
 from backtestdb.salvage.working_copy import (
@@ -22,6 +21,7 @@ from backtestdb.salvage.working_copy import (
     page_size_of_log,
 )
 from small_database import make_small_database
+from small_disk import leave_free
 
 PAGE = 4096
 ROWS = "CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT); INSERT INTO t VALUES (1, 'a'), (2, 'b');"
@@ -105,12 +105,12 @@ def test_copy_for_which_a_byte_is_missing_is_not_begun(
     """Room for the copy, and for what its log grows it by."""
     live = make_with_log(tmp_path, ROWS)
     needed = 2 * (live.stat().st_size + Path(f"{live}-wal").stat().st_size)
-    monkeypatch.setattr(files, "free_bytes", lambda _folder: needed - 1)
+    leave_free(monkeypatch, needed - 1)
     with pytest.raises(SpaceError) as refused:
         make_private_copy(live, copy, template)
     assert refused.value.missing_bytes == 1
     assert not copy.exists()
-    monkeypatch.setattr(files, "free_bytes", lambda _folder: needed)
+    leave_free(monkeypatch, needed)
     make_private_copy(live, copy, template)
     assert rows_of(copy) == [(1, "a"), (2, "b")]
 

@@ -29,6 +29,7 @@ from backtestdb.scheduling.loop import (
     tick_safely,
 )
 from backup_tools import environment_of, leftovers, make_platform_database, make_settings
+from waiting import wait_until
 
 SCRIPT = PROJECT_DIR / "scripts" / "run_scheduler.py"
 IDLE_SECONDS, BUSY_SECONDS = 2.0, 8.0
@@ -62,13 +63,6 @@ def running_loop(settings: Settings) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.communicate()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def kinds(settings: Settings) -> list[str]:

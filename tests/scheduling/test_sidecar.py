@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from backtestdb.files import exclusive_lock
 from backtestdb.scheduling.compose_command import MAIN_FILE, NO_NEW_FOLDERS_FILE
 from backup_tools import leftovers, make_platform_database, read_all, verify_every_listed
 from container_engine import docker, engine_answers
+from waiting import wait_until
 from writers import add_counters, read_counters
 
 IDLE_SECONDS, BUSY_SECONDS = 2.0, 8.0
@@ -144,13 +145,6 @@ def sidecar(tmp_path: Path, image: str) -> Iterator[Sidecar]:
         yield made
     finally:
         made.down()
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def kinds(sidecar: Sidecar) -> set[str]:
@@ -452,7 +446,7 @@ def test_boot_with_the_backup_disk_absent_then_present(sidecar: Sidecar, disk: P
     def logs() -> str:
         return docker("logs", "--since", str(int(started)), sidecar.container)
 
-    wait_until(lambda: "is not there: its mark" in logs(), seconds=120)
+    wait_until(lambda: "is not there: its mark" in logs())
     health = ("exec", sidecar.container, "python", "scripts/run_scheduler.py", "--health")
     assert "the disk of BACKUP_DIR" in docker(*health, check=False)
     assert list(disk.iterdir()) == []
@@ -462,7 +456,7 @@ def test_boot_with_the_backup_disk_absent_then_present(sidecar: Sidecar, disk: P
     assert found["schedule"]["last_result"].startswith("Up ")
 
     mount("--bind", kept, disk)
-    wait_until(lambda: "scheduler started" in logs(), seconds=240)
+    wait_until(lambda: "scheduler started" in logs(), timeout_seconds=240)
     wait_until(lambda: "all" not in docker(*health, check=False) and "h ago" in docker(*health))
     assert sidecar.inspect("{{.State.Running}} {{.RestartCount}}") == "true 0"
     wait_until(lambda: kinds(sidecar) == KINDS)

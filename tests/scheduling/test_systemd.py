@@ -2,15 +2,15 @@
 
 import json
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from commands import copy_project
 from container_engine import docker, engine_answers
+from waiting import wait_until
 
 pytestmark = [
     pytest.mark.long,
@@ -100,13 +100,6 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     finally:
         docker("rm", "--force", name, check=False)
         docker("rmi", "--force", tag, check=False)
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
 
 
 def count_backups(host: Host, folder: str = PROJECT) -> int:
