@@ -2,7 +2,6 @@
 it did when."""
 
 import os
-import signal
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -30,6 +29,7 @@ from backtestdb.market.splits import (
 from backtestdb.market.update import make_update_jobs
 from backtestdb.new_york import NEW_YORK
 from backtestdb.schema import ensure_market_schema
+from backup_tools import kill_at_call, run_in_child
 from commands import Project
 from contents import METRICS, query_all, verify_metrics_equal
 from market_runs import make_database, make_source, run_backfill, run_update
@@ -481,19 +481,11 @@ def count_statements(database: Path, source: Any) -> int:
 
 def kill_at_statement(database: Path, bench: Bench, moment: datetime, number: int) -> None:
     """In a process of its own, which kills itself."""
-    child = os.fork()
-    if child == 0:
-        left = number
 
-        def see(_: str) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
-
+    def look() -> None:
         connection = connect(database)
-        connection.set_trace_callback(see)
+        connection.set_trace_callback(kill_at_call(number))
         look_at_splits(connection, bench.source("kept", moment))
-        os._exit(1)
-    _, status = os.waitpid(child, 0)
+
+    _, status = os.waitpid(run_in_child(look), 0)
     assert os.WIFSIGNALED(status)

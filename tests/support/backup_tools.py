@@ -1,6 +1,7 @@
 """What the tests of backups and restores share: databases, settings, and processes that are
 killed."""
 
+import itertools
 import json
 import os
 import random
@@ -229,6 +230,17 @@ def time_of(work: Callable[[], object]) -> float:
     child = run_in_child(work)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     return time.monotonic() - started
+
+
+def kill_at_call(nth: int) -> Callable[[object], None]:
+    """Return a hook that kills its own process when it is called for the `nth` time."""
+    calls = itertools.count(1)
+
+    def kill(_: object) -> None:
+        if next(calls) == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return kill
 
 
 class KillAtStep:

@@ -9,7 +9,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -37,6 +36,7 @@ from backtestdb.market.split_look import look_before_first_bars
 from backtestdb.new_york import NEW_YORK, midnight_ms
 from backtestdb.sandbox.listings import letters
 from backtestdb.timeframes import TIMEFRAMES
+from backup_tools import kill_at_call, run_in_child
 from contents import query_all
 from market_runs import DIRECTLY, make_database, make_source, run_backfill, run_update
 from sandbox_process import SandboxProcess
@@ -418,25 +418,17 @@ def make_moment(text: str) -> datetime:
 def run_and_kill(run: Callable[[], None], statements: int) -> bool:
     """Run a command in a process of its own, which kills itself with SIGKILL before a statement of
     SQL; return whether it came so far."""
-    child = os.fork()
-    if child == 0:
-        left = statements
+    kill = kill_at_call(statements)
 
-        def see(_: str) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def connect_to_kill(*arguments: Any, **values: Any) -> Any:
+        connection = connect(*arguments, **values)
+        connection.set_trace_callback(kill)
+        return connection
 
-        def connect_and_see(*arguments: Any, **values: Any) -> Any:
-            connection = connect(*arguments, **values)
-            connection.set_trace_callback(see)
-            return connection
-
+    def run_connected() -> None:
         for module in (market_runs, staging):
-            module.connect = connect_and_see  # type: ignore[attr-defined]
-        with suppress(BaseException):
-            run()
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
+            module.connect = connect_to_kill  # type: ignore[attr-defined]
+        run()
+
+    _, status = os.waitpid(run_in_child(run_connected), 0)
     return os.WIFSIGNALED(status)
