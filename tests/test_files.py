@@ -4,14 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from backtestdb.config import PROJECT_DIR
 from backtestdb.errors import BusyError, SpaceError
 from backtestdb.files import (
     append_line,
@@ -24,6 +21,7 @@ from backtestdb.files import (
     verify_space,
     write_atomically,
 )
+from holder import running_holder
 
 HOLDER = """
 import sys
@@ -35,29 +33,9 @@ with exclusive_lock(Path(sys.argv[1]), "the other backup"):
 """
 
 
-@contextmanager
-def running_holder(lock: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lock until its standard input closes."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(lock)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(PROJECT_DIR / "scripts")},
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-    finally:
-        process.kill()
-        with process:
-            pass
-
-
 def test_lock_of_another_process_is_refused_with_its_number(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    with running_holder(lock) as holder:
+    with running_holder(HOLDER, lock) as holder:
         with pytest.raises(BusyError) as caught, exclusive_lock(lock, "a backup"):
             pass
         assert (
@@ -70,7 +48,7 @@ def test_lock_of_another_process_is_refused_with_its_number(tmp_path: Path) -> N
 )
 def test_lock_is_free_when_its_holder_is_gone(tmp_path: Path, end: signal.Signals | None) -> None:
     lock = tmp_path / "lock"
-    with running_holder(lock) as holder:
+    with running_holder(HOLDER, lock) as holder:
         if end:
             holder.send_signal(end)
         else:
@@ -85,7 +63,7 @@ def test_lock_is_free_after_an_error_inside_and_its_file_stays(tmp_path: Path) -
     with pytest.raises(ValueError, match="inside"), exclusive_lock(lock, "a backup"):
         raise ValueError("inside")
     assert lock.exists()
-    with running_holder(lock):
+    with running_holder(HOLDER, lock):
         pass
 
 

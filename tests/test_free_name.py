@@ -3,11 +3,8 @@
 import errno
 import os
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,16 +26,18 @@ from backtestdb.free_name import (
     take_free_name,
     take_lock,
 )
+from holder import running_holder
 from schema_text import NEWER_VIEW, add_newer_view
 
 NOW = datetime(2026, 11, 23, 2).astimezone()
 KEPT = "live.db.backup-2026-11-23-020000"
 # Holds one byte of those that SQLite locks, until it is told to end.
-LOCKER = """
+# Holds one byte of a file.
+HOLDER = """
 import fcntl, os, sys
 file = os.open(sys.argv[1], os.O_RDWR)
 fcntl.lockf(file, fcntl.LOCK_EX, 1, int(sys.argv[2]))
-print("locked", flush=True)
+print("held", flush=True)
 sys.stdin.read()
 """
 
@@ -48,21 +47,6 @@ def make_database(path: Path, rows: int = 3) -> Path:
         database.execute("CREATE TABLE agents (id INTEGER PRIMARY KEY)")
         database.executemany("INSERT INTO agents VALUES (?)", [(n,) for n in range(rows)])
     return path
-
-
-@contextmanager
-def locked_by_another(path: Path, byte: int) -> Iterator[int]:
-    """Yield the number of a process that holds this byte of the file."""
-    with subprocess.Popen(
-        [sys.executable, "-c", LOCKER, str(path), str(byte)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "locked\n"
-        yield process.pid
-        process.communicate()
 
 
 def names_in(folder: Path) -> set[str]:
@@ -126,7 +110,7 @@ def test_unfinished_move_is_a_log_without_its_file(
 def test_file_with_a_locked_byte_is_not_moved(tmp_path: Path, byte: int) -> None:
     live = tmp_path / "live.db"
     live.write_text("damaged")
-    with locked_by_another(live, byte), live.open("r+b") as file:
+    with running_holder(HOLDER, live, byte), live.open("r+b") as file:
         assert not take_lock(file.fileno())
     with live.open("r+b") as file:
         assert take_lock(file.fileno())
@@ -140,11 +124,11 @@ def test_file_that_is_only_open_is_not_moved_and_its_holder_is_named(
     """The byte is none of those that SQLite locks."""
     live = tmp_path / "live.db"
     live.write_text("damaged")
-    with locked_by_another(live, byte) as number:
+    with running_holder(HOLDER, live, byte) as holder:
         with live.open("r+b") as file:
             assert take_lock(file.fileno())
         with (
-            pytest.raises(BusyError, match=rf"\({number}\) has it open"),
+            pytest.raises(BusyError, match=rf"\({holder.pid}\) has it open"),
             held_by_nobody(live, -1),
         ):
             pass
@@ -324,7 +308,7 @@ def test_file_is_moved_as_soon_as_its_holder_lets_go(
     live.write_text("damaged")
     pauses: list[float] = []
     with ExitStack() as held:
-        held.enter_context(locked_by_another(live, 0x40000000))
+        held.enter_context(running_holder(HOLDER, live, 0x40000000))
 
         def let_go(seconds: float) -> None:
             pauses.append(seconds)

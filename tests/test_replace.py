@@ -2,8 +2,6 @@
 
 import os
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from shlex import quote
@@ -26,6 +24,7 @@ from backtestdb.replace import (
     shrink_log,
     verify_space_to_replace,
 )
+from holder import running_holder
 from schema_text import NEWER_VIEW, add_newer_view
 from writers import read_counters, running_writer
 
@@ -539,11 +538,11 @@ def test_replacement_of_a_missing_file_where_no_links_can_be_made_succeeds(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["live.db", "new.db"]
 
 
-HOLD = """
+HOLDER = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1])
 connection.execute("SELECT count(*) FROM words").fetchone()
-print("connected", flush=True)
+print("held", flush=True)
 sys.stdin.read()
 """
 
@@ -554,19 +553,14 @@ def test_replacement_of_no_database_that_another_process_has_open_is_refused(
 ) -> None:
     live = make_words(tmp_path / "live.db", "old", journal=journal)
     new = make_words(tmp_path / "new.db", "new")
-    command = [sys.executable, "-c", HOLD, str(live)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == "connected\n"
+    with running_holder(HOLDER, live) as holder:
         with live.open("r+b") as file:
             file.write(b"its header is gone")
         with pytest.raises(BusyError, match="has it open"):
             replace_database(live, new, tmp_path / "kept.db", timeout_seconds=0.2)
         assert live.read_bytes().startswith(b"its header is gone")
         assert not (tmp_path / "kept.db").exists()
-        holder.communicate("")
+        holder.communicate()
     assert replace_database(live, new, tmp_path / "kept.db").moved_to == tmp_path / "kept.db"
     assert read_words(live) == {"new"}
 

@@ -10,8 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -45,6 +44,7 @@ from backup_tools import (
     time_of,
 )
 from commands import Project
+from holder import running_holder
 
 LATER = NOON + timedelta(days=1)
 RESTORE = PROJECT_DIR / "scripts" / "restore_database.py"
@@ -262,34 +262,14 @@ def test_300_damages_are_refused_by_verify_and_restore(two_backups: Settings) ->
 
 
 STATES = ("clean", "hot WAL", "hot journal")
+# A program that has the database open, and has read it.
 READER = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], timeout=60)
 connection.execute("SELECT count(*) FROM strategies").fetchone()
-print("connected", flush=True)
+print("held", flush=True)
 sys.stdin.read()
 """
-
-
-@contextmanager
-def connected_reader(database: Path, wanted: bool) -> Iterator[None]:
-    """A program that has the database open, and has read it."""
-    if not wanted:
-        yield
-        return
-    process = subprocess.Popen(
-        [sys.executable, "-c", READER, str(database)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout
-        assert process.stdout.readline() == "connected\n"
-        yield
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def make_live(path: Path, state: str, bars: int) -> None:
@@ -343,7 +323,7 @@ def kill_restores(
         seed = next(seeds)
         chance = random.Random(seed)
         put_files(template, settings.database_path)
-        with connected_reader(settings.database_path, reader):
+        with running_holder(READER, settings.database_path) if reader else nullcontext():
             child = run_in_child(lambda: restore_from_backup(settings, None, datetime.now(UTC)))
             if seed % 2:
                 wait_until_kept(settings.database_path)

@@ -29,6 +29,7 @@ from backup_tools import (
     verify_every_listed,
 )
 from blind_writer import is_torn, make_twin_tables, running_blind_writer
+from holder import running_holder
 
 BLIND = Hooks(cannot_be_opened=lambda _path: True)
 JOURNALS = ("DELETE", "WAL", "PERSIST", "TRUNCATE")
@@ -181,25 +182,14 @@ def test_transaction_under_way_on_the_other_side_is_waited_for_and_not_rolled_ba
 @contextmanager
 def transaction_under_way(database: Path) -> Iterator[None]:
     """Another process has written pages and not committed; unix-none, so no lock tells about it."""
-    code = (
+    program = (
         "import sqlite3, sys; c = sqlite3.connect('file:' + sys.argv[1] + '?vfs=unix-none', "
         "uri=True, isolation_level=None); c.execute('PRAGMA cache_size = 5'); c.execute('BEGIN'); "
-        "c.execute('UPDATE ohlcv_data SET close = close + 1'); print('ready', flush=True); "
+        "c.execute('UPDATE ohlcv_data SET close = close + 1'); print('held', flush=True); "
         "sys.stdin.read()"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(database)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    with running_holder(program, database):
         yield
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_rollback_that_leaves_size_and_counter_changes_the_mark(tmp_path: Path) -> None:
