@@ -249,11 +249,11 @@ def parse_offsite(text: str) -> str:
 
 
 def parse_endpoint(text: str) -> str:
-    """Return the address of an S3 server, empty for AWS. Plain http is taken in the user's own
-    network: what goes offsite is sealed before it is sent, the lake is no secret, and keys never
-    travel, only signatures do."""
+    """Return the address of an S3 server, empty for AWS."""
     address = text.strip().rstrip("/")
     url = urlsplit(address)
+    # Plain http is taken in the user's own network: what goes offsite is sealed before it is sent,
+    # the lake is no secret, and keys never travel, only signatures do.
     if address and (url.scheme not in {"https", "http"} or not url.hostname or "@" in url.netloc):
         raise ValueError(
             "must begin with https:// (or http:// in your own network) and hold no password"

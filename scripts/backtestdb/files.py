@@ -145,8 +145,7 @@ def exclusive_lock(path: Path, purpose: str, *, wait_seconds: float = 0.0) -> It
     dies.
 
     Raise BusyError with the holder's process id when another process still has it after
-    `wait_seconds`. The file stays: removing a lock file lets two processes hold two files of one
-    name.
+    `wait_seconds`.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -157,6 +156,7 @@ def exclusive_lock(path: Path, purpose: str, *, wait_seconds: float = 0.0) -> It
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
+        # The file stays: removing it would let two processes hold two files of one name.
         os.close(descriptor)
 
 

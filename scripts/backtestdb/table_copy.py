@@ -308,14 +308,14 @@ def has_sequences(connection: sqlite3.Connection, schema: str) -> bool:
 
 
 def carry_views_and_triggers(connection: sqlite3.Connection, source: str, target: str) -> None:
-    """Carry all views, and the triggers of tables and views that `target` has. SQLite cannot attach
-    a database with a view that names its own schema ("main.notes"); without the schema's name the
-    view is the same."""
+    """Carry all views, and the triggers of tables and views that `target` has."""
     objects = f"SELECT name, sql FROM {source}.sqlite_schema"
     present = f"SELECT lower(name) FROM {target}.sqlite_schema WHERE type IN ('table', 'view')"
     views = f"{objects} WHERE type = 'view' ORDER BY rowid"
     triggers = f"{objects} WHERE type = 'trigger' AND lower(tbl_name) IN ({present}) ORDER BY rowid"
     for query in (views, triggers):
+        # SQLite cannot attach a database with a view that names its own schema ("main.notes"):
+        # without the schema's name the view is the same.
         for name, sql in connection.execute(query).fetchall():
             create_view_or_trigger(connection, name, sql, source, target)
 

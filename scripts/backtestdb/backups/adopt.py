@@ -71,12 +71,12 @@ def adopt(path: Path, backup_dir: Path, database: Path, now_utc: datetime) -> Ba
 
 def verify_may_change_hands(backup: Backup) -> None:
     """Raise UsageError unless the database that a verified backup was made from is gone without a
-    trace: it was known by its path, and nothing stands there. So a database that was moved keeps
-    its older backups."""
+    trace: it was known by its path, and nothing stands there."""
     manifest = backup.manifest
     # Format 1 named itself.
     is_adopted_file = manifest and Path(manifest.source_path).name == backup.path.name
 
+    # Without a trace: a database that was moved keeps its older backups.
     if manifest and (
         manifest.database_id or (Path(manifest.source_path).exists() and not is_adopted_file)
     ):

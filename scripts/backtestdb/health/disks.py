@@ -46,6 +46,7 @@ def check_protected_folders(platform: str, home: Path, paths: dict[str, Path]) -
     setting."""
     if platform != "darwin":
         return
+
     for name, path in paths.items():
         for folder in SYNCED_FOLDERS:
             if path.is_relative_to(home / folder):
@@ -55,6 +56,7 @@ def check_protected_folders(platform: str, home: Path, paths: dict[str, Path]) -
                     "it changes",
                     f"choose another folder and change {name}",
                 )
+
         for folder in PROTECTED_FOLDERS:
             if path.is_relative_to(home / folder):
                 yield wrong(

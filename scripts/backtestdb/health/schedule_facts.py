@@ -145,12 +145,13 @@ def look_at_cron() -> ScheduleFacts:
 
 
 def look_at_container(backup_dir: Path, database: Path, now: datetime) -> ScheduleFacts:
-    """Return the facts of the container's loop. A loop that left no sign of life for five minutes
-    is installed and does not run; after 26 hours the engine is asked. The host's schedule leaves a
-    sign of another kind, at each run."""
+    """Return the facts of the container's loop."""
     liveness = load_liveness(backup_dir, database)
+    # The host's schedule leaves a sign of another kind. After 26 hours the engine is asked.
     if liveness is None or liveness.kind != "loop" or abs(now - liveness.ticked_at) > STALE_AFTER:
         return ask_engine() or NONE
+
+    # A loop that left no sign of life for five minutes is installed and does not run.
     is_alive = abs(now - liveness.ticked_at) <= STUCK_AFTER
     seen = (liveness.database_device, liveness.database_inode)
     # A bind mount keeps the folder that was there when the container started, also after it was

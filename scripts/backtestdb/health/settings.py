@@ -107,10 +107,10 @@ def check_key(settings: Settings) -> Problem:
 def find_other_databases(
     database: Path, folders: Mapping[Path, int], *, is_lost: bool
 ) -> list[Problem]:
-    """Return databases of the same name nearby. A relative DATABASE_PATH makes one in every folder
-    that a program is started from; another checkout has its own, in use. Which it is cannot be told
-    from here, so to look is all that is advised. `is_lost`: nothing is in `database`, so that the
+    """Return databases of the same name nearby. `is_lost`: nothing is in `database`, so that the
     other may be the one that is meant."""
+    # A relative DATABASE_PATH makes one in every folder that a program is started from; another
+    # checkout has its own, in use. Which it is cannot be told from here: to look is all the advice.
     level: Level = "wrong" if is_lost else "note"
     return [
         Problem(

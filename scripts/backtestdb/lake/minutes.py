@@ -105,8 +105,7 @@ def find_reasons(
     session_date: date,
 ) -> dict[int, str]:
     """Return the rows that break a rule, each with the first one; a high or low that misses its
-    open or close by a tick is put right in `columns`, as in the API's bars. In slices: a text for
-    each of three million rows would take more memory than the rows."""
+    open or close by a tick is put right in `columns`, as in the API's bars."""
     hour_ns = 60 * MINUTE_NS
 
     # Clocks change on Sundays, so that a session's hours are always counted from its midnight.
@@ -117,6 +116,7 @@ def find_reasons(
 
     found: dict[int, str] = {}
 
+    # A text for each of three million rows would take more memory than the rows.
     for first in range(0, len(codes), ROWS_AT_ONCE):
         rows = slice(first, first + ROWS_AT_ONCE)
         prices = np.stack([columns[name][rows] for name in PRICES])
@@ -209,9 +209,9 @@ def as_traded(rows: pa.Table, name: str) -> np.ndarray:
 
 def adjust(rows: pa.Table, ratios: np.ndarray) -> pa.Table:
     """Given by what each bar's traded prices are divided and its volume multiplied (1 where no
-    split came after it), return the bars adjusted. Always from the bar as traded, so that the order
-    in which splits became known makes no difference."""
+    split came after it), return the bars adjusted."""
     changed = ratios != 1
+    # From the bar as traded: the order in which splits became known makes no difference.
     traded = {name: as_traded(rows, name) for name in (*PRICES, "volume")}
 
     columns = {field.name: rows[field.name] for field in rows.schema}

@@ -393,6 +393,7 @@ class Draft:
         another publication came first."""
         if not self.changed:
             return self.base
+
         try:
             tables = {
                 table: commit_table(
@@ -400,6 +401,8 @@ class Draft:
                 )
                 for table in sorted(self.changed)
             }
+
+            # A reader sees nothing of it before the last of these writes.
             tables[PARTS] = commit_table(self.store, PARTS, [self.write_parts()])
             return self.point_to({**self.base.row.tables, **tables}, now_utc)
         except CommitFailedError as error:

@@ -182,6 +182,7 @@ def fetch_planned(
 ) -> None:
     """Send some requests; store each answer, and what it tells of the plan, as it comes."""
     limits = requester.limits
+
     with progress(label, len(planned)) as advance:
         for request, result in fetch_all(
             planned, requester.fetch, source.concurrency, source.stopping
@@ -189,12 +190,14 @@ def fetch_planned(
             if requester.limits is not limits:
                 save_learnt(connection, limits, requester.limits, source.now_utc())
                 limits = requester.limits
+
             if isinstance(result, MarketDataError):
                 total.failures[name_request(request)] = str(result)
                 if isinstance(result, EmptySessionError) and isinstance(request, SessionRequest):
                     total.empty_sessions.append(request.session_date)
             elif result is not None:
                 add_saved(total, save_result(store, result, source.now_text()))
+
             advance(1)
 
 

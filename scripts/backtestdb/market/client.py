@@ -196,9 +196,8 @@ class MarketData:
         return self.fetch_pages("/v3/reference/tickers", query)
 
     def fetch_delisted(self, ticker_type: str, since: date) -> Answer:
-        """Return reference rows of tickers of a type that were delisted on or after `since`. The
-        list goes back decades, so it is asked for newest first, and pages that are before `since`
-        as a whole are not fetched."""
+        """Return reference rows of tickers of a type that were delisted on or after `since`."""
+        # The list goes back decades: newest first, and no page that is before `since` as a whole.
         query = {
             "market": "stocks",
             "type": ticker_type,

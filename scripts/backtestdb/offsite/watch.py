@@ -110,9 +110,9 @@ def sole_sender(watch: Watch) -> AbstractContextManager[None]:
 
 def make_sender(watch: Watch, name: str) -> Sender:
     """Given `full` or `small`, return the sender of such copies. Raise ProjectError when the store
-    cannot be opened: it is tried again at each look, because the network may come later than this
-    process."""
+    cannot be opened."""
     with watch.lock:
+        # Tried again at each look: the network may come later than this process.
         if watch.remote is None:
             watch.remote = open_remote(watch.settings)
     folder = watch.folder / name

@@ -157,6 +157,7 @@ def load_backup_schema(
     rows = connection.execute(
         "SELECT type, name, tbl_name, rootpage, coalesce(sql, '') FROM sqlite_schema"
     )
+
     return [
         SchemaObject(
             kind=kind,
