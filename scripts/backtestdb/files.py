@@ -48,8 +48,9 @@ fsync_directory = fsync_file
 
 
 def flush_descriptor(descriptor: int) -> None:
-    """Flush an open file to the platter. On macOS fsync ends when the drive has the data:
-    F_FULLFSYNC waits for more (man 2 fsync). A network drive may not know it."""
+    """Flush an open file to the platter."""
+    # On macOS fsync ends when the drive has the data, F_FULLFSYNC waits for more (man 2 fsync). A
+    # network drive may not know it.
     if hasattr(fcntl, "F_FULLFSYNC"):
         try:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)

@@ -65,12 +65,12 @@ def move_aside(path: Path, kept_as: Path, *, timeout_seconds: float) -> Path:
 
 
 def find_unfinished_move(path: Path) -> Path | None:
-    """Return the name that a killed run had begun to move `path` to: its log is there already, it
-    is not."""
+    """Return the name that a killed run had begun to move `path` to."""
     prefix = f"{path.name}{KEPT}"
     for part in sorted(path.parent.iterdir()):
         for suffix in DATABASE_COMPANIONS:
             kept = part.with_name(part.name.removesuffix(suffix))
+            # The log has the new name already, the file does not.
             if (
                 part.name.startswith(prefix)
                 and part.name.endswith(suffix)

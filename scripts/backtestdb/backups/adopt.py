@@ -97,8 +97,8 @@ def whose(path: Path, current: Identity, catalogue: list[Backup]) -> Identity:
 
 
 def leave_wal(path: Path) -> None:
-    """Merge a -wal into its file: a backup is one file that opens on read-only media. Raise
-    VerificationError while another program has it open."""
+    """Merge a -wal into its file. Raise VerificationError while another program has it open."""
+    # A backup is one file that opens on read-only media.
     with closing(connect(path)) as connection:
         try:
             mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]

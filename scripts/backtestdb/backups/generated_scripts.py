@@ -221,8 +221,8 @@ def restore_parts(
 
 
 def match_parts(parts: Mapping[str, str], folders: Sequence[Path]) -> dict[str, Path | None]:
-    """Return each part of the copy -> the folder that it goes back to, None for one too many. A
-    manifest of before several folders has no parts: all of it belongs into the first."""
+    """Return each part of the copy -> the folder that it goes back to, None for one too many."""
+    # A manifest of before several folders has no parts: all of it belongs into the first.
     parts = parts or {"": str(folders[0])}
     matched: dict[str, Path | None] = {
         part: Path(source) for part, source in parts.items() if Path(source) in folders

@@ -119,8 +119,8 @@ def identify_current(database: Path, backup_dir: Path) -> Identity:
 
 
 def mark_others(backups: Iterable[Backup], identity: Identity) -> list[Backup]:
-    """Return the same backups; those of other databases say so, and do not count. A foreign file
-    belongs to no database."""
+    """Return the same backups; those of other databases say so, and do not count."""
+    # A foreign file belongs to no database.
     return [
         backup
         if backup.manifest is None or identity.owns(backup.manifest)

@@ -89,9 +89,9 @@ class FileMark:
 
 
 def make_mark(source: int) -> FileMark:
-    """Given a descriptor of the live file, return its mark. `is_old`: the last change lies further
-    back than one step of the file system's clock, so that a later change shows in the time."""
+    """Given a descriptor of the live file, return its mark."""
     state = os.fstat(source)
+    # Further back than one step of the file system's clock: a later change shows in the time.
     is_old = time.time() - state.st_mtime_ns / 1e9 > MTIME_STEP_SECONDS
     return FileMark(
         header=os.pread(source, 100, 0),

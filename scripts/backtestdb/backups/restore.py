@@ -118,11 +118,11 @@ def describe_replacement(done: Replacement, target: Path) -> list[str]:
 
 @contextmanager
 def lock_if_possible(backup_dir: Path) -> Iterator[None]:
-    """Lock the folder of backups, so that none is made or removed meanwhile. A folder that is not
-    there or read-only needs no lock."""
+    """Lock the folder of backups, so that none is made or removed meanwhile."""
     try:
         (backup_dir / LOCK_NAME).touch(mode=0o600)
     except OSError:
+        # A folder that is not there, or is read-only, needs no lock.
         yield
         return
     with lock_backups(backup_dir):

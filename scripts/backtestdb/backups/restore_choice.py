@@ -159,12 +159,12 @@ def rows_after(choice: RestoreChoice) -> dict[str, int]:
 
 
 def find_good(backups: Iterable[Backup], say: Say, left_out: list[LeftOut]) -> Backup | None:
-    """Return the first that verifies, read in full; what is passed over is said with its reason.
-    Whatever is wrong with one file, the next may be good; a backup that could not be read is noted
-    in `left_out`."""
+    """Return the first that verifies, read in full; what is passed over is said with its reason. A
+    backup that could not be read is noted in `left_out`."""
     for backup in backups:
         try:
             verify_backup(backup)
+        # Whatever is wrong with one file, the next may be good.
         except (ProjectError, sqlite3.Error, OSError, ValueError, MemoryError) as error:
             say(f"passed over {backup.path.name}: {error}")
             if not is_foreign(backup):

@@ -21,8 +21,9 @@ def uses_wal(database: Path) -> bool:
 
 
 def check_mount(database: Path, *, is_wal: bool) -> Problem:
-    """Judge the mount of the database: file locks and WAL's shared memory do not cross network file
-    systems and the mounts of virtual machines."""
+    """Judge the mount of the database."""
+    # File locks and WAL's shared memory do not cross network file systems and the mounts of virtual
+    # machines.
     mount = mount_of(database)
     if mount is None or not carries_no_locks(mount):
         return ok(

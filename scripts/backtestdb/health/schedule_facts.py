@@ -102,8 +102,8 @@ def look_at_systemd(user: User) -> ScheduleFacts:
 
 
 def find_own(folder: Path, marked: str, plain: str, suffix: str) -> str:
-    """Return the name of this checkout's job: with its mark, else the plain name, unless its file
-    starts the program of another checkout that is there. Empty where there is none."""
+    """Return the name of this checkout's job: with its mark, else the plain name. Empty where there
+    is none."""
     if (folder / f"{marked}{suffix}").is_file():
         return marked
 
@@ -112,6 +112,7 @@ def find_own(folder: Path, marked: str, plain: str, suffix: str) -> str:
     except OSError:
         return ""
 
+    # A plain name may be of another checkout that is there: its file says so.
     found = re.search(r"[\">](/[^\"<>]*)/scripts/run_\w+\.py", text)
     if found and Path(found[1]) != PROJECT_DIR and Path(found[1], "scripts").is_dir():
         return ""

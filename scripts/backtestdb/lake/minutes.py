@@ -162,8 +162,8 @@ def group_by_five(
     names: list[str],
     session_date: date,
 ) -> tuple[pa.Table, np.ndarray]:
-    """Make one bar of the five minutes of a ticker: first open, highest high, lowest low, last
-    close, sum of volume. Return them with the end of each bucket's rows."""
+    """Make one bar of the five minutes of a ticker. Return them with the end of each bucket's
+    rows."""
     windows = starts - starts % FIVE_MINUTES_NS
     is_first = np.ones(len(codes), dtype=bool)
     is_first[1:] = (codes[1:] != codes[:-1]) | (windows[1:] != windows[:-1])
@@ -178,6 +178,7 @@ def group_by_five(
         if none
         else np.add.reduceat(columns["volume"].astype("float64", copy=False), first)
     )
+    # First open, highest high, lowest low, last close, sum of volume.
     values = {
         "ticker": pa.DictionaryArray.from_arrays(
             pa.array(of_bar), pa.array(names, pa.string())

@@ -57,7 +57,7 @@ def load_staging(
             bars = make_bars(tickers[start:end], records, values[:, start - first : end - first])
             with transaction(connection):
                 save_bars(connection, bars, make_fetch_times(bars, records))
-                # Here they have other sessions beside them for the first time.
+                # Here the bars have other sessions beside them for the first time.
                 save_rejected(connection, bars.rejected, records[-1][-1])
                 save_done(connection, LOADING_TASK, end)
             rejected += bars.rejected

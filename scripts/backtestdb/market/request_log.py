@@ -61,8 +61,9 @@ def load_answered(
 
 
 def load_frontier(connection: sqlite3.Connection, timeframe: str) -> date:
-    """Return the newest session of which any answer had a bar. That a session behind it is empty is
-    never believed: the vendor does not have it yet, or the clock is ahead."""
+    """Return the newest session of which any answer had a bar."""
+    # That a session behind it is empty is never believed: the vendor does not have it yet, or the
+    # clock is ahead.
     newest = "SELECT max(last_date) FROM _ranges_asked WHERE timeframe = ?"
     days = [connection.execute(newest, (timeframe,)).fetchone()[0]]
     if timeframe == "1day":

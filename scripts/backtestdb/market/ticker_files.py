@@ -164,11 +164,12 @@ def normalise_ticker(word: str) -> str:
 
 def match_tickers(wanted: Sequence[str], listed: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return `wanted` in the spelling of the vendor's list (`BRKB` too is its `BRK.B`), and those
-    that are not in it; they stay as they are, for the vendor may have their past."""
+    that are not in it."""
     listed = set(listed)
     by_letters = {NO_LETTER.sub("", ticker): ticker for ticker in sorted(listed)}
     matched = [
         ticker if ticker in listed else by_letters.get(NO_LETTER.sub("", ticker), ticker)
         for ticker in wanted
     ]
+    # Those that are not listed stay as they are: the vendor may have their past.
     return list(dict.fromkeys(matched)), [ticker for ticker in matched if ticker not in listed]

@@ -202,9 +202,9 @@ def fill(job: Job, name: str, values: Mapping[str, str]) -> str:
 
 
 def verify_settings_reach_job(job: Job) -> None:
-    """Raise SettingsError for what only the environment says: the job is not started from the
-    user's shell, and would not know it."""
+    """Raise SettingsError for what only the environment says."""
     used = SETTINGS_OF[job.name]
+    # The job is not started from the user's shell, and would not know it.
     lost = [name for name in used if job.settings.origins[name] == "the environment"]
     if lost:
         raise SettingsError(

@@ -135,8 +135,9 @@ def audit(
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Hold the garbage collector off: a hundred thousand tuples of numbers hold no circle, and
-    Python would look at each of them several times."""
+    """Hold the garbage collector off."""
+    # A hundred thousand tuples of numbers hold no circle, and Python would look at each of them
+    # several times.
     was_on = gc.isenabled()
     gc.disable()
     try:
