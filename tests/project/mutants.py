@@ -83,6 +83,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "test_names_that_differ_only_in_case_are_noticed_where_the_disk_ignores_it",
     ),
     "backups/drill": ("backups/test_drill_rules",),
+    "backups/named": ("backups/test_named",),
 }
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Eq: (ast.NotEq, ast.LtE, ast.GtE),
