@@ -56,9 +56,7 @@ def offered(text: str, backup_dir: Path) -> list[str]:
         ("2026-11-28T01", SMALL[1]),
     ],
 )
-def test_backup_is_found_by_name_date_or_beginning(
-    backups: Path, text: str, expected: str
-) -> None:
+def test_backup_is_found_by_name_date_or_beginning(backups: Path, text: str, expected: str) -> None:
     assert find_named(text, backups) == backups / f"{expected}.db"
 
 
@@ -127,7 +125,7 @@ def test_folder_without_a_backup_or_that_is_missing_asks_for_the_whole_path(
 ) -> None:
     for folder in (make_files(tmp_path / "backups", ["notes"]), tmp_path / "missing"):
         assert list_names(folder) == []
-        with pytest.raises(UsageError, match="there is no backup in .*, nor a file /") as caught:
+        with pytest.raises(UsageError, match=r"there is no backup in .*, nor a file /") as caught:
             find_named(OLD, folder)
         assert str(folder) in str(caught.value)
         assert caught.value.next_step == "write the file's whole path after BACKUP="

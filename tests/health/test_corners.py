@@ -15,7 +15,7 @@ from backtestdb.backups.backup_dir import find_missing_disk
 from backtestdb.backups.named import find_named
 from backtestdb.config import load_settings
 from backtestdb.env_file import find_misspelt, read_env_file
-from backtestdb.errors import ProjectError, SettingsError, UsageError
+from backtestdb.errors import ProjectError, SettingsError
 from commands import SCRIPTS, Project
 from mending import run_printed_command
 from platform_database import make_used_database

@@ -84,6 +84,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "backups/drill": ("backups/test_drill_rules",),
     "backups/named": ("backups/test_named",),
+    "backups/forecast": ("backups/test_forecast_rules",),
+    "backups/report": ("backups/test_report",),
+    "files": ("test_files",),
+    "commit_counter": ("test_commit_counter",),
 }
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Eq: (ast.NotEq, ast.LtE, ast.GtE),
