@@ -76,9 +76,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def verify_not_sudo(database: Path, environment: Mapping[str, str]) -> None:
-    """Raise ProjectError under sudo: the backups would belong to root, and the next one, made
-    without it, could not be written."""
+    """Raise ProjectError under sudo."""
     user = environment.get("SUDO_UID", "")
+    # The backups would belong to root, and the next one, made without it, could not be written.
     if os.geteuid() == 0 and user and database.is_file() and str(database.stat().st_uid) == user:
         raise UsageError(
             f"{database} is yours, and with sudo its backups would be root's",

@@ -11,8 +11,8 @@ PROJECT_DIR = Path(__file__).resolve().parents[1]
 
 
 def make_env_text(example: str, database: Path) -> str:
-    """Given the template, return it with the path of the database: single quotes keep its spaces
-    and #, and a quote inside is escaped."""
+    """Given the template, return it with the path of the database."""
+    # Single quotes keep its spaces and #, and a quote inside is escaped.
     quoted = str(database).replace("\\", "\\\\").replace("'", "\\'")
     lines = [
         f"DATABASE_PATH='{quoted}'" if line.startswith("DATABASE_PATH=") else line

@@ -57,8 +57,9 @@ def show(settings: Settings, copies: Sequence[KeptCopy]) -> None:
 
 def remove(settings: Settings, copies: list[KeptCopy], *, assume_yes: bool) -> None:
     """Remove these copies after asking. Raise ProjectError while no verified backup of this
-    database is there: a copy may be all that is left."""
+    database is there."""
     database, backup_dir = settings.database_path, settings.backup_dir
+    # A copy may be all that is left.
     if not has_backup(backup_dir, database):
         raise ProjectError(
             f"there is no verified backup of {database} in {backup_dir}: nothing was removed",

@@ -100,9 +100,9 @@ def run_once(scheduler: Scheduler, *, quiet: bool) -> int:
 
 
 def run_until_stopped(scheduler: Scheduler) -> int:
-    """Run the loop until a signal ends it; return the exit code. While the backups' disk is away it
-    holds no lock and no log open, so that the disk can be taken off, and comes back as it was."""
+    """Run the loop until a signal ends it; return the exit code."""
     while not scheduler.stop.is_set():
+        # No lock and no log is open meanwhile: the disk can be taken off, and comes back.
         if not wait_for_disk(scheduler):
             return RESTART_EXIT_CODE
         if scheduler.stop.is_set():
@@ -161,11 +161,11 @@ def local_now() -> datetime:
 
 
 def verify_time_zone(name: str) -> None:
-    """Raise SettingsError for a zone that the system does not know: it would take the name for UTC,
-    without a word."""
+    """Raise SettingsError for a zone that the system does not know."""
     if not name or name.startswith(("/", ":")):
         return
     try:
+        # The system would take an unknown name for UTC, without a word.
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError):
         raise SettingsError(

@@ -57,10 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_holes(database: Path) -> Sequence[object] | None:
-    """Return them by name; None where the calendar of sessions is not installed (the packages of
-    backup and restore alone), and where the database cannot be read."""
+    """Return the holes by ticker; None where they cannot be told."""
     try:
         from backtestdb.health.holes import load_holes  # noqa: PLC0415  see above
+    # The calendar of sessions is not among the packages of backup and restore alone.
     except ModuleNotFoundError:
         return None
     try:

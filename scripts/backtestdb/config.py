@@ -87,26 +87,26 @@ class Settings:
 
 
 def parse_absolute_path(text: str) -> Path:
-    """Given a path, return it with `~` expanded. Raise ValueError for a relative one, which would
-    name another file from every folder."""
+    """Given a path, return it with `~` expanded. Raise ValueError for a relative one."""
     try:
         path = Path(text).expanduser()
     except RuntimeError:
         raise ValueError("begins with ~ and a user that this machine does not have") from None
+    # A relative path would name another file from every folder.
     if not path.is_absolute():
         raise ValueError("is a relative path; write it absolute, beginning with / or ~")
     return path
 
 
 def parse_absolute_paths(text: str) -> tuple[Path, ...]:
-    """Given one folder, or several with a colon between them, return each once; a folder inside
-    another of them is part of that one."""
+    """Given one folder, or several with a colon between them, return each once."""
     paths = [parse_absolute_path(part.strip()) for part in text.split(":") if part.strip()]
     if not paths:
         raise ValueError("names no folder")
     return tuple(
         path
         for path in dict.fromkeys(paths)
+        # A folder inside another of them is part of that one.
         if not any(path != other and path.is_relative_to(other) for other in paths)
     )
 
@@ -159,8 +159,8 @@ def parse_tickers(text: str) -> tuple[str, ...]:
 
 
 def parse_url(text: str) -> str:
-    """Return the vendor's address. Raise ValueError for plain http outside this machine: the key
-    travels in a header."""
+    """Return the vendor's address. Raise ValueError for plain http outside this machine."""
+    # Plain http would show the key, which travels in a header.
     url = urlsplit(text.strip())
     if (url.scheme == "https" and url.hostname) or (
         url.scheme == "http" and url.hostname in LOOPBACK_HOSTS
@@ -249,11 +249,11 @@ def parse_offsite(text: str) -> str:
 
 
 def parse_endpoint(text: str) -> str:
-    """Return the address of an S3 server, empty for AWS. Plain http is taken in the user's own
-    network: what goes offsite is sealed before it is sent, the lake is no secret, and keys never
-    travel, only signatures do."""
+    """Return the address of an S3 server, empty for AWS."""
     address = text.strip().rstrip("/")
     url = urlsplit(address)
+    # Plain http is taken in the user's own network: what goes offsite is sealed before it is sent,
+    # the lake is no secret, and keys never travel, only signatures do.
     if address and (url.scheme not in {"https", "http"} or not url.hostname or "@" in url.netloc):
         raise ValueError(
             "must begin with https:// (or http:// in your own network) and hold no password"
@@ -387,8 +387,8 @@ def known_names() -> set[str]:
 
 
 def with_home_of_user(text: str, environment: Mapping[str, str]) -> str:
-    """Given a path, return it with the `~` of the user who typed sudo: backups in root's home would
-    be missed by all."""
+    """Given a path, return it with the `~` of the user who typed sudo."""
+    # Backups in root's home would be missed by all.
     number = environment.get("SUDO_UID", "")
     if not text.startswith(("~/", "~")) or text[1:2] not in {"", "/"} or os.geteuid() != 0:
         return text

@@ -214,15 +214,15 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table on standard output; numbers to the right. Nothing breaks inside of a number or
-    a name: where the columns do not fit beside each other, each row is a block of lines with a name
-    and a value."""
+    """Print a table on standard output; numbers to the right."""
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     cells = [[format_cell(cell) for cell in row] for row in rows]
     needed = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    # Nothing breaks inside of a number or a name: where the columns do not fit beside each other,
+    # each row is a block of lines with a name and a value.
     if sum(needed) + 3 * len(needed) + 1 > output_width():
         print_blocks(title, columns, cells)
         return

@@ -347,13 +347,13 @@ def save_rows(
     connection: sqlite3.Connection, insert: str, conflict: str, columns: Sequence[list[Any]]
 ) -> None:
     """Insert equally long columns as rows, `ROWS_PER_STATEMENT` a statement: one and a half times
-    as fast as a statement a row, and slices put the columns side by side without a step in Python
-    for each value."""
+    as fast as a statement a row."""
     count, width = len(columns[0]), len(columns)
     one = f"({', '.join('?' * width)})"
     for first in range(0, count, ROWS_PER_STATEMENT):
         rows = min(ROWS_PER_STATEMENT, count - first)
         values: list[Any] = [None] * (rows * width)
+        # By slices: no step in Python for each value.
         for place, column in enumerate(columns):
             values[place::width] = column[first : first + rows]
         connection.execute(f"{insert} VALUES {', '.join([one] * rows)} {conflict}", values)

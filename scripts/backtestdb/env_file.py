@@ -14,9 +14,7 @@ ALIKE = 0.85
 
 
 def read_env_file(env_file: Path) -> Mapping[str, str | None]:
-    """Name -> text, nothing put in for $NAME. Raise SettingsError when a line cannot be read: what
-    stands in it would be the default instead, and another database be in use. The line itself may
-    hold a key, and is not shown."""
+    """Name -> text, nothing put in for $NAME. Raise SettingsError when a line cannot be read."""
     if not env_file.is_file():
         return {}
     try:
@@ -26,12 +24,14 @@ def read_env_file(env_file: Path) -> Mapping[str, str | None]:
         raise SettingsError(f"{env_file} is not UTF-8 text", next_step="save it as UTF-8") from None
 
     for binding in bindings:
+        # Passed over, its setting would be the default, and another database be in use.
         if binding.error:
             line = (
                 binding.original.line
                 + len(binding.original.string)
                 - len(binding.original.string.lstrip("\n"))
             )
+            # The line itself may hold a key, and is not shown.
             raise SettingsError(
                 f"line {line} of {env_file} is no NAME=VALUE: perhaps a quote is not closed",
                 next_step=f"mend that line: ${{EDITOR:-vi}} +{line} {quote(str(env_file))}",

@@ -48,8 +48,9 @@ fsync_directory = fsync_file
 
 
 def flush_descriptor(descriptor: int) -> None:
-    """Flush an open file to the platter. On macOS fsync ends when the drive has the data:
-    F_FULLFSYNC waits for more (man 2 fsync). A network drive may not know it."""
+    """Flush an open file to the platter."""
+    # On macOS fsync ends when the drive has the data, F_FULLFSYNC waits for more (man 2 fsync). A
+    # network drive may not know it.
     if hasattr(fcntl, "F_FULLFSYNC"):
         try:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
@@ -145,8 +146,7 @@ def exclusive_lock(path: Path, purpose: str, *, wait_seconds: float = 0.0) -> It
     dies.
 
     Raise BusyError with the holder's process id when another process still has it after
-    `wait_seconds`. The file stays: removing a lock file lets two processes hold two files of one
-    name.
+    `wait_seconds`.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -157,6 +157,7 @@ def exclusive_lock(path: Path, purpose: str, *, wait_seconds: float = 0.0) -> It
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
+        # The file stays: removing it would let two processes hold two files of one name.
         os.close(descriptor)
 
 

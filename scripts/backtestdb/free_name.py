@@ -50,13 +50,14 @@ def choose_kept_name(path: Path, now_local: datetime) -> Path:
 
 
 def move_aside(path: Path, kept_as: Path, *, timeout_seconds: float) -> Path:
-    """Move a file that is no database to `kept_as`, with its -wal, -shm and -journal: a log that
-    stayed behind would be played into the next file of this name. Return the name that it has now:
-    a kill between two renames leaves a part under an earlier name, and the rest follows it. Raise
-    BusyError while it is in use.
+    """Move a file that is no database to `kept_as`, with its -wal, -shm and -journal; return the
+    name that it has now. Raise BusyError while it is in use.
     """
+    # A kill between two renames leaves a part under an earlier name: the rest follows it.
     kept_as = find_unfinished_move(path) or kept_as
+
     with held_by_nobody(path, timeout_seconds):
+        # The logs first: one that stayed behind would be played into the next file of this name.
         for part in (*companions_of(path), path):
             part.rename(kept_as.with_name(kept_as.name + part.name.removeprefix(path.name)))
         fsync_directory(path.parent)
@@ -64,12 +65,12 @@ def move_aside(path: Path, kept_as: Path, *, timeout_seconds: float) -> Path:
 
 
 def find_unfinished_move(path: Path) -> Path | None:
-    """Return the name that a killed run had begun to move `path` to: its log is there already, it
-    is not."""
+    """Return the name that a killed run had begun to move `path` to."""
     prefix = f"{path.name}{KEPT}"
     for part in sorted(path.parent.iterdir()):
         for suffix in DATABASE_COMPANIONS:
             kept = part.with_name(part.name.removesuffix(suffix))
+            # The log has the new name already, the file does not.
             if (
                 part.name.startswith(prefix)
                 and part.name.endswith(suffix)
@@ -82,15 +83,18 @@ def find_unfinished_move(path: Path) -> Path | None:
 
 @contextmanager
 def held_by_nobody(path: Path, timeout_seconds: float) -> Iterator[None]:
-    """Hold the bytes that SQLite locks: a connection in WAL mode holds them as long as it is open,
-    the others while they read or write. What is open without a lock is seen where the system shows
-    it."""
+    """Hold the bytes that SQLite locks. Raise BusyError when another program has the file open for
+    longer than `timeout_seconds`."""
     deadline = time.monotonic() + timeout_seconds
+
     with path.open("r+b") as file:
         while True:
+            # A connection in WAL mode holds the lock as long as it is open, others only while they
+            # read or write: those are seen where the system shows who has a file open.
             holders = name_holders(path) or []
             if take_lock(file.fileno()) and not holders:
                 break
+
             if time.monotonic() > deadline:
                 raise BusyError(
                     f"{path} is no database any more and was not moved away: "

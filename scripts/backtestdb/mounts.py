@@ -32,11 +32,11 @@ class Mount:
 
 
 def parse_mountinfo(text: str) -> list[Mount]:
-    """Given lines as proc(5) describes them, return the mounts: the optional fields end with a lone
-    hyphen, then comes the type."""
+    """Given lines as proc(5) describes them, return the mounts."""
     mounts = []
     for line in text.splitlines():
         fields = line.split(" ")
+        # The optional fields end with a lone hyphen, then comes the type.
         if "-" not in fields[6:] or len(fields) < fields.index("-", 6) + 2:
             continue
         end = fields.index("-", 6)

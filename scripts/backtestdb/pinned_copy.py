@@ -80,8 +80,8 @@ def flushing(source: sqlite3.Connection, target: Path, on_step: StepsSeen) -> It
 def make_step_watch(
     purpose: str, deadline_seconds: float, on_step: StepsSeen
 ) -> Callable[[int, int, int], None]:
-    """Return a progress function for `Connection.backup`, which by itself waits for a lock without
-    end."""
+    """Return a progress function for `Connection.backup` that gives up at the deadline."""
+    # By itself SQLite waits for a lock without end.
     deadline = time.monotonic() + deadline_seconds
 
     def step(code: int, remaining: int, total: int) -> None:

@@ -146,10 +146,10 @@ def second_name(kept_as: Path) -> Path:
 
 @contextmanager
 def arriving_copy(new: Path, target: Path) -> Iterator[Path]:
-    """Yield a copy of `new` beside `target`, to get its name: `new` may lie on another disk and has
-    to stay."""
+    """Yield a copy of `new` beside `target`, to get its name."""
     arriving = target.with_name(target.name + ARRIVING)
     written_by = load_writer_version(new)
+    # `new` may lie on another disk, and has to stay.
     with closing(connect(new, lenient=True)) as source:
         copy_pinned(source, arriving, written_by=written_by)
     fsync_file(arriving)
@@ -208,11 +208,11 @@ def replace_through_sqlite(
 
 
 def keep_copy(target: Path, kept_as: Path, written_by: int) -> bool:
-    """Copy the current state to an ordinary file; return whether it passed its check. A damaged
-    database is kept as it is, page by page. The caller's transaction keeps writers out meanwhile.
-    `written_by`: see copy_pinned."""
+    """Copy the current state to an ordinary file; return whether it passed its check. The caller's
+    transaction keeps writers out meanwhile. `written_by`: see copy_pinned."""
     arriving = kept_as.with_name(kept_as.name + ARRIVING)
     with closing(connect(target, lenient=True)) as source:
+        # A damaged database is kept as it is, page by page.
         copy_pinned(source, arriving, private=True, written_by=written_by)
 
     try:
@@ -282,12 +282,12 @@ def copy_pages(
 def prove(
     target: Path, expected: Outline, is_ours: Callable[[], bool], timeout_seconds: float
 ) -> tuple[str, ...]:
-    """Open the name anew and compare what it leads to with what was put in. A difference is right
-    only where another program has committed since: return it. Raise VerificationError for any
-    other."""
+    """Open the name anew and compare what it leads to with what was put in; return the differences.
+    Raise VerificationError when they are not of another program."""
     with closing(connect(target, lenient=True, timeout_seconds=timeout_seconds)) as live:
         live.execute("BEGIN")
         differences = find_differences(expected, read_outline(live))
+        # A difference is right only where another program has committed since.
         if differences and is_ours():
             raise VerificationError(
                 f"{target} does not hold what was put there: {'; '.join(differences)}",
@@ -335,12 +335,13 @@ def source_that_fits(
     new: Path, live: sqlite3.Connection, target: Path
 ) -> Iterator[sqlite3.Connection]:
     """Yield a connection to what goes in: `new`, or, when the sizes of pages differ, a copy with
-    those of the live database. Under WAL a database cannot change its page size, nor leave WAL
-    while another program is connected."""
+    those of the live database."""
     size = live.execute("PRAGMA page_size").fetchone()[0]
     resized = target.with_name(target.name + ".resized" + ARRIVING)
     with closing(connect(new, read_only=True, lenient=True)) as source:
         fits = source.execute("PRAGMA page_size").fetchone()[0] == size
+        # Under WAL a database cannot change its page size, nor leave WAL while another program is
+        # connected.
         if fits or live.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             yield source
             return

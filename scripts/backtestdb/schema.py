@@ -51,7 +51,7 @@ def tables_to_keep(connection: sqlite3.Connection, schema: str = "main") -> list
 
 def split_statements(sql: str) -> list[str]:
     """Return the statements of a file, comments and blank lines between them left out. Raise
-    ValueError for one without an end: left out silently, it would be a table that is never made."""
+    ValueError for one without an end."""
     statements, pending = [], ""
     for line in sql.splitlines(keepends=True):
         if not pending and (not line.strip() or line.startswith("--")):
@@ -61,6 +61,7 @@ def split_statements(sql: str) -> list[str]:
             statements.append(pending.strip())
             pending = ""
 
+    # A statement left out silently would be a table that is never made.
     if pending:
         raise ValueError(f"a statement does not end with a semicolon: {pending}")
     return statements
@@ -176,9 +177,9 @@ def migrate(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
 
 
 def add_column(connection: sqlite3.Connection, statement: str, schema: str) -> list[str]:
-    """Apply the statement of a migration unless its column is there. Migrations only ever add
-    columns: old programs keep working, and nothing of the user's is rewritten."""
+    """Apply the statement of a migration unless its column is there."""
     addition = ADD_COLUMN.match(statement)
+    # Only added: old programs keep working, and nothing of the user's is rewritten.
     if not addition:
         raise ValueError(f"a migration may only add columns: {statement}")
 

@@ -79,8 +79,8 @@ def carry_tables(
 
 
 def verify_readable(connection: sqlite3.Connection, tables: Iterable[str], source: str) -> None:
-    """Raise VerificationError for a table that this SQLite cannot read: its rows could only be left
-    out."""
+    """Raise VerificationError for a table that this SQLite cannot read."""
+    # The rows of such a table could only be left out.
     hidden = sorted(set(tables) & set(unreadable_table_names(connection, source)))
     if hidden:
         raise VerificationError(
@@ -93,12 +93,13 @@ def verify_readable(connection: sqlite3.Connection, tables: Iterable[str], sourc
 @contextmanager
 def unknown_words_named(name: str) -> Iterator[None]:
     """Raise VerificationError when this SQLite reads the rows of a table, but does not know all
-    words of its text or of an index of it: an option may decide how rows are stored."""
+    words of its text or of an index of it."""
     try:
         yield
     except sqlite3.OperationalError as error:
         if primary_code(error) != sqlite3.SQLITE_ERROR:
             raise
+        # An option may decide how rows are stored.
         raise VerificationError(
             f"{name!a}: {TOO_NEW} ({error}): it cannot be carried", next_step=NEWER_PYTHON
         ) from error
@@ -170,13 +171,13 @@ def uses_missing_collation(connection: sqlite3.Connection, index: str, schema: s
 def carry_in_plain_columns(
     connection: sqlite3.Connection, table: str, source: str, target: str
 ) -> None:
-    """Carry rows first, then the text that they belong to: neither NOT NULL nor a generated column
-    is looked at."""
+    """Carry rows first, then the text that they belong to."""
     ((name, sql),) = load_texts(connection, source, "table", table)
     plain = make_plain_table(sql, name, keep_unique=True)
     if plain is None:
         raise VerificationError(f"table {table} cannot be carried: its rows break its own rules")
 
+    # In plain columns neither NOT NULL nor a generated column is looked at.
     create_object(connection, name, plain, target)
 
     columns = [
@@ -208,8 +209,7 @@ def allow_schema_writes(connection: sqlite3.Connection) -> None:
 
 
 def drop_object(connection: sqlite3.Connection, name: str, target: str) -> None:
-    """Drop an object, if it is there. A virtual table is only struck from the schema: dropping it
-    would need its module."""
+    """Drop an object, if it is there."""
     found = connection.execute(
         f"SELECT type, name FROM {target}.sqlite_schema WHERE lower(name) = lower(?)", (name,)
     ).fetchone()
@@ -217,6 +217,7 @@ def drop_object(connection: sqlite3.Connection, name: str, target: str) -> None:
         return
 
     try:
+        # A virtual table is only struck from the schema: dropping it would need its module.
         if found[1] not in virtual_table_names(connection, target):
             connection.execute(f"DROP {found[0]} {target}.{quote(name)}")
             return
@@ -278,10 +279,11 @@ def rowid_name(connection: sqlite3.Connection, table: str, schema: str = "main")
 def carry_sequences(
     connection: sqlite3.Connection, tables: list[str], source: str, target: str
 ) -> None:
-    """Carry the highest numbers given out: an AUTOINCREMENT table never gives one out twice, also
-    after its last rows were deleted."""
+    """Carry the highest numbers given out."""
     if not has_sequences(connection, source):
         return
+
+    # An AUTOINCREMENT table never gives one out twice, also after its last rows were deleted.
     carried = [(table,) for table in tables]
     if has_sequences(connection, target):
         connection.executemany(f"DELETE FROM {target}.sqlite_sequence WHERE name = ?", carried)
@@ -308,14 +310,14 @@ def has_sequences(connection: sqlite3.Connection, schema: str) -> bool:
 
 
 def carry_views_and_triggers(connection: sqlite3.Connection, source: str, target: str) -> None:
-    """Carry all views, and the triggers of tables and views that `target` has. SQLite cannot attach
-    a database with a view that names its own schema ("main.notes"); without the schema's name the
-    view is the same."""
+    """Carry all views, and the triggers of tables and views that `target` has."""
     objects = f"SELECT name, sql FROM {source}.sqlite_schema"
     present = f"SELECT lower(name) FROM {target}.sqlite_schema WHERE type IN ('table', 'view')"
     views = f"{objects} WHERE type = 'view' ORDER BY rowid"
     triggers = f"{objects} WHERE type = 'trigger' AND lower(tbl_name) IN ({present}) ORDER BY rowid"
     for query in (views, triggers):
+        # SQLite cannot attach a database with a view that names its own schema ("main.notes"):
+        # without the schema's name the view is the same.
         for name, sql in connection.execute(query).fetchall():
             create_view_or_trigger(connection, name, sql, source, target)
 

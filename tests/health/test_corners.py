@@ -15,7 +15,7 @@ from backtestdb.backups.backup_dir import find_missing_disk
 from backtestdb.backups.named import find_named
 from backtestdb.config import load_settings
 from backtestdb.env_file import find_misspelt, read_env_file
-from backtestdb.errors import ProjectError, SettingsError, UsageError
+from backtestdb.errors import ProjectError, SettingsError
 from commands import SCRIPTS, Project
 from mending import run_printed_command
 from platform_database import make_used_database
@@ -106,60 +106,6 @@ def test_database_whose_disk_is_not_mounted_is_not_made_anew_on_the_systems_disk
         printed = project.check("restore_database.py", *arguments, expect=1, DATABASE_PATH=away)
         assert next_step(printed) == "connect the disk, or change DATABASE_PATH"
     assert not Path("/mnt/no-such-disk").exists()
-
-
-NAMES = [
-    *(
-        "backtesting-2026-11-26-020000",
-        "backtesting-2026-11-27-020000",
-        "irreplaceable-2026-11-27-030000",
-    ),
-    *("irreplaceable-2026-11-28-010000", "irreplaceable-2026-11-28-020000"),
-]
-
-
-@pytest.fixture
-def backups(tmp_path: Path) -> Path:
-    for name in NAMES:
-        (tmp_path / f"{name}.db").touch()
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("backtesting-2026-11-26-020000.db", 0),
-        ("backtesting-2026-11-26-020000", 0),
-        ("backtesting-2026-11-26-020000.json", 0),
-        ("2026-11-26", 0),
-        ("2026-11-27", 1),
-        ("2026-11-27 03:00", 2),
-        ("irreplaceable-2026-11-27", 2),
-        ("2026-11-28T01", 3),
-    ],
-)
-def test_backup_is_found_by_name_date_or_beginning(backups: Path, text: str, expected: int) -> None:
-    assert find_named(text, backups) == backups / f"{NAMES[expected]}.db"
-
-
-@pytest.mark.parametrize(
-    ("text", "reason", "nearest"),
-    [
-        ("2026-11-28", "2 backups begin with", NAMES[4]),
-        ("backtesting-2026-11-26-020001.db", "there is no backup", NAMES[0]),
-        ("2026-11-25", "there is no backup", ""),
-        ("yesterday", "there is no backup", NAMES[4]),
-    ],
-)
-def test_backup_that_is_not_there_offers_the_nearest_three(
-    backups: Path, text: str, reason: str, nearest: str
-) -> None:
-    with pytest.raises(UsageError, match=reason) as caught:
-        find_named(text, backups)
-    assert len(re.findall(r"-\d{6}\.db", str(caught.value).partition("nearest are")[2])) in {2, 3}
-    command = caught.value.next_step
-    assert nearest in command
-    assert find_named(command.partition("BACKUP=")[2], backups).is_file()
 
 
 def test_restore_by_date_and_the_offered_name_restore_that_backup(tmp_path: Path) -> None:

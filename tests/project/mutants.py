@@ -83,6 +83,22 @@ MODULES: dict[str, tuple[str, ...]] = {
         "test_names_that_differ_only_in_case_are_noticed_where_the_disk_ignores_it",
     ),
     "backups/drill": ("backups/test_drill_rules",),
+    "backups/named": ("backups/test_named",),
+    "backups/forecast": ("backups/test_forecast_rules",),
+    "backups/report": ("backups/test_report",),
+    "files": ("test_files",),
+    "commit_counter": ("test_commit_counter",),
+    "backups/cli": ("backups/test_cli",),
+    "schema": (
+        "test_schema_rules",
+        "test_schema::test_statements_of_a_file_end_at_their_semicolons_only",
+        "test_schema::test_statement_without_its_semicolon_is_refused_not_left_out",
+        "test_schema::test_class_of_a_table_is_its_folder_and_of_an_unknown_one_irreplaceable",
+        "test_schema::test_tables_to_keep_are_those_that_no_download_brings_back",
+        "test_schema::test_migration_may_only_add_columns",
+        "test_schema::test_migration_that_fails_leaves_nothing",
+        "test_schema::test_migration_joins_the_transaction_of_its_caller",
+    ),
 }
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Eq: (ast.NotEq, ast.LtE, ast.GtE),

@@ -71,12 +71,12 @@ def adopt(path: Path, backup_dir: Path, database: Path, now_utc: datetime) -> Ba
 
 def verify_may_change_hands(backup: Backup) -> None:
     """Raise UsageError unless the database that a verified backup was made from is gone without a
-    trace: it was known by its path, and nothing stands there. So a database that was moved keeps
-    its older backups."""
+    trace: it was known by its path, and nothing stands there."""
     manifest = backup.manifest
     # Format 1 named itself.
     is_adopted_file = manifest and Path(manifest.source_path).name == backup.path.name
 
+    # Without a trace: a database that was moved keeps its older backups.
     if manifest and (
         manifest.database_id or (Path(manifest.source_path).exists() and not is_adopted_file)
     ):
@@ -97,8 +97,8 @@ def whose(path: Path, current: Identity, catalogue: list[Backup]) -> Identity:
 
 
 def leave_wal(path: Path) -> None:
-    """Merge a -wal into its file: a backup is one file that opens on read-only media. Raise
-    VerificationError while another program has it open."""
+    """Merge a -wal into its file. Raise VerificationError while another program has it open."""
+    # A backup is one file that opens on read-only media.
     with closing(connect(path)) as connection:
         try:
             mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]

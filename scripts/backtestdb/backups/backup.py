@@ -306,8 +306,7 @@ def check_copy(copy: Path, facts: SourceFacts, full_check: bool, hooks: Hooks) -
 
 
 def keep_scripts(settings: Settings, path: Path, hooks: Hooks) -> GeneratedScripts | None:
-    """Copy the generated scripts and list in the manifest what cannot be copied: no script is worth
-    the backup of the database."""
+    """Copy the generated scripts; return None when there are none."""
     there = [folder for folder in settings.generated_scripts_dirs if folder.is_dir()]
     for folder in settings.generated_scripts_dirs:
         if folder not in there:
@@ -315,6 +314,8 @@ def keep_scripts(settings: Settings, path: Path, hooks: Hooks) -> GeneratedScrip
 
     folder = scripts_path_of(path)
     limit = settings.generated_scripts_max_megabytes * 1_000_000
+
+    # What cannot be copied is listed: no script is worth the backup of the database.
     scripts = copy_scripts(there, partial(folder), folder.name, limit_bytes=limit)
 
     if scripts:
@@ -342,14 +343,14 @@ def say_what_shrank(shrinkage: Shrinkage, *, accept_loss: bool, hooks: Hooks) ->
 
 
 def publish(manifest: Manifest, path: Path, hooks: Hooks) -> None:
-    """Give the checked parts their names, the manifest last: with it they become a backup.
-    Everything is on the disk before, so a power cut does not reorder this."""
+    """Give the checked parts their names, the manifest last: with it they become a backup."""
     manifest_path = path.with_suffix(".json")
     write_manifest(manifest, partial(manifest_path))
     confirm(partial(manifest_path), manifest.clock_utc)
     fsync_directory(path.parent)
     hooks.step("manifest written")
 
+    # All of it is on the disk by now, so a power cut does not change this order.
     if manifest.generated_scripts:
         partial(scripts_path_of(path)).rename(scripts_path_of(path))
         hooks.step("scripts named")

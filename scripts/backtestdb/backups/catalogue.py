@@ -131,13 +131,13 @@ def look_at_backup(path: Path) -> Backup:
 
 
 def find_problem(path: Path, manifest: Manifest, size: int) -> str:
-    """Return what can be seen without reading the database; a -wal beside a backup would be played
-    into it."""
+    """Return what can be seen to be wrong without reading the database."""
     if not path.is_file():
         return "the database file is missing"
     if size != manifest.bytes:
         return f"the file has {size:,} bytes instead of {manifest.bytes:,}"
 
+    # A -wal beside a backup would be played into it.
     beside = [suffix for suffix in DATABASE_COMPANIONS if holds_something(Path(f"{path}{suffix}"))]
     if beside:
         return f"a {beside[0]} stands beside it: another program opened it"

@@ -112,9 +112,9 @@ def mark(backup: Backup, rehearsal: Rehearsal) -> None:
 
 
 def newest_of_each_kind(catalogue: list[Backup]) -> list[Backup]:
-    """Return the newest full and the newest small backup of this database, also when they are
-    visibly damaged: a drill is to find out. Files without a manifest are no backups, and what a
-    drill could not restore is known."""
+    """Return the newest full and the newest small backup of this database."""
+    # Visibly damaged ones too: a drill is to find out. Files without a manifest are no backups, and
+    # what an earlier drill could not restore is known.
     ours = [
         backup
         for backup in catalogue

@@ -72,13 +72,14 @@ def count_days(
     full: Sequence[tuple[int, int]], growth: Growth, retention: Retention, free: float
 ) -> Forecast:
     """Return when a full backup finds no room. `full`: day (proleptic ordinal) and bytes of the
-    backups that are kept now, newest first. A new one needs its room before an old one leaves."""
+    backups that are kept now, newest first."""
     kept = list(full)
     today = kept[0][0] if kept else 1
 
     for day in range(1, HORIZON_DAYS + 1):
         new_bytes = int(growth.next_bytes + growth.daily_bytes * day)
         free -= growth.small_bytes if day <= growth.small_days else 0
+        # A new one needs its room before an old one leaves.
         if free < new_bytes:
             return Forecast(day, len(kept), growth=growth)
         kept.insert(0, (today + day, new_bytes))

@@ -221,8 +221,8 @@ def restore_parts(
 
 
 def match_parts(parts: Mapping[str, str], folders: Sequence[Path]) -> dict[str, Path | None]:
-    """Return each part of the copy -> the folder that it goes back to, None for one too many. A
-    manifest of before several folders has no parts: all of it belongs into the first."""
+    """Return each part of the copy -> the folder that it goes back to, None for one too many."""
+    # A manifest of before several folders has no parts: all of it belongs into the first.
     parts = parts or {"": str(folders[0])}
     matched: dict[str, Path | None] = {
         part: Path(source) for part, source in parts.items() if Path(source) in folders
@@ -253,9 +253,7 @@ def select_part(expected: GeneratedScripts, part: str) -> GeneratedScripts:
 
 def restore_scripts(copy: Path, expected: GeneratedScripts, target: Path, kept_as: Path) -> bool:
     """Put a verified copy of the scripts at `target`, the folder that stands there at `kept_as`;
-    return whether there was one to keep. When it holds the same already, nothing is done. A run
-    that is killed between the two renames leaves the old folder under its kept name; the next run
-    brings the new one."""
+    return whether there was one to keep. When it holds the same already, nothing is done."""
     if target.is_dir() and holds_exactly(target, copy, expected):
         return False
 

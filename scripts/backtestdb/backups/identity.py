@@ -35,13 +35,15 @@ class Identity:
     earlier_paths: tuple[str, ...] = ()
 
     def owns(self, manifest: Manifest) -> bool:
-        """Return whether a backup is of this database. Two ids that differ are two databases,
-        whatever the paths say. An id alone is not enough: a copied checkout has the same one. So a
-        path from before a move counts only while no file stands there."""
+        """Return whether a backup is of this database."""
+        # Two ids that differ are two databases, whatever the paths say.
         if self.database_id and manifest.database_id and self.database_id != manifest.database_id:
             return False
         if is_same_place(manifest.source_path, self.path):
             return True
+
+        # The same id is not enough: a copied checkout has it too. So a path from before a move
+        # counts only while no file stands there.
         return not os.path.lexists(manifest.source_path) and any(
             is_same_place(manifest.source_path, path) for path in self.earlier_paths
         )
@@ -117,8 +119,8 @@ def identify_current(database: Path, backup_dir: Path) -> Identity:
 
 
 def mark_others(backups: Iterable[Backup], identity: Identity) -> list[Backup]:
-    """Return the same backups; those of other databases say so, and do not count. A foreign file
-    belongs to no database."""
+    """Return the same backups; those of other databases say so, and do not count."""
+    # A foreign file belongs to no database.
     return [
         backup
         if backup.manifest is None or identity.owns(backup.manifest)

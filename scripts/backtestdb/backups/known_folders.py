@@ -86,9 +86,8 @@ def ensure_mark(backup_dir: Path) -> str:
 
 
 def remember_folder(database: Path, backup_dir: Path) -> None:
-    """Remember a folder that just took a backup, or that the user accepts. The memory
-    lies beside the database, because the disk of the backups may be the one that is missing next
-    time; a read-only folder there keeps none."""
+    """Remember a folder that just took a backup, or that the user accepts."""
+    # Beside the database: the disk of the backups may be the one that is missing next time.
     folders = load_known_folders(database)
     mark = ensure_mark(backup_dir)
     known = folders.get(str(backup_dir))

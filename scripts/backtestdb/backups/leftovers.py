@@ -45,9 +45,7 @@ def remove_drill_scratch(backup_dir: Path) -> None:
 
 
 def complete_or_drop(waiting: Path, database: Path) -> list[str]:
-    """Finish or remove what a killed backup left. The manifest is complete before anything gets its
-    name, and gets its own last. So a database that has its name already is a whole backup if it is
-    what the manifest says, and otherwise a file of no use."""
+    """Finish or remove what a killed backup left; return a line if it was finished."""
     try:
         manifest = load_manifest(waiting)
     except VerificationError:
@@ -57,6 +55,8 @@ def complete_or_drop(waiting: Path, database: Path) -> list[str]:
         remove_scripts(manifest, database)
         return []
 
+    # The manifest is complete before anything gets its name, and gets its own last. So this is a
+    # whole backup if it is what the manifest says, and otherwise a file of no use.
     try:
         verify_against_manifest(database, manifest)
         if manifest.generated_scripts:

@@ -45,6 +45,7 @@ def copy_ahead(
     buffer = memoryview(bytearray(4 * BLOCK_BYTES))
     hashes: list[bytes] = []
     offset = flushed = 0
+
     while count := read_most(source, buffer, offset):
         write_all(target, buffer[:count], offset)
         if hash_blocks:
@@ -53,17 +54,20 @@ def copy_ahead(
                 for start in range(0, count, BLOCK_BYTES)
             ]
         offset += count
+
         if offset - flushed >= FLUSH_BYTES:
             os.fsync(target)
             if hash_blocks and hasattr(os, "posix_fadvise"):
                 # It is not read again, so the memory is left to the source.
                 os.posix_fadvise(target, flushed, offset - flushed, os.POSIX_FADV_DONTNEED)
             flushed = offset
+
         on_bytes(offset, total)
         if time.monotonic() > ends:
             raise BusyError(f"copying the database was given up after {deadline_seconds:.0f} s")
         if count < len(buffer):
             break  # what a writer adds behind this end is patched
+
     return hashes
 
 
@@ -85,9 +89,9 @@ class FileMark:
 
 
 def make_mark(source: int) -> FileMark:
-    """Given a descriptor of the live file, return its mark. `is_old`: the last change lies further
-    back than one step of the file system's clock, so that a later change shows in the time."""
+    """Given a descriptor of the live file, return its mark."""
     state = os.fstat(source)
+    # Further back than one step of the file system's clock: a later change shows in the time.
     is_old = time.time() - state.st_mtime_ns / 1e9 > MTIME_STEP_SECONDS
     return FileMark(
         header=os.pread(source, 100, 0),

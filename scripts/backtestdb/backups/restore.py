@@ -118,11 +118,11 @@ def describe_replacement(done: Replacement, target: Path) -> list[str]:
 
 @contextmanager
 def lock_if_possible(backup_dir: Path) -> Iterator[None]:
-    """Lock the folder of backups, so that none is made or removed meanwhile. A folder that is not
-    there or read-only needs no lock."""
+    """Lock the folder of backups, so that none is made or removed meanwhile."""
     try:
         (backup_dir / LOCK_NAME).touch(mode=0o600)
     except OSError:
+        # A folder that is not there, or is read-only, needs no lock.
         yield
         return
     with lock_backups(backup_dir):
@@ -207,9 +207,9 @@ def carry_small(connection: sqlite3.Connection, irreplaceable: Backup) -> None:
 def replace_with_built(
     choice: RestoreChoice, target: Path, kept_as: Path, database_id: str, say: Say
 ) -> Replacement:
-    """Build the new database beside the target first: a full backup with a newer small one on top,
-    a small one in a new schema, a backup without this database's id, or a file without manifest,
-    which may have a -wal of its own."""
+    """Build the new database beside the target, then replace the target with it."""
+    # For what no single file holds as it should be: a full backup with a newer small one on top, a
+    # small one in a new schema, a backup without this database's id, a file with a -wal of its own.
     new = target.with_name(target.name + ".restoring" + ARRIVING)
     size = sum(backup.bytes for backup in (choice.full, choice.irreplaceable) if backup)
     verify_space_to_replace(target, size)
@@ -252,11 +252,11 @@ def build(choice: RestoreChoice, new: Path, database_id: str, say: Say) -> None:
 
 
 def describe_older_tables(connection: sqlite3.Connection) -> list[str]:
-    """Return tables of the full backup (main) that the newer small one (small) does not have: the
-    platform has renamed or dropped them in between, and what it made of them stands beside them
-    from now on."""
+    """Return a line for each table of the full backup (main) that the newer small one (small) does
+    not have: the platform has renamed or dropped it in between."""
     older, newer = tables_to_keep(connection), tables_to_keep(connection, "small")
     gone, made = sorted(set(older) - set(newer)), sorted(set(newer) - set(older))
+    # What the platform made of them stands beside them from now on.
     new_names = f"; new in it: {', '.join(made)}" if made else ""
 
     return [

@@ -104,10 +104,11 @@ def choose_backup(
 def load_backups_to_restore(backup_dir: Path, target: Path, say: Say) -> list[Backup]:
     """Return every backup, those of other databases marked. On a new machine, where none is of a
     database at `target` and nothing stands there, the only database in the folder is taken for this
-    one; not one that is still in use on this machine, which is a second checkout's."""
+    one."""
     everything = load_catalogue(backup_dir)
     own = mark_others(everything, identify(target, read_database_id(target), everything))
     others = find_identities(everything)
+    # A database that is still there, on this machine, is a second checkout's.
     gone = [identity for identity, _newest in others if not os.path.lexists(identity.path)]
     if not gone or any(backup.counts for backup in own) or holds_rows(target):
         return own
@@ -158,12 +159,12 @@ def rows_after(choice: RestoreChoice) -> dict[str, int]:
 
 
 def find_good(backups: Iterable[Backup], say: Say, left_out: list[LeftOut]) -> Backup | None:
-    """Return the first that verifies, read in full; what is passed over is said with its reason.
-    Whatever is wrong with one file, the next may be good; a backup that could not be read is noted
-    in `left_out`."""
+    """Return the first that verifies, read in full; what is passed over is said with its reason. A
+    backup that could not be read is noted in `left_out`."""
     for backup in backups:
         try:
             verify_backup(backup)
+        # Whatever is wrong with one file, the next may be good.
         except (ProjectError, sqlite3.Error, OSError, ValueError, MemoryError) as error:
             say(f"passed over {backup.path.name}: {error}")
             if not is_foreign(backup):

@@ -148,9 +148,9 @@ def remove_backup(backup: Backup, on_step: Callable[[str], None] = lambda _name:
 
 
 def finish_removal(expired: Path, on_step: Callable[[str], None] = lambda _name: None) -> None:
-    """Remove what belongs to a backup that is none any more, unless a manifest stands beside it:
-    then the user adopted the database since."""
+    """Remove what belongs to a backup that is none any more."""
     database = expired.with_suffix(".db")
+    # With a manifest beside it, the user adopted the database since.
     if database.with_suffix(".json").exists():
         expired.unlink()
         return

@@ -71,21 +71,20 @@ def verify_source(path: Path) -> None:
 @contextmanager
 def pinned_source(path: Path, *, fresh: Path | None = None) -> Iterator[sqlite3.Connection]:
     """Yield a connection that sees one committed state until the end, whatever other programs
-    commit.
-
-    `fresh`, a new file, is attached first. It stays private until it is checked and flushed, so
-    SQLite need not protect it meanwhile. Of a database that a newer SQLite wrote, only a part is
-    seen.
-    """
+    commit. `fresh`, a new file, is attached to it. Of a database that a newer SQLite wrote, only a
+    part is seen."""
     written_by = load_writer_version(path)
+
     with closing(connect(path, lenient=True)) as source:
         source.execute("PRAGMA foreign_keys = OFF")
         if fresh:
             remove_database(fresh)
             fresh.touch(0o600)
             source.execute("ATTACH ? AS fresh", (str(fresh),))
+            # It stays private until it is checked and flushed: SQLite need not protect it.
             source.execute("PRAGMA fresh.journal_mode = OFF")
             source.execute("PRAGMA fresh.synchronous = OFF")
+
         source.execute("BEGIN")
         if not table_names(source):
             raise DatabaseFileError(

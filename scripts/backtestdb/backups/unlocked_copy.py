@@ -130,19 +130,18 @@ def try_to_copy(source: Path, copy: Path) -> str:
 
 def read_mark(source: Path) -> Mark | None:
     """Return everything that a commit, a rollback or a checkpoint changes; None while a rollback
-    journal is in use.
-
-    The counter in the header and the sizes are not enough: a transaction that is rolled back after
-    it wrote pages leaves both as they were, but not the time of the last change. A -wal that is
-    written from its beginning again keeps its size, so it is hashed. Files are opened anew: network
-    file systems look at the other side only then.
-    """
+    journal is in use."""
     main, wal, journal = parts(source, ("", "-wal", "-journal"))
+
+    # Opened anew each time: network file systems look at the other side only then.
     with main.open("rb") as file:
         header = file.read(HEADER_BYTES)
         status = os.fstat(file.fileno())
     if is_in_use(journal):
         return None
+
+    # The header's counter and the sizes are not enough: a transaction that is rolled back after it
+    # wrote pages changes only the time, and a -wal that begins anew keeps its size.
     return (header, status.st_ino, status.st_size, status.st_mtime_ns, hash_if_there(wal))
 
 

@@ -196,16 +196,17 @@ def verify_backup(backup: Backup, *, full: bool = False) -> None:
 
 
 def verify_all(backups: Sequence[Backup], *, full: bool, say: Say) -> dict[Path, str]:
-    """Return the bad ones with the reason. A foreign file makes no promise, so it is not bad; a
-    backup that retention removed meanwhile is not either."""
+    """Return the bad ones with the reason."""
     bad = {}
     for backup in backups:
+        # A foreign file makes no promise.
         if is_foreign(backup):
             continue
         try:
             verify_backup(backup, full=full)
             say(f"{backup.path.name}: ok")
         except ProjectError as error:
+            # Else retention removed it meanwhile.
             if backup.manifest_path.exists():
                 bad[backup.path] = str(error)
                 say(f"{backup.path.name}: {error}")

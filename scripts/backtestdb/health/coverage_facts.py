@@ -77,8 +77,7 @@ def load_stored(
     connection: sqlite3.Connection, tables: set[str], universe_id: int, name: str, timeframe: str
 ) -> UniverseCoverage:
     """Return what is stored, by two look-ups in an index for each ticker, whatever the number of
-    bars; a few tickers at once, because with a rollback journal no program can commit while a
-    statement reads."""
+    bars."""
     asked = (
         "EXISTS (SELECT 1 FROM _ranges_asked a WHERE a.ticker = s.ticker AND a.timeframe = "
         ":timeframe)"
@@ -93,6 +92,7 @@ def load_stored(
     values = {"universe": universe_id, "timeframe": timeframe, "after": -1}
     rows: list[tuple[int, int, int | None, int | None]] = []
 
+    # A few tickers at once: with a rollback journal no program can commit while a statement reads.
     while part := connection.execute(statement, values).fetchall():
         rows += part
         values["after"] = part[-1][0]

@@ -74,10 +74,10 @@ def make_absent_facts(path: Path, origin: str) -> DatabaseFacts | None:
 
 
 def make_failed_facts(path: Path, origin: str, error: sqlite3.Error) -> DatabaseFacts:
-    """Return the facts of a database that cannot be read: damaged, interrupted (its journal waits
-    to be rolled back), or unreadable for another reason."""
+    """Return the facts of a database that cannot be read."""
     code = primary_code(error)
     state: State = "damaged" if code in DAMAGE_CODES else "unreadable"
+    # A journal waits to be rolled back.
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN} and size_of(
         Path(f"{path}-journal")
     ):

@@ -21,8 +21,9 @@ def uses_wal(database: Path) -> bool:
 
 
 def check_mount(database: Path, *, is_wal: bool) -> Problem:
-    """Judge the mount of the database: file locks and WAL's shared memory do not cross network file
-    systems and the mounts of virtual machines."""
+    """Judge the mount of the database."""
+    # File locks and WAL's shared memory do not cross network file systems and the mounts of virtual
+    # machines.
     mount = mount_of(database)
     if mount is None or not carries_no_locks(mount):
         return ok(
@@ -46,6 +47,7 @@ def check_protected_folders(platform: str, home: Path, paths: dict[str, Path]) -
     setting."""
     if platform != "darwin":
         return
+
     for name, path in paths.items():
         for folder in SYNCED_FOLDERS:
             if path.is_relative_to(home / folder):
@@ -55,6 +57,7 @@ def check_protected_folders(platform: str, home: Path, paths: dict[str, Path]) -
                     "it changes",
                     f"choose another folder and change {name}",
                 )
+
         for folder in PROTECTED_FOLDERS:
             if path.is_relative_to(home / folder):
                 yield wrong(

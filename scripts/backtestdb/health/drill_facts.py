@@ -40,6 +40,7 @@ def make_drill_facts(drill: Drill) -> DrillFacts:
         drill.problem,
         *(f"{one.backup}: {one.problem}" for one in drill.rehearsals if one.problem),
     ]
+
     return DrillFacts(
         at_utc=drill.started_at_utc,
         passed=drill.is_good,

@@ -100,8 +100,7 @@ def is_closed(folder: Path) -> bool:
 
 
 def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Problem:
-    """Judge the database by what status sees at a glance, and by SQLite's quick_check: it reads the
-    whole file, about as long as a copy."""
+    """Judge the database by what status sees at a glance, and by SQLite's quick_check."""
     path = settings.database_path
     database, *_ = load_contents(path, settings.origins["DATABASE_PATH"], now, read_untouched)
 
@@ -118,6 +117,7 @@ def check_database(settings: Settings, now: datetime, *, is_wal: bool) -> Proble
             return replace(problem, next_step="check owner and permissions", where="database")
         return replace(problem, where="database")
 
+    # quick_check takes about as long as a copy.
     say(f"reading the whole database ({format_bytes(database.bytes)})")
     try:
         read_untouched(path, verify_integrity, read_shared if is_wal else refuse_to_block)

@@ -14,11 +14,11 @@ TABLE = "strategy_backtest_scripts"
 
 
 def check_generated_scripts(settings: Settings) -> Iterator[Problem]:
-    """Yield what is wrong with the folders of scripts. The default folder need not be there: not
-    every platform writes scripts."""
+    """Yield what is wrong with the folders of scripts."""
     for folder in settings.generated_scripts_dirs:
         if folder.is_dir():
             yield ok("scripts", f"{folder} is copied with each full backup")
+        # Not every platform writes scripts.
         elif settings.scripts_dirs_are_default:
             what = f"there is no folder {folder}: backups hold no generated scripts"
             yield note(
@@ -35,12 +35,12 @@ def check_generated_scripts(settings: Settings) -> Iterator[Problem]:
 
 
 def check_script_paths(database: Path, folders: Sequence[Path]) -> Iterator[Problem]:
-    """Yield scripts of the platform that are not in the folders that are backed up. A database that
-    is missing, damaged or in use is for other checks to tell about."""
+    """Yield scripts of the platform that are not in the folders that are backed up."""
     if not database.is_file():
         return
     try:
         paths = read_untouched(database, load_script_paths)
+    # Missing, damaged or in use: other checks tell.
     except (sqlite3.Error, ProjectError, UnicodeDecodeError):
         return
 

@@ -27,9 +27,10 @@ def check_lake(settings: Settings) -> list[Problem]:
 
 
 def judge_lake(facts: Mapping[str, Any] | None) -> Iterator[Problem]:
-    """Given what `lake_facts` says, return each universe with sessions that could not be fetched.
-    Those that are merely not asked for yet are `failed` too: nothing else brings them."""
+    """Given what `lake_facts` says, return each universe with sessions that could not be
+    fetched."""
     for row in (facts or {}).get("coverage", ()):
+        # Sessions that are merely not asked for yet count too: nothing else brings them.
         if row["failed"]:
             yield Problem(
                 "lake_holes",

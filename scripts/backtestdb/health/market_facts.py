@@ -40,11 +40,12 @@ class MarketFacts:
 
 
 def load_market_facts(connection: sqlite3.Connection, now: datetime) -> MarketFacts:
-    """Return what a sample of the stored bars and metrics shows. The sample moves on with the day,
-    so that every ticker has its turn."""
+    """Return what a sample of the stored bars and metrics shows."""
     tables = set(table_names(connection))
     if not {"universe_stocks", "ohlcv_data", "daily_metrics"} <= tables:
         return MarketFacts()
+
+    # The sample moves on with the day, so that every ticker has its turn.
     sample = choose_sample(connection, now.toordinal())
     found = {ticker: find_difference(connection, ticker, tables) for ticker in sample}
     times = {ticker: find_older_time(connection, ticker) for ticker in sample}
@@ -131,8 +132,7 @@ def show(value: float | None) -> str:
 
 def make_newest_metrics(bars: Sequence[Mapping[str, float]]) -> Values:
     """Return the 24 numbers of the newest bar's row from their definitions (docs/DATABASE.md), one
-    at a time; None where a window is not full. The RSI is left out where a window may know too
-    little of the time before it."""
+    at a time; None where a window is not full."""
     bar, closes = bars[-1], [bar["close"] for bar in bars]
     close, last = closes[-1], len(bars) - 1
     values: Values = {name: bar[name] for name in BAR_COLUMNS}
@@ -156,6 +156,7 @@ def make_newest_metrics(bars: Sequence[Mapping[str, float]]) -> Values:
     values["volume_ratio"] = bar["volume"] / volume if volume else None
     values["consecutive_up_days"] = count_run(closes, 1)
     values["consecutive_down_days"] = count_run(closes, -1)
+    # The RSI is left out where a window may know too little of the time before it.
     if len(bars) < WINDOW_BARS or is_lively(closes):
         values["rsi_14"] = make_rsi(closes)
 

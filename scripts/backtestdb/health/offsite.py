@@ -10,7 +10,8 @@ from backtestdb.offsite.facts import find_offsite_problems, load_offsite_facts
 
 def check_offsite(settings: Settings, now: datetime) -> list[Problem]:
     """Given the settings, return what this machine remembers of its copies elsewhere. Empty without
-    OFFSITE; the place itself is never asked."""
+    OFFSITE."""
+    # The place itself is never asked.
     facts = load_offsite_facts(settings, now)
     if facts is None:
         return []

@@ -156,11 +156,11 @@ def judge_coverage(facts: Facts) -> Iterator[Problem]:
 
 
 def judge_age(coverage: UniverseCoverage, now: datetime) -> Iterator[Problem]:
-    """Yield bars after whose newest more than STALE_SESSIONS became final. Weekdays, because status
-    needs no calendar; HOLIDAYS_IN_BETWEEN of them may have been none."""
+    """Yield bars after whose newest more than STALE_SESSIONS became final."""
     if not coverage.last:
         return
 
+    # Weekdays, since status needs no calendar; HOLIDAYS_IN_BETWEEN of them may have been none.
     missing = weekdays_after(
         date.fromisoformat(coverage.last), last_update_moment(now, 0).astimezone(NEW_YORK).date()
     )

@@ -165,6 +165,7 @@ def make_coverage_metrics(facts: Facts) -> Iterator[Metric]:
         "beyond_plan": "Sessions of tickers that the key may not ask for.",
         "failed": "Sessions of tickers that could not be fetched.",
     }
+
     for name, help_text in helps.items():
         samples = [
             ({"universe": row.universe, "timeframe": row.timeframe}, getattr(row, name))

@@ -102,8 +102,8 @@ def look_at_systemd(user: User) -> ScheduleFacts:
 
 
 def find_own(folder: Path, marked: str, plain: str, suffix: str) -> str:
-    """Return the name of this checkout's job: with its mark, else the plain name, unless its file
-    starts the program of another checkout that is there. Empty where there is none."""
+    """Return the name of this checkout's job: with its mark, else the plain name. Empty where there
+    is none."""
     if (folder / f"{marked}{suffix}").is_file():
         return marked
 
@@ -112,6 +112,7 @@ def find_own(folder: Path, marked: str, plain: str, suffix: str) -> str:
     except OSError:
         return ""
 
+    # A plain name may be of another checkout that is there: its file says so.
     found = re.search(r"[\">](/[^\"<>]*)/scripts/run_\w+\.py", text)
     if found and Path(found[1]) != PROJECT_DIR and Path(found[1], "scripts").is_dir():
         return ""
@@ -145,12 +146,13 @@ def look_at_cron() -> ScheduleFacts:
 
 
 def look_at_container(backup_dir: Path, database: Path, now: datetime) -> ScheduleFacts:
-    """Return the facts of the container's loop. A loop that left no sign of life for five minutes
-    is installed and does not run; after 26 hours the engine is asked. The host's schedule leaves a
-    sign of another kind, at each run."""
+    """Return the facts of the container's loop."""
     liveness = load_liveness(backup_dir, database)
+    # The host's schedule leaves a sign of another kind. After 26 hours the engine is asked.
     if liveness is None or liveness.kind != "loop" or abs(now - liveness.ticked_at) > STALE_AFTER:
         return ask_engine() or NONE
+
+    # A loop that left no sign of life for five minutes is installed and does not run.
     is_alive = abs(now - liveness.ticked_at) <= STUCK_AFTER
     seen = (liveness.database_device, liveness.database_inode)
     # A bind mount keeps the folder that was there when the container started, also after it was

@@ -41,8 +41,8 @@ def check_settings(
 
 
 def check_agreement(environment: Mapping[str, str], env_file: Path) -> Iterator[Problem]:
-    """Yield settings of the environment that differ from `.env`: DATABASE_PATH in a forgotten shell
-    variable wins over the file that the user looks at."""
+    """Yield settings of the environment that differ from `.env`."""
+    # A forgotten shell variable wins over the file that the user looks at.
     here = environment.get("DATABASE_PATH") or ""
     there = read_names(env_file).get("DATABASE_PATH") or ""
     if here and there and Path(here).expanduser() != Path(there).expanduser():
@@ -67,11 +67,11 @@ def check_names(env_file: Path) -> Iterator[Problem]:
 
 
 def check_backup_disk(settings: Settings) -> Iterator[Problem]:
-    """Yield a BACKUP_DIR on the database's own disk, as the default is: it helps against a program,
-    not against a disk that dies."""
+    """Yield a BACKUP_DIR on the database's own disk, as the default is."""
     database, backups = (
         nearest_there(path) for path in (settings.database_path, settings.backup_dir)
     )
+    # That helps against a program, not against a disk that dies.
     if not settings.offsite and database.stat().st_dev == backups.stat().st_dev:
         yield note(
             "backups",
@@ -107,10 +107,10 @@ def check_key(settings: Settings) -> Problem:
 def find_other_databases(
     database: Path, folders: Mapping[Path, int], *, is_lost: bool
 ) -> list[Problem]:
-    """Return databases of the same name nearby. A relative DATABASE_PATH makes one in every folder
-    that a program is started from; another checkout has its own, in use. Which it is cannot be told
-    from here, so to look is all that is advised. `is_lost`: nothing is in `database`, so that the
+    """Return databases of the same name nearby. `is_lost`: nothing is in `database`, so that the
     other may be the one that is meant."""
+    # A relative DATABASE_PATH makes one in every folder that a program is started from; another
+    # checkout has its own, in use. Which it is cannot be told from here: to look is all the advice.
     level: Level = "wrong" if is_lost else "note"
     return [
         Problem(

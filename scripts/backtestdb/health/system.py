@@ -16,9 +16,10 @@ SUMMER, WINTER = datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=U
 
 
 def check_sqlite(version: tuple[int, int, int], *, is_wal: bool) -> Problem:
-    """Judge the version of SQLite: two writers can damage a WAL database with 3.7.0 to 3.51.2;
-    mended in 3.51.3, 3.50.7 and 3.44.6."""
+    """Judge the version of SQLite."""
     text = ".".join(map(str, version))
+    # Two writers can damage a WAL database with 3.7.0 to 3.51.2; mended in 3.51.3, 3.50.7 and
+    # 3.44.6.
     if not has_wal_bug(version):
         return ok("SQLite", text)
 
@@ -39,13 +40,13 @@ def has_wal_bug(version: tuple[int, int, int]) -> bool:
 
 
 def check_time_zones() -> Problem:
-    """Judge the rules of New York: sessions are days there, and without the rules every 5-minute
-    bar would be an hour off."""
+    """Judge the rules of New York."""
     try:
         new_york = ZoneInfo("America/New_York")
     except ZoneInfoNotFoundError:
         return wrong("time zones", "the rules of America/New_York are missing", REINSTALL)
 
+    # Sessions are days there: with wrong rules every 5-minute bar would be an hour off.
     offsets = [moment.astimezone(new_york).utcoffset() for moment in (WINTER, SUMMER)]
     if offsets != [timedelta(hours=-5), timedelta(hours=-4)]:
         what = f"the rules of America/New_York are wrong: {offsets}"
@@ -58,7 +59,7 @@ def check_time_zones() -> Problem:
 
 def check_clock(now: datetime, backup_dir: Path, vendor_now: datetime | None) -> Problem:
     """Judge this machine's clock against the vendor's where it was asked, else against the newest
-    backup: time does not go back."""
+    backup."""
     if vendor_now and abs(now - vendor_now) > CLOCK_TOLERANCE:
         what = f"the clock says {now:%Y-%m-%d %H:%M} UTC, the vendor's {vendor_now:%Y-%m-%d %H:%M}"
         return wrong("clock", what, "set the clock, best by network time")
@@ -67,6 +68,7 @@ def check_clock(now: datetime, backup_dir: Path, vendor_now: datetime | None) ->
         (backup.manifest.clock_utc for backup in load_verified(backup_dir) if backup.manifest),
         default=now,
     )
+    # Time does not go back.
     if newest > now + CLOCK_TOLERANCE:
         what = (
             f"the clock says {now:%Y-%m-%d %H:%M} UTC, and a backup was made at "

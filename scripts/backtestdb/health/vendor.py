@@ -13,8 +13,8 @@ TOO_MANY = 429
 
 
 def ask_vendor(settings: Settings) -> tuple[Problem, datetime | None]:
-    """Return what came of it, and the vendor's clock (UTC) where it told. The request counts in the
-    quota, is sent once, and not at all when our own commands have used the quota up."""
+    """Ask once; return what came of it, and the vendor's clock (UTC) where it told. The request
+    counts in the quota."""
     if not settings.api_key:
         return wrong(
             "vendor", "not asked: no API key is set", "write POLYGON_API_KEY into .env"
@@ -22,6 +22,7 @@ def ask_vendor(settings: Settings) -> tuple[Problem, datetime | None]:
 
     client = MarketData(settings)
     wait_seconds = client.quota.reserve() if settings.requests_per_minute else 0.0
+    # Our own commands have used the quota up.
     if wait_seconds:
         what = (
             f"not asked: {client.quota.used()} of {settings.requests_per_minute} requests a "

@@ -21,9 +21,8 @@ class Cleaned:
 def clean(
     store: Store, now_utc: datetime, *, keep_versions: int, keep_days: float, spare_hours: int
 ) -> Cleaned:
-    """Keep the newest `keep_versions` versions and those of the last `keep_days` days. Files that a
-    version lost within the last `spare_hours` stay: a reader, or a publication under way, may still
-    need them."""
+    """Keep the newest `keep_versions` versions and those of the last `keep_days` days; remove the
+    files of the others."""
     version = open_lake(store)
     since = now_utc - timedelta(days=keep_days)
 
@@ -40,6 +39,8 @@ def clean(
                 next_step="make lake-clean",
             ) from error
 
+    # Files that a version lost within the last `spare_hours` stay: a reader, or a publication under
+    # way, may still need them.
     removed = sum(
         remove_files(store, table, version, spare_hours) for table in (*SCHEMAS, PARTS, VERSIONS)
     )

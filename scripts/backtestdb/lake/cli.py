@@ -43,8 +43,9 @@ def progress_lines() -> Iterator[Progress]:
 
 
 def open_store_to_write(settings: Settings) -> Store:
-    """Return the lake's place. Raise LakeError where a lake was and none is: a new one would fill
-    the disk below the mount point; StoreError where two writers could hurt each other."""
+    """Return the lake's place. Raise LakeError where a lake was and none is, StoreError where two
+    writers could hurt each other."""
+    # Where a lake was and none is, a new one would fill the disk below the mount point.
     if loss := describe_loss(settings):
         anew = f"rm {shlex.quote(str(summary_path(settings)))}"
         raise LakeError(loss, next_step=f"connect its disk; to begin a new one there: {anew}")

@@ -62,10 +62,10 @@ class FlatFiles:
         return parse_minutes(content, session_date)
 
     def explain(self, error: OSError, session_date: date) -> FlatFilesError:
-        """Return the error that a user can act on. S3 tells a wrong key from a missing right; what
-        it says is the vendor's, the keys are not in it."""
+        """Return the error that a user can act on."""
         text = str(error)
         if any(word in text for word in DENIED):
+            # A refused file says the same of a wrong key and a missing right: a list tells.
             if self.accepts_keys():
                 return NotInSubscriptionError(
                     f"the subscription does not have the flat file of {session_date}"

@@ -105,8 +105,7 @@ def find_reasons(
     session_date: date,
 ) -> dict[int, str]:
     """Return the rows that break a rule, each with the first one; a high or low that misses its
-    open or close by a tick is put right in `columns`, as in the API's bars. In slices: a text for
-    each of three million rows would take more memory than the rows."""
+    open or close by a tick is put right in `columns`, as in the API's bars."""
     hour_ns = 60 * MINUTE_NS
 
     # Clocks change on Sundays, so that a session's hours are always counted from its midnight.
@@ -117,6 +116,7 @@ def find_reasons(
 
     found: dict[int, str] = {}
 
+    # A text for each of three million rows would take more memory than the rows.
     for first in range(0, len(codes), ROWS_AT_ONCE):
         rows = slice(first, first + ROWS_AT_ONCE)
         prices = np.stack([columns[name][rows] for name in PRICES])
@@ -162,8 +162,8 @@ def group_by_five(
     names: list[str],
     session_date: date,
 ) -> tuple[pa.Table, np.ndarray]:
-    """Make one bar of the five minutes of a ticker: first open, highest high, lowest low, last
-    close, sum of volume. Return them with the end of each bucket's rows."""
+    """Make one bar of the five minutes of a ticker. Return them with the end of each bucket's
+    rows."""
     windows = starts - starts % FIVE_MINUTES_NS
     is_first = np.ones(len(codes), dtype=bool)
     is_first[1:] = (codes[1:] != codes[:-1]) | (windows[1:] != windows[:-1])
@@ -178,6 +178,7 @@ def group_by_five(
         if none
         else np.add.reduceat(columns["volume"].astype("float64", copy=False), first)
     )
+    # First open, highest high, lowest low, last close, sum of volume.
     values = {
         "ticker": pa.DictionaryArray.from_arrays(
             pa.array(of_bar), pa.array(names, pa.string())
@@ -209,9 +210,9 @@ def as_traded(rows: pa.Table, name: str) -> np.ndarray:
 
 def adjust(rows: pa.Table, ratios: np.ndarray) -> pa.Table:
     """Given by what each bar's traded prices are divided and its volume multiplied (1 where no
-    split came after it), return the bars adjusted. Always from the bar as traded, so that the order
-    in which splits became known makes no difference."""
+    split came after it), return the bars adjusted."""
     changed = ratios != 1
+    # From the bar as traded: the order in which splits became known makes no difference.
     traded = {name: as_traded(rows, name) for name in (*PRICES, "volume")}
 
     columns = {field.name: rows[field.name] for field in rows.schema}

@@ -16,14 +16,14 @@ from backtestdb.lake.store import Store, StoreError
 
 
 def verify_conditional_writes(store: Store) -> None:
-    """Create a small object twice: the second time has to be refused ("If-None-Match: *"), or of
-    two publications at the same time each would overwrite what the other one said. Raise StoreError
-    when it is not, or when the store cannot be written."""
+    """Create a small object twice: the second time has to be refused ("If-None-Match: *"). Raise
+    StoreError when it is not, or when the store cannot be written."""
     name = f"_probe-{uuid4().hex}"
     try:
         place = open_place(store)
         obstore.put(place, name, b"one", mode="create", use_multipart=False)
         try:
+            # Taken, two publications at the same time would overwrite what the other one said.
             obstore.put(place, name, b"other", mode="create", use_multipart=False)
         except AlreadyExistsError:
             return

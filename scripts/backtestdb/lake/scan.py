@@ -60,9 +60,9 @@ def load_lake(number: int | None = None) -> Lake:
 
 
 def connect(version: Version, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """Return a connection with a view for each table, and the macros. Nothing is downloaded: what
-    DuckDB does not have, it refuses."""
+    """Return a connection with a view for each table, and the macros."""
     connection = duckdb.connect()
+    # Nothing is downloaded: what DuckDB does not have, it refuses.
     connection.execute(
         "SET autoinstall_known_extensions = false; SET autoload_known_extensions = false"
     )
@@ -97,12 +97,13 @@ def describe_files(version: Version, table: str, parts: Sequence[Part]) -> str:
 
 
 def make_dataset(version: Version, table: str, parts: Sequence[Part]) -> Any:
-    """Return the files as an Arrow dataset, for S3, which DuckDB reads only with an extension that
-    it would download: Arrow reads, DuckDB asks it for columns and rows."""
+    """Return the files on S3 as an Arrow dataset."""
     schema = full_schema(table)
     if not parts:
         return schema.empty_table()
 
+    # DuckDB reads S3 only with an extension that it would download. So Arrow reads, and DuckDB asks
+    # it for columns and rows.
     files, root = make_s3(version.store.options), version.store.root.removeprefix("s3://")
     kind = pa_dataset.ParquetFileFormat()
     fragments = [

@@ -63,8 +63,7 @@ def make_ratios(rows: pa.Table, splits: Iterable[Split], owned: Owned) -> np.nda
 
 def apply_splits(draft: Draft, listed: Sequence[Split], owned: Owned) -> list[Split]:
     """Given the vendor's splits, adjust the bars of those that the bars show and that were not
-    dealt with. Return what was applied now. A split without a bar on both sides of its day is left
-    for a later run."""
+    dealt with. Return what was applied now."""
     rows = load_lake_splits(draft)
     dealt_with = {as_split(row) for row in rows}
     months = sorted({key.period for key in draft.parts if key.table == "bars_5min"})
@@ -76,6 +75,7 @@ def apply_splits(draft: Draft, listed: Sequence[Split], owned: Owned) -> list[Sp
 
     applied = []
     for bucket, splits in open_ones.items():
+        # A split without a bar on both sides of its day is left for a later run.
         findings = judge(draft, bucket, splits, owned)
         rows += [describe(split, state, seen) for split, state, seen in findings]
         confirmed = [split for split, state, _ in findings if state == "applied"]

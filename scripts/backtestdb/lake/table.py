@@ -249,13 +249,14 @@ def commit_files(
     partitioned: bool = False,
 ) -> int:
     """Commit once, on exactly the version that `delta` shows. Raise CommitFailedError when there is
-    a newer one already: a retry on top of it would mix the files of two publications."""
+    a newer one already."""
     expected = delta.version() + 1
     delta.create_write_transaction(
         [*adds, *removes],
         "append",
         Schema.from_arrow(schema),
         PARTITION_COLUMNS if partitioned else None,
+        # A retry on top of a newer one would mix the files of two publications.
         commit_properties=CommitProperties(max_commit_retries=0),
     )
     store.flush(f"{table_name(delta)}/_delta_log/{expected:020d}.json")
@@ -393,6 +394,7 @@ class Draft:
         another publication came first."""
         if not self.changed:
             return self.base
+
         try:
             tables = {
                 table: commit_table(
@@ -400,6 +402,8 @@ class Draft:
                 )
                 for table in sorted(self.changed)
             }
+
+            # A reader sees nothing of it before the last of these writes.
             tables[PARTS] = commit_table(self.store, PARTS, [self.write_parts()])
             return self.point_to({**self.base.row.tables, **tables}, now_utc)
         except CommitFailedError as error:

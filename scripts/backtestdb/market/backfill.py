@@ -154,13 +154,13 @@ def fetch_and_store(
     staged_from_bars: int,
     total: RunTotals,
 ) -> None:
-    """Send all requests of the jobs and store the answers. When the plan turns out not to have the
-    endpoint for the whole market, what is left is asked for ticker by ticker."""
+    """Send all requests of the jobs and store the answers."""
     was_grouped = not requester.limits.of(GROUPED).is_refused
     planned = plan_jobs(connection, source.calendar, jobs, store.staging)
     prepare_staging(store, planned, staged_from_bars, source.now_text())
     fetch_planned(connection, source, planned, store, requester, label, total)
 
+    # The plan turned out not to have the endpoint: what is left is asked for one by one.
     if was_grouped and requester.limits.of(GROUPED).is_refused:
         say(
             "the key's plan does not have the endpoint for the whole market: asking ticker by "
@@ -182,6 +182,7 @@ def fetch_planned(
 ) -> None:
     """Send some requests; store each answer, and what it tells of the plan, as it comes."""
     limits = requester.limits
+
     with progress(label, len(planned)) as advance:
         for request, result in fetch_all(
             planned, requester.fetch, source.concurrency, source.stopping
@@ -189,12 +190,14 @@ def fetch_planned(
             if requester.limits is not limits:
                 save_learnt(connection, limits, requester.limits, source.now_utc())
                 limits = requester.limits
+
             if isinstance(result, MarketDataError):
                 total.failures[name_request(request)] = str(result)
                 if isinstance(result, EmptySessionError) and isinstance(request, SessionRequest):
                     total.empty_sessions.append(request.session_date)
             elif result is not None:
                 add_saved(total, save_result(store, result, source.now_text()))
+
             advance(1)
 
 
@@ -248,8 +251,7 @@ def compute_metrics(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None
 def record_closures(
     connection: sqlite3.Connection, source: Source, jobs: Sequence[Job], total: RunTotals
 ) -> None:
-    """Record sessions of which no ticker has a bar while a later session has some: said once, never
-    asked for again."""
+    """Record sessions of which no ticker has a bar while a later session has some."""
     tickers, frontier = all_tickers(jobs), load_frontier(connection, "1day")
     witness = choose_witness(connection, tickers, frozenset())
     closed = [
@@ -260,6 +262,7 @@ def record_closures(
     for job in jobs:
         closed += find_unseen_sessions(connection, job.tickers, job.sessions)
 
+    # A closure is said once, and the session never asked for again.
     for day in sorted(set(closed)):
         total.failures.pop(f"session {day}", None)
         say(f"nothing traded on {day}, which the calendar takes for a session: recorded as closed")

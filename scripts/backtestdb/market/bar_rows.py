@@ -63,8 +63,7 @@ def save_rejected(
 
 def reject_unlike_stored(connection: sqlite3.Connection, bars: ParsedBars) -> ParsedBars:
     """Hold the bars that stand alone above what is believed at once against the stored bar of their
-    ticker that is nearest in time; those that are unlike it are rejected. So are those without a
-    stored bar: the next run asks again, and has the sessions before to hold them against."""
+    ticker that is nearest in time; those that are unlike it, or have none, are rejected."""
     unlike = []
     for place in find_lone_high_prices(bars):
         row = connection.execute(
@@ -73,6 +72,7 @@ def reject_unlike_stored(connection: sqlite3.Connection, bars: ParsedBars) -> Pa
             (bars.tickers[place], bars.timeframe, int(bars.timestamps[place])),
         ).fetchone()
         prices = bars.prices[:, place]
+        # Without a stored bar: the next run asks again, and has the sessions before beside it.
         if row is None or max(prices.max() / row[1], row[0] / prices.min()) >= LARGEST_STEP:
             unlike.append(place)
 

@@ -320,7 +320,7 @@ def replace_rejected(
 
 def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> ParsedBars:
     """Put a session of the whole market in the place of what is stored of it: its bars, the
-    rejected ones, and the record, which also says that the metrics are still to follow."""
+    rejected ones, and the record."""
     connection, session_date = store.connection, answer.session_date.isoformat()
     bars = reject_unlike_stored(connection, answer.bars)
 
@@ -338,6 +338,7 @@ def save_session(store: BarStore, answer: SessionAnswer, asked_at_utc: str) -> P
         forget_rejected(connection, session_date, bars)
         save_rejected(connection, bars.rejected, asked_at_utc)
 
+        # The record also says that the metrics are still to follow.
         save_session_answer(
             connection, session_date, store.ticker_set, bars.counts, asked_at_utc, store.run
         )

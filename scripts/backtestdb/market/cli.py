@@ -131,8 +131,8 @@ def parse_again(arguments: argparse.Namespace) -> AskAgain | None:
 
 @contextmanager
 def market_locks(database: Path, timeframes: Sequence[str]) -> Iterator[None]:
-    """Hold the locks of these bars: two runs that ask for the same bars of one database would ask
-    twice. Raise BusyError."""
+    """Hold the locks of these bars. Raise BusyError."""
+    # Two runs that ask for the same bars of one database would ask twice.
     with ExitStack() as locks:
         for timeframe in timeframes:
             path = database.with_name(f"{database.name}.{timeframe}.lock")

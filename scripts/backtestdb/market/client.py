@@ -196,9 +196,8 @@ class MarketData:
         return self.fetch_pages("/v3/reference/tickers", query)
 
     def fetch_delisted(self, ticker_type: str, since: date) -> Answer:
-        """Return reference rows of tickers of a type that were delisted on or after `since`. The
-        list goes back decades, so it is asked for newest first, and pages that are before `since`
-        as a whole are not fetched."""
+        """Return reference rows of tickers of a type that were delisted on or after `since`."""
+        # The list goes back decades: newest first, and no page that is before `since` as a whole.
         query = {
             "market": "stocks",
             "type": ticker_type,
@@ -356,9 +355,8 @@ class MarketData:
         return b"".join(parts)
 
     def compare_clocks(self) -> None:
-        """Compare the clocks once in a run, at the first answer. Where they are minutes or hours
-        apart, the vendor's dates the answers from then on: whether a session was over depends on
-        it. Raise WrongClockError where they are half a day apart."""
+        """Compare the clocks once in a run, at the first answer. Raise WrongClockError where they
+        are half a day apart."""
         if self.clock_was_compared or not self.date_header:
             return
         self.clock_was_compared = True
@@ -383,6 +381,7 @@ class MarketData:
             )
 
         if abs(ahead_seconds) >= CLOCK_IS_SAID_SECONDS:
+            # Minutes or hours: the vendor's clock dates the answers from here on.
             self.clock_is_ahead_by = ahead
             say(f"{apart}: answers are dated by the vendor's, which decides what is over")
 
@@ -504,8 +503,8 @@ def parse_body(content: bytes) -> dict[str, Any]:
 
 
 def parse_origin(url: str) -> tuple[str, str, int | None]:
-    """Return scheme, host and port as far as they decide where a request goes: case and a
-    written-out default port do not."""
+    """Return scheme, host and port as far as they decide where a request goes."""
+    # Case and a written-out default port do not.
     parts = urlsplit(url)
     try:
         port = parts.port

@@ -58,6 +58,7 @@ def start_counting(
 ) -> None:
     """Note that a run asks for a range: what was counted of it is old until the run has counted."""
     ranges = merge_ranges(calendar, [*load_ranges(connection, universe, timeframe), asked])
+
     connection.execute(
         "INSERT INTO _coverage (universe, timeframe, start_date, end_date, tickers, expected, "
         "stored, known_empty, set_aside, beyond_plan, failed, counted_at_utc, ranges, state) "

@@ -63,6 +63,7 @@ def find_thin_sessions(received: Sequence[int]) -> list[int]:
             *received[max(0, place - NEIGHBOURS) : place],
             *received[place + 1 : place + 1 + NEIGHBOURS],
         ]
+        # Against the fullest of them: its neighbours may be thin, too.
         if around and rows < FEWEST_OF_NEIGHBOURS * max(around):
             thin.append(place)
     return thin

@@ -250,12 +250,14 @@ class Requester:
     def learn_refusal(
         self, endpoint: str, ticker: str, refused: date, refusal: NotInPlanError
     ) -> None:
-        """Find out what a refusal concerns, unless another thread just did. A refused range ends
-        with a refused session, since plans cut off at the beginning without a word."""
+        """Find out what a refusal concerns, unless another thread just did."""
         with self.learning:
             limits = self.limits.of(endpoint)
             if limits.refuses(refused) or ticker in self.limits.refused_of(endpoint):
                 return
+
+            # A refused range ends with a refused session: plans cut off at the beginning without a
+            # word.
             concerns, starts = judge_refusal(
                 refused,
                 self.sessions,

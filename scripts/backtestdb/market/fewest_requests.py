@@ -15,8 +15,7 @@ from backtestdb.market.session_mask import EMPTY, SessionMask
 
 def choose_requests(missing: Mapping[str, SessionMask]) -> tuple[list[str], SessionMask]:
     """Given the missing sessions of each ticker, return the tickers to ask for one by one, and the
-    sessions to ask for as a whole. Of equally many requests those for tickers win: their answers
-    are small."""
+    sessions to ask for as a whole."""
     tickers: dict[SessionMask, list[str]] = defaultdict(list)
     for ticker, sessions in missing.items():
         if sessions:
@@ -30,6 +29,7 @@ def choose_requests(missing: Mapping[str, SessionMask]) -> tuple[list[str], Sess
         [place for place, members in enumerate(columns) if members >> row & 1]
         for row in range(len(rows))
     ]
+    # Of equally many requests those for tickers (rows) win: their answers are small.
     by_row, by_column = find_minimum_cover(
         [len(tickers[sessions]) for sessions in rows],
         [groups[members].bit_count() for members in columns],

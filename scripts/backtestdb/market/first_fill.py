@@ -38,10 +38,9 @@ TICKERS_PER_INSERT = 100
 def load_staging(
     connection: sqlite3.Connection, staging: Staging, run: str, advance: Callable[[int], None]
 ) -> list[RejectedBar]:
-    """Store all that was staged, ticker by ticker, and end with the record of the sessions.
-    Killed, it goes on where it was. Nothing more may be staged once this has begun. Return the
-    bars that are unlike those of other sessions, which they have beside them here for the first
-    time."""
+    """Store all that was staged, ticker by ticker, and end with the record of the sessions; return
+    the bars that are unlike those of other sessions. Killed, it goes on where it was. Nothing more
+    may be staged once this has begun."""
     rejected: list[RejectedBar] = []
     tickers = sorted(staging.numbers)
     place_of = np.empty(len(tickers), dtype="int64")
@@ -58,6 +57,7 @@ def load_staging(
             bars = make_bars(tickers[start:end], records, values[:, start - first : end - first])
             with transaction(connection):
                 save_bars(connection, bars, make_fetch_times(bars, records))
+                # Here the bars have other sessions beside them for the first time.
                 save_rejected(connection, bars.rejected, records[-1][-1])
                 save_done(connection, LOADING_TASK, end)
             rejected += bars.rejected
@@ -122,14 +122,17 @@ def finish_loading(connection: sqlite3.Connection, staging: Staging, run: str) -
     rejected = staging.connection.execute(
         f"SELECT {', '.join(RejectedBar._fields)} FROM rejected"
     ).fetchall()
+
     with transaction(connection):
         for session_date, *counts, asked_at_utc in iterate_records(staging):
             save_session_answer(
                 connection, session_date, staging.ticker_set, counts, asked_at_utc, run
             )
+
             lacking = sorted({row[0] for row in rejected if row[3] == session_date})
             weigh_session(connection, session_date, lacking, run, asked_at_utc)
             newest = asked_at_utc
+
         if rejected:
             save_rejected(connection, [RejectedBar(*row) for row in rejected], newest)
         clear_done(connection, LOADING_TASK)
@@ -141,13 +144,13 @@ def deferred_indexes(
     connection: sqlite3.Connection, table: str, coming_rows: int
 ) -> Iterator[None]:
     """Drop the table's indexes of the schema while it is filled with many times the rows that it
-    has, and make them again: daily_metrics takes 0.2 instead of 0.05 million rows a second. Should
-    the process be killed in between, the next command that writes makes them (`ensure_schema`)."""
+    has, and make them again: daily_metrics takes 0.2 instead of 0.05 million rows a second."""
     (rows,) = connection.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchone()
     if rows * FEW > coming_rows:
         yield
         return
 
+    # Killed before they are made again: the next command that writes makes them (`ensure_schema`).
     for name in INDEX_NAME.findall(
         (SQL_DIR / "schema" / "recoverable" / f"{table}.sql").read_text()
     ):

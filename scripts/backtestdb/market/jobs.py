@@ -117,15 +117,15 @@ def make_job(
     universe: str = "",
     refetch: int = 0,
 ) -> Job:
-    """Raise UsageError when no session lies between `start` and `end`. Day bars get a warm-up ahead
-    of them, so that SMA 200 and RSI exist from the first asked session on. `refetch`: how many of
-    the sessions before `end` are asked for once more."""
+    """Return the job. `refetch`: how many of the sessions before `end` are asked for once more.
+    Raise UsageError when no session lies between `start` and `end`."""
     sessions = sessions_between(calendar, start, end)
     if not sessions:
         raise UsageError(
             f"no session between {start} and {end}", next_step="check --start and --end"
         )
 
+    # With the warm-up SMA 200 and RSI exist from the first asked session on.
     warm_up = WARM_UP_SESSIONS if timeframe == "1day" else 0
     first = sessions_back(calendar, start, warm_up)
     fetched = sessions_between(calendar, first, end)

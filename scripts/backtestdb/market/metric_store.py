@@ -114,9 +114,7 @@ def save_metrics(
     return how many. What lies before `start` is the warm-up. The caller's transaction.
 
     Metrics that are there already are stored again where bars changed at or before them: behind
-    `end`, and from `changed_from` on, the first session that was asked for (warm-up that comes
-    ahead of rows completes their windows, and months without a bar begin a new company, once it is
-    known that they have none).
+    `end`, and from `changed_from` on, the first session that was asked for.
     """
     until, since = end, start
 
@@ -124,6 +122,8 @@ def save_metrics(
         newest = "SELECT max(date) FROM daily_metrics WHERE ticker = ?"
         (day,) = connection.execute(newest, (ticker,)).fetchone()
         until = max(until, date.fromisoformat(day)) if day else until
+        # Warm-up that comes ahead of rows completes their windows, and months without a bar begin a
+        # new company, once it is known that they have none.
         if changed_from:
             oldest = "SELECT min(date) FROM daily_metrics WHERE ticker = ? AND date >= ?"
             (day,) = connection.execute(oldest, (ticker, changed_from.isoformat())).fetchone()
@@ -321,9 +321,7 @@ def save_due_metrics(
 
 def doubt_absent(connection: sqlite3.Connection) -> None:
     """Let tickers that traded the session before, and that the newest session of the whole market
-    lacks, wait for a second answer. Looks only where both sessions came since metrics were last
-    computed: a first fill brings the newest first, and `bar_store.find_lacking` had nothing to
-    compare it with. The caller's transaction, metrics computed."""
+    lacks, wait for a second answer. The caller's transaction, metrics computed."""
     newest = connection.execute(
         "SELECT max(session_date) FROM _sessions_asked WHERE received > 0"
     ).fetchone()[0]
@@ -332,6 +330,8 @@ def doubt_absent(connection: sqlite3.Connection) -> None:
     session_date = date.fromisoformat(newest)
     before = sessions_back(load_calendar(), session_date, 1).isoformat()
 
+    # Only where both sessions came since metrics were last computed: a first fill brings the newest
+    # first, and `bar_store.find_lacking` had nothing to compare it with.
     answers = connection.execute(
         "SELECT ticker_set, run, asked_at_utc FROM _sessions_asked WHERE session_date = ?1"
         " AND metrics_due AND NOT is_confirmed AND EXISTS"

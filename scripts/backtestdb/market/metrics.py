@@ -107,13 +107,11 @@ def make_change_percent(close: pd.DataFrame, sessions: int) -> pd.DataFrame:
 
 
 def make_rsi(close: pd.DataFrame) -> pd.DataFrame:
-    """Return Wilder's RSI as `ta.momentum.RSIIndicator(close, window=14, fillna=False)` defines it.
-
-    `ta` seeds the exponential mean with the first change, TA-Lib and charting sites with the mean
-    of the first 14: up to 5.7 points apart at session 20 of GOOG's history, below 0.1 from session
-    54 on."""
+    """Return Wilder's RSI as `ta.momentum.RSIIndicator(close, window=14, fillna=False)` has it."""
     change = np.diff(close.to_numpy(), axis=0, prepend=np.nan)
     rises, falls = np.where(change > 0, change, 0.0), np.where(change < 0, -change, 0.0)
+    # `ta` seeds the mean with the first change, TA-Lib and charting sites with the mean of the
+    # first 14: up to 5.7 points apart at session 20 of GOOG's history, below 0.1 from 54 on.
     mean_rise, mean_fall = np.split(make_exponential_means(np.hstack([rises, falls])), 2, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         rsi = 100 - 100 / (1 + mean_rise / mean_fall)

@@ -139,6 +139,7 @@ def save_learnt(
     for endpoint, limits in now.of_endpoint.items():
         if limits != before.of(endpoint):
             save_limits(connection, endpoint, limits, now_utc)
+
     for timeframe, tickers in now.refused_tickers.items():
         connection.executemany(
             "INSERT OR REPLACE INTO _tickers_refused (ticker, timeframe, refused_at_utc)"
@@ -159,16 +160,17 @@ def recheck_limits(
     timeframe: str,
     needs_day_before: Callable[[date], bool],
 ) -> KnownLimits:
-    """Return what is believed of the plan when a run begins. After an hour the newest session may
-    be there, and one request for one of `tickers` tells whether the plan reaches back further by
-    now, where `needs_day_before` says that the run would ask for a day before the given one. After
-    a day what was refused as a whole is tried again."""
+    """Return what is believed of the plan when a run begins, with one request at most for each
+    endpoint, for one of `tickers`. `needs_day_before`: whether the run would ask for a day before
+    the given one."""
+    # After a day what was refused as a whole is tried again.
     yesterday = (now_utc - REFUSED_FOR).isoformat(timespec="seconds")
     connection.execute("DELETE FROM _tickers_refused WHERE refused_at_utc < ?", (yesterday,))
     known = load_limits(connection)
 
     for endpoint in (timeframe, GROUPED) if timeframe == "1day" else (timeframe,):
         limits = known.of(endpoint)
+        # After an hour the newest session may be there, and the plan may reach back further.
         if limits.is_fresh(now_utc) or not limits.is_bound:
             continue
 

@@ -82,8 +82,7 @@ class Quota:
     @contextmanager
     def open_window(self) -> Iterator[list[float]]:
         """Give the times that still count, under lock, and write back what the caller made of
-        them. Written where nothing changed too: a torn line counts as a request of now, and would
-        for ever."""
+        them."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             # The system lets go of it when a process is killed.
@@ -91,6 +90,7 @@ class Quota:
             granted = parse_window(os.read(descriptor, 1 << 20), self.clock(), self.window_seconds)
             yield granted
 
+            # Where nothing changed too: a torn line counts as a request of now, and would for ever.
             window = "".join(f"{moment!r}\n" for moment in granted).encode()
             os.pwrite(descriptor, window, 0)
             os.ftruncate(descriptor, len(window))

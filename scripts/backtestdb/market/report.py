@@ -36,8 +36,8 @@ def describe_cost(requests: int, settings: Settings) -> str:
 
 
 def print_plan(settings: Settings, plans: Mapping[str, Cost], *, as_json: bool) -> int:
-    """Print a cost for each step of `plans`; return the exit code. `rows` is an upper bound: no bar
-    where nothing traded."""
+    """Print a cost for each step of `plans`; return the exit code."""
+    # `rows` is an upper bound: no bar where nothing traded.
     rows = [(step, plan.requests, plan.rows, plan.bytes) for step, plan in plans.items()]
     total = sum(plan.requests for plan in plans.values())
     per_minute = settings.requests_per_minute

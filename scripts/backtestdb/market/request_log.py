@@ -61,8 +61,9 @@ def load_answered(
 
 
 def load_frontier(connection: sqlite3.Connection, timeframe: str) -> date:
-    """Return the newest session of which any answer had a bar. That a session behind it is empty is
-    never believed: the vendor does not have it yet, or the clock is ahead."""
+    """Return the newest session of which any answer had a bar."""
+    # That a session behind it is empty is never believed: the vendor does not have it yet, or the
+    # clock is ahead.
     newest = "SELECT max(last_date) FROM _ranges_asked WHERE timeframe = ?"
     days = [connection.execute(newest, (timeframe,)).fetchone()[0]]
     if timeframe == "1day":
@@ -180,13 +181,17 @@ def forget_unconfirmed(
         " WHERE ticker = ? AND timeframe = ? AND start_date <= ? AND end_date >= ?",
         (ticker, timeframe, end, start),
     ).fetchall()
+
     for first, last, run, asked_at in touched:
         connection.execute(
             "DELETE FROM _unconfirmed WHERE ticker = ? AND timeframe = ? AND start_date = ?",
             (ticker, timeframe, first),
         )
+
+        # What is left of it on either side.
         before = (first, (date.fromisoformat(start) - date.resolution).isoformat())
         behind = ((date.fromisoformat(end) + date.resolution).isoformat(), last)
+
         for left, right in (before, behind):
             if left <= right:
                 connection.execute(
@@ -205,9 +210,8 @@ def weigh_session(
 ) -> list[str]:
     """Given the tickers of which an answer about the whole market has no bar that can be true
     (`lacking`), although one is stored or came, return those of which another run was told the
-    same (it is not for those that `changed`): believed. The others wait for a second answer; no
-    other ticker waits any longer, the rest of the market is the second sign. The caller's
-    transaction, the answer given when the session was over."""
+    same: believed. `changed`: tickers for which it is not the same. The others wait for a second
+    answer. The caller's transaction, the answer given when the session was over."""
     waiting = dict(
         connection.execute(
             "SELECT ticker, run FROM _unconfirmed WHERE timeframe = '1day' AND start_date <= ? "
@@ -215,6 +219,7 @@ def weigh_session(
             (session_date, session_date),
         ).fetchall()
     )
+    # No other ticker waits any longer: the rest of the market is the second sign.
     for ticker in waiting:
         forget_unconfirmed(connection, ticker, "1day", session_date, session_date)
 
@@ -262,6 +267,7 @@ def save_range_answer(
     """Record an answer, an empty one too; `session_dates`: of each stored bar, in order; `run`: the
     run that asked. The caller's transaction."""
     first, last = (session_dates[0], session_dates[-1]) if session_dates else (None, None)
+
     connection.execute(
         "INSERT OR REPLACE INTO _ranges_asked (ticker, timeframe, start_date, end_date, first_date,"
         " last_date, bars, asked_at_utc, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

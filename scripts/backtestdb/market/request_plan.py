@@ -88,9 +88,7 @@ def plan_requests(
     """Return the fewest requests that bring what was never asked for, the newest sessions first.
 
     `beyond`: sessions that the key's plan does not cover; they are not asked for. Only day bars can
-    be asked for by session, for all tickers at once, and not those of `not_grouped`. An answer
-    about one ticker costs the same whatever its length: it reaches from the first missing session
-    to the last, and back over the warm-up that was not asked for yet."""
+    be asked for by session, for all tickers at once, and not those of `not_grouped`."""
     missing: dict[str, SessionMask] = {}
     warm_up: dict[str, SessionMask] = {}
 
@@ -113,6 +111,8 @@ def plan_requests(
     ranges: list[Request] = []
     for ticker in alone:
         needed = missing[ticker] & ~whole
+        # An answer about one ticker costs the same whatever its length: from the first missing
+        # session to the last, and back over the warm-up that was not asked for yet.
         if needed:
             before = warm_up[ticker] & ~asked.of(ticker) & ~beyond & needed.before()
             wanted = needed | before

@@ -33,6 +33,7 @@ def load_known_splits(connection: sqlite3.Connection, since: date) -> list[Known
         "withdrawn_at_utc FROM _splits WHERE execution_date >= ?",
         (since.isoformat(),),
     )
+
     return [
         KnownSplit(
             Split(date.fromisoformat(day), ticker, split_from, split_to),
@@ -92,15 +93,16 @@ def make_row(known: KnownSplit) -> tuple[object, ...]:
 
 def has_older_bars(connection: sqlite3.Connection, known: KnownSplit, now_utc: datetime) -> bool:
     """Given a split that was listed or withdrawn, return whether a stored bar from before its day
-    came before that. A bar without a time is as old as can be, and so is a bar with a time that is
-    still to come: the clock was wrong when it came."""
+    came before that."""
     changed_at, now = (
         make_sqlite_time(moment.astimezone(UTC).isoformat())
         for moment in (known.changed_at_utc, now_utc)
     )
 
     (found,) = connection.execute(
-        # Both times are whole seconds: a bar of the same second may have come before the change.
+        # Both times are whole seconds: a bar of the same second may have come before the change. A
+        # bar without a time is as old as can be, and so is a bar with a time that is still to come:
+        # the clock was wrong when it came.
         "SELECT EXISTS (SELECT 1 FROM ohlcv_data WHERE ticker = ? AND timeframe IN ('1day', '5min')"
         " AND timestamp < ? AND (coalesce(created_at, '') <= ? OR created_at > ?))",
         (known.split.ticker, midnight_ms(known.split.execution_date), changed_at, now),

@@ -125,12 +125,12 @@ def load_job(connection: sqlite3.Connection) -> Job | None:
 
 
 def hash_tickers(connection: sqlite3.Connection, ticker_set: int) -> str:
-    """Return the SHA-256 of a set's tickers: after a restore its number may be another set's. Empty
-    for a set that is gone."""
+    """Return the SHA-256 of a set's tickers. Empty for a set that is gone."""
     if ticker_set == EVERY_TICKER:
         return "every ticker"
     if not connection.execute("SELECT 1 FROM _ticker_sets WHERE id = ?", (ticker_set,)).fetchone():
         return ""
+    # After a restore the number may be another set's.
     text = json.dumps(load_ticker_set(connection, ticker_set))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -143,11 +143,11 @@ def connect_alone(path: Path) -> sqlite3.Connection:
 
 
 def create_staging(connection: sqlite3.Connection, ticker_set: int, begun_at_utc: str) -> Staging:
-    """Create a staging file for this database, which knows it from now on. WAL with
-    synchronous=NORMAL: after a power cut the last sessions may be missing, none is torn."""
+    """Create a staging file for this database, which knows it from now on."""
     job = Job(uuid.uuid4().hex, ticker_set, hash_tickers(connection, ticker_set))
     file = connect_alone(staging_path(database_path(connection)))
     file.execute("PRAGMA journal_mode = WAL")
+    # After a power cut the last sessions may be missing, none is torn.
     file.execute("PRAGMA synchronous = NORMAL")
 
     with transaction(file):

@@ -93,8 +93,7 @@ def describe_stopped(last_bar: date, successor: TickerEvent | None) -> str:
 def ask_for_successors(
     connection: sqlite3.Connection, source: Source, tickers: Sequence[str]
 ) -> None:
-    """Ask which ticker took the place of each. Where the plan has no ticker events, nothing is
-    known; that is no failure, and not asked twice."""
+    """Ask which ticker took the place of each."""
     query = (
         "SELECT ticker, last_bar FROM _stopped_tickers WHERE events_asked_at_utc IS NULL "
         "ORDER BY ticker"
@@ -108,6 +107,7 @@ def ask_for_successors(
         except StoppedRunError:
             raise
         except MarketDataError:
+            # The plan has no ticker events: that is no failure, and not asked twice.
             events = []
 
         successor = find_successor(events, ticker, last_bar)

@@ -106,9 +106,7 @@ def find_column(row: Sequence[str]) -> int | None:
 
 
 def read_table(header: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, str]]:
-    """Return line number and ticker cell of the rows below a header. Where a fund says what each
-    holding is, cash, futures and money market funds are no stocks. A line of text without the
-    table's other cells is a footer."""
+    """Return line number and ticker cell of the rows below a header."""
     names = [cell.lower() for cell in header]
     column = find_column(header) or 0
     kind = names.index("asset class") if "asset class" in names else None
@@ -116,9 +114,11 @@ def read_table(header: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, st
 
     for number, row in rows:
         cells = [cell for cell in row if cell]
+        # A line of text without the table's other cells.
         is_footer = len(header) > 1 and len(cells) <= 1 and not is_ticker(row[0])
         if is_footer or len(row) <= column:
             continue
+        # Where a fund says what each holding is: cash, futures and money market funds are none.
         if kind is None or (len(row) > kind and row[kind].lower() == "equity"):
             found.append((number, row[column]))
 
@@ -164,11 +164,12 @@ def normalise_ticker(word: str) -> str:
 
 def match_tickers(wanted: Sequence[str], listed: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return `wanted` in the spelling of the vendor's list (`BRKB` too is its `BRK.B`), and those
-    that are not in it; they stay as they are, for the vendor may have their past."""
+    that are not in it."""
     listed = set(listed)
     by_letters = {NO_LETTER.sub("", ticker): ticker for ticker in sorted(listed)}
     matched = [
         ticker if ticker in listed else by_letters.get(NO_LETTER.sub("", ticker), ticker)
         for ticker in wanted
     ]
+    # Those that are not listed stay as they are: the vendor may have their past.
     return list(dict.fromkeys(matched)), [ticker for ticker in matched if ticker not in listed]

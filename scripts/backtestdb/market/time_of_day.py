@@ -49,14 +49,14 @@ def fix_time_of_day(connection: sqlite3.Connection) -> int:
 
 
 def ensure_right_times(connection: sqlite3.Connection) -> None:
-    """Create a temporary table with what each distinct time stamp should say: tickers share their
-    time stamps, so it is small, and daylight saving is looked up once for each."""
+    """Create a temporary table with what each distinct time stamp should say."""
     connection.execute("DROP TABLE IF EXISTS temp.right_times")
     connection.execute(
         "CREATE TEMP TABLE right_times (timestamp INTEGER PRIMARY KEY, time_of_day TEXT, "
         "day_of_week INTEGER, utc TEXT, minus_4 TEXT, minus_5 TEXT)"
     )
 
+    # Tickers share their time stamps: it is small, and daylight saving is looked up once for each.
     rows = connection.execute(
         "SELECT DISTINCT timestamp FROM ohlcv_data WHERE timeframe = '5min'"
     ).fetchall()

@@ -182,8 +182,7 @@ def update_us_stocks(
     connection: sqlite3.Connection, client: MarketData, types: Sequence[str], since: date
 ) -> UniverseChange:
     """Fetch the active stocks of `types` and those delisted on or after `since`, and save the
-    universe; the delisted ones are members with is_active = 0. A ticker that lives again under
-    another company is active."""
+    universe; the delisted ones are members with is_active = 0."""
     active: dict[str, str] = {}
     delisted: dict[str, str] = {}
 
@@ -196,6 +195,7 @@ def update_us_stocks(
         connection,
         US_STOCKS,
         list(active),
+        # A ticker that lives again under another company is active.
         delisted=[ticker for ticker in delisted if ticker not in active],
         company_names={**delisted, **active},
     )

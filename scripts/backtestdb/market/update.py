@@ -61,10 +61,11 @@ def guess_ranges(
     connection: sqlite3.Connection, tickers: Sequence[str], timeframe: str
 ) -> list[Range]:
     """Return where older programs left bars without a record of what they asked for: the newest
-    stored session. Bars of less than half of the tickers belong to another universe."""
+    stored session."""
     query = "SELECT max(timestamp) FROM ohlcv_data WHERE ticker = ? AND timeframe = ?"
     stamps = [connection.execute(query, (ticker, timeframe)).fetchone()[0] for ticker in tickers]
     found = [stamp for stamp in stamps if stamp is not None]
+    # Bars of less than half of the tickers belong to another universe.
     if 2 * len(found) < len(stamps):
         return []
     day = date_of(max(found))
@@ -77,14 +78,14 @@ def update(
     end: date,
     jobs: dict[str, list[Job]] | None = None,
 ) -> Update:
-    """Bring everything up to `end`; `jobs`: what that is, where the caller knows. 5-minute bars
-    come first, so that the look at the splits finds all new bars."""
+    """Bring everything up to `end`; `jobs`: what that is, where the caller knows."""
     done = Update()
     jobs = jobs or make_update_jobs(connection, source.calendar, end)
 
     def look() -> None:
         done.splits = look_at_splits(connection, source)
 
+    # First, so that the look at the splits finds all new bars.
     done.reports += run_together(connection, source, jobs["5min"])
     done.reports += run_together(connection, source, jobs["1day"], before_metrics=look)
     if jobs["5min"] and not jobs["1day"]:

@@ -51,12 +51,12 @@ def renew_us_stocks(connection: sqlite3.Connection, source: Source, types: Seque
 
 def save_update(connection: sqlite3.Connection, done: Update, now_utc: datetime, end: date) -> None:
     """Record a complete update: the schedule does not start another before the next session is
-    final. An update that left failures, or that the key's plan kept a session from, is not
-    complete."""
+    final."""
     reports = [report for *_, report in done.reports]
     has_failed = (
         done.list_failure or done.splits.failure or any(report.has_holes for report in reports)
     )
+    # With failures, or with a session that the key's plan kept from it, it is not complete.
     if has_failed or any(report.refused_session for report in reports):
         return
 

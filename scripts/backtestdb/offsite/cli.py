@@ -99,8 +99,7 @@ def run_restore_from_offsite(
     writer: str = "",
 ) -> int:
     """Given a moment (empty: the newest copies), fetch them, then restore like from any backup, and
-    return the exit code. With a moment and a database that is in order only its irreplaceable
-    tables go back: market data does not age. `beside`: into a file of their own, compared."""
+    return the exit code. `beside`: into a file of their own, compared."""
     remote = open_remote(settings)
     until_utc = parse_moment(moment) if moment else None
     database = settings.database_path
@@ -124,6 +123,7 @@ def run_restore_from_offsite(
             names,
             folder,
             until_utc=until_utc,
+            # With a moment only irreplaceable tables go back: market data does not age.
             with_full=not (moment and is_filled),
             say=say,
         )

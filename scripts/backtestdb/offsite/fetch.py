@@ -108,13 +108,11 @@ def fetch_newest(
     fetch: Callable[[CopyName], Record], names: Iterable[CopyName], say: Say
 ) -> Record | None:
     """Return the first of `names` that `fetch` brings back whole; each one passed over is said with
-    its reason.
-
-    Raise OffsiteError when the store itself does not answer: that is no reason to take an older
-    copy."""
+    its reason. Raise OffsiteError when the store itself does not answer."""
     for name in names:
         try:
             return fetch(name)
+        # A store that does not answer is no reason to take an older copy.
         except (VerificationError, MissingObjectError) as error:
             say(f"passed over {name}: {error}")
     return None

@@ -63,11 +63,12 @@ def send_segment(remote: Remote, folder: str, piece: bytes) -> Segment:
 
 
 def put_proven(store: Store, name: str, data: bytes) -> None:
-    """Store and read back: one server accepted a wrong checksum, a proxy may cut an answer short. A
-    name that is taken is what a lost answer leaves behind, and the content decides."""
+    """Store and read back. Raise OffsiteError when other bytes come back."""
+    # A name that is taken is what a lost answer leaves behind: the content decides.
     with suppress(NameTakenError):
         store.put(name, data)
 
+    # One server accepted a wrong checksum, a proxy may cut an answer short.
     returned = store.get(name)
     if returned != data:
         raise OffsiteError(

@@ -25,8 +25,7 @@ class Owner:
 
 
 def find_owners(remote: Remote, names: Iterable[CopyName]) -> dict[str, Owner]:
-    """Return the owner of each writer, from its newest record that can be read. A writer none of
-    whose records can be read has no owner: its copies do not come back anyway."""
+    """Return the owner of each writer, from its newest record that can be read."""
     by_writer: dict[str, list[CopyName]] = {}
     for name in sorted(names, key=lambda name: name.taken_at_utc, reverse=True):
         by_writer.setdefault(name.writer, []).append(name)
@@ -34,6 +33,7 @@ def find_owners(remote: Remote, names: Iterable[CopyName]) -> dict[str, Owner]:
     owners = {}
     for writer, found in by_writer.items():
         owner = read_first_owner(remote, found)
+        # Without a record that can be read its copies do not come back anyway.
         if owner:
             owners[writer] = owner
     return owners
@@ -101,8 +101,8 @@ def is_mine(owner: Owner, path: str, database_id: str) -> bool:
 def of_same_database(
     names: list[CopyName], owners: dict[str, Owner], owner: Owner
 ) -> list[CopyName]:
-    """Return the copies of every writer of that database: full and small copies have a writer each,
-    and so has each machine."""
+    """Return the copies of every writer of that database."""
+    # Full and small copies have a writer each, and so has each machine.
     same = {
         writer
         for writer, other in owners.items()

@@ -38,14 +38,14 @@ class PrunePlan:
 
 
 def choose_expired(names: Iterable[CopyName], now_utc: datetime) -> set[CopyName]:
-    """Return what has had its time: by age alone, but never the newest of a class, nor a copy that
-    lies ahead of this machine's clock."""
+    """Return what has had its time, by age alone."""
     expired: set[CopyName] = set()
     by_class: dict[CopyClass, list[CopyName]] = {}
     for name in names:
         by_class.setdefault(name.copy_class, []).append(name)
 
     for copy_class, found in by_class.items():
+        # Never the newest of a class, nor a copy that lies ahead of this machine's clock.
         newest = max(found, key=lambda name: name.taken_at_utc)
         expired |= {
             name
@@ -57,12 +57,12 @@ def choose_expired(names: Iterable[CopyName], now_utc: datetime) -> set[CopyName
 
 
 def plan_prune(remote: Remote, now_utc: datetime) -> PrunePlan:
-    """Read the records that stay, so that nothing they need is in the plan. Raise OffsiteError when
-    one cannot be read: what it needs is not known then, and nothing may go."""
+    """Return what may go. Raise OffsiteError when a record that stays cannot be read."""
     listed = {stored.name: stored for stored in remote.store.list()}
     names = [name for text in listed if (name := parse_name(text))]
     expired = choose_expired(names, now_utc)
     needed: set[str] = set()
+    # What a record needs is known only when it was read; otherwise nothing may go.
     for name in sorted(set(names) - expired, key=str):
         keep_needed(remote, name, expired, needed)
 

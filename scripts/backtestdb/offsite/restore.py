@@ -100,7 +100,7 @@ def fetch_backups(
 
 def fetch_one(remote: Remote, names: Iterable[CopyName], folder: Path, say: Say) -> Record | None:
     """Return the first that comes back with its scripts, or else the first that comes back without
-    them: the database is worth more."""
+    them."""
     arriving = folder / "arriving"
     found: list[CopyName] = []
 
@@ -113,6 +113,7 @@ def fetch_one(remote: Remote, names: Iterable[CopyName], folder: Path, say: Say)
         return record
 
     record = fetch_newest(fetch, names, say)
+    # The database is worth more.
     if record is None and found:
         say(f"the generated scripts of {found[0]} do not come back: restoring without them")
         record = without_scripts(fetch_copy(remote, found[0], arriving))

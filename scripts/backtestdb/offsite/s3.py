@@ -131,8 +131,8 @@ def region_of(endpoint: str) -> str:
 
 
 def explain(error: Exception, where: str) -> OffsiteError:
-    """Return what the server's own code means. The library's text names addresses, headers and
-    source lines: it is left out."""
+    """Return what the server's own code means."""
+    # The library's text names addresses, headers and source lines: it is left out.
     text = str(error)
     code, status = CODE.search(text), STATUS.search(text)
 

@@ -73,13 +73,14 @@ class State:
 
 
 def load_state(folder: Path) -> State:
-    """Return a new one when there is none that can be read, or when the folder was copied from
-    another place: two writers under one name would take each other's numbers."""
+    """Return what this folder knows of its copies; a new state when there is none that can be read,
+    or when the folder was copied from another place."""
     machine = platform.node() or "unknown"
     try:
         state = parse_state(json.loads((folder / STATE_NAME).read_text()))
     except (OSError, ValueError, TypeError, KeyError):
         state = None
+    # Two writers under one name would take each other's numbers.
     if state is None or (state.machine, state.folder) != (machine, str(folder)):
         return State(writer=secrets.token_hex(4), machine=machine, folder=str(folder))
     return state

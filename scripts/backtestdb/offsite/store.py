@@ -134,13 +134,13 @@ def write_flushed(path: Path, data: bytes) -> None:
 
 
 def name_once(arriving: Path, path: Path) -> None:
-    """Give a file its name by a link, which fails where the name is taken, in one step. File
-    systems without links (exFAT, some shares) look first: names never come twice anyway."""
+    """Give a file its name in one step. Raise FileExistsError where the name is taken."""
     try:
         os.link(arriving, path)
     except FileExistsError:
         raise
     except OSError:
+        # File systems without links (exFAT, some shares): names never come twice anyway.
         if path.exists():
             raise FileExistsError(path) from None
         arriving.rename(path)

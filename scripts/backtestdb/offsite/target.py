@@ -70,8 +70,8 @@ def open_remote(settings: Settings) -> Remote:
 
 
 def ensure_key(store: Store, passphrase: str) -> tuple[DataKey, bool]:
-    """Return the store's data key, and whether it was made just now. A key that is there is never
-    replaced: with it everything sealed would be lost."""
+    """Return the store's data key, and whether it was made just now."""
+    # A key that is there is never replaced: with it everything sealed would be lost.
     with suppress(MissingObjectError):
         return unlock_key(store.get(KEY_NAME), passphrase, store.where), False
 

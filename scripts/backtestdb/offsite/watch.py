@@ -110,9 +110,9 @@ def sole_sender(watch: Watch) -> AbstractContextManager[None]:
 
 def make_sender(watch: Watch, name: str) -> Sender:
     """Given `full` or `small`, return the sender of such copies. Raise ProjectError when the store
-    cannot be opened: it is tried again at each look, because the network may come later than this
-    process."""
+    cannot be opened."""
     with watch.lock:
+        # Tried again at each look: the network may come later than this process.
         if watch.remote is None:
             watch.remote = open_remote(watch.settings)
     folder = watch.folder / name
@@ -146,9 +146,9 @@ def watch_commits(watch: Watch) -> None:
 
 
 def stretch(watch: Watch, cpu_seconds: float) -> None:
-    """Given what the last look cost, set when the next one comes. One at 157 MB irreplaceable costs
-    1.5 s of a core: then there are fewer, and the log says so."""
+    """Given what the last look cost, set when the next one comes."""
     wanted = max(float(watch.settings.offsite_every_seconds), cpu_seconds / LARGEST_SHARE_OF_A_CORE)
+    # One at 157 MB irreplaceable costs 1.5 s of a core: there are fewer, and the log says so.
     if wanted > 1.5 * watch.interval_seconds:
         watch.log.info(
             "a look costs %.1f s of a core: the next ones come every %.0f s", cpu_seconds, wanted
@@ -188,12 +188,13 @@ def send_small_backup(watch: Watch, sender: Sender, backup: Backup) -> None:
 
 def send_changes(watch: Watch, sender: Sender, written_by: int | None) -> None:
     """Copy the irreplaceable tables as they are now, and send them unless they are what was sent
-    last: a commit may have touched market data alone."""
+    last."""
     path = sender.folder / "now.db"
     try:
         copy = copy_now(watch, path, written_by)
 
         digest = hash_file(path)
+        # A commit may have touched market data alone.
         if digest == sender.state.small_sha256:
             return
 
@@ -262,14 +263,15 @@ def look_at_backups(watch: Watch, sender: Sender) -> None:
 
 
 def prove(watch: Watch, sender: Sender) -> None:
-    """Read a share of the copies again when a week has passed, restore from them when a month has;
-    after a failure each of them is due daily. The first time is a day after the first full copy: by
-    then there is something to read."""
+    """Read a share of the copies again when a week has passed, restore from them when a month
+    has."""
     now, facts = watch.clock(), load_offsite_facts(watch.settings, watch.clock())
     first = sender.state.full
+    # A day after the first full copy there is something to read.
     if facts is None or first is None or now - first.sent_at_utc < timedelta(days=1):
         return
 
+    # After a failure each of them is due daily.
     daily = timedelta(days=1)
     if is_due(facts.checked_at_utc, daily if facts.check_problems else CHECK_EVERY, now):
         check_and_save(watch.settings, sender.remote, now, everything=False, say=watch.log.error)

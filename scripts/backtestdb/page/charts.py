@@ -146,6 +146,7 @@ def make_month_labels(dates: Sequence[str]) -> list[Label]:
         number for number in range(1, len(dates)) if dates[number][:7] != dates[number - 1][:7]
     ]
     names = [datetime.fromisoformat(dates[number]) for number in firsts]
+
     return [
         Label(
             round(100 * number / len(dates), 2),

@@ -35,13 +35,13 @@ class Drawn:
         return time.time() - self.counted_at < RECENT_SECONDS
 
     async def wait(self, facts: Facts) -> bool:
-        """Return whether `picture` shows the bars that are there now, or those of a moment ago.
-        Wait WAIT_SECONDS at most: counting goes on, and the page asks again."""
+        """Return whether `picture` shows the bars that are there now, or those of a moment ago."""
         if not facts.universes:  # nothing to count, or nothing that can be read now
             return True
         if self._task is None or (self._task.done() and not self._rests()):
             self._task = asyncio.create_task(asyncio.to_thread(self._draw, facts))
 
+        # Counting goes on after WAIT_SECONDS, and the page asks again.
         await asyncio.wait({self._task}, timeout=WAIT_SECONDS)
         if not self._task.done():
             return False

@@ -33,6 +33,7 @@ def make_front(
         for states in picture.states
         if (states.universe, states.timeframe) in coverage_of
     ]
+
     return {
         "facts": facts,
         "problems": judge(facts),

@@ -170,9 +170,8 @@ def rehearse(source: Path, trial: Path) -> dict[str, int]:
 
 
 def find_backup_to_carry(settings: Settings) -> Path | None:
-    """Return, where the database is gone, its newest backup that verifies: it holds what no
-    download brings back. None where there never was a backup. Raise VerificationError when there
-    are some and none verifies."""
+    """Return, where the database is gone, its newest backup that verifies. None where there never
+    was a backup. Raise VerificationError when there are some and none verifies."""
     if not load_catalogue(settings.backup_dir):
         return None
 
@@ -193,6 +192,7 @@ def find_backup_to_carry(settings: Settings) -> Path | None:
             "begin without them: make restore ARGS=--discard-irreplaceable",
         ) from error
 
+    # A small backup holds all that no download brings back.
     newest = choice.irreplaceable or choice.full
     return newest.path if newest else None
 

@@ -61,7 +61,8 @@ def find_fewer_bars(
     database: Path, work: sqlite3.Connection, jobs: dict[str, Job]
 ) -> list[FewerBars]:
     """Given the file in use and the one that was built, return the jobs that brought far fewer
-    bars. A file that cannot be read has none to compare."""
+    bars."""
+    # A file that cannot be read has none to compare.
     if look_at_file(database) != "database":
         return []
     found = []

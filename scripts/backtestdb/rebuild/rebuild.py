@@ -308,8 +308,8 @@ def describe_schema(plan: RebuildSpec) -> str:
 def probe_plan_limits(
     connection: sqlite3.Connection, source: Source | None, plan: RebuildSpec
 ) -> date | None:
-    """Return the first session that the key's plan has, where a long rebuild asks for earlier ones:
-    found out before the question, not after hours."""
+    """Return the first session that the key's plan has, where a long rebuild asks for earlier
+    ones."""
     if source is None or not plan.universe:
         return None
     tickers = list(plan.tickers) or [WITNESS]
@@ -317,6 +317,7 @@ def probe_plan_limits(
     if len(job.sessions) < LONG_HISTORY_SESSIONS:
         return None
 
+    # The limit is found out before the question, not after hours.
     return probe_history(
         connection,
         source.client,
@@ -439,9 +440,9 @@ def put_in_place(
 
 
 def takes_the_free_name(work: Path, database: Path) -> bool:
-    """Return whether the new file took the name: nothing is to be kept and no program has the file
-    open, so that 5 GB need no copy. False when a program made a file of this name meanwhile, or a
-    log lies there."""
+    """Return whether the new file took the name. False when a program made a file of this name
+    meanwhile, or a log lies there."""
+    # Nothing is to be kept and no program has the file open: 5 GB need no copy.
     fsync_file(work)
     try:
         take_free_name(work, database)

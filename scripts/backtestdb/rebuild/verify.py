@@ -34,9 +34,9 @@ def verify_new_content(
 
 
 def verify_tables(path: Path, tables: list[str]) -> None:
-    """Compare every index with its table. With ten million rows that takes as long as fetching
-    them, and SQLite works on one core for a connection: so two tables at a time, the large ones
-    first."""
+    """Compare every index with its table. Raise VerificationError with the first finding."""
+    # With ten million rows that takes as long as fetching them, and SQLite works on one core for a
+    # connection: so two tables at a time, the large ones first.
     ordered = [*(t for t in LARGEST if t in tables), *(t for t in tables if t not in LARGEST)]
     with ThreadPoolExecutor(TABLES_AT_ONCE) as workers:
         for table, finding in zip(

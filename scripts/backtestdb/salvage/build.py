@@ -195,8 +195,7 @@ def find_sources(
 
 
 def find_orphaned_tables(schema: Schema) -> list[str]:
-    """Return tables that only the backup has and that refer to one that is no longer there, such as
-    one that was renamed since: under their own name no row could be added to them."""
+    """Return tables that only the backup has and that refer to one that is no longer there."""
     tables = {one.name.lower() for one in schema.of_kind("table")}
     orphaned = []
     with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
@@ -204,6 +203,8 @@ def find_orphaned_tables(schema: Schema) -> list[str]:
             if one.has_rows and not one.is_live:
                 connection.execute(one.creation)
                 parents = connection.execute(f"PRAGMA foreign_key_list({quote(one.name)})")
+                # The parent was renamed since, perhaps: no row could be added to this table under
+                # its own name.
                 if any(str(row[2]).lower() not in tables for row in parents):
                     orphaned.append(one.name)
     return orphaned

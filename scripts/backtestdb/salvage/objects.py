@@ -85,8 +85,7 @@ def load_live_schema(
 def make_creatable(
     objects: list[SchemaObject], *, is_from_newer_sqlite: bool
 ) -> list[SchemaObject]:
-    """Give a table that this SQLite cannot create plain columns, and leave out the tables for which
-    there are none: a bit of their text has changed."""
+    """Give a table that this SQLite cannot create plain columns."""
     creatable = []
     with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
         for one in objects:
@@ -94,6 +93,7 @@ def make_creatable(
             plain = make_plain_table(one.sql, one.name) if refusal and is_text(one.sql) else None
             if not refusal:
                 creatable.append(one)
+            # A table without plain columns is left out: a bit of its text has changed.
             elif plain:
                 is_doubtful = not (is_from_newer_sqlite or refusal.startswith(NOT_OURS))
                 creatable.append(
@@ -157,6 +157,7 @@ def load_backup_schema(
     rows = connection.execute(
         "SELECT type, name, tbl_name, rootpage, coalesce(sql, '') FROM sqlite_schema"
     )
+
     return [
         SchemaObject(
             kind=kind,

@@ -62,17 +62,18 @@ def adopt(
     trees: list[Tree],
     saved: sqlite3.Connection | None,
 ) -> None:
-    """Take the trees for this table. Where pages may have been free, an index has to name their
-    rows. A table without any has no proof: its pages are taken unless there is a sign that free
-    pages are among them, or that none is its own."""
+    """Take the trees for this table: as its own, or as doubtful ones."""
     if source.shape.is_index:
         kept = without_shared_keys(file, trees, source.shape)
     else:
         kept = without_overlaps(file, inside(file, trees, source.gaps))
 
+    # Where pages may have been free, an index has to name their rows.
     if scan.free_list != "known":
         source.proofs = load_proofs(file, source.indexes)
 
+    # A table without an index has no proof: its pages are taken unless there is a sign that free
+    # pages are among them, or that none is its own.
     is_doubtful = scan.free_list == "broken" or (
         scan.free_list == "likely" and not is_known_to_backup(file, source.shape, kept, saved)
     )

@@ -180,12 +180,12 @@ def local_bytes(kind: int, size: int, usable: int) -> int:
 
 
 def list_overflow(file: PageFile, cell: Cell) -> list[int]:
-    """Return the pages behind a cell. A page of zeros is not believed: as the last one of a row it
-    would pass for an end, and fill a text with zeros."""
+    """Return the pages behind a cell. Raise DamagedError for one that is lost."""
     pages: dict[int, None] = {}  # in their order, and quick to look up: a row may have thousands
     number, left = cell.overflow, cell.size - cell.local
     while left > 0:
         data = file.page(number)
+        # As the last page of a row, one of zeros would pass for an end, and fill a text with zeros.
         if number in pages or not data.strip(b"\0"):
             raise DamagedError(f"overflow page {number} is lost")
         pages[number] = None

@@ -33,8 +33,7 @@ class Trunk(NamedTuple):
 
 
 def scan_pages(file: PageFile, *, first_page_is_lost: bool) -> Scan:
-    """Look at every page. A free page keeps what it held when it was in use: rows that were deleted
-    or have moved since."""
+    """Look at every page."""
     trunks = find_trunks(file)
     free = set().union(*(trunk.listed for trunk in trunks.values()))
     children: set[int] = set()
@@ -42,6 +41,8 @@ def scan_pages(file: PageFile, *, first_page_is_lost: bool) -> Scan:
 
     for number in range(2, file.count + 1):
         kind = file.data[(number - 1) * file.page_size]
+        # A free page keeps what it held when it was in use: rows that were deleted or have moved
+        # since.
         if number not in free and kind in TABLE_KINDS | INDEX_KINDS:
             found.append(number)
             if kind in INTERIOR:
@@ -70,8 +71,8 @@ def find_children(file: PageFile, number: int) -> set[int]:
 
 
 def find_trunks(file: PageFile) -> dict[int, Trunk]:
-    """Find the pages of the list of free pages by their look, because the list cannot be followed
-    behind a page of it that is lost."""
+    """Find the pages of the list of free pages by their look."""
+    # The list cannot be followed behind a page of it that is lost.
     return {
         number: trunk
         for number in range(2, file.count + 1)
@@ -96,10 +97,9 @@ def parse_trunk(file: PageFile, number: int) -> Trunk | None:
 def judge_free_list(
     file: PageFile, trunks: dict[int, Trunk], *, first_page_is_lost: bool
 ) -> FreeList:
-    """Tell how much of the list of free pages was found. The header says where the list begins and
-    how long it is. Without it: SQLite puts a new page before the first one of the list only when
-    that is full, so one that is not full is the first."""
+    """Tell how much of the list of free pages was found."""
     if not first_page_is_lost:
+        # The header says where the list begins and how long it is.
         first, expected = (int.from_bytes(file.data[at : at + 4]) for at in (32, 36))
         return "known" if count_free(file, first) == expected else "broken"
     if not trunks:
@@ -109,6 +109,8 @@ def judge_free_list(
     if len(heads) != 1:
         return "broken"
 
+    # Without the header: SQLite puts a new page before the first one of the list only when that is
+    # full, so one that is not full is the first.
     (head,) = heads
     is_full = len(trunks[head].listed) >= file.usable // 4 - 8
     expected = len(trunks) + sum(len(trunk.listed) for trunk in trunks.values())

@@ -79,8 +79,7 @@ def describe_table(connection: sqlite3.Connection, table: str) -> Shape:
 
 
 def describe_indexes(connection: sqlite3.Connection, shape: Shape) -> list[Shape]:
-    """Return what an entry of each of its indexes looks like: it could pass for a row of a table
-    WITHOUT ROWID."""
+    """Return what an entry of each of its indexes looks like."""
     table = shape.table
     types = {
         row[1]: str(row[2])
@@ -88,6 +87,7 @@ def describe_indexes(connection: sqlite3.Connection, shape: Shape) -> list[Shape
     }
     shapes = []
 
+    # An entry could pass for a row of a table WITHOUT ROWID.
     for _, name, _, origin, _ in connection.execute(
         f"PRAGMA main.index_list({quote(table)})"
     ).fetchall():

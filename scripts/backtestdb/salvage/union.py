@@ -223,10 +223,10 @@ def count_saved(target: sqlite3.Connection, shape: Shape) -> int:
 
 
 def create_virtual_tables(target: sqlite3.Connection, objects: Iterable[SchemaObject]) -> None:
-    """Write virtual tables into the schema only: what they show lies in ordinary tables, and their
-    module may be missing."""
+    """Write virtual tables into the schema only."""
     allow_schema_writes(target)
     target.execute("PRAGMA writable_schema = ON")
+    # What they show lies in ordinary tables, and their module may be missing.
     for one in objects:
         target.execute(
             "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) "
@@ -237,10 +237,11 @@ def create_virtual_tables(target: sqlite3.Connection, objects: Iterable[SchemaOb
 
 
 def raise_sequences(target: sqlite3.Connection, sequences: Iterable[tuple[str, int]]) -> None:
-    """Set the highest number that each AUTOINCREMENT table gave out: it never gives one out twice,
-    also after its last rows were deleted."""
+    """Set the highest number that each AUTOINCREMENT table gave out."""
     if not has_sequences(target, "main"):
         return
+
+    # AUTOINCREMENT never gives a number out twice, also after the last rows were deleted.
     for table, number in sequences:
         target.execute(
             "INSERT INTO sqlite_sequence (name, seq) SELECT ?1, 0"

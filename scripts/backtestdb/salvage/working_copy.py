@@ -110,9 +110,10 @@ def page_size_of_log(log: Path) -> int:
 
 
 def merge_log(copy: Path) -> None:
-    """Merge the log into the file. SQLite plays a journal back when it first reads, and a log into
-    the file when it is closed; whether it understands the schema does not matter for either."""
+    """Merge the log into the file."""
     try:
+        # SQLite plays a journal back when it first reads, and a log into the file when it is
+        # closed; whether it understands the schema does not matter for either.
         with closing(sqlite3.connect(copy, factory=Connection)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.DatabaseError as error:

@@ -41,9 +41,10 @@ def wait_for_disk(scheduler: Scheduler) -> bool:
 
 def tell_absent_disk(scheduler: Scheduler, reason: str) -> None:
     """Tell of it as of a backup that failed: in the log, to the watcher and in a message, the first
-    two again after pauses. The log is standard output alone, because its files lie on that disk."""
+    two again after pauses."""
     if not is_time_to_try(scheduler, "disk", scheduler.clock()):
         return
+    # Standard output alone: the log's files lie on that disk.
     scheduler.log = open_event_log(None)
     what = describe_absent(scheduler.settings.backup_dir, reason)
     note_failure(scheduler, "disk", join_advice(what, CONNECT_DISK))

@@ -36,14 +36,15 @@ PROBE = 'file="./.write-probe-$$"; : >"$file" && rm "$file"'
 
 
 def prepare_folders(settings: Settings, owner: Owner) -> None:
-    """Create what is mounted, as the owner's: the engine would create a missing folder for root, or
-    refuse to. Raise ProjectError for a folder that the container's user may not write to."""
+    """Create what is mounted, as the owner's. Raise ProjectError for a folder that the container's
+    user may not write to."""
     folder = settings.database_path.parent
     if not folder.is_dir():
         raise DatabaseFileError(
             f"the folder of DATABASE_PATH, {folder}, is missing", next_step="change DATABASE_PATH"
         )
 
+    # The engine would create a missing folder for root, or refuse to.
     make_folder(settings.state_dir, owner)
     make_backup_folder(settings, owner)
     for place in (settings.backup_dir, folder):
@@ -177,22 +178,21 @@ def keep_for_compose(variables: dict[str, str]) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Put it in its place in one step, with its owner and mode: under sudo, too, `.env` is the
-    user's."""
+    """Put the text in its place in one step, with its owner and mode."""
     state = path.stat()
     arriving = path.with_name(path.name + ".arriving")
     arriving.unlink(missing_ok=True)
     descriptor = os.open(arriving, os.O_WRONLY | os.O_CREAT | os.O_EXCL, state.st_mode & 0o777)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
+        # Under sudo, too, `.env` is the user's.
         if os.geteuid() == 0:
             os.fchown(file.fileno(), state.st_uid, state.st_gid)
     arriving.replace(path)
 
 
 def remove_earlier_projects(variables: dict[str, str]) -> None:
-    """Remove the containers of releases that named the project after the folder alone: two loops
-    would share one database."""
+    """Remove the containers of releases that named the project after the folder alone."""
     name = variables.get("COMPOSE_PROJECT_NAME")
     if not name:
         return
@@ -215,6 +215,7 @@ def remove_earlier_projects(variables: dict[str, str]) -> None:
             if is_of_this_project(labels.get(f"{label}.working_dir", "")):
                 projects.add(labels.get(label, ""))
 
+    # Beside the new ones, two loops would share one database.
     for project in sorted(projects - {name, ""}):
         console.say(f"removing the containers of {project}, as this project was called before")
         compose(variables | {"COMPOSE_PROJECT_NAME": project}, "down")

@@ -54,8 +54,8 @@ def verify_engine() -> None:
 
 
 def find_compose() -> Compose:
-    """Return the plugin, else docker-compose. Raise ProjectError where neither is there: docker
-    would take --project-directory for a flag that it does not know."""
+    """Return the plugin, else docker-compose. Raise ProjectError where neither is there."""
+    # Without it docker would take --project-directory for a flag that it does not know.
     if ask("docker", "compose", "version"):
         return Compose(("docker", "compose"), is_first=False)
 
@@ -93,9 +93,10 @@ def list_containers(variables: dict[str, str], *options: str) -> list[str]:
 
 def wait_until_healthy(variables: dict[str, str]) -> int:
     """Return what `up --wait` does: 0 when all are healthy, 1 when a container is unhealthy or
-    ends. After its start period a container is one or the other."""
+    ends."""
     containers = list_containers(variables)
     template = "{{.State.Status}} {{.State.Health.Status}}"
+    # After its start period a container is one or the other.
     while states := ask_docker("inspect", "--format", template, *containers).splitlines():
         if set(states) == {"running healthy"}:
             return 0

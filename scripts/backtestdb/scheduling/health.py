@@ -167,9 +167,7 @@ def find_overdue(settings: Settings, now: datetime) -> str:
 
 
 def find_offsite_overdue(settings: Settings, now: datetime) -> list[str]:
-    """Return what is wrong with the copies off this machine. They count as behind when they miss a
-    backup that was made OFFSITE_STALE ago or earlier: a machine that has just woken up, or just got
-    OFFSITE, is behind for half a minute, and well."""
+    """Return what is wrong with the copies off this machine."""
     facts = load_offsite_facts(settings, now)
     problems = find_offsite_problems(facts)
     if facts is None or not problems:
@@ -178,6 +176,8 @@ def find_offsite_overdue(settings: Settings, now: datetime) -> list[str]:
     times = load_backup_times(settings.backup_dir, settings.database_path)
     ages = [now - moment for moment in (*times.full, *times.irreplaceable)]
     lag = timedelta.max if facts.lag is None else facts.lag
+    # Behind is what misses a backup made OFFSITE_STALE ago or earlier: a machine that has just
+    # woken up, or just got OFFSITE, is behind for half a minute, and well.
     if not any(OFFSITE_STALE < age < lag for age in ages):
         problems = [problem for problem in problems if problem.name != "offsite_stale"]
     return [problem.what for problem in problems]

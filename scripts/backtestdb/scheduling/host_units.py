@@ -124,12 +124,12 @@ class Job:
 
 
 def make_plist(job: Job, home: Path) -> str:
-    """Return the property list that launchd loads. The jobs keep bounded logs themselves; what
-    Python says when it cannot start goes to the user's Library: a log on a disk that is not
-    connected would be exit code 78 with no log at all."""
+    """Return the property list that launchd loads."""
     # Full Disk Access is given to a program: to this Python, not to a shell, which could not even
     # read the script.
     starter = job.python if find_closed_folders(job, home) else job.starter
+    # The jobs keep bounded logs themselves. What Python says when it cannot start goes to the
+    # user's Library: a log on a disk that is not connected would be exit code 78, with no log.
     log, error_log = Path("/dev/null"), home / "Library" / "Logs" / f"{job.label}.log"
     paths = {
         **{"starter": starter, "program": job.program, "project": job.project},
@@ -179,13 +179,14 @@ def make_timer(job: Job) -> str:
 
 
 def make_crontab_line(job: Job) -> str:
-    """Return the line for systems with neither launchd nor systemd. A % begins the input of the
-    command in a crontab, and a # behind the command is a comment of the shell: by it the line is
-    found again. cron mails what the job says of failures."""
+    """Return the line for systems with neither launchd nor systemd; cron mails what the job says of
+    failures."""
     command = (
         f"{shlex.quote(str(job.starter))} {shlex.quote(str(job.program))} "
         f"{' '.join(job.options)} --quiet"
     )
+    # A % would begin the command's input; the marker is a comment of the shell, by which the line
+    # is found again.
     return (
         f"{','.join(map(str, job.minutes))} * * * * nice {escape_crontab(command)} {job.marker}\n"
     )
@@ -201,9 +202,9 @@ def fill(job: Job, name: str, values: Mapping[str, str]) -> str:
 
 
 def verify_settings_reach_job(job: Job) -> None:
-    """Raise SettingsError for what only the environment says: the job is not started from the
-    user's shell, and would not know it."""
+    """Raise SettingsError for what only the environment says."""
     used = SETTINGS_OF[job.name]
+    # The job is not started from the user's shell, and would not know it.
     lost = [name for name in used if job.settings.origins[name] == "the environment"]
     if lost:
         raise SettingsError(

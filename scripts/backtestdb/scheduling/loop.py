@@ -201,8 +201,9 @@ def tick(scheduler: Scheduler) -> bool:
 
 
 def settle_failures(scheduler: Scheduler, due: Sequence[Task]) -> list[str]:
-    """Forget and return what failed and is not due any more: it was made by hand since. A failed
-    drill or audit is not due at once, and stays a failure until the next one."""
+    """Forget and return what failed and is not due any more: it was made by hand since."""
+    # Not a drill or an audit: failed, it is not due at once, and stays a failure until the next
+    # one.
     settled: list[str] = [
         task
         for task in ("full", "irreplaceable", "update", "disk")
@@ -269,9 +270,9 @@ def find_state(scheduler: Scheduler) -> dict[str, str]:
 
 
 def join_backups(state: Mapping[str, str]) -> dict[str, str]:
-    """Return the state with both kinds of backup as one: what stops one of them, such as a full
-    disk, soon stops the other, and is one piece of news. A drill that found no room is part of
-    it."""
+    """Return the state with both kinds of backup as one."""
+    # What stops one of them, such as a full disk, soon stops the other: one piece of news. A drill
+    # that found no room is part of it.
     joined = {
         task: why
         for task, why in state.items()
@@ -282,8 +283,7 @@ def join_backups(state: Mapping[str, str]) -> dict[str, str]:
 
 
 def tell_person(scheduler: Scheduler) -> None:
-    """Send a message and run ON_FAILURE, once for each change of state. What was not delivered is
-    tried again after a pause, and by then may be another message."""
+    """Send a message and run ON_FAILURE, once for each change of state."""
     settings = scheduler.settings
     if not (settings.notify_urls or settings.on_failure):
         return
@@ -297,6 +297,7 @@ def tell_person(scheduler: Scheduler) -> None:
     if settings.notify_urls and not send_message(
         settings.notify_urls, message, say=scheduler.log.info
     ):
+        # Tried again after a pause, and by then it may be another message.
         attempts = scheduler.attempts["message"] = scheduler.attempts.get("message", 0) + 1
         scheduler.not_before["message"] = retry_at(scheduler.clock(), attempts)
         return
@@ -444,8 +445,7 @@ def limit_seconds(kind: Task) -> float:
 
 
 def save_liveness_if_possible(scheduler: Scheduler, running: Task | None = None) -> None:
-    """Leave a sign of life where that is possible: a full disk is for the backup to report, and no
-    reason not to try it."""
+    """Leave a sign of life where that is possible."""
     settings = scheduler.settings
     scheduler.ticked = time.monotonic()
     if why_disk_is_absent(scheduler):
@@ -460,6 +460,7 @@ def save_liveness_if_possible(scheduler: Scheduler, running: Task | None = None)
     )
     try:
         save_liveness(scheduler.folder, settings.database_path, liveness)
+    # A full disk is for the backup to report, and no reason not to try it.
     except OSError as error:
         scheduler.log.error("the sign of life could not be written: %s", describe_error(error))
 

@@ -63,20 +63,19 @@ def load_told(path: Path) -> dict[str, str]:
 
 
 def save_told(path: Path, told: State) -> None:
-    """Keep it in one step; on a full disk in place, because a message that is forgotten would be
-    sent again at each look."""
+    """Keep the state in one step; on a full disk in place."""
     text = json.dumps(dict(told), indent=1) + "\n"
     try:
         write_atomically(path, text, durably=False)
     except OSError:
+        # A message that is forgotten would be sent again at each look.
         with suppress(OSError):
             path.write_text(text, encoding="utf-8")
 
 
 def send_message(urls: Sequence[str], message: Message, say: Say) -> bool:
     """Given Apprise addresses, return whether any of them took the message, after LIMIT_SECONDS at
-    the latest: sent again for the others, it would come twice to that one. Never raise; the
-    addresses are secrets, so nothing that is said holds one."""
+    the latest. Never raise; the addresses are secrets, so nothing that is said holds one."""
     if find_spec("apprise") is None:
         say("the message was not delivered by NOTIFY_URLS: Apprise is missing; ./db setup notify")
         return False
@@ -90,6 +89,7 @@ def send_message(urls: Sequence[str], message: Message, say: Say) -> bool:
         failed = f"{results.count(False)} of {len(results)} addresses"
         say(f"the message was not delivered by NOTIFY_URLS: {failed}")
 
+    # Any: sent again for the others, it would come twice to that one.
     return any(results)
 
 

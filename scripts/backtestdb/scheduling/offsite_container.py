@@ -11,8 +11,8 @@ from backtestdb.scheduling.sidecar import Owner, give_to
 
 
 def prepare_offsite(settings: Settings, owner: Owner) -> None:
-    """Write keys and passphrase as files that only the container's user reads: docker inspect shows
-    its environment. Raise ProjectError when the folder of OFFSITE is not there."""
+    """Write keys and passphrase as files that only the container's user reads. Raise ProjectError
+    when the folder of OFFSITE is not there."""
     if not settings.offsite:
         return
     if settings.offsite.startswith("/") and not Path(settings.offsite).is_dir():
@@ -24,6 +24,7 @@ def prepare_offsite(settings: Settings, owner: Owner) -> None:
     folder = secrets_folder(settings)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    # Not as variables: docker inspect shows a container's environment.
     secrets = {
         "key_id": settings.offsite_key_id,
         "secret": settings.offsite_secret,

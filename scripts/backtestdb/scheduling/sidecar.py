@@ -36,14 +36,15 @@ class Owner:
 
 
 def find_owner(settings: Settings, environment: Mapping[str, str]) -> Owner:
-    """Return SIDECAR_USER, else the owner of the database, else who called sudo, else this user.
-    Root in a container without capabilities may write nothing that is not root's."""
+    """Return SIDECAR_USER, else the owner of the database, else who called sudo, else this user."""
     if settings.sidecar_user:
         user, _, group = settings.sidecar_user.partition(":")
         return Owner(int(user), int(group))
     if settings.database_path.exists():
         state = settings.database_path.stat()
         return Owner(state.st_uid, state.st_gid)
+
+    # Root in a container without capabilities may write nothing that is not root's.
     user, group = environment.get("SUDO_UID", ""), environment.get("SUDO_GID", "")
     if os.geteuid() == 0 and user.isdigit() and group.isdigit():
         return Owner(int(user), int(group))

@@ -60,10 +60,11 @@ def has_bars(connection: sqlite3.Connection) -> bool:
 
 
 def load_last_update(connection: sqlite3.Connection, now: datetime) -> datetime | None:
-    """Return when the newest complete update was started. What lies ahead is the work of a clock
-    that was set back, and does not count."""
+    """Return when the newest complete update was started."""
     if "_updates" not in table_names(connection):
         return None
+
+    # What lies ahead is the work of a clock that was set back, and does not count.
     row = connection.execute(
         "SELECT max(started_at_utc) FROM _updates WHERE started_at_utc <= ?",
         (now.astimezone(UTC).isoformat(timespec="seconds"),),

@@ -38,8 +38,7 @@ def run_user_command(
 
 
 def run_in_shell(command: str, environment: dict[str, str]) -> str:
-    """Run it; return why it failed, empty when it was well. It has a session of its own, so that
-    whatever it started ends with it at LIMIT_SECONDS."""
+    """Run it; return why it failed, empty when it was well."""
     with subprocess.Popen(
         ["/bin/sh", "-c", command],
         env=environment,
@@ -48,6 +47,7 @@ def run_in_shell(command: str, environment: dict[str, str]) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        # Whatever it started ends with it at LIMIT_SECONDS.
         start_new_session=True,
     ) as process:
         try:

@@ -30,12 +30,13 @@ def describe_bar(bars: Bars, i: int) -> str:
 
 
 def find_prices_below_a_tick(batch: Batch) -> Iterable[Hits]:
-    """Yield prices below the smallest that is quoted. Splits are taken back first: what was quoted
-    is the price of the day, not the adjusted price."""
+    """Yield prices below the smallest that is quoted."""
     for bars in (batch.days, batch.minutes):
         with np.errstate(invalid="ignore"):
             broken = (bars.low > 0) & (bars.low < SMALLEST_PRICE)
         for place in np.flatnonzero(broken).tolist():
+            # What was quoted is the price of the day, not the adjusted price: later splits are
+            # taken back.
             broken[place] = bars.low[place] * later_ratio(batch.known, bars, place) < SMALLEST_PRICE
         yield from flagged(bars, broken, lambda bars, i: f"a low of {bars.low[i]:.8f}")
 
@@ -47,8 +48,8 @@ def later_ratio(known: Known, bars: Bars, place: int) -> float:
 
 
 def find_moves_without_volume(batch: Batch) -> Iterable[Hits]:
-    """Yield day bars whose price moves without a share traded. Not 5-minute bars: fractions of a
-    share, which the store rounds to nothing, can make one."""
+    """Yield day bars whose price moves without a share traded."""
+    # Not 5-minute bars: fractions of a share, which the store rounds to nothing, can make one.
     bars = batch.days
     with np.errstate(invalid="ignore"):
         broken = (bars.volume == 0) & (bars.high > bars.low)

@@ -97,12 +97,12 @@ def find_wrong_edges(batch: Batch) -> Iterable[Hits]:
 
 
 def find_wrong_volumes(batch: Batch) -> Iterable[Hits]:
-    """Yield day bars whose volume does not fit the sum of their 5-minute bars: not every trade
-    enters a 5-minute bar."""
+    """Yield day bars whose volume does not fit the sum of their 5-minute bars."""
     sessions, both = paired(batch)
     volume = day_prices(batch, sessions, "volume")
 
     with np.errstate(invalid="ignore"):
+        # Not every trade enters a 5-minute bar.
         broken = both & (
             (sessions.volume > VOLUME_AT_MOST * volume + VOLUME_SLACK)
             | (sessions.volume < VOLUME_AT_LEAST * volume - VOLUME_SLACK)

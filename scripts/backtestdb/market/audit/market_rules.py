@@ -77,8 +77,9 @@ def thin_places(market: Market) -> Ints:
 
 
 def find_gaps(market: Market) -> Iterable[Hits]:
-    """Yield sessions without a bar within a ticker's life, without those that hardly any ticker
-    has, which are named once, and those that did not take place."""
+    """Yield sessions without a bar within a ticker's life."""
+    # Without those that hardly any ticker has, which are named once, and those that did not take
+    # place.
     named = np.append(thin_places(market), market.known.place_of(market.known.closed))
     for ticker, missed in market.gaps:
         places = np.setdiff1d(missed, named)

@@ -38,9 +38,9 @@ class Sessions:
 
 
 def make_sessions(batch: Batch) -> Sessions:
-    """Return the sessions of the 5-minute bars. Bars of days without a session are left out:
-    another rule names them."""
+    """Return the sessions of the 5-minute bars."""
     known = batch.known
+    # Bars of days without a session are left out: another rule names them.
     minutes = take(batch.minutes, known.place_of(batch.minutes.day) >= 0)
     starts = np.flatnonzero(np.diff(minutes.key, prepend=-1))
     session = known.place_of(minutes.day[starts])
@@ -96,7 +96,8 @@ def find_day_bars(days: Bars, keys: Ints) -> Ints:
 
 def range_of(minutes: Bars, edge: Ints, beside: Ints, has_regular: Flags) -> tuple[Floats, Floats]:
     """Return lowest and highest price of the bar at an edge of regular hours and of the bar beside
-    it outside of them: the auctions print into either."""
+    it outside of them."""
+    # The auctions print into either.
     if not len(minutes):
         return np.zeros(0), np.zeros(0)
     edge = np.clip(edge, 0, len(minutes) - 1)

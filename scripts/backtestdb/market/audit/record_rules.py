@@ -23,15 +23,19 @@ OLD_AFTER_DAYS = {"us-stocks": 35, "russell2000": 200}
 
 
 def find_lost_range_bars(batch: Batch) -> Iterable[Hits]:
-    """Yield answers that lost bars; a record that a later one overlaps says nothing any more."""
+    """Yield answers that lost bars."""
     bars_of = {bars.timeframe: bars for bars in (batch.days, batch.minutes)}
+
+    # A record that a later one overlaps says nothing any more.
     for record in latest_records(batch.records):
         bars = bars_of.get(record.timeframe)
         if bars is None or record.ticker not in bars.tickers:
             continue
+
         start = bars.tickers.index(record.ticker) * CODE
         edges = np.searchsorted(bars.key, [start + record.first, start + record.last + 1])
         stored = int(edges[1] - edges[0])
+
         if stored < record.bars:
             came = f"{record.bars:,} bars came in answer of {record.asked_at_utc}"
             text = f"{came}, {stored:,} are stored"

@@ -99,8 +99,7 @@ def audit(
     stored: Sequence[Stored] | None = None,
 ) -> AuditResult:
     """Given a database, apply `rules` to everything stored (`only`: to these tickers, without the
-    rules about the whole market). Reads only, each batch from one committed state, so that no
-    writer waits for longer than a batch. `advance` takes the number of tickers just done."""
+    rules about the whole market). Reads only. `advance` takes the number of tickers just done."""
     started = time.monotonic()
     stored = count_stored(connection) if stored is None else stored
     wanted = [each for each in stored if not only or each.ticker in only]
@@ -108,6 +107,7 @@ def audit(
     with transaction(connection, "DEFERRED"):
         market = make_market(connection, known)
 
+    # Each batch from one committed state of its own: no writer waits for longer than a batch.
     for part in make_parts(wanted):
         with without_collector(), transaction(connection, "DEFERRED"):
             batch = load_batch(connection, known, part)
@@ -135,8 +135,9 @@ def audit(
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Hold the garbage collector off: a hundred thousand tuples of numbers hold no circle, and
-    Python would look at each of them several times."""
+    """Hold the garbage collector off."""
+    # A hundred thousand tuples of numbers hold no circle, and Python would look at each of them
+    # several times.
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -170,16 +170,16 @@ def jump(bars: Bars, i: int) -> float:
 
 
 def find_split_like_jumps(batch: Batch) -> Iterable[Hits]:
-    """Yield nights like a split that is not listed: the ratio is a usual one, far beyond the
-    ticker's moves, the day itself is calm, the price stays there, and as many dollars are traded as
-    before."""
+    """Yield nights like a split that is not listed."""
     bars = batch.days
     ratios = overnight_ratios(bars)
 
+    # Far beyond the ticker's moves, and the day itself is calm.
     with np.errstate(invalid="ignore"):
         calm = np.abs(logs(bars.close) - logs(bars.open)) < np.abs(ratios) / 4
         broken = calm & (np.abs(ratios) > np.maximum(log(1.4), SPIKE_MOVES * usual_moves(bars)))
 
+    # The ratio is a usual one, the price stays there, and as many dollars are traded as before.
     for place in np.flatnonzero(broken).tolist():
         broken[place] = (
             is_usual_ratio(ratios[place])
