@@ -26,10 +26,10 @@ from backtestdb.database import (
     verify_integrity,
 )
 from backtestdb.errors import DatabaseFileError, VerificationError
-from small_salvage import make_small_database
+from schema_text import NEWER_VERSION, change_text, write_version
+from small_database import make_small_database
 
 TABLES = "CREATE TABLE one (x); CREATE TABLE other (x); INSERT INTO one VALUES (1), (2), (3);"
-NEWER_VERSION = 3_999_000
 UNREADABLE = "malformed database schema"
 
 
@@ -72,12 +72,8 @@ def make_too_new(path: Path, what: str = "CREATE VIEW") -> Path:
         if what != "CREATE VIEW":
             database.execute("INSERT INTO later VALUES (1)")
         database.commit()
-        database.execute("PRAGMA writable_schema = ON")
-        database.execute(
-            "UPDATE sqlite_schema SET sql = ? WHERE name = 'later'", (f"{what} later PICK one",)
-        )
-        database.commit()
-    write_at(path, 96, NEWER_VERSION.to_bytes(4))
+    change_text(path, "later", f"{what} later PICK one")
+    write_version(path, NEWER_VERSION)
     return path
 
 
@@ -276,12 +272,7 @@ def test_check_returns_rows_that_break_a_rule_and_calls_them_no_damage(
     connection: sqlite3.Connection, path: Path
 ) -> None:
     connection.execute("INSERT INTO one VALUES (NULL)")
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA writable_schema = ON")
-        database.execute(
-            "UPDATE sqlite_schema SET sql = 'CREATE TABLE one (x NOT NULL)' WHERE name = 'one'"
-        )
-        database.commit()
+    change_text(path, "one", "CREATE TABLE one (x NOT NULL)")
     with closing(connect(path)) as again:
         assert verify_integrity(again) == ["NULL value in one.x"]
         assert verify_integrity(again, full=True) == ["NULL value in one.x"]

@@ -36,6 +36,7 @@ from backtestdb.files import (
     write_atomically,
 )
 from holder import running_holder
+from small_disk import leave_free
 
 HOLDER = """
 import sys
@@ -158,7 +159,7 @@ def test_lock_that_is_let_go_meanwhile_is_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = tmp_path / "lock"
-    with running_holder(lock) as holder:
+    with running_holder(HOLDER, lock) as holder:
 
         def let_go(_seconds: float) -> None:
             holder.kill()
@@ -353,7 +354,7 @@ def test_stamp_sorts_as_time_does() -> None:
 def test_space_is_enough_to_the_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, missing: int
 ) -> None:
-    monkeypatch.setattr(files, "free_bytes", lambda _folder: free)
+    leave_free(monkeypatch, free)
     if not missing:
         verify_space(tmp_path, 100, "a backup")
         return

@@ -16,7 +16,7 @@ from backtestdb.database import connect
 from backtestdb.errors import DeclinedError, VerificationError
 from backtestdb.files import staging_path
 from backup_tools import NOON, back_up, flip_bit, make_settings
-from small_salvage import make_small_database
+from small_database import make_small_database
 
 LATER = NOON + timedelta(days=1)
 LAB = "CREATE TABLE lab (id INTEGER PRIMARY KEY, name TEXT);"

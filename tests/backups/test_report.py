@@ -27,7 +27,7 @@ from backtestdb.backups.restore import RestoreResult
 from backtestdb.backups.restore_choice import LeftOut, RestoreChoice
 from backtestdb.replace import Replacement
 from manifests import FIRST_TAKEN_AT_UTC, make_backups
-from small_salvage import make_small_database
+from small_database import make_small_database
 
 LOST = {"agents": Loss(before=40, before_at_utc=FIRST_TAKEN_AT_UTC, now=1)}
 LOST_IN_WORDS = "agents: 40 on Sunday 2026-11-22 21:00, 1 now"
