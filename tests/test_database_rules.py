@@ -347,6 +347,19 @@ def test_check_of_a_busy_database_says_that_it_is_busy(
         verify_integrity(other)
 
 
+def test_check_that_is_stopped_says_so_and_does_not_begin_again(
+    connection: sqlite3.Connection,
+) -> None:
+    save_rows(connection, "INSERT INTO one", "", [list(range(3000))])
+    calls = iter(range(1000))
+    # Once, amid the check: what is asked before it takes fewer steps.
+    connection.set_progress_handler(lambda: next(calls) == 3, 1000)
+    with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+        verify_integrity(connection)
+    connection.set_progress_handler(None, 0)
+    assert verify_integrity(connection) == []
+
+
 # ── rows
 
 

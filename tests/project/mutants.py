@@ -99,6 +99,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "test_schema::test_migration_that_fails_leaves_nothing",
         "test_schema::test_migration_joins_the_transaction_of_its_caller",
     ),
+    "database": ("test_database_rules", "test_database"),
 }
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Eq: (ast.NotEq, ast.LtE, ast.GtE),
