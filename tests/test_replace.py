@@ -26,6 +26,7 @@ from backtestdb.replace import (
 )
 from holder import running_holder
 from schema_text import NEWER_VIEW, add_newer_view
+from small_database import pages_of, run_sql, zero
 from writers import read_counters, running_writer
 
 
@@ -183,6 +184,22 @@ def test_copy_of_a_database_with_a_damaged_page_is_kept_as_it_is_and_not_called_
     done = replace_database(live, new, tmp_path / "kept.db")
     assert (done.kept, done.kept_is_sound) == ([tmp_path / "kept.db"], False)
     assert (tmp_path / "kept.db").read_bytes()[3 * 4096 :] == damaged[3 * 4096 :]
+    assert read_words(live) == {"new"}
+
+
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+@pytest.mark.parametrize("place", [1, -1])
+def test_database_with_a_lost_page_of_its_schema_is_kept_as_it_is_and_replaced(
+    tmp_path: Path, journal: str, place: int
+) -> None:
+    live = make_words(tmp_path / "live.db", "old", journal=journal)
+    run_sql(live, "".join(f"CREATE TABLE more_{number} (a, b, c);" for number in range(200)))
+    new = make_words(tmp_path / "new.db", "new")
+    zero(live, pages_of(live, "sqlite_schema")[place])
+    damaged = live.read_bytes()
+    done = replace_database(live, new, tmp_path / "kept.db")
+    assert (done.kept, done.kept_is_sound) == ([tmp_path / "kept.db"], False)
+    assert (tmp_path / "kept.db").read_bytes()[4096:] == damaged[4096:]
     assert read_words(live) == {"new"}
 
 

@@ -30,7 +30,7 @@ class CommitCounter:
         """Find out where this database counts. `observer` stays open as long as numbers are read:
         then a log and its index stay too."""
         if observer.execute("PRAGMA main.journal_mode").fetchone()[0] == "wal":
-            observer.execute("SELECT count(*) FROM main.sqlite_schema").fetchone()
+            observer.execute("PRAGMA main.user_version").fetchone()
             self.index = os.open(f"{self.database}-shm", os.O_RDONLY)
 
     def read(self) -> int:

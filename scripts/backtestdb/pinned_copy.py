@@ -34,13 +34,14 @@ def copy_pinned(
     target.touch(0o600 if private else 0o644)
 
     # A commit by another process makes the backup API begin again, and with a commit every 5 ms it
-    # never ends. A read transaction that has really read pins the state.
+    # never ends. A read transaction that has really read pins the state. It reads the header alone:
+    # a page of the schema may be what is damaged.
     pinned_here = not source.in_transaction
     if pinned_here:
         source.execute("BEGIN")
 
     try:
-        source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        source.execute("PRAGMA main.user_version").fetchone()
         with (
             flushing(source, target, on_step) as on_flushed_step,
             closing(connect(target, create=True, lenient=True)) as copy,

@@ -30,6 +30,7 @@ from backup_tools import (
 )
 from commands import Project
 from salvage_tools import LATER
+from small_database import pages_of, zero
 
 
 @pytest.fixture
@@ -130,7 +131,11 @@ def test_link_that_leads_nowhere_is_a_disk_that_is_not_there(
     assert not linked.database_path.parent.exists()
 
 
-def damage_schema(database: Path, letter: bytes) -> None:
+def damage_schema(database: Path, letter: bytes | None) -> None:
+    """None: a page of the schema is lost, and its text with it."""
+    if letter is None:
+        zero(database, pages_of(database, "sqlite_schema")[2])
+        return
     data = database.read_bytes()
     assert b"CREATE TABLE strategies" in data
     database.write_bytes(
@@ -138,10 +143,10 @@ def damage_schema(database: Path, letter: bytes) -> None:
     )
 
 
-@pytest.mark.parametrize("letter", [b"\xff", b"\xc3", b"\x00"])
+@pytest.mark.parametrize("letter", [b"\xff", b"\xc3", b"\x00", None])
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
 def test_schema_damaged_beyond_utf_8_is_damage_to_every_command(
-    tmp_path: Path, letter: bytes, journal: str
+    tmp_path: Path, letter: bytes | None, journal: str
 ) -> None:
     settings = make_settings(tmp_path)
     make_platform_database(settings.database_path, journal=journal)
