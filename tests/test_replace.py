@@ -203,6 +203,22 @@ def test_database_with_a_lost_page_of_its_schema_is_kept_as_it_is_and_replaced(
     assert read_words(live) == {"new"}
 
 
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+@pytest.mark.parametrize("encoding", [2, 3])
+def test_database_whose_header_names_another_text_encoding_is_replaced(
+    tmp_path: Path, journal: str, encoding: int
+) -> None:
+    """One bit of 800 in the header: to SQLite it is a sound database in UTF-16."""
+    live = make_words(tmp_path / "live.db", "old", journal=journal)
+    new = make_words(tmp_path / "new.db", "new")
+    with live.open("r+b") as file:
+        file.seek(56)
+        file.write(encoding.to_bytes(4))
+    done = replace_database(live, new, tmp_path / "kept.db")
+    assert done.kept == [tmp_path / "kept.db"]
+    assert read_words(live) == {"new"}
+
+
 def count_newer_views(path: Path) -> int:
     with closing(connect(path, lenient=True)) as connection:
         query = "SELECT count(*) FROM sqlite_schema WHERE sql = ?"

@@ -239,7 +239,9 @@ def copy_into_place(
     with source_that_fits(new, live, target) as source:
         try:
             copy_pages(source, live, target, lambda: counter.read() == seen, timeout_seconds)
-            shrink_log(live)
+            # By a new connection: a damaged header may have named another text encoding to `live`.
+            with closing(connect(target, lenient=True, timeout_seconds=timeout_seconds)) as again:
+                shrink_log(again)
             expected = read_outline(source)
             return prove(target, expected, lambda: counter.read() == seen + 1, timeout_seconds)
         except (sqlite3.Error, OSError) as error:
