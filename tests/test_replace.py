@@ -1,6 +1,7 @@
 """Putting new content in place of a database that other programs have open."""
 
 import os
+import random
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -217,6 +218,43 @@ def test_database_whose_header_names_another_text_encoding_is_replaced(
     done = replace_database(live, new, tmp_path / "kept.db")
     assert done.kept == [tmp_path / "kept.db"]
     assert read_words(live) == {"new"}
+
+
+def spoil(path: Path, chance: random.Random) -> None:
+    """Change a bit of the header or a byte, zero or overwrite a page, or cut the file."""
+    data = bytearray(path.read_bytes())
+    page = chance.choice([0, 0, chance.randrange(len(data) // 4096)]) * 4096
+    way = chance.choice(["bit of the header", "byte", "zeros", "noise", "cut"])
+    if way == "bit of the header":
+        data[chance.randrange(100)] ^= 1 << chance.randrange(8)
+    elif way == "byte":
+        data[page + chance.randrange(4096)] = chance.randrange(256)
+    elif way == "cut":
+        del data[chance.randrange(1, len(data)) :]
+    else:
+        data[page : page + 4096] = bytes(4096) if way == "zeros" else chance.randbytes(4096)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+@pytest.mark.parametrize(
+    "seeds", [range(10), pytest.param(range(10, 1000), marks=pytest.mark.long)], ids=str
+)
+def test_database_damaged_in_any_one_place_is_kept_and_replaced(
+    tmp_path: Path, journal: str, seeds: range
+) -> None:
+    sound = make_words(tmp_path / "sound.db", "old", rows=500, journal=journal)
+    run_sql(sound, "".join(f"CREATE TABLE more_{number} (a, b, c);" for number in range(200)))
+    new = make_words(tmp_path / "new.db", "new", rows=500)
+    for seed in seeds:
+        live = tmp_path / f"{seed}.db"
+        live.write_bytes(sound.read_bytes())
+        spoil(live, random.Random(seed))
+        done = replace_database(live, new, tmp_path / f"{seed}-kept.db", timeout_seconds=5)
+        assert done.kept, f"seed {seed}"
+        assert read_words(live) == {"new"}, f"seed {seed}"
+        for path in tmp_path.glob(f"{seed}*"):
+            path.unlink()
 
 
 def count_newer_views(path: Path) -> int:
