@@ -114,7 +114,8 @@ def read_list(connection: sqlite3.Connection, source: Source) -> str:
 
     # A split that an earlier look saw before the opening of its day is judged once more after it.
     waiting = load_waiting_splits(connection, last_look) if last_look else []
-    unchanged = [each for each in waiting if each.split not in {new.split for new in changed}]
+    new = {each.split for each in changed}
+    unchanged = [each for each in waiting if each.split not in new]
     save_look(connection, changed, [*changed, *unchanged], now_utc)
     return ""
 

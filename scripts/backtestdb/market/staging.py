@@ -176,7 +176,8 @@ def stage_session(
     and what was found out about the answer."""
     new = [ticker for ticker in bars.tickers.tolist() if ticker not in staging.numbers]
     numbers = {ticker: len(staging.numbers) + place for place, ticker in enumerate(new)}
-    ids = np.array([{**staging.numbers, **numbers}[t] for t in bars.tickers], dtype="int32")
+    number_of = {**staging.numbers, **numbers}
+    ids = np.array([number_of[ticker] for ticker in bars.tickers], dtype="int32")
 
     values = ids.tobytes() + bars.prices.tobytes() + bars.volume.tobytes()
     day = session_date.isoformat()

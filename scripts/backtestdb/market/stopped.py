@@ -98,7 +98,8 @@ def ask_for_successors(
         "SELECT ticker, last_bar FROM _stopped_tickers WHERE events_asked_at_utc IS NULL "
         "ORDER BY ticker"
     )
-    waiting = [row for row in connection.execute(query).fetchall() if row[0] in set(tickers)]
+    asked = set(tickers)
+    waiting = [row for row in connection.execute(query).fetchall() if row[0] in asked]
 
     for ticker, text in waiting[:EVENTS_AT_MOST]:
         last_bar = date.fromisoformat(text)

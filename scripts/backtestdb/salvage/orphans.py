@@ -197,7 +197,8 @@ def without_overlaps(file: PageFile, trees: Iterable[Tree]) -> list[Tree]:
 def without_shared_keys(file: PageFile, trees: Iterable[Tree], shape: Shape) -> list[Tree]:
     """Leave out the same pages of a table WITHOUT ROWID, whose rows have no numbers to compare but
     their keys."""
-    places = [[column.name for column in shape.columns].index(name) for name in shape.key]
+    names = [column.name for column in shape.columns]
+    places = [names.index(name) for name in shape.key]
     keys = [
         {
             repr([row[1][place] for place in places])
