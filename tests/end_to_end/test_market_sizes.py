@@ -64,7 +64,8 @@ def test_three_universes_of_the_whole_market_need_the_requests_of_the_largest(
             assert coverage.expected == coverage.stored + coverage.known_empty + coverage.set_aside
         run_backfill(source, database, FIVE_YEARS_AGO, BEFORE, *names)
         run_backfill(source, database, A_YEAR_AGO, BEFORE, "tech_sector")
-        assert not count(sandbox)
+        # Tickers that traded the session before the newest and lack that are asked about once more.
+        assert count(sandbox) <= Counter(grouped=1)
         later = make_source(tmp_path, sandbox.url, TODAY, concurrency=8)
         started = time.monotonic()
         run_update(later, database, TODAY)
